@@ -1,0 +1,2 @@
+"""Local multi-node Kubernetes clusters whose nodes are Apptainer instances."""
+

@@ -1,0 +1,3 @@
+from sykube.cli.main import main
+
+main()

@@ -1,0 +1,49 @@
+"""The cluster DNS of clusters made from Debian alone, which has no CoreDNS.
+
+Unbound caches and forwards; sykube.clusterdns beside it answers for the
+cluster's own names.
+"""
+
+from __future__ import annotations
+
+from sykube import resources
+from sykube.image import versions
+from sykube.kubernetes import api as kubernetes
+from sykube.kubernetes.api import Api, ApiError
+
+_DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/cluster-dns"
+
+
+def install(
+    api: Api, *, cluster_ip: str, domain: str, reverse_cidrs: tuple[str, ...], endpoint: str
+) -> None:
+    """Create or update its objects.
+
+    Args:
+        cluster_ip: address of the Service kube-dns.
+        reverse_cidrs: ranges whose addresses have names in the cluster.
+        endpoint: host:port of the API server.
+    """
+    manifest = resources.render(
+        "manifests",
+        "dns.yaml.j2",
+        image=f"{versions.DNS_IMAGE}:{versions.DNS_TAG}",
+        cluster_dns_ip=cluster_ip,
+        cluster_domain=domain,
+        reverse_cidrs=reverse_cidrs,
+        api_server=f"https://{endpoint}",
+        replicas=1,
+    )
+    for object_ in kubernetes.manifests(manifest):
+        api.apply(object_)
+
+
+def is_installed(api: Api) -> bool:
+    """Whether its Deployment exists."""
+    try:
+        api.get(_DEPLOYMENT)
+    except ApiError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True

@@ -1,0 +1,92 @@
+"""sykube kubectl, exec, shell and config: ways into a cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import lifecycle
+from sykube.cluster.cluster import Cluster
+from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host import preflight
+from sykube.host.run import replace_process
+
+# What follows the command's own options belongs to the other program, untouched.
+_PASS_THROUGH = {
+    "ignore_unknown_options": True,
+    "allow_interspersed_args": False,
+    "help_option_names": [],
+}
+
+
+@click.command(context_settings=_PASS_THROUGH)
+@context.named
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def kubectl(name: str, arguments: tuple[str, ...]) -> None:
+    """Run kubectl against the cluster, in this folder."""
+    cluster = _load(name)
+    environment = dict(os.environ) | {"KUBECONFIG": str(cluster.paths.kubeconfig)}
+    replace_process([cluster.image.kubectl, *arguments], environment)
+
+
+@click.command("exec", context_settings=_PASS_THROUGH)
+@context.named
+@click.argument("node")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+def exec_(name: str, node: str, command: tuple[str, ...]) -> None:
+    """Run a command in a node: master, node1 …"""
+    _enter(name, node, command[1:] if command[0] == "--" else command)
+
+
+@click.command()
+@context.named
+@click.argument("node", default="master")
+@context.common
+def shell(name: str, node: str) -> None:
+    """Open a shell in a node: master, node1 …"""
+    _enter(name, node, ("bash", "-l"))
+
+
+@click.command()
+@context.named
+@context.common
+def config(name: str) -> None:
+    """Print the cluster's kubeconfig."""
+    sys.stdout.write(_load(name).paths.kubeconfig.read_text())
+
+
+def _load(name: str) -> Cluster:
+    preflight.check_identity()
+    cluster = lifecycle.load(name, context.ui())
+    if not cluster.paths.kubeconfig.exists():
+        raise SykubeError(
+            f"the cluster {name} has no control plane yet",
+            resolution="Finish it with `sykube init`, or remove it with `sykube delete`.",
+            exit_code=ExitCode.DEGRADED,
+        )
+    return cluster
+
+
+def _enter(name: str, node_name: str, command: tuple[str, ...]) -> None:
+    preflight.check_identity()
+    cluster = lifecycle.load(name, context.ui())
+    nodes = {node.name: node for node in cluster.nodes}
+    nodes |= {node.instance: node for node in cluster.nodes}
+    if node_name not in nodes:
+        raise UsageError(
+            f"the cluster {name} has no node {node_name!r}",
+            resolution=f"Its nodes: {', '.join(node.name for node in cluster.nodes)}",
+        )
+    node = nodes[node_name]
+    if node.instance not in cluster.engine.instances():
+        raise SykubeError(
+            f"the node {node_name} does not run",
+            resolution="See `sykube status`.",
+            exit_code=ExitCode.STOPPED,
+        )
+    cluster.engine.replace_with_exec(node.instance, command)
+
+

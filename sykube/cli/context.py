@@ -1,0 +1,67 @@
+"""What every command shares: its user interface and its common options."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sykube.cluster.spec import check_name
+from sykube.host.paths import ClusterPaths
+from sykube.ui import Ui
+
+_ui: list[Ui] = []
+
+
+def ui() -> Ui:
+    """The present command's user interface."""
+    if not _ui:
+        _ui.append(Ui())
+    return _ui[0]
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options -v and --quiet."""
+
+    @click.option("-v", "--verbose", is_flag=True, help="Show every command that is run.")
+    @click.option("-q", "--quiet", is_flag=True, help="Show results and errors alone.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, verbose: bool, quiet: bool, **kwargs: Any) -> Any:
+        _ui[:] = [Ui(verbose=verbose, quiet=quiet)]
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def named(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The option --name, checked."""
+
+    @click.option("--name", default="sykube", show_default=True, metavar="CLUSTER",
+                  help="Which cluster.")  # fmt: skip
+    @functools.wraps(function)
+    def wrapper(*args: Any, name: str, **kwargs: Any) -> Any:
+        check_name(name)
+        return function(*args, name=name, **kwargs)
+
+    return wrapper
+
+
+def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The option --output."""
+    return click.option(
+        "--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        help="Form of the result on standard output.",
+    )(function)  # fmt: skip
+
+
+def open_log(name: str) -> None:
+    """Log to the cluster's file from here on."""
+    ui().open_log(ClusterPaths(name).log)
+
+
+def emit(data: Any) -> None:
+    """A result for machines."""
+    click.echo(json.dumps(data, indent=2))

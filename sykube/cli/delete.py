@@ -1,0 +1,53 @@
+"""sykube delete and uninstall"""
+
+from __future__ import annotations
+
+import shutil
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import lifecycle
+from sykube.cluster.state import clusters
+from sykube.errors import ExitCode, SykubeError
+from sykube.host import preflight
+from sykube.host.paths import LOGS, cache_dir
+
+
+@click.command()
+@context.named
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@context.common
+def delete(name: str, yes: bool) -> None:
+    """Remove a cluster and leave the host as it was. Only logs stay."""
+    preflight.check_identity()
+    context.open_log(name)
+    if not lifecycle.exists(name):
+        raise lifecycle.no_such_cluster(name)
+    problems = lifecycle.delete(name, context.ui())
+    if problems:
+        raise SykubeError(
+            f"the cluster {name} was deleted, but not all is as it was before",
+            details="\n".join(problems),
+            resolution="Put back by hand what is listed; run delete again if it names a process.",
+            exit_code=ExitCode.FAILED,
+        )
+
+
+@click.command()
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@context.common
+def uninstall(yes: bool) -> None:
+    """Remove caches, logs and the private Apptainer. Clusters must be deleted before."""
+    preflight.check_identity()
+    if clusters():
+        raise SykubeError(
+            f"there are still clusters: {', '.join(clusters())}",
+            resolution="Delete them first: sykube delete --name CLUSTER",
+        )
+    folders = [folder for folder in (cache_dir(), LOGS) if folder.exists()]
+    if folders and not yes:
+        click.confirm(f"Remove {' and '.join(map(str, folders))}?", abort=True, err=True)
+    for folder in folders:
+        shutil.rmtree(folder)
+    context.ui().say("Caches, logs and the private Apptainer are gone.")

@@ -1,0 +1,94 @@
+"""sykube init"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import lifecycle
+from sykube.cluster.lifecycle import InitOptions
+from sykube.cluster.spec import MAX_WORKERS, make_spec
+from sykube.host import preflight
+
+
+@click.command()
+@click.option("--name", metavar="CLUSTER", help="Name of the cluster. [default: sykube]")
+@click.option("--workers", "--nodes", type=int, metavar="N",
+              help=f"Nodes beside the master, 0 to {MAX_WORKERS}. [default: 1]")
+@click.option("--taint-master", is_flag=True, default=None, help="Keep ordinary pods off the master.")
+@click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Read the cluster from a YAML file; options win.")
+@click.option("--dest", metavar="DIR", help="Keep the cluster's data in this folder.")
+@click.option("--ephemeral", is_flag=True, default=None,
+              help="Keep the cluster's data in memory: fast, and gone after a reboot.")
+@click.option("--dns", multiple=True, metavar="ADDRESS",
+              help="Forward names to this resolver instead of the host's; may be repeated.")
+@click.option("--network-dir", metavar="DIR", help="Folder for the engine's CNI configuration.")
+@click.option("--options", metavar="OPTIONS",
+              help="Further options of `apptainer instance start`, in one text.")
+@click.option("--local-image", metavar="FILE", help="Use this node image instead of building one.")
+@click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
+@click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
+@click.option("--pod-subnet", metavar="CIDR", help="Addresses of pods, a /16.")
+@click.option("--service-subnet", metavar="CIDR", help="Addresses of Services.")
+@click.option("--retain", is_flag=True, help="Leave a failed cluster as it is; init again resumes.")
+@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@context.output_option
+@context.common
+def init(
+    file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
+) -> None:
+    """Make a cluster and add its context to your kubeconfig."""
+    flags["dns"] = flags["dns"] or None
+    if flags["options"] is not None:
+        flags["options"] = tuple(shlex.split(flags["options"]))
+    for name in ("dest", "network_dir", "local_image"):
+        if flags[name]:
+            flags[name] = str(Path(flags[name]).absolute())
+    spec = make_spec(file.absolute() if file else None, flags)
+    ui = context.ui()
+    if dry_run:
+        _show_dry_run(lifecycle.dry_run(spec, ui), output)
+        return
+    preflight.check_identity()
+    context.open_log(spec.name)
+    cluster = lifecycle.init(spec, InitOptions(retain=retain, yes=yes), ui)
+    if output == "json":
+        context.emit(
+            {
+                "name": spec.name,
+                "created": cluster is not None,
+                "seconds": {title: round(took, 2) for title, took in ui.timings.items()},
+            }
+        )
+        return
+    if cluster is None:
+        ui.say(f"The cluster {spec.name} is up.")
+        return
+    name = "" if spec.name == "sykube" else f" --name {spec.name}"
+    ui.say(
+        f"\nThe cluster {spec.name} is up. Try:\n"
+        f"  sykube kubectl{name} get nodes\n"
+        f"  kubectl --context {spec.name} get pods --all-namespaces"
+    )
+
+
+def _show_dry_run(found: dict[str, Any], output: str) -> None:
+    if output == "json":
+        context.emit(found)
+        return
+    for finding in found["findings"]:
+        cure = f"  → {finding['cure']}" if finding["cure"] else ""
+        click.echo(f"{finding['level']:8} {finding['what']}: {finding['detail']}{cure}")
+    click.echo(f"engine: {found['engine']}")
+    click.echo(f"node image: {found['nodeImage']}")
+    for what, subnet in found["subnets"].items():
+        click.echo(f"subnet of {what}: {subnet}")
+    click.echo("steps:")
+    for title in found["steps"]:
+        click.echo(f"  {title}")

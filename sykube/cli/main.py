@@ -1,0 +1,93 @@
+"""The command `sykube`: the only place that exits."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from sykube.cli import context
+from sykube.errors import ExitCode, SykubeError
+from sykube.host.paths import LOGS
+
+# Name → module and function; each module is read only when its command is called.
+_COMMANDS = {
+    "init": "sykube.cli.init:init",
+    "status": "sykube.cli.status:status",
+    "list": "sykube.cli.status:list_clusters",
+    "kubectl": "sykube.cli.access:kubectl",
+    "exec": "sykube.cli.access:exec_",
+    "shell": "sykube.cli.access:shell",
+    "config": "sykube.cli.access:config",
+    "delete": "sykube.cli.delete:delete",
+    "uninstall": "sykube.cli.delete:uninstall",
+    "doctor": "sykube.cli.doctor:doctor",
+    "version": "sykube.cli.version:version",
+    "node-image": "sykube.cli.node_image:node_image",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name].split(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes and how-tos are in docs/. Start with: sykube init",
+)
+def cli() -> None:
+    """Local multi-node Kubernetes clusters whose nodes are Apptainer instances."""
+
+
+def main() -> None:
+    """Run a command; turn what went wrong into one clear error and its exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except SykubeError as error:
+        context.ui().error(error)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE if isinstance(error, click.UsageError) else ExitCode.FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        context.ui().error(SykubeError("interrupted", exit_code=ExitCode.INTERRUPTED))
+        sys.exit(ExitCode.INTERRUPTED)
+    except OSError as error:
+        context.ui().error(
+            SykubeError(
+                f"{error.filename or 'the system'}: {error.strerror}",
+                resolution=f"If this is not a full disk or a missing file, see {LOGS} and report it.",
+            )
+        )
+        sys.exit(ExitCode.FAILED)
+    except Exception as error:
+        context.ui().error(
+            SykubeError(
+                f"sykube itself failed: {type(error).__name__}: {error}",
+                resolution="Run the command again with -v for the place, and please report it.",
+            )
+        )
+        if context.ui().verbose:
+            raise
+        sys.exit(ExitCode.FAILED)
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

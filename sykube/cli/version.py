@@ -1,0 +1,23 @@
+"""sykube version"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+
+import click
+
+from sykube.cli import context
+from sykube.image import versions
+
+
+@click.command()
+@context.output_option
+@context.common
+def version(output: str) -> None:
+    """Print the versions of sykube and of the Kubernetes it makes."""
+    found = {"sykube": installed_version("sykube"), "kubernetes": versions.DEBIAN.kubernetes_version}
+    if output == "json":
+        context.emit(found)
+        return
+    for what, text in found.items():
+        click.echo(f"{what} {text}")

@@ -1,0 +1,119 @@
+"""A cluster as the steps see it: what was asked for, its state, its nodes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sykube.cluster.state import State
+from sykube.host.paths import ClusterPaths
+from sykube.image.build import NodeImage
+from sykube.kubernetes.api import Api, Credentials
+from sykube.network.bridge import Bridge
+from sykube.node.engine import CommandLineEngine, Engine
+from sykube.node.node import Node
+from sykube.ui import Ui
+
+# Nodes are worked on at the same time, but a host has only so many cores.
+_PARALLEL = 8
+
+
+@dataclass
+class Cluster:
+    """One cluster. `engine` can be replaced by a fake one in tests."""
+
+    state: State
+    ui: Ui
+    engine: Engine
+
+    @classmethod
+    def of(cls, state: State, ui: Ui) -> Cluster:
+        """The cluster of a state, with the engine that the state names."""
+        files = ClusterPaths(state.spec.name)
+        engine = CommandLineEngine(
+            Path(state.engine), files.engine / "apptainer.conf", state.engine_environment
+        )
+        return cls(state, ui, engine)
+
+    @property
+    def name(self) -> str:
+        return self.state.spec.name
+
+    @property
+    def paths(self) -> ClusterPaths:
+        return ClusterPaths(self.name)
+
+    @property
+    def image(self) -> NodeImage:
+        return NodeImage(self.state.image, Path(self.state.image_folder))
+
+    @property
+    def bridge(self) -> Bridge:
+        return Bridge(self.name)
+
+    @property
+    def network_name(self) -> str:
+        """Name of the CNI configuration that the nodes' instances use."""
+        return self.bridge.name
+
+    @property
+    def network_dir(self) -> Path:
+        return Path(self.state.spec.network_dir or self.paths.engine / "network")
+
+    @property
+    def endpoint_address(self) -> str:
+        """The control plane's own address, which can move from node to node."""
+        return str(self.state.subnets.nodes[-2])
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.endpoint_address}:6443"
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The master, then the workers."""
+        return [self._node(index) for index in range(self.state.spec.workers + 1)]
+
+    @property
+    def master(self) -> Node:
+        return self._node(0)
+
+    @property
+    def workers(self) -> list[Node]:
+        return self.nodes[1:]
+
+    def save(self) -> None:
+        """Write the state."""
+        self.state.save(self.paths.state)
+
+    def api(self) -> Api:
+        """A client with the cluster's admin credentials; a context manager."""
+        return Api(Credentials.read(self.paths.kubeconfig))
+
+    def _node(self, index: int) -> Node:
+        name = "master" if index == 0 else f"node{index}"
+        instance = f"{self.name}-{name}"
+        return Node(
+            name,
+            instance,
+            self.state.subnets.node_address(index),
+            self.state.subnets.pod_subnet(index),
+            self.paths.node(instance),
+            self.engine,
+        )
+
+
+def on_each(nodes: Sequence[Node], action: Callable[[Node], None]) -> None:
+    """Do something on several nodes at once; return when all have ended.
+
+    Raises:
+        The first error, in the order of the nodes, after all of them have ended.
+    """
+    if not nodes:
+        return
+    with ThreadPoolExecutor(max_workers=min(_PARALLEL, len(nodes))) as pool:
+        futures = [pool.submit(action, node) for node in nodes]
+    for future in futures:
+        future.result()

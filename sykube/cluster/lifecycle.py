@@ -1,0 +1,333 @@
+"""Making and removing clusters."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sykube.cluster import plan, steps
+from sykube.cluster.cluster import Cluster
+from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.state import State, clusters, locked
+from sykube.cluster.steps.data import make_root
+from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host import apt, engines, preflight
+from sykube.host.paths import ClusterPaths, cache_dir
+from sykube.host.preflight import Finding
+from sykube.host.records import HostRecords
+from sykube.host.resolver import host_resolvers
+from sykube.image import build, versions
+from sykube.image.build import Builder, NodeImage
+from sykube.network import subnets
+from sykube.network.bridge import Bridge
+from sykube.ui import Ui
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """How init goes about it, apart from what the cluster shall be.
+
+    Attributes:
+        retain: leave a failed cluster for a look at it; init again resumes.
+        yes: install missing packages without asking.
+    """
+
+    retain: bool = False
+    yes: bool = False
+
+
+def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
+    """Make a cluster, or finish one that failed.
+
+    Returns:
+        The cluster; None when it was up already.
+
+    Raises:
+        SykubeError: with the host as it was before, unless `retain`.
+    """
+    preflight.check_identity()
+    paths = ClusterPaths(spec.name)
+    with locked(paths):
+        state = State.load(paths.state)
+        if state is not None:
+            existing = _existing(state, spec, ui)
+            if existing is None:
+                return None
+            cluster = existing
+        else:
+            cluster = _new(spec, options, ui)
+        try:
+            plan.execute(cluster, steps.ALL)
+        except BaseException as error:
+            _after_failure(cluster, options, error)
+            raise
+        return cluster
+
+
+def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
+    """What init would find and do, without any change."""
+    preflight.check_identity()
+    source, mirror = versions.DEBIAN, apt.find_mirror(spec.mirror)
+    image = None if spec.local_image else build.cached(source, mirror)
+    engine = engines.find()
+    building = not (image or spec.local_image)
+    chosen = _choose_subnets(spec)
+    return {
+        "findings": [
+            {"what": f.what, "level": f.level.value, "detail": f.detail, "cure": f.cure}
+            for f in _examine(spec, building=building)
+        ],
+        "engine": engine.version if engine else "a private Apptainer would be set up",
+        "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
+        "subnets": {
+            "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
+        },
+        "steps": [step.title for step in steps.ALL],
+    }  # fmt: skip
+
+
+def delete(name: str, ui: Ui) -> list[str]:
+    """Remove a cluster, also one that is half-made or has lost its record.
+
+    Returns:
+        What could not be undone or restored, a line each.
+
+    Raises:
+        SykubeError: there is nothing of that name (NO_SUCH_CLUSTER).
+    """
+    preflight.check_identity()
+    paths = ClusterPaths(name)
+    if not exists(name):
+        raise no_such_cluster(name)
+    with locked(paths):
+        problems: list[str] = []
+        try:
+            state = State.load(paths.state)
+        except SykubeError as error:
+            state, problems = None, [error.brief]
+        if state is None:
+            ui.warn(f"the cluster {name} has no record: removing what is found of it")
+            state = _unknown_state(name)
+        with ui.step(f"Deleting the cluster {name}"):
+            return problems + _remove(Cluster.of(state, ui))
+
+
+def exists(name: str) -> bool:
+    """Whether anything of a cluster is on this host."""
+    paths = ClusterPaths(name)
+    return paths.root.exists() or paths.root.is_symlink() or Bridge(name).exists()
+
+
+def no_such_cluster(name: str) -> SykubeError:
+    """The error for a name that no cluster has."""
+    others = clusters()
+    return SykubeError(
+        f"there is no cluster {name!r}",
+        details=f"clusters here: {', '.join(others)}" if others else "",
+        resolution="Make it with `sykube init`" + ("" if name == "sykube" else f" --name {name}"),
+        exit_code=ExitCode.NO_SUCH_CLUSTER,
+    )
+
+
+def load(name: str, ui: Ui) -> Cluster:
+    """The cluster of that name.
+
+    Raises:
+        SykubeError: there is none (NO_SUCH_CLUSTER).
+    """
+    state = State.load(ClusterPaths(name).state)
+    if state is None:
+        raise no_such_cluster(name)
+    return Cluster.of(state, ui)
+
+
+def node_image(
+    spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui, *, force: bool = False
+) -> NodeImage:
+    """The node image to use: the user's own, the cached one, or a new one.
+
+    Raises:
+        SykubeError: it could not be built or is none of sykube's.
+    """
+    builder = Builder(engine.binary, engine.environment)
+    if spec.local_image:
+        return build.adopt(Path(spec.local_image), builder)
+    mirror = apt.find_mirror(spec.mirror)
+    if not force and build.cached(versions.DEBIAN, mirror) is None:
+        changed = build.what_changed(versions.DEBIAN, mirror)
+        if changed:
+            ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
+    return build.build(versions.DEBIAN, mirror, builder, ui.step, ui.note, force=force)
+
+
+def prepare_host(spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: bool) -> None:
+    """Check the host; with `yes`, install what Debian has for it.
+
+    Raises:
+        HostError: it lacks something; nothing was changed.
+    """
+    findings = _examine(spec, building=building)
+    packages = preflight.missing_packages(findings)
+    if packages and options.yes:
+        with ui.step(f"Installing {' '.join(packages)}"):
+            preflight.install(packages)
+        findings = _examine(spec, building=building)
+    for finding in findings:
+        if finding.level is preflight.Level.WARNING:
+            ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
+    preflight.require(findings)
+
+
+def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
+    """The host's engine, or a private one that is set up now."""
+    found = engines.find()
+    if found is None:
+        with ui.step("Setting up a private Apptainer"):
+            found = engines.find_or_create(lambda: apt.find_mirror(spec.mirror), ui.note)
+    return found
+
+
+def _examine(spec: ClusterSpec, *, building: bool) -> list[Finding]:
+    data = Path(spec.dest) if spec.dest else ClusterPaths(spec.name).root
+    return preflight.examine(
+        nodes=spec.workers + 1, data=data, cache=cache_dir(), building=building
+    )
+
+
+def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
+    """The cluster to resume; None when it is complete and as asked.
+
+    Raises:
+        SykubeError: it differs from what is asked.
+    """
+    if differences := state.spec.differences(spec):
+        raise SykubeError(
+            f"the cluster {spec.name} is there already, but not as asked",
+            details="\n".join(differences),
+            resolution="`sykube delete` it first, choose another --name, or ask for what it is.",
+        )
+    cluster = Cluster.of(state, ui)
+    running = cluster.engine.instances()
+    stopped = [node.name for node in cluster.nodes if node.instance not in running]
+    if state.complete and not stopped:
+        return None
+    if state.complete:
+        raise SykubeError(
+            f"the cluster {spec.name} is there, but its nodes do not run: {', '.join(stopped)}",
+            resolution="`sykube delete` it, then init again.",
+            exit_code=ExitCode.STOPPED,
+        )
+    ui.say(f"Resuming the cluster {spec.name} where it failed.")
+    return cluster
+
+
+def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
+    """Everything that comes before the cluster's own steps and is never undone."""
+    source = versions.DEBIAN
+    if Bridge(spec.name).exists() or ClusterPaths(spec.name).root.exists():
+        raise SykubeError(
+            f"there are remains of a cluster {spec.name} without a record",
+            resolution=f"sykube delete --name {spec.name}",
+        )
+    building = not spec.local_image and build.cached(source, apt.find_mirror(spec.mirror)) is None
+    with ui.step("Checking the host"):
+        resolvers = host_resolvers(spec.dns)
+        chosen = _choose_subnets(spec)
+    prepare_host(spec, options, ui, building=building)
+    engine = find_engine(spec, ui)
+    image = node_image(spec, engine, ui)
+    if not spec.local_image:
+        ui.say(
+            f"Kubernetes {image.versions()['kubernetes']} from Debian: past its end of life "
+            f"({source.past_end_of_life}); for trying and learning, not for the public."
+        )
+    state = State(
+        spec=spec,
+        subnets=chosen,
+        engine=str(engine.binary),
+        engine_environment=dict(engine.environment),
+        image=image.fingerprint,
+        image_folder=str(image.folder),
+        versions=image.versions(),
+        loopback_resolver=resolvers.loopback,
+        resolvers=resolvers.as_seen_by_nodes(chosen.gateway),
+    )
+    cluster = Cluster.of(state, ui)
+    try:
+        make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
+        cluster.save()
+    except BaseException:
+        steps.ALL[0].undo(cluster)
+        raise
+    return cluster
+
+
+def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
+    taken = subnets.host_routes()
+    others = [State.load(ClusterPaths(name).state) for name in clusters() if name != spec.name]
+    taken += [other.subnets.nodes for other in others if other]
+    return subnets.choose(
+        taken,
+        nodes=subnets.parse(spec.node_subnet),
+        pods=subnets.parse(spec.pod_subnet),
+        services=subnets.parse(spec.service_subnet),
+    )
+
+
+def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException) -> None:
+    """Keep the nodes' logs, then roll back; the first error stays the one that is shown."""
+    keep_node_logs(cluster)
+    if options.retain:
+        cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
+        return
+    with cluster.ui.step("Rolling back"):
+        problems = _remove(cluster)
+    for problem in problems:
+        cluster.ui.warn(f"not undone: {problem}")
+    if isinstance(error, SykubeError):
+        kept = f"The nodes' logs are in {cluster.paths.node_logs}."
+        error.resolution = f"{error.resolution}\n  {kept}".strip()
+
+
+def keep_node_logs(cluster: Cluster) -> None:
+    """Copy the nodes' own logs to the log folder, the last failure's only."""
+    shutil.rmtree(cluster.paths.node_logs, ignore_errors=True)
+    for node in cluster.nodes:
+        target = cluster.paths.node_logs / node.name
+        with contextlib.suppress(OSError, shutil.Error):
+            shutil.copytree(node.folder / "log" / "sykube", target / "sykube")
+            shutil.copytree(node.folder / "log" / "pods", target / "pods", symlinks=True)
+
+
+def _remove(cluster: Cluster) -> list[str]:
+    """Undo all steps; the last cluster's going puts the host's own settings back."""
+    problems = plan.undo(cluster, steps.ALL)
+    if not clusters():
+        records = HostRecords.load()
+        if records is None:
+            problems.append("the host's earlier sysctls: they were not recorded")
+        else:
+            problems += records.restore()
+        with contextlib.suppress(OSError):
+            cluster.paths.root.parent.rmdir()
+    return problems
+
+
+def _unknown_state(name: str) -> State:
+    """A state for a cluster without a record: enough for every undo to look for its things."""
+    engine = engines.find()
+    if engine is None:
+        raise UsageError(
+            "could not find Apptainer, which is required to stop the nodes",
+            resolution="Set SYKUBE_CACHE_DIR to the folder that was used for init.",
+        )
+    ranges = subnets.Subnets(
+        subnets.NODE_CANDIDATES[0], subnets.POD_CANDIDATES[0], subnets.SERVICE_CANDIDATES[0]
+    )
+    environment = dict(engine.environment)
+    return State(
+        ClusterSpec(name=name), ranges, str(engine.binary), environment, "", "", {}, "", ()
+    )

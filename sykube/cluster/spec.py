@@ -1,0 +1,244 @@
+"""What the user wants: flags and a YAML file, validated once, then frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from sykube.errors import UsageError
+
+API_VERSION = "sykube/v1alpha1"
+KIND = "Cluster"
+# Each node takes a /24 of the pods' /16 and three addresses of the nodes' /24 are taken.
+MAX_WORKERS = 250
+# Its longest instance name, NAME-master, must stay a DNS label of 63 characters.
+_NAME_MAX = 50
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_RESERVED_NAMES = frozenset({"host"})
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """A cluster as it was asked for.
+
+    Attributes:
+        name: a DNS label; also the kubeconfig context.
+        workers: nodes beside the master.
+        taint_master: keep ordinary pods off the master.
+        dest: folder for the cluster's data instead of /var/lib/sykube.
+        dns: resolvers instead of the host's own.
+        ephemeral: keep the cluster's data in memory.
+        network_dir: folder for the engine's CNI configuration instead of the cluster's own.
+        options: further options for `apptainer instance start`.
+        local_image: a node image to use instead of building one.
+        mirror: base URL of a Debian mirror instead of the host's.
+        node_subnet, pod_subnet, service_subnet: ranges instead of picked ones.
+    """
+
+    name: str = "sykube"
+    workers: int = 1
+    taint_master: bool = False
+    dest: str = ""
+    dns: tuple[str, ...] = ()
+    ephemeral: bool = False
+    network_dir: str = ""
+    options: tuple[str, ...] = ()
+    local_image: str = ""
+    mirror: str = ""
+    node_subnet: str = ""
+    pod_subnet: str = ""
+    service_subnet: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields by the keys of the configuration file; lists for tuples."""
+        return {
+            key: list(value) if isinstance(value := getattr(self, name), tuple) else value
+            for key, name in _KEYS.items()
+        }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> ClusterSpec:
+        """What `to_dict` gave; keys of a later version are left out."""
+        values = {_KEYS[key]: value for key, value in stored.items() if key in _KEYS}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
+
+    def differences(self, wanted: ClusterSpec) -> list[str]:
+        """Lines `key: is → wanted` for what differs, for the things a cluster is made with."""
+        is_now, asked = self.to_dict(), wanted.to_dict()
+        return [
+            f"{key}: {is_now[key]!r} → {asked[key]!r}" for key in _KEYS if is_now[key] != asked[key]
+        ]
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+_KEYS = {_camel(field.name): field.name for field in dataclasses.fields(ClusterSpec)}
+
+
+def _name(value: str) -> str:
+    if not _DNS_LABEL.fullmatch(value) or len(value) > _NAME_MAX:
+        return (
+            f"the name {value!r} is not a DNS label: lower-case letters, digits and inner hyphens, "
+            f"{_NAME_MAX} characters at most"
+        )
+    return f"the name {value!r} is kept for sykube itself" if value in _RESERVED_NAMES else ""
+
+
+def _workers(value: int) -> str:
+    ok = 0 <= value <= MAX_WORKERS
+    return "" if ok else f"the number of workers must be from 0 to {MAX_WORKERS}, not {value}"
+
+
+def _absolute(value: str) -> str:
+    return "" if not value or value.startswith("/") else f"the path {value!r} must be absolute"
+
+
+def _resolvers(value: tuple[str, ...]) -> str:
+    for address in value:
+        try:
+            ip_address(address)
+        except ValueError:
+            return f"the resolver {address!r} is not an IP address"
+    return ""
+
+
+def _subnet(prefix: int) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if not value:
+            return ""
+        try:
+            network = IPv4Network(value)
+        except ValueError as error:
+            return f"the subnet {value!r} is not an IPv4 network ({error})"
+        if not network.is_private:
+            return f"the subnet {value} is not a private one"
+        ok = network.prefixlen <= prefix
+        return "" if ok else f"the subnet {value} is too small: /{prefix} or larger is needed"
+
+    return check
+
+
+def _mirror(value: str) -> str:
+    ok = not value or urlsplit(value).scheme in ("http", "https", "file")
+    return "" if ok else f"the mirror {value!r} is not a URL"
+
+
+_CHECKS: dict[str, Callable[[Any], str]] = {
+    "name": _name,
+    "workers": _workers,
+    "dest": _absolute,
+    "network_dir": _absolute,
+    "local_image": _absolute,
+    "dns": _resolvers,
+    "mirror": _mirror,
+    "node_subnet": _subnet(24),
+    "pod_subnet": _subnet(16),
+    "service_subnet": _subnet(24),
+}
+
+
+def check_name(name: str) -> None:
+    """Refuse a cluster name that is no DNS label.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if problem := _name(name):
+        raise UsageError(problem, resolution="Choose another name with --name.")
+
+
+def make_spec(file: Path | None, flags: dict[str, Any]) -> ClusterSpec:
+    """Combine a configuration file with flags; flags win.
+
+    Args:
+        flags: fields of ClusterSpec; those that are None were not given.
+
+    Raises:
+        UsageError: with every error of the file (by line number) and of the flags.
+    """
+    values, lines, problems = _read_file(file) if file else ({}, {}, [])
+    for name, value in flags.items():
+        if value is not None:
+            values[name] = value
+            lines.pop(name, None)
+    for name, value in values.items():
+        if name in _CHECKS and (problem := _CHECKS[name](value)):
+            problems.append((lines.get(name, 0), problem))
+    if problems:
+        where = f"{file}:" if file else ""
+        shown = [f"{where}{line}: {text}" if line else text for line, text in sorted(problems)]
+        if len(shown) == 1:
+            raise UsageError(shown[0], resolution="Correct it and run the command again.")
+        raise UsageError(
+            f"{len(shown)} errors in what was asked for",
+            details="\n".join(shown),
+            resolution="Correct them and run the command again.",
+        )
+    return ClusterSpec(**values)
+
+
+def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[int, str]]]:
+    """Values and line numbers by field name, and the errors found so far."""
+    try:
+        root = yaml.compose(file.read_text(), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is no valid YAML", details=str(error)) from error
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"{file} must hold a mapping such as `workers: 2`")
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    problems: list[tuple[int, str]] = []
+    fixed = {"apiVersion": API_VERSION, "kind": KIND}
+    seen: set[str] = set()
+    for key_node, value_node in root.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        value = yaml.safe_load(yaml.serialize(value_node))
+        if key in seen:
+            problems.append((line, f"the key {key!r} stands here for the second time"))
+        elif key in fixed:
+            if value != fixed[key]:
+                problems.append((line, f"{key} must be {fixed[key]!r}, not {value!r}"))
+        elif key not in _KEYS:
+            near = difflib.get_close_matches(key, [*_KEYS, *fixed], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            problems.append((line, f"unknown key {key!r}{hint}"))
+        else:
+            converted, problem = _convert(_KEYS[key], key, value)
+            if problem:
+                problems.append((line, problem))
+            else:
+                values[_KEYS[key]], lines[_KEYS[key]] = converted, line
+        seen.add(key)
+    return values, lines, problems
+
+
+def _convert(name: str, key: str, value: Any) -> tuple[Any, str]:
+    """The value in the field's own type, or what is wrong with it."""
+    default = getattr(ClusterSpec(), name)
+    if isinstance(default, bool):
+        return value, "" if isinstance(value, bool) else f"{key} must be true or false"
+    if isinstance(default, int):
+        ok = isinstance(value, int) and not isinstance(value, bool)
+        return value, "" if ok else f"{key} must be a whole number"
+    if isinstance(default, tuple):
+        if name == "options" and isinstance(value, str):
+            return tuple(shlex.split(value)), ""
+        ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return (tuple(value), "") if ok else (None, f"{key} must be a list of texts")
+    return value, "" if isinstance(value, str) else f"{key} must be a text"

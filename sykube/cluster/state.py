@@ -1,0 +1,180 @@
+"""A cluster's state on disk, written before and after each step, under a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from sykube.cluster.spec import ClusterSpec
+from sykube.errors import ExitCode, SykubeError
+from sykube.host import paths
+from sykube.host.files import write_atomically
+from sykube.host.paths import ClusterPaths
+from sykube.network.subnets import Subnets
+
+VERSION = 1
+STARTED = "started"
+DONE = "done"
+
+
+@dataclass
+class State:
+    """What was decided for a cluster and how far it has come.
+
+    Attributes:
+        steps: step name → "started" or "done".
+        image: fingerprint of its node image.
+        engine: the engine's program.
+        etcd_tag, dns_image: what the node image calls these container images.
+        kubeconfig: the user's file that its context was merged into.
+        previous_context: what was current there before.
+        owned_folders: folders that sykube made for it outside its data folder.
+    """
+
+    spec: ClusterSpec
+    subnets: Subnets
+    engine: str
+    engine_environment: dict[str, str]
+    image: str
+    image_folder: str
+    versions: dict[str, str]
+    loopback_resolver: str
+    resolvers: tuple[str, ...]
+    steps: dict[str, str] = field(default_factory=dict)
+    kubeconfig: str = ""
+    previous_context: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether init ran to its end."""
+        return bool(self.steps) and self.steps.get("kubeconfig") == DONE
+
+    def save(self, path: Path) -> None:
+        """Write it atomically; only root reads it."""
+        stored: dict[str, Any] = {
+            "version": VERSION,
+            "spec": self.spec.to_dict(),
+            "subnets": {
+                "nodes": str(self.subnets.nodes),
+                "pods": str(self.subnets.pods),
+                "services": str(self.subnets.services),
+            },
+            "engine": self.engine,
+            "engineEnvironment": self.engine_environment,
+            "image": self.image,
+            "imageFolder": self.image_folder,
+            "versions": self.versions,
+            "loopbackResolver": self.loopback_resolver,
+            "resolvers": list(self.resolvers),
+            "steps": self.steps,
+            "kubeconfig": self.kubeconfig,
+            "previousContext": self.previous_context,
+        }
+        write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
+
+    @classmethod
+    def load(cls, path: Path) -> State | None:
+        """Read it; None where there is none.
+
+        Raises:
+            SykubeError: it is damaged or of a later version of sykube.
+        """
+        try:
+            stored = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise _damaged(path, str(error)) from error
+        try:
+            if stored["version"] > VERSION:
+                raise SykubeError(
+                    f"{path} was written by a later version of sykube",
+                    resolution="Use that version, or a later one.",
+                )
+            return cls(
+                spec=ClusterSpec.from_dict(stored["spec"]),
+                subnets=Subnets(
+                    *(IPv4Network(stored["subnets"][key]) for key in ("nodes", "pods", "services"))
+                ),
+                engine=stored["engine"],
+                engine_environment=stored["engineEnvironment"],
+                image=stored["image"],
+                image_folder=stored["imageFolder"],
+                versions=stored["versions"],
+                loopback_resolver=stored["loopbackResolver"],
+                resolvers=tuple(stored["resolvers"]),
+                steps=stored["steps"],
+                kubeconfig=stored["kubeconfig"],
+                previous_context=stored["previousContext"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, repr(error)) from error
+
+
+def _damaged(path: Path, why: str) -> SykubeError:
+    return SykubeError(
+        f"the state of the cluster is damaged: {path}",
+        details=why,
+        resolution="`sykube delete` removes what it finds of the cluster without it.",
+    )
+
+
+def clusters() -> list[str]:
+    """Names of the clusters that have a data folder with a state."""
+    if not paths.DATA.is_dir():
+        return []
+    return sorted(
+        folder.name
+        for folder in paths.DATA.iterdir()
+        if folder.name != paths.HOST_RECORDS.name and (folder / "state.json").exists()
+    )
+
+
+@contextlib.contextmanager
+def locked(cluster: ClusterPaths) -> Iterator[None]:
+    """Hold the cluster's lock.
+
+    Raises:
+        SykubeError: another command holds it; says which (exit code LOCKED).
+    """
+    descriptor = _open_lock(cluster)
+    with os.fdopen(descriptor, "r+") as file:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            cluster.lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                cluster.lock.parent.rmdir()
+
+
+def _open_lock(cluster: ClusterPaths) -> int:
+    """A descriptor that holds the lock."""
+    while True:
+        cluster.lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(cluster.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 20).decode().strip()
+            os.close(descriptor)
+            raise SykubeError(
+                f"another sykube command works on the cluster {cluster.name}",
+                details=f"process {holder or 'unknown'}",
+                resolution="Wait until it has ended, then run the command again.",
+                exit_code=ExitCode.LOCKED,
+            ) from None
+        # The holder before may have unlinked the file that was just opened.
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == cluster.lock.stat().st_ino:
+                return descriptor
+        os.close(descriptor)

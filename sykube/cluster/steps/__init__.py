@@ -1,0 +1,22 @@
+"""The steps of init, in their order; delete undoes them from the last to the first."""
+
+from sykube.cluster.plan import Step
+from sykube.cluster.steps.control_plane import ControlPlane
+from sykube.cluster.steps.data import Data
+from sykube.cluster.steps.dns import Dns
+from sykube.cluster.steps.handout import Handout
+from sykube.cluster.steps.network import Network
+from sykube.cluster.steps.nodes import Nodes
+from sykube.cluster.steps.ready import Ready
+from sykube.cluster.steps.workers import Workers
+
+ALL: tuple[Step, ...] = (
+    Data(),
+    Network(),
+    Nodes(),
+    ControlPlane(),
+    Dns(),
+    Workers(),
+    Ready(),
+    Handout(),
+)

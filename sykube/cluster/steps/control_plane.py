@@ -1,0 +1,97 @@
+"""kubeadm init on the master."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import string
+
+from sykube.cluster.cluster import Cluster
+from sykube.host.files import write_atomically
+from sykube.image import versions
+from sykube.kubernetes import kubeadm
+from sykube.kubernetes.api import ApiError
+
+_CONFIG = "/etc/kubernetes/kubeadm-init.yaml"
+_TIMEOUT_S = 600.0
+DOMAIN = "cluster.local"
+DISCOVERY = "/etc/sykube/discovery.conf"
+JOIN_CONFIG = "/etc/kubernetes/kubeadm-join.yaml"
+
+
+class ControlPlane:
+    name = "control-plane"
+    title = "Starting the control plane (kubeadm init)"
+
+    def is_done(self, cluster: Cluster) -> bool:
+        try:
+            with cluster.api() as api:
+                return bool(api.get("/readyz") == "ok")
+        except ApiError:
+            return False
+
+    def apply(self, cluster: Cluster) -> None:
+        master, state = cluster.master, cluster.state
+        token = new_token()
+        settings = kubeadm.ControlPlaneSettings(
+            cluster=cluster.name,
+            kubernetes_version=state.versions["kubernetes"].removeprefix("v"),
+            image_repository=versions.IMAGE_REPOSITORY,
+            etcd_tag=cluster.image.tag_of("etcd"),
+            node_name=master.instance,
+            node_address=master.address,
+            endpoint=cluster.endpoint,
+            names=(cluster.endpoint_address, "localhost", "127.0.0.1"),
+            pod_subnet=str(state.subnets.pods),
+            service_subnet=str(state.subnets.services),
+            dns=state.subnets.dns,
+            domain=DOMAIN,
+            token=token,
+            taint=state.spec.taint_master,
+        )
+        master.write(_CONFIG, kubeadm.init_configuration(settings), mode="0600")
+        # Its preflight needs crictl, which Debian lacks: node_checks has been in its place. The
+        # cluster's DNS is sykube's own add-on.
+        command = ["kubeadm", "init", "--config", _CONFIG, "--skip-token-print"]
+        command += ["--skip-phases", "preflight,addon/coredns"]
+        # A resumed init may find a half-made control plane; kubeadm starts from an empty one.
+        if cluster.paths.kubeconfig.exists() or master.run(
+            ["test", "-e", "/etc/kubernetes/admin.conf"], check=False
+        ).ok:
+            reset(cluster)
+        try:
+            master.run(command, timeout=_TIMEOUT_S)
+        finally:
+            master.run(["rm", "-f", _CONFIG])
+        config = master.read("/etc/kubernetes/admin.conf", secret=True)
+        write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
+        self._prepare_joining(cluster, token)
+
+    def undo(self, cluster: Cluster) -> None:
+        """Nothing outside the nodes' folders, which go with the nodes."""
+
+    @staticmethod
+    def _prepare_joining(cluster: Cluster, token: str) -> None:
+        authority = cluster.master.read("/etc/kubernetes/pki/ca.crt")
+        discovery = kubeadm.discovery_kubeconfig(
+            cluster.endpoint, base64.b64encode(authority.encode()).decode()
+        )
+        for node in cluster.workers:
+            write_atomically(node.config / "discovery.conf", discovery)
+            config = kubeadm.join_configuration(node.instance, node.address, DISCOVERY, token)
+            write_atomically(node.config / "join.yaml", config, mode=0o600)
+
+
+def reset(cluster: Cluster) -> None:
+    """Take back what an unfinished kubeadm init left in the master."""
+    cluster.master.run(
+        ["kubeadm", "reset", "--force", "--cri-socket", kubeadm.CRI_SOCKET], timeout=_TIMEOUT_S
+    )
+    cluster.paths.kubeconfig.unlink(missing_ok=True)
+
+
+def new_token() -> str:
+    """A bootstrap token: six characters that name it, sixteen that are secret."""
+    alphabet = string.ascii_lowercase + string.digits
+    word = "".join(secrets.choice(alphabet) for _ in range(22))
+    return f"{word[:6]}.{word[6:]}"

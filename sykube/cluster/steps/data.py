@@ -1,0 +1,63 @@
+"""The cluster's data folder, in memory where it is ephemeral."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sykube.cluster.cluster import Cluster
+from sykube.errors import SykubeError
+from sykube.host.run import run
+
+
+class Data:
+    """Makes /var/lib/sykube/CLUSTER, or a link there to its place below --dest.
+
+    The folder itself exists before this step, since the state lies in it.
+    """
+
+    name = "data"
+    title = "Preparing the cluster's folder"
+
+    def is_done(self, cluster: Cluster) -> bool:
+        return (cluster.paths.root / "nodes").is_dir()
+
+    def apply(self, cluster: Cluster) -> None:
+        for folder in ("nodes", "engine"):
+            (cluster.paths.root / folder).mkdir(mode=0o700, exist_ok=True)
+
+    def undo(self, cluster: Cluster) -> None:
+        remove_root(cluster.paths.root)
+
+
+def make_root(root: Path, dest: str, *, ephemeral: bool) -> None:
+    """Make the data folder of a cluster before anything is recorded in it.
+
+    Raises:
+        SykubeError: a folder of that name below `dest` holds something already.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    folder = root
+    if dest and not root.is_symlink():
+        folder = Path(dest) / root.name
+        if folder.exists() and any(folder.iterdir()):
+            raise SykubeError(
+                f"{folder} is not empty",
+                resolution="Give another folder with --dest, or move away what is there.",
+            )
+        root.symlink_to(folder)
+    folder = root.resolve()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+    if ephemeral and not folder.is_mount():
+        run(["mount", "-t", "tmpfs", "-o", "mode=711", "sykube", folder])
+
+
+def remove_root(root: Path) -> None:
+    """Remove the data folder, whatever it is: a folder, a link to one, a mount."""
+    folder = root.resolve()
+    if folder.is_dir():
+        if folder.is_mount():
+            run(["umount", folder])
+        shutil.rmtree(folder)
+    if root.is_symlink():
+        root.unlink()

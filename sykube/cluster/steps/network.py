@@ -1,0 +1,56 @@
+"""The cluster's bridge, its rules and the engine's network configuration."""
+
+from __future__ import annotations
+
+import contextlib
+
+from sykube import resources
+from sykube.cluster.cluster import Cluster
+from sykube.host import provision
+from sykube.host.files import write_atomically
+from sykube.host.records import KUBELET_SYSCTLS, HostRecords, read_sysctl
+
+# Every container runtime and kubelet watches files; the kernel's default of 128 instances for
+# each user is used up by the second cluster (kind#904, kind#2586).
+_INOTIFY = {"fs/inotify/max_user_instances": 1024, "fs/inotify/max_user_watches": 524288}
+
+
+class Network:
+    name = "network"
+    title = "Laying the network"
+
+    def is_done(self, cluster: Cluster) -> bool:
+        return cluster.bridge.exists()
+
+    def apply(self, cluster: Cluster) -> None:
+        records = HostRecords.load() or HostRecords()
+        records.remember(KUBELET_SYSCTLS)
+        if read_sysctl("net/bridge/bridge-nf-call-iptables") is None:
+            records.load_module("br_netfilter")
+        for key, least in _INOTIFY.items():
+            if int(read_sysctl(key) or least) < least:
+                records.set_sysctl(key, str(least))
+        records.enable_forwarding()
+        cluster.bridge.create(cluster.state.subnets, cluster.state.loopback_resolver)
+        cluster.network_dir.mkdir(parents=True, exist_ok=True)
+        conflist = resources.render(
+            "cni",
+            "host-bridge.conflist.j2",
+            name=cluster.network_name,
+            bridge=cluster.bridge.name,
+            gateway=cluster.state.subnets.gateway,
+        )
+        write_atomically(cluster.network_dir / self._file(cluster), conflist)
+        write_atomically(
+            cluster.paths.engine / "apptainer.conf",
+            provision.cluster_configuration(cluster.state.engine, cluster.network_dir),
+        )
+
+    def undo(self, cluster: Cluster) -> None:
+        cluster.bridge.remove()
+        with contextlib.suppress(FileNotFoundError):
+            (cluster.network_dir / self._file(cluster)).unlink()
+
+    @staticmethod
+    def _file(cluster: Cluster) -> str:
+        return f"50-{cluster.network_name}.conflist"

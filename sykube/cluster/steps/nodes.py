@@ -1,0 +1,143 @@
+"""The nodes' instances, up to containerd answering."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from sykube import resources
+from sykube.cluster.cluster import Cluster, on_each
+from sykube.errors import SykubeError
+from sykube.host import paths
+from sykube.host.files import write_atomically
+from sykube.kubernetes import node_checks
+from sykube.node import cgroups
+from sykube.node.engine import InstanceOptions
+from sykube.node.node import Node
+
+_BOOT_TIMEOUT_S = 60.0
+# Real file systems where containerd and etcd need them, and what must outlive the instance.
+_BINDS = {
+    "containerd": "/var/lib/containerd",
+    "kubelet": "/var/lib/kubelet",
+    "etcd": "/var/lib/etcd",
+    "config": "/etc/sykube",
+    "log": "/var/log",
+}
+
+
+class Nodes:
+    name = "nodes"
+    title = "Starting the nodes"
+
+    def is_done(self, cluster: Cluster) -> bool:
+        running = cluster.engine.instances()
+        return all(node.instance in running for node in cluster.nodes)
+
+    def apply(self, cluster: Cluster) -> None:
+        running = cluster.engine.instances()
+        for node in cluster.nodes:
+            prepare(cluster, node)
+        on_each(
+            [node for node in cluster.nodes if node.instance not in running],
+            lambda node: start(cluster, node),
+        )
+        pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
+        on_each(cluster.nodes, lambda node: wait_booted(node, pids.get(node.instance, 0)))
+        on_each(cluster.nodes, node_checks.run_checks)
+
+    def undo(self, cluster: Cluster) -> None:
+        prefix = f"{cluster.name}-"
+        names = {node.instance for node in cluster.nodes}
+        running = cluster.engine.instances()
+        names |= {name for name in running if is_node(name, prefix)}
+        names |= {name for name in cgroups.leftovers(prefix) if is_node(name, prefix)}
+        for name in sorted(names):
+            cluster.engine.kill(name)
+            cgroups.remove(name)
+            for leftover in cluster.engine.leftovers(name):
+                leftover.unlink(missing_ok=True)
+            shutil.rmtree(cluster.paths.node(name), ignore_errors=True)
+        for file in Path("/var/lib/cni/results").glob(f"{cluster.network_name}-*"):
+            file.unlink(missing_ok=True)
+
+
+def is_node(instance: str, prefix: str) -> bool:
+    """Whether an instance is a node of the cluster with that prefix (CLUSTER-)."""
+    name = instance.removeprefix(prefix)
+    return instance.startswith(prefix) and (
+        name == "master" or (name.startswith("node") and name[4:].isdigit())
+    )
+
+
+def prepare(cluster: Cluster, node: Node) -> None:
+    """Write what the node finds in /etc/sykube, and make its folders and cgroups."""
+    for folder in (node.overlay, *(node.folder / name for name in _BINDS)):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Processes in the node that are not root read these.
+    for folder in (node.config, node.folder / "log", node.overlay):
+        folder.chmod(0o755)
+    gateway = cluster.state.subnets.gateway
+    resolvers = cluster.state.resolvers
+    files = {
+        "node.env": "\n".join(
+            (
+                f"SYKUBE_CGROUP={cgroups.path_of(node.instance)}",
+                f"SYKUBE_POD_SUBNET={cluster.state.subnets.pods}",
+                f"SYKUBE_ENDPOINT={cluster.endpoint_address if node.is_control_plane else ''}",
+            )
+        ),
+        "hosts": "\n".join(
+            (
+                "127.0.0.1 localhost",
+                "::1 localhost ip6-localhost ip6-loopback",
+                *(f"{other.address} {other.instance}" for other in cluster.nodes),
+            )
+        ),
+        "resolv.conf": "\n".join(f"nameserver {address}" for address in resolvers),
+        "routes": "\n".join(
+            f"{other.pod_subnet} via {other.address}"
+            for other in cluster.nodes
+            if other.instance != node.instance
+        ),
+        "pod-network.conflist": resources.render(
+            "cni", "pod-network.conflist.j2", pod_subnet=node.pod_subnet
+        ),
+    }
+    for name, text in files.items():
+        write_atomically(node.config / name, text.strip() + "\n")
+    cgroups.create(node.instance)
+
+
+def start(cluster: Cluster, node: Node) -> None:
+    """Start the node's instance."""
+    options = InstanceOptions(
+        image=cluster.image.sif,
+        overlay=node.overlay,
+        binds=tuple((node.folder / name, inside) for name, inside in _BINDS.items()),
+        network=cluster.network_name,
+        address=f"{node.address}/{cluster.state.subnets.nodes.prefixlen}",
+        gateway=cluster.state.subnets.gateway,
+        hostname=node.instance,
+        extra=cluster.state.spec.options,
+    )
+    cluster.engine.start(node.instance, options)
+
+
+def wait_booted(node: Node, pid: int) -> None:
+    """Wait until supervisord of a node answers; its socket is seen through /proc.
+
+    Raises:
+        SykubeError: it does not within 60 s; holds the end of the node's first log.
+    """
+    sockets = [Path(f"/proc/{pid}/root/run") / name for name in ("supervisor.sock",)]
+    deadline = time.monotonic() + _BOOT_TIMEOUT_S
+    while not all(socket.exists() for socket in sockets):
+        if time.monotonic() > deadline or not Path(f"/proc/{pid}").exists():
+            raise SykubeError(
+                f"the node {node.name} does not boot",
+                details=node.engine.output(node.instance),
+                resolution=f"Look at {paths.LOGS}, or init again with --retain and `sykube shell`.",
+            )
+        time.sleep(0.05)

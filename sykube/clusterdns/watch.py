@@ -1,0 +1,291 @@
+"""Follows Services and Endpoints of the Kubernetes API.
+
+One thread for each of the two lists its objects, then watches for changes from there on. Whatever
+goes wrong it lists and watches again: a cluster whose API is away keeps the names it had.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import random
+import socket
+import ssl
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .records import Key, Zone, key_of, parse_endpoints, parse_service
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+
+class ApiError(Exception):
+    """The API answered with something other than what was asked for."""
+
+
+class GoneError(ApiError):
+    """The API no longer knows the resource version that a watch was to start from."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long to wait for what, in seconds.
+
+    Args:
+        request: for a connection, and for each part of a list.
+        watch: how long the API is asked to keep a watch open. It ends every watch by then, so
+            `silence` finds a connection dead that says nothing for longer.
+        silence: how long a watch may say nothing.
+        first_retry: before the first new attempt; twice as long before each further one.
+        last_retry: at most this long between attempts.
+    """
+
+    request: float = 10.0
+    watch: int = 30
+    silence: float = 40.0
+    first_retry: float = 0.2
+    last_retry: float = 5.0
+
+
+@dataclass(frozen=True)
+class Api:
+    """Where the API is and how to be let in.
+
+    Args:
+        server: its URL. Over plain http no token is sent.
+        account: folder with the service account's `token` and the cluster's `ca.crt`. Both are read
+            for every request, since the token is replaced while it is in use.
+        page: how many objects to ask for at a time.
+        timing: how long to wait.
+    """
+
+    server: str
+    account: Path = SERVICE_ACCOUNT
+    page: int = 500
+    timing: Timing = Timing()
+
+    @classmethod
+    def in_cluster(cls, environ: Mapping[str, str]) -> Api:
+        """The API as Kubernetes tells every pod; KeyError if it does not."""
+        host = environ["KUBERNETES_SERVICE_HOST"]
+        host = f"[{host}]" if ":" in host else host
+        return cls(f"https://{host}:{environ['KUBERNETES_SERVICE_PORT']}")
+
+    def connect(self) -> http.client.HTTPConnection:
+        """An open connection."""
+        url = urllib.parse.urlsplit(self.server)
+        if not url.hostname:
+            raise ApiError(f"no host in {self.server!r}")
+        connection: http.client.HTTPConnection
+        if url.scheme == "https":
+            context = ssl.create_default_context(cafile=str(self.account / "ca.crt"))
+            # Python 3.13 began to insist on key identifiers, which not every cluster's CA gave.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            connection = http.client.HTTPSConnection(
+                url.hostname, url.port, timeout=self.timing.request, context=context
+            )
+        else:
+            connection = http.client.HTTPConnection(
+                url.hostname, url.port, timeout=self.timing.request
+            )
+        connection.connect()
+        return connection
+
+    def headers(self) -> dict[str, str]:
+        """What goes with every request."""
+        headers = {"Accept": "application/json", "User-Agent": "sykube-clusterdns"}
+        if urllib.parse.urlsplit(self.server).scheme == "https":
+            token = (self.account / "token").read_text(encoding="ascii").strip()
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+
+class Sink(Protocol):
+    """Where watchers put what they see."""
+
+    def replace(self, resource: str, objects: Sequence[Json]) -> None:
+        """These are all objects there are."""
+
+    def change(self, resource: str, obj: Json) -> None:
+        """This object is new or different."""
+
+    def remove(self, resource: str, obj: Json) -> None:
+        """This object is gone."""
+
+
+class Watcher(threading.Thread):
+    """Keeps a sink up to date with all objects of one core/v1 resource, for good.
+
+    Args:
+        api: where to ask.
+        resource: "services" or "endpoints".
+        sink: what to keep up to date.
+    """
+
+    def __init__(self, api: Api, resource: str, sink: Sink) -> None:
+        super().__init__(name=f"watch-{resource}", daemon=True)
+        self._api = api
+        self._resource = resource
+        self._sink = sink
+        self._stop_asked = threading.Event()
+        self._socket: socket.socket | None = None
+
+    def stop(self) -> None:
+        """Ask the thread to end, in the middle of a request if need be."""
+        self._stop_asked.set()
+        if (open_socket := self._socket) is not None:
+            with suppress(OSError):
+                open_socket.shutdown(socket.SHUT_RDWR)
+
+    def run(self) -> None:
+        """List and watch until stopped."""
+        timing = self._api.timing
+        delay = timing.first_retry
+        while not self._stop_asked.is_set():
+            try:
+                version = self._list()
+                delay = timing.first_retry
+                while not self._stop_asked.is_set():
+                    version = self._watch(version)
+                    self._stop_asked.wait(timing.first_retry)
+            except GoneError as error:
+                self._report("version expired, listing again", error)
+            except Exception as error:  # noqa: BLE001 - the thread has to outlive anything
+                self._report("trying again", error, retry_in=round(delay, 1))
+            # Also after a version was gone: a list may be older than the API still watches from.
+            self._stop_asked.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads load
+            delay = min(delay * 2, timing.last_retry)
+
+    def _report(self, what: str, error: Exception, **more: object) -> None:
+        if not self._stop_asked.is_set():
+            fields = "".join(f" {name}={value}" for name, value in more.items())
+            kind = type(error).__name__
+            log.warning("%s resource=%s%s error=%s: %s", what, self._resource, fields, kind, error)
+
+    def _list(self) -> str:
+        objects: list[Json] = []
+        page: Json = {}
+        query = {"limit": str(self._api.page)}
+        while True:
+            with self._get(query) as response:
+                page = json.load(response)
+            objects.extend(page.get("items") or ())
+            if not (more := page["metadata"].get("continue")):
+                break
+            query["continue"] = more
+        version = str(page["metadata"]["resourceVersion"])
+        self._sink.replace(self._resource, objects)
+        log.info("listed resource=%s objects=%d version=%s", self._resource, len(objects), version)
+        return version
+
+    def _watch(self, version: str) -> str:
+        """Take in changes until the API ends the watch; the version to go on from."""
+        timing = self._api.timing
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(timing.watch),
+            "resourceVersion": version,
+        }
+        with self._get(query, silence=timing.silence) as response:
+            while line := response.readline():
+                event = json.loads(line)
+                obj = event["object"]
+                match event["type"]:
+                    case "ADDED" | "MODIFIED":
+                        self._sink.change(self._resource, obj)
+                    case "DELETED":
+                        self._sink.remove(self._resource, obj)
+                    case "BOOKMARK":
+                        pass
+                    case "ERROR":
+                        raise _error(int(obj.get("code") or 0), str(obj.get("message")))
+                    case other:
+                        raise ApiError(f"unknown kind of event {other!r}")
+                version = str(obj["metadata"]["resourceVersion"])
+        return version
+
+    @contextmanager
+    def _get(
+        self, query: Mapping[str, str], silence: float | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = self._api.connect()
+        try:
+            self._socket = connection.sock
+            if self._stop_asked.is_set():
+                raise ApiError("stopped")
+            if silence is not None:
+                connection.sock.settimeout(silence)
+            path = f"/api/v1/{self._resource}?{urllib.parse.urlencode(query)}"
+            connection.request("GET", path, headers=self._api.headers())
+            response = connection.getresponse()
+            if response.status != http.HTTPStatus.OK:
+                raise _error(response.status, response.read(500).decode(errors="replace"))
+            yield response
+        finally:
+            self._socket = None
+            connection.close()
+
+
+def _error(status: int, message: str) -> ApiError:
+    kind = GoneError if status == http.HTTPStatus.GONE else ApiError
+    return kind(f"{status} {' '.join(message.split())}")
+
+
+class LiveZone:
+    """The zone as it is now: watchers write it, the server reads it."""
+
+    def __init__(self, zone: Zone) -> None:
+        self._lock = threading.Lock()
+        self._zone = zone
+        self._waiting_for = set(_PARSERS)
+
+    @property
+    def zone(self) -> Zone | None:
+        """The zone, or None until both Services and Endpoints were listed once."""
+        return None if self._waiting_for else self._zone
+
+    def replace(self, resource: str, objects: Sequence[Json]) -> None:
+        """Take in a whole list."""
+        changes: dict[Key, Any] = dict.fromkeys(getattr(self._zone, resource))
+        changes.update(_parsed(resource, obj) for obj in objects)
+        self._update(resource, changes)
+        self._waiting_for.discard(resource)
+
+    def change(self, resource: str, obj: Json) -> None:
+        """Take in one object."""
+        self._update(resource, dict([_parsed(resource, obj)]))
+
+    def remove(self, resource: str, obj: Json) -> None:
+        """Forget one object."""
+        self._update(resource, {key_of(obj): None})
+
+    def _update(self, resource: str, changes: Mapping[Key, Any]) -> None:
+        with self._lock:
+            self._zone = self._zone.updated(**{resource: changes})
+
+
+_PARSERS: dict[str, Callable[[Json], Any]] = {
+    "services": parse_service,
+    "endpoints": parse_endpoints,
+}
+
+
+def _parsed(resource: str, obj: Json) -> tuple[Key, Any]:
+    """An object and its key; one that makes no sense counts as gone."""
+    key = key_of(obj)
+    try:
+        return key, _PARSERS[resource](obj)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        log.warning("ignored resource=%s object=%s/%s error=%r", resource, *key, error)
+        return key, None

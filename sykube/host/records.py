@@ -1,0 +1,118 @@
+"""Host-wide settings as they were before sykube's first cluster, and putting them back.
+
+They are kept outside every cluster's own data, since clusters share the host:
+the first cluster records, the last one to go restores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sykube.host import paths
+from sykube.host.files import write_atomically
+from sykube.host.run import run
+
+PROC_SYS = Path("/proc/sys")
+
+# What a node's kubelet sets for the whole host (kubelet --protect-kernel-defaults=false,
+# pkg/kubelet/cm/container_manager_linux.go), whatever sykube does.
+KUBELET_SYSCTLS = (
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
+# Writing ip_forward also writes these (net/ipv4/devinet.c, inet_forward_change).
+_FORWARDING = ("net/ipv4/ip_forward", "net/ipv4/conf/all/accept_redirects")
+
+
+def read_sysctl(key: str) -> str | None:
+    """A sysctl's value by its path below /proc/sys; None where this kernel has none."""
+    try:
+        return (PROC_SYS / key).read_text().strip()
+    except OSError:
+        return None
+
+
+@dataclass
+class HostRecords:
+    """The record on disk; each method leaves it written."""
+
+    folder: Path = paths.HOST_RECORDS
+    sysctls: dict[str, str] = field(default_factory=dict)
+    modules: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, folder: Path = paths.HOST_RECORDS) -> HostRecords | None:
+        """The record, or None where there is none or it cannot be read."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            stored: dict[str, Any] = json.loads((folder / "record.json").read_text())
+            return cls(folder, dict(stored["sysctls"]), list(stored["modules"]))
+        return None
+
+    def save(self) -> None:
+        """Write the record before anything is changed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"sysctls": self.sysctls, "modules": self.modules}, indent=2)
+        write_atomically(self.folder / "record.json", text)
+
+    def remember(self, keys: tuple[str, ...]) -> None:
+        """Record the present values of sysctls that are not recorded yet."""
+        for key in keys:
+            value = read_sysctl(key)
+            if value is not None:
+                self.sysctls.setdefault(key, value)
+        self.save()
+
+    def set_sysctl(self, key: str, value: str) -> None:
+        """Record a sysctl and set it; nothing happens where it has that value already."""
+        if read_sysctl(key) in (value, None):
+            return
+        self.remember((key,))
+        (PROC_SYS / key).write_text(value)
+
+    def enable_forwarding(self) -> None:
+        """net.ipv4.ip_forward=1, with what the kernel changes along with it recorded."""
+        if read_sysctl("net/ipv4/ip_forward") == "1":
+            return
+        conf = PROC_SYS / "net/ipv4/conf"
+        each = tuple(f"net/ipv4/conf/{folder.name}/forwarding" for folder in sorted(conf.iterdir()))
+        self.remember((*_FORWARDING, *each))
+        (PROC_SYS / "net/ipv4/ip_forward").write_text("1")
+
+    def load_module(self, name: str) -> None:
+        """Load a kernel module that is neither loaded nor built in, and record it."""
+        if name not in self.modules:
+            self.modules.append(name)
+            self.save()
+        run(["modprobe", name])
+
+    def restore(self) -> list[str]:
+        """Put everything back and forget the record.
+
+        Returns:
+            What could not be restored, a line each.
+        """
+        failed = []
+        # ip_forward first: the kernel overwrites the others with it.
+        for key in sorted(self.sysctls, key=lambda name: (name not in _FORWARDING, name)):
+            value = self.sysctls[key]
+            if read_sysctl(key) in (value, None):
+                continue
+            try:
+                (PROC_SYS / key).write_text(value)
+            except OSError as error:
+                failed.append(f"sysctl {key.replace('/', '.')} = {value} ({error.strerror})")
+        for module in self.modules:
+            if not run(["modprobe", "-r", module], check=False).ok:
+                failed.append(f"kernel module {module} is in use and stays loaded")
+        (self.folder / "record.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+        return failed

@@ -1,0 +1,60 @@
+"""The resolvers that the host itself uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+
+from sykube.errors import HostError
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+@dataclass(frozen=True)
+class Resolvers:
+    """What nodes forward names to.
+
+    Attributes:
+        direct: IPv4 addresses that nodes reach by themselves.
+        loopback: the host's resolver on 127.0.0.0/8, reached by way of the gateway; or empty.
+    """
+
+    direct: tuple[str, ...]
+    loopback: str = ""
+
+    def as_seen_by_nodes(self, gateway: str) -> tuple[str, ...]:
+        """Addresses for a node's resolv.conf, which takes three at most (resolv.conf(5))."""
+        return ((gateway,) if self.loopback else ())[:1] + self.direct[:2]
+
+
+def host_resolvers(wanted: tuple[str, ...] = (), resolv_conf: Path = RESOLV_CONF) -> Resolvers:
+    """The resolvers given by --dns, else those of the host's resolv.conf.
+
+    Raises:
+        HostError: there is none that a node can reach over IPv4.
+    """
+    addresses = list(wanted) or _nameservers(resolv_conf)
+    found = [ip_address(address.split("%")[0]) for address in addresses]
+    loopback = [str(address) for address in found if address.version == 4 and address.is_loopback]
+    direct = [
+        str(address)
+        for address in found
+        if isinstance(address, IPv4Address) and not address.is_loopback
+    ]
+    if not loopback and not direct:
+        raise HostError(
+            "the host names no resolver that nodes can reach over IPv4",
+            details=f"{resolv_conf}: {', '.join(addresses) or 'no nameserver line'}",
+            resolution="Name one: sykube init --dns ADDRESS",
+        )
+    return Resolvers(tuple(direct), loopback[0] if loopback else "")
+
+
+def _nameservers(resolv_conf: Path) -> list[str]:
+    try:
+        lines = resolv_conf.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    words = [line.split() for line in lines]
+    return [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]

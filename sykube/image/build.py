@@ -1,0 +1,391 @@
+"""Builds node images: definitions rendered, built one from the other, kept by content.
+
+The fingerprint of an image covers its rendered definition, the files that go
+into it and the fingerprints of the images it is made from, but not the mirror
+they were downloaded from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sykube import resources
+from sykube.errors import SykubeError, UsageError
+from sykube.host.apt import Mirror
+from sykube.host.files import write_atomically
+from sykube.host.paths import cache_dir
+from sykube.host.run import CommandError, run
+from sykube.image import versions
+from sykube.image.versions import Source
+
+_BUILD_TIMEOUT_S = 3600.0
+_SIF_MAGIC = b"SIF_MAGIC"
+# After the 32 bytes of its launch script: github.com/apptainer/sif, pkg/sif/sif.go
+_SIF_MAGIC_OFFSET = 32
+# Kernels have read zstd since 4.14, and unpack it several times faster than the default, gzip.
+_MKSQUASHFS = "-comp zstd -Xcompression-level 6"
+
+
+@dataclass(frozen=True)
+class Builder:
+    """The engine that builds: its program and the variables for its calls."""
+
+    binary: Path
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class NodeImage:
+    """A node image in the cache.
+
+    Attributes:
+        fingerprint: identifies what it was made from.
+        folder: holds node.sif, kubectl, and what was read from the image.
+    """
+
+    fingerprint: str
+    folder: Path
+
+    @property
+    def sif(self) -> Path:
+        return self.folder / "node.sif"
+
+    @property
+    def kubectl(self) -> Path:
+        return self.folder / "kubectl"
+
+    def container_images(self) -> list[str]:
+        """Names of the container images that it brings."""
+        return (self.folder / "container-images").read_text().split()
+
+    def versions(self) -> dict[str, str]:
+        """Program → version; `kubernetes` has its v."""
+        lines = (self.folder / "versions").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def tag_of(self, image: str) -> str:
+        """The tag of one of its container images, by the last part of its name."""
+        for name in self.container_images():
+            repository, _, tag = name.rpartition(":")
+            if repository.rsplit("/", 1)[-1] == image:
+                return tag
+        raise SykubeError(f"the node image {self.sif} holds no container image {image!r}")
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.folder.iterdir())
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One image of the chain, by what it is made from."""
+
+    name: str
+    template: str
+    variables: dict[str, Any]
+    inputs: tuple[tuple[str, Path], ...]
+    bases: tuple[tuple[str, str], ...]
+
+    def parts(self) -> dict[str, str]:
+        """Digest of each thing that this image depends on."""
+        found = {
+            f"definitions/{self.template}": _digest(
+                resources.render("definitions", self.template, **self._neutral()).encode()
+            )
+        }
+        for label, path in self.inputs:
+            found |= {
+                f"{label}/{file.relative_to(path)}": _digest(file.read_bytes())
+                for file in sorted(path.rglob("*"))
+                if file.is_file() and "__pycache__" not in file.parts
+            }
+        return found | {f"the image {name}": fingerprint for name, fingerprint in self.bases}
+
+    @property
+    def fingerprint(self) -> str:
+        return _digest(json.dumps(self.parts(), sort_keys=True).encode())[:16]
+
+    def _neutral(self) -> dict[str, Any]:
+        """The variables without what differs from machine to machine."""
+        paths = {name: f"@{name}@" for name, value in self.variables.items() if isinstance(value, Path)}
+        return self.variables | paths | {"mirror": "@mirror@", "apt_sources": []}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def layers(source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
+    """The chain of images of a source: Kubernetes, its container images, the node image."""
+    common: dict[str, Any] = {
+        "mirror": mirror.main,
+        "kubernetes_version": source.kubernetes_version,
+        "pause_version": source.pause_version,
+        "image_repository": versions.IMAGE_REPOSITORY,
+        "source": source.name,
+    }
+    kubernetes = Layer(
+        "kubernetes",
+        "kubernetes-debian.def.j2",
+        common
+        | {
+            "suite": source.build_suite,
+            "apt_sources": mirror.sources(source.build_suite, source_packages=True),
+            "package": source.package,
+            "programs": versions.KUBERNETES_PROGRAMS,
+        },
+        (),
+        (),
+    )
+    node_suite = {
+        "suite": versions.NODE_SUITE,
+        "apt_sources": mirror.sources(versions.NODE_SUITE),
+        "kubernetes_image": _stage(kubernetes),
+    }
+    clusterdns = Path(__file__).resolve().parent.parent / "clusterdns"
+    container_images = Layer(
+        "container-images",
+        "container-images-debian.def.j2",
+        common
+        | node_suite
+        | {
+            "packages": versions.CONTAINER_IMAGE_PACKAGES,
+            "dns_image": versions.DNS_IMAGE,
+            "dns_tag": versions.DNS_TAG,
+            "clusterdns_dir": clusterdns,
+        },
+        (("clusterdns", clusterdns),),
+        ((kubernetes.name, kubernetes.fingerprint),),
+    )
+    definitions, supervisor = resources.folder("definitions"), resources.folder("supervisor")
+    node = Layer(
+        "node",
+        "node.def.j2",
+        common
+        | node_suite
+        | {
+            "packages": versions.NODE_PACKAGES,
+            "container_images_image": _stage(container_images),
+            "definitions_dir": definitions,
+            "supervisor_dir": supervisor,
+        },
+        (("definitions/node", definitions / "node"), ("supervisor", supervisor)),
+        (
+            (kubernetes.name, kubernetes.fingerprint),
+            (container_images.name, container_images.fingerprint),
+        ),
+    )
+    return kubernetes, container_images, node
+
+
+def _stage(layer: Layer) -> Path:
+    """Where an image that others are made from is cached."""
+    return cache_dir() / "build" / f"{layer.name}-{layer.fingerprint}.sif"
+
+
+def cached(source: Source, mirror: Mirror) -> NodeImage | None:
+    """The node image of a source, where it is in the cache and still up to date."""
+    fingerprint = layers(source, mirror)[-1].fingerprint
+    return next((image for image in list_images() if image.fingerprint == fingerprint), None)
+
+
+def list_images() -> list[NodeImage]:
+    """Every complete node image in the cache, the newest first."""
+    folders = (cache_dir() / "node-images").glob("*/complete")
+    found = sorted(folders, key=lambda file: file.stat().st_mtime, reverse=True)
+    return [NodeImage(file.parent.name, file.parent) for file in found]
+
+
+def build(
+    source: Source,
+    mirror: Mirror,
+    builder: Builder,
+    step: Callable[[str], contextlib.AbstractContextManager[None]],
+    note: Callable[[str], None],
+    *,
+    force: bool = False,
+) -> NodeImage:
+    """Build what the cache lacks of a source's images.
+
+    Args:
+        step: opens a step of the user interface.
+        note: told each line of the build's output.
+        force: build the node image anew, so that it takes Debian's newest packages.
+
+    Raises:
+        SykubeError: a build failed; what was in the cache stays.
+    """
+    with _locked_cache():
+        chain = layers(source, mirror)
+        final = chain[-1]
+        image = cached(source, mirror)
+        if image and not force:
+            return image
+        for layer in chain[:-1]:
+            if not _stage(layer).exists():
+                with step(_title(layer)):
+                    _stage(layer).parent.mkdir(parents=True, exist_ok=True)
+                    _build_sif(layer, _stage(layer), builder, note)
+        with step(_title(final)):
+            return _keep(
+                final.fingerprint,
+                final.parts(),
+                builder,
+                lambda sif: _build_sif(final, sif, builder, note),
+            )
+
+
+def what_changed(source: Source, mirror: Mirror) -> list[str]:
+    """Inputs that differ from the newest cached image of the same kind, for people."""
+    for image in list_images():
+        with contextlib.suppress(OSError, ValueError):
+            before = json.loads((image.folder / "parts.json").read_text())
+            now = layers(source, mirror)[-1].parts()
+            if before:
+                return sorted(name for name in before | now if before.get(name) != now.get(name))
+    return []
+
+
+def adopt(file: Path, builder: Builder) -> NodeImage:
+    """Take a node image that the user gives (--local-image) into the cache.
+
+    Raises:
+        UsageError: it is no SIF, or not one of sykube's node images.
+    """
+    try:
+        with file.open("rb") as stream:
+            stream.seek(_SIF_MAGIC_OFFSET)
+            is_sif = stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
+            stream.seek(0)
+            fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()[:16] if is_sif else ""
+    except OSError as error:
+        raise UsageError(f"cannot read the image {file}: {error.strerror}") from error
+    if not is_sif:
+        raise UsageError(
+            f"{file} is no SIF image",
+            resolution="Make one with `sykube node-image build --output FILE`.",
+        )
+    with _locked_cache():
+        for image in list_images():
+            if image.fingerprint == fingerprint:
+                return image
+        try:
+            return _keep(fingerprint, {}, builder, lambda sif: _copy(file, sif))
+        except CommandError as error:
+            raise UsageError(
+                f"{file} is no node image of sykube",
+                details=error.details,
+                resolution="Make one with `sykube node-image build --output FILE`.",
+            ) from error
+
+
+def prune(keep: frozenset[str]) -> list[Path]:
+    """Remove cached images but for some fingerprints, and the images they were built from.
+
+    Returns:
+        What was removed.
+    """
+    with _locked_cache():
+        removed = [image.folder for image in list_images() if image.fingerprint not in keep]
+        removed += [*(cache_dir() / "build").glob("*.sif"), *(cache_dir() / "tmp").glob("*")]
+        for path in removed:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return removed
+
+
+def _title(layer: Layer) -> str:
+    return {
+        "kubernetes": f"Building Kubernetes {layer.variables['kubernetes_version']} from source",
+        "container-images": "Building the container images",
+        "node": "Building the node image",
+    }[layer.name]
+
+
+def _copy(source: Path, target: Path) -> None:
+    run(["cp", "--reflink=auto", source, target], timeout=_BUILD_TIMEOUT_S)
+
+
+def _keep(
+    fingerprint: str, parts: dict[str, str], builder: Builder, make: Callable[[Path], None]
+) -> NodeImage:
+    """Make node.sif in the cache, read from it what sykube needs, and mark it complete."""
+    folder = cache_dir() / "node-images" / fingerprint
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    try:
+        sif = work / "node.sif"
+        make(sif)
+        for name, path in (
+            ("kubectl", "/usr/bin/kubectl"),
+            ("versions", "/usr/share/sykube/versions"),
+            ("container-images", "/usr/share/sykube/container-images"),
+        ):
+            _extract(sif, path, work / name, builder)
+        (work / "kubectl").chmod(0o755)
+        write_atomically(work / "parts.json", json.dumps(parts, indent=1, sort_keys=True))
+        (work / "complete").touch()
+        work.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return NodeImage(fingerprint, folder)
+
+
+def _extract(sif: Path, path: str, target: Path, builder: Builder) -> None:
+    """Copy one file out of an image, through a bind of the target's folder."""
+    run(
+        [
+            builder.binary, "--silent", "exec", "--no-home", "--no-mount", "tmp,cwd,bind-paths",
+            "--bind", f"{target.parent}:/mnt", "--pwd", "/", sif, "cp", path, f"/mnt/{target.name}",
+        ],
+        env=builder.environment,
+        timeout=120,
+    )  # fmt: skip
+
+
+def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str], None]) -> None:
+    temporary = cache_dir() / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f"{layer.name}-", dir=temporary))
+    try:
+        definition = work / f"{layer.name}.def"
+        definition.write_text(
+            resources.render("definitions", layer.template, **layer.variables)
+        )
+        sif = work / f"{layer.name}.sif"
+        environment = {
+            **builder.environment,
+            "APPTAINER_TMPDIR": str(work),
+            "APPTAINER_CACHEDIR": str(work),
+            "TMPDIR": str(work),
+        }
+        run(
+            [builder.binary, "build", "--mksquashfs-args", _MKSQUASHFS, sif, definition],
+            env=environment,
+            timeout=_BUILD_TIMEOUT_S,
+            on_line=note,
+        )
+        os.replace(sif, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked_cache() -> Iterator[None]:
+    """One build at a time; a second one waits and then finds the first one's image."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with (cache_dir() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

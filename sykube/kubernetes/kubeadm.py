@@ -1,0 +1,149 @@
+"""kubeadm's configuration, as data. API: kubeadm.k8s.io/v1beta2 (Kubernetes 1.15 to 1.21)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+CRI_SOCKET = "unix:///run/containerd/containerd.sock"
+API_PORT = 6443
+# kubeadm joins the workers at once; nobody else needs the token.
+TOKEN_TTL = "15m0s"
+
+
+@dataclass(frozen=True)
+class ControlPlaneSettings:
+    """What kubeadm init is told.
+
+    Attributes:
+        endpoint: host:port of the API server for every node and user, from the first day.
+        names: further names and addresses in the API server's certificate.
+        token: bootstrap token of the workers, `[a-z0-9]{6}.[a-z0-9]{16}`.
+    """
+
+    cluster: str
+    kubernetes_version: str
+    image_repository: str
+    etcd_tag: str
+    node_name: str
+    node_address: str
+    endpoint: str
+    names: tuple[str, ...]
+    pod_subnet: str
+    service_subnet: str
+    dns: str
+    domain: str
+    token: str
+    taint: bool
+
+
+def init_configuration(settings: ControlPlaneSettings) -> str:
+    """The YAML documents for `kubeadm init --config`."""
+    init: dict[str, Any] = {
+        "apiVersion": "kubeadm.k8s.io/v1beta2",
+        "kind": "InitConfiguration",
+        "bootstrapTokens": [
+            {
+                "token": settings.token,
+                "ttl": TOKEN_TTL,
+                "usages": ["authentication"],
+                "groups": ["system:bootstrappers:kubeadm:default-node-token"],
+            }
+        ],
+        "localAPIEndpoint": {
+            "advertiseAddress": settings.node_address,
+            "bindPort": API_PORT,
+        },
+        "nodeRegistration": _registration(settings.node_name, settings.node_address),
+    }
+    if not settings.taint:
+        init["nodeRegistration"]["taints"] = []
+    cluster: dict[str, Any] = {
+        "apiVersion": "kubeadm.k8s.io/v1beta2",
+        "kind": "ClusterConfiguration",
+        "clusterName": settings.cluster,
+        "kubernetesVersion": f"v{settings.kubernetes_version}",
+        "imageRepository": settings.image_repository,
+        "controlPlaneEndpoint": settings.endpoint,
+        "apiServer": {"certSANs": list(settings.names)},
+        "etcd": {"local": {"dataDir": "/var/lib/etcd", "imageTag": settings.etcd_tag}},
+        "networking": {
+            "podSubnet": settings.pod_subnet,
+            "serviceSubnet": settings.service_subnet,
+            "dnsDomain": settings.domain,
+        },
+    }
+    kubelet: dict[str, Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "cgroupDriver": "cgroupfs",
+        "clusterDNS": [settings.dns],
+        "clusterDomain": settings.domain,
+        # The node shares the host's memory: its swap is not the node's to judge.
+        "failSwapOn": False,
+        "resolvConf": "/etc/resolv.conf",
+        "rotateCertificates": True,
+        "serverTLSBootstrap": False,
+    }
+    proxy: dict[str, Any] = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clusterCIDR": settings.pod_subnet,
+        "mode": "iptables",
+        # The limits of connection tracking are the host's: a node may not set them.
+        "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+    }
+    return yaml.safe_dump_all([init, cluster, kubelet, proxy], sort_keys=False)
+
+
+def join_configuration(node_name: str, node_address: str, discovery_file: str, token: str) -> str:
+    """The YAML document for `kubeadm join --config` of a worker.
+
+    The discovery file holds the cluster's CA, so the worker trusts nothing else and need not
+    wait until the control plane has signed its public cluster-info.
+    """
+    join: dict[str, Any] = {
+        "apiVersion": "kubeadm.k8s.io/v1beta2",
+        "kind": "JoinConfiguration",
+        "discovery": {
+            "file": {"kubeConfigPath": discovery_file},
+            "tlsBootstrapToken": token,
+        },
+        "nodeRegistration": _registration(node_name, node_address),
+    }
+    return yaml.safe_dump(join, sort_keys=False)
+
+
+def discovery_kubeconfig(endpoint: str, ca_data: str) -> str:
+    """A kubeconfig without credentials: where the API server is and which CA it must show."""
+    config: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {
+                "name": "",
+                "cluster": {
+                    "certificate-authority-data": ca_data,
+                    "server": f"https://{endpoint}",
+                },
+            }
+        ],
+        "contexts": [],
+        "users": [],
+        "current-context": "",
+    }
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def _registration(name: str, address: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "criSocket": CRI_SOCKET,
+        "kubeletExtraArgs": {
+            "node-ip": address,
+            "container-runtime": "remote",
+            "container-runtime-endpoint": CRI_SOCKET,
+        },
+    }

@@ -1,0 +1,152 @@
+"""The user's kubeconfig: a cluster's context goes in and out, everything else stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sykube.errors import SykubeError
+from sykube.host.files import write_atomically
+
+_LOCK_TIMEOUT_S = 10.0
+_SECTIONS = ("clusters", "contexts", "users")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whom the kubeconfig belongs to: who called sudo, otherwise this process's user."""
+
+    uid: int
+    gid: int
+    home: Path
+
+    @classmethod
+    def of_caller(cls) -> Owner:
+        uid = int(os.environ.get("SUDO_UID") or os.getuid())
+        entry = pwd.getpwuid(uid)
+        home = entry.pw_dir if "SUDO_UID" in os.environ else os.environ.get("HOME", entry.pw_dir)
+        return cls(entry.pw_uid, entry.pw_gid, Path(home))
+
+
+def user_kubeconfig(owner: Owner) -> Path:
+    """The first file of KUBECONFIG, else ~/.kube/config, as kubectl chooses it."""
+    first = os.environ.get("KUBECONFIG", "").split(":")[0]
+    return Path(first) if first else owner.home / ".kube" / "config"
+
+
+def merge(path: Path, cluster_config: str, name: str, owner: Owner) -> str:
+    """Add a cluster's context to a kubeconfig and make it the current one.
+
+    Args:
+        cluster_config: the cluster's own admin kubeconfig.
+        name: of its context, cluster and user in the merged file.
+
+    Returns:
+        The context that was current before.
+
+    Raises:
+        SykubeError: the file is no kubeconfig, or another program holds its lock.
+    """
+    source = yaml.safe_load(cluster_config)
+    with _locked(path, owner):
+        config = _read(path)
+        _drop(config, name)
+        config["clusters"].append({"name": name, "cluster": source["clusters"][0]["cluster"]})
+        config["users"].append({"name": name, "user": source["users"][0]["user"]})
+        config["contexts"].append({"name": name, "context": {"cluster": name, "user": name}})
+        previous = str(config.get("current-context") or "")
+        config["current-context"] = name
+        _write(path, config, owner)
+    return previous if previous != name else ""
+
+
+def remove(path: Path, name: str, server: str, previous: str, owner: Owner) -> None:
+    """Take a cluster's context out again; a file that then holds nothing goes, too.
+
+    Args:
+        server: the cluster's API server; a context of that name for another one is the user's.
+        previous: what becomes the current context, where it still exists.
+    """
+    if not path.exists():
+        return
+    with _locked(path, owner):
+        config = _read(path)
+        servers = {entry["name"]: entry["cluster"].get("server") for entry in config["clusters"]}
+        if servers.get(name) != server:
+            return
+        _drop(config, name)
+        contexts = [entry["name"] for entry in config["contexts"]]
+        if config.get("current-context") == name:
+            config["current-context"] = previous if previous in contexts else ""
+        if any(config[section] for section in _SECTIONS):
+            _write(path, config, owner)
+            return
+        path.unlink()
+    with contextlib.suppress(OSError):
+        path.parent.rmdir() if path.parent.name == ".kube" else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text()) if path.exists() else None
+    except yaml.YAMLError as error:
+        raise SykubeError(
+            f"{path} is no valid YAML; it was left alone",
+            details=str(error),
+            resolution="Repair it or move it away, then run the command again.",
+        ) from error
+    config = config or {"apiVersion": "v1", "kind": "Config", "preferences": {}}
+    if not isinstance(config, dict) or config.get("kind", "Config") != "Config":
+        raise SykubeError(
+            f"{path} is no kubeconfig; it was left alone",
+            resolution="Move it away, or point KUBECONFIG to another file.",
+        )
+    for section in _SECTIONS:
+        config[section] = config.get(section) or []
+    return config
+
+
+def _drop(config: dict[str, Any], name: str) -> None:
+    for section in _SECTIONS:
+        config[section] = [entry for entry in config[section] if entry.get("name") != name]
+
+
+def _write(path: Path, config: dict[str, Any], owner: Owner) -> None:
+    # A link stays a link: many people keep the file elsewhere.
+    target = path.resolve()
+    write_atomically(target, yaml.safe_dump(config, sort_keys=False), mode=0o600)
+    os.chown(target, owner.uid, owner.gid)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, owner: Owner) -> Iterator[None]:
+    """kubectl's own lock: a file beside the configuration that exists while it is changed."""
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, mode=0o750)
+        os.chown(path.parent, owner.uid, owner.gid)
+    lock = path.with_name(path.name + ".lock")
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            if time.monotonic() > deadline:
+                raise SykubeError(
+                    f"{path} is locked by another program",
+                    details=f"{lock} has been there for {_LOCK_TIMEOUT_S:.0f} s",
+                    resolution=f"If no kubectl is running: rm {lock}",
+                ) from None
+            time.sleep(0.1)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)

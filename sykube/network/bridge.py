@@ -1,0 +1,171 @@
+"""A cluster's bridge on the host and the rules that go with it.
+
+Every name is derived from the cluster's, so that delete finds all of it
+without any record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from sykube.host.run import run
+from sykube.network.subnets import Subnets
+
+_INTERFACE_NAME_MAX = 15
+
+
+def bridge_name(cluster: str) -> str:
+    """sk-CLUSTER, or a digest where the kernel's 15 characters do not hold it."""
+    name = f"sk-{cluster}"
+    if len(name) <= _INTERFACE_NAME_MAX:
+        return name
+    return f"sk-{hashlib.sha256(cluster.encode()).hexdigest()[:10]}"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain of ours and where the kernel's own chain jumps to it."""
+
+    table: str
+    parent: str
+    name: str
+    rules: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """The network of one cluster on the host."""
+
+    cluster: str
+
+    @property
+    def name(self) -> str:
+        return bridge_name(self.cluster)
+
+    def exists(self) -> bool:
+        """Whether the bridge is there."""
+        return run(["ip", "link", "show", "dev", self.name], check=False).ok
+
+    def create(self, subnets: Subnets, loopback_resolver: str) -> None:
+        """Make the bridge and its rules; what is there already is kept or replaced.
+
+        Args:
+            loopback_resolver: the host's resolver where it listens on loopback, which nodes
+                then reach at the gateway's address; empty otherwise.
+        """
+        if not self.exists():
+            run(["ip", "link", "add", "name", self.name, "type", "bridge"])
+        address = f"{subnets.gateway}/{subnets.nodes.prefixlen}"
+        run(["ip", "address", "replace", address, "dev", self.name])
+        run(["ip", "link", "set", "dev", self.name, "up"])
+        if loopback_resolver:
+            run(["sysctl", "-q", "-w", f"net.ipv4.conf.{self.name}.route_localnet=1"])
+        self.remove_rules()
+        for chain in self._chains(subnets, loopback_resolver):
+            _iptables(chain.table, "-N", chain.name)
+            for rule in chain.rules:
+                _iptables(chain.table, "-A", chain.name, *rule)
+            _iptables(chain.table, "-I", chain.parent, "1", *self._comment(), "-j", chain.name)
+
+    def remove(self) -> None:
+        """Remove the bridge and its rules; what is gone already is no error."""
+        self.remove_rules()
+        if self.exists():
+            run(["ip", "link", "delete", "dev", self.name])
+
+    def remove_rules(self) -> None:
+        """Remove every chain of this cluster and the jumps to them."""
+        for table in ("filter", "nat"):
+            listed = run(["iptables", "-w", "-t", table, "-S"], check=False).stdout.splitlines()
+            chains = [
+                line.split()[1] for line in listed if line.startswith(f"-N {self._chain('')}")
+            ]
+            for line in listed:
+                words = line.split()
+                if words[0] == "-A" and words[-1] in chains and words[1] not in chains:
+                    _iptables(table, "-D", words[1], *self._comment(), "-j", words[-1])
+            for chain in chains:
+                _iptables(table, "-F", chain)
+                _iptables(table, "-X", chain)
+
+    def addresses(self) -> list[str]:
+        """Addresses of the bridge with their prefix lengths."""
+        listed = run(["ip", "-j", "-4", "address", "show", "dev", self.name], check=False)
+        return [
+            f"{info['local']}/{info['prefixlen']}"
+            for link in json.loads(listed.stdout or "[]")
+            for info in link.get("addr_info", [])
+        ]
+
+    def _chain(self, suffix: str) -> str:
+        return f"SYKUBE-{self.name.removeprefix('sk-')}-{suffix}"
+
+    def _comment(self) -> tuple[str, ...]:
+        return ("-m", "comment", "--comment", f"sykube:{self.cluster}")
+
+    def _chains(self, subnets: Subnets, loopback_resolver: str) -> list[Chain]:
+        nodes, bridge = str(subnets.nodes), self.name
+        chains = [
+            Chain(
+                "filter",
+                "FORWARD",
+                self._chain("FWD"),
+                (
+                    ("-i", bridge, "-j", "ACCEPT"),
+                    ("-o", bridge, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"),
+                    # Forwarding is on for the nodes' sake, not to open them to the host's neighbours.
+                    ("-o", bridge, "-j", "DROP"),
+                ),
+            ),
+            Chain(
+                "nat",
+                "POSTROUTING",
+                self._chain("POST"),
+                (("-s", nodes, "!", "-o", bridge, "-j", "MASQUERADE"),),
+            ),
+        ]
+        if loopback_resolver:
+            IPv4Address(loopback_resolver)
+            chains += self._resolver_chains(subnets.gateway, loopback_resolver)
+        return chains
+
+    def _resolver_chains(self, gateway: str, resolver: str) -> list[Chain]:
+        """The gateway's port 53 leads to the host's loopback resolver.
+
+        The source becomes loopback too: systemd-resolved's stub answers no other.
+        """
+        to_gateway = tuple(
+            ("-i", self.name, "-d", gateway, "-p", protocol, "--dport", "53")
+            for protocol in ("udp", "tcp")
+        )
+        from_nodes = tuple(
+            ("-i", self.name, "-d", resolver, "-p", protocol, "--dport", "53")
+            for protocol in ("udp", "tcp")
+        )
+        return [
+            Chain(
+                "nat",
+                "PREROUTING",
+                self._chain("PRE"),
+                tuple((*match, "-j", "DNAT", "--to-destination", resolver) for match in to_gateway),
+            ),
+            Chain(
+                "nat",
+                "INPUT",
+                self._chain("SNAT"),
+                tuple((*match, "-j", "SNAT", "--to-source", "127.0.0.1") for match in from_nodes),
+            ),
+            Chain(
+                "filter",
+                "INPUT",
+                self._chain("IN"),
+                tuple((*match, "-j", "ACCEPT") for match in from_nodes),
+            ),
+        ]
+
+
+def _iptables(table: str, *arguments: str) -> None:
+    run(["iptables", "-w", "-t", table, *arguments])

@@ -1,0 +1,115 @@
+"""Subnets that are free on this host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from sykube.errors import HostError
+from sykube.host.run import run
+
+# The first of each is what people know: old sykube's nodes, flannel's pods, kubeadm's Services.
+NODE_CANDIDATES = tuple(
+    IPv4Network(f"{prefix}.{n}.0/24")
+    for prefix in ("10.11", "172.27", "192.168")
+    for n in range(11, 251)
+)
+POD_CANDIDATES = tuple(
+    IPv4Network(f"{prefix}.0.0/16") for prefix in ("10.244", "10.245", "172.26", "100.66")
+)
+SERVICE_CANDIDATES = tuple(
+    IPv4Network(net) for net in ("10.96.0.0/12", "10.112.0.0/12", "172.28.0.0/16", "100.67.0.0/16")
+)
+
+
+@dataclass(frozen=True)
+class Subnets:
+    """The three ranges of a cluster; each is free of the host's routes and of the others."""
+
+    nodes: IPv4Network
+    pods: IPv4Network
+    services: IPv4Network
+
+    @property
+    def gateway(self) -> str:
+        """The bridge's address: the first of the nodes' subnet."""
+        return str(self.nodes[1])
+
+    def node_address(self, index: int) -> str:
+        """Address of the master (0) and of worker N."""
+        return str(self.nodes[2 + index])
+
+    def pod_subnet(self, index: int) -> str:
+        """The /24 of the pods of the master (0) and of worker N."""
+        return str(list(self.pods.subnets(new_prefix=24))[index])
+
+    @property
+    def dns(self) -> str:
+        """The cluster DNS: the tenth address of the Services' range, as kubeadm has it."""
+        return str(self.services[10])
+
+
+def host_routes() -> list[IPv4Network]:
+    """Destinations of the host's IPv4 routes, but for the default ones."""
+    routes = json.loads(run(["ip", "-j", "-4", "route", "show", "table", "all"]).stdout or "[]")
+    found = []
+    for route in routes:
+        if route["dst"] == "default" or route.get("type") in ("local", "broadcast"):
+            continue
+        found.append(IPv4Network(route["dst"], strict=False))
+    return found
+
+
+def choose(
+    taken: Iterable[IPv4Network],
+    *,
+    nodes: IPv4Network | None = None,
+    pods: IPv4Network | None = None,
+    services: IPv4Network | None = None,
+) -> Subnets:
+    """Pick the ranges that are not given.
+
+    Args:
+        taken: ranges that the host's routes and other clusters use.
+        nodes, pods, services: the user's own choice.
+
+    Raises:
+        HostError: a given range collides, or no candidate is free.
+    """
+    used = list(taken)
+
+    def pick(what: str, wanted: IPv4Network | None, candidates: Iterable[IPv4Network]) -> IPv4Network:
+        for candidate in [wanted] if wanted else candidates:
+            clash = next((net for net in used if net.overlaps(candidate)), None)
+            if clash is None:
+                used.append(candidate)
+                return candidate
+            if wanted:
+                raise HostError(
+                    f"the {what} subnet {wanted} overlaps {clash}, which is in use on this host",
+                    resolution=f"Leave --{what}-subnet out, so that a free one is picked, "
+                    "or give one that is not among `ip route show table all`.",
+                )
+        raise HostError(
+            f"no {what} subnet is free of this host's routes",
+            resolution=f"Name one that is: --{what}-subnet CIDR",
+        )
+
+    ranges = (
+        ("nodes", "node", nodes, NODE_CANDIDATES),
+        ("pods", "pod", pods, POD_CANDIDATES),
+        ("services", "service", services, SERVICE_CANDIDATES),
+    )
+    # What the user chose is set aside first, so that nothing picked here takes it.
+    picked = {
+        name: pick(label, wanted, candidates)
+        for name, label, wanted, candidates in sorted(ranges, key=lambda row: row[2] is None)
+    }
+    return Subnets(**picked)
+
+
+def parse(text: str) -> IPv4Network | None:
+    """A network, or None for an empty text."""
+    return IPv4Network(text) if text else None

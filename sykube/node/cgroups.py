@@ -1,0 +1,134 @@
+"""A cgroup tree for each node, below the root of every hierarchy: sykube/INSTANCE.
+
+On cgroup v1 that is a folder in each controller's hierarchy, on v2 a single one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sykube.errors import SykubeError
+
+ROOT = Path("/sys/fs/cgroup")
+PARENT = "sykube"
+_EMPTY_TIMEOUT_S = 20.0
+
+
+def is_v2() -> bool:
+    """Whether the controllers are in the unified hierarchy."""
+    return (ROOT / "cgroup.controllers").exists()
+
+
+def path_of(instance: str) -> str:
+    """The node's cgroup relative to the root of each hierarchy."""
+    return f"{PARENT}/{instance}"
+
+
+def create(instance: str) -> None:
+    """Make the node's cgroups; those that exist are kept."""
+    if is_v2():
+        available = (ROOT / "cgroup.controllers").read_text().split()
+        for folder in (ROOT, ROOT / PARENT):
+            folder.mkdir(exist_ok=True)
+            for controller in available:
+                # A controller that cannot be handed on (cpu with realtime processes) is one
+                # the node does without; the kubelet names it if it cannot.
+                with contextlib.suppress(OSError):
+                    (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+        (ROOT / path_of(instance)).mkdir(exist_ok=True)
+        return
+    for hierarchy in _hierarchies():
+        for folder in (hierarchy / PARENT, hierarchy / path_of(instance)):
+            folder.mkdir(exist_ok=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                # A new cpuset is empty and takes no process until it is filled.
+                if (folder / name).exists() and not (folder / name).read_text().strip():
+                    (folder / name).write_text((folder.parent / name).read_text())
+
+
+def remove(instance: str) -> None:
+    """Kill what is left in the node's cgroups and remove them; the parent goes with the last.
+
+    Raises:
+        SykubeError: processes do not end.
+    """
+    for hierarchy in _all_hierarchies():
+        folder = hierarchy / path_of(instance)
+        if folder.is_dir():
+            _empty(folder)
+            _remove_tree(folder)
+        with contextlib.suppress(OSError):
+            (hierarchy / PARENT).rmdir()
+
+
+def processes(folder: Path) -> list[int]:
+    """Processes in a cgroup and below it."""
+    found: list[int] = []
+    for below, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            found += [int(pid) for pid in (Path(below) / "cgroup.procs").read_text().split()]
+    return [pid for pid in found if pid > 0]
+
+
+def leftovers(cluster_prefix: str) -> list[str]:
+    """Instances that have cgroups, of those whose names start with a prefix."""
+    names = {
+        folder.name
+        for hierarchy in _all_hierarchies()
+        for folder in hierarchy.glob(f"{PARENT}/{cluster_prefix}*")
+    }
+    return sorted(names)
+
+
+def _hierarchies() -> Iterator[Path]:
+    """Roots of the v1 hierarchies that a node joins; a cgroup2 beside them holds no controller."""
+    seen: set[Path] = set()
+    for folder in sorted(ROOT.iterdir()):
+        resolved = folder.resolve()
+        if resolved in seen or not (resolved / "tasks").exists():
+            continue
+        seen.add(resolved)
+        yield resolved
+
+
+def _all_hierarchies() -> list[Path]:
+    return [ROOT] if is_v2() else [*_hierarchies()]
+
+
+def _empty(folder: Path) -> None:
+    deadline = time.monotonic() + _EMPTY_TIMEOUT_S
+    while left := processes(folder):
+        if time.monotonic() > deadline:
+            raise SykubeError(
+                f"processes of a node do not end: {', '.join(map(str, left))}",
+                details=f"they are in {folder}",
+                resolution="Look at what they wait for (ps -o pid,state,wchan,args), then delete again.",
+            )
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _remove_tree(folder: Path) -> None:
+    for below, _, _ in os.walk(folder, topdown=False):
+        _rmdir(Path(below))
+
+
+def _rmdir(folder: Path) -> None:
+    # The kernel lets go of the last process a moment after it was reaped.
+    for _ in range(100):
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    folder.rmdir()

@@ -1,0 +1,202 @@
+"""Container engines that run nodes: Apptainer, and SingularityCE, which shares its command line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sykube.errors import SykubeError
+from sykube.host.run import Completed, clean_environment, replace_process, run
+
+_GONE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class InstanceOptions:
+    """What a node's instance is started with.
+
+    Attributes:
+        binds: (host path, path in the node) pairs; every host path must exist.
+        network: name of a CNI configuration in the engine's network folder.
+        address: the node's address with its prefix length, such as 10.11.11.2/24.
+        extra: further options of the engine, as the user gave them.
+    """
+
+    image: Path
+    overlay: Path
+    binds: tuple[tuple[Path, str], ...]
+    network: str
+    address: str
+    gateway: str
+    hostname: str
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A running instance as the engine lists it; `pid` is its first process, seen from the host."""
+
+    name: str
+    pid: int
+    image: str
+
+
+class Engine(Protocol):
+    """What sykube asks of a container engine."""
+
+    def start(self, name: str, options: InstanceOptions) -> None:
+        """Start an instance; return once its start script runs."""
+
+    def kill(self, name: str) -> None:
+        """End an instance at once and return when it is gone; none of that name is no error."""
+
+    def instances(self) -> dict[str, Instance]:
+        """Running instances by name."""
+
+    def exec(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        stdin: str | None = None,
+        timeout: float = 60.0,
+        check: bool = True,
+        secret: bool = False,
+    ) -> Completed:
+        """Run a command in an instance, to its end."""
+
+    def replace_with_exec(self, name: str, argv: Sequence[str]) -> None:
+        """Become a command that runs in an instance."""
+
+    def leftovers(self, name: str) -> list[Path]:
+        """Files of the engine's own that an instance leaves on the host."""
+
+    def output(self, name: str) -> str:
+        """What an instance's start script has written."""
+
+
+@dataclass(frozen=True)
+class CommandLineEngine:
+    """Apptainer or SingularityCE, driven by its command line.
+
+    Attributes:
+        binary: its program.
+        config: an apptainer.conf that replaces its own.
+        environment: variables for each call.
+    """
+
+    binary: Path
+    config: Path | None
+    environment: Mapping[str, str]
+
+    def start(self, name: str, options: InstanceOptions) -> None:
+        binds = ",".join(f"{host}:{inside}" for host, inside in options.binds)
+        arguments = [
+            "instance",
+            "start",
+            "--cleanenv",
+            # Nothing of the host's files but what is bound here.
+            "--no-home",
+            "--no-mount",
+            "tmp,cwd,bind-paths",
+            "--overlay",
+            str(options.overlay),
+            "--bind",
+            binds,
+            "--bind",
+            "/sys/fs/cgroup",
+            "--net",
+            "--network",
+            options.network,
+            "--network-args",
+            f"IP={options.address},GATEWAY={options.gateway}",
+            "--hostname",
+            options.hostname,
+            "--keep-privs",
+            *options.extra,
+            str(options.image),
+            name,
+        ]
+        run([*self._argv(), *arguments], env=self.environment, timeout=120)
+
+    def kill(self, name: str) -> None:
+        if name not in self.instances():
+            return
+        run(
+            [*self._argv(), "instance", "stop", "--signal", "SIGKILL", "--timeout", "5", name],
+            env=self.environment,
+            check=False,
+        )
+        deadline = time.monotonic() + _GONE_TIMEOUT_S
+        while name in self.instances():
+            if time.monotonic() > deadline:
+                raise SykubeError(
+                    f"the instance {name} is still there {_GONE_TIMEOUT_S:.0f} s after it was killed",
+                    resolution=f"{self.binary} instance stop --force {name}",
+                )
+            time.sleep(0.05)
+
+    def instances(self) -> dict[str, Instance]:
+        listed = run([*self._argv(), "instance", "list", "--json"], env=self.environment).stdout
+        return parse_instances(listed)
+
+    def exec(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        stdin: str | None = None,
+        timeout: float = 60.0,
+        check: bool = True,
+        secret: bool = False,
+    ) -> Completed:
+        return run(
+            [*self._exec(name), *argv],
+            env=self.environment,
+            stdin=stdin,
+            timeout=timeout,
+            check=check,
+            secret=secret,
+        )
+
+    def replace_with_exec(self, name: str, argv: Sequence[str]) -> None:
+        replace_process([*self._exec(name), *argv], clean_environment(self.environment))
+
+    def leftovers(self, name: str) -> list[Path]:
+        logs = Path(clean_environment(self.environment)["HOME"])
+        return [
+            log
+            for engine in (".apptainer", ".singularity")
+            for log in sorted(logs.glob(f"{engine}/instances/logs/*/*/{name}.*"))
+            if log.suffix in (".out", ".err")
+        ]
+
+    def output(self, name: str) -> str:
+        return "\n".join(log.read_text(errors="replace") for log in self.leftovers(name))
+
+    def _argv(self) -> list[str]:
+        return [str(self.binary), *(["--config", str(self.config)] if self.config else [])]
+
+    def _exec(self, name: str) -> list[str]:
+        return [*self._argv(), "--silent", "exec", "--cleanenv", "--pwd", "/", f"instance://{name}"]
+
+
+def parse_instances(listed: str) -> dict[str, Instance]:
+    """Read the JSON of `instance list`: {"instances": [{"instance", "pid", "img"}]}.
+
+    Raises:
+        SykubeError: it is not that.
+    """
+    try:
+        entries = json.loads(listed)["instances"] or []
+        found = [Instance(entry["instance"], int(entry["pid"]), entry["img"]) for entry in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SykubeError(
+            "the engine listed its instances in a form that sykube does not know",
+            details=listed[:500],
+        ) from error
+    return {instance.name: instance for instance in found}

@@ -1,0 +1,38 @@
+"""The folders that are installed with the wheel: definitions, supervisor, cni, manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sykube.errors import SykubeError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def folder(name: str) -> Path:
+    """The folder `name`, in the installed package or in the checkout.
+
+    Raises:
+        SykubeError: the installation is incomplete.
+    """
+    for candidate in (_PACKAGE / "data" / name, _PACKAGE.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise SykubeError(
+        f"the folder {name!r} of sykube is missing",
+        resolution="Install sykube again: pip install --force-reinstall sykube",
+    )
+
+
+def render(folder_name: str, template: str, **variables: Any) -> str:
+    """Render a Jinja2 template of one of those folders; a missing variable is an error."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder(folder_name)),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    return environment.get_template(template).render(**variables)

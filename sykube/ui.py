@@ -1,0 +1,148 @@
+"""What people see: steps on stderr, results on stdout, everything in the log file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TextIO
+
+from sykube.errors import SykubeError
+
+log = logging.getLogger("sykube")
+
+_LOG_BYTES = 5_000_000
+_PLAIN_REMINDER_S = 30.0
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 4.2 s, 3 min 07 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+class Ui:
+    """Steps with a spinner on a terminal, or plain lines elsewhere.
+
+    Args:
+        verbose: show commands and tracebacks, too.
+        quiet: show errors and results alone.
+    """
+
+    def __init__(self, *, verbose: bool = False, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.verbose = verbose
+        self.quiet = quiet
+        self.timings: dict[str, float] = {}
+        self._stream = stream or sys.stderr
+        self._terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._colour = self._terminal and "NO_COLOR" not in os.environ
+        self._note = ""
+        self._log_file: Path | None = None
+
+    def open_log(self, path: Path) -> None:
+        """Send everything to a log file from here on, bounded to two files of 5 MB.
+
+        A folder that cannot be written is no reason to fail: then there is no log.
+        """
+        logger = logging.getLogger("sykube")
+        logger.setLevel(logging.DEBUG)
+        if self.verbose and not logger.handlers:
+            handler = logging.StreamHandler(self._stream)
+            handler.setFormatter(logging.Formatter("  %(message)s"))
+            logger.addHandler(handler)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.close(descriptor)
+            to_file = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
+            to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            logger.addHandler(to_file)
+            self._log_file = path
+        log.debug("sykube %s", " ".join(sys.argv[1:]))
+
+    def say(self, text: str) -> None:
+        """One line of progress."""
+        log.info("%s", text)
+        if not self.quiet:
+            self._write_line(text)
+
+    def warn(self, text: str) -> None:
+        """Something that deserves attention but stops nothing."""
+        log.warning("%s", text)
+        self._write_line(f"{self._paint('33', 'warning:')} {text}")
+
+    def note(self, text: str) -> None:
+        """What the present step is doing, shown beside its spinner."""
+        self._note = text.strip()[:100]
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """A step: a spinner with the time so far, then a tick or a cross with the time it took."""
+        log.info("== %s", title)
+        started = time.monotonic()
+        self._note = ""
+        stop = threading.Event()
+        ticker = threading.Thread(target=self._tick, args=(title, started, stop), daemon=True)
+        if not self.quiet:
+            ticker.start()
+        mark = self._paint("31", "✗" if self._terminal else "failed:")
+        try:
+            yield
+            mark = self._paint("32", "✓" if self._terminal else "done:")
+        finally:
+            stop.set()
+            if ticker.is_alive():
+                ticker.join()
+            took = time.monotonic() - started
+            self.timings[title] = took
+            log.info("== %s: %s", title, duration(took))
+            if not self.quiet:
+                self._write_line(f"{mark} {title} ({duration(took)})")
+
+    def error(self, error: SykubeError) -> None:
+        """What went wrong, why, what to do next, and where the whole log is."""
+        log.error("%s\n%s\n%s", error.brief, error.details, error.resolution)
+        self._write_line(f"{self._paint('1;31', 'error:')} {error.brief}")
+        for line in error.details.splitlines():
+            self._write_line(f"  {line}")
+        if error.resolution:
+            self._write_line(f"{self._paint('1', 'what to do:')} {error.resolution}")
+        if self._log_file:
+            self._write_line(f"log: {self._log_file}")
+        if self.verbose:
+            traceback.print_exception(error, file=self._stream)
+
+    def _tick(self, title: str, started: float, stop: threading.Event) -> None:
+        interval = 0.1 if self._terminal else _PLAIN_REMINDER_S
+        turn = 0
+        if not self._terminal:
+            self._write_line(f"... {title}")
+        while not stop.wait(interval):
+            so_far = duration(time.monotonic() - started)
+            note = f": {self._note}" if self._note else ""
+            if self._terminal:
+                columns = os.get_terminal_size(self._stream.fileno()).columns
+                line = f"{_SPINNER[turn % len(_SPINNER)]} {title} ({so_far}){note}"
+                self._stream.write(f"\r\033[K{line[: columns - 1]}")
+                self._stream.flush()
+                turn += 1
+            else:
+                self._write_line(f"... {title} ({so_far} so far){note}")
+
+    def _write_line(self, text: str) -> None:
+        start = "\r\033[K" if self._terminal else ""
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.write(f"{start}{text}\n")
+            self._stream.flush()
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self._colour else text
