@@ -1,2 +1,1 @@
 """Local multi-node Kubernetes clusters whose nodes are Apptainer instances."""
-

@@ -66,9 +66,7 @@ class UsageError(SykubeError):
     """The user's input is wrong; nothing was changed."""
 
     def __init__(self, brief: str, *, details: str = "", resolution: str = "") -> None:
-        super().__init__(
-            brief, details=details, resolution=resolution, exit_code=ExitCode.USAGE
-        )
+        super().__init__(brief, details=details, resolution=resolution, exit_code=ExitCode.USAGE)
 
 
 class HostError(SykubeError):

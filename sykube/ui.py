@@ -38,7 +38,9 @@ class Ui:
         quiet: show errors and results alone.
     """
 
-    def __init__(self, *, verbose: bool = False, quiet: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, *, verbose: bool = False, quiet: bool = False, stream: TextIO | None = None
+    ) -> None:
         self.verbose = verbose
         self.quiet = quiet
         self.timings: dict[str, float] = {}

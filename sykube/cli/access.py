@@ -88,5 +88,3 @@ def _enter(name: str, node_name: str, command: tuple[str, ...]) -> None:
             exit_code=ExitCode.STOPPED,
         )
     cluster.engine.replace_with_exec(node.instance, command)
-
-

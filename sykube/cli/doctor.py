@@ -15,7 +15,9 @@ from sykube.host.preflight import Level
 
 @click.command()
 @click.option("--name", default="sykube", metavar="CLUSTER", help="Which cluster.")
-@click.option("--workers", type=click.IntRange(0), default=1, help="Workers of the cluster to check for.")
+@click.option(
+    "--workers", type=click.IntRange(0), default=1, help="Workers of the cluster to check for."
+)
 @context.output_option
 @context.common
 @click.pass_context

@@ -17,19 +17,42 @@ from sykube.host import preflight
 
 @click.command()
 @click.option("--name", metavar="CLUSTER", help="Name of the cluster. [default: sykube]")
-@click.option("--workers", "--nodes", type=int, metavar="N",
-              help=f"Nodes beside the master, 0 to {MAX_WORKERS}. [default: 1]")
-@click.option("--taint-master", is_flag=True, default=None, help="Keep ordinary pods off the master.")
-@click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Read the cluster from a YAML file; options win.")
+@click.option(
+    "--workers",
+    "--nodes",
+    type=int,
+    metavar="N",
+    help=f"Nodes beside the master, 0 to {MAX_WORKERS}. [default: 1]",
+)
+@click.option(
+    "--taint-master", is_flag=True, default=None, help="Keep ordinary pods off the master."
+)
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read the cluster from a YAML file; options win.",
+)
 @click.option("--dest", metavar="DIR", help="Keep the cluster's data in this folder.")
-@click.option("--ephemeral", is_flag=True, default=None,
-              help="Keep the cluster's data in memory: fast, and gone after a reboot.")
-@click.option("--dns", multiple=True, metavar="ADDRESS",
-              help="Forward names to this resolver instead of the host's; may be repeated.")
+@click.option(
+    "--ephemeral",
+    is_flag=True,
+    default=None,
+    help="Keep the cluster's data in memory: fast, and gone after a reboot.",
+)
+@click.option(
+    "--dns",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Forward names to this resolver instead of the host's; may be repeated.",
+)
 @click.option("--network-dir", metavar="DIR", help="Folder for the engine's CNI configuration.")
-@click.option("--options", metavar="OPTIONS",
-              help="Further options of `apptainer instance start`, in one text.")
+@click.option(
+    "--options",
+    metavar="OPTIONS",
+    help="Further options of `apptainer instance start`, in one text.",
+)
 @click.option("--local-image", metavar="FILE", help="Use this node image instead of building one.")
 @click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
 @click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")

@@ -24,8 +24,14 @@ def node_image() -> None:
 
 @node_image.command()
 @click.option("--force", is_flag=True, help="Build anew, with Debian's newest packages.")
-@click.option("--output-file", "--file", "file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Also copy the image there, for `init --local-image FILE` elsewhere.")
+@click.option(
+    "--output-file",
+    "--file",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also copy the image there, for `init --local-image FILE` elsewhere.",
+)
 @click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @context.output_option

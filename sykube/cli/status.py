@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from sykube.cli import context
-from sykube.cluster import lifecycle, status as cluster_status
+from sykube.cluster import lifecycle
+from sykube.cluster import status as cluster_status
 from sykube.cluster.state import clusters
 from sykube.host import preflight
 
@@ -41,5 +42,3 @@ def list_clusters(output: str) -> None:
         return
     for name in clusters():
         click.echo(name)
-
-

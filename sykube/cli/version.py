@@ -15,7 +15,10 @@ from sykube.image import versions
 @context.common
 def version(output: str) -> None:
     """Print the versions of sykube and of the Kubernetes it makes."""
-    found = {"sykube": installed_version("sykube"), "kubernetes": versions.DEBIAN.kubernetes_version}
+    found = {
+        "sykube": installed_version("sykube"),
+        "kubernetes": versions.DEBIAN.kubernetes_version,
+    }
     if output == "json":
         context.emit(found)
         return

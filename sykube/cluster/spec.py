@@ -70,7 +70,9 @@ class ClusterSpec:
     def from_dict(cls, stored: dict[str, Any]) -> ClusterSpec:
         """What `to_dict` gave; keys of a later version are left out."""
         values = {_KEYS[key]: value for key, value in stored.items() if key in _KEYS}
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return cls(**fields)
 
     def differences(self, wanted: ClusterSpec) -> list[str]:

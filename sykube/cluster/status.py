@@ -91,9 +91,7 @@ def look(cluster: Cluster) -> Status:
     else:
         dns = "the master does not run"
     nodes = tuple(
-        NodeStatus(
-            node.name, node.address, node.instance in running, problems[node.instance]
-        )
+        NodeStatus(node.name, node.address, node.instance in running, problems[node.instance])
         for node in cluster.nodes
     )
     return Status(cluster.name, nodes, api_problem, pods, dns)

@@ -28,7 +28,7 @@ def log_to_stderr(level: str = "INFO") -> None:
     """Send this process' log lines to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def add_zone_arguments(parser: argparse.ArgumentParser) -> None:

@@ -169,7 +169,9 @@ class _Udp(asyncio.DatagramProtocol):
 async def _tcp(
     get_zone: GetZone, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    with closing(writer), suppress(asyncio.IncompleteReadError, OSError):
+    # Cancelled is how a connection that Unbound keeps open ends when this program does.
+    errors = (asyncio.IncompleteReadError, asyncio.CancelledError, OSError)
+    with closing(writer), suppress(*errors):
         while True:
             async with asyncio.timeout(_IDLE):
                 size = int.from_bytes(await reader.readexactly(2))

@@ -67,11 +67,12 @@ server:
     prefetch: no
 
     # Forget at once that a server did not answer: `records` may be back, started again. With the
-    # default of 15 minutes it stays "down" for as long. Questions wait for it meanwhile, at most
-    # 3 s between attempts, instead of getting a SERVFAIL that is remembered for 5 s, and are
-    # answered however late. The price: a dead resolver upstream is tried again every second.
+    # default of 15 minutes it stays "down" for as long. A question waits for it meanwhile, some
+    # seconds in attempts 0.2 to 3 s apart, before it gets a SERVFAIL that is remembered for 5 s,
+    # and is answered however late. The price: a dead resolver upstream is tried every second.
     infra-host-ttl: 1
     infra-keep-probing: yes
+    infra-cache-min-rtt: 200
     infra-cache-max-rtt: 3000
     discard-timeout: 0
 
@@ -130,7 +131,7 @@ class Configuration:
     forward_to: Sequence[str] = ()
     records: str = "127.0.0.1@5353"
     port: int = 53
-    interfaces: Sequence[str] = ("0.0.0.0",)  # noqa: S104
+    interfaces: Sequence[str] = ("0.0.0.0",)
     verbosity: int = 1
 
     def render(self) -> str:
@@ -193,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _start(options)
     except OSError as error:
-        log.error("cannot start error=%s", error)  # noqa: TRY400 - the line says it all
+        log.error("cannot start program=%s error=%s", options.program, error)
         sys.exit(1)
 
 
@@ -212,7 +213,7 @@ def _start(options: argparse.Namespace) -> None:
     )
     options.config.write_text(configuration.render(), encoding="utf-8")
     log.info("starting unbound port=%d upstream=%s", options.port, ",".join(forward_to))
-    os.execvp(options.program, [options.program, "-d", "-c", str(options.config)])  # noqa: S606
+    os.execvp(options.program, [options.program, "-d", "-c", str(options.config)])
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ class Watcher(threading.Thread):
             except Exception as error:  # noqa: BLE001 - the thread has to outlive anything
                 self._report("trying again", error, retry_in=round(delay, 1))
             # Also after a version was gone: a list may be older than the API still watches from.
-            self._stop_asked.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads load
+            self._stop_asked.wait(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, timing.last_retry)
 
     def _report(self, what: str, error: Exception, **more: object) -> None:

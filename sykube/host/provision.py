@@ -186,16 +186,18 @@ def cluster_configuration(binary: str, network_dir: Path) -> str:
         SykubeError: the engine's own file cannot be read.
     """
     settings = dict(
-        line.split("=", 1)
-        for line in run([binary, "buildcfg"]).stdout.splitlines()
-        if "=" in line
+        line.split("=", 1) for line in run([binary, "buildcfg"]).stdout.splitlines() if "=" in line
     )
     name = Path(binary).name
-    file = settings.get(f"{name.upper()}_CONF_FILE") or f"{settings['SYSCONFDIR']}/{name}/{name}.conf"
+    file = (
+        settings.get(f"{name.upper()}_CONF_FILE") or f"{settings['SYSCONFDIR']}/{name}/{name}.conf"
+    )
     try:
         return configuration(Path(file).read_text(), network_dir)
     except OSError as error:
-        raise SykubeError(f"cannot read {file}, the configuration of {binary}: {error.strerror}") from error
+        raise SykubeError(
+            f"cannot read {file}, the configuration of {binary}: {error.strerror}"
+        ) from error
 
 
 def fresh_environment() -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pwd
 import shlex
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ log = logging.getLogger("sykube.run")
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL_LINES = 20
+# Between the request to end and the end, in seconds.
+_GRACE_S = 5.0
 _KEPT_VARIABLES = (
     "TERM",
     "http_proxy",
@@ -89,52 +93,79 @@ def run(
     """
     words = tuple(str(word) for word in argv)
     log.debug("$ %s", shlex.join(words))
-    out: list[str] = []
-    err: list[str] = []
-
-    def collect(lines: list[str]) -> Callable[[str], None]:
-        def take(line: str) -> None:
-            lines.append(line)
-            if not secret:
-                log.debug("  %s", line.rstrip("\n"))
-            if on_line:
-                on_line(line.rstrip("\n"))
-
-        return take
-
-    def output() -> str:
-        return "(its output may hold secrets)" if secret else "".join(out + err)
-
     options: dict[str, Any] = {
         "_in": stdin if stdin is not None else "",
-        "_out": collect(out),
-        "_err": collect(err),
         "_env": clean_environment(env),
         "_cwd": str(cwd),
-        "_timeout": timeout,
         "_ok_code": range(256),
         "_tty_out": False,
-        "_return_cmd": True,
+        "_bg": True,
+        "_bg_exc": False,
         "_decode_errors": "replace",
     }
+    lines: list[str] = []
+    if on_line:
+        # Not for every command: sh looks at such callbacks ten times a second alone.
+        take = _line_taker(lines, on_line)
+        options |= {"_out": take, "_err": take}
     try:
-        command = sh.Command(words[0], search_paths=PATH.split(":"))
+        process = sh.Command(words[0], search_paths=PATH.split(":"))(*words[1:], **options)
     except sh.CommandNotFound as error:
         raise CommandError(f"could not find the program {words[0]}", words, "") from error
+    timed_out, code = _wait(process, timeout)
+    stdout = "".join(lines) if on_line else _text(process.stdout)
+    stderr = "" if on_line else _text(process.stderr)
+    output = "(its output may hold secrets)" if secret else stdout + stderr
+    for line in [] if on_line else output.splitlines():
+        log.debug("  %s", line)
+    program = Path(words[0]).name
+    if timed_out:
+        raise CommandError(f"{program} did not end within {timeout:.0f} s", words, output)
+    if check and code != 0:
+        raise CommandError(f"{program} failed with exit code {code}", words, output)
+    return Completed(words, code, stdout, stderr)
+
+
+def _wait(process: Any, timeout: float) -> tuple[bool, int]:
+    """Wait for a process; whether its time ran out, and its exit code.
+
+    It does not outlive this call, not even when sykube is interrupted.
+    """
     try:
-        code = command(*words[1:], **options).exit_code
-    except sh.TimeoutException as error:
-        raise CommandError(
-            f"{Path(words[0]).name} did not end within {timeout:.0f} s", words, output()
-        ) from error
+        process.wait(timeout=timeout)
+        # That returns with the process; this one also with the last of its output.
+        process.wait()
+    except sh.TimeoutException:
+        _end(process)
+        return True, -signal.SIGKILL
     except sh.SignalException as error:
-        code = error.exit_code
-    done = Completed(words, code, "".join(out), "".join(err))
-    if check and not done.ok:
-        raise CommandError(
-            f"{Path(words[0]).name} failed with exit code {code}", words, output()
-        )
-    return done
+        return False, int(error.exit_code)
+    except BaseException:
+        _end(process)
+        raise
+    return False, int(process.exit_code)
+
+
+def _end(process: Any) -> None:
+    for stop in (process.terminate, process.kill):
+        with contextlib.suppress(ProcessLookupError):
+            stop()
+        with contextlib.suppress(sh.TimeoutException, sh.ErrorReturnCode):
+            process.wait(timeout=_GRACE_S)
+            return
+
+
+def _line_taker(lines: list[str], on_line: Callable[[str], None]) -> Callable[[str], None]:
+    def take(line: str) -> None:
+        lines.append(line)
+        log.debug("  %s", line.rstrip("\n"))
+        on_line(line.rstrip("\n"))
+
+    return take
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
 def replace_process(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:

@@ -118,7 +118,9 @@ class Layer:
 
     def _neutral(self) -> dict[str, Any]:
         """The variables without what differs from machine to machine."""
-        paths = {name: f"@{name}@" for name, value in self.variables.items() if isinstance(value, Path)}
+        paths = {
+            name: f"@{name}@" for name, value in self.variables.items() if isinstance(value, Path)
+        }
         return self.variables | paths | {"mirror": "@mirror@", "apt_sources": []}
 
 
@@ -361,9 +363,7 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
     work = Path(tempfile.mkdtemp(prefix=f"{layer.name}-", dir=temporary))
     try:
         definition = work / f"{layer.name}.def"
-        definition.write_text(
-            resources.render("definitions", layer.template, **layer.variables)
-        )
+        definition.write_text(resources.render("definitions", layer.template, **layer.variables))
         sif = work / f"{layer.name}.sif"
         environment = {
             **builder.environment,

@@ -116,7 +116,9 @@ class Api:
                 timeout=_TIMEOUT_S,
             )
         except requests.RequestException as error:
-            raise ApiError(f"the API server at {self._server} does not answer: {error}", 0) from error
+            raise ApiError(
+                f"the API server at {self._server} does not answer: {error}", 0
+            ) from error
         if answer.status_code >= 400:
             reason = answer.text
             with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -151,10 +153,25 @@ class Api:
                 raise
 
 
-_PLURALS = {"Endpoints": "endpoints", "StorageClass": "storageclasses", "NetworkPolicy": "networkpolicies"}
+_PLURALS = {
+    "Endpoints": "endpoints",
+    "StorageClass": "storageclasses",
+    "NetworkPolicy": "networkpolicies",
+}
 _CLUSTER_SCOPED = frozenset(
-    "Namespace Node ClusterRole ClusterRoleBinding PersistentVolume StorageClass PriorityClass "
-    "APIService IngressClass CustomResourceDefinition CSIDriver".split()
+    [
+        "Namespace",
+        "Node",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "PersistentVolume",
+        "StorageClass",
+        "PriorityClass",
+        "APIService",
+        "IngressClass",
+        "CustomResourceDefinition",
+        "CSIDriver",
+    ]
 )
 
 

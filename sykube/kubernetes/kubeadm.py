@@ -85,6 +85,9 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         "failSwapOn": False,
         "resolvConf": "/etc/resolv.conf",
         "rotateCertificates": True,
+        # The pods of the control plane show up in the API at the first sync after it is there:
+        # with the default of a minute, that is when init would end.
+        "syncFrequency": "10s",
         "serverTLSBootstrap": False,
     }
     proxy: dict[str, Any] = {

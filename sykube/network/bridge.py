@@ -115,7 +115,16 @@ class Bridge:
                 self._chain("FWD"),
                 (
                     ("-i", bridge, "-j", "ACCEPT"),
-                    ("-o", bridge, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"),
+                    (
+                        "-o",
+                        bridge,
+                        "-m",
+                        "conntrack",
+                        "--ctstate",
+                        "RELATED,ESTABLISHED",
+                        "-j",
+                        "ACCEPT",
+                    ),
                     # Forwarding is on for the nodes' sake, not to open them to the host's neighbours.
                     ("-o", bridge, "-j", "DROP"),
                 ),

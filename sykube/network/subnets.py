@@ -80,7 +80,9 @@ def choose(
     """
     used = list(taken)
 
-    def pick(what: str, wanted: IPv4Network | None, candidates: Iterable[IPv4Network]) -> IPv4Network:
+    def pick(
+        what: str, wanted: IPv4Network | None, candidates: Iterable[IPv4Network]
+    ) -> IPv4Network:
         for candidate in [wanted] if wanted else candidates:
             clash = next((net for net in used if net.overlaps(candidate)), None)
             if clash is None:

@@ -61,7 +61,11 @@ class Node:
         """Replace a file in the node; its text never appears on a command line."""
         name = shlex.quote(path)
         self.run(
-            ["sh", "-c", f"umask 077 && cat > {name}.new && chmod {mode} {name}.new && mv {name}.new {name}"],
+            [
+                "sh",
+                "-c",
+                f"umask 077 && cat > {name}.new && chmod {mode} {name}.new && mv {name}.new {name}",
+            ],
             stdin=text,
         )
 

@@ -55,9 +55,10 @@ class ControlPlane:
         command = ["kubeadm", "init", "--config", _CONFIG, "--skip-token-print"]
         command += ["--skip-phases", "preflight,addon/coredns"]
         # A resumed init may find a half-made control plane; kubeadm starts from an empty one.
-        if cluster.paths.kubeconfig.exists() or master.run(
-            ["test", "-e", "/etc/kubernetes/admin.conf"], check=False
-        ).ok:
+        if (
+            cluster.paths.kubeconfig.exists()
+            or master.run(["test", "-e", "/etc/kubernetes/admin.conf"], check=False).ok
+        ):
             reset(cluster)
         try:
             master.run(command, timeout=_TIMEOUT_S)

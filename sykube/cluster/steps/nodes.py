@@ -78,7 +78,6 @@ def prepare(cluster: Cluster, node: Node) -> None:
     # Processes in the node that are not root read these.
     for folder in (node.config, node.folder / "log", node.overlay):
         folder.chmod(0o755)
-    gateway = cluster.state.subnets.gateway
     resolvers = cluster.state.resolvers
     files = {
         "node.env": "\n".join(

@@ -40,6 +40,9 @@ def register(api: Api, node: Node) -> None:
         "kind": "Node",
         "metadata": {"name": node.instance},
         "spec": {"podCIDR": node.pod_subnet, "podCIDRs": [node.pod_subnet]},
+        # The kubelet of 1.20 takes an existing Node without any for a bug and panics
+        # (reconcileHugePageResource); its first status replaces these.
+        "status": {"capacity": {"pods": "110"}, "allocatable": {"pods": "110"}},
     }
     try:
         api.request("POST", "/api/v1/nodes", manifest)

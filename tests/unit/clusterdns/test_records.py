@@ -30,8 +30,10 @@ def subset(addresses: list[Any], ports: list[Json] | None = None, **more: Any) -
 
 
 def port(number: int, name: str | None = None, protocol: str | None = None) -> Json:
-    return {"port": number} | ({"name": name} if name else {}) | (
-        {"protocol": protocol} if protocol else {}
+    return (
+        {"port": number}
+        | ({"name": name} if name else {})
+        | ({"protocol": protocol} if protocol else {})
     )
 
 

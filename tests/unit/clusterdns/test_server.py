@@ -62,7 +62,9 @@ def headless(name: str, count: int) -> Zone:
 
 def zone_of(*services: dict[str, Any]) -> Zone:
     parsed = [parse_service(each) for each in services]
-    return Zone.empty("cluster.local", ["10.96.0.0/12"]).updated({each.key: each for each in parsed})
+    return Zone.empty("cluster.local", ["10.96.0.0/12"]).updated(
+        {each.key: each for each in parsed}
+    )
 
 
 ZONE = zone_of(WEB, DNS)
@@ -359,7 +361,10 @@ def test_one_tcp_connection_serves_many_queries_and_survives_none() -> None:
             hangs_up.write(framed[:7])
             hangs_up.close()
             assert await dns.asyncquery.tcp(
-                dns.message.make_query("cluster.local", "SOA"), *bound.listen[:1], 2, bound.listen[1]
+                dns.message.make_query("cluster.local", "SOA"),
+                *bound.listen[:1],
+                2,
+                bound.listen[1],
             )
 
     asyncio.run(scenario())
@@ -420,13 +425,15 @@ def test_program_on_its_own(tmp_path: Path) -> None:
         text=True,
     )
     try:
-        answers = {}
+        answers: dict[str, bytes] = {}
         deadline = time.monotonic() + 5
         while not answers and time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 for path in ("live", "ready"):
                     request = f"GET /{path} HTTP/1.1\r\n\r\n".encode()
-                    answers[path] = asyncio.run(http_get(Address("127.0.0.1", health_port), request))
+                    answers[path] = asyncio.run(
+                        http_get(Address("127.0.0.1", health_port), request)
+                    )
             time.sleep(0.02)
         program.send_signal(signal.SIGTERM)
         _, log = program.communicate(timeout=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import shutil
@@ -28,7 +29,7 @@ def service(name: str, ip: str = "10.96.0.7", namespace: str = "default") -> Jso
     return {"metadata": {"name": name, "namespace": namespace}, "spec": {"clusterIP": ip}}
 
 
-def eventually(condition: Callable[[], object], within: float = 3.0) -> None:
+def eventually(condition: Callable[[], object], within: float = 10.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "did not happen"
@@ -141,7 +142,8 @@ class FakeApi:
         ended = len([each for each in self._events if each[1] == "END"])
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: len(self._events) > seen)
+                while len(self._events) == seen:
+                    self._changed.wait()
                 new, seen = self._events[seen:], len(self._events)
             for at, kind, detail in new:
                 if kind == "END" and ended:
@@ -201,10 +203,12 @@ class Follower:
             assert not watcher.is_alive()
 
     def address(self, name: str) -> str | None:
-        """The address of a Service in the namespace default."""
+        """The addresses of a Service in the namespace default."""
         zone = self.live.zone
         found = zone.find(dns.name.from_text(f"{name}.default.svc.cluster.local")) if zone else None
-        return " ".join(str(r) for s in found.rrsets.values() for r in s) if found and found.rrsets else None
+        if not found or not found.rrsets:
+            return None
+        return " ".join(str(rdata) for rrset in found.rrsets.values() for rdata in rrset)
 
 
 @pytest.fixture
@@ -218,10 +222,11 @@ def api() -> Iterator[FakeApi]:
 def follow(api: FakeApi) -> Iterator[Callable[..., Follower]]:
     started: list[Follower] = []
 
-    def start(**options: Any) -> Follower:
-        follower = Follower(Api(**{"server": api.url, "timing": QUICK} | options))
+    def start(*, at_once: bool = True, **options: Any) -> Follower:
+        follower = Follower(dataclasses.replace(Api(api.url, timing=QUICK), **options))
         started.append(follower)
-        follower.start()
+        if at_once:
+            follower.start()
         return follower
 
     yield start
@@ -354,7 +359,8 @@ def test_after_trouble_it_lists_again(
         trouble(handler)
 
     api.trouble.append(strike)
-    follower = follow()
+    follower = follow(at_once=False)
+    follower.start()
     eventually(lambda: follower.live.zone and follower.address("old") is None)
     assert follower.address("web") == "10.96.0.7"
     assert len(api.lists()) >= 2
@@ -407,7 +413,7 @@ def test_a_silent_connection_is_given_up(api: FakeApi, follow: Follow) -> None:
         release.wait(5)
 
     api.trouble.append(silent)
-    timing = Timing(request=2, watch=60, silence=0.1, first_retry=0.01, last_retry=0.05)
+    timing = Timing(request=30, watch=60, silence=0.1, first_retry=0.01, last_retry=0.05)
     follower = follow(timing=timing)
     try:
         eventually(lambda: len(api.watches()) >= 2)
@@ -419,7 +425,9 @@ def test_a_silent_connection_is_given_up(api: FakeApi, follow: Follow) -> None:
 
 def test_delays_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     timing = Timing(request=1, first_retry=0.2, last_retry=1)
-    watcher = Watcher(Api("http://127.0.0.1:9", timing=timing), "services", LiveZone(Zone.empty("x")))
+    watcher = Watcher(
+        Api("http://127.0.0.1:9", timing=timing), "services", LiveZone(Zone.empty("x"))
+    )
     waited: list[float] = []
 
     def wait(seconds: float) -> bool:
@@ -456,26 +464,40 @@ def test_over_plain_http_no_token_is_sent(api: FakeApi, follow: Follow, tmp_path
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two self-signed certificates for 127.0.0.1: right.pem and wrong.pem, with .key."""
+    """Two authorities, right.pem and wrong.pem, and the right one's server.pem for 127.0.0.1.
+
+    Without key identifiers, as some clusters have them: Python 3.13 refuses that unless told.
+    """
     if not (openssl := shutil.which("openssl")):
         pytest.skip("openssl makes the certificates")
     folder = tmp_path_factory.mktemp("certificates")
-    for name in ("right", "wrong"):
+    (folder / "conf").write_text("[req]\ndistinguished_name=dn\n[dn]\n")
+    extensions = ["subjectKeyIdentifier=none", "authorityKeyIdentifier=none"]
+    authority = [*extensions, "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign"]
+    server = [*extensions, "basicConstraints=critical,CA:FALSE", "subjectAltName=IP:127.0.0.1"]
+
+    def make(name: str, extensions: list[str], *more: str) -> None:
+        for extension in extensions:
+            more += ("-addext", extension)
         subprocess.run(
-            [openssl, "req", "-x509", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-            + ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-            + ["-addext", "subjectAltName=IP:127.0.0.1"]
-            + ["-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem"],
+            [openssl, "req", "-x509", "-config", "conf", "-nodes", "-days", "2"]
+            + ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", f"/CN={name}"]
+            + ["-keyout", f"{name}.key", "-out", f"{name}.pem", *more],
+            cwd=folder,
             check=True,
             capture_output=True,
         )
+
+    make("right", authority)
+    make("wrong", authority)
+    make("server", server, "-CA", "right.pem", "-CAkey", "right.key")
     return folder
 
 
 @pytest.fixture
 def tls_api(certificates: Path) -> Iterator[FakeApi]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates / "right.pem", certificates / "right.key")
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
     fake = FakeApi(context=context)
     yield fake
     fake.close()
