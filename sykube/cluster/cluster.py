@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from sykube.cluster.state import State
 from sykube.host.paths import ClusterPaths
@@ -18,6 +19,7 @@ from sykube.ui import Ui
 
 # Nodes are worked on at the same time, but a host has only so many cores.
 _PARALLEL = 8
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -105,8 +107,8 @@ class Cluster:
         )
 
 
-def on_each(nodes: Sequence[Node], action: Callable[[Node], None]) -> None:
-    """Do something on several nodes at once; return when all have ended.
+def on_each(nodes: Sequence[_T], action: Callable[[_T], None]) -> None:
+    """Do something for several nodes at once; return when all have ended.
 
     Raises:
         The first error, in the order of the nodes, after all of them have ended.

@@ -8,6 +8,7 @@ import os
 import pwd
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,6 @@ log = logging.getLogger("sykube.run")
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL_LINES = 20
-# Between the request to end and the end, in seconds.
-_GRACE_S = 5.0
 _KEPT_VARIABLES = (
     "TERM",
     "http_proxy",
@@ -127,32 +126,35 @@ def run(
 
 
 def _wait(process: Any, timeout: float) -> tuple[bool, int]:
-    """Wait for a process; whether its time ran out, and its exit code.
+    """Wait for a process and the last of its output; whether its time ran out, and its exit code.
 
     It does not outlive this call, not even when sykube is interrupted.
     """
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        _signal(process, signal.SIGKILL)
+
+    # sh has a timeout of its own, which looks ten times a second alone.
+    timer = threading.Timer(timeout, expire)
+    timer.daemon = True
+    timer.start()
     try:
-        process.wait(timeout=timeout)
-        # That returns with the process; this one also with the last of its output.
         process.wait()
-    except sh.TimeoutException:
-        _end(process)
-        return True, -signal.SIGKILL
     except sh.SignalException as error:
-        return False, int(error.exit_code)
+        return expired.is_set(), int(error.exit_code)
     except BaseException:
-        _end(process)
+        _signal(process, signal.SIGTERM)
         raise
-    return False, int(process.exit_code)
+    finally:
+        timer.cancel()
+    return expired.is_set(), int(process.exit_code)
 
 
-def _end(process: Any) -> None:
-    for stop in (process.terminate, process.kill):
-        with contextlib.suppress(ProcessLookupError):
-            stop()
-        with contextlib.suppress(sh.TimeoutException, sh.ErrorReturnCode):
-            process.wait(timeout=_GRACE_S)
-            return
+def _signal(process: Any, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.signal(number)
 
 
 def _line_taker(lines: list[str], on_line: Callable[[str], None]) -> Callable[[str], None]:

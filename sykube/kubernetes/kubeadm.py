@@ -9,8 +9,8 @@ import yaml
 
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 API_PORT = 6443
-# kubeadm joins the workers at once; nobody else needs the token.
-TOKEN_TTL = "15m0s"
+# kubeadm insists on a token of its own; workers get others (tokens.py).
+_TOKEN_TTL = "1m0s"
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ControlPlaneSettings:
     Attributes:
         endpoint: host:port of the API server for every node and user, from the first day.
         names: further names and addresses in the API server's certificate.
-        token: bootstrap token of the workers, `[a-z0-9]{6}.[a-z0-9]{16}`.
+        token: bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`.
     """
 
     cluster: str
@@ -47,8 +47,8 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         "bootstrapTokens": [
             {
                 "token": settings.token,
-                "ttl": TOKEN_TTL,
-                "usages": ["authentication"],
+                "ttl": _TOKEN_TTL,
+                "usages": ["signing", "authentication"],
                 "groups": ["system:bootstrappers:kubeadm:default-node-token"],
             }
         ],
@@ -101,43 +101,27 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
     return yaml.safe_dump_all([init, cluster, kubelet, proxy], sort_keys=False)
 
 
-def join_configuration(node_name: str, node_address: str, discovery_file: str, token: str) -> str:
+def join_configuration(
+    node_name: str, node_address: str, endpoint: str, token: str, ca_hash: str
+) -> str:
     """The YAML document for `kubeadm join --config` of a worker.
 
-    The discovery file holds the cluster's CA, so the worker trusts nothing else and need not
-    wait until the control plane has signed its public cluster-info.
+    Args:
+        ca_hash: `sha256:HEX` of the CA's public key; the worker trusts no other.
     """
     join: dict[str, Any] = {
         "apiVersion": "kubeadm.k8s.io/v1beta2",
         "kind": "JoinConfiguration",
         "discovery": {
-            "file": {"kubeConfigPath": discovery_file},
-            "tlsBootstrapToken": token,
+            "bootstrapToken": {
+                "apiServerEndpoint": endpoint,
+                "token": token,
+                "caCertHashes": [ca_hash],
+            }
         },
         "nodeRegistration": _registration(node_name, node_address),
     }
     return yaml.safe_dump(join, sort_keys=False)
-
-
-def discovery_kubeconfig(endpoint: str, ca_data: str) -> str:
-    """A kubeconfig without credentials: where the API server is and which CA it must show."""
-    config: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {
-                "name": "",
-                "cluster": {
-                    "certificate-authority-data": ca_data,
-                    "server": f"https://{endpoint}",
-                },
-            }
-        ],
-        "contexts": [],
-        "users": [],
-        "current-context": "",
-    }
-    return yaml.safe_dump(config, sort_keys=False)
 
 
 def _registration(name: str, address: str) -> dict[str, Any]:

@@ -46,6 +46,12 @@ def system_pods(api: Api, node_count: int) -> str:
     return "; ".join(waiting)
 
 
+def discovery(api: Api, token_name: str) -> str:
+    """What joining nodes read first is signed with a bootstrap token by the controller manager."""
+    data = api.get("/api/v1/namespaces/kube-public/configmaps/cluster-info").get("data", {})
+    return "" if f"jws-kubeconfig-{token_name}" in data else "cluster-info is not signed yet"
+
+
 def check_pod_subnets(api: Api, expected: dict[str, str]) -> None:
     """The pod subnet that Kubernetes shows for a node is the one that its CNI hands out.
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import secrets
-import string
-
 from sykube.cluster.cluster import Cluster
 from sykube.host.files import write_atomically
 from sykube.image import versions
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.api import ApiError
+from sykube.kubernetes.tokens import new_token
 
 _CONFIG = "/etc/kubernetes/kubeadm-init.yaml"
 _TIMEOUT_S = 600.0
 DOMAIN = "cluster.local"
-DISCOVERY = "/etc/sykube/discovery.conf"
-JOIN_CONFIG = "/etc/kubernetes/kubeadm-join.yaml"
 
 
 class ControlPlane:
@@ -32,7 +27,6 @@ class ControlPlane:
 
     def apply(self, cluster: Cluster) -> None:
         master, state = cluster.master, cluster.state
-        token = new_token()
         settings = kubeadm.ControlPlaneSettings(
             cluster=cluster.name,
             kubernetes_version=state.versions["kubernetes"].removeprefix("v"),
@@ -46,7 +40,7 @@ class ControlPlane:
             service_subnet=str(state.subnets.services),
             dns=state.subnets.dns,
             domain=DOMAIN,
-            token=token,
+            token=new_token(),
             taint=state.spec.taint_master,
         )
         master.write(_CONFIG, kubeadm.init_configuration(settings), mode="0600")
@@ -66,21 +60,9 @@ class ControlPlane:
             master.run(["rm", "-f", _CONFIG])
         config = master.read("/etc/kubernetes/admin.conf", secret=True)
         write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
-        self._prepare_joining(cluster, token)
 
     def undo(self, cluster: Cluster) -> None:
         """Nothing outside the nodes' folders, which go with the nodes."""
-
-    @staticmethod
-    def _prepare_joining(cluster: Cluster, token: str) -> None:
-        authority = cluster.master.read("/etc/kubernetes/pki/ca.crt")
-        discovery = kubeadm.discovery_kubeconfig(
-            cluster.endpoint, base64.b64encode(authority.encode()).decode()
-        )
-        for node in cluster.workers:
-            write_atomically(node.config / "discovery.conf", discovery)
-            config = kubeadm.join_configuration(node.instance, node.address, DISCOVERY, token)
-            write_atomically(node.config / "join.yaml", config, mode=0o600)
 
 
 def reset(cluster: Cluster) -> None:
@@ -89,10 +71,3 @@ def reset(cluster: Cluster) -> None:
         ["kubeadm", "reset", "--force", "--cri-socket", kubeadm.CRI_SOCKET], timeout=_TIMEOUT_S
     )
     cluster.paths.kubeconfig.unlink(missing_ok=True)
-
-
-def new_token() -> str:
-    """A bootstrap token: six characters that name it, sixteen that are secret."""
-    alphabet = string.ascii_lowercase + string.digits
-    word = "".join(secrets.choice(alphabet) for _ in range(22))
-    return f"{word[:6]}.{word[6:]}"

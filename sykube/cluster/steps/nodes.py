@@ -49,16 +49,20 @@ class Nodes:
 
     def undo(self, cluster: Cluster) -> None:
         prefix = f"{cluster.name}-"
-        names = {node.instance for node in cluster.nodes}
         running = cluster.engine.instances()
-        names |= {name for name in running if is_node(name, prefix)}
-        names |= {name for name in cgroups.leftovers(prefix) if is_node(name, prefix)}
-        for name in sorted(names):
-            cluster.engine.kill(name)
+        found = {node.instance for node in cluster.nodes}
+        found |= {name for name in running if is_node(name, prefix)}
+        found |= {name for name in cgroups.leftovers(prefix) if is_node(name, prefix)}
+
+        def remove(name: str) -> None:
+            if name in running:
+                cluster.engine.kill(name)
             cgroups.remove(name)
             for leftover in cluster.engine.leftovers(name):
                 leftover.unlink(missing_ok=True)
             shutil.rmtree(cluster.paths.node(name), ignore_errors=True)
+
+        on_each(sorted(found), remove)
         for file in Path("/var/lib/cni/results").glob(f"{cluster.network_name}-*"):
             file.unlink(missing_ok=True)
 

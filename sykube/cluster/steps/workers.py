@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from sykube.cluster.cluster import Cluster, on_each
-from sykube.kubernetes.api import Api, ApiError
+from sykube.kubernetes import kubeadm, readiness
+from sykube.kubernetes.api import Api, ApiError, wait_until
+from sykube.kubernetes.tokens import bootstrap_token
 from sykube.node.node import Node
 
 _TIMEOUT_S = 600.0
-_JOIN_CONFIG = "/etc/sykube/join.yaml"
+_CONFIG = "/etc/kubernetes/kubeadm-join.yaml"
 
 
 class Workers:
@@ -20,10 +22,16 @@ class Workers:
         return all(node.instance in present for node in cluster.workers)
 
     def apply(self, cluster: Cluster) -> None:
-        with cluster.api() as api:
+        if not cluster.workers:
+            return
+        ca_hash = authority_hash(cluster.master)
+        with cluster.api() as api, bootstrap_token(api) as token:
             for node in cluster.workers:
                 register(api, node)
-        on_each(cluster.workers, join)
+            # Earlier, kubeadm would find it unsigned and look again after 5 s.
+            name = token.split(".")[0]
+            wait_until("signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S)
+            on_each(cluster.workers, lambda node: join(node, cluster.endpoint, token, ca_hash))
 
     def undo(self, cluster: Cluster) -> None:
         """Nothing outside the nodes' folders, which go with the nodes."""
@@ -51,13 +59,26 @@ def register(api: Api, node: Node) -> None:
             raise
 
 
-def join(node: Node) -> None:
+def authority_hash(master: Node) -> str:
+    """`sha256:HEX` of the public key of the cluster's CA.
+
+    Source: https://kubernetes.io/docs/reference/setup-tools/kubeadm/kubeadm-join/
+    """
+    public_key = (
+        "openssl x509 -pubkey -noout -in /etc/kubernetes/pki/ca.crt"
+        " | openssl pkey -pubin -outform der | sha256sum"
+    )
+    return f"sha256:{master.run(['sh', '-c', public_key]).stdout.split()[0]}"
+
+
+def join(node: Node, endpoint: str, token: str, ca_hash: str) -> None:
     """Run kubeadm join; its preflight was replaced by node_checks, as for init."""
     if node.run(["test", "-e", "/etc/kubernetes/kubelet.conf"], check=False).ok:
         return
+    config = kubeadm.join_configuration(node.instance, node.address, endpoint, token, ca_hash)
+    node.write(_CONFIG, config, mode="0600")
     try:
-        command = ["kubeadm", "join", "--config", _JOIN_CONFIG, "--skip-phases", "preflight"]
+        command = ["kubeadm", "join", "--config", _CONFIG, "--skip-phases", "preflight"]
         node.run(command, timeout=_TIMEOUT_S)
     finally:
-        for name in ("join.yaml", "discovery.conf"):
-            (node.config / name).unlink(missing_ok=True)
+        node.run(["rm", "-f", _CONFIG])
