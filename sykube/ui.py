@@ -17,6 +17,8 @@ from typing import TextIO
 from sykube.errors import SykubeError
 
 log = logging.getLogger("sykube")
+# Without a file, messages go nowhere: what people shall see is written here.
+log.addHandler(logging.NullHandler())
 
 _LOG_BYTES = 5_000_000
 _PLAIN_REMINDER_S = 30.0
@@ -57,10 +59,10 @@ class Ui:
         """
         logger = logging.getLogger("sykube")
         logger.setLevel(logging.DEBUG)
-        if self.verbose and not logger.handlers:
-            handler = logging.StreamHandler(self._stream)
-            handler.setFormatter(logging.Formatter("  %(message)s"))
-            logger.addHandler(handler)
+        if self.verbose:
+            to_stream = logging.StreamHandler(self._stream)
+            to_stream.setFormatter(logging.Formatter("  %(message)s"))
+            logger.addHandler(to_stream)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

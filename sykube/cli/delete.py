@@ -21,9 +21,9 @@ from sykube.host.paths import LOGS, cache_dir
 def delete(name: str, yes: bool) -> None:
     """Remove a cluster and leave the host as it was. Only logs stay."""
     preflight.check_identity()
-    context.open_log(name)
     if not lifecycle.exists(name):
         raise lifecycle.no_such_cluster(name)
+    context.open_log(name)
     problems = lifecycle.delete(name, context.ui())
     if problems:
         raise SykubeError(

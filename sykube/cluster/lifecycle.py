@@ -127,7 +127,7 @@ def no_such_cluster(name: str) -> SykubeError:
     return SykubeError(
         f"there is no cluster {name!r}",
         details=f"clusters here: {', '.join(others)}" if others else "",
-        resolution="Make it with `sykube init`" + ("" if name == "sykube" else f" --name {name}"),
+        resolution="Make it with: sykube init" + ("" if name == "sykube" else f" --name {name}"),
         exit_code=ExitCode.NO_SUCH_CLUSTER,
     )
 
@@ -227,6 +227,8 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
 def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     """Everything that comes before the cluster's own steps and is never undone."""
     source = versions.DEBIAN
+    if spec.local_image:
+        build.check_sif(Path(spec.local_image))
     if Bridge(spec.name).exists() or ClusterPaths(spec.name).root.exists():
         raise SykubeError(
             f"there are remains of a cluster {spec.name} without a record",

@@ -30,6 +30,7 @@ from sykube.image.versions import Source
 
 _BUILD_TIMEOUT_S = 3600.0
 _SIF_MAGIC = b"SIF_MAGIC"
+_MAKE_ONE = "Make one with: sykube node-image build --file FILE"
 # After the 32 bytes of its launch script: github.com/apptainer/sif, pkg/sif/sif.go
 _SIF_MAGIC_OFFSET = 32
 # Kernels have read zstd since 4.14, and unpack it several times faster than the default, gzip.
@@ -259,25 +260,31 @@ def what_changed(source: Source, mirror: Mirror) -> list[str]:
     return []
 
 
+def check_sif(file: Path) -> None:
+    """Refuse a file that is no SIF image.
+
+    Raises:
+        UsageError: it is not, or cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            stream.seek(_SIF_MAGIC_OFFSET)
+            is_sif = stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
+    except OSError as error:
+        raise UsageError(f"cannot read the image {file}: {error.strerror}") from error
+    if not is_sif:
+        raise UsageError(f"{file} is no SIF image", resolution=_MAKE_ONE)
+
+
 def adopt(file: Path, builder: Builder) -> NodeImage:
     """Take a node image that the user gives (--local-image) into the cache.
 
     Raises:
         UsageError: it is no SIF, or not one of sykube's node images.
     """
-    try:
-        with file.open("rb") as stream:
-            stream.seek(_SIF_MAGIC_OFFSET)
-            is_sif = stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
-            stream.seek(0)
-            fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()[:16] if is_sif else ""
-    except OSError as error:
-        raise UsageError(f"cannot read the image {file}: {error.strerror}") from error
-    if not is_sif:
-        raise UsageError(
-            f"{file} is no SIF image",
-            resolution="Make one with `sykube node-image build --output FILE`.",
-        )
+    check_sif(file)
+    with file.open("rb") as stream:
+        fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
     with _locked_cache():
         for image in list_images():
             if image.fingerprint == fingerprint:
@@ -288,7 +295,7 @@ def adopt(file: Path, builder: Builder) -> NodeImage:
             raise UsageError(
                 f"{file} is no node image of sykube",
                 details=error.details,
-                resolution="Make one with `sykube node-image build --output FILE`.",
+                resolution=_MAKE_ONE,
             ) from error
 
 

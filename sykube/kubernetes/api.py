@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 import yaml
@@ -85,7 +85,7 @@ class Api:
         self._session.verify = str(folder / "ca.crt")
         self._session.cert = (str(folder / "client.crt"), str(folder / "client.key"))
 
-    def __enter__(self) -> Api:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,50 @@
+# What a fresh Debian 12 or 13 machine needs is root, git, make and python3 (3.11 or later).
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: cluster test check integration e2e test-fresh vm-test soak bench clean
+.DELETE_ON_ERROR:
+
+cluster: $(VENV)/installed ## a cluster of two nodes, and the command sykube on root's PATH
+	ln -sfn $(CURDIR)/$(BIN)/sykube /usr/local/bin/sykube
+	$(BIN)/sykube init --yes
+	$(BIN)/sykube kubectl get nodes
+
+test: check integration e2e ## every test, among them a real cluster from nothing
+
+check: $(VENV)/installed-dev ## lint, types and unit tests, without root
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) tests/unit -q
+
+integration: $(VENV)/installed-dev
+	$(PYTEST) tests/integration -q
+
+e2e: $(VENV)/installed-dev
+	$(PYTEST) tests/e2e -v
+
+test-fresh: $(VENV)/installed-dev ## both commands of the README in fresh Debian roots (SUITES="bookworm trixie")
+	$(BIN)/python -m tests.fresh $(SUITES)
+
+vm-test: $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
+	$(BIN)/python -m tests.vm
+
+soak: $(VENV)/installed-dev ## what takes longer than CI has
+	$(BIN)/python -m tests.fresh bookworm trixie
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks.init
+
+$(VENV)/installed: pyproject.toml scripts/make-venv
+	scripts/make-venv $(VENV) .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	scripts/make-venv $(VENV) '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

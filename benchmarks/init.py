@@ -1,0 +1,205 @@
+"""Wall time of `sykube init` against stock kubeadm, in pairs within one run.
+
+sykube: the whole command on a warm cache, until both nodes are Ready, every
+pod of kube-system runs and DNS answers on both nodes.
+kubeadm: `kubeadm init` and then `kubeadm join` alone, on two nodes that run
+already, with containerd up and every image there.
+
+Run it as root: python3 -m benchmarks.init [--pairs 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from sykube.cluster import lifecycle, plan, steps
+from sykube.cluster.cluster import Cluster
+from sykube.cluster.lifecycle import InitOptions
+from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.steps.control_plane import DOMAIN
+from sykube.image import versions
+from sykube.kubernetes import kubeadm
+from sykube.kubernetes.tokens import new_token
+from sykube.node import cgroups
+from sykube.ui import Ui
+
+NAME = "bench"
+_CONFIG = "/etc/kubernetes/bench.yaml"
+_SKIPPED = "preflight,addon/coredns"
+
+
+@dataclass(frozen=True)
+class SykubeRun:
+    """One `sykube init`: seconds in all and by step; MB by node name."""
+
+    total_s: float
+    steps: dict[str, float]
+    memory_mb: dict[str, float]
+    disk_mb: dict[str, float]
+
+
+def sykube_run() -> SykubeRun:
+    """Make a cluster with the command line, look at its nodes, delete it."""
+    command = [
+        sys.executable,
+        "-m",
+        "sykube",
+        "init",
+        "--name",
+        NAME,
+        "--quiet",
+        "--output",
+        "json",
+    ]
+    started = time.monotonic()
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=900)
+    total = time.monotonic() - started
+    cluster = lifecycle.load(NAME, Ui(quiet=True))
+    run = SykubeRun(
+        total,
+        json.loads(done.stdout)["seconds"],
+        {node.name: _memory_mb(node.instance) for node in cluster.nodes},
+        {node.name: _disk_mb(node.folder) for node in cluster.nodes},
+    )
+    lifecycle.delete(NAME, Ui(quiet=True))
+    return run
+
+
+def kubeadm_run() -> tuple[float, float]:
+    """Seconds of kubeadm init and of kubeadm join on nodes prepared beforehand."""
+    ui = Ui(quiet=True)
+    cluster = lifecycle._new(ClusterSpec(name=NAME), InitOptions(), ui)
+    try:
+        prepared = [step for step in steps.ALL if step.name in ("data", "network", "nodes")]
+        plan.execute(cluster, prepared)
+        time.sleep(3)
+        init_s = _stock_init(cluster)
+        join_s = _stock_join(cluster)
+    finally:
+        lifecycle.delete(NAME, ui)
+    return init_s, join_s
+
+
+def _stock_init(cluster: Cluster) -> float:
+    master, state = cluster.master, cluster.state
+    settings = kubeadm.ControlPlaneSettings(
+        cluster=NAME,
+        kubernetes_version=state.versions["kubernetes"].removeprefix("v"),
+        image_repository=versions.IMAGE_REPOSITORY,
+        etcd_tag=cluster.image.tag_of("etcd"),
+        node_name=master.instance,
+        node_address=master.address,
+        endpoint=cluster.endpoint,
+        names=(),
+        pod_subnet=str(state.subnets.pods),
+        service_subnet=str(state.subnets.services),
+        dns=state.subnets.dns,
+        domain=DOMAIN,
+        token=new_token(),
+        taint=False,
+    )
+    master.write(_CONFIG, kubeadm.init_configuration(settings), mode="0600")
+    started = time.monotonic()
+    master.run(
+        ["kubeadm", "init", "--config", _CONFIG, "--skip-phases", _SKIPPED, "--skip-token-print"],
+        timeout=600,
+    )
+    return time.monotonic() - started
+
+
+def _stock_join(cluster: Cluster) -> float:
+    """With the command that kubeadm prints: a token and the hash of the CA."""
+    environment = "KUBECONFIG=/etc/kubernetes/admin.conf"
+    printed = cluster.master.run(
+        ["env", environment, "kubeadm", "token", "create", "--print-join-command"], secret=True
+    )
+    command = printed.stdout.strip().splitlines()[-1].split()
+    worker = cluster.workers[0]
+    options = ["--node-name", worker.instance, "--cri-socket", kubeadm.CRI_SOCKET]
+    worker.write(_CONFIG, " ".join([*command, *options, "--skip-phases", "preflight"]), mode="0600")
+    started = time.monotonic()
+    worker.run(["sh", _CONFIG], timeout=600)
+    return time.monotonic() - started
+
+
+def _memory_mb(instance: str) -> float:
+    """Proportional set sizes of a node's processes: what is shared counts once in all."""
+    pids = {
+        pid
+        for hierarchy in Path("/sys/fs/cgroup").glob(f"**/{cgroups.path_of(instance)}")
+        for pid in cgroups.processes(hierarchy)
+    }
+    total = 0
+    for pid in pids:
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
+    return total / 1024
+
+
+def _disk_mb(folder: Path) -> float:
+    done = subprocess.run(["du", "-sxk", folder], check=True, stdout=subprocess.PIPE, text=True)
+    return int(done.stdout.split()[0]) / 1024
+
+
+def main() -> None:
+    """Run the pairs, print the table and the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    pairs = parser.parse_args().pairs
+    ours: list[SykubeRun] = []
+    theirs: list[tuple[float, float]] = []
+    for number in range(pairs):
+        # Which one goes first changes, so that neither has the warmer host.
+        for kind in ("sykube", "kubeadm") if number % 2 == 0 else ("kubeadm", "sykube"):
+            if kind == "sykube":
+                ours.append(sykube_run())
+                print(f"pair {number + 1}: sykube init {ours[-1].total_s:.1f} s", flush=True)
+            else:
+                theirs.append(kubeadm_run())
+                init_s, join_s = theirs[-1]
+                print(
+                    f"pair {number + 1}: kubeadm init {init_s:.1f} s + join {join_s:.1f} s",
+                    flush=True,
+                )
+    total = median(run.total_s for run in ours)
+    kubeadm_s = median(init_s + join_s for init_s, join_s in theirs)
+    by_step = {title: median(run.steps[title] for run in ours) for title in ours[0].steps}
+    memory = {
+        name: round(median(run.memory_mb[name] for run in ours)) for name in ours[0].memory_mb
+    }
+    disk = {name: round(median(run.disk_mb[name] for run in ours)) for name in ours[0].disk_mb}
+    print(f"\nmedians of {pairs} alternated pairs")
+    for title, seconds in by_step.items():
+        print(f"  {title:45} {seconds:6.1f} s")
+    print(f"  {'sykube init, start to end':45} {total:6.1f} s")
+    print(f"  {'kubeadm init':45} {median(t[0] for t in theirs):6.1f} s")
+    print(f"  {'kubeadm join':45} {median(t[1] for t in theirs):6.1f} s")
+    for name in memory:
+        print(f"  {name}: {memory[name]} MB of memory, {disk[name]} MB of disk")
+    print(
+        json.dumps(
+            {
+                "ratio": round(total / kubeadm_s, 3),
+                "total_s": round(total, 2),
+                "kubeadm_s": round(kubeadm_s, 2),
+                "memory_mb": memory,
+                "disk_mb": disk,
+                "steps_s": {title: round(seconds, 2) for title, seconds in by_step.items()},
+                "pairs": pairs,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Driving a real cluster by its own command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.hostdiff import HostSnapshot
+
+UPSTREAM_NAME = "outside.sykube.test"
+_INIT_TIMEOUT_S = 3000
+
+
+@dataclass
+class TestCluster:
+    """A cluster of the tests; `before` is the host as it was without it."""
+
+    __test__ = False
+
+    name: str
+    folder: Path
+    before: HostSnapshot | None = None
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"KUBECONFIG": str(self.kubeconfig)}
+
+    def sykube(
+        self,
+        *arguments: str,
+        check: bool = True,
+        timeout: float = 300,
+        stdin: str | None = None,
+        cwd: Path | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run sykube and return how it ended."""
+        done = subprocess.run(
+            [sys.executable, "-m", "sykube", *arguments],
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=cwd,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(
+                f"sykube {' '.join(arguments)}: exit code {done.returncode}\n"
+                f"{done.stdout}\n{done.stderr}"
+            )
+        return done
+
+    def init(self, *arguments: str, resolv_conf: Path | None = None) -> None:
+        """sykube init; `resolv_conf` becomes the host's for this command."""
+        command = [sys.executable, "-m", "sykube", "init", "--name", self.name, *arguments]
+        if resolv_conf:
+            mount = f'mount --bind {resolv_conf} /etc/resolv.conf && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
+        subprocess.run(command, env=self.environment, check=True, timeout=_INIT_TIMEOUT_S)
+
+    def delete_quietly(self) -> None:
+        """Remove the cluster, if any of it is there."""
+        self.sykube("delete", "--name", self.name, "--yes", check=False)
+
+    def kubectl(self, *arguments: str, **options: Any) -> str:
+        """Run kubectl; its standard output."""
+        return self.sykube("kubectl", "--name", self.name, *arguments, **options).stdout
+
+    def get(self, *arguments: str) -> Any:
+        """An object or list of the API."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Create or update objects."""
+        documents = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        self.kubectl("apply", "-f", "-", stdin=documents)
+
+    def in_pod(self, pod: str, *command: str, check: bool = True) -> str:
+        """Run a command in a pod; its standard output."""
+        return self.kubectl("exec", pod, "--", *command, check=check)
+
+    def fetch(self, pod: str, url: str) -> str:
+        """The body that a pod gets from a URL; an empty text when it gets none."""
+        program = (
+            "import sys,urllib.request as r\n"
+            "print(r.urlopen(sys.argv[1],timeout=5).read().decode(),end='')"
+        )
+        return self.in_pod(pod, "python3", "-c", program, url, check=False)
+
+    def ask(self, pod: str, name: str, kind: str = "A") -> list[str]:
+        """What the pod's own resolver answers for a full name."""
+        program = (
+            "import sys,dns.resolver as d\n"
+            "try:\n"
+            "    for r in d.resolve(sys.argv[1],sys.argv[2]): print(r)\n"
+            "except (d.NXDOMAIN,d.NoAnswer): pass\n"
+        )
+        return self.in_pod(pod, "python3", "-c", program, name, kind).split("\n")[:-1]
+
+    def lookup(self, pod: str, name: str) -> str:
+        """The address that the C library finds for a name, search domains included."""
+        found = self.in_pod(pod, "getent", "ahostsv4", name, check=False).split()
+        return found[0] if found else ""
+
+    @property
+    def image(self) -> str:
+        """A container image that every node has and that holds Python and a shell."""
+        images = self.get("nodes")["items"][0]["status"]["images"]
+        names = [name for image in images for name in image["names"]]
+        return next(name for name in names if "/cluster-dns:" in name)
+
+
+def eventually(what: str, check: Callable[[], object], timeout: float = 90) -> None:
+    """Wait until a check is true; a cluster settles, it does not switch."""
+    deadline = time.monotonic() + timeout
+    while not check():
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        time.sleep(0.5)

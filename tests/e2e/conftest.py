@@ -1,0 +1,70 @@
+"""A real cluster for the tests of this folder.
+
+None of them may be left out unseen: a run of this folder in which one was
+skipped or deselected fails, unless SYKUBE_E2E_PARTIAL=1 says that it is meant.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import UPSTREAM_NAME, TestCluster
+from tests.e2e.resolver import Resolver
+from tests.hostdiff import HostSnapshot
+
+_left_out: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/e2e" in str(item.path):
+            item.add_marker(pytest.mark.e2e)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    _left_out.extend(item.nodeid for item in items if "tests/e2e" in str(item.path))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and "tests/e2e" in report.nodeid:
+        _left_out.append(report.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _left_out and os.environ.get("SYKUBE_E2E_PARTIAL") != "1":
+        print(f"\nreal-cluster tests were left out: {', '.join(sorted(set(_left_out)))}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def resolver() -> Iterator[Resolver]:
+    """A resolver on the host's loopback that knows one name of the outside."""
+    with Resolver({UPSTREAM_NAME: "192.0.2.80"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(resolver: Resolver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    """Two nodes, whose host has its resolver on loopback alone; deleted at the end."""
+    folder = tmp_path_factory.mktemp("e2e")
+    cluster = TestCluster("e2e", folder, before=_clean_snapshot("e2e", folder))
+    resolv_conf = folder / "resolv.conf"
+    resolv_conf.write_text(f"nameserver {resolver.address}\n")
+    cluster.init("--workers", "1", "--yes", resolv_conf=resolv_conf)
+    yield cluster
+    cluster.delete_quietly()
+
+
+def _clean_snapshot(name: str, folder: Path) -> HostSnapshot:
+    """What the host is like without this cluster, whatever an earlier run left."""
+    leftover = TestCluster(name, folder)
+    leftover.delete_quietly()
+    # The first init sets up what is never undone; its folders are not the cluster's.
+    shutil.rmtree("/var/log/sykube/e2e", ignore_errors=True)
+    return HostSnapshot.take([Path("/var/lib/sykube"), Path("/run/sykube")])

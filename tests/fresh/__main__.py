@@ -1,0 +1,123 @@
+"""Both commands of the README in freshly bootstrapped Debian roots: python3 -m tests.fresh SUITE…
+
+A machine used for development hides missing steps. Each root has namespaces of
+its own (mount, PID, network, host name, IPC, cgroup), so that what runs there
+meets nothing of the machine but its kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sykube.host.apt import Mirror, find_mirror
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+_ENTER = Path(__file__).with_name("enter")
+_COMMAND_TIMEOUT_S = 2700
+# What the README asks of a machine.
+_ASKED_FOR = "ca-certificates,git,make,python3"
+_HOST_LINK, _GUEST_LINK = "sykfresh0", "sykfresh1"
+_SUBNET, _HOST_ADDRESS, _GUEST_ADDRESS = "10.253.253.0/30", "10.253.253.1", "10.253.253.2"
+
+
+def main() -> int:
+    suites = sys.argv[1:] or ["bookworm", "trixie"]
+    for suite in suites:
+        print(f"== {suite}: bootstrapping", flush=True)
+        with _root(suite) as root, _network():
+            for command in ("make cluster", "make test"):
+                print(f"== {suite}: {command}", flush=True)
+                code = _run(root, command)
+                if code != 0:
+                    print(f"== {suite}: {command} failed with exit code {code}", flush=True)
+                    return 1
+        print(f"== {suite}: both commands passed", flush=True)
+    print(f"{len(suites)} passed, 0 failed")
+    return 0
+
+
+@contextlib.contextmanager
+def _root(suite: str) -> Iterator[Path]:
+    """A root file system with what the README asks for, and a clone of this checkout."""
+    mirror = find_mirror()
+    if not shutil.which("debootstrap"):
+        _check("apt-get", "install", "-q", "-y", "--no-install-recommends", "debootstrap")
+    root = Path(tempfile.mkdtemp(prefix=f"sykube-fresh-{suite}-", dir="/var/tmp"))
+    try:
+        root.chmod(0o755)
+        command = ["debootstrap", "--variant=minbase", f"--include={_ASKED_FOR}"]
+        log = root.with_suffix(".log")
+        with log.open("w") as output:
+            subprocess.run([*command, suite, root, mirror.main], check=True, stdout=output)
+        log.unlink()
+        _configure(root, mirror, suite)
+        _check("git", "clone", "-q", CHECKOUT, root / "root/sykube")
+        yield root
+    finally:
+        shutil.rmtree(root)
+
+
+def _configure(root: Path, mirror: Mirror, suite: str) -> None:
+    sources = "\n".join(mirror.sources(suite)) + "\n"
+    (root / "etc/apt/sources.list").write_text(sources)
+    # How this machine reaches its package registries is the site's, not the root's.
+    for name in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt", "etc/pip.conf"):
+        if (Path("/") / name).exists():
+            shutil.copyfile(Path("/") / name, root / name)
+
+
+@contextlib.contextmanager
+def _network() -> Iterator[None]:
+    """A link for the roots to the machine's network; the roots' own rules stay in theirs."""
+    forward = Path("/proc/sys/net/ipv4/ip_forward")
+    before = forward.read_text()
+    rule = ["POSTROUTING", "-s", _SUBNET, "-j", "MASQUERADE"]
+    subprocess.run(["ip", "link", "delete", _HOST_LINK], check=False, stderr=subprocess.DEVNULL)
+    _check("ip", "link", "add", _HOST_LINK, "type", "veth", "peer", "name", _GUEST_LINK)
+    try:
+        _check("ip", "address", "add", f"{_HOST_ADDRESS}/30", "dev", _HOST_LINK)
+        _check("ip", "link", "set", _HOST_LINK, "up")
+        _check("iptables", "-w", "-t", "nat", "-A", *rule)
+        forward.write_text("1")
+        yield
+    finally:
+        forward.write_text(before)
+        subprocess.run(["iptables", "-w", "-t", "nat", "-D", *rule], check=False)
+        subprocess.run(["ip", "link", "delete", _HOST_LINK], check=False, stderr=subprocess.DEVNULL)
+
+
+def _run(root: Path, command: str) -> int:
+    """Run a command of the README in the root; its exit code."""
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CI": "true",
+    }
+    environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    environment |= {
+        "FRESH_LINK": _GUEST_LINK,
+        "FRESH_ADDRESS": f"{_GUEST_ADDRESS}/30",
+        "FRESH_GATEWAY": _HOST_ADDRESS,
+        "FRESH_CGROUP": f"sykube-fresh-{os.getpid()}",
+    }
+    done = subprocess.run(
+        ["sh", _ENTER, root, command], env=environment, check=False, timeout=_COMMAND_TIMEOUT_S
+    )
+    return done.returncode
+
+
+def _check(*command: str | Path) -> None:
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""The guest's two disks: Debian 13, which is cached, and the data of one run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sykube.host import apt, engines
+from sykube.host.paths import cache_dir
+from sykube.image import build
+from tests.vm.scenario import HERE, Scenario
+from tests.vm.tools import VmError, run, say
+
+CHECKOUT = HERE.parent.parent
+ROOT_LABEL = "vm-root"
+DATA_LABEL = "vm-data"
+
+_SUITE = "trixie"
+_PYTHON = "3.13"
+_ROOT_SIZE = "12G"
+_DATA_SPARE_BYTES = 1_000_000_000
+# A machine with systemd that people log in to, and what sykube's documentation asks for.
+_PACKAGES = (
+    "ca-certificates",
+    "containernetworking-plugins",
+    "dbus",
+    "git",
+    "iproute2",
+    "iptables",
+    "kmod",
+    "libpam-systemd",
+    "linux-image-cloud-amd64",
+    "make",
+    "nftables",
+    "procps",
+    "python3",
+    "python3-venv",
+    "squashfs-tools",
+    "systemd-sysv",
+    "udev",
+    "uidmap",
+)
+# Timers that start and end services by themselves while the host is compared with itself.
+_MASKED = (
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "fstrim.timer",
+    "systemd-tmpfiles-clean.timer",
+)
+_NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"
+)
+
+
+@dataclass(frozen=True)
+class SystemDisk:
+    """A folder of the cache with the disk image of Debian 13 and what boots it."""
+
+    folder: Path
+
+    @property
+    def image(self) -> Path:
+        return self.folder / "root.ext4"
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd.img"
+
+
+def vm_cache() -> Path:
+    """Where disks, wheels and logs are: vm below sykube's cache folder."""
+    folder = cache_dir() / "vm"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def system_disk() -> SystemDisk:
+    """Debian 13 from the cache, or made now with mmdebstrap.
+
+    Raises:
+        VmError: a package could not be had, or the file system not be made.
+    """
+    unit = (HERE / "guest/sykube-vm.service").read_text()
+    key = [_SUITE, _PACKAGES, _MASKED, _ROOT_SIZE, ROOT_LABEL, DATA_LABEL, unit]
+    folder = vm_cache() / f"system-{_fingerprint(key)}"
+    with _locked():
+        if not folder.exists():
+            say(f"Making the disk of Debian 13 ({folder}), about two minutes")
+            _make(folder, _make_system)
+    return SystemDisk(folder)
+
+
+def data_disk(target: Path, scenario: Scenario, image: Path) -> None:
+    """Make the disk that holds sykube, its node image and the scenario.
+
+    Raises:
+        VmError: the private Apptainer is missing, or the file system could not be made.
+    """
+    apptainer = engines.private()
+    if not apptainer.exists():
+        raise VmError(f"{apptainer.root} is missing: `sykube node-image build` sets it up")
+    with tempfile.TemporaryDirectory(prefix="data-", dir=target.parent) as name:
+        folder = Path(name)
+        shutil.copytree(CHECKOUT, folder / "sykube", ignore=_NOT_COPIED, symlinks=True)
+        shutil.copytree(_site_packages(), folder / "site-packages", symlinks=True)
+        shutil.copytree(apptainer.root, folder / "apptainer", symlinks=True)
+        run(["cp", "--reflink=auto", image, folder / "node.sif"], timeout=300)
+        for file in (*sorted((HERE / "guest").iterdir()), *scenario.scripts()):
+            shutil.copy(file, folder / file.name)
+        (folder / "plan").write_text(scenario.plan())
+        # Paths in the tree of Apptainer are absolute, so the guest's cache is where ours is.
+        (folder / "environment").write_text(f"SYKUBE_CACHE_DIR={cache_dir()}\n")
+        used = sum(file.lstat().st_size for file in folder.rglob("*"))
+        size = f"{(used + _DATA_SPARE_BYTES) // 1024}K"
+        _make_file_system(target, folder, DATA_LABEL, size)
+
+
+def newest_node_image() -> Path:
+    """The SIF of the newest complete node image in sykube's cache.
+
+    Raises:
+        VmError: there is none.
+    """
+    images = build.list_images()
+    if not images:
+        raise VmError(
+            f"there is no node image in {cache_dir()}/node-images: `sykube node-image build` "
+            "makes one, --image FILE names one"
+        )
+    return images[0].sif
+
+
+def _make_system(work: Path) -> None:
+    root = work / "root"
+    left_out = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=minbase",
+        f"--include={','.join(_PACKAGES)}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in left_out),
+        # Its own apt may not ask the mirror's name of anybody later on.
+        "--customize-hook=rm -f $1/etc/apt/sources.list",
+        _SUITE,
+        str(root),
+        *apt.find_mirror().sources(_SUITE),
+    ]
+    run(command, timeout=1800, env={"LC_ALL": "C.UTF-8", "TMPDIR": str(work)})
+    units = root / "etc/systemd/system"
+    shutil.copy(HERE / "guest/sykube-vm.service", units)
+    wants = units / "multi-user.target.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / "sykube-vm.service").symlink_to("../sykube-vm.service")
+    for name in _MASKED:
+        (units / name).unlink(missing_ok=True)
+        (units / name).symlink_to("/dev/null")
+    (root / "etc/hostname").write_text("debian13\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 debian13\n")
+    (root / "etc/fstab").write_text(f"LABEL={ROOT_LABEL} / ext4 defaults 0 1\n")
+    # There is no network: an address that refuses at once, as a stub resolver's would be.
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    (root / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
+    for pattern, name in (("vmlinuz-*", "vmlinuz"), ("initrd.img-*", "initrd.img")):
+        shutil.copy(next((root / "boot").glob(pattern)), work / name)
+    _make_file_system(work / "root.ext4", root, ROOT_LABEL, _ROOT_SIZE)
+    shutil.rmtree(root)
+
+
+def _site_packages() -> Path:
+    """sykube's dependencies for the guest's Python, from the cache or by pip."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    wanted: list[str] = project["dependencies"]
+    folder = vm_cache() / f"site-packages-{_fingerprint([_PYTHON, wanted])}"
+
+    def make(work: Path) -> None:
+        # Both, since a wheel may be tagged with the older or with the newer one.
+        platforms = ("manylinux2014_x86_64", "manylinux_2_28_x86_64")
+        command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+        command += ["--target", str(work), "--python-version", _PYTHON, "--only-binary=:all:"]
+        command += [word for platform in platforms for word in ("--platform", platform)]
+        run([*command, *wanted], timeout=600)
+
+    with _locked():
+        if not folder.exists():
+            say(f"Fetching sykube's dependencies for Python {_PYTHON}")
+            _make(folder, make)
+    return folder
+
+
+def _make(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder of the cache: it has its name only once it is complete."""
+    work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    try:
+        work.chmod(0o755)
+        fill(work)
+        work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _make_file_system(target: Path, folder: Path, label: str, size: str) -> None:
+    command = ["mkfs.ext4", "-q", "-F", "-L", label, "-E", "lazy_itable_init=0", "-m", "0"]
+    run([*command, "-d", folder, target, size], timeout=600)
+
+
+def _fingerprint(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """One at a time: a second run waits and finds what the first one made."""
+    with (vm_cache() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,27 @@
+# Runs after a stage that failed: what somebody who looks for the cause would look at.
+section() { printf '\n===== %s\n' "$*"; }
+shopt -s nullglob
+
+section "sykube's log"
+tail -n 150 /var/log/sykube/*.log
+for pid in $(pgrep supervisord); do
+    section "node of supervisord $pid: $(nsenter -t "$pid" -u hostname), cgroup $(cat /proc/"$pid"/cgroup)"
+    nsenter -t "$pid" -a supervisorctl status
+    for name in containerd kubelet supervisord; do
+        section "$name of that node"
+        tail -n 40 "/proc/$pid/root/var/log/sykube/$name.log"
+    done
+    nsenter -t "$pid" -a sh -c 'ctr -n k8s.io containers list; ip address; ip route; tail -n 5 /var/log/containers/*'
+done
+section "logs of nodes that init kept"
+for log in /var/log/sykube/*/*/sykube/*.log; do printf '\n--- %s\n' "$log"; tail -n 40 "$log"; done
+section "logs of Apptainer's instances"
+tail -n 40 /root/.apptainer/instances/logs/*/*/*
+section cgroups
+find /sys/fs/cgroup/sykube -maxdepth 3 -type d
+section memory
+free -m
+section "kernel, then journal"
+dmesg | tail -n 40
+journalctl --no-pager --boot --priority=notice | tail -n 60
+exit 0

@@ -1,0 +1,89 @@
+"""What is done in the guest: stages, which are shell files, and reboots between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BOOT_LIMIT_S = 300
+WHOLE_LIMIT_S = 3600
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A shell file that the guest runs as root in a login of its own.
+
+    Attributes:
+        limit_s: seconds until it is ended, which fails the scenario.
+    """
+
+    script: Path
+    limit_s: int
+
+    @property
+    def name(self) -> str:
+        return self.script.stem
+
+
+@dataclass(frozen=True)
+class Reboot:
+    """The guest reboots; the next stage runs in the machine that came up again."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Stages and reboots in their order; the first stage that fails ends it."""
+
+    name: str
+    summary: str
+    steps: tuple[Stage | Reboot, ...]
+
+    def plan(self) -> str:
+        """What guest/driver reads: a line for each step."""
+        lines = [
+            f"stage {step.name} {step.limit_s}" if isinstance(step, Stage) else "reboot"
+            for step in self.steps
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
+    def scripts(self) -> tuple[Path, ...]:
+        """The files that its stages run."""
+        return tuple(step.script for step in self.steps if isinstance(step, Stage))
+
+
+def _stage(name: str, minutes: int) -> Stage:
+    return Stage(HERE / "stages" / f"{name}.sh", minutes * 60)
+
+
+PREPARE = _stage("prepare", 5)
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            "cluster",
+            "init, status, two nodes apart on cgroup v2, a pod and its DNS, delete without a trace",
+            (
+                PREPARE,
+                _stage("init", 20),
+                _stage("look", 5),
+                _stage("pod", 10),
+                _stage("delete", 10),
+            ),
+        ),
+        Scenario(
+            "boot",
+            "the machine alone: Debian 13, systemd, cgroup v2, a reboot; no cluster",
+            (PREPARE, Reboot(), _stage("rebooted", 5)),
+        ),
+    )
+}
+
+
+def of_files(files: list[Path], limit_s: int) -> Scenario:
+    """A scenario of given shell files, for a look at one thing; `reboot` reboots."""
+    steps = [
+        Reboot() if str(file) == "reboot" else Stage(file.resolve(), limit_s) for file in files
+    ]
+    return Scenario("files", "shell files given on the command line", (PREPARE, *steps))

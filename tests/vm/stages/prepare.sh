@@ -1,0 +1,33 @@
+# The machine is what it is said to be; sykube is installed; the host is written down.
+. /vm/lib.sh
+
+. /etc/os-release
+echo "$PRETTY_NAME, Linux $(uname -r), $(python3 --version), $(nproc) processors, $(free -m | awk '/^Mem/ { print $2 }') MB"
+check "Debian 13" test "$VERSION_ID" = 13
+check "process 1 is systemd" test "$(cat /proc/1/comm)" = systemd
+check "cgroup v2 alone" test "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs
+echo "this login: $(cat /proc/self/cgroup), capabilities $(sed -n 's/^CapEff:\t//p' /proc/self/status)"
+
+cat > /usr/local/bin/sykube <<'EOF'
+#!/bin/sh
+PYTHONPATH=/vm/sykube:/vm/site-packages exec python3 -m sykube "$@"
+EOF
+chmod 755 /usr/local/bin/sykube
+
+# The tree is the host's; its configuration is written anew, as sykube would on this machine.
+mkdir -p "$SYKUBE_CACHE_DIR"
+cp -a /vm/apptainer "$SYKUBE_CACHE_DIR/"
+PYTHONPATH=/vm/sykube:/vm/site-packages python3 - <<'EOF'
+import shutil
+from sykube.host import engines, provision
+
+tree = engines.private().root
+for name in ("usr/etc", "usr/lib/etc", "usr/var", "usr/lib/var"):
+    shutil.rmtree(tree / name)
+provision._configure(tree)
+EOF
+sykube version
+sykube doctor
+
+loginctl enable-linger root
+hostdiff save $snapshot
