@@ -184,8 +184,8 @@ def main() -> None:
     print(f"  {'sykube init, start to end':45} {total:6.1f} s")
     print(f"  {'kubeadm init':45} {median(t[0] for t in theirs):6.1f} s")
     print(f"  {'kubeadm join':45} {median(t[1] for t in theirs):6.1f} s")
-    for name in memory:
-        print(f"  {name}: {memory[name]} MB of memory, {disk[name]} MB of disk")
+    for name, megabytes in memory.items():
+        print(f"  {name}: {megabytes} MB of memory, {disk[name]} MB of disk")
     print(
         json.dumps(
             {

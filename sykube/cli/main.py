@@ -73,7 +73,7 @@ def main() -> None:
         context.ui().error(
             SykubeError(
                 f"{error.filename or 'the system'}: {error.strerror}",
-                resolution=f"If this is not a full disk or a missing file, see {LOGS} and report it.",
+                resolution=f"Is the disk full? Otherwise see {LOGS} and report it.",
             )
         )
         sys.exit(ExitCode.FAILED)

@@ -71,7 +71,7 @@ def respond(zone: Zone | None, wire: bytes, *, udp: bool) -> bytes | None:
     try:
         query = dns.message.from_wire(wire)
         (question,) = query.question
-    except Exception as error:  # noqa: BLE001 - whatever comes off the wire
+    except Exception as error:
         log.debug("malformed query error=%r", error)
         return _bare(wire, dns.rcode.FORMERR)
     try:

@@ -160,7 +160,7 @@ class Watcher(threading.Thread):
                     self._stop_asked.wait(timing.first_retry)
             except GoneError as error:
                 self._report("version expired, listing again", error)
-            except Exception as error:  # noqa: BLE001 - the thread has to outlive anything
+            except Exception as error:
                 self._report("trying again", error, retry_in=round(delay, 1))
             # Also after a version was gone: a list may be older than the API still watches from.
             self._stop_asked.wait(delay * random.uniform(0.5, 1.0))

@@ -50,7 +50,7 @@ _NAMES = [
     "CHECKPOINT_RESTORE",
 ]
 
-# What a node cannot do without; SYS_RESOURCE, which containers and CI runners lack, is not among them.
+# What a node cannot do without. Not SYS_RESOURCE, which containers and CI runners lack.
 REQUIRED = frozenset(
     f"CAP_{name}"
     for name in [

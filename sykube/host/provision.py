@@ -71,7 +71,7 @@ class PrivateApptainer:
             raise SykubeError(
                 "the private Apptainer does not start on this host",
                 details=version.stderr,
-                resolution="Install Apptainer by the administrator's way and run the command again.",
+                resolution="Install Apptainer the administrator's way, then run the command again.",
             )
 
 

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -384,7 +383,7 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
             timeout=_BUILD_TIMEOUT_S,
             on_line=note,
         )
-        os.replace(sif, target)
+        sif.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -11,7 +11,9 @@ from sykube.errors import SykubeError
 from sykube.node.node import Node
 
 _SCRIPT = r"""
-for program in conntrack ip iptables mount nsenter ebtables ethtool socat tc touch kubelet kubeadm runc; do
+missing() { echo "the cgroup controller $1 is missing"; }
+for program in conntrack ip iptables mount nsenter ebtables ethtool socat tc touch \
+    kubelet kubeadm runc; do
     command -v $program > /dev/null || echo "the program $program is missing"
 done
 for file in net/ipv4/ip_forward net/bridge/bridge-nf-call-iptables; do
@@ -19,11 +21,11 @@ for file in net/ipv4/ip_forward net/bridge/bridge-nf-call-iptables; do
 done
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     for controller in cpu cpuset memory pids; do
-        grep -qw $controller /sys/fs/cgroup/cgroup.subtree_control || echo "the cgroup controller $controller is missing"
+        grep -qw $controller /sys/fs/cgroup/cgroup.subtree_control || missing $controller
     done
 else
     for controller in cpu cpuacct cpuset memory pids devices freezer; do
-        [ -e /sys/fs/cgroup/$controller/tasks ] || echo "the cgroup controller $controller is missing"
+        [ -e /sys/fs/cgroup/$controller/tasks ] || missing $controller
     done
 fi
 [ "$(hostname)" = "$1" ] || echo "the host name is $(hostname), not $1"

@@ -125,7 +125,7 @@ class Bridge:
                         "-j",
                         "ACCEPT",
                     ),
-                    # Forwarding is on for the nodes' sake, not to open them to the host's neighbours.
+                    # Forwarding is on for the nodes, not to open them to the host's neighbours.
                     ("-o", bridge, "-j", "DROP"),
                 ),
             ),

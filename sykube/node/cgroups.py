@@ -107,7 +107,7 @@ def _empty(folder: Path) -> None:
             raise SykubeError(
                 f"processes of a node do not end: {', '.join(map(str, left))}",
                 details=f"they are in {folder}",
-                resolution="Look at what they wait for (ps -o pid,state,wchan,args), then delete again.",
+                resolution="See what they wait for (ps -o pid,wchan,args), then delete again.",
             )
         for pid in left:
             with contextlib.suppress(ProcessLookupError):

@@ -134,7 +134,7 @@ class CommandLineEngine:
         while name in self.instances():
             if time.monotonic() > deadline:
                 raise SykubeError(
-                    f"the instance {name} is still there {_GONE_TIMEOUT_S:.0f} s after it was killed",
+                    f"the instance {name} is there {_GONE_TIMEOUT_S:.0f} s after it was killed",
                     resolution=f"{self.binary} instance stop --force {name}",
                 )
             time.sleep(0.05)

@@ -480,9 +480,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for extension in extensions:
             more += ("-addext", extension)
         subprocess.run(
-            [openssl, "req", "-x509", "-config", "conf", "-nodes", "-days", "2"]
-            + ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", f"/CN={name}"]
-            + ["-keyout", f"{name}.key", "-out", f"{name}.pem", *more],
+            [
+                *(openssl, "req", "-x509", "-config", "conf", "-nodes", "-days", "2"),
+                *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+                *("-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"),
+                *more,
+            ],
             cwd=folder,
             check=True,
             capture_output=True,
