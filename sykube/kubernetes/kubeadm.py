@@ -68,6 +68,9 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         "imageRepository": settings.image_repository,
         "controlPlaneEndpoint": settings.endpoint,
         "apiServer": {"certSANs": list(settings.names)},
+        # sykube gives each node its pod subnet. The allocator would hold up every controller that
+        # starts after it for 10 s (listNodes, pkg/controller/nodeipam/ipam/cidr_allocator.go).
+        "controllerManager": {"extraArgs": {"allocate-node-cidrs": "false"}},
         "etcd": {"local": {"dataDir": "/var/lib/etcd", "imageTag": settings.etcd_tag}},
         "networking": {
             "podSubnet": settings.pod_subnet,

@@ -12,7 +12,6 @@ anything in the guest failed; what the guest printed is shown, and kept below th
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 import tempfile
@@ -57,23 +56,23 @@ def _run(chosen: scenario.Scenario, image: Path | None, logs: Path) -> int:
         started = time.monotonic()
         disk.data_disk(work / "data.ext4", chosen, image)
         say(f"made the data disk in {time.monotonic() - started:.0f} s; starting the guest")
-        code = 1
         with guest.running(system, work / "data.ext4", work, logs, chosen.name) as machine:
             try:
                 code = machine.result()
-            finally:
-                _show(machine, failed=code != 0)
-        return code
+            except VmError:
+                _show(machine.output, 0)
+                _show(machine.console, _CONSOLE_LINES)
+                raise
+            _show(machine.output, 0)
+            return code
 
 
-def _show(machine: guest.Guest, *, failed: bool) -> None:
-    """Print what the guest wrote; after a failure also the end of its console."""
-    files = [(machine.output, 0)] + ([(machine.console, _CONSOLE_LINES)] if failed else [])
-    for file, lines in files:
-        say(f"{'─' * 20} {file.name} {'─' * 20}")
-        for line in file.read_text(errors="replace").splitlines()[-lines:]:
-            say(line.rstrip("\r"))
-    say("─" * min(80, shutil.get_terminal_size().columns))
+def _show(file: Path, lines: int) -> None:
+    """Print the last lines of what the guest wrote, or all (0)."""
+    say(f"{'─' * 20} {file.name} {'─' * 20}")
+    for line in file.read_text(errors="replace").splitlines()[-lines:]:
+        say(line)
+    say("─" * 60)
 
 
 def _arguments() -> argparse.ArgumentParser:

@@ -33,6 +33,7 @@ _PACKAGES = (
     "ca-certificates",
     "containernetworking-plugins",
     "dbus",
+    "debootstrap",
     "git",
     "iproute2",
     "iptables",
@@ -58,6 +59,7 @@ _MASKED = (
     "fstrim.timer",
     "systemd-tmpfiles-clean.timer",
 )
+_PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 _NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"
 )
@@ -117,7 +119,8 @@ def data_disk(target: Path, scenario: Scenario, image: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="data-", dir=target.parent) as name:
         folder = Path(name)
         shutil.copytree(CHECKOUT, folder / "sykube", ignore=_NOT_COPIED, symlinks=True)
-        shutil.copytree(_site_packages(), folder / "site-packages", symlinks=True)
+        shutil.copytree(_dependencies(), folder / "site-packages", symlinks=True)
+        _install_sykube(folder / "sykube", folder / "site-packages")
         shutil.copytree(apptainer.root, folder / "apptainer", symlinks=True)
         run(["cp", "--reflink=auto", image, folder / "node.sif"], timeout=300)
         for file in (*sorted((HERE / "guest").iterdir()), *scenario.scripts()):
@@ -181,7 +184,7 @@ def _make_system(work: Path) -> None:
     shutil.rmtree(root)
 
 
-def _site_packages() -> Path:
+def _dependencies() -> Path:
     """sykube's dependencies for the guest's Python, from the cache or by pip."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     wanted: list[str] = project["dependencies"]
@@ -190,16 +193,29 @@ def _site_packages() -> Path:
     def make(work: Path) -> None:
         # Both, since a wheel may be tagged with the older or with the newer one.
         platforms = ("manylinux2014_x86_64", "manylinux_2_28_x86_64")
-        command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-        command += ["--target", str(work), "--python-version", _PYTHON, "--only-binary=:all:"]
-        command += [word for platform in platforms for word in ("--platform", platform)]
-        run([*command, *wanted], timeout=600)
+        options: list[str | Path] = [
+            "--target",
+            work,
+            "--python-version",
+            _PYTHON,
+            "--only-binary=:all:",
+        ]
+        options += [f"--platform={platform}" for platform in platforms]
+        run([*_PIP, "install", *options, *wanted], timeout=600)
 
     with _locked():
         if not folder.exists():
             say(f"Fetching sykube's dependencies for Python {_PYTHON}")
             _make(folder, make)
     return folder
+
+
+def _install_sykube(checkout: Path, site_packages: Path) -> None:
+    """Install sykube from its wheel, as a user's pip would; a checkout hides what that lacks."""
+    with tempfile.TemporaryDirectory(prefix="wheel-", dir=checkout.parent) as name:
+        run([*_PIP, "wheel", "--no-deps", "--wheel-dir", name, checkout], timeout=300)
+        wheels = Path(name).glob("*.whl")
+        run([*_PIP, "install", "--no-deps", "--target", site_packages, *wheels], timeout=300)
 
 
 def _make(folder: Path, fill: Callable[[Path], None]) -> None:

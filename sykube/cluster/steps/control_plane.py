@@ -6,8 +6,9 @@ from sykube.cluster.cluster import Cluster
 from sykube.host.files import write_atomically
 from sykube.image import versions
 from sykube.kubernetes import kubeadm
-from sykube.kubernetes.api import ApiError
+from sykube.kubernetes.api import Api, ApiError
 from sykube.kubernetes.tokens import new_token
+from sykube.node.node import Node
 
 _CONFIG = "/etc/kubernetes/kubeadm-init.yaml"
 _TIMEOUT_S = 600.0
@@ -60,9 +61,21 @@ class ControlPlane:
             master.run(["rm", "-f", _CONFIG])
         config = master.read("/etc/kubernetes/admin.conf", secret=True)
         write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
+        with cluster.api() as api:
+            set_pod_subnet(api, master)
 
     def undo(self, cluster: Cluster) -> None:
         """Nothing outside the nodes' folders, which go with the nodes."""
+
+
+def set_pod_subnet(api: Api, node: Node) -> None:
+    """Tell Kubernetes which subnet a registered node's CNI configuration has."""
+    api.request(
+        "PATCH",
+        f"/api/v1/nodes/{node.instance}",
+        {"spec": {"podCIDR": node.pod_subnet, "podCIDRs": [node.pod_subnet]}},
+        content_type="application/strategic-merge-patch+json",
+    )
 
 
 def reset(cluster: Cluster) -> None:

@@ -40,8 +40,7 @@ class Workers:
 def register(api: Api, node: Node) -> None:
     """Create a worker's Node object, with the pod subnet that its CNI configuration has.
 
-    Workers join at the same time, so the controller manager would hand out the ranges in any
-    order. The kubelet takes over a Node that exists.
+    The kubelet takes over a Node that exists, and is Ready the sooner for it.
     """
     manifest = {
         "apiVersion": "v1",

@@ -21,7 +21,6 @@ section cgroups
 find /sys/fs/cgroup/sykube -maxdepth 3 -type d
 section memory
 free -m
-section "kernel, then journal"
-dmesg | tail -n 40
-journalctl --no-pager --boot --priority=notice | tail -n 60
+section "journal"
+journalctl --no-pager --boot --lines=120
 exit 0

@@ -10,14 +10,14 @@ echo "this login: $(cat /proc/self/cgroup), capabilities $(sed -n 's/^CapEff:\t/
 
 cat > /usr/local/bin/sykube <<'EOF'
 #!/bin/sh
-PYTHONPATH=/vm/sykube:/vm/site-packages exec python3 -m sykube "$@"
+PYTHONPATH=/vm/site-packages exec python3 -m sykube "$@"
 EOF
 chmod 755 /usr/local/bin/sykube
 
 # The tree is the host's; its configuration is written anew, as sykube would on this machine.
 mkdir -p "$SYKUBE_CACHE_DIR"
 cp -a /vm/apptainer "$SYKUBE_CACHE_DIR/"
-PYTHONPATH=/vm/sykube:/vm/site-packages python3 - <<'EOF'
+PYTHONPATH=/vm/site-packages python3 - <<'EOF'
 import shutil
 from sykube.host import engines, provision
 

@@ -1,0 +1,1090 @@
+"""A fake host: its kernel, programs, engine and API servers, in memory and below one folder.
+
+`World` is for failing at every step in milliseconds. It is as strict as the real thing where that
+has bitten before: iptables refuses a chain that is in use, an engine refuses a missing
+configuration file, writing ip_forward changes other sysctls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import inspect
+import itertools
+import json
+import os
+import pkgutil
+import shutil
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+
+import sykube
+from sykube.cluster.cluster import Cluster
+from sykube.errors import SykubeError
+from sykube.host import run as run_module
+from sykube.host.run import CommandError, Completed
+from sykube.image import build, versions
+from sykube.kubernetes.api import Api, ApiError
+from sykube.network.subnets import Subnets
+from sykube.node.engine import Engine, Instance, InstanceOptions
+from sykube.node.node import Node
+from sykube.ui import Ui
+
+_REAL_PATH = type(Path())
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Nothing of the package may point to these folders of the real host in a test.
+_HOST_FOLDERS = ("/var/", "/run/", "/proc/", "/sys/", "/etc/", "/usr/share/keyrings", "/usr/lib/cni")
+CONTAINER_IMAGES = {
+    "k8s.gcr.io/kube-apiserver": "v1.20.2",
+    "k8s.gcr.io/etcd": "3.4.23-4",
+    "sykube.local/cluster-dns": "1",
+}
+CA_HASH = "c0ffee" * 8
+IMAGE_FILES = {
+    "/usr/bin/kubectl": "#!/bin/sh\n",
+    "/usr/share/sykube/versions": "kubernetes=v1.20.2\ncontainerd=1.7.24\n",
+    "/usr/share/sykube/container-images": "".join(f"{k}:{v}\n" for k, v in CONTAINER_IMAGES.items()),
+}
+
+
+class Injected(SykubeError):
+    """A failure that a test asked for."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Something that was asked of the outside.
+
+    Attributes:
+        step: title of the step that was under way, or empty.
+        kind: run, engine or api.
+    """
+
+    step: str
+    kind: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {' '.join(self.words)}"[:160]
+
+
+@dataclass
+class Fault:
+    """An error for the calls that match; `times` is how often, None for always."""
+
+    matches: Callable[[Call], bool]
+    error: Callable[[Call], BaseException]
+    times: int | None = 1
+
+
+class Calls:
+    """Every call to the outside, in order, and the faults among them."""
+
+    def __init__(self) -> None:
+        self.all: list[Call] = []
+        self.faults: list[Fault] = []
+        self.step = ""
+        self._lock = threading.Lock()
+
+    def record(self, kind: str, *words: object) -> None:
+        """Record a call; raise the error of the first fault that it meets."""
+        with self._lock:
+            call = Call(self.step, kind, tuple(map(str, words)))
+            self.all.append(call)
+            for fault in self.faults:
+                if fault.times != 0 and fault.matches(call):
+                    fault.times = None if fault.times is None else fault.times - 1
+                    raise fault.error(call)
+
+    def fail(
+        self,
+        matches: Callable[[Call], bool],
+        error: Callable[[Call], BaseException] | None = None,
+        times: int | None = 1,
+    ) -> None:
+        """Make calls fail, with `Injected` unless told otherwise."""
+        self.faults.append(Fault(matches, error or (lambda call: Injected(str(call))), times))
+
+    def fail_number(
+        self, number: int, error: Callable[[Call], BaseException] | None = None
+    ) -> None:
+        """Make one call fail by its place in the order, from 0."""
+        self.fail(lambda _: len(self.all) - 1 == number, error)
+
+
+class CgroupPath(_REAL_PATH):  # type: ignore[misc, valid-type]
+    """A path in a fake cgroup file system: folders come with their files and go with them."""
+
+    def mkdir(self, *args: Any, **kwargs: Any) -> None:
+        if self.is_dir():
+            super().mkdir(*args, **kwargs)
+            return
+        super().mkdir(*args, **kwargs)
+        for name in ("cgroup.controllers", "cgroup.subtree_control", "tasks"):
+            if (self.parent / name).exists():
+                (self / name).touch()
+        (self / "cgroup.procs").touch()
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if (self.parent / name).exists():
+                (self / name).touch()
+
+    def write_text(self, data: str, *args: Any, **kwargs: Any) -> int:
+        if not self.exists():
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
+        return int(super().write_text(data, *args, **kwargs))
+
+    def rmdir(self) -> None:
+        if not self.exists():
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
+        if any(entry.is_dir() for entry in self.iterdir()):
+            raise OSError(errno.EBUSY, "Device or resource busy", str(self))
+        procs = self / "cgroup.procs"
+        if procs.exists() and procs.read_text().strip():
+            raise OSError(errno.EBUSY, "Device or resource busy", str(self))
+        for entry in self.iterdir():
+            entry.unlink()
+        super().rmdir()
+
+
+class SysctlPath(_REAL_PATH):  # type: ignore[misc, valid-type]
+    """A path below a fake /proc/sys: writing some keys changes others, as in the kernel."""
+
+    def write_text(self, data: str, *args: Any, **kwargs: Any) -> int:
+        if not self.exists():
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
+        before = self.read_text().strip()
+        written = int(super().write_text(data.strip() + "\n", *args, **kwargs))
+        if self.name == "ip_forward" and data.strip() != before:
+            self._forward(data.strip())
+        return written
+
+    def _forward(self, value: str) -> None:
+        # net/ipv4/devinet.c, inet_forward_change
+        conf = self.parent / "conf"
+        redirects = "0" if value == "1" else "1"
+        _REAL_PATH(conf / "all/accept_redirects").write_text(redirects + "\n")
+        for interface in conf.iterdir():
+            _REAL_PATH(interface / "forwarding").write_text(value + "\n")
+
+
+@dataclass
+class Kernel:
+    """Links, packet filter, mounts, modules and sysctls of the fake host."""
+
+    proc_sys: Path
+    links: dict[str, list[str]] = field(default_factory=lambda: {"eth0": ["192.0.2.10/24"]})
+    mounts: set[str] = field(default_factory=set)
+    modules: set[str] = field(default_factory=set)
+    tables: dict[str, dict[str, list[tuple[str, ...]]]] = field(default_factory=dict)
+    routes: list[dict[str, str]] = field(default_factory=list)
+
+    _BUILT_IN = {
+        "filter": ("INPUT", "FORWARD", "OUTPUT"),
+        "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
+    }
+
+    def __post_init__(self) -> None:
+        self.tables = {
+            table: {chain: [] for chain in chains} for table, chains in self._BUILT_IN.items()
+        }
+        # Somebody else's rule, which must survive whatever sykube does.
+        self.tables["filter"]["FORWARD"].append(("-i", "docker0", "-j", "ACCEPT"))
+        self.routes = [
+            {"dst": "default", "gateway": "192.0.2.1", "dev": "eth0"},
+            {"dst": "192.0.2.0/24", "dev": "eth0"},
+            {"type": "local", "dst": "192.0.2.10", "dev": "eth0"},
+        ]
+        values = {
+            "vm/overcommit_memory": "0",
+            "vm/panic_on_oom": "0",
+            "kernel/panic": "0",
+            "kernel/panic_on_oops": "0",
+            "kernel/keys/root_maxkeys": "1000000",
+            "kernel/keys/root_maxbytes": "25000000",
+            "fs/inotify/max_user_instances": "128",
+            "fs/inotify/max_user_watches": "8192",
+            "net/ipv4/ip_forward": "0",
+            "net/ipv4/conf/all/accept_redirects": "1",
+        }
+        for name in ("all", "default", "eth0"):
+            values[f"net/ipv4/conf/{name}/forwarding"] = "0"
+            values[f"net/ipv4/conf/{name}/route_localnet"] = "0"
+        for key, value in values.items():
+            self.define(key, value)
+
+    def define(self, key: str, value: str) -> None:
+        """Make a sysctl."""
+        file = _REAL_PATH(self.proc_sys / key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(value + "\n")
+
+    def sysctl(self, key: str) -> str:
+        return (self.proc_sys / key).read_text().strip()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything in it, for comparison."""
+        return {
+            "links": {name: list(addresses) for name, addresses in self.links.items()},
+            "mounts": set(self.mounts),
+            "modules": set(self.modules),
+            "tables": {
+                table: {chain: list(rules) for chain, rules in chains.items()}
+                for table, chains in self.tables.items()
+            },
+            "routes": [dict(route) for route in self.routes],
+            "sysctls": {
+                str(file.relative_to(self.proc_sys)): file.read_text().strip()
+                for file in self.proc_sys.rglob("*")
+                if file.is_file()
+            },
+        }
+
+
+Answer = tuple[int, str, str]
+
+
+class FakeHost:
+    """Stands in for sykube.host.run.run: records each argv and answers as the program would.
+
+    A test adds programs of its own to `programs`.
+    """
+
+    def __init__(self, kernel: Kernel, calls: Calls, etc: Path) -> None:
+        self.kernel = kernel
+        self.calls = calls
+        self.etc = etc
+        self.programs: dict[str, Callable[[list[str]], Answer]] = {
+            "ip": self._ip,
+            "iptables": self._iptables,
+            "sysctl": self._sysctl,
+            "modprobe": self._modprobe,
+            "mount": self._mount,
+            "umount": self._umount,
+            "cp": self._cp,
+            "apptainer": self._apptainer,
+        }
+
+    @property
+    def argvs(self) -> list[list[str]]:
+        """Every command so far."""
+        return [list(call.words) for call in self.calls.all if call.kind == "run"]
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path = "/",
+        timeout: float = 60.0,
+        check: bool = True,
+        on_line: Callable[[str], None] | None = None,
+        secret: bool = False,
+    ) -> Completed:
+        """See sykube.host.run.run."""
+        words = tuple(str(word) for word in argv)
+        self.calls.record("run", *words)
+        program = Path(words[0]).name
+        assert program in self.programs, f"the fake host has no program {program!r}: {words}"
+        code, stdout, stderr = self.programs[program](list(words[1:]))
+        for line in (stdout + stderr).splitlines() if on_line else []:
+            assert on_line is not None
+            on_line(line)
+        if check and code != 0:
+            raise CommandError(f"{program} failed with exit code {code}", words, stdout + stderr)
+        return Completed(words, code, stdout, stderr)
+
+    def _ip(self, words: list[str]) -> Answer:
+        links = self.kernel.links
+        match words:
+            case ["link", "show", "dev", name]:
+                if name not in links:
+                    return 1, "", f'Device "{name}" does not exist.'
+                return 0, f"2: {name}: <BROADCAST>", ""
+            case ["link", "add", "name", name, "type", "bridge"]:
+                assert len(name) <= 15, f"the kernel takes no interface name {name!r}"
+                if name in links:
+                    return 2, "", "RTNETLINK answers: File exists"
+                links[name] = []
+                for key in ("forwarding", "route_localnet"):
+                    self.kernel.define(f"net/ipv4/conf/{name}/{key}", "0")
+                return 0, "", ""
+            case ["address", "replace", address, "dev", name]:
+                if name not in links:
+                    return 1, "", f'Cannot find device "{name}"'
+                if address not in links[name]:
+                    links[name].append(address)
+                    network = str(IPv4Interface(address).network)
+                    self.kernel.routes.append({"dst": network, "dev": name})
+                return 0, "", ""
+            case ["link", "set", "dev", name, "up"]:
+                return (0, "", "") if name in links else (1, "", f'Cannot find device "{name}"')
+            case ["link", "delete", "dev", name]:
+                if name not in links:
+                    return 1, "", f'Cannot find device "{name}"'
+                del links[name]
+                self.kernel.routes[:] = [r for r in self.kernel.routes if r["dev"] != name]
+                shutil.rmtree(self.kernel.proc_sys / "net/ipv4/conf" / name)
+                return 0, "", ""
+            case ["-j", "-4", "route", "show", "table", "all"]:
+                return 0, json.dumps(self.kernel.routes), ""
+            case ["-j", "-4", "address", "show", "dev", name]:
+                if name not in links:
+                    return 1, "", f'Device "{name}" does not exist.'
+                pairs = [address.split("/") for address in links[name]]
+                shown = [{"local": local, "prefixlen": int(prefix)} for local, prefix in pairs]
+                return 0, json.dumps([{"ifname": name, "addr_info": shown}]), ""
+        raise AssertionError(f"the fake ip does not know: {words}")
+
+    def _iptables(self, words: list[str]) -> Answer:
+        assert words[:2] == ["-w", "-t"], words
+        chains = self.kernel.tables[words[2]]
+        built_in = Kernel._BUILT_IN[words[2]]
+        jumped_to = {rule[-1] for rules in chains.values() for rule in rules}
+        missing = (1, "", "iptables: No chain/target/match by that name.")
+        match words[3:]:
+            case ["-S"]:
+                lines = [f"-P {name} ACCEPT" for name in built_in]
+                lines += [f"-N {name}" for name in chains if name not in built_in]
+                lines += [
+                    " ".join(("-A", name, *(f'"{word}"' if ":" in word else word for word in rule)))
+                    for name, rules in chains.items()
+                    for rule in rules
+                ]
+                return 0, "\n".join(lines) + "\n", ""
+            case ["-N", name]:
+                assert len(name) <= 28, f"iptables takes no chain name {name!r}"
+                if name in chains:
+                    return 1, "", "iptables: Chain already exists."
+                chains[name] = []
+            case ["-A", name, *rule]:
+                if name not in chains:
+                    return missing
+                chains[name].append(tuple(rule))
+            case ["-I", name, "1", *rule]:
+                if name not in chains or rule[-1] not in {*chains, "ACCEPT", "DROP"}:
+                    return missing
+                chains[name].insert(0, tuple(rule))
+            case ["-D", name, *rule]:
+                if name not in chains or tuple(rule) not in chains[name]:
+                    return 1, "", "iptables: Bad rule (does a matching rule exist in that chain?)."
+                chains[name].remove(tuple(rule))
+            case ["-F", name]:
+                if name not in chains:
+                    return missing
+                chains[name].clear()
+            case ["-X", name]:
+                if name not in chains:
+                    return missing
+                if chains[name] or name in jumped_to:
+                    return 1, "", "iptables: Too many links."
+                del chains[name]
+            case unknown:
+                raise AssertionError(f"the fake iptables does not know: {unknown}")
+        return 0, "", ""
+
+    def _sysctl(self, words: list[str]) -> Answer:
+        assert words[:2] == ["-q", "-w"], words
+        key, value = words[2].split("=")
+        try:
+            (self.kernel.proc_sys / key.replace(".", "/")).write_text(value)
+        except FileNotFoundError:
+            return 255, "", f"sysctl: cannot stat /proc/sys/{key.replace('.', '/')}"
+        return 0, "", ""
+
+    def _modprobe(self, words: list[str]) -> Answer:
+        name = words[-1]
+        key = "net/bridge/bridge-nf-call-iptables"
+        if words[0] == "-r":
+            self.kernel.modules.discard(name)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree((self.kernel.proc_sys / key).parent)
+        else:
+            self.kernel.modules.add(name)
+            self.kernel.define(key, "1")
+        return 0, "", ""
+
+    def _mount(self, words: list[str]) -> Answer:
+        assert Path(words[-1]).is_dir()
+        self.kernel.mounts.add(words[-1])
+        return 0, "", ""
+
+    def _umount(self, words: list[str]) -> Answer:
+        if words[-1] not in self.kernel.mounts:
+            return 32, "", f"umount: {words[-1]}: not mounted."
+        self.kernel.mounts.remove(words[-1])
+        for entry in Path(words[-1]).iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        return 0, "", ""
+
+    def _cp(self, words: list[str]) -> Answer:
+        shutil.copyfile(words[-2], words[-1])
+        return 0, "", ""
+
+    def _apptainer(self, words: list[str]) -> Answer:
+        """What is not asked of a node: its version, its settings, building and copying out."""
+        match words:
+            case ["--version"]:
+                return 0, "apptainer version 1.4.5\n", ""
+            case ["buildcfg"]:
+                return 0, f"PREFIX=/usr\nAPPTAINER_CONF_FILE={self.etc}/apptainer.conf\n", ""
+            case ["build", *_, sif, definition]:
+                assert Path(definition).is_file()
+                write_sif(Path(sif), Path(definition).read_text())
+                return 0, "INFO:    Build complete\n", ""
+            case ["--silent", "exec", *options, "cp", path, target]:
+                bind = options[options.index("--bind") + 1]
+                folder, inside = bind.split(":")
+                (Path(folder) / Path(target).relative_to(inside)).write_text(IMAGE_FILES[path])
+                return 0, "", ""
+        raise AssertionError(f"the fake apptainer does not know: {words}")
+
+
+_compile = jinja2.Environment.compile
+_compiled: dict[object, Any] = {}
+
+
+def _compile_once(
+    environment: jinja2.Environment, source: str, *args: object, **_: object
+) -> types.CodeType:
+    """Templates do not change between tests; compiling them is half the time of a fake init."""
+    if source not in _compiled:
+        _compiled[source] = _compile(environment, source, *args)  # type: ignore[call-overload]
+    return _compiled[source]  # type: ignore[no-any-return]
+
+
+def write_sif(path: Path, text: str = "") -> None:
+    """Write what looks like a SIF image."""
+    path.write_bytes(b"#!/usr/bin/env run-singularity\n\0" + b"SIF_MAGIC\0" + text.encode())
+
+
+@dataclass
+class FakeInstance:
+    """A running instance: what it was started with and the files made in it."""
+
+    pid: int
+    options: InstanceOptions
+    files: dict[str, str] = field(default_factory=dict)
+
+    def on_host(self, path: str) -> Path | None:
+        """Where a path of the instance lies on the host, if it is bound."""
+        for host, inside in self.options.binds:
+            if path.startswith(inside + "/"):
+                return host / path.removeprefix(inside + "/")
+        return None
+
+
+@dataclass
+class Kubernetes:
+    """What the API server of one cluster knows; it answers after kubeadm init."""
+
+    pods: str
+    up: bool = False
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # Names of pods or nodes that never become Ready.
+    broken: set[str] = field(default_factory=set)
+
+    def tokens(self) -> dict[str, str]:
+        """The bootstrap tokens that are there now: name → secret."""
+        prefix = "/api/v1/namespaces/kube-system/secrets/bootstrap-token-"
+        found = [each for path, each in self.objects.items() if path.startswith(prefix)]
+        return {
+            each["stringData"]["token-id"]: each["stringData"]["token-secret"] for each in found
+        }
+
+
+class FakeApi(Api):
+    """The API client, with a fake server in the place of its connection."""
+
+    def __init__(self, kubernetes: Kubernetes, calls: Calls) -> None:
+        self._kubernetes = kubernetes
+        self._calls = calls
+
+    def __exit__(self, *_: object) -> None:
+        """It holds nothing."""
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content_type: str = "application/json",
+        params: dict[str, str] | None = None,
+    ) -> Any:
+        self._calls.record("api", method, path)
+        server = self._kubernetes
+        if not server.up:
+            raise ApiError("the API server does not answer: connection refused", 0)
+        match method, path:
+            case "GET", "/readyz":
+                return "ok"
+            case "GET", "/api/v1/nodes":
+                return {"items": list(server.nodes.values())}
+            case "GET", "/api/v1/namespaces/kube-system/pods":
+                return {"items": self._pods()}
+            case "POST", "/api/v1/nodes":
+                name = body["metadata"]["name"]
+                if name in server.nodes:
+                    raise ApiError(f'nodes "{name}" already exists', 409)
+                server.nodes[name] = body
+                return body
+            case "POST", _:
+                server.objects[f"{path}/{body['metadata']['name']}"] = body
+                return body
+            case "DELETE", _ if path in server.objects:
+                return server.objects.pop(path)
+            case "GET", "/api/v1/namespaces/kube-public/configmaps/cluster-info":
+                return {"data": {f"jws-kubeconfig-{name}": "signed" for name in server.tokens()}}
+            case "PATCH", _:
+                assert content_type == "application/apply-patch+yaml"
+                server.objects[path] = body
+                return body
+            case "GET", _ if path in server.objects:
+                return server.objects[path]
+        raise ApiError(f"{method} {path}: not found", 404)
+
+    def _pods(self) -> list[dict[str, Any]]:
+        server = self._kubernetes
+        labels = [
+            (name, {"component": name})
+            for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+        ]
+        labels += [
+            (f"kube-proxy-{name}", {"k8s-app": "kube-proxy"})
+            for name, node in server.nodes.items()
+            if node["status"].get("conditions")
+        ]
+        if any("/deployments/" in path for path in server.objects):
+            labels.append(("cluster-dns-1", {"k8s-app": "kube-dns"}))
+        return [
+            {
+                "metadata": {"name": name, "labels": found},
+                "status": {"conditions": [ready(name not in server.broken)]},
+            }
+            for name, found in labels
+        ]
+
+
+def ready(value: bool = True, message: str = "") -> dict[str, str]:
+    """The condition of a node or pod."""
+    return {"type": "Ready", "status": str(value), "message": message, "reason": "Test"}
+
+
+class FakeEngine:
+    """Instances in memory that do what nodes do as far as sykube can see it.
+
+    Like the real ones it refuses to work with a configuration file that is not there. Any of its
+    calls can be made to fail through `World.calls`.
+    """
+
+    def __init__(self, world: World, config: Path | None = None) -> None:
+        self.world = world
+        self.config = config
+
+    def start(self, name: str, options: InstanceOptions) -> None:
+        self._check_config("start", name)
+        self._call("start", name)
+        world = self.world
+        assert name not in world.instances, f"the instance {name} runs already"
+        for host, _ in options.binds:
+            assert host.is_dir(), f"{host} is bound but missing"
+        assert options.overlay.is_dir()
+        assert self.config is not None
+        networks = world.engine_network_dir(self.config)
+        assert (networks / f"50-{options.network}.conflist").is_file(), "no such network"
+        pid = next(world.pids)
+        world.instances[name] = FakeInstance(pid, options)
+        run_folder = world.path(f"/proc/{pid}/root/run")
+        for socket in ("supervisor.sock", "containerd/containerd.sock"):
+            (run_folder / socket).parent.mkdir(parents=True, exist_ok=True)
+            (run_folder / socket).touch()
+        results = world.path("/var/lib/cni/results")
+        results.mkdir(parents=True, exist_ok=True)
+        (results / f"{options.network}-{pid}-eth0").write_text(options.address)
+        for log in self._log_files(name):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(f"the first words of {name}\n")
+        for hierarchy in world.cgroup_hierarchies():
+            procs = hierarchy / "sykube" / name / "cgroup.procs"
+            assert procs.exists(), "the node's cgroup is missing"
+            procs.write_text(f"{pid}\n")
+        log = world.instances[name].on_host("/var/log/sykube/supervisord.log")
+        assert log is not None
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(f"{name} has booted\n")
+
+    def kill(self, name: str) -> None:
+        self._check_config("kill", name)
+        self._call("kill", name)
+        self.world.end(name)
+
+    def instances(self) -> dict[str, Instance]:
+        self._check_config("instances")
+        self._call("instances")
+        return {
+            name: Instance(name, instance.pid, str(instance.options.image))
+            for name, instance in self.world.instances.items()
+        }
+
+    def exec(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        stdin: str | None = None,
+        timeout: float = 60.0,
+        check: bool = True,
+        secret: bool = False,
+    ) -> Completed:
+        self._check_config("exec", name)
+        self._call("exec", name, *argv)
+        if name not in self.world.instances:
+            code, stdout, stderr = 255, "", f"no instance found with name {name}"
+        else:
+            instance = self.world.instances[name]
+            code, stdout, stderr = self.world.in_node(name, instance, list(argv), stdin)
+        if check and code:
+            raise CommandError(f"{argv[0]} failed with exit code {code}", argv, stdout + stderr)
+        return Completed(tuple(argv), code, stdout, stderr)
+
+    def replace_with_exec(self, name: str, argv: Sequence[str]) -> None:
+        self._call("replace_with_exec", name, *argv)
+
+    def leftovers(self, name: str) -> list[Path]:
+        return [log for log in self._log_files(name) if log.exists()]
+
+    def output(self, name: str) -> str:
+        return "\n".join(log.read_text() for log in self.leftovers(name))
+
+    def _call(self, *words: str) -> None:
+        self.world.calls.record("engine", *words)
+
+    def _check_config(self, *words: str) -> None:
+        if self.config and not self.config.is_file():
+            argv = ("apptainer", "--config", str(self.config), *words)
+            why = f"FATAL: couldn't parse configuration file {self.config}: no such file"
+            raise CommandError("apptainer failed with exit code 255", argv, why)
+
+    def _log_files(self, name: str) -> list[Path]:
+        folder = self.world.root / "root/.apptainer/instances/logs/host/root"
+        return [folder / f"{name}.out", folder / f"{name}.err"]
+
+
+class RecordingUi(Ui):
+    """A user interface that keeps what it said, and tells `Calls` which step is under way."""
+
+    def __init__(self, calls: Calls) -> None:
+        super().__init__(quiet=True, stream=open(os.devnull, "w"))  # noqa: SIM115
+        self.calls = calls
+        self.said: list[str] = []
+        self.warnings: list[str] = []
+        self.steps: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        outer = self.calls.step
+        self.calls.step = title
+        self.steps.append(title)
+        try:
+            with super().step(title):
+                yield
+        finally:
+            self.calls.step = outer
+
+
+class World:
+    """A fake host, whole: everything of it lies below `root` or in this object."""
+
+    def __init__(self, root: Path, *, cgroup_version: int = 1) -> None:
+        self.root = root
+        self.calls = Calls()
+        self.proc_sys = SysctlPath(root / "proc/sys")
+        self.cgroup_root = CgroupPath(root / "sys/fs/cgroup")
+        self.kernel = Kernel(self.proc_sys)
+        self.host = FakeHost(self.kernel, self.calls, root / "etc/apptainer")
+        self.instances: dict[str, FakeInstance] = {}
+        self.kubernetes: dict[str, Kubernetes] = {}
+        self.killed: list[int] = []
+        # Beyond the largest that Linux has: no process of this machine is ever meant.
+        self.pids = itertools.count(5_000_000)
+        self._make_cgroups(cgroup_version)
+        self._make_files()
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Put it in the place of the real host."""
+        redirect(monkeypatch, self.path)
+        replace_everywhere(monkeypatch, run_module.run, self.host.run)
+        from sykube.cluster import cluster as cluster_module
+        from sykube.cluster import lifecycle
+        from sykube.cluster.steps import nodes as nodes_module
+        from sykube.host import engines, preflight
+        from sykube.node import cgroups
+
+        monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
+        monkeypatch.setattr(Cluster, "api", lambda cluster: self.api(cluster.name))
+        monkeypatch.setattr(nodes_module, "Path", self.path)
+        monkeypatch.setattr(cgroups, "Path", CgroupPath)
+        proxy = types.SimpleNamespace(walk=os.walk, kill=self.kill_process)
+        monkeypatch.setattr(cgroups, "os", proxy)
+        monkeypatch.setattr(Path, "is_mount", lambda path: str(path) in self.kernel.mounts)
+        found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {}, False)
+        monkeypatch.setattr(engines, "find", lambda: found)
+        # What a host has and lacks is not what these tests are about.
+        monkeypatch.setattr(preflight, "examine", lambda **_: [])
+        monkeypatch.setattr(preflight, "check_identity", lambda: None)
+        monkeypatch.setattr(lifecycle.apt, "find_mirror", lambda *_: lifecycle.apt.Mirror("file:/d"))
+        monkeypatch.setattr(os, "fsync", lambda _: None)
+        monkeypatch.setattr(jinja2.Environment, "compile", _compile_once)
+        monkeypatch.setenv("SYKUBE_CACHE_DIR", str(self.root / "cache"))
+        monkeypatch.setenv("HOME", str(self.root / "home"))
+        for name in ("KUBECONFIG", "SUDO_UID", "SYKUBE_FAIL_AT"):
+            monkeypatch.delenv(name, raising=False)
+        self.make_image()
+
+    def make_image(self) -> build.NodeImage:
+        """Put an up-to-date node image into the cache."""
+        fingerprint = build.layers(versions.DEBIAN, build.Mirror("file:/d"))[-1].fingerprint
+        return add_image(self.root / "cache", fingerprint)
+
+    def path(self, *parts: str | Path) -> Path:
+        """The fake place of a path of the real host; other paths as they are."""
+        real = Path(*parts)
+        text = str(real)
+        if text.startswith(str(self.root)) or not (text + "/").startswith(_HOST_FOLDERS):
+            return real
+        if (text + "/").startswith("/proc/sys/"):
+            return self.proc_sys / real.relative_to("/proc/sys")
+        if (text + "/").startswith("/sys/fs/cgroup/"):
+            return self.cgroup_root / real.relative_to("/sys/fs/cgroup")
+        return self.root / text.removeprefix("/")
+
+    def ui(self) -> RecordingUi:
+        return RecordingUi(self.calls)
+
+    def _engine(self, binary: Path, config: Path, environment: Mapping[str, str]) -> FakeEngine:
+        """CommandLineEngine's own parameters."""
+        return FakeEngine(self, config)
+
+    def engine(self) -> FakeEngine:
+        """The engine without a cluster's configuration."""
+        return FakeEngine(self)
+
+    def api(self, cluster: str) -> FakeApi:
+        return FakeApi(self.kubernetes.get(cluster, Kubernetes("10.244.0.0/16")), self.calls)
+
+    def end(self, name: str) -> None:
+        """An instance is gone, with its processes."""
+        instance = self.instances.pop(name, None)
+        if instance is None:
+            return
+        shutil.rmtree(self.path(f"/proc/{instance.pid}"))
+        for hierarchy in self.cgroup_hierarchies():
+            procs = hierarchy / "sykube" / name / "cgroup.procs"
+            if procs.exists():
+                procs.write_text("")
+        if name.endswith("-master"):
+            self.kubernetes.pop(name.removesuffix("-master"), None)
+
+    def kill_process(self, pid: int, _signal: int) -> None:
+        """What os.kill is to the cgroups."""
+        self.killed.append(pid)
+        for below, _, _ in os.walk(self.cgroup_root):
+            procs = _REAL_PATH(below) / "cgroup.procs"
+            if procs.exists():
+                left = [word for word in procs.read_text().split() if word != str(pid)]
+                procs.write_text("\n".join(left))
+
+    def cgroup_hierarchies(self) -> list[Path]:
+        """The folders that have a cgroup for each node."""
+        if (self.cgroup_root / "cgroup.controllers").exists():
+            return [self.cgroup_root]
+        folders = [folder for folder in self.cgroup_root.iterdir() if not folder.is_symlink()]
+        return [folder for folder in folders if (folder / "tasks").exists()]
+
+    def engine_network_dir(self, config: Path) -> Path:
+        """Where a configuration file of the engine says that networks are."""
+        lines = config.read_text().splitlines()
+        key = "cni configuration path ="
+        return Path(next(line for line in lines if line.startswith(key)).split("= ")[1])
+
+    def in_node(
+        self, name: str, instance: FakeInstance, argv: list[str], stdin: str | None
+    ) -> Answer:
+        """Run a command in an instance."""
+        match argv:
+            case ["sh", "-c", script, *_] if " && cat > " in script:
+                path = script.rsplit(" ", 1)[1]
+                instance.files[path] = stdin or ""
+            case ["sh", "-c", _, "sh", _]:
+                pass
+            case ["sh", "-c", script] if "pki/ca.crt" in script and "sha256sum" in script:
+                return 0, f"{CA_HASH}  -\n", ""
+            case ["test", "-e", path]:
+                return int(path not in instance.files), "", ""
+            case ["cat", path]:
+                if path not in instance.files:
+                    return 1, "", f"cat: {path}: No such file or directory"
+                return 0, instance.files[path], ""
+            case ["rm", "-f", *paths]:
+                for path in paths:
+                    instance.files.pop(path, None)
+            case ["kubeadm", "init", "--config", path, *_]:
+                return self._kubeadm_init(name, instance, path)
+            case ["kubeadm", "join", "--config", path, *_]:
+                return self._kubeadm_join(name, instance, path)
+            case ["kubeadm", "reset", *_]:
+                instance.files.clear()
+                self.kubernetes.pop(name.removesuffix("-master"), None)
+            case ["python3", "-c", *_]:
+                pass
+            case _:
+                raise AssertionError(f"the fake node does not know: {argv}")
+        return 0, "", ""
+
+    def _kubeadm_init(self, name: str, instance: FakeInstance, path: str) -> Answer:
+        if "/etc/kubernetes/admin.conf" in instance.files:
+            return 1, "", "[ERROR FileAvailable--etc-kubernetes-admin.conf] already exists"
+        if path not in instance.files:
+            return 1, "", f"unable to read config from {path!r}"
+        documents = {each["kind"]: each for each in yaml.load_all(instance.files[path], _Loader)}
+        cluster = documents["ClusterConfiguration"]
+        pods = cluster["networking"]["podSubnet"]
+        server = f"https://{cluster['controlPlaneEndpoint']}"
+        instance.files["/etc/kubernetes/admin.conf"] = admin_kubeconfig(server)
+        instance.files["/etc/kubernetes/pki/ca.crt"] = "the CA"
+        kubernetes = Kubernetes(pods, up=True)
+        kubernetes.nodes[name] = {
+            "metadata": {"name": name},
+            "spec": {"podCIDR": pods.replace("0.0/16", "0.0/24")},
+            "status": {"conditions": [ready()]},
+        }
+        self.kubernetes[cluster["clusterName"]] = kubernetes
+        self._kubelet()
+        return 0, "", ""
+
+    def _kubeadm_join(self, name: str, instance: FakeInstance, path: str) -> Answer:
+        if path not in instance.files:
+            return 1, "", f"unable to read config from {path!r}: no such file or directory"
+        discovery = yaml.load(instance.files[path], _Loader)["discovery"]["bootstrapToken"]
+        token, secret = discovery["token"].split(".")
+        servers = [each for each in self.kubernetes.values() if each.tokens().get(token) == secret]
+        if not servers or discovery["caCertHashes"] != [f"sha256:{CA_HASH}"]:
+            return 1, "", "couldn't validate the identity of the API Server"
+        instance.files["/etc/kubernetes/kubelet.conf"] = "kubelet"
+        servers[0].nodes[name]["status"] = {"conditions": [ready()]}
+        self._kubelet()
+        return 0, "", ""
+
+    def _kubelet(self) -> None:
+        for key, value in (("vm/overcommit_memory", "1"), ("kernel/panic", "10")):
+            (self.proc_sys / key).write_text(value)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that delete must leave as it was: all but caches and logs."""
+        kept = ("cache", "var/log", "proc/sys")
+        files: dict[str, str] = {}
+        for path in sorted(self.root.rglob("*")):
+            name = str(path.relative_to(self.root))
+            if name.startswith(kept):
+                continue
+            if path.is_symlink():
+                files[name] = f"→ {path.readlink()}"
+            elif path.is_file():
+                files[name] = path.read_text()
+            elif name.startswith(("var", "run", "sys")) or not any(path.iterdir()):
+                files[name] = "a folder"
+        for name in [name for name in files if name.endswith(".kube/config")]:
+            files[name] = json.dumps(yaml.safe_load(files[name]), sort_keys=True)
+        # An engine and CNI keep their own, empty folders.
+        for name in ("root/.apptainer/instances/logs/host/root",):
+            files.pop(name, None)
+        for name in ("var/lib/cni", "var/lib/cni/results"):
+            files.pop(name, None)
+        return {"files": files, "instances": set(self.instances)} | self.kernel.snapshot()
+
+    def _make_cgroups(self, version: int) -> None:
+        _REAL_PATH(self.cgroup_root).mkdir(parents=True)
+        if version == 2:
+            fill(self.cgroup_root, {"cgroup.controllers": "cpu cpuset memory pids\n"})
+            fill(self.cgroup_root, {"cgroup.subtree_control": "", "cgroup.procs": "1\n"})
+            return
+        for name in ("cpu,cpuacct", "cpuset", "memory", "pids", "systemd"):
+            fill(self.cgroup_root / name, {"tasks": "1\n", "cgroup.procs": "1\n"})
+        fill(self.cgroup_root / "cpuset", {"cpuset.cpus": "0-1\n", "cpuset.mems": "0\n"})
+        # cgroup2 beside v1: no controllers, no tasks
+        fill(self.cgroup_root / "unified", {"cgroup.procs": "1\n"})
+        for name in ("cpu", "cpuacct"):
+            (self.cgroup_root / name).symlink_to("cpu,cpuacct")
+
+    def _make_files(self) -> None:
+        fill(self.root / "etc", {"resolv.conf": "nameserver 127.0.0.53\nnameserver 192.0.2.53\n"})
+        fill(self.root / "etc/apptainer", {"apptainer.conf": "# cni configuration path =\n"})
+        fill(self.root / "home/.kube", {"config": yaml.safe_dump(OTHER_KUBECONFIG)})
+        for name in ("var/lib", "run"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+
+OTHER_KUBECONFIG: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "preferences": {},
+    "clusters": [{"name": "work", "cluster": {"server": "https://work.example:6443"}}],
+    "users": [{"name": "me", "user": {"token": "secret"}}],
+    "contexts": [{"name": "work", "context": {"cluster": "work", "user": "me"}}],
+    "current-context": "work",
+}
+
+
+def admin_kubeconfig(server: str) -> str:
+    """The admin kubeconfig that kubeadm init writes."""
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {"name": "c", "cluster": {"server": server, "certificate-authority-data": "Q0E="}}
+            ],
+            "users": [
+                {
+                    "name": "admin",
+                    "user": {"client-certificate-data": "Q0VSVA==", "client-key-data": "S0VZ"},
+                }
+            ],
+            "contexts": [{"name": "admin@c", "context": {"cluster": "c", "user": "admin"}}],
+            "current-context": "admin@c",
+        }
+    )
+
+
+def add_image(cache: Path, fingerprint: str, **parts: str) -> build.NodeImage:
+    """Put a complete node image into a cache."""
+    folder = cache / "node-images" / fingerprint
+    folder.mkdir(parents=True)
+    write_sif(folder / "node.sif")
+    for path, text in IMAGE_FILES.items():
+        (folder / Path(path).name).write_text(text)
+    (folder / "parts.json").write_text(json.dumps(parts))
+    (folder / "complete").touch()
+    return build.NodeImage(fingerprint, folder)
+
+
+def fill(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files into a folder, which is made."""
+    _REAL_PATH(folder).mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        _REAL_PATH(folder / name).write_text(text)
+
+
+def modules() -> list[types.ModuleType]:
+    """Every module of sykube but the ones that are programs of their own."""
+    names = [
+        info.name
+        for info in pkgutil.walk_packages(sykube.__path__, "sykube.")
+        if not info.name.endswith("__main__") and not info.name.startswith("sykube.clusterdns")
+    ]
+    return [importlib.import_module(name) for name in names]
+
+
+def replace_everywhere(monkeypatch: pytest.MonkeyPatch, old: object, new: object) -> None:
+    """Replace an object in each module that imported it by name."""
+    for module in modules():
+        for name, value in list(vars(module).items()):
+            if value is old:
+                monkeypatch.setattr(module, name, new)
+
+
+def redirect(monkeypatch: pytest.MonkeyPatch, where: Callable[[Path], Path]) -> None:
+    """Send each module's constant path, and each default argument, to another place."""
+    for module in modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, _REAL_PATH) and where(value) != value:
+                monkeypatch.setattr(module, name, where(value))
+            if getattr(value, "__module__", "") == module.__name__:
+                for function in _functions(value):
+                    _redirect_defaults(monkeypatch, function, where)
+
+
+def _functions(value: object) -> Iterator[types.FunctionType]:
+    if inspect.isfunction(value):
+        yield value
+    elif inspect.isclass(value):
+        for member in vars(value).values():
+            function = getattr(member, "__func__", member)
+            if inspect.isfunction(function):
+                yield function
+
+
+def _redirect_defaults(
+    monkeypatch: pytest.MonkeyPatch, function: types.FunctionType, where: Callable[[Path], Path]
+) -> None:
+    defaults = function.__defaults__ or ()
+    moved = tuple(where(each) if isinstance(each, _REAL_PATH) else each for each in defaults)
+    if moved != defaults:
+        monkeypatch.setattr(function, "__defaults__", moved)
+
+
+@contextlib.contextmanager
+def raising(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> Iterator[list[object]]:
+    """Replace a function by one that fails, for the length of a block."""
+    calls: list[object] = []
+
+    def fail(*args: object, **_: object) -> None:
+        calls.append(args)
+        raise Injected(f"{name} was made to fail")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, fail)
+        yield calls
+
+
+def make_subnets(nodes: str = "10.11.11.0/24") -> Subnets:
+    """The ranges of a cluster in tests."""
+    from ipaddress import IPv4Network
+
+    return Subnets(IPv4Network(nodes), IPv4Network("10.244.0.0/16"), IPv4Network("10.96.0.0/12"))
+
+
+class ScriptedEngine:
+    """An engine whose `exec` answers one thing; for checks that run a single command in a node."""
+
+    def __init__(self, code: int = 0, stdout: str = "", stderr: str = "") -> None:
+        self.answer = (code, stdout, stderr)
+        self.argvs: list[list[str]] = []
+        self.stdins: list[str | None] = []
+
+    def exec(self, name: str, argv: Sequence[str], **options: Any) -> Completed:
+        self.argvs.append([name, *argv])
+        self.stdins.append(options.get("stdin"))
+        done = Completed(tuple(argv), *self.answer)
+        if options.get("check", True) and not done.ok:
+            raise CommandError("failed", argv, done.stderr)
+        return done
+
+
+def make_node(engine: Any, folder: Path = Path("/nonexistent"), name: str = "master") -> Node:
+    """A node with a given engine."""
+    return Node(name, f"fake-{name}", "10.11.11.2", "10.244.0.0/24", folder, engine)
+
+
+def _typed(world: World) -> Engine:
+    """mypy holds FakeEngine to the protocol here."""
+    return FakeEngine(world)
+

@@ -1,0 +1,48 @@
+"""No unit test starts a process by accident, or sees this machine's own clusters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sykube.host import run as run_module
+from tests import fakes
+from tests.fakes import World
+
+
+def _no_process(*args: object, **_: object) -> None:
+    raise AssertionError(f"a unit test tried to start a process: {args}")
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Every test has a home and a cache of its own, and `run` refuses.
+
+    A test of `run` itself imports the real one by name.
+    """
+    fakes.replace_everywhere(monkeypatch, run_module.run, _no_process)
+    fakes.replace_everywhere(monkeypatch, run_module.replace_process, _no_process)
+    monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("KUBECONFIG", "SUDO_UID", "SYKUBE_FAIL_AT", "SYKUBE_TEST_MACHINE"):
+        monkeypatch.delenv(name, raising=False)
+    logger = logging.getLogger("sykube")
+    handlers, level = list(logger.handlers), logger.level
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A fake host in the place of this one."""
+    made = World(tmp_path / "host")
+    # Over the guard's refusing `run`, which is what the modules hold now.
+    fakes.replace_everywhere(monkeypatch, _no_process, run_module.run)
+    made.install(monkeypatch)
+    return made
