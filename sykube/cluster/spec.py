@@ -24,6 +24,9 @@ MAX_WORKERS = 250
 # Its longest instance name, NAME-master, must stay a DNS label of 63 characters.
 _NAME_MAX = 50
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_PRIVATE = tuple(
+    IPv4Network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+)
 _RESERVED_NAMES = frozenset({"host"})
 
 
@@ -126,8 +129,8 @@ def _subnet(prefix: int) -> Callable[[str], str]:
             network = IPv4Network(value)
         except ValueError as error:
             return f"the subnet {value!r} is not an IPv4 network ({error})"
-        if not network.is_private:
-            return f"the subnet {value} is not a private one"
+        if not any(network.subnet_of(private) for private in _PRIVATE):
+            return f"the subnet {value} is not a private one (RFC 1918, RFC 6598)"
         ok = network.prefixlen <= prefix
         return "" if ok else f"the subnet {value} is too small: /{prefix} or larger is needed"
 

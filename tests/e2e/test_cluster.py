@@ -360,6 +360,7 @@ def test_pods_survive_three_minutes(workload: TestCluster) -> None:
 def test_delete_leaves_the_host_as_it_was(cluster: TestCluster) -> None:
     assert cluster.before is not None
     cluster.sykube("delete", "--name", "e2e", "--yes")
-    assert leaks_since(cluster.before) == ()
+    leaks = leaks_since(cluster.before)
+    assert not leaks, "\n".join(str(leak) for leak in leaks)
     assert not cluster.kubeconfig.exists()
     assert cluster.sykube("status", "--name", "e2e", check=False).returncode == 5

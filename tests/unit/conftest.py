@@ -38,11 +38,16 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     logger.setLevel(level)
 
 
+def install(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a fake host in the place of this one."""
+    # Over the guard's refusing `run`, which is what the modules hold now.
+    fakes.replace_everywhere(monkeypatch, _no_process, run_module.run)
+    world.install(monkeypatch)
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A fake host in the place of this one."""
     made = World(tmp_path / "host")
-    # Over the guard's refusing `run`, which is what the modules hold now.
-    fakes.replace_everywhere(monkeypatch, _no_process, run_module.run)
-    made.install(monkeypatch)
+    install(made, monkeypatch)
     return made

@@ -1,14 +1,807 @@
-from sykube.cluster import lifecycle
+"""Whole inits and deletes on a fake host, made to fail at each step and each call."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sykube.cluster import lifecycle, steps
+from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
-import cProfile, pstats, time
-def test_x(world):
-    def go():
-        t=time.time()
-        lifecycle.init(ClusterSpec(name="fake", workers=1, dns=("127.0.0.53",)), InitOptions(), world.ui())
+from sykube.cluster.state import DONE, State, clusters
+from sykube.cluster.steps import ready as ready_step
+from sykube.errors import ExitCode, HostError, SykubeError, UsageError
+from sykube.host import paths, preflight
+from sykube.host.paths import ClusterPaths
+from sykube.host.preflight import Finding, Level
+from sykube.image import build
+from sykube.kubernetes.api import ApiError
+from tests.fakes import Call, Injected, RecordingUi, World, write_sif
+from tests.unit.conftest import install
+
+STEPS = [step.name for step in steps.ALL]
+TITLES = {step.name: step.title for step in steps.ALL}
+ROLLBACK = "Rolling back"
+NODE_STEPS = STEPS[STEPS.index("nodes") :]
+
+
+def fake_spec(name: str = "fake", workers: int = 1, **fields: object) -> ClusterSpec:
+    return ClusterSpec(
+        name=name,
+        workers=workers,
+        dns=("127.0.0.53", "192.0.2.53"),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def init(
+    world: World,
+    spec: ClusterSpec | None = None,
+    ui: RecordingUi | None = None,
+    *,
+    retain: bool = False,
+) -> Cluster | None:
+    return lifecycle.init(spec or fake_spec(), InitOptions(retain=retain), ui or world.ui())
+
+
+def fail_at(point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYKUBE_FAIL_AT", point)
+
+
+@contextlib.contextmanager
+def unchanged(world: World) -> Iterator[None]:
+    """The host is afterwards what it was before, but for caches and logs."""
+    before = world.snapshot()
+    yield
+    after = world.snapshot()
+    for what in before:
+        assert after[what] == before[what], what
+
+
+def known_bug(*values: object, reason: str) -> object:
+    """A parameter for which sykube is known to be wrong; the mark goes with the repair."""
+    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, reason=reason))
+
+
+def user_context(world: World) -> str:
+    config = yaml.safe_load((world.root / "home/.kube/config").read_text())
+    return str(config["current-context"])
+
+
+# --- init and delete ---
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_init_makes_a_cluster_and_delete_leaves_nothing(world: World, workers: int) -> None:
+    with unchanged(world):
+        cluster = init(world, fake_spec(workers=workers))
+        assert cluster is not None
+        names = ["fake-master", *(f"fake-node{n}" for n in range(1, workers + 1))]
+        assert sorted(world.instances) == names
+        assert sorted(world.kubernetes["fake"].nodes) == names
+        assert cluster.state.complete
+        assert set(cluster.state.steps.values()) == {DONE}
+        assert clusters() == ["fake"]
+        assert user_context(world) == "fake"
+        assert world.kernel.sysctl("net/ipv4/ip_forward") == "1"
+        assert world.kernel.sysctl("fs/inotify/max_user_instances") == "1024"
+        assert lifecycle.delete("fake", world.ui()) == []
+    assert clusters() == []
+
+
+@pytest.mark.parametrize(
+    "enabled",
+    [
+        "cpu cpuset memory pids\n",
+        known_bug("memory pids\n", reason="controllers stay enabled at the root"),
+    ],
+)
+def test_init_and_delete_on_cgroup_v2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: str
+) -> None:
+    world = World(tmp_path / "v2", cgroup_version=2)
+    install(world, monkeypatch)
+    (Path(world.cgroup_root) / "cgroup.subtree_control").write_text(enabled)
+    with unchanged(world):
+        init(world)
+        assert (world.cgroup_root / "sykube/fake-node1/cgroup.procs").read_text().strip()
+        assert lifecycle.delete("fake", world.ui()) == []
+
+
+def test_an_ephemeral_cluster_is_mounted_and_unmounted(world: World) -> None:
+    with unchanged(world):
+        cluster = init(world, fake_spec(ephemeral=True))
+        assert cluster is not None
+        assert world.kernel.mounts == {str(cluster.paths.root)}
+        assert lifecycle.delete("fake", world.ui()) == []
+
+
+@pytest.mark.parametrize(
+    "existing",
+    [True, known_bug(False, reason="delete leaves the folder that --dest made init make")],
+)
+def test_a_cluster_elsewhere_is_a_link_and_goes_with_it(
+    world: World, tmp_path: Path, existing: bool
+) -> None:
+    dest = world.root / "var/elsewhere"
+    if existing:
+        dest.mkdir()
+        (dest / "of the user").touch()
+    with unchanged(world):
+        cluster = init(world, fake_spec(dest=str(dest)))
+        assert cluster is not None
+        assert cluster.paths.root.is_symlink()
+        assert (dest / "fake/state.json").exists()
+        assert lifecycle.delete("fake", world.ui()) == []
+
+
+def test_a_destination_with_something_in_it_is_refused_and_kept(world: World) -> None:
+    file = world.root / "var/elsewhere/fake/precious"
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(SykubeError, match="is not empty"):
+        init(world, fake_spec(dest=str(world.root / "var/elsewhere")))
+    assert file.read_text() == "mine"
+
+
+def test_a_folder_for_the_engines_networks_is_used_and_its_other_files_stay(world: World) -> None:
+    folder = world.root / "etc/cni"
+    folder.mkdir()
+    (folder / "99-other.conflist").write_text("{}")
+    with unchanged(world):
+        init(world, fake_spec(network_dir=str(folder)))
+        assert (folder / "50-sk-fake.conflist").exists()
         lifecycle.delete("fake", world.ui())
-        print(time.time()-t)
-    go(); go()
-    p=cProfile.Profile(); p.enable(); go(); p.disable()
-    pstats.Stats(p).sort_stats("tottime").print_stats(25)
-    assert 0
+
+
+def test_nodes_get_their_files(world: World) -> None:
+    cluster = init(world, fake_spec(workers=2))
+    assert cluster is not None
+    config = cluster.nodes[1].config
+    assert (config / "routes").read_text().splitlines() == [
+        "10.244.0.0/24 via 10.11.11.2",
+        "10.244.2.0/24 via 10.11.11.4",
+    ]
+    assert "10.11.11.4 fake-node2" in (config / "hosts").read_text().splitlines()
+    resolvers = (config / "resolv.conf").read_text().splitlines()
+    assert resolvers == ["nameserver 10.11.11.1", "nameserver 192.0.2.53"]
+    assert "SYKUBE_ENDPOINT=\n" in (config / "node.env").read_text()
+    assert "SYKUBE_ENDPOINT=10.11.11.254\n" in (cluster.master.config / "node.env").read_text()
+    assert "SYKUBE_CGROUP=sykube/fake-node1\n" in (config / "node.env").read_text()
+    shown = json.loads((config / "pod-network.conflist").read_text())
+    assert shown["plugins"][0]["ipam"]["ranges"] == [[{"subnet": "10.244.1.0/24"}]]
+    # No token and no configuration with one is left in a node.
+    for instance in world.instances.values():
+        assert not [path for path in instance.files if "kubeadm" in path]
+    assert world.kubernetes["fake"].tokens() == {}
+
+
+def test_workers_have_the_pod_subnets_that_their_cni_hands_out(world: World) -> None:
+    init(world, fake_spec(workers=2))
+    nodes = world.kubernetes["fake"].nodes
+    assert nodes["fake-node2"]["spec"]["podCIDR"] == "10.244.2.0/24"
+
+
+def test_the_state_and_the_kubeconfig_are_roots_alone(world: World) -> None:
+    cluster = init(world)
+    assert cluster is not None
+    for file in (cluster.paths.state, cluster.paths.kubeconfig):
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_dry_run_says_what_would_be_done_and_changes_nothing(world: World) -> None:
+    with unchanged(world):
+        found = lifecycle.dry_run(fake_spec(), world.ui())
+    assert found["steps"] == [step.title for step in steps.ALL]
+    assert found["subnets"] == {
+        "nodes": "10.11.11.0/24",
+        "pods": "10.244.0.0/16",
+        "services": "10.96.0.0/12",
+    }
+    assert found["engine"] == "apptainer 1.4.5"
+    json.dumps(found)
+
+
+# --- a failed init rolls back ---
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_init_that_fails_at_a_step_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    fail_at(f"{when}:{step}", monkeypatch)
+    with unchanged(world), pytest.raises(SykubeError, match=f"made to fail at {when}:{step}"):
+        init(world)
+    assert clusters() == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_init_whose_disk_is_full_in_the_middle_of_a_step_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    kind = type(next(each for each in steps.ALL if each.name == step))
+    apply = kind.apply
+
+    def half(self: object, cluster: Cluster) -> None:
+        apply(self, cluster)  # type: ignore[arg-type]
+        raise OSError(28, "No space left on device", "/var")
+
+    monkeypatch.setattr(kind, "apply", half)
+    with unchanged(world), pytest.raises(OSError, match="No space left"):
+        init(world)
+
+
+def calls_of_init(world: World, **fields: object) -> list[Call]:
+    """Every call of an init that works; the cluster is deleted again."""
+    world.calls.all.clear()
+    init(world, fake_spec(**fields))  # type: ignore[arg-type]
+    calls = list(world.calls.all)
+    lifecycle.delete("fake", world.ui())
+    return calls
+
+
+@pytest.mark.parametrize("title", ["", "Checking the host", *TITLES.values()])
+def test_init_whose_call_to_the_outside_fails_leaves_nothing(world: World, title: str) -> None:
+    """Each single call that a step makes: of a program, of the engine, of the API server."""
+    calls = calls_of_init(world)
+    for number, call in enumerate(calls):
+        if call.step != title:
+            continue
+        world.calls.all.clear()
+        world.calls.faults.clear()
+        world.calls.fail_number(number)
+        with unchanged(world), pytest.raises(Injected) as raised:
+            init(world)
+        assert raised.value.brief == str(world.calls.all[number]), call
+
+
+@pytest.mark.parametrize("kind", ["run", "engine", "api"])
+def test_an_interrupted_init_rolls_back(world: World, kind: str) -> None:
+    calls = calls_of_init(world)
+    of_kind = [n for n, call in enumerate(calls) if call.kind == kind and call.step]
+    for number in (of_kind[1], of_kind[len(of_kind) // 2], of_kind[-1]):
+        world.calls.all.clear()
+        world.calls.faults.clear()
+        world.calls.fail_number(number, lambda _: KeyboardInterrupt())
+        with unchanged(world), pytest.raises(KeyboardInterrupt):
+            init(world)
+
+
+def test_a_wait_that_times_out_is_an_error_and_rolls_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready_step, "_TIMEOUT_S", 0.0)
+    look = Cluster.api
+
+    def api(cluster: Cluster) -> object:
+        for kubernetes in world.kubernetes.values():
+            kubernetes.broken.add("kube-scheduler")
+        return look(cluster)
+
+    monkeypatch.setattr(Cluster, "api", api)
+    with unchanged(world), pytest.raises(SykubeError, match="pods Ready: not there after") as raised:
+        init(world)
+    assert "kube-scheduler" in raised.value.details
+
+
+def test_a_node_that_does_not_boot_shows_its_first_words(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.fakes import FakeEngine
+
+    start = FakeEngine.start
+
+    def start_and_die(engine: FakeEngine, name: str, options: object) -> None:
+        start(engine, name, options)  # type: ignore[arg-type]
+        shutil.rmtree(world.path(f"/proc/{world.instances[name].pid}/root"))
+        world.path(f"/proc/{world.instances[name].pid}").rmdir()
+
+    monkeypatch.setattr(FakeEngine, "start", start_and_die)
+    monkeypatch.setattr(World, "end", lambda self, name: self.instances.pop(name, None))
+    for_cgroups = world.cgroup_hierarchies()
+    with pytest.raises(SykubeError, match="does not boot") as raised:
+        init(world)
+    assert "the first words of fake-master" in raised.value.details
+    # Its processes are still in its cgroups here: they are killed.
+    assert world.killed
+    assert not any((hierarchy / "sykube").exists() for hierarchy in for_cgroups)
+
+
+def test_a_node_that_is_not_fit_is_an_error_with_what_is_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = World.in_node
+
+    def in_node(self: World, name: str, instance: object, argv: list[str], stdin: object) -> object:
+        if argv[3:4] == ["sh"] and name == "fake-node1":
+            return 0, "the program conntrack is missing\n", ""
+        return run(self, name, instance, argv, stdin)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(World, "in_node", in_node)
+    with unchanged(world), pytest.raises(SykubeError, match="node1 is not fit") as raised:
+        init(world)
+    assert raised.value.details == "the program conntrack is missing"
+
+
+def test_a_cluster_whose_first_record_cannot_be_written_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: State, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(State, "save", full)
+    paths.DATA.mkdir()  # as a cluster before it left it
+    with unchanged(world), pytest.raises(OSError, match="No space left"):
+        init(world, fake_spec(ephemeral=True))
+
+
+@pytest.mark.parametrize("step", NODE_STEPS)
+def test_the_logs_of_nodes_outlive_the_rollback(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    old = paths.LOGS / "fake/node7/of the failure before"
+    old.mkdir(parents=True)
+    fail_at(f"after:{step}", monkeypatch)
+    with pytest.raises(SykubeError) as raised:
+        init(world)
+    for node in ("master", "node1"):
+        log = paths.LOGS / "fake" / node / "sykube/supervisord.log"
+        assert log.read_text() == f"fake-{node} has booted\n"
+    assert str(paths.LOGS / "fake") in raised.value.resolution
+    assert not old.exists()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        known_bug("before:data", reason="false alarms before the network is laid"),
+        known_bug("after:data", reason="false alarms before the network is laid"),
+        known_bug("before:network", reason="false alarms before the network is laid"),
+        "after:network",
+        "after:kubeconfig",
+    ],
+)
+def test_a_rollback_that_undid_everything_warns_of_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    fail_at(point, monkeypatch)
+    ui = world.ui()
+    with pytest.raises(SykubeError):
+        init(world, ui=ui)
+    assert ui.warnings == []
+
+
+# --- the first error is the one that is shown ---
+
+
+def in_rollback(call: Call, kind: str, *words: str) -> bool:
+    return (
+        call.step == ROLLBACK
+        and call.kind == kind
+        and [Path(word).name for word in call.words[: len(words)]] == list(words)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("engine", ()),
+        ("engine", ("kill",)),
+        ("run", ()),
+        ("run", ("ip",)),
+        ("run", ("iptables",)),
+        ("run", ("umount",)),
+        known_bug("run", ("modprobe",), reason="errors of records.restore() are not caught"),
+    ],
+)
+def test_errors_of_the_rollback_do_not_mask_the_first(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str, words: tuple[str, ...]
+) -> None:
+    fail_at("after:ready", monkeypatch)
+    world.calls.fail(lambda call: in_rollback(call, kind, *words), times=None)
+    ui = world.ui()
+    with pytest.raises(SykubeError, match="made to fail at after:ready"):
+        init(world, fake_spec(ephemeral=True), ui)
+    assert ui.warnings
+    assert all(warning.startswith("not undone: ") for warning in ui.warnings)
+
+
+def test_one_failing_call_of_the_rollback_does_not_keep_the_other_steps_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_at("after:ready", monkeypatch)
+    world.calls.fail(lambda call: in_rollback(call, "engine", "kill"))
+    with pytest.raises(SykubeError, match="made to fail"):
+        init(world)
+    assert "sk-fake" not in world.kernel.links
+    assert not [chain for chain in world.kernel.tables["nat"] if "SYKUBE" in chain]
+    # Whatever a person does about the rest, a second init is not in the way of it.
+    monkeypatch.delenv("SYKUBE_FAIL_AT")
+    world.end(next(iter(world.instances)))
+    assert init(world) is not None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        known_bug("init", reason="`rm` after kubeadm init fails too and takes its place"),
+        known_bug("join", reason="`rm` after kubeadm join fails too and takes its place"),
+    ],
+)
+def test_a_node_that_dies_under_kubeadm_is_shown_by_kubeadms_error(
+    world: World, command: str
+) -> None:
+    died: list[str] = []
+
+    def dies(call: Call) -> bool:
+        if call.words[2:4] == ("kubeadm", command):
+            died.append(call.words[1])
+        return call.kind == "engine" and call.words[0] == "exec" and call.words[1] in died
+
+    world.calls.fail(dies, times=None)
+    with unchanged(world), pytest.raises(Injected, match=f"kubeadm {command}"):
+        init(world)
+
+
+@pytest.mark.xfail(strict=True, reason="deleting the token fails too and takes its place")
+def test_a_control_plane_that_dies_under_kubeadm_join_is_shown_by_kubeadms_error(
+    world: World,
+) -> None:
+    world.calls.fail(lambda call: call.words[2:4] == ("kubeadm", "join"))
+    world.calls.fail(
+        lambda call: call.kind == "api" and call.words[0] == "DELETE",
+        lambda call: ApiError("the API server does not answer", 0),
+        times=None,
+    )
+    with pytest.raises(Injected, match="kubeadm join"):
+        init(world)
+
+
+# --- --retain ---
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        known_bug("before:data", reason="no apptainer.conf yet: listing instances fails"),
+        known_bug("after:data", reason="no apptainer.conf yet: listing instances fails"),
+        known_bug("before:network", reason="no apptainer.conf yet: listing instances fails"),
+        "after:network",
+        *(f"{when}:{step}" for step in NODE_STEPS for when in ("before", "after"))
+    ][:-1]
+    + [known_bug("after:kubeconfig", reason="the second merge forgets the earlier context")],
+)
+def test_a_retained_cluster_is_left_alone_and_resumed(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    fail_at(point, monkeypatch)
+    with unchanged(world):
+        with pytest.raises(SykubeError, match="made to fail"):
+            init(world, retain=True)
+        assert not any(call.words[0] == "kill" for call in world.calls.all)
+        assert clusters() == ["fake"]
+        resume(world, monkeypatch, done=STEPS[: STEPS.index(point.split(":")[1])])
+        assert lifecycle.delete("fake", world.ui()) == []
+
+
+def resume(world: World, monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
+    """Init again; what was done is skipped, all else is applied."""
+    monkeypatch.delenv("SYKUBE_FAIL_AT", raising=False)
+    world.calls.faults.clear()
+    pids = {name: instance.pid for name, instance in world.instances.items()}
+    ui = world.ui()
+    cluster = init(world, ui=ui)
+    assert cluster is not None
+    assert cluster.state.complete
+    assert ui.steps == [title for name, title in TITLES.items() if name not in done or name == "ready"]
+    for name, pid in pids.items():
+        assert world.instances[name].pid == pid, "a running node was started again"
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "words"),
+    [
+        ("network", "run", ("iptables", "-w", "-t", "nat")),
+        ("nodes", "engine", ("start", "fake-node1")),
+        ("nodes", "engine", ("exec", "fake-node1", "sh", "-c")),
+        ("control-plane", "engine", ("exec", "fake-master", "kubeadm", "init")),
+        ("control-plane", "engine", ("exec", "fake-master", "cat")),
+        ("dns", "api", ("PATCH",)),
+        ("workers", "api", ("POST", "/api/v1/nodes")),
+        ("workers", "engine", ("exec", "fake-node1", "kubeadm", "join")),
+        ("ready", "engine", ("exec", "fake-node1", "python3")),
+    ],
+)
+def test_a_cluster_retained_in_the_middle_of_a_step_is_resumed(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    kind: str,
+    words: tuple[str, ...],
+) -> None:
+    if step == "network":
+        pytest.xfail("no apptainer.conf yet: listing instances fails")
+    world.calls.fail(
+        lambda call: (
+            call.step == TITLES[step] and call.kind == kind and call.words[: len(words)] == words
+        )
+    )
+    with unchanged(world):
+        with pytest.raises(Injected):
+            init(world, retain=True)
+        resume(world, monkeypatch, done=STEPS[: STEPS.index(step)])
+        assert lifecycle.delete("fake", world.ui()) == []
+
+
+def test_a_retained_cluster_says_how_to_go_on_and_keeps_its_logs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_at("after:nodes", monkeypatch)
+    ui = world.ui()
+    with pytest.raises(SykubeError):
+        init(world, ui=ui, retain=True)
+    assert ROLLBACK not in ui.steps
+    assert any("--retain" in line for line in ui.said)
+    assert (paths.LOGS / "fake/master/sykube/supervisord.log").exists()
+
+
+def test_a_retained_cluster_can_be_deleted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_at("before:ready", monkeypatch)
+    with unchanged(world):
+        with pytest.raises(SykubeError):
+            init(world, retain=True)
+        assert lifecycle.delete("fake", world.ui()) == []
+
+
+# --- init on a cluster that is there ---
+
+
+def test_init_on_a_cluster_that_is_up_changes_nothing(world: World) -> None:
+    init(world)
+    world.calls.all.clear()
+    with unchanged(world):
+        assert init(world) is None
+    assert {call.words[0] for call in world.calls.all} == {"instances"}
+
+
+def test_init_on_a_cluster_that_differs_shows_the_differences(world: World) -> None:
+    init(world)
+    with unchanged(world), pytest.raises(SykubeError, match="not as asked") as raised:
+        init(world, fake_spec(workers=2, taint_master=True))
+    assert raised.value.details.splitlines() == ["workers: 1 → 2", "taintMaster: False → True"]
+    assert "sykube delete" in raised.value.resolution
+
+
+def test_init_on_a_cluster_whose_nodes_do_not_run_says_which(world: World) -> None:
+    init(world)
+    world.end("fake-node1")
+    with pytest.raises(SykubeError, match="do not run: node1") as raised:
+        init(world)
+    assert raised.value.exit_code is ExitCode.STOPPED
+
+
+def test_init_beside_remains_without_a_record_names_the_cure(world: World) -> None:
+    paths.DATA.joinpath("fake").mkdir(parents=True)
+    with unchanged(world), pytest.raises(SykubeError, match="remains") as raised:
+        init(world)
+    assert raised.value.resolution == "sykube delete --name fake"
+
+
+# --- delete ---
+
+
+def test_delete_of_a_cluster_that_is_not_there(world: World) -> None:
+    init(world)
+    with unchanged(world), pytest.raises(SykubeError, match="no cluster 'absent'") as raised:
+        lifecycle.delete("absent", world.ui())
+    assert raised.value.exit_code is ExitCode.NO_SUCH_CLUSTER
+    assert "fake" in raised.value.details
+    with pytest.raises(SykubeError) as raised:
+        lifecycle.load("absent", world.ui())
+    assert raised.value.exit_code is ExitCode.NO_SUCH_CLUSTER
+
+
+def set_context(world: World, name: str) -> None:
+    """Make a context of the user's kubeconfig the current one."""
+    file = world.root / "home/.kube/config"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"current-context": name}))
+
+
+def lose_state(cluster: Cluster) -> None:
+    cluster.paths.state.unlink()
+
+
+def damage_state(cluster: Cluster) -> None:
+    cluster.paths.state.write_text('{"version": 1, "spec"')
+
+
+def lose_folder(cluster: Cluster) -> None:
+    shutil.rmtree(cluster.paths.root)
+
+
+@pytest.mark.parametrize(
+    ("damage", "problems"),
+    [
+        (lose_state, 0),
+        (damage_state, 1),
+        known_bug(lose_folder, 0, reason="the engine refuses the configuration that is gone"),
+    ],
+)
+def test_delete_without_a_record_finds_what_there_is(
+    world: World, damage: Callable[[Cluster], None], problems: int
+) -> None:
+    set_context(world, "")  # which one was current before is in the record alone
+    with unchanged(world):
+        cluster = init(world, fake_spec(workers=2))
+        assert cluster is not None
+        damage(cluster)
+        ui = world.ui()
+        assert len(lifecycle.delete("fake", ui)) == problems
+        assert "has no record" in ui.warnings[0]
+
+
+@pytest.mark.xfail(strict=True, reason="the context is looked for with the default node subnet")
+def test_delete_without_a_record_finds_the_context_of_a_cluster_with_another_subnet(
+    world: World,
+) -> None:
+    set_context(world, "")
+    with unchanged(world):
+        cluster = init(world, fake_spec(node_subnet="10.77.0.0/24"))
+        assert cluster is not None
+        lose_state(cluster)
+        lifecycle.delete("fake", world.ui())
+
+
+def test_delete_says_what_could_not_be_undone_and_a_second_one_ends_it(world: World) -> None:
+    with unchanged(world):
+        init(world)
+        world.calls.fail(lambda call: call.words[:3] == ("ip", "link", "delete"))
+        problems = lifecycle.delete("fake", world.ui())
+        assert len(problems) == 1
+        assert problems[0].startswith("network: ")
+        world.calls.faults.clear()
+        # The host's settings were put back at the first.
+        lifecycle.delete("fake", world.ui())
+
+
+def test_delete_twice_at_once_is_refused_by_the_lock(world: World) -> None:
+    from sykube.cluster.state import locked
+
+    init(world)
+    with locked(ClusterPaths("fake")), pytest.raises(SykubeError) as raised:
+        lifecycle.delete("fake", world.ui())
+    assert raised.value.exit_code is ExitCode.LOCKED
+
+
+def test_delete_gives_back_the_earlier_context(world: World) -> None:
+    init(world)
+    assert user_context(world) == "fake"
+    lifecycle.delete("fake", world.ui())
+    assert user_context(world) == "work"
+
+
+# --- two clusters ---
+
+
+def test_two_clusters_live_side_by_side_and_the_last_restores_the_host(world: World) -> None:
+    forward = "net/ipv4/ip_forward"
+    set_context(world, "")
+    with unchanged(world):
+        one, two = init(world, fake_spec("one")), init(world, fake_spec("two"))
+        assert one is not None
+        assert two is not None
+        assert one.state.subnets.nodes != two.state.subnets.nodes
+        with_one = {name for name in world.instances if name.startswith("two")}
+        assert lifecycle.delete("one", world.ui()) == []
+        assert world.kernel.sysctl(forward) == "1"
+        assert world.kernel.sysctl("vm/overcommit_memory") == "1"
+        assert "br_netfilter" in world.kernel.modules
+        assert set(world.instances) == with_one
+        assert "sk-two" in world.kernel.links
+        assert lifecycle.delete("two", world.ui()) == []
+        assert world.kernel.sysctl(forward) == "0"
+
+
+@pytest.mark.parametrize(
+    "order",
+    [["two", "one"], known_bug(["one", "two"], reason="`two` gives back the context `one`")],
+)
+def test_the_context_before_both_clusters_comes_back(world: World, order: list[str]) -> None:
+    for name in ("one", "two"):
+        init(world, fake_spec(name))
+    for name in order:
+        lifecycle.delete(name, world.ui())
+    assert user_context(world) == "work"
+
+
+def test_a_second_cluster_that_fails_leaves_the_first_as_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init(world, fake_spec("one"))
+    fail_at("after:kubeconfig", monkeypatch)
+    with unchanged(world), pytest.raises(SykubeError, match="made to fail"):
+        init(world, fake_spec("two"))
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ("one-two", "three"),
+        known_bug("one-two", "one", reason="its chains are taken for those of `one`"),
+    ],
+)
+def test_a_cluster_is_not_touched_by_one_whose_name_begins_its_own(
+    world: World, other: str, name: str
+) -> None:
+    init(world, fake_spec(other))
+    with unchanged(world):
+        init(world, fake_spec(name))
+        assert lifecycle.delete(name, world.ui()) == []
+
+
+# --- before the first step ---
+
+
+def finding(*packages: str) -> Finding:
+    return Finding("programs", Level.FAILURE, "missing: iptables", "apt-get install", packages)
+
+
+def test_a_host_that_is_not_ready_stops_init_before_any_change(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "examine", lambda **_: [finding("iptables")])
+    with unchanged(world), pytest.raises(HostError, match="not ready") as raised:
+        init(world)
+    assert "missing: iptables" in raised.value.details
+    assert "apt-get install -y iptables" in raised.value.resolution
+
+
+def test_missing_packages_are_installed_when_init_may(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [[finding("iptables")], []]
+    monkeypatch.setattr(preflight, "examine", lambda **_: answers.pop(0))
+    world.host.programs["apt-get"] = lambda _: (0, "", "")
+    lifecycle.init(fake_spec(), InitOptions(yes=True), world.ui())
+    installs = [argv for argv in world.host.argvs if argv[0] == "apt-get"]
+    assert installs[-1][-1] == "iptables"
+
+
+def test_a_missing_node_image_is_built_and_outlives_a_failed_init(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(world.root / "cache")
+    fail_at("after:data", monkeypatch)
+    with pytest.raises(SykubeError, match="made to fail"):
+        init(world)
+    built = [argv for argv in world.host.argvs if argv[1] == "build"]
+    assert [Path(argv[-1]).name for argv in built] == [
+        "kubernetes.def",
+        "container-images.def",
+        "node.def",
+    ]
+    assert len(build.list_images()) == 1
+
+
+def test_the_users_own_image_is_taken(world: World, tmp_path: Path) -> None:
+    write_sif(tmp_path / "own.sif", "mine")
+    cluster = init(world, fake_spec(local_image=str(tmp_path / "own.sif")))
+    assert cluster is not None
+    assert cluster.image.sif.read_bytes() == (tmp_path / "own.sif").read_bytes()
+    assert not [argv for argv in world.host.argvs if argv[1] == "build"]
+
+
+def test_an_own_image_that_is_none_is_refused_before_any_change(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "own.sif").write_text("no image")
+    with unchanged(world), pytest.raises(UsageError, match="is no SIF image"):
+        init(world, fake_spec(local_image=str(tmp_path / "own.sif")))
