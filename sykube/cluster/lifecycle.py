@@ -169,7 +169,8 @@ def prepare_host(spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: b
     Raises:
         HostError: it lacks something; nothing was changed.
     """
-    findings = _examine(spec, building=building)
+    with ui.step("Checking the host"):
+        findings = _examine(spec, building=building)
     packages = preflight.missing_packages(findings)
     if packages and options.yes:
         with ui.step(f"Installing {' '.join(packages)}"):
@@ -235,10 +236,9 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             resolution=f"sykube delete --name {spec.name}",
         )
     building = not spec.local_image and build.cached(source, apt.find_mirror(spec.mirror)) is None
-    with ui.step("Checking the host"):
-        resolvers = host_resolvers(spec.dns)
-        chosen = _choose_subnets(spec)
     prepare_host(spec, options, ui, building=building)
+    resolvers = host_resolvers(spec.dns)
+    chosen = _choose_subnets(spec)
     engine = find_engine(spec, ui)
     image = node_image(spec, engine, ui)
     if not spec.local_image:

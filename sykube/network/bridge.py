@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from pathlib import Path
 
 from sykube.host.run import run
 from sykube.network.subnets import Subnets
@@ -47,7 +48,7 @@ class Bridge:
 
     def exists(self) -> bool:
         """Whether the bridge is there."""
-        return run(["ip", "link", "show", "dev", self.name], check=False).ok
+        return Path("/sys/class/net", self.name).exists()
 
     def create(self, subnets: Subnets, loopback_resolver: str) -> None:
         """Make the bridge and its rules; what is there already is kept or replaced.

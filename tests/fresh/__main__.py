@@ -102,7 +102,12 @@ def _run(root: Path, command: str) -> int:
         "PYTHONDONTWRITEBYTECODE": "1",
         "CI": "true",
     }
-    environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    # Not PIP_FIND_LINKS: those are folders of this machine.
+    environment |= {
+        name: os.environ[name]
+        for name in ("PIP_CERT", "PIP_DEFAULT_TIMEOUT", "PIP_INDEX_URL")
+        if name in os.environ
+    }
     environment |= {
         "FRESH_LINK": _GUEST_LINK,
         "FRESH_ADDRESS": f"{_GUEST_ADDRESS}/30",

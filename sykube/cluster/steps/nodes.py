@@ -109,7 +109,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
         ),
     }
     for name, text in files.items():
-        write_atomically(node.config / name, text.strip() + "\n")
+        write_atomically(node.config / name, f"{text.strip()}\n" if text else "")
     cgroups.create(node.instance)
 
 

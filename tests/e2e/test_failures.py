@@ -1,0 +1,109 @@
+"""Real clusters that are interrupted, killed, retained, and robbed of their records."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sykube.host.records import HostRecords
+from tests.e2e.cluster import TestCluster, eventually
+from tests.hostdiff import HostSnapshot, leaks_since
+
+# One node in memory: what these tests look at is how it ends.
+SMALL = ("--workers", "0", "--ephemeral", "--dns", "127.0.0.1")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[TestCluster]:
+    cluster = TestCluster("e2e-small", tmp_path)
+    cluster.delete_quietly()
+    cluster.before = HostSnapshot.take([Path("/var/lib/sykube"), Path("/run/sykube")])
+    yield cluster
+    cluster.delete_quietly()
+
+
+def started(cluster: TestCluster) -> subprocess.Popen[str]:
+    """An init that has come as far as kubeadm."""
+    init = subprocess.Popen(
+        [sys.executable, "-m", "sykube", "init", "--name", cluster.name, *SMALL],
+        env=cluster.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    state = Path(f"/var/lib/sykube/{cluster.name}/state.json")
+
+    def in_kubeadm() -> bool:
+        assert init.poll() is None, init.stderr and init.stderr.read()
+        if not state.exists():
+            return False
+        return json.loads(state.read_text())["steps"].get("control-plane") == "started"
+
+    eventually("kubeadm init runs", in_kubeadm, timeout=1500)
+    time.sleep(4)
+    return init
+
+
+def assert_no_leaks(cluster: TestCluster) -> None:
+    assert cluster.before is not None
+    leaks = leaks_since(cluster.before)
+    assert not leaks, "\n".join(str(leak) for leak in leaks)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_init_rolls_back(small: TestCluster, number: signal.Signals) -> None:
+    with started(small) as init:
+        init.send_signal(number)
+        _, errors = init.communicate(timeout=120)
+    assert init.returncode == 130
+    assert "Rolling back" in errors
+    assert_no_leaks(small)
+
+
+def test_a_killed_init_can_be_deleted(small: TestCluster) -> None:
+    with started(small) as init:
+        init.kill()
+    small.sykube("delete", "--name", small.name, "--yes")
+    assert_no_leaks(small)
+
+
+def test_a_retained_failure_resumes(small: TestCluster) -> None:
+    failed = subprocess.run(
+        [sys.executable, "-m", "sykube", "init", "--name", small.name, *SMALL, "--retain"],
+        env=small.environment | {"SYKUBE_FAIL_AT": "after:control-plane"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert failed.returncode == 1
+    assert "made to fail at after:control-plane" in failed.stderr
+    assert small.sykube("status", "--name", small.name, check=False).returncode == 4
+    resumed = small.sykube("init", "--name", small.name, *SMALL, timeout=600)
+    assert "Resuming" in resumed.stderr
+    assert "Starting the nodes" not in resumed.stderr
+    assert small.sykube("status", "--name", small.name).returncode == 0
+    root = Path(f"/var/lib/sykube/{small.name}")
+    assert root.is_mount(), "--ephemeral keeps it in memory"
+    small.sykube("delete", "--name", small.name, "--yes")
+    assert_no_leaks(small)
+
+
+def test_delete_without_any_record(small: TestCluster, tmp_path: Path) -> None:
+    """What was recorded can be lost; what can then not be put back is listed."""
+    small.init(*SMALL[:2], "--dns", "127.0.0.1", "--dest", str(tmp_path / "data"))
+    Path(f"/var/lib/sykube/{small.name}/state.json").unlink()
+    records = HostRecords.load()
+    assert records is not None
+    (records.folder / "record.json").unlink()
+    deleted = small.sykube("delete", "--name", small.name, "--yes", check=False)
+    assert deleted.returncode == 1
+    assert "earlier sysctls" in deleted.stderr
+    records.restore()
+    assert_no_leaks(small)
