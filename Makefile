@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: cluster test check integration e2e test-fresh vm-test soak bench clean
+.PHONY: cluster test check node-image integration e2e test-fresh vm-test soak bench clean
 .DELETE_ON_ERROR:
 
 cluster: $(VENV)/installed ## a cluster of two nodes, and the command sykube on root's PATH
@@ -12,13 +12,16 @@ cluster: $(VENV)/installed ## a cluster of two nodes, and the command sykube on 
 	$(BIN)/sykube init --yes
 	$(BIN)/sykube kubectl get nodes
 
-test: check integration e2e ## every test, among them a real cluster from nothing
+test: check node-image integration e2e ## every test, among them a real cluster from nothing
 
 check: $(VENV)/installed-dev ## lint, types and unit tests, without root
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST) tests/unit -q
+
+node-image: $(VENV)/installed ## installs what the host lacks and builds the image, unless it is cached
+	$(BIN)/sykube node-image build --yes
 
 integration: $(VENV)/installed-dev
 	$(PYTEST) tests/integration -q

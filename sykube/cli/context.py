@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,11 @@ def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def open_log(name: str) -> None:
     """Log to the cluster's file from here on."""
     ui().open_log(ClusterPaths(name).log)
+
+
+def ask(question: str) -> bool:
+    """Put a question to the person at the terminal; False where there is none."""
+    return sys.stdin.isatty() and sys.stderr.isatty() and click.confirm(question, err=True)
 
 
 def emit(data: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import click
 from sykube.cli import context
 from sykube.cluster import lifecycle
 from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import MAX_WORKERS, make_spec
+from sykube.cluster.spec import MAX_WORKERS, make_spec, split_options
+from sykube.errors import UsageError
 from sykube.host import preflight
 
 
@@ -69,7 +69,9 @@ def init(
     """Make a cluster and add its context to your kubeconfig."""
     flags["dns"] = flags["dns"] or None
     if flags["options"] is not None:
-        flags["options"] = tuple(shlex.split(flags["options"]))
+        flags["options"], problem = split_options(flags["options"])
+        if problem:
+            raise UsageError(problem)
     for name in ("dest", "network_dir", "local_image"):
         if flags[name]:
             flags[name] = str(Path(flags[name]).absolute())
@@ -80,7 +82,7 @@ def init(
         return
     preflight.check_identity()
     context.open_log(spec.name)
-    cluster = lifecycle.init(spec, InitOptions(retain=retain, yes=yes), ui)
+    cluster = lifecycle.init(spec, InitOptions(retain, yes, context.ask), ui)
     if output == "json":
         context.emit(
             {

@@ -42,7 +42,7 @@ def build(force: bool, file: Path | None, mirror: str | None, yes: bool, output:
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
     spec = make_spec(None, {"mirror": mirror})
-    lifecycle.prepare_host(spec, InitOptions(yes=yes), ui, building=True)
+    lifecycle.prepare_host(spec, InitOptions(yes=yes, ask=context.ask), ui, building=True)
     engine = lifecycle.find_engine(spec, ui)
     image = lifecycle.node_image(spec, engine, ui, force=force)
     if file:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,18 @@ from typing import Any
 from sykube.cluster import plan, steps
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import State, clusters, locked
+from sykube.cluster.state import STARTED, State, clusters, locked
 from sykube.cluster.steps.data import make_root
+from sykube.cluster.steps.network import Network
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import apt, engines, preflight
-from sykube.host.paths import ClusterPaths, cache_dir
+from sykube.host.paths import HOST_RECORDS, ClusterPaths, cache_dir
 from sykube.host.preflight import Finding
 from sykube.host.records import HostRecords
 from sykube.host.resolver import host_resolvers
 from sykube.image import build, versions
 from sykube.image.build import Builder, NodeImage
+from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
 from sykube.network.bridge import Bridge
 from sykube.ui import Ui
@@ -33,10 +37,12 @@ class InitOptions:
     Attributes:
         retain: leave a failed cluster for a look at it; init again resumes.
         yes: install missing packages without asking.
+        ask: puts a question to the user; False where nobody is there to answer.
     """
 
     retain: bool = False
     yes: bool = False
+    ask: Callable[[str], bool] = lambda _question: False
 
 
 def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
@@ -172,7 +178,7 @@ def prepare_host(spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: b
     with ui.step("Checking the host"):
         findings = _examine(spec, building=building)
     packages = preflight.missing_packages(findings)
-    if packages and options.yes:
+    if packages and (options.yes or options.ask(f"Install {' '.join(packages)}?")):
         with ui.step(f"Installing {' '.join(packages)}"):
             preflight.install(packages)
         findings = _examine(spec, building=building)
@@ -237,6 +243,8 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
         )
     building = not spec.local_image and build.cached(source, apt.find_mirror(spec.mirror)) is None
     prepare_host(spec, options, ui, building=building)
+    owner = kubeconfig.Owner.of_caller()
+    kubeconfig.check_free(kubeconfig.user_kubeconfig(owner), spec.name)
     resolvers = host_resolvers(spec.dns)
     chosen = _choose_subnets(spec)
     engine = find_engine(spec, ui)
@@ -259,7 +267,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     )
     cluster = Cluster.of(state, ui)
     try:
-        make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
+        state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
         cluster.save()
     except BaseException:
         steps.ALL[0].undo(cluster)
@@ -281,17 +289,30 @@ def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
 
 def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException) -> None:
     """Keep the nodes' logs, then roll back; the first error stays the one that is shown."""
-    keep_node_logs(cluster)
-    if options.retain:
-        cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
-        return
-    with cluster.ui.step("Rolling back"):
-        problems = _remove(cluster)
+    with _uninterrupted():
+        keep_node_logs(cluster)
+        if options.retain:
+            cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
+            return
+        with cluster.ui.step("Rolling back"):
+            problems = _remove(cluster)
     for problem in problems:
         cluster.ui.warn(f"not undone: {problem}")
     if isinstance(error, SykubeError):
         kept = f"The nodes' logs are in {cluster.paths.node_logs}."
         error.resolution = f"{error.resolution}\n  {kept}".strip()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C does not leave half of a cluster behind."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def keep_node_logs(cluster: Cluster) -> None:
@@ -307,15 +328,26 @@ def keep_node_logs(cluster: Cluster) -> None:
 def _remove(cluster: Cluster) -> list[str]:
     """Undo all steps; the last cluster's going puts the host's own settings back."""
     problems = plan.undo(cluster, steps.ALL)
+    _pass_on_context(cluster)
     if not clusters():
         records = HostRecords.load()
-        if records is None:
-            problems.append("the host's earlier sysctls: they were not recorded")
-        else:
+        if records is not None:
             problems += records.restore()
-        with contextlib.suppress(OSError):
-            cluster.paths.root.parent.rmdir()
+        elif Network.name in cluster.state.steps:
+            problems.append("the host's earlier sysctls: they were not recorded")
+        for folder in (HOST_RECORDS, cluster.paths.root.parent):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
     return problems
+
+
+def _pass_on_context(cluster: Cluster) -> None:
+    """A cluster that was made after this one will give back the context before this one."""
+    for name in clusters():
+        other = State.load(ClusterPaths(name).state)
+        if other and other.previous_context == cluster.name:
+            other.previous_context = cluster.state.previous_context
+            other.save(ClusterPaths(name).state)
 
 
 def _unknown_state(name: str) -> State:
@@ -329,7 +361,15 @@ def _unknown_state(name: str) -> State:
     ranges = subnets.Subnets(
         subnets.NODE_CANDIDATES[0], subnets.POD_CANDIDATES[0], subnets.SERVICE_CANDIDATES[0]
     )
-    environment = dict(engine.environment)
     return State(
-        ClusterSpec(name=name), ranges, str(engine.binary), environment, "", "", {}, "", ()
+        spec=ClusterSpec(name=name),
+        subnets=ranges,
+        engine=str(engine.binary),
+        engine_environment=dict(engine.environment),
+        image="",
+        image_folder="",
+        versions={},
+        loopback_resolver="",
+        resolvers=(),
+        steps={step.name: STARTED for step in steps.ALL},
     )

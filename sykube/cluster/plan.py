@@ -64,11 +64,9 @@ def undo(cluster: Cluster, steps: Sequence[Step]) -> list[str]:
     for step in reversed(steps):
         try:
             step.undo(cluster)
-        except SykubeError as error:
-            log.warning("undo of %s: %s\n%s", step.name, error.brief, error.details)
-            failed.append(f"{step.name}: {error.brief}")
-        except OSError as error:
-            log.warning("undo of %s: %s", step.name, error)
+        except Exception as error:
+            # Whatever it is: the other steps have their turn, and it is reported.
+            log.warning("undo of %s", step.name, exc_info=error)
             failed.append(f"{step.name}: {error}")
     return failed
 

@@ -213,7 +213,12 @@ def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[i
     seen: set[str] = set()
     for key_node, value_node in root.value:
         key, line = str(key_node.value), key_node.start_mark.line + 1
-        value = yaml.safe_load(yaml.serialize(value_node))
+        try:
+            value = yaml.safe_load(yaml.serialize(value_node))
+        except (yaml.YAMLError, ValueError) as error:
+            text = " ".join(str(error).split())
+            problems.append((line, f"the value of {key!r} cannot be read: {text}"))
+            continue
         if key in seen:
             problems.append((line, f"the key {key!r} stands here for the second time"))
         elif key in fixed:
@@ -233,6 +238,14 @@ def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[i
     return values, lines, problems
 
 
+def split_options(text: str) -> tuple[tuple[str, ...] | None, str]:
+    """The words of --options as a shell splits them, or what is wrong with it."""
+    try:
+        return tuple(shlex.split(text)), ""
+    except ValueError as error:
+        return None, f"options {text!r} cannot be split into words: {error}"
+
+
 def _convert(name: str, key: str, value: Any) -> tuple[Any, str]:
     """The value in the field's own type, or what is wrong with it."""
     default = getattr(ClusterSpec(), name)
@@ -243,7 +256,7 @@ def _convert(name: str, key: str, value: Any) -> tuple[Any, str]:
         return value, "" if ok else f"{key} must be a whole number"
     if isinstance(default, tuple):
         if name == "options" and isinstance(value, str):
-            return tuple(shlex.split(value)), ""
+            return split_options(value)
         ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
         return (tuple(value), "") if ok else (None, f"{key} must be a list of texts")
     return value, "" if isinstance(value, str) else f"{key} must be a text"

@@ -50,6 +50,7 @@ class State:
     steps: dict[str, str] = field(default_factory=dict)
     kubeconfig: str = ""
     previous_context: str = ""
+    owned_folders: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -76,6 +77,7 @@ class State:
             "steps": self.steps,
             "kubeconfig": self.kubeconfig,
             "previousContext": self.previous_context,
+            "ownedFolders": self.owned_folders,
         }
         write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
 
@@ -113,6 +115,7 @@ class State:
                 steps=stored["steps"],
                 kubeconfig=stored["kubeconfig"],
                 previous_context=stored["previousContext"],
+                owned_folders=stored["ownedFolders"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, repr(error)) from error

@@ -27,6 +27,9 @@ _SUITES = frozenset(
     ]
 )
 
+# What apt takes for "no": apt-pkg/contrib/strutl.cc, StringToBool
+_NO = frozenset({"no", "false", "without", "off", "disable", "0"})
+
 
 @dataclass(frozen=True)
 class Mirror:
@@ -61,7 +64,7 @@ def find_mirror(wanted: str = "", apt: Path = APT) -> Mirror:
             )
         return Mirror(wanted.rstrip("/"))
     for uri, suite in entries:
-        if suite.split("-")[0] in _SUITES and not suite.endswith("-security"):
+        if suite.removesuffix("-updates").removesuffix("-backports") in _SUITES:
             return Mirror(uri, security)
     raise UsageError(
         "the apt sources of this host name no Debian mirror",
@@ -78,21 +81,25 @@ def _source_files(apt: Path) -> list[Path]:
 
 
 def _entries(file: Path) -> list[tuple[str, str]]:
-    """(URI, suite) pairs of the enabled binary sources in a file."""
+    """(URI, suite) pairs of the enabled binary sources in a file that have a `main`."""
     text = file.read_text(errors="replace")
     pairs: list[tuple[str, str]] = []
     if file.suffix == ".sources":
         for stanza in re.split(r"\n\s*\n", text):
             fields = _deb822(stanza)
-            if "deb" in fields.get("types", "").split() and fields.get("enabled", "yes") != "no":
+            enabled = fields.get("enabled", "yes").lower() not in _NO
+            has_main = "main" in fields.get("components", "main").split()
+            if "deb" in fields.get("types", "").split() and enabled and has_main:
                 pairs += [
                     (uri.rstrip("/"), suite)
                     for uri in fields.get("uris", "").split()
                     for suite in fields.get("suites", "").split()
                 ]
     else:
-        for match in re.finditer(r"^\s*deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", text, re.MULTILINE):
-            pairs.append((match[1].rstrip("/"), match[2]))
+        line = re.compile(r"^\s*deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)\s+(.*)$", re.MULTILINE)
+        for match in line.finditer(text):
+            if "main" in match[3].split():
+                pairs.append((match[1].rstrip("/"), match[2]))
     return pairs
 
 

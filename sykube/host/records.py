@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sykube.errors import SykubeError
 from sykube.host import paths
 from sykube.host.files import write_atomically
 from sykube.host.run import run
 
 PROC_SYS = Path("/proc/sys")
+CGROUPS = Path("/sys/fs/cgroup")
 
 # What a node's kubelet sets for the whole host (kubelet --protect-kernel-defaults=false,
 # pkg/kubelet/cm/container_manager_linux.go), whatever sykube does.
@@ -47,20 +49,30 @@ class HostRecords:
     folder: Path = paths.HOST_RECORDS
     sysctls: dict[str, str] = field(default_factory=dict)
     modules: list[str] = field(default_factory=list)
+    controllers: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, folder: Path = paths.HOST_RECORDS) -> HostRecords | None:
         """The record, or None where there is none or it cannot be read."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             stored: dict[str, Any] = json.loads((folder / "record.json").read_text())
-            return cls(folder, dict(stored["sysctls"]), list(stored["modules"]))
+            return cls(
+                folder,
+                dict(stored["sysctls"]),
+                list(stored["modules"]),
+                list(stored["controllers"]),
+            )
         return None
 
     def save(self) -> None:
         """Write the record before anything is changed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"sysctls": self.sysctls, "modules": self.modules}, indent=2)
-        write_atomically(self.folder / "record.json", text)
+        stored = {
+            "sysctls": self.sysctls,
+            "modules": self.modules,
+            "controllers": self.controllers,
+        }
+        write_atomically(self.folder / "record.json", json.dumps(stored, indent=2))
 
     def remember(self, keys: tuple[str, ...]) -> None:
         """Record the present values of sysctls that are not recorded yet."""
@@ -93,6 +105,20 @@ class HostRecords:
             self.save()
         run(["modprobe", name])
 
+    def enable_controllers(self, root: Path) -> None:
+        """Hand every controller on to the cgroups below the root of a v2 hierarchy."""
+        control = root / "cgroup.subtree_control"
+        enabled = control.read_text().split()
+        for controller in (root / "cgroup.controllers").read_text().split():
+            if controller in enabled:
+                continue
+            self.controllers.append(controller)
+            self.save()
+            # One that cannot be handed on (cpu with realtime processes) is one the nodes do
+            # without; their checks name it if they cannot.
+            with contextlib.suppress(OSError):
+                control.write_text(f"+{controller}")
+
     def restore(self) -> list[str]:
         """Put everything back and forget the record.
 
@@ -101,7 +127,7 @@ class HostRecords:
         """
         failed = []
         # ip_forward first: the kernel overwrites the others with it.
-        for key in sorted(self.sysctls, key=lambda name: (name not in _FORWARDING, name)):
+        for key in sorted(self.sysctls, key=lambda name: (name != _FORWARDING[0], name)):
             value = self.sysctls[key]
             if read_sysctl(key) in (value, None):
                 continue
@@ -109,10 +135,14 @@ class HostRecords:
                 (PROC_SYS / key).write_text(value)
             except OSError as error:
                 failed.append(f"sysctl {key.replace('/', '.')} = {value} ({error.strerror})")
+        for controller in self.controllers:
+            # Where somebody else uses it by now, the kernel refuses, and rightly.
+            with contextlib.suppress(OSError):
+                (CGROUPS / "cgroup.subtree_control").write_text(f"-{controller}")
         for module in self.modules:
-            if not run(["modprobe", "-r", module], check=False).ok:
+            try:
+                run(["modprobe", "-r", module])
+            except SykubeError:
                 failed.append(f"kernel module {module} is in use and stays loaded")
         (self.folder / "record.json").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
         return failed

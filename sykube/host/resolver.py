@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from sykube.errors import HostError
@@ -35,7 +35,7 @@ def host_resolvers(wanted: tuple[str, ...] = (), resolv_conf: Path = RESOLV_CONF
         HostError: there is none that a node can reach over IPv4.
     """
     addresses = list(wanted) or _nameservers(resolv_conf)
-    found = [ip_address(address.split("%")[0]) for address in addresses]
+    found = [address for text in addresses if (address := _address(text))]
     loopback = [str(address) for address in found if address.version == 4 and address.is_loopback]
     direct = [
         str(address)
@@ -49,6 +49,14 @@ def host_resolvers(wanted: tuple[str, ...] = (), resolv_conf: Path = RESOLV_CONF
             resolution="Name one: sykube init --dns ADDRESS",
         )
     return Resolvers(tuple(direct), loopback[0] if loopback else "")
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address without its zone; None for what is none, which glibc ignores, too."""
+    try:
+        return ip_address(text.split("%")[0])
+    except ValueError:
+        return None
 
 
 def _nameservers(resolv_conf: Path) -> list[str]:

@@ -9,7 +9,7 @@ import pwd
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ log = logging.getLogger("sykube.run")
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL_LINES = 20
+# From the request to end to the kill.
+_GRACE_S = 5.0
 _KEPT_VARIABLES = (
     "TERM",
     "http_proxy",
@@ -98,6 +100,8 @@ def run(
         "_cwd": str(cwd),
         "_ok_code": range(256),
         "_tty_out": False,
+        # Its own group, so that what it starts can be ended with it.
+        "_new_group": True,
         "_bg": True,
         "_bg_exc": False,
         "_decode_errors": "replace",
@@ -111,6 +115,8 @@ def run(
         process = sh.Command(words[0], search_paths=PATH.split(":"))(*words[1:], **options)
     except sh.CommandNotFound as error:
         raise CommandError(f"could not find the program {words[0]}", words, "") from error
+    except sh.ForkException as error:
+        raise CommandError(f"could not start {words[0]} in {cwd}", words, str(error)) from error
     timed_out, code = _wait(process, timeout)
     stdout = "".join(lines) if on_line else _text(process.stdout)
     stderr = "" if on_line else _text(process.stderr)
@@ -136,25 +142,38 @@ def _wait(process: Any, timeout: float) -> tuple[bool, int]:
         expired.set()
         _signal(process, signal.SIGKILL)
 
-    # sh has a timeout of its own, which looks ten times a second alone.
-    timer = threading.Timer(timeout, expire)
-    timer.daemon = True
-    timer.start()
     try:
-        process.wait()
+        # sh has a timeout of its own, which looks ten times a second alone.
+        with _after(timeout, expire):
+            process.wait()
     except sh.SignalException as error:
         return expired.is_set(), int(error.exit_code)
     except BaseException:
         _signal(process, signal.SIGTERM)
+        with (
+            contextlib.suppress(sh.SignalException, sh.ErrorReturnCode),
+            _after(_GRACE_S, lambda: _signal(process, signal.SIGKILL)),
+        ):
+            process.wait()
         raise
+    return expired.is_set(), int(process.exit_code)
+
+
+@contextlib.contextmanager
+def _after(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    """Do something when the body takes longer than that."""
+    timer = threading.Timer(seconds, action)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
     finally:
         timer.cancel()
-    return expired.is_set(), int(process.exit_code)
 
 
 def _signal(process: Any, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        process.signal(number)
+        process.signal_group(number)
 
 
 def _line_taker(lines: list[str], on_line: Callable[[str], None]) -> Callable[[str], None]:

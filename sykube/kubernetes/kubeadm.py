@@ -67,7 +67,12 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         "kubernetesVersion": f"v{settings.kubernetes_version}",
         "imageRepository": settings.image_repository,
         "controlPlaneEndpoint": settings.endpoint,
-        "apiServer": {"certSANs": list(settings.names)},
+        "apiServer": {
+            "certSANs": list(settings.names),
+            # kubeadm's own 4 minutes are not enough on a machine that is emulated or overloaded.
+            # It also gives the static pods that long to start.
+            "timeoutForControlPlane": "9m0s",
+        },
         # sykube gives each node its pod subnet. The allocator would hold up every controller that
         # starts after it for 10 s (listNodes, pkg/controller/nodeipam/ipam/cidr_allocator.go).
         "controllerManager": {"extraArgs": {"allocate-node-cidrs": "false"}},

@@ -17,6 +17,8 @@ from sykube.errors import SykubeError
 from sykube.host.files import write_atomically
 
 _LOCK_TIMEOUT_S = 10.0
+# Kubeconfig's own way to say whose an entry is: clientcmd/api/v1/types.go, NamedExtension.
+_MARK = {"name": "sykube", "extension": {"provider": "sykube"}}
 _SECTIONS = ("clusters", "contexts", "users")
 
 
@@ -42,6 +44,21 @@ def user_kubeconfig(owner: Owner) -> Path:
     return Path(first) if first else owner.home / ".kube" / "config"
 
 
+def check_free(path: Path, name: str) -> None:
+    """Refuse a name that a context of another cluster of the user's has.
+
+    Raises:
+        SykubeError: it is taken, or the file is no kubeconfig.
+    """
+    config = _read(path)
+    if any(_name(entry) == name for entry in config["contexts"]) and not _is_ours(config, name):
+        raise SykubeError(
+            f"your kubeconfig has a context {name!r} of another cluster",
+            details=str(path),
+            resolution="Choose another name for this one: sykube init --name NAME",
+        )
+
+
 def merge(path: Path, cluster_config: str, name: str, owner: Owner) -> str:
     """Add a cluster's context to a kubeconfig and make it the current one.
 
@@ -50,16 +67,19 @@ def merge(path: Path, cluster_config: str, name: str, owner: Owner) -> str:
         name: of its context, cluster and user in the merged file.
 
     Returns:
-        The context that was current before.
+        The context that was current before; empty when it was this one.
 
     Raises:
-        SykubeError: the file is no kubeconfig, or another program holds its lock.
+        SykubeError: the file is no kubeconfig, another program holds its lock, or the user has
+            a context of that name for another cluster.
     """
     source = yaml.safe_load(cluster_config)
     with _locked(path, owner):
+        check_free(path, name)
         config = _read(path)
         _drop(config, name)
-        config["clusters"].append({"name": name, "cluster": source["clusters"][0]["cluster"]})
+        cluster = source["clusters"][0]["cluster"] | {"extensions": [_MARK]}
+        config["clusters"].append({"name": name, "cluster": cluster})
         config["users"].append({"name": name, "user": source["users"][0]["user"]})
         config["contexts"].append({"name": name, "context": {"cluster": name, "user": name}})
         previous = str(config.get("current-context") or "")
@@ -68,30 +88,46 @@ def merge(path: Path, cluster_config: str, name: str, owner: Owner) -> str:
     return previous if previous != name else ""
 
 
-def remove(path: Path, name: str, server: str, previous: str, owner: Owner) -> None:
+def remove(path: Path, name: str, previous: str, owner: Owner) -> None:
     """Take a cluster's context out again; a file that then holds nothing goes, too.
 
+    A context of that name that sykube did not make stays.
+
     Args:
-        server: the cluster's API server; a context of that name for another one is the user's.
         previous: what becomes the current context, where it still exists.
     """
     if not path.exists():
         return
     with _locked(path, owner):
         config = _read(path)
-        servers = {entry["name"]: entry["cluster"].get("server") for entry in config["clusters"]}
-        if servers.get(name) != server:
+        if not _is_ours(config, name):
             return
         _drop(config, name)
-        contexts = [entry["name"] for entry in config["contexts"]]
+        contexts = [_name(entry) for entry in config["contexts"]]
         if config.get("current-context") == name:
             config["current-context"] = previous if previous in contexts else ""
-        if any(config[section] for section in _SECTIONS):
+        if path.is_symlink() or any(config[section] for section in _SECTIONS):
             _write(path, config, owner)
             return
         path.unlink()
-    with contextlib.suppress(OSError):
-        path.parent.rmdir() if path.parent.name == ".kube" else None
+    if path.parent.name == ".kube":
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+
+
+def _is_ours(config: dict[str, Any], name: str) -> bool:
+    """Whether the cluster entry of that name carries sykube's mark."""
+    for entry in config["clusters"]:
+        if _name(entry) == name:
+            cluster = entry.get("cluster") or {}
+            return any(
+                _name(extension) == _MARK["name"] for extension in cluster.get("extensions", [])
+            )
+    return False
+
+
+def _name(entry: Any) -> str:
+    return str(entry.get("name", "")) if isinstance(entry, dict) else ""
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -116,7 +152,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _drop(config: dict[str, Any], name: str) -> None:
     for section in _SECTIONS:
-        config[section] = [entry for entry in config[section] if entry.get("name") != name]
+        config[section] = [entry for entry in config[section] if _name(entry) != name]
 
 
 def _write(path: Path, config: dict[str, Any], owner: Owner) -> None:

@@ -30,7 +30,7 @@ else
 fi
 [ "$(hostname)" = "$1" ] || echo "the host name is $(hostname), not $1"
 [ -w /var/lib/kubelet ] || echo "/var/lib/kubelet cannot be written"
-for _ in $(seq 100); do
+for _ in $(seq 450); do
     [ -S /run/containerd/containerd.sock ] && exit
     sleep 0.1
 done

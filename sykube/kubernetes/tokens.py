@@ -8,7 +8,7 @@ import string
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from sykube.kubernetes.api import Api
+from sykube.kubernetes.api import Api, ApiError
 
 # For nodes that join at once; it is deleted when they have.
 TTL = timedelta(minutes=15)
@@ -48,4 +48,6 @@ def bootstrap_token(api: Api) -> Iterator[str]:
     try:
         yield token
     finally:
-        api.delete(f"{_SECRETS}/bootstrap-token-{name}")
+        # An API server that is gone takes the token along; it expires anyway.
+        with contextlib.suppress(ApiError):
+            api.delete(f"{_SECRETS}/bootstrap-token-{name}")

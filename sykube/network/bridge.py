@@ -16,6 +16,8 @@ from sykube.host.run import run
 from sykube.network.subnets import Subnets
 
 _INTERFACE_NAME_MAX = 15
+# Forwarding, masquerading, and the way to a resolver on the host's loopback.
+_SUFFIXES = ("FWD", "POST", "PRE", "SNAT", "IN")
 
 
 def bridge_name(cluster: str) -> str:
@@ -81,9 +83,9 @@ class Bridge:
         """Remove every chain of this cluster and the jumps to them."""
         for table in ("filter", "nat"):
             listed = run(["iptables", "-w", "-t", table, "-S"], check=False).stdout.splitlines()
-            chains = [
-                line.split()[1] for line in listed if line.startswith(f"-N {self._chain('')}")
-            ]
+            ours = {self._chain(suffix) for suffix in _SUFFIXES}
+            chains = [line.split()[1] for line in listed if line[:3] == "-N "]
+            chains = [chain for chain in chains if chain in ours]
             for line in listed:
                 words = line.split()
                 if words[0] == "-A" and words[-1] in chains and words[1] not in chains:

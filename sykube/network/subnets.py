@@ -58,7 +58,10 @@ def host_routes() -> list[IPv4Network]:
     for route in routes:
         if route["dst"] == "default" or route.get("type") in ("local", "broadcast"):
             continue
-        found.append(IPv4Network(route["dst"], strict=False))
+        network = IPv4Network(route["dst"], strict=False)
+        # A VPN writes the default route as two halves.
+        if network.prefixlen > 1:
+            found.append(network)
     return found
 
 

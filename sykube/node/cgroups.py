@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sykube.errors import SykubeError
+from sykube.host.records import CGROUPS, HostRecords
 
-ROOT = Path("/sys/fs/cgroup")
+ROOT = CGROUPS
 PARENT = "sykube"
 _EMPTY_TIMEOUT_S = 20.0
 
@@ -32,14 +33,11 @@ def path_of(instance: str) -> str:
 def create(instance: str) -> None:
     """Make the node's cgroups; those that exist are kept."""
     if is_v2():
-        available = (ROOT / "cgroup.controllers").read_text().split()
-        for folder in (ROOT, ROOT / PARENT):
-            folder.mkdir(exist_ok=True)
-            for controller in available:
-                # A controller that cannot be handed on (cpu with realtime processes) is one
-                # the node does without; the kubelet names it if it cannot.
-                with contextlib.suppress(OSError):
-                    (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+        parent = ROOT / PARENT
+        (HostRecords.load() or HostRecords()).enable_controllers(ROOT)
+        parent.mkdir(exist_ok=True)
+        for controller in (parent / "cgroup.controllers").read_text().split():
+            (parent / "cgroup.subtree_control").write_text(f"+{controller}")
         (ROOT / path_of(instance)).mkdir(exist_ok=True)
         return
     for hierarchy in _hierarchies():

@@ -178,7 +178,9 @@ class CommandLineEngine:
         return "\n".join(log.read_text(errors="replace") for log in self.leftovers(name))
 
     def _argv(self) -> list[str]:
-        return [str(self.binary), *(["--config", str(self.config)] if self.config else [])]
+        # Before the network is laid there is none, and after its folder was lost.
+        config = ["--config", str(self.config)] if self.config and self.config.exists() else []
+        return [str(self.binary), *config]
 
     def _exec(self, name: str) -> list[str]:
         return [*self._argv(), "--silent", "exec", "--cleanenv", "--pwd", "/", f"instance://{name}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sykube.cluster.cluster import Cluster
+from sykube.cluster.steps.nodes import renew
 from sykube.host.files import write_atomically
 from sykube.image import versions
 from sykube.kubernetes import kubeadm
@@ -28,6 +29,8 @@ class ControlPlane:
 
     def apply(self, cluster: Cluster) -> None:
         master, state = cluster.master, cluster.state
+        if master.run(["test", "-e", "/etc/kubernetes/pki"], check=False).ok:
+            renew(cluster, master)
         settings = kubeadm.ControlPlaneSettings(
             cluster=cluster.name,
             kubernetes_version=state.versions["kubernetes"].removeprefix("v"),
@@ -49,16 +52,10 @@ class ControlPlane:
         # cluster's DNS is sykube's own add-on.
         command = ["kubeadm", "init", "--config", _CONFIG, "--skip-token-print"]
         command += ["--skip-phases", "preflight,addon/coredns"]
-        # A resumed init may find a half-made control plane; kubeadm starts from an empty one.
-        if (
-            cluster.paths.kubeconfig.exists()
-            or master.run(["test", "-e", "/etc/kubernetes/admin.conf"], check=False).ok
-        ):
-            reset(cluster)
         try:
             master.run(command, timeout=_TIMEOUT_S)
         finally:
-            master.run(["rm", "-f", _CONFIG])
+            master.run(["rm", "-f", _CONFIG], check=False)
         config = master.read("/etc/kubernetes/admin.conf", secret=True)
         write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
         with cluster.api() as api:
@@ -76,11 +73,3 @@ def set_pod_subnet(api: Api, node: Node) -> None:
         {"spec": {"podCIDR": node.pod_subnet, "podCIDRs": [node.pod_subnet]}},
         content_type="application/strategic-merge-patch+json",
     )
-
-
-def reset(cluster: Cluster) -> None:
-    """Take back what an unfinished kubeadm init left in the master."""
-    cluster.master.run(
-        ["kubeadm", "reset", "--force", "--cri-socket", kubeadm.CRI_SOCKET], timeout=_TIMEOUT_S
-    )
-    cluster.paths.kubeconfig.unlink(missing_ok=True)

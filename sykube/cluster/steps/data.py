@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -28,10 +29,16 @@ class Data:
 
     def undo(self, cluster: Cluster) -> None:
         remove_root(cluster.paths.root)
+        for folder in reversed(cluster.state.owned_folders):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
 
 
-def make_root(root: Path, dest: str, *, ephemeral: bool) -> None:
+def make_root(root: Path, dest: str, *, ephemeral: bool) -> list[str]:
     """Make the data folder of a cluster before anything is recorded in it.
+
+    Returns:
+        The folders above it that did not exist, the outermost first.
 
     Raises:
         SykubeError: a folder of that name below `dest` holds something already.
@@ -47,9 +54,11 @@ def make_root(root: Path, dest: str, *, ephemeral: bool) -> None:
             )
         root.symlink_to(folder)
     folder = root.resolve()
+    made = [str(parent) for parent in folder.parents if not parent.exists()] if dest else []
     folder.mkdir(parents=True, exist_ok=True, mode=0o711)
     if ephemeral and not folder.is_mount():
         run(["mount", "-t", "tmpfs", "-o", "mode=711", "sykube", folder])
+    return made[::-1]
 
 
 def remove_root(root: Path) -> None:

@@ -22,10 +22,10 @@ class Handout:
         cluster.state.kubeconfig = str(path)
         cluster.save()
         config = cluster.paths.kubeconfig.read_text()
-        cluster.state.previous_context = kubeconfig.merge(path, config, cluster.name, owner)
+        previous = kubeconfig.merge(path, config, cluster.name, owner)
+        cluster.state.previous_context = previous or cluster.state.previous_context
 
     def undo(self, cluster: Cluster) -> None:
         owner = Owner.of_caller()
         path = Path(cluster.state.kubeconfig or kubeconfig.user_kubeconfig(owner))
-        server = f"https://{cluster.endpoint}"
-        kubeconfig.remove(path, cluster.name, server, cluster.state.previous_context, owner)
+        kubeconfig.remove(path, cluster.name, cluster.state.previous_context, owner)

@@ -16,7 +16,7 @@ from sykube.node import cgroups
 from sykube.node.engine import InstanceOptions
 from sykube.node.node import Node
 
-_BOOT_TIMEOUT_S = 60.0
+_BOOT_TIMEOUT_S = 180.0
 # Real file systems where containerd and etcd need them, and what must outlive the instance.
 _BINDS = {
     "containerd": "/var/lib/containerd",
@@ -43,9 +43,7 @@ class Nodes:
             [node for node in cluster.nodes if node.instance not in running],
             lambda node: start(cluster, node),
         )
-        pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
-        on_each(cluster.nodes, lambda node: wait_booted(node, pids.get(node.instance, 0)))
-        on_each(cluster.nodes, node_checks.run_checks)
+        check(cluster, cluster.nodes)
 
     def undo(self, cluster: Cluster) -> None:
         prefix = f"{cluster.name}-"
@@ -54,17 +52,34 @@ class Nodes:
         found |= {name for name in running if is_node(name, prefix)}
         found |= {name for name in cgroups.leftovers(prefix) if is_node(name, prefix)}
 
-        def remove(name: str) -> None:
-            if name in running:
-                cluster.engine.kill(name)
-            cgroups.remove(name)
-            for leftover in cluster.engine.leftovers(name):
-                leftover.unlink(missing_ok=True)
-            shutil.rmtree(cluster.paths.node(name), ignore_errors=True)
-
-        on_each(sorted(found), remove)
+        on_each(sorted(found), lambda name: remove(cluster, name, running=name in running))
         for file in Path("/var/lib/cni/results").glob(f"{cluster.network_name}-*"):
             file.unlink(missing_ok=True)
+
+
+def check(cluster: Cluster, nodes: list[Node]) -> None:
+    """Wait until nodes have booted, then check that they are fit for Kubernetes."""
+    pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
+    on_each(nodes, lambda node: wait_booted(node, pids.get(node.instance, 0)))
+    on_each(nodes, node_checks.run_checks)
+
+
+def remove(cluster: Cluster, instance: str, *, running: bool) -> None:
+    """Remove all of a node: its instance, cgroups and files."""
+    if running:
+        cluster.engine.kill(instance)
+    cgroups.remove(instance)
+    for leftover in cluster.engine.leftovers(instance):
+        leftover.unlink(missing_ok=True)
+    shutil.rmtree(cluster.paths.node(instance), ignore_errors=True)
+
+
+def renew(cluster: Cluster, node: Node) -> None:
+    """Make a node anew in which kubeadm stopped half-way: it starts from a clean one alone."""
+    remove(cluster, node.instance, running=True)
+    prepare(cluster, node)
+    start(cluster, node)
+    check(cluster, [node])
 
 
 def is_node(instance: str, prefix: str) -> bool:
@@ -132,7 +147,7 @@ def wait_booted(node: Node, pid: int) -> None:
     """Wait until supervisord of a node answers; its socket is seen through /proc.
 
     Raises:
-        SykubeError: it does not within 60 s; holds the end of the node's first log.
+        SykubeError: it does not within 3 minutes; holds the end of the node's first log.
     """
     sockets = [Path(f"/proc/{pid}/root/run") / name for name in ("supervisor.sock",)]
     deadline = time.monotonic() + _BOOT_TIMEOUT_S

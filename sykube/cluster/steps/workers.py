@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from sykube.cluster.cluster import Cluster, on_each
+from sykube.cluster.steps.nodes import renew
 from sykube.kubernetes import kubeadm, readiness
 from sykube.kubernetes.api import Api, ApiError, wait_until
 from sykube.kubernetes.tokens import bootstrap_token
 from sykube.node.node import Node
 
 _TIMEOUT_S = 600.0
+# kubeadm join writes it first and removes it last.
+_BOOTSTRAP = "/etc/kubernetes/bootstrap-kubelet.conf"
 _CONFIG = "/etc/kubernetes/kubeadm-join.yaml"
 
 
@@ -31,7 +34,11 @@ class Workers:
             # Earlier, kubeadm would find it unsigned and look again after 5 s.
             name = token.split(".")[0]
             wait_until("signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S)
-            on_each(cluster.workers, lambda node: join(node, cluster.endpoint, token, ca_hash))
+            waiting = [node for node in cluster.workers if readiness.nodes(api, [node.instance])]
+            for node in waiting:
+                if node.run(["test", "-e", _BOOTSTRAP], check=False).ok:
+                    renew(cluster, node)
+            on_each(waiting, lambda node: join(node, cluster.endpoint, token, ca_hash))
 
     def undo(self, cluster: Cluster) -> None:
         """Nothing outside the nodes' folders, which go with the nodes."""
@@ -72,12 +79,10 @@ def authority_hash(master: Node) -> str:
 
 def join(node: Node, endpoint: str, token: str, ca_hash: str) -> None:
     """Run kubeadm join; its preflight was replaced by node_checks, as for init."""
-    if node.run(["test", "-e", "/etc/kubernetes/kubelet.conf"], check=False).ok:
-        return
     config = kubeadm.join_configuration(node.instance, node.address, endpoint, token, ca_hash)
     node.write(_CONFIG, config, mode="0600")
     try:
         command = ["kubeadm", "join", "--config", _CONFIG, "--skip-phases", "preflight"]
         node.run(command, timeout=_TIMEOUT_S)
     finally:
-        node.run(["rm", "-f", _CONFIG])
+        node.run(["rm", "-f", _CONFIG], check=False)
