@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
@@ -30,6 +31,14 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+class _PrivateLog(RotatingFileHandler):
+    """A log file that its owner alone can read, after each rotation, too."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return os.fdopen(descriptor, "a")
 
 
 class Ui:
@@ -65,9 +74,7 @@ class Ui:
             logger.addHandler(to_stream)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.close(descriptor)
-            to_file = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
+            to_file = _PrivateLog(path, maxBytes=_LOG_BYTES, backupCount=1)
             to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             logger.addHandler(to_file)
             self._log_file = path

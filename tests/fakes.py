@@ -32,7 +32,9 @@ import yaml
 import sykube
 from sykube.cluster.cluster import Cluster
 from sykube.errors import SykubeError
+from sykube.host import apt
 from sykube.host import run as run_module
+from sykube.host.apt import Mirror
 from sykube.host.run import CommandError, Completed
 from sykube.image import build, versions
 from sykube.kubernetes.api import Api, ApiError
@@ -44,7 +46,15 @@ from sykube.ui import Ui
 _REAL_PATH = type(Path())
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Nothing of the package may point to these folders of the real host in a test.
-_HOST_FOLDERS = ("/var/", "/run/", "/proc/", "/sys/", "/etc/", "/usr/share/keyrings", "/usr/lib/cni")
+_HOST_FOLDERS = (
+    "/var/",
+    "/run/",
+    "/proc/",
+    "/sys/",
+    "/etc/",
+    "/usr/share/keyrings",
+    "/usr/lib/cni",
+)
 CONTAINER_IMAGES = {
     "k8s.gcr.io/kube-apiserver": "v1.20.2",
     "k8s.gcr.io/etcd": "3.4.23-4",
@@ -54,7 +64,9 @@ CA_HASH = "c0ffee" * 8
 IMAGE_FILES = {
     "/usr/bin/kubectl": "#!/bin/sh\n",
     "/usr/share/sykube/versions": "kubernetes=v1.20.2\ncontainerd=1.7.24\n",
-    "/usr/share/sykube/container-images": "".join(f"{k}:{v}\n" for k, v in CONTAINER_IMAGES.items()),
+    "/usr/share/sykube/container-images": "".join(
+        f"{k}:{v}\n" for k, v in CONTAINER_IMAGES.items()
+    ),
 }
 
 
@@ -187,7 +199,7 @@ class SysctlPath(_REAL_PATH):  # type: ignore[misc, valid-type]
 class Kernel:
     """Links, packet filter, mounts, modules and sysctls of the fake host."""
 
-    proc_sys: Path
+    root: Path
     links: dict[str, list[str]] = field(default_factory=lambda: {"eth0": ["192.0.2.10/24"]})
     mounts: set[str] = field(default_factory=set)
     modules: set[str] = field(default_factory=set)
@@ -199,7 +211,18 @@ class Kernel:
         "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
     }
 
+    @property
+    def proc_sys(self) -> SysctlPath:
+        return SysctlPath(self.root / "proc/sys")
+
+    @property
+    def class_net(self) -> Path:
+        """/sys/class/net, which has a folder for each link."""
+        return self.root / "sys/class/net"
+
     def __post_init__(self) -> None:
+        for name in self.links:
+            (self.class_net / name).mkdir(parents=True)
         self.tables = {
             table: {chain: [] for chain in chains} for table, chains in self._BUILT_IN.items()
         }
@@ -235,7 +258,7 @@ class Kernel:
         file.write_text(value + "\n")
 
     def sysctl(self, key: str) -> str:
-        return (self.proc_sys / key).read_text().strip()
+        return str((self.proc_sys / key).read_text()).strip()
 
     def snapshot(self) -> dict[str, Any]:
         """Everything in it, for comparison."""
@@ -322,6 +345,7 @@ class FakeHost:
                 if name in links:
                     return 2, "", "RTNETLINK answers: File exists"
                 links[name] = []
+                (self.kernel.class_net / name).mkdir()
                 for key in ("forwarding", "route_localnet"):
                     self.kernel.define(f"net/ipv4/conf/{name}/{key}", "0")
                 return 0, "", ""
@@ -339,6 +363,7 @@ class FakeHost:
                 if name not in links:
                     return 1, "", f'Cannot find device "{name}"'
                 del links[name]
+                (self.kernel.class_net / name).rmdir()
                 self.kernel.routes[:] = [r for r in self.kernel.routes if r["dev"] != name]
                 shutil.rmtree(self.kernel.proc_sys / "net/ipv4/conf" / name)
                 return 0, "", ""
@@ -458,6 +483,7 @@ class FakeHost:
 
 _compile = jinja2.Environment.compile
 _compiled: dict[object, Any] = {}
+_fingerprints: dict[str, str] = {}
 
 
 def _speed_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,6 +523,7 @@ class FakeInstance:
         return None
 
 
+_COLLECTIONS = frozenset(["nodes", "pods", "secrets", "services", "configmaps", "deployments"])
 NODES = "/api/v1/nodes"
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
 
@@ -581,7 +608,7 @@ class FakeApi(Api):
                 return {"data": {f"jws-kubeconfig-{name}": "signed" for name in server.tokens()}}
             case "GET", _ if path in server.objects:
                 return server.objects[path]
-            case "GET", _ if path.endswith("s") and path.rpartition("/")[0] not in (NODES, SECRETS):
+            case "GET", _ if path.rpartition("/")[2] in _COLLECTIONS:
                 return {"items": server.collection(path)}
             case "POST", _:
                 name = f"{path}/{body['metadata']['name']}"
@@ -625,7 +652,6 @@ class FakeEngine:
         self.config = config
 
     def start(self, name: str, options: InstanceOptions) -> None:
-        self._check_config("start", name)
         self._call("start", name)
         world = self.world
         assert name not in world.instances, f"the instance {name} runs already"
@@ -651,18 +677,16 @@ class FakeEngine:
             procs = hierarchy / "sykube" / name / "cgroup.procs"
             assert procs.exists(), "the node's cgroup is missing"
             procs.write_text(f"{pid}\n")
-        log = world.instances[name].on_host("/var/log/sykube/supervisord.log")
-        assert log is not None
-        log.parent.mkdir(exist_ok=True)
-        log.write_text(f"{name} has booted\n")
+        first_log = world.instances[name].on_host("/var/log/sykube/supervisord.log")
+        assert first_log is not None
+        first_log.parent.mkdir(exist_ok=True)
+        first_log.write_text(f"{name} has booted\n")
 
     def kill(self, name: str) -> None:
-        self._check_config("kill", name)
         self._call("kill", name)
         self.world.end(name)
 
     def instances(self) -> dict[str, Instance]:
-        self._check_config("instances")
         self._call("instances")
         return {
             name: Instance(name, instance.pid, str(instance.options.image))
@@ -679,8 +703,11 @@ class FakeEngine:
         check: bool = True,
         secret: bool = False,
     ) -> Completed:
-        self._check_config("exec", name)
-        self._call("exec", name, *argv)
+        try:
+            self._call("exec", name, *argv)
+        except BaseException:
+            self.world.half(name, list(argv))
+            raise
         if name not in self.world.instances:
             code, stdout, stderr = 255, "", f"no instance found with name {name}"
         else:
@@ -701,12 +728,6 @@ class FakeEngine:
 
     def _call(self, *words: str) -> None:
         self.world.calls.record("engine", *words)
-
-    def _check_config(self, *words: str) -> None:
-        if self.config and not self.config.is_file():
-            argv = ("apptainer", "--config", str(self.config), *words)
-            why = f"FATAL: couldn't parse configuration file {self.config}: no such file"
-            raise CommandError("apptainer failed with exit code 255", argv, why)
 
     def _log_files(self, name: str) -> list[Path]:
         folder = self.world.root / "root/.apptainer/instances/logs/host/root"
@@ -741,15 +762,31 @@ class RecordingUi(Ui):
             self.calls.step = outer
 
 
+def host_path(root: Path, *parts: str | Path) -> Path:
+    """Where a path of the real host lies on the fake one below `root`; others stay as they are."""
+    real = _REAL_PATH(*parts)
+    text = f"{real}/"
+    if text.startswith(f"{root}/") or not text.startswith(_HOST_FOLDERS):
+        return real
+    kind = (
+        SysctlPath
+        if text.startswith("/proc/sys/")
+        else CgroupPath
+        if text.startswith("/sys/fs/cgroup/")
+        else _REAL_PATH
+    )
+    return kind(f"{root}{real}")
+
+
 class World:
     """A fake host, whole: everything of it lies below `root` or in this object."""
 
     def __init__(self, root: Path, *, cgroup_version: int = 1) -> None:
         self.root = root
         self.calls = Calls()
-        self.proc_sys = SysctlPath(root / "proc/sys")
+        self.kernel = Kernel(root)
+        self.proc_sys = self.kernel.proc_sys
         self.cgroup_root = CgroupPath(root / "sys/fs/cgroup")
-        self.kernel = Kernel(self.proc_sys)
         self.host = FakeHost(self.kernel, self.calls, root / "etc/apptainer")
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
@@ -764,14 +801,15 @@ class World:
         redirect(monkeypatch, self.path)
         replace_everywhere(monkeypatch, run_module.run, self.host.run)
         from sykube.cluster import cluster as cluster_module
-        from sykube.cluster import lifecycle
         from sykube.cluster.steps import nodes as nodes_module
         from sykube.host import engines, preflight
+        from sykube.network import bridge as bridge_module
         from sykube.node import cgroups
 
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
         monkeypatch.setattr(Cluster, "api", lambda cluster: self.api(cluster.name))
-        monkeypatch.setattr(nodes_module, "Path", self.path)
+        for module in (nodes_module, bridge_module):
+            monkeypatch.setattr(module, "Path", self.path)
         monkeypatch.setattr(cgroups, "Path", CgroupPath)
         proxy = types.SimpleNamespace(walk=os.walk, kill=self.kill_process)
         monkeypatch.setattr(cgroups, "os", proxy)
@@ -781,31 +819,28 @@ class World:
         # What a host has and lacks is not what these tests are about.
         monkeypatch.setattr(preflight, "examine", lambda **_: [])
         monkeypatch.setattr(preflight, "check_identity", lambda: None)
-        monkeypatch.setattr(lifecycle.apt, "find_mirror", lambda *_: lifecycle.apt.Mirror("file:/d"))
+        monkeypatch.setattr(apt, "find_mirror", lambda *_: apt.Mirror("file:/d"))
         monkeypatch.setattr(os, "fsync", lambda _: None)
         _speed_up(monkeypatch)
         monkeypatch.setenv("SYKUBE_CACHE_DIR", str(self.root / "cache"))
         monkeypatch.setenv("HOME", str(self.root / "home"))
         for name in ("KUBECONFIG", "SUDO_UID", "SYKUBE_FAIL_AT"):
             monkeypatch.delenv(name, raising=False)
-        self.make_image()
+        self._make_image(monkeypatch)
 
-    def make_image(self) -> build.NodeImage:
-        """Put an up-to-date node image into the cache."""
-        fingerprint = build.layers(versions.DEBIAN, build.Mirror("file:/d"))[-1].fingerprint
-        return add_image(self.root / "cache", fingerprint)
+    def _make_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Put an up-to-date node image into the cache; fingerprints are looked up once."""
+        chain = build.layers(versions.DEBIAN, Mirror("file:/d"))
+        if not _fingerprints:
+            _fingerprints.update({layer.name: layer.fingerprint for layer in chain})
+        monkeypatch.setattr(build, "layers", lambda *_: chain)
+        known = property(lambda layer: _fingerprints[layer.name])
+        monkeypatch.setattr(build.Layer, "fingerprint", known)
+        add_image(self.root / "cache", chain[-1].fingerprint)
 
     def path(self, *parts: str | Path) -> Path:
         """The fake place of a path of the real host; other paths as they are."""
-        real = Path(*parts)
-        text = str(real)
-        if text.startswith(str(self.root)) or not (text + "/").startswith(_HOST_FOLDERS):
-            return real
-        if (text + "/").startswith("/proc/sys/"):
-            return self.proc_sys / real.relative_to("/proc/sys")
-        if (text + "/").startswith("/sys/fs/cgroup/"):
-            return self.cgroup_root / real.relative_to("/sys/fs/cgroup")
-        return self.root / text.removeprefix("/")
+        return host_path(self.root, *parts)
 
     def ui(self) -> RecordingUi:
         return RecordingUi(self.calls)
@@ -839,7 +874,7 @@ class World:
         self.killed.append(pid)
         for below, _, _ in os.walk(self.cgroup_root):
             procs = _REAL_PATH(below) / "cgroup.procs"
-            if procs.exists():
+            if procs.exists() and str(pid) in procs.read_text().split():
                 left = [word for word in procs.read_text().split() if word != str(pid)]
                 procs.write_text("\n".join(left))
 
@@ -869,7 +904,8 @@ class World:
             case ["sh", "-c", script] if "pki/ca.crt" in script and "sha256sum" in script:
                 return 0, f"{CA_HASH}  -\n", ""
             case ["test", "-e", path]:
-                return int(path not in instance.files), "", ""
+                there = any(f"{file}/".startswith(f"{path}/") for file in instance.files)
+                return int(not there), "", ""
             case ["cat", path]:
                 if path not in instance.files:
                     return 1, "", f"cat: {path}: No such file or directory"
@@ -892,9 +928,17 @@ class World:
                 raise AssertionError(f"the fake node does not know: {argv}")
         return 0, "", ""
 
+    def half(self, name: str, argv: list[str]) -> None:
+        """What kubeadm leaves in a node when it fails in the middle."""
+        instance = self.instances.get(name)
+        if instance and argv[:2] == ["kubeadm", "init"]:
+            instance.files["/etc/kubernetes/pki/ca.crt"] = "half"
+        if instance and argv[:2] == ["kubeadm", "join"]:
+            instance.files["/etc/kubernetes/bootstrap-kubelet.conf"] = "half"
+
     def _kubeadm_init(self, name: str, instance: FakeInstance, path: str) -> Answer:
-        if "/etc/kubernetes/admin.conf" in instance.files:
-            return 1, "", "[ERROR FileAvailable--etc-kubernetes-admin.conf] already exists"
+        if any("/pki/" in file or file.endswith(".conf") for file in instance.files):
+            return 1, "", "there are remains of an earlier control plane"
         if path not in instance.files:
             return 1, "", f"unable to read config from {path!r}"
         documents = {each["kind"]: each for each in yaml.load_all(instance.files[path], _Loader)}
@@ -910,6 +954,8 @@ class World:
     def _kubeadm_join(self, name: str, instance: FakeInstance, path: str) -> Answer:
         if path not in instance.files:
             return 1, "", f"unable to read config from {path!r}: no such file or directory"
+        if "/etc/kubernetes/bootstrap-kubelet.conf" in instance.files:
+            return 1, "", "there are remains of an earlier kubeadm join"
         discovery = yaml.load(instance.files[path], _Loader)["discovery"]["bootstrapToken"]
         token, secret = discovery["token"].split(".")
         servers = [each for each in self.kubernetes.values() if each.tokens().get(token) == secret]
@@ -1116,4 +1162,3 @@ def make_node(engine: Any, folder: Path = Path("/nonexistent"), name: str = "mas
 def _typed(world: World) -> Engine:
     """mypy holds FakeEngine to the protocol here."""
     return FakeEngine(world)
-

@@ -38,7 +38,10 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 def exec_(name: str, node: str, command: tuple[str, ...]) -> None:
     """Run a command in a node: master, node1 …"""
-    _enter(name, node, command[1:] if command[0] == "--" else command)
+    words = command[1:] if command[0] == "--" else command
+    if not words:
+        raise UsageError("there is no command to run", resolution="sykube exec NODE COMMAND…")
+    _enter(name, node, words)
 
 
 @click.command()

@@ -13,7 +13,7 @@ from typing import Any
 from sykube.cluster import plan, steps
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import STARTED, State, clusters, locked
+from sykube.cluster.state import DONE, State, clusters, locked
 from sykube.cluster.steps.data import make_root
 from sykube.cluster.steps.network import Network
 from sykube.errors import ExitCode, SykubeError, UsageError
@@ -333,7 +333,7 @@ def _remove(cluster: Cluster) -> list[str]:
         records = HostRecords.load()
         if records is not None:
             problems += records.restore()
-        elif Network.name in cluster.state.steps:
+        elif cluster.state.steps.get(Network.name) == DONE:
             problems.append("the host's earlier sysctls: they were not recorded")
         for folder in (HOST_RECORDS, cluster.paths.root.parent):
             with contextlib.suppress(OSError):
@@ -371,5 +371,5 @@ def _unknown_state(name: str) -> State:
         versions={},
         loopback_resolver="",
         resolvers=(),
-        steps={step.name: STARTED for step in steps.ALL},
+        steps={step.name: DONE for step in steps.ALL},
     )

@@ -75,7 +75,7 @@ def look(cluster: Cluster) -> Status:
         node.instance: "" if node.instance in running else "its instance does not run"
         for node in cluster.nodes
     }
-    api_problem = pods = dns = ""
+    api_problem = pods = ""
     try:
         with cluster.api() as api:
             for node in cluster.nodes:
@@ -85,11 +85,13 @@ def look(cluster: Cluster) -> Status:
             pods = readiness.system_pods(api, len(cluster.nodes))
     except SykubeError as error:
         api_problem = error.brief
+    dns = "the master does not run"
     if cluster.master.instance in running:
         name = f"kubernetes.default.svc.{DOMAIN}"
-        dns = readiness.dns_answers(cluster.master, cluster.state.subnets.dns, name)
-    else:
-        dns = "the master does not run"
+        try:
+            dns = readiness.dns_answers(cluster.master, cluster.state.subnets.dns, name)
+        except SykubeError as error:
+            dns = error.brief
     nodes = tuple(
         NodeStatus(node.name, node.address, node.instance in running, problems[node.instance])
         for node in cluster.nodes

@@ -306,7 +306,8 @@ def prune(keep: frozenset[str]) -> list[Path]:
     """
     with _locked_cache():
         removed = [image.folder for image in list_images() if image.fingerprint not in keep]
-        removed += [*(cache_dir() / "build").glob("*.sif"), *(cache_dir() / "tmp").glob("*")]
+        for folder, pattern in (("build", "*.sif"), ("tmp", "*"), ("node-images", ".new-*")):
+            removed += (cache_dir() / folder).glob(pattern)
         for path in removed:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         return removed

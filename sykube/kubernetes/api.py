@@ -153,11 +153,6 @@ class Api:
                 raise
 
 
-_PLURALS = {
-    "Endpoints": "endpoints",
-    "StorageClass": "storageclasses",
-    "NetworkPolicy": "networkpolicies",
-}
 _CLUSTER_SCOPED = frozenset(
     [
         "Namespace",
@@ -175,10 +170,20 @@ _CLUSTER_SCOPED = frozenset(
 )
 
 
+def _plural(kind: str) -> str:
+    """The name of a kind's collection, as apimachinery's UnsafeGuessKindToResource forms it."""
+    name = kind.lower()
+    if name == "endpoints":
+        return name
+    if name.endswith("s"):
+        return f"{name}es"
+    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+
+
 def collection_path(manifest: dict[str, Any]) -> str:
     """The path of the collection that an object belongs to."""
     version, kind = manifest["apiVersion"], manifest["kind"]
-    plural = _PLURALS.get(kind, kind.lower() + "s")
+    plural = _plural(kind)
     prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"
     if kind in _CLUSTER_SCOPED:
         return f"{prefix}/{plural}"

@@ -120,9 +120,7 @@ def _is_ours(config: dict[str, Any], name: str) -> bool:
     for entry in config["clusters"]:
         if _name(entry) == name:
             cluster = entry.get("cluster") or {}
-            return any(
-                _name(extension) == _MARK["name"] for extension in cluster.get("extensions", [])
-            )
+            return _MARK in cluster.get("extensions", [])
     return False
 
 

@@ -36,8 +36,10 @@ def create(instance: str) -> None:
         parent = ROOT / PARENT
         (HostRecords.load() or HostRecords()).enable_controllers(ROOT)
         parent.mkdir(exist_ok=True)
-        for controller in (parent / "cgroup.controllers").read_text().split():
-            (parent / "cgroup.subtree_control").write_text(f"+{controller}")
+        for controller in (ROOT / "cgroup.controllers").read_text().split():
+            # What the root does not hand on cannot be handed on here.
+            with contextlib.suppress(OSError):
+                (parent / "cgroup.subtree_control").write_text(f"+{controller}")
         (ROOT / path_of(instance)).mkdir(exist_ok=True)
         return
     for hierarchy in _hierarchies():

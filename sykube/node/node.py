@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sykube.errors import SykubeError
 from sykube.host.run import Completed
 from sykube.node.engine import Engine
 
@@ -68,6 +70,11 @@ class Node:
             ],
             stdin=text,
         )
+
+    def discard(self, path: str) -> None:
+        """Remove a file of the node; where the node is gone, the file went with it."""
+        with contextlib.suppress(SykubeError):
+            self.run(["rm", "-f", path])
 
     def read(self, path: str, *, secret: bool = False) -> str:
         """The text of a file in the node; a secret one is kept out of the log."""

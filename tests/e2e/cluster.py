@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sykube.cluster.state import clusters
 from tests.hostdiff import HostSnapshot
 
 UPSTREAM_NAME = "outside.sykube.test"
@@ -120,6 +121,14 @@ class TestCluster:
         images = self.get("nodes")["items"][0]["status"]["images"]
         names = [name for image in images for name in image["names"]]
         return next(name for name in names if "/cluster-dns:" in name)
+
+
+def data_folders(name: str) -> list[Path]:
+    """Where a cluster of that name may leave files; all of sykube's where it is the only one."""
+    data, locks = Path("/var/lib/sykube"), Path("/run/sykube")
+    if any(other != name for other in clusters()):
+        return [data / name, locks / f"{name}.lock"]
+    return [data, locks]
 
 
 def eventually(what: str, check: Callable[[], object], timeout: float = 90) -> None:

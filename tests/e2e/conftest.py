@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import UPSTREAM_NAME, TestCluster
+from tests.e2e.cluster import UPSTREAM_NAME, TestCluster, data_folders
 from tests.e2e.resolver import Resolver
 from tests.hostdiff import HostSnapshot
 
@@ -67,4 +67,4 @@ def _clean_snapshot(name: str, folder: Path) -> HostSnapshot:
     leftover.delete_quietly()
     # The first init sets up what is never undone; its folders are not the cluster's.
     shutil.rmtree("/var/log/sykube/e2e", ignore_errors=True)
-    return HostSnapshot.take([Path("/var/lib/sykube"), Path("/run/sykube")])
+    return HostSnapshot.take(data_folders(name))

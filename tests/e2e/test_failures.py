@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sykube.host.records import HostRecords
-from tests.e2e.cluster import TestCluster, eventually
+from tests.e2e.cluster import TestCluster, data_folders, eventually
 from tests.hostdiff import HostSnapshot, leaks_since
 
 # One node in memory: what these tests look at is how it ends.
@@ -24,7 +24,7 @@ SMALL = ("--workers", "0", "--ephemeral", "--dns", "127.0.0.1")
 def small(tmp_path: Path) -> Iterator[TestCluster]:
     cluster = TestCluster("e2e-small", tmp_path)
     cluster.delete_quietly()
-    cluster.before = HostSnapshot.take([Path("/var/lib/sykube"), Path("/run/sykube")])
+    cluster.before = HostSnapshot.take(data_folders(cluster.name))
     yield cluster
     cluster.delete_quietly()
 

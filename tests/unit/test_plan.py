@@ -132,10 +132,7 @@ def test_undo_goes_backwards_through_all_steps(cluster: Cluster, steps: list[Fak
     [
         Injected("it is stuck"),
         OSError(28, "it is stuck"),
-        pytest.param(
-            ValueError("it is stuck"),
-            marks=pytest.mark.xfail(strict=True, reason="undo lets other errors out"),
-        ),
+        ValueError("it is stuck"),
     ],
     ids=["SykubeError", "OSError", "bug"],
 )

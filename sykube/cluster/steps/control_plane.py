@@ -55,7 +55,7 @@ class ControlPlane:
         try:
             master.run(command, timeout=_TIMEOUT_S)
         finally:
-            master.run(["rm", "-f", _CONFIG], check=False)
+            master.discard(_CONFIG)
         config = master.read("/etc/kubernetes/admin.conf", secret=True)
         write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
         with cluster.api() as api:

@@ -24,6 +24,7 @@ class Handout:
         config = cluster.paths.kubeconfig.read_text()
         previous = kubeconfig.merge(path, config, cluster.name, owner)
         cluster.state.previous_context = previous or cluster.state.previous_context
+        cluster.save()
 
     def undo(self, cluster: Cluster) -> None:
         owner = Owner.of_caller()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -53,8 +54,11 @@ class Nodes:
         found |= {name for name in cgroups.leftovers(prefix) if is_node(name, prefix)}
 
         on_each(sorted(found), lambda name: remove(cluster, name, running=name in running))
-        for file in Path("/var/lib/cni/results").glob(f"{cluster.network_name}-*"):
-            file.unlink(missing_ok=True)
+        # A killed engine leaves libcni's NETWORK-CONTAINER-INTERFACE behind.
+        ours = re.compile(rf"{re.escape(cluster.network_name)}-\d+-eth0")
+        for file in Path("/var/lib/cni/results").glob("*"):
+            if ours.fullmatch(file.name):
+                file.unlink(missing_ok=True)
 
 
 def check(cluster: Cluster, nodes: list[Node]) -> None:

@@ -85,4 +85,4 @@ def join(node: Node, endpoint: str, token: str, ca_hash: str) -> None:
         command = ["kubeadm", "join", "--config", _CONFIG, "--skip-phases", "preflight"]
         node.run(command, timeout=_TIMEOUT_S)
     finally:
-        node.run(["rm", "-f", _CONFIG], check=False)
+        node.discard(_CONFIG)

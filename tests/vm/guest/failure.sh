@@ -1,5 +1,7 @@
 # Runs after a stage that failed: what somebody who looks for the cause would look at.
 section() { printf '\n===== %s\n' "$*"; }
+# A kubelet says ten times a second that its node is not registered yet.
+end_of() { grep -v 'kubelet.go.*node ".*" not found' "$1" | cut -c 1-400 | tail -n 40; }
 shopt -s nullglob
 
 section "sykube's log"
@@ -9,12 +11,12 @@ for pid in $(pgrep supervisord); do
     nsenter -t "$pid" -a supervisorctl status
     for name in containerd kubelet supervisord; do
         section "$name of that node"
-        tail -n 40 "/proc/$pid/root/var/log/sykube/$name.log"
+        end_of "/proc/$pid/root/var/log/sykube/$name.log"
     done
     nsenter -t "$pid" -a sh -c 'ctr -n k8s.io containers list; ip address; ip route; tail -n 5 /var/log/containers/*'
 done
 section "logs of nodes that init kept"
-for log in /var/log/sykube/*/*/sykube/*.log; do printf '\n--- %s\n' "$log"; tail -n 40 "$log"; done
+for log in /var/log/sykube/*/*/sykube/*.log; do printf '\n--- %s\n' "$log"; end_of "$log"; done
 section "logs of Apptainer's instances"
 tail -n 40 /root/.apptainer/instances/logs/*/*/*
 section cgroups

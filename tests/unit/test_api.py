@@ -1,0 +1,413 @@
+"""The client of the API server against small servers on loopback."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import ssl
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sykube.errors import SykubeError
+from sykube.kubernetes import tokens
+from sykube.kubernetes.api import (
+    Api,
+    ApiError,
+    Credentials,
+    collection_path,
+    manifests,
+    wait_until,
+)
+from tests.fakes import Calls, FakeApi, Kubernetes, admin_kubeconfig
+
+Answer = tuple[int, str, bytes]
+
+
+class Server:
+    """An HTTP server that keeps what it was asked and answers from a table."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.answers: dict[tuple[str, str], Answer] = {}
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                path, _, query = self.path.partition("?")
+                outer.requests.append(
+                    {
+                        "method": self.command,
+                        "path": path,
+                        "query": query,
+                        "type": self.headers.get("Content-Type"),
+                        "body": json.loads(body) if body else None,
+                    }
+                )
+                default = (404, "application/json", b'{"message": "it is not there"}')
+                status, kind, text = outer.answers.get((self.command, path), default)
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # A client that gives up a handshake is no news.
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        scheme = "http"
+        if context:
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+            scheme = "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def answer(self, method: str, path: str, status: int, body: object) -> None:
+        kind = "text/plain" if isinstance(body, str) else "application/json; charset=utf-8"
+        text = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        self.answers[method, path] = (status, kind, text)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def api(server: Server) -> Iterator[Api]:
+    with Api(Credentials(server.url, b"", b"", b"")) as made:
+        yield made
+
+
+# --- requests ---
+
+
+def test_json_and_text(server: Server, api: Api) -> None:
+    server.answer("GET", "/api/v1/nodes", 200, {"items": []})
+    server.answer("GET", "/readyz", 200, "ok")
+    assert api.get("/api/v1/nodes") == {"items": []}
+    assert api.get("/readyz") == "ok"
+
+
+def test_a_request_carries_its_body_and_parameters(server: Server, api: Api) -> None:
+    server.answer("POST", "/api/v1/nodes", 201, {})
+    api.request("POST", "/api/v1/nodes", {"kind": "Node"}, params={"dryRun": "All"})
+    (request,) = server.requests
+    assert request["body"] == {"kind": "Node"}
+    assert request["type"] == "application/json"
+    assert request["query"] == "dryRun=All"
+
+
+def test_applying_an_object(server: Server, api: Api) -> None:
+    path = "/apis/apps/v1/namespaces/kube-system/deployments/dns"
+    server.answer("PATCH", path, 201, {})
+    manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "dns", "namespace": "kube-system"},
+    }
+    api.apply(manifest)
+    (request,) = server.requests
+    assert (request["method"], request["path"], request["body"]) == ("PATCH", path, manifest)
+    assert request["type"] == "application/apply-patch+yaml"
+    assert sorted(request["query"].split("&")) == ["fieldManager=sykube", "force=true"]
+
+
+def test_what_is_gone_is_deleted_well_enough(server: Server, api: Api) -> None:
+    api.delete("/api/v1/nodes/x")
+    server.answer("DELETE", "/api/v1/nodes/x", 403, {"message": "you may not"})
+    with pytest.raises(ApiError, match="you may not") as raised:
+        api.delete("/api/v1/nodes/x")
+    assert raised.value.status == 403
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (404, {"kind": "Status", "message": 'nodes "x" not found'}, 'nodes "x" not found'),
+        (500, "etcdserver: request timed out", "etcdserver: request timed out"),
+        (503, ["a list"], '["a list"]'),
+        (409, {"no": "message"}, '{"no": "message"}'),
+    ],
+)
+def test_an_answer_that_refuses(
+    server: Server, api: Api, status: int, body: object, reason: str
+) -> None:
+    server.answer("GET", "/api/v1/nodes/x", status, body)
+    with pytest.raises(ApiError) as raised:
+        api.get("/api/v1/nodes/x")
+    assert raised.value.status == status
+    assert raised.value.brief == f"GET /api/v1/nodes/x: {reason}"
+
+
+def test_a_server_that_does_not_answer() -> None:
+    server = Server()
+    server.close()
+    with Api(Credentials(server.url, b"", b"", b"")) as api, pytest.raises(ApiError) as raised:
+        api.get("/readyz")
+    assert raised.value.status == 0
+    assert "does not answer" in raised.value.brief
+
+
+def test_the_hosts_proxy_is_not_for_a_bridge_of_ours(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    server.answer("GET", "/readyz", 200, "ok")
+    with Api(Credentials(server.url, b"", b"", b"")) as api:
+        assert api.get("/readyz") == "ok"
+
+
+# --- certificates ---
+
+
+def openssl(*words: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two CAs, each with a certificate for 127.0.0.1 that serves for clients, too."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl here")
+    folders = {}
+    for name in ("ours", "another"):
+        folder = tmp_path_factory.mktemp(name)
+        new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+        ca = ("-keyout", folder / "ca.key", "-out", folder / "ca.crt", "-subj", f"/CN={name}")
+        openssl(*new, *ca, "-days", "2")
+        leaf = ("-keyout", folder / "key", "-out", folder / "crt", "-subj", "/CN=localhost")
+        signed = ("-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-days", "2")
+        names = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE")
+        try:
+            openssl(*new, *leaf, *signed, *names)
+        except subprocess.CalledProcessError:
+            pytest.skip("this openssl cannot sign in one step")
+        folders[name] = folder
+    return folders
+
+
+@pytest.fixture
+def https(authorities: dict[str, Path]) -> Iterator[Server]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authorities["ours"] / "crt", authorities["ours"] / "key")
+    context.load_verify_locations(authorities["ours"] / "ca.crt")
+    context.verify_mode = ssl.CERT_REQUIRED
+    made = Server(context)
+    made.answer("GET", "/readyz", 200, "ok")
+    yield made
+    made.close()
+
+
+def credentials(url: str, ca: Path, client: Path) -> Credentials:
+    files = (ca / "ca.crt", client / "crt", client / "key")
+    return Credentials(url, *(file.read_bytes() for file in files))
+
+
+def test_both_sides_show_certificates(https: Server, authorities: dict[str, Path]) -> None:
+    ours = authorities["ours"]
+    with Api(credentials(https.url, ours, ours)) as api:
+        assert api.get("/readyz") == "ok"
+
+
+@pytest.mark.parametrize(("ca", "client"), [("another", "ours"), ("ours", "another")])
+def test_a_certificate_of_another_authority_is_refused(
+    https: Server, authorities: dict[str, Path], ca: str, client: str
+) -> None:
+    made = credentials(https.url, authorities[ca], authorities[client])
+    with Api(made) as api, pytest.raises(ApiError) as raised:
+        api.get("/readyz")
+    assert raised.value.status == 0
+    assert https.requests == []
+
+
+def test_the_key_is_on_disk_only_while_it_is_used_and_its_owners_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Api(Credentials("https://127.0.0.1:1", b"ca", b"certificate", b"key")):
+        (folder,) = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
+            "ca.crt": b"ca",
+            "client.crt": b"certificate",
+            "client.key": b"key",
+        }
+        assert all(file.stat().st_mode & 0o777 == 0o600 for file in folder.iterdir())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_credentials_of_a_kubeconfig(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(admin_kubeconfig("https://10.11.11.254:6443"))
+    assert Credentials.read(file) == Credentials(
+        "https://10.11.11.254:6443", b"CA", b"CERT", b"KEY"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[", "clusters: []", "just words", yaml.safe_dump({"clusters": [{"cluster": {}}]})],
+)
+def test_a_kubeconfig_without_credentials(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(text)
+    with pytest.raises(SykubeError, match="is no kubeconfig with the cluster's credentials"):
+        Credentials.read(file)
+    with pytest.raises(SykubeError, match="is no kubeconfig"):
+        Credentials.read(tmp_path / "absent")
+
+
+def test_credentials_that_are_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    key = base64.b64encode(b"KEY").decode()
+    file.write_text(admin_kubeconfig("https://x").replace(key, "A"))
+    with pytest.raises(SykubeError, match="is no kubeconfig"):
+        Credentials.read(file)
+
+
+# --- objects ---
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "namespace", "path"),
+    [
+        ("v1", "Service", "kube-system", "/api/v1/namespaces/kube-system/services"),
+        ("v1", "ConfigMap", "", "/api/v1/namespaces/default/configmaps"),
+        ("v1", "Node", "", "/api/v1/nodes"),
+        ("v1", "Endpoints", "", "/api/v1/namespaces/default/endpoints"),
+        ("apps/v1", "DaemonSet", "x", "/apis/apps/v1/namespaces/x/daemonsets"),
+        ("storage.k8s.io/v1", "StorageClass", "", "/apis/storage.k8s.io/v1/storageclasses"),
+        (
+            "rbac.authorization.k8s.io/v1",
+            "ClusterRole",
+            "",
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+        ),
+        (
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            "",
+            "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies",
+        ),
+    ],
+)
+def test_paths_of_collections(version: str, kind: str, namespace: str, path: str) -> None:
+    metadata = {"name": "x"} | ({"namespace": namespace} if namespace else {})
+    manifest = {"apiVersion": version, "kind": kind, "metadata": metadata}
+    assert collection_path(manifest) == path
+
+
+@pytest.mark.parametrize(
+    ("kind", "plural"),
+    [
+        ("IngressClass", "ingressclasses"),
+        ("PriorityClass", "priorityclasses"),
+        ("RuntimeClass", "runtimeclasses"),
+        ("PodSecurityPolicy", "podsecuritypolicies"),
+        ("Ingress", "ingresses"),
+    ],
+)
+def test_plurals_that_are_not_just_an_s(kind: str, plural: str) -> None:
+    path = collection_path({"apiVersion": "x/v1", "kind": kind, "metadata": {}})
+    assert path.endswith(f"/{plural}")
+
+
+def test_manifests_of_a_stream() -> None:
+    assert list(manifests("---\na: 1\n---\n---\nb: 2\n")) == [{"a": 1}, {"b": 2}]
+
+
+# --- waiting ---
+
+
+def checks(*results: str | ApiError) -> Callable[[], str]:
+    left = list(results)
+
+    def check() -> str:
+        result = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(result, ApiError):
+            raise result
+        return result
+
+    return check
+
+
+def test_waiting_ends_when_nothing_is_missing() -> None:
+    down = ApiError("does not answer", 0)
+    wait_until("nodes", checks("a", down, "b", ""), 60, interval=0)
+
+
+@pytest.mark.parametrize("last", ["node1: no status yet", ApiError("node1: no status yet", 0)])
+def test_a_wait_that_is_over_is_an_error_with_what_was_missing(last: str | ApiError) -> None:
+    with pytest.raises(SykubeError, match="nodes Ready: not there after 0 s") as raised:
+        wait_until("nodes Ready", checks(last), 0.0, interval=0.001)
+    assert raised.value.details == "node1: no status yet"
+
+
+def test_what_is_there_is_found_even_without_time() -> None:
+    wait_until("nodes", checks(""), 0.0)
+
+
+def test_errors_of_another_kind_end_the_wait() -> None:
+    def check() -> str:
+        raise SykubeError("the node died")
+
+    with pytest.raises(SykubeError, match="the node died"):
+        wait_until("nodes", check, 60)
+
+
+# --- bootstrap tokens ---
+
+
+def test_tokens_have_the_form_that_kubernetes_wants_and_differ() -> None:
+    found = {tokens.new_token() for _ in range(100)}
+    assert len(found) == 100
+    assert all(re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", token) for token in found)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_token_is_there_as_long_as_it_is_needed(fails: bool) -> None:
+    kubernetes = Kubernetes()
+    api = FakeApi(kubernetes, Calls())
+    try:
+        with tokens.bootstrap_token(api) as token:
+            name, secret = token.split(".")
+            assert kubernetes.tokens() == {name: secret}
+            (stored,) = kubernetes.objects.values()
+            assert stored["type"] == "bootstrap.kubernetes.io/token"
+            assert stored["metadata"]["name"] == f"bootstrap-token-{name}"
+            data = stored["stringData"]
+            assert data["usage-bootstrap-authentication"] == "true"
+            assert data["auth-extra-groups"].startswith("system:bootstrappers:")
+            ends = datetime.fromisoformat(data["expiration"])
+            assert ends > datetime.now(UTC)
+            if fails:
+                raise SykubeError("no")
+    except SykubeError:
+        assert fails
+    assert kubernetes.objects == {}

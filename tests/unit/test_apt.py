@@ -1,0 +1,165 @@
+"""The Debian mirror that the host's own apt names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sykube.errors import ExitCode, UsageError
+from sykube.host.apt import Mirror, find_mirror
+from tests.fakes import fill
+
+DEB822 = """\
+# Modernized by hand
+Types: deb deb-src
+URIs: http://mirror.example/debian/
+Suites: trixie trixie-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: http://security.example/debian-security/
+Suites: trixie-security
+Components: main
+"""
+
+
+@pytest.fixture
+def apt(tmp_path: Path) -> Path:
+    (tmp_path / "sources.list.d").mkdir()
+    return tmp_path
+
+
+def one_line(apt: Path, text: str) -> Mirror:
+    fill(apt, {"sources.list": text})
+    return find_mirror(apt=apt)
+
+
+def deb822(apt: Path, text: str) -> Mirror:
+    fill(apt / "sources.list.d", {"debian.sources": text})
+    return find_mirror(apt=apt)
+
+
+def test_one_line_sources(apt: Path) -> None:
+    found = one_line(
+        apt,
+        """\
+# deb http://commented.example/debian bookworm main
+deb http://deb.example/debian/ bookworm main contrib # the main one
+deb http://deb.example/debian bookworm-updates main
+deb http://security.example/debian-security bookworm-security main
+""",
+    )
+    assert found == Mirror("http://deb.example/debian", "http://security.example/debian-security")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "deb [arch=amd64 signed-by=/k.gpg] http://deb.example/debian bookworm main",
+        "deb\t[ trusted=yes ]\thttp://deb.example/debian\tstable\tmain",
+        "  deb http://deb.example/debian sid main",
+        "deb file:/srv/debian unstable main",
+    ],
+)
+def test_forms_of_a_line(apt: Path, line: str) -> None:
+    assert one_line(apt, f"{line}\n").main in ("http://deb.example/debian", "file:/srv/debian")
+
+
+def test_sources_of_source_packages_alone_are_no_mirror(apt: Path) -> None:
+    with pytest.raises(UsageError):
+        one_line(apt, "deb-src http://deb.example/debian bookworm main\n")
+    with pytest.raises(UsageError):
+        deb822(apt, DEB822.replace("Types: deb deb-src", "Types: deb-src"))
+
+
+def test_deb822_sources(apt: Path) -> None:
+    expected = Mirror("http://mirror.example/debian", "http://security.example/debian-security")
+    assert deb822(apt, DEB822) == expected
+
+
+def test_a_disabled_stanza_is_left_out(apt: Path) -> None:
+    disabled = DEB822.split("\n\n")[0].replace("mirror.example", "disabled.example")
+    assert (
+        deb822(apt, f"Enabled: no\n{disabled}\n\n{DEB822}").main == "http://mirror.example/debian"
+    )
+    with pytest.raises(UsageError):
+        deb822(apt, f"{disabled}\nEnabled: no\n")
+    assert deb822(apt, f"{disabled}\nEnabled: yes\n").main == "http://disabled.example/debian"
+
+
+@pytest.mark.parametrize("value", ["false", "0", "off", "No"])
+def test_other_words_for_disabled(apt: Path, value: str) -> None:
+    with pytest.raises(UsageError):
+        deb822(apt, f"Enabled: {value}\n{DEB822.split(chr(10) * 2)[0]}\n")
+
+
+def test_fields_over_several_lines_and_comments_among_them(apt: Path) -> None:
+    text = """\
+types: deb
+uris:
+ http://first.example/debian
+# http://commented.example/debian
+ http://second.example/debian
+suites: bookworm
+ bookworm-updates
+"""
+    assert deb822(apt, text).main == "http://first.example/debian"
+
+
+def test_ubuntu_is_no_debian(apt: Path) -> None:
+    fill(
+        apt / "sources.list.d",
+        {"ubuntu.sources": DEB822.replace("debian", "ubuntu").replace("trixie", "noble")},
+    )
+    with pytest.raises(UsageError, match="name no Debian mirror") as raised:
+        one_line(apt, "deb http://archive.ubuntu.com/ubuntu jammy main universe\n")
+    assert raised.value.exit_code is ExitCode.USAGE
+    assert "--mirror" in raised.value.resolution
+    assert str(apt) in raised.value.details
+
+
+def test_a_host_without_apt(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="name no Debian mirror"):
+        find_mirror(apt=tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "deb [arch=amd64] https://download.docker.com/linux/debian bookworm stable",
+        "deb https://apt.postgresql.org/pub/repos/apt bookworm-pgdg main",
+        "deb https://apt.example/tools stable non-free",
+    ],
+    ids=["docker", "postgresql", "other"],
+)
+def test_another_vendors_repository_for_debian_is_not_debians(apt: Path, line: str) -> None:
+    """Debian's own is in debian.sources since Debian 13, which is read after every *.list."""
+    fill(apt / "sources.list.d", {"vendor.list": f"{line}\n"})
+    assert deb822(apt, DEB822).main == "http://mirror.example/debian"
+
+
+@pytest.mark.parametrize("url", ["http://m.example/debian/", "https://m.example", "file:///srv/d"])
+def test_the_mirror_that_was_asked_for_wins(apt: Path, url: str) -> None:
+    fill(apt, {"sources.list": "deb http://deb.example/debian bookworm main\n"})
+    assert find_mirror(url, apt) == Mirror(url.rstrip("/"))
+
+
+@pytest.mark.parametrize("url", ["m.example", "/srv/debian", "ftp://m.example/debian"])
+def test_a_mirror_that_is_no_url(apt: Path, url: str) -> None:
+    with pytest.raises(UsageError, match="is not a URL"):
+        find_mirror(url, apt)
+
+
+def test_lines_for_the_images() -> None:
+    mirror = Mirror("http://m/debian", "http://m/security")
+    assert mirror.sources("trixie") == (
+        "deb http://m/debian trixie main",
+        "deb http://m/security trixie-security main",
+    )
+    assert mirror.sources("bookworm", source_packages=True)[1] == (
+        "deb-src http://m/debian bookworm main"
+    )
+    assert mirror.sources("sid") == ("deb http://m/debian sid main",)
+    assert Mirror("http://m/debian").sources("trixie") == ("deb http://m/debian trixie main",)

@@ -1,0 +1,164 @@
+"""A cluster's bridge and its rules, on a fake kernel that refuses what the real one refuses."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from sykube.host.run import CommandError
+from sykube.network import bridge as bridge_module
+from sykube.network.bridge import Bridge, bridge_name
+from tests.fakes import Calls, FakeHost, Injected, Kernel, host_path, make_subnets
+
+SUBNETS = make_subnets()
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
+    made = FakeHost(Kernel(tmp_path), Calls(), tmp_path)
+    monkeypatch.setattr(bridge_module, "run", made.run)
+    monkeypatch.setattr(bridge_module, "Path", functools.partial(host_path, tmp_path))
+    return made
+
+
+@pytest.mark.parametrize("name", ["a", "sykube", "exactly-12-ch", "x" * 50, "a-rather-long-name"])
+def test_names_fit_into_the_kernels_15_characters(host: FakeHost, name: str) -> None:
+    assert len(bridge_name(name)) <= 15
+    assert bridge_name(name).startswith("sk-")
+    # The fake refuses longer ones, and chains of more than 28 characters.
+    Bridge(name).create(SUBNETS, "127.0.0.53")
+    assert Bridge(name).exists()
+
+
+def test_long_names_that_begin_alike_have_bridges_of_their_own() -> None:
+    names = [f"a-rather-long-name-{n}" for n in range(100)]
+    assert len({bridge_name(name) for name in names}) == len(names)
+    assert bridge_name("sykube") == "sk-sykube"
+    assert bridge_name("123456789012") == "sk-123456789012"
+
+
+@pytest.mark.parametrize("resolver", ["", "127.0.0.53"])
+def test_what_is_made_is_removed_to_the_last_rule(host: FakeHost, resolver: str) -> None:
+    before = host.kernel.snapshot()
+    bridge = Bridge("lab")
+    assert not bridge.exists()
+    bridge.create(SUBNETS, resolver)
+    assert bridge.addresses() == ["10.11.11.1/24"]
+    bridge.remove()
+    assert host.kernel.snapshot() == before
+    assert bridge.addresses() == []
+
+
+@pytest.mark.parametrize("resolver", ["", "127.0.0.53"])
+def test_making_it_twice_is_making_it_once(host: FakeHost, resolver: str) -> None:
+    Bridge("lab").create(SUBNETS, resolver)
+    once = host.kernel.snapshot()
+    Bridge("lab").create(SUBNETS, resolver)
+    assert host.kernel.snapshot() == once
+
+
+def test_removing_what_is_not_there_is_no_error(host: FakeHost) -> None:
+    before = host.kernel.snapshot()
+    Bridge("lab").remove()
+    Bridge("lab").remove()
+    assert host.kernel.snapshot() == before
+
+
+def test_every_half_made_bridge_can_be_removed(host: FakeHost) -> None:
+    before = host.kernel.snapshot()
+    for number in range(100):
+        host.calls.all.clear()
+        host.calls.faults.clear()
+        host.calls.fail_number(number)
+        try:
+            Bridge("lab").create(SUBNETS, "127.0.0.53")
+        except Injected:
+            host.calls.faults.clear()
+            Bridge("lab").remove()
+            assert host.kernel.snapshot() == before, number
+        else:
+            break
+    else:
+        raise AssertionError("it never succeeded")
+    assert number > 20
+
+
+def test_the_rules(host: FakeHost) -> None:
+    Bridge("lab").create(SUBNETS, "127.0.0.53")
+    tables = host.kernel.tables
+    jump = ("-m", "comment", "--comment", "sykube:lab", "-j")
+    # Ahead of the rules of others, whose DROP would come first.
+    assert tables["filter"]["FORWARD"] == [
+        (*jump, "SYKUBE-lab-FWD"),
+        ("-i", "docker0", "-j", "ACCEPT"),
+    ]
+    forward = tables["filter"]["SYKUBE-lab-FWD"]
+    assert forward[0] == ("-i", "sk-lab", "-j", "ACCEPT")
+    assert forward[1][-1] == "ACCEPT"
+    assert "RELATED,ESTABLISHED" in forward[1]
+    # The host's neighbours do not reach the nodes.
+    assert forward[2:] == [("-o", "sk-lab", "-j", "DROP")]
+    assert tables["nat"]["SYKUBE-lab-POST"] == [
+        ("-s", "10.11.11.0/24", "!", "-o", "sk-lab", "-j", "MASQUERADE")
+    ]
+    assert host.kernel.sysctl("net/ipv4/conf/sk-lab/route_localnet") == "1"
+    for protocol in ("udp", "tcp"):
+        to_gateway = ("-i", "sk-lab", "-d", "10.11.11.1", "-p", protocol, "--dport", "53")
+        from_nodes = ("-i", "sk-lab", "-d", "127.0.0.53", "-p", protocol, "--dport", "53")
+        redirect = (*to_gateway, "-j", "DNAT", "--to-destination", "127.0.0.53")
+        assert redirect in tables["nat"]["SYKUBE-lab-PRE"]
+        source = (*from_nodes, "-j", "SNAT", "--to-source", "127.0.0.1")
+        assert source in tables["nat"]["SYKUBE-lab-SNAT"]
+        assert (*from_nodes, "-j", "ACCEPT") in tables["filter"]["SYKUBE-lab-IN"]
+
+
+def test_loopback_stays_closed_without_a_loopback_resolver(host: FakeHost) -> None:
+    Bridge("lab").create(SUBNETS, "")
+    assert host.kernel.sysctl("net/ipv4/conf/sk-lab/route_localnet") == "0"
+    assert set(host.kernel.tables["nat"]) - {"SYKUBE-lab-POST"} == set(Kernel._BUILT_IN["nat"])
+
+
+def test_a_resolver_that_is_no_address_never_gets_into_a_rule(host: FakeHost) -> None:
+    with pytest.raises(ValueError, match="127"):
+        Bridge("lab").create(SUBNETS, "127.0.0.53 -j ACCEPT")
+
+
+def test_the_chains_of_another_cluster_stay(host: FakeHost) -> None:
+    Bridge("other").create(SUBNETS, "127.0.0.53")
+    before = host.kernel.snapshot()
+    Bridge("lab").create(make_subnets("10.11.12.0/24"), "127.0.0.53")
+    Bridge("lab").remove()
+    assert host.kernel.snapshot() == before
+
+
+def test_the_chains_of_a_cluster_whose_name_begins_alike_stay(host: FakeHost) -> None:
+    Bridge("lab-2").create(SUBNETS, "127.0.0.53")
+    before = host.kernel.snapshot()
+    Bridge("lab").create(make_subnets("10.11.12.0/24"), "127.0.0.53")
+    Bridge("lab").remove()
+    assert host.kernel.snapshot() == before
+
+
+def test_a_second_jump_by_a_crash_is_removed_too(host: FakeHost) -> None:
+    Bridge("lab").create(SUBNETS, "")
+    before_chain = host.kernel.tables["filter"]["FORWARD"]
+    before_chain.insert(1, before_chain[0])
+    Bridge("lab").remove()
+    assert before_chain == [("-i", "docker0", "-j", "ACCEPT")]
+
+
+def test_a_host_without_nat_can_still_be_cleaned(host: FakeHost) -> None:
+    """`iptables -t nat -S` fails where the kernel has no such table."""
+    answer = host.programs["iptables"]
+
+    def without_nat(words: list[str]) -> tuple[int, str, str]:
+        if words[2] == "nat":
+            return 3, "", "can't initialize iptables table `nat'"
+        return answer(words)
+
+    host.programs["iptables"] = without_nat
+    Bridge("lab").remove()
+    with pytest.raises(CommandError):
+        Bridge("lab").create(SUBNETS, "")

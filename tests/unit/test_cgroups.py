@@ -1,0 +1,169 @@
+"""A cgroup tree for each node, on fake hierarchies of both versions."""
+
+from __future__ import annotations
+
+import os
+import types
+from pathlib import Path
+
+import pytest
+
+from sykube.errors import SykubeError
+from sykube.node import cgroups
+from tests.fakes import CgroupPath, World
+
+
+def make(version: int, fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(fast_path / f"v{version}", cgroup_version=version)
+    monkeypatch.setattr(cgroups, "ROOT", world.cgroup_root)
+    monkeypatch.setattr(cgroups, "Path", CgroupPath)
+    proxy = types.SimpleNamespace(walk=os.walk, kill=world.kill_process)
+    monkeypatch.setattr(cgroups, "os", proxy)
+    return world
+
+
+@pytest.fixture
+def v1(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return make(1, fast_path, monkeypatch)
+
+
+@pytest.fixture
+def v2(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return make(2, fast_path, monkeypatch)
+
+
+@pytest.fixture(params=["v1", "v2"])
+def either(request: pytest.FixtureRequest) -> World:
+    world = request.getfixturevalue(request.param)
+    assert isinstance(world, World)
+    return world
+
+
+def folders(world: World) -> list[str]:
+    """Cgroups of ours below each hierarchy."""
+    return sorted(
+        str(path.relative_to(world.cgroup_root))
+        for path in world.cgroup_root.rglob("*")
+        if path.is_dir() and "sykube" in path.parts
+    )
+
+
+def test_v1_has_one_in_each_hierarchy_and_none_twice(v1: World) -> None:
+    assert not cgroups.is_v2()
+    cgroups.create("fake-master")
+    assert folders(v1) == sorted(
+        f"{hierarchy}/sykube{rest}"
+        for hierarchy in ("cpu,cpuacct", "cpuset", "memory", "pids", "systemd")
+        for rest in ("", "/fake-master")
+    )
+    # cgroup2 beside v1 is none of a node's.
+    assert not (v1.cgroup_root / "unified/sykube").exists()
+
+
+def test_v1_fills_a_new_cpuset_which_takes_no_process_otherwise(v1: World) -> None:
+    cgroups.create("fake-master")
+    for folder in ("sykube", "sykube/fake-master"):
+        assert (v1.cgroup_root / "cpuset" / folder / "cpuset.cpus").read_text() == "0-1\n"
+        assert (v1.cgroup_root / "cpuset" / folder / "cpuset.mems").read_text() == "0\n"
+
+
+def test_v1_keeps_a_cpuset_that_is_filled(v1: World) -> None:
+    cgroups.create("fake-master")
+    cpus = v1.cgroup_root / "cpuset/sykube/cpuset.cpus"
+    cpus.write_text("1\n")
+    cgroups.create("fake-node1")
+    assert cpus.read_text() == "1\n"
+    assert (v1.cgroup_root / "cpuset/sykube/fake-node1/cpuset.cpus").read_text() == "1\n"
+
+
+def test_v2_hands_every_controller_on(v2: World) -> None:
+    assert cgroups.is_v2()
+    cgroups.create("fake-master")
+    assert folders(v2) == ["sykube", "sykube/fake-master"]
+    for folder in (v2.cgroup_root, v2.cgroup_root / "sykube"):
+        handed = (folder / "cgroup.subtree_control").read_text().split()
+        assert set(handed) >= {"cpu", "cpuset", "memory", "pids"}
+
+
+def test_v2_does_without_a_controller_that_cannot_be_handed_on(
+    v2: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = CgroupPath.write_text
+
+    def refuse_cpu(path: CgroupPath, data: str, *rest: object, **more: object) -> int:
+        if data == "+cpu":
+            raise OSError(22, "Invalid argument")
+        return write(path, data, *rest, **more)
+
+    monkeypatch.setattr(CgroupPath, "write_text", refuse_cpu)
+    cgroups.create("fake-master")
+    handed = (v2.cgroup_root / "sykube/cgroup.subtree_control").read_text().split()
+    assert "memory" in handed
+
+
+def test_making_twice_and_removing_twice(either: World) -> None:
+    before = either.snapshot()
+    cgroups.create("fake-master")
+    cgroups.create("fake-master")
+    cgroups.create("fake-node1")
+    cgroups.remove("fake-master")
+    assert cgroups.leftovers("fake-") == ["fake-node1"]
+    cgroups.remove("fake-node1")
+    cgroups.remove("fake-node1")
+    assert either.snapshot() == before
+
+
+def test_what_runs_in_it_is_killed_and_what_is_below_goes_too(either: World) -> None:
+    before = either.snapshot()
+    cgroups.create("fake-master")
+    cgroups.create("fake-node1")
+    hierarchy = either.cgroup_hierarchies()[0]
+    pod = hierarchy / "sykube/fake-master/kubepods/pod1"
+    pod.parent.mkdir()
+    pod.mkdir()
+    (pod / "cgroup.procs").write_text("5000001\n5000002\n")
+    (hierarchy / "sykube/fake-master/cgroup.procs").write_text("5000003\n")
+    (hierarchy / "sykube/fake-node1/cgroup.procs").write_text("5000004\n")
+    assert sorted(cgroups.processes(hierarchy / "sykube/fake-master")) == [
+        5000001,
+        5000002,
+        5000003,
+    ]
+    cgroups.remove("fake-master")
+    assert sorted(either.killed) == [5000001, 5000002, 5000003]
+    cgroups.remove("fake-node1")
+    assert either.snapshot() == before
+
+
+def test_the_processes_of_other_namespaces_count_as_none(either: World) -> None:
+    """The kernel shows a process that this namespace cannot see as 0: never kill(0)."""
+    cgroups.create("fake-master")
+    folder = either.cgroup_hierarchies()[0] / "sykube/fake-master"
+    (folder / "cgroup.procs").write_text("0\n")
+    assert cgroups.processes(folder) == []
+
+
+def test_processes_that_do_not_end_are_an_error_that_names_them(
+    either: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cgroups.create("fake-master")
+    folder = either.cgroup_hierarchies()[0] / "sykube/fake-master"
+    (folder / "cgroup.procs").write_text("5000001\n")
+    monkeypatch.setattr(cgroups, "_EMPTY_TIMEOUT_S", 0.0)
+    proxy = types.SimpleNamespace(walk=os.walk, kill=lambda pid, signal: None)
+    monkeypatch.setattr(cgroups, "os", proxy)
+    with pytest.raises(SykubeError, match="5000001") as raised:
+        cgroups.remove("fake-master")
+    assert str(folder) in raised.value.details
+    assert folder.exists()
+
+
+def test_leftovers_are_those_of_one_cluster(either: World) -> None:
+    for name in ("fake-master", "fake-node1", "other-master"):
+        cgroups.create(name)
+    assert cgroups.leftovers("fake-") == ["fake-master", "fake-node1"]
+    assert cgroups.leftovers("absent-") == []
+
+
+def test_the_path_is_the_same_in_every_hierarchy() -> None:
+    assert cgroups.path_of("fake-master") == "sykube/fake-master"

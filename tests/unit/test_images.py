@@ -1,0 +1,251 @@
+"""The cache of node images on a fake engine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host.apt import Mirror
+from sykube.host.run import CommandError
+from sykube.image import build, versions
+from sykube.image.build import Builder, NodeImage, adopt, list_images, prune
+from tests.fakes import Calls, FakeHost, Kernel, add_image, write_sif
+
+MIRROR = Mirror("http://m/debian")
+BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"})
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
+    made = FakeHost(Kernel(tmp_path / "kernel"), Calls(), tmp_path)
+    monkeypatch.setattr(build, "run", made.run)
+    return made
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def build_all(*, force: bool = False, titles: list[str] | None = None) -> NodeImage:
+    @contextlib.contextmanager
+    def step(title: str) -> Iterator[None]:
+        (titles if titles is not None else []).append(title)
+        yield
+
+    return build.build(versions.DEBIAN, MIRROR, BUILDER, step, lambda _: None, force=force)
+
+
+def builds(host: FakeHost) -> list[str]:
+    """The definitions that were built."""
+    return [Path(argv[-1]).stem for argv in host.argvs if argv[1] == "build"]
+
+
+# --- building ---
+
+
+def test_images_are_built_one_from_the_other_and_kept(host: FakeHost, cache: Path) -> None:
+    titles: list[str] = []
+    assert build.cached(versions.DEBIAN, MIRROR) is None
+    image = build_all(titles=titles)
+    assert builds(host) == ["kubernetes", "container-images", "node"]
+    assert titles[0] == "Building Kubernetes 1.20.2 from source"
+    assert len(titles) == 3
+    assert build.cached(versions.DEBIAN, MIRROR) == image
+    assert list_images() == [image]
+    assert image.sif.exists()
+    assert os.access(image.kubectl, os.X_OK)
+    assert list((cache / "tmp").iterdir()) == []
+    assert len(list((cache / "build").glob("*.sif"))) == 2
+
+
+def test_what_is_in_the_cache_is_not_built_again(host: FakeHost) -> None:
+    first = build_all()
+    host.calls.all.clear()
+    assert build_all() == first
+    assert host.argvs == []
+
+
+def test_a_changed_node_image_takes_the_others_from_the_cache(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build_all()
+    host.calls.all.clear()
+    monkeypatch.setattr(versions, "NODE_PACKAGES", ("containerd", "runc"))
+    assert build.cached(versions.DEBIAN, MIRROR) is None
+    assert build.what_changed(versions.DEBIAN, MIRROR) == ["definitions/node.def.j2"]
+    assert build_all() != first
+    assert builds(host) == ["node"]
+
+
+def test_force_builds_the_node_image_anew(host: FakeHost) -> None:
+    first = build_all()
+    host.calls.all.clear()
+    assert build_all(force=True) == first
+    assert builds(host) == ["node"]
+    assert list_images() == [first]
+
+
+@pytest.mark.parametrize("fails", ["kubernetes", "container-images", "node"])
+def test_a_build_that_fails_leaves_what_was_done_before(
+    host: FakeHost, cache: Path, fails: str
+) -> None:
+    host.calls.fail(
+        lambda call: call.words[1] == "build" and call.words[-1].endswith(f"/{fails}.def"),
+        lambda call: CommandError("apptainer failed with exit code 255", call.words, "E: no space"),
+    )
+    with pytest.raises(CommandError) as raised:
+        build_all()
+    assert "E: no space" in raised.value.details
+    assert list_images() == []
+    assert list((cache / "tmp").iterdir()) == []
+    leftovers = [path for path in (cache / "node-images").glob("*")]
+    assert leftovers == []
+    host.calls.all.clear()
+    build_all()
+    assert builds(host)[0] == fails
+
+
+def test_a_copy_out_of_the_image_that_fails_leaves_no_half_image(
+    host: FakeHost, cache: Path
+) -> None:
+    host.calls.fail(lambda call: "/usr/share/sykube/versions" in call.words)
+    with pytest.raises(SykubeError):
+        build_all()
+    assert list_images() == []
+    assert list((cache / "node-images").iterdir()) == []
+
+
+def test_the_engine_builds_with_its_own_settings_in_the_cache(
+    host: FakeHost, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments: list[dict[str, str]] = []
+    run = host.run
+
+    def look(argv: list[str], **options: object) -> object:
+        if argv[1] == "build":
+            environments.append(dict(options["env"]))  # type: ignore[call-overload]
+        return run(argv, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(build, "run", look)
+    build_all()
+    for environment in environments:
+        assert environment["APPTAINER_DROP_CAPS"] == "CAP_BPF"
+        for name in ("APPTAINER_TMPDIR", "APPTAINER_CACHEDIR", "TMPDIR"):
+            assert environment[name].startswith(str(cache))
+
+
+# --- the user's own image ---
+
+
+def test_an_image_of_the_user_is_taken_into_the_cache_once(
+    host: FakeHost, cache: Path, tmp_path: Path
+) -> None:
+    write_sif(tmp_path / "own.sif", "mine")
+    image = adopt(tmp_path / "own.sif", BUILDER)
+    assert image.sif.read_bytes() == (tmp_path / "own.sif").read_bytes()
+    assert image.versions()["kubernetes"] == "v1.20.2"
+    assert list_images() == [image]
+    host.calls.all.clear()
+    assert adopt(tmp_path / "own.sif", BUILDER) == image
+    assert host.argvs == []
+
+
+@pytest.mark.parametrize("data", [b"", b"SIF_MAGIC", b"x" * 100, b"\x7fELF" + b"\0" * 100])
+def test_a_file_that_is_no_image(host: FakeHost, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "own.sif").write_bytes(data)
+    with pytest.raises(UsageError, match="is no SIF image") as raised:
+        adopt(tmp_path / "own.sif", BUILDER)
+    assert raised.value.exit_code is ExitCode.USAGE
+    assert "node-image build" in raised.value.resolution
+    assert list_images() == []
+
+
+def test_a_file_that_cannot_be_read(host: FakeHost, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        adopt(tmp_path / "absent.sif", BUILDER)
+    with pytest.raises(UsageError, match="Is a directory"):
+        adopt(tmp_path, BUILDER)
+
+
+def test_an_image_of_something_else(host: FakeHost, cache: Path, tmp_path: Path) -> None:
+    write_sif(tmp_path / "own.sif")
+    host.calls.fail(
+        lambda call: "exec" in call.words,
+        lambda call: CommandError("apptainer failed", call.words, "cp: cannot stat"),
+    )
+    with pytest.raises(UsageError, match="no node image of sykube") as raised:
+        adopt(tmp_path / "own.sif", BUILDER)
+    assert "cp: cannot stat" in raised.value.details
+    assert list((cache / "node-images").iterdir()) == []
+
+
+# --- the cache ---
+
+
+def test_the_newest_image_is_listed_first_and_half_ones_never(cache: Path) -> None:
+    assert list_images() == []
+    old, new = add_image(cache, "a" * 16), add_image(cache, "b" * 16)
+    os.utime(old.folder / "complete", (1_000, 1_000))
+    half = add_image(cache, "c" * 16)
+    (half.folder / "complete").unlink()
+    assert list_images() == [new, old]
+
+
+def test_prune_keeps_what_is_used(host: FakeHost, cache: Path) -> None:
+    used, other = add_image(cache, "a" * 16), add_image(cache, "b" * 16)
+    stage = cache / "build/kubernetes-0.sif"
+    work = cache / "tmp/node-x"
+    stage.parent.mkdir()
+    stage.touch()
+    work.mkdir(parents=True)
+    removed = prune(frozenset([used.fingerprint]))
+    assert set(removed) == {other.folder, stage, work}
+    assert list_images() == [used]
+    assert not stage.exists()
+    assert not work.exists()
+    assert prune(frozenset([used.fingerprint])) == []
+
+
+def test_prune_removes_what_a_killed_build_left(host: FakeHost, cache: Path) -> None:
+    half = cache / "node-images/.new-x"
+    half.mkdir(parents=True)
+    write_sif(half / "node.sif")
+    prune(frozenset())
+    assert not half.exists()
+
+
+def test_what_changed_compares_with_the_newest_image(cache: Path) -> None:
+    assert build.what_changed(versions.DEBIAN, MIRROR) == []
+    parts = build.layers(versions.DEBIAN, MIRROR)[-1].parts()
+    image = add_image(cache, "a" * 16)
+    (image.folder / "parts.json").write_text(
+        json.dumps(parts | {"supervisor/programs/kubelet.conf": "other", "gone": "x"})
+    )
+    assert build.what_changed(versions.DEBIAN, MIRROR) == [
+        "gone",
+        "supervisor/programs/kubelet.conf",
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "{}"])
+def test_an_image_of_unknown_parts_is_compared_with_nothing(cache: Path, text: str) -> None:
+    image = add_image(cache, "a" * 16)
+    (image.folder / "parts.json").write_text(text)
+    assert build.what_changed(versions.DEBIAN, MIRROR) == []
+
+
+def test_an_image_knows_its_contents(cache: Path) -> None:
+    image = add_image(cache, "a" * 16)
+    assert image.versions() == {"kubernetes": "v1.20.2", "containerd": "1.7.24"}
+    assert image.tag_of("etcd") == "3.4.23-4"
+    assert image.tag_of("kube-apiserver") == "v1.20.2"
+    with pytest.raises(SykubeError, match="no container image 'apiserver'"):
+        image.tag_of("apiserver")
+    assert image.size == sum(file.stat().st_size for file in image.folder.iterdir())

@@ -1,0 +1,269 @@
+"""The private Apptainer and the engine's configuration."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sykube.errors import SykubeError
+from sykube.host import apt, capabilities, engines, provision
+from sykube.host.apt import Mirror
+from sykube.host.provision import PrivateApptainer, cluster_configuration, configuration
+from tests.fakes import Calls, FakeHost, Kernel, fill
+
+PACKAGED = """\
+# SYSTEMD CGROUPS: [BOOL]
+systemd cgroups = yes
+shared loop devices = no
+max loop devices = 256
+# cni plugin path =
+# cni configuration path =
+root default capabilities = full
+"""
+FEW, MANY = 0b0111, 0b1111
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
+    made = FakeHost(Kernel(tmp_path / "kernel"), Calls(), tmp_path / "etc")
+    monkeypatch.setattr(provision, "run", made.run)
+    monkeypatch.setattr(engines, "run", made.run)
+    return made
+
+
+def have(monkeypatch: pytest.MonkeyPatch, effective: int, known: int = MANY) -> None:
+    for module in (provision, capabilities):
+        monkeypatch.setattr(module, "effective", lambda: effective)
+        monkeypatch.setattr(module, "known", lambda: known)
+
+
+def settings(text: str) -> dict[str, str]:
+    """The lines that count; each key once."""
+    lines = [line.split(" = ") for line in text.splitlines() if line and line[0] != "#"]
+    assert len({key for key, *_ in lines}) == len(lines)
+    return {key: value for key, value in lines}
+
+
+def test_settings_are_replaced_where_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, MANY)
+    found = settings(configuration(PACKAGED, Path("/x/network")))
+    assert found["shared loop devices"] == "yes"
+    assert found["cni plugin path"] == "/usr/lib/cni"
+    assert found["cni configuration path"] == "/x/network"
+    assert found["max loop devices"] == "256"
+    assert found["systemd cgroups"] == ("yes" if Path("/run/systemd/system").is_dir() else "no")
+
+
+def test_settings_that_are_missing_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, MANY)
+    found = settings(configuration("max loop devices = 256", Path("/x/network")))
+    assert found["max loop devices"] == "256"
+    assert found["cni configuration path"] == "/x/network"
+    assert found["shared loop devices"] == "yes"
+
+
+def test_the_engines_own_networks_stay_where_none_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    have(monkeypatch, MANY)
+    assert "cni configuration path" not in settings(configuration(PACKAGED))
+
+
+def test_configuring_twice_is_configuring_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, FEW)
+    once = configuration(PACKAGED, Path("/x/network"))
+    assert configuration(once, Path("/x/network")) == once
+
+
+@pytest.mark.parametrize(("effective", "expected"), [(MANY, "full"), (FEW, "file")])
+def test_root_asks_for_no_capability_that_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, effective: int, expected: str
+) -> None:
+    have(monkeypatch, effective)
+    assert settings(configuration(PACKAGED))["root default capabilities"] == expected
+    dropped = provision.fresh_environment()
+    assert dropped == ({} if expected == "full" else {"APPTAINER_DROP_CAPS": "CAP_FOWNER"})
+
+
+def test_a_clusters_configuration_starts_from_the_engines_own(
+    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have(monkeypatch, MANY)
+    fill(tmp_path / "etc", {"apptainer.conf": PACKAGED})
+    found = settings(cluster_configuration("/usr/bin/apptainer", tmp_path / "network"))
+    assert found["cni configuration path"] == str(tmp_path / "network")
+    assert found["max loop devices"] == "256"
+
+
+def test_singularity_names_its_file_by_its_folder(
+    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have(monkeypatch, MANY)
+    fill(tmp_path / "etc/singularity", {"singularity.conf": PACKAGED})
+    host.programs["singularity"] = lambda _: (0, f"PREFIX=/usr\nSYSCONFDIR={tmp_path}/etc\n", "")
+    found = settings(cluster_configuration("/usr/bin/singularity", tmp_path / "network"))
+    assert found["max loop devices"] == "256"
+
+
+def test_an_engine_whose_configuration_cannot_be_read(host: FakeHost, tmp_path: Path) -> None:
+    with pytest.raises(SykubeError, match="cannot read .*apptainer.conf") as raised:
+        cluster_configuration("/usr/bin/apptainer", tmp_path)
+    assert "No such file" in raised.value.brief
+
+
+# --- setting it up ---
+
+
+@pytest.fixture
+def archive(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """A Debian archive whose packages unpack to a small Apptainer."""
+    have(monkeypatch, FEW)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    fill(tmp_path / "keys", {"debian.gpg": ""})
+    monkeypatch.setattr(apt, "KEYRING", tmp_path / "keys/debian.gpg")
+
+    def apt_get(words: list[str]) -> tuple[int, str, str]:
+        if "download" in words:
+            work = next(w for w in words if w.startswith("-oDir::Cache=")).split("=")[1]
+            fill(Path(work).parent / "debs", {"apptainer.deb": "", "libc6.deb": ""})
+        return 0, "", ""
+
+    def dpkg_deb(words: list[str]) -> tuple[int, str, str]:
+        fill(Path(words[-1]) / "usr/bin", {"apptainer": "#!"})
+        fill(Path(words[-1]) / "etc/apptainer", {"apptainer.conf": PACKAGED})
+        return 0, "", ""
+
+    host.programs |= {
+        "apt-get": apt_get,
+        "dpkg-deb": dpkg_deb,
+        "patchelf": lambda _: (0, "/lib64/ld-linux-x86-64.so.2\n", ""),
+    }
+    return host
+
+
+def create(tmp_path: Path) -> PrivateApptainer:
+    private = PrivateApptainer(tmp_path / "cache/apptainer")
+    private.create(Mirror("http://m/debian"), lambda _: None)
+    return private
+
+
+def test_a_private_apptainer_is_made_and_configured(archive: FakeHost, tmp_path: Path) -> None:
+    assert not PrivateApptainer(tmp_path / "cache/apptainer").exists()
+    private = create(tmp_path)
+    assert private.exists()
+    for folder in ("usr/etc/apptainer", "usr/lib/etc/apptainer"):
+        conf = settings((private.root / folder / "apptainer.conf").read_text())
+        assert conf["root default capabilities"] == "file"
+        allowed = json.loads((private.root / folder / "capability.json").read_text())
+        assert allowed == {
+            "users": {"root": ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]}
+        }
+    assert sorted((tmp_path / "cache").iterdir()) == [private.root]
+    # Its libraries are looked for where it ends up, not where it is made.
+    relinks = [argv for argv in archive.argvs if "--set-rpath" in argv]
+    assert relinks
+    for argv in relinks:
+        assert argv[argv.index("--set-rpath") + 1].startswith(f"{private.root}/usr/lib")
+
+
+def test_packages_are_checked_with_debians_keys_alone(archive: FakeHost, tmp_path: Path) -> None:
+    seen: list[str] = []
+    answer = archive.programs["apt-get"]
+
+    def look(words: list[str]) -> tuple[int, str, str]:
+        sources = next(w for w in words if w.startswith("-oDir::Etc::sourcelist=")).split("=")[1]
+        seen.extend(Path(sources).read_text().splitlines())
+        assert "-oDir::Etc::sourceparts=-" in words
+        assert not any("llow-unauthenticated" in w or "AllowInsecure" in w for w in words)
+        return answer(words)
+
+    archive.programs["apt-get"] = look
+    create(tmp_path)
+    assert seen
+    for line in seen:
+        assert f"signed-by={apt.KEYRING}" in line
+        assert "trusted" not in line
+        assert "http://m/debian" in line
+
+
+@pytest.mark.parametrize("fails", ["apt-get", "dpkg-deb", "patchelf"])
+def test_an_interrupted_set_up_leaves_nothing(
+    archive: FakeHost, tmp_path: Path, fails: str
+) -> None:
+    archive.programs[fails] = lambda _: (100, "", "E: The repository is not signed.")
+    with pytest.raises(SykubeError, match=f"{fails} failed") as raised:
+        create(tmp_path)
+    assert "is not signed" in raised.value.details
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_one_that_does_not_start_is_not_kept(archive: FakeHost, tmp_path: Path) -> None:
+    archive.programs["apptainer"] = lambda _: (127, "", "version `GLIBC_2.38' not found")
+    with pytest.raises(SykubeError, match="does not start") as raised:
+        create(tmp_path)
+    assert "GLIBC" in raised.value.details
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_no_keys_no_download(
+    archive: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apt, "KEYRING", tmp_path / "absent.gpg")
+    with pytest.raises(SykubeError, match=r"absent\.gpg is missing"):
+        create(tmp_path)
+    assert not [argv for argv in archive.argvs if argv[0] == "apt-get"]
+
+
+# --- which engine ---
+
+
+@pytest.mark.parametrize(
+    ("effective", "installed", "version", "expected"),
+    [
+        (MANY, "apptainer", "apptainer version 1.3.0", "apptainer 1.3.0"),
+        (MANY, "singularity", "singularity-ce version 4.1.0", "singularity 4.1.0"),
+        (MANY, "apptainer", "apptainer version 1.1.9", "apptainer 1.4.5 (private)"),
+        (MANY, "singularity", "singularity version 3.8.7", "apptainer 1.4.5 (private)"),
+        (MANY, "", "", "apptainer 1.4.5 (private)"),
+        # Its configuration would have to be changed.
+        (FEW, "apptainer", "apptainer version 1.3.0", "apptainer 1.4.5 (private)"),
+    ],
+)
+def test_the_hosts_own_engine_where_it_will_do(
+    host: FakeHost,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    effective: int,
+    installed: str,
+    version: str,
+    expected: str,
+) -> None:
+    have(monkeypatch, effective)
+    monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path))
+    fill(tmp_path / "apptainer/usr/bin", {"apptainer": ""})
+    own = str(tmp_path / "apptainer/usr/bin/apptainer")
+    binary = f"/opt/bin/{installed}"
+    monkeypatch.setattr(shutil, "which", lambda name, path: binary if name == installed else None)
+
+    def run(argv: list[object], **options: object) -> object:
+        text = version if str(argv[0]) != own else "apptainer version 1.4.5"
+        from sykube.host.run import Completed
+
+        return Completed(tuple(map(str, argv)), 0, text, "")
+
+    monkeypatch.setattr(engines, "run", run)
+    found = engines.find()
+    assert found is not None
+    assert found.version == expected
+    assert found.private == expected.endswith("(private)")
+    assert str(found.binary) == (own if found.private else binary)
+
+
+def test_no_engine_at_all(host: FakeHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda name, path: None)
+    assert engines.find() is None

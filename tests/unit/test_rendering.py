@@ -1,0 +1,580 @@
+"""Everything that sykube writes for other programs, read back as those programs would."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.meta
+import pytest
+import yaml
+
+from sykube import resources
+from sykube.addons import dns
+from sykube.errors import SykubeError
+from sykube.host.apt import Mirror
+from sykube.image import build, versions
+from sykube.kubernetes import kubeadm
+from sykube.kubernetes.kubeadm import ControlPlaneSettings
+from tests.fakes import Calls, FakeApi, Kubernetes
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MIRROR = Mirror("https://deb.example/debian", "https://deb.example/debian-security")
+Json = dict[str, Any]
+
+CNI = {
+    "host-bridge.conflist.j2": {"name": "sk-lab", "bridge": "sk-lab", "gateway": "10.11.11.1"},
+    "pod-network.conflist.j2": {"pod_subnet": "10.244.7.0/24"},
+}
+MANIFESTS = {
+    "dns.yaml.j2": {
+        "image": "sykube.local/cluster-dns:1",
+        "cluster_dns_ip": "10.96.0.10",
+        "cluster_domain": "cluster.local",
+        "reverse_cidrs": ("10.96.0.0/12", "10.244.0.0/16"),
+        "api_server": "https://10.11.11.254:6443",
+        "replicas": 1,
+    }
+}
+
+
+def all_templates() -> list[tuple[str, str, Json]]:
+    """Folder, name and variables of each template; a new one without variables here is missed."""
+    definitions = {
+        layer.template: layer.variables for layer in build.layers(versions.DEBIAN, MIRROR)
+    }
+    return [
+        (folder, name, dict(variables))
+        for folder, templates in (
+            ("definitions", definitions),
+            ("cni", CNI),
+            ("manifests", MANIFESTS),
+        )
+        for name, variables in templates.items()
+    ]
+
+
+TEMPLATES = all_templates()
+IDS = [f"{folder}/{name}" for folder, name, _ in TEMPLATES]
+
+
+def test_every_template_of_the_checkout_is_among_those_tested() -> None:
+    folders = ("definitions", "cni", "manifests", "supervisor")
+    found = {
+        f"{folder}/{f.name}" for folder in folders for f in (REPOSITORY / folder).glob("**/*.j2")
+    }
+    assert found == set(IDS)
+
+
+@pytest.mark.parametrize(("folder", "name", "variables"), TEMPLATES, ids=IDS)
+def test_a_template_renders_whole(folder: str, name: str, variables: Json) -> None:
+    text = resources.render(folder, name, **variables)
+    assert "{{" not in text
+    assert "{%" not in text
+    assert "{#" not in text
+    # A value that was no text, such as a list.
+    assert not re.search(r"\bUndefined\b|<.* object at 0x|PosixPath", text)
+
+
+@pytest.mark.parametrize(("folder", "name", "variables"), TEMPLATES, ids=IDS)
+def test_a_missing_variable_is_an_error(folder: str, name: str, variables: Json) -> None:
+    source = (REPOSITORY / folder / name).read_text()
+    used = jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(source))
+    assert used <= set(variables)
+    for missing in used:
+        left = {key: value for key, value in variables.items() if key != missing}
+        # Its filter tojson says TypeError.
+        with pytest.raises((jinja2.UndefinedError, TypeError), match=f"{missing}|StrictUndefined"):
+            resources.render(folder, name, **left)
+
+
+# --- CNI ---
+
+
+def conflist(name: str) -> Json:
+    parsed = json.loads(resources.render("cni", name, **CNI[name]))
+    assert parsed["cniVersion"] == "0.4.0"
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def test_the_nodes_network_leaves_addresses_and_masquerading_to_sykube() -> None:
+    parsed = conflist("host-bridge.conflist.j2")
+    assert parsed["name"] == "sk-lab"
+    (plugin,) = parsed["plugins"]
+    assert (plugin["type"], plugin["bridge"]) == ("bridge", "sk-lab")
+    assert not plugin["isGateway"]
+    assert not plugin["ipMasq"]
+    assert plugin["ipam"]["type"] == "static"
+    assert plugin["ipam"]["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.11.11.1"}]
+
+
+def test_the_pods_network_hands_out_the_nodes_own_range() -> None:
+    bridge, portmap = conflist("pod-network.conflist.j2")["plugins"]
+    assert bridge["type"] == "bridge"
+    assert bridge["isGateway"]
+    assert bridge["hairpinMode"]
+    assert not bridge["ipMasq"]
+    assert bridge["ipam"]["ranges"] == [[{"subnet": "10.244.7.0/24"}]]
+    # Leases of pods that are gone must not outlive the node's /run.
+    assert bridge["ipam"]["dataDir"].startswith("/run/")
+    assert portmap == {"type": "portmap", "capabilities": {"portMappings": True}}
+
+
+# --- supervisor ---
+
+
+@pytest.fixture
+def supervisord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The options of supervisor itself after it has read our programs, as in the node image."""
+    options = pytest.importorskip("supervisor.options")
+    shutil.copytree(REPOSITORY / "supervisor", tmp_path / "etc")
+    main = tmp_path / "etc/supervisord.conf"
+    text = main.read_text()
+    for inside, here in (
+        ("/etc/supervisor/conf.d/", f"{tmp_path}/etc/programs/"),
+        ("/var/log/sykube", str(tmp_path)),
+        ("/run/", f"{tmp_path}/"),
+    ):
+        text = text.replace(inside, here)
+    main.write_text(text)
+    for program in (tmp_path / "etc/programs").iterdir():
+        program.write_text(program.read_text().replace("/var/log/sykube", str(tmp_path)))
+    # It looks for the programs on this machine otherwise.
+    found = options.ServerOptions()
+    found.realize(["-c", str(main)])
+    return found
+
+
+def test_supervisor_reads_its_own_settings(supervisord: Any, tmp_path: Path) -> None:
+    assert supervisord.nodaemon is True
+    assert supervisord.uid == 0
+    assert supervisord.logfile == f"{tmp_path}/supervisord.log"
+    (server,) = supervisord.server_configs
+    # boot is over when this socket is there (steps/nodes.py)
+    assert server["file"] == f"{tmp_path}/supervisor.sock"
+    assert server["chmod"] == 0o700
+
+
+def test_supervisor_reads_every_program(supervisord: Any) -> None:
+    programs = {group.name: group.process_configs[0] for group in supervisord.process_group_configs}
+    files = {file.stem for file in (REPOSITORY / "supervisor/programs").glob("*.conf")}
+    assert set(programs) == files
+    assert {"containerd", "kubelet"} <= files
+    for name, program in programs.items():
+        assert program.autostart, name
+        assert (
+            program.autorestart is True or program.autorestart.__name__ == "RestartUnconditionally"
+        )
+        assert program.redirect_stderr, name
+        assert program.stdout_logfile.endswith(f"/{name}.log")
+        # A log without a bound fills the disk of a cluster that is left running.
+        assert 0 < program.stdout_logfile_maxbytes <= 100_000_000
+        assert program.startretries >= 1000, f"{name} would be given up"
+    assert programs["containerd"].priority < programs["kubelet"].priority
+    # Pods live on while containerd is restarted.
+    assert not programs["containerd"].killasgroup
+    assert not programs["containerd"].stopasgroup
+
+
+def test_programs_start_what_the_node_image_installs() -> None:
+    node = next(text for name, text in rendered_definitions().items() if name.startswith("node"))
+    for file in (REPOSITORY / "supervisor/programs").glob("*.conf"):
+        match = re.search(r"^command=(\S+)", file.read_text(), re.MULTILINE)
+        assert match
+        program = match[1]
+        assert program in node or program == "/usr/bin/containerd", program
+
+
+# --- definitions ---
+
+
+def rendered_definitions() -> dict[str, str]:
+    return {
+        name: resources.render(folder, name, **variables)
+        for folder, name, variables in TEMPLATES
+        if folder == "definitions"
+    }
+
+
+@pytest.mark.parametrize("name", [name for folder, name, _ in TEMPLATES if folder == "definitions"])
+def test_a_definition_uses_the_mirror_that_was_asked_for(name: str) -> None:
+    text = rendered_definitions()[name]
+    assert f"MirrorURL: {MIRROR.main}\n" in text
+    mentioned = set(
+        re.findall(r"https?://[^\s'\"]+", re.sub(r"^#.*", "", text, flags=re.MULTILINE))
+    )
+    assert mentioned <= {MIRROR.main, MIRROR.security}
+    # The sources end where the here-document does, each a line of its own.
+    sources = text.split("<<'EOF'\n")[1].split("\nEOF\n")[0].splitlines()
+    assert [line.strip() for line in sources if line.strip()] == [line.strip() for line in sources]
+    assert all(line.split()[0] in ("deb", "deb-src") for line in sources)
+
+
+def test_definitions_are_made_one_from_the_other() -> None:
+    kubernetes, images, node = build.layers(versions.DEBIAN, MIRROR)
+    texts = rendered_definitions()
+    stage = f"kubernetes-{kubernetes.fingerprint}.sif"
+    assert stage in texts[images.template]
+    assert stage in texts[node.template]
+    assert f"container-images-{images.fingerprint}.sif" in texts[node.template]
+    for package in versions.NODE_PACKAGES:
+        assert re.search(rf"[ \n]{re.escape(package)}[ \n]", texts[node.template]), package
+
+
+# --- fingerprints ---
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what images are made from, which a test can change."""
+    for folder in ("definitions", "supervisor", "cni", "manifests", "sykube/clusterdns"):
+        shutil.copytree(
+            REPOSITORY / folder,
+            tmp_path / "checkout" / folder,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    copy = tmp_path / "checkout"
+    monkeypatch.setattr(resources, "_PACKAGE", copy / "sykube")
+    monkeypatch.setattr(build, "__file__", str(copy / "sykube/image/build.py"))
+    return copy
+
+
+def fingerprints(mirror: Mirror = MIRROR, **changes: str) -> dict[str, str]:
+    source = dataclasses.replace(versions.DEBIAN, **changes)
+    return {layer.name: layer.fingerprint for layer in build.layers(source, mirror)}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+ALL = {"kubernetes", "container-images", "node"}
+FROM_IMAGES = {"container-images", "node"}
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("definitions/kubernetes-debian.def.j2", ALL),
+        ("definitions/container-images-debian.def.j2", FROM_IMAGES),
+        ("definitions/node.def.j2", {"node"}),
+        ("definitions/node/node-init", {"node"}),
+        ("definitions/node/containerd.toml", {"node"}),
+        ("sykube/clusterdns/server.py", FROM_IMAGES),
+        ("supervisor/supervisord.conf", {"node"}),
+        ("supervisor/programs/kubelet.conf", {"node"}),
+        ("cni/pod-network.conflist.j2", set()),
+        ("manifests/dns.yaml.j2", set()),
+    ],
+)
+def test_a_changed_file_changes_what_is_made_from_it(
+    checkout: Path, file: str, expected: set[str]
+) -> None:
+    before = fingerprints()
+    with (checkout / file).open("a") as stream:
+        stream.write("\n# changed\n")
+    assert changed(before, fingerprints()) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("supervisor/programs/added.conf", {"node"}),
+        ("sykube/clusterdns/added.py", FROM_IMAGES),
+        ("sykube/clusterdns/__pycache__/server.cpython-311.pyc", set()),
+    ],
+)
+def test_an_added_file_changes_what_is_made_from_it(
+    checkout: Path, file: str, expected: set[str]
+) -> None:
+    before = fingerprints()
+    (checkout / file).parent.mkdir(exist_ok=True)
+    (checkout / file).write_text("# added\n")
+    assert changed(before, fingerprints()) == expected
+    (checkout / file).unlink()
+    assert changed(before, fingerprints()) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"kubernetes_version": "1.20.3"}, ALL),
+        ({"package": "1.20.6+really1.20.2"}, ALL),
+        ({"build_suite": "bullseye"}, ALL),
+        ({"pause_version": "3.3"}, ALL),
+        ({"past_end_of_life": "2000-01-01"}, set()),
+    ],
+)
+def test_a_changed_source_changes_everything(change: dict[str, str], expected: set[str]) -> None:
+    assert changed(fingerprints(), fingerprints(MIRROR, **change)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("KUBERNETES_PROGRAMS", ("kubelet",), ALL),
+        ("CONTAINER_IMAGE_PACKAGES", ("unbound",), FROM_IMAGES),
+        ("DNS_TAG", "2", FROM_IMAGES),
+        ("NODE_SUITE", "forky", FROM_IMAGES),
+        ("NODE_PACKAGES", ("runc",), {"node"}),
+    ],
+)
+def test_a_changed_version_changes_what_it_is_in(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object, expected: set[str]
+) -> None:
+    before = fingerprints()
+    monkeypatch.setattr(versions, name, value)
+    assert changed(before, fingerprints()) == expected
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [Mirror("http://127.0.0.1:3142/debian"), Mirror(MIRROR.main), Mirror("file:/srv", "file:/sec")],
+)
+def test_the_mirror_changes_nothing(mirror: Mirror) -> None:
+    assert fingerprints(mirror) == fingerprints()
+
+
+def test_the_place_of_the_checkout_and_of_the_cache_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    before = fingerprints()
+    monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path / "elsewhere"))
+    request.getfixturevalue("checkout")
+    assert fingerprints() == before
+
+
+# --- kubeadm ---
+
+SETTINGS = ControlPlaneSettings(
+    cluster="lab",
+    kubernetes_version="1.20.2",
+    image_repository="k8s.gcr.io",
+    etcd_tag="3.4.23-4",
+    node_name="lab-master",
+    node_address="10.11.11.2",
+    endpoint="10.11.11.254:6443",
+    names=("10.11.11.254", "localhost", "127.0.0.1"),
+    pod_subnet="10.244.0.0/16",
+    service_subnet="10.96.0.0/12",
+    dns="10.96.0.10",
+    domain="cluster.local",
+    token="abcdef.0123456789abcdef",
+    taint=False,
+)
+
+
+def init_documents(**changes: object) -> dict[str, Json]:
+    settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]
+    documents = list(yaml.safe_load_all(kubeadm.init_configuration(settings)))
+    return {document["kind"]: document for document in documents}
+
+
+def test_kubeadm_gets_four_documents_of_the_versions_that_1_20_reads() -> None:
+    assert {kind: each["apiVersion"] for kind, each in init_documents().items()} == {
+        "InitConfiguration": "kubeadm.k8s.io/v1beta2",
+        "ClusterConfiguration": "kubeadm.k8s.io/v1beta2",
+        "KubeletConfiguration": "kubelet.config.k8s.io/v1beta1",
+        "KubeProxyConfiguration": "kubeproxy.config.k8s.io/v1alpha1",
+    }
+
+
+def test_the_control_plane_has_an_address_of_its_own_in_its_certificate() -> None:
+    cluster = init_documents()["ClusterConfiguration"]
+    assert cluster["controlPlaneEndpoint"] == "10.11.11.254:6443"
+    assert cluster["apiServer"]["certSANs"] == ["10.11.11.254", "localhost", "127.0.0.1"]
+    assert cluster["kubernetesVersion"] == "v1.20.2"
+    assert cluster["imageRepository"] == "k8s.gcr.io"
+    assert cluster["etcd"]["local"] == {"dataDir": "/var/lib/etcd", "imageTag": "3.4.23-4"}
+    assert cluster["networking"] == {
+        "podSubnet": "10.244.0.0/16",
+        "serviceSubnet": "10.96.0.0/12",
+        "dnsDomain": "cluster.local",
+    }
+    init = init_documents()["InitConfiguration"]
+    assert init["localAPIEndpoint"] == {"advertiseAddress": "10.11.11.2", "bindPort": 6443}
+
+
+def test_ordinary_pods_may_run_on_the_master_unless_it_is_tainted() -> None:
+    # Only an empty list means none; without the key kubeadm sets its own taint.
+    assert init_documents()["InitConfiguration"]["nodeRegistration"]["taints"] == []
+    assert "taints" not in init_documents(taint=True)["InitConfiguration"]["nodeRegistration"]
+
+
+def test_the_bootstrap_token_lets_nodes_in_and_soon_ends() -> None:
+    (token,) = init_documents()["InitConfiguration"]["bootstrapTokens"]
+    assert token["token"] == SETTINGS.token
+    assert "authentication" in token["usages"]
+    assert set(token["usages"]) <= {"authentication", "signing"}
+    assert token["groups"] == ["system:bootstrappers:kubeadm:default-node-token"]
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", token["ttl"])
+    assert match
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    # 0 would be a token for ever.
+    assert 0 < hours * 60 + minutes + seconds / 60 <= 30
+
+
+def test_the_kubelet_and_the_proxy_take_what_a_node_has() -> None:
+    documents = init_documents()
+    kubelet, proxy = documents["KubeletConfiguration"], documents["KubeProxyConfiguration"]
+    assert kubelet["cgroupDriver"] == "cgroupfs"
+    assert kubelet["clusterDNS"] == ["10.96.0.10"]
+    assert kubelet["clusterDomain"] == "cluster.local"
+    assert kubelet["failSwapOn"] is False
+    assert proxy["mode"] == "iptables"
+    assert proxy["clusterCIDR"] == "10.244.0.0/16"
+    # kube-proxy stops when it may not write the host's limits (kubeadm's default does).
+    assert proxy["conntrack"]["maxPerCore"] == 0
+
+
+@pytest.mark.parametrize("document", ["init", "join"])
+def test_a_node_is_registered_with_its_fixed_name_and_address(document: str) -> None:
+    if document == "init":
+        node = init_documents()["InitConfiguration"]["nodeRegistration"]
+    else:
+        node = join_document()["nodeRegistration"]
+    assert node["name"] == ("lab-master" if document == "init" else "lab-node1")
+    assert node["criSocket"] == "unix:///run/containerd/containerd.sock"
+    arguments = node["kubeletExtraArgs"]
+    assert arguments["node-ip"] == ("10.11.11.2" if document == "init" else "10.11.11.3")
+    assert arguments["container-runtime-endpoint"] == node["criSocket"]
+
+
+def join_document() -> Json:
+    text = kubeadm.join_configuration(
+        "lab-node1", "10.11.11.3", "10.11.11.254:6443", SETTINGS.token, "sha256:c0ffee"
+    )
+    parsed = yaml.safe_load(text)
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def test_a_worker_trusts_no_api_server_but_the_one_with_the_clusters_ca() -> None:
+    join = join_document()
+    assert (join["apiVersion"], join["kind"]) == ("kubeadm.k8s.io/v1beta2", "JoinConfiguration")
+    discovery = join["discovery"]["bootstrapToken"]
+    assert discovery["apiServerEndpoint"] == "10.11.11.254:6443"
+    assert discovery["token"] == SETTINGS.token
+    assert discovery["caCertHashes"] == ["sha256:c0ffee"]
+    assert not discovery.get("unsafeSkipCAVerification")
+
+
+# --- the cluster DNS ---
+
+
+@pytest.fixture
+def objects() -> dict[str, Json]:
+    """What the add-on applies, by kind."""
+    server = Kubernetes()
+    dns.install(
+        FakeApi(server, Calls()),
+        cluster_ip="10.96.0.10",
+        domain="cluster.local",
+        reverse_cidrs=("10.96.0.0/12", "10.244.0.0/16"),
+        endpoint="10.11.11.254:6443",
+    )
+    assert dns.is_installed(FakeApi(server, Calls()))
+    assert not dns.is_installed(FakeApi(Kubernetes(), Calls()))
+    return {each["kind"]: each for each in server.objects.values()}
+
+
+def test_the_cluster_dns_may_read_services_and_endpoints_and_nothing_else(
+    objects: dict[str, Json],
+) -> None:
+    assert set(objects) == {
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Service",
+        "Deployment",
+    }
+    (rule,) = objects["ClusterRole"]["rules"]
+    assert rule["apiGroups"] == [""]
+    assert set(rule["resources"]) == {"services", "endpoints"}
+    assert set(rule["verbs"]) == {"list", "watch"}
+    binding = objects["ClusterRoleBinding"]
+    assert binding["roleRef"]["name"] == objects["ClusterRole"]["metadata"]["name"]
+    (subject,) = binding["subjects"]
+    account = objects["ServiceAccount"]["metadata"]
+    assert (subject["kind"], subject["name"]) == ("ServiceAccount", account["name"])
+    assert subject["namespace"] == account["namespace"] == "kube-system"
+
+
+def test_the_pods_of_the_cluster_dns_have_no_rights_on_the_node(objects: dict[str, Json]) -> None:
+    pod = objects["Deployment"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == objects["ServiceAccount"]["metadata"]["name"]
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert all("hostPath" not in volume for volume in pod["volumes"])
+    for container in pod["containers"]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert not context.get("privileged")
+        assert container["resources"]["limits"]["memory"]
+        # From the node image: there is no registry that has it.
+        assert container["imagePullPolicy"] == "IfNotPresent"
+        assert container["image"] == f"{versions.DNS_IMAGE}:{versions.DNS_TAG}"
+        assert all(port["containerPort"] >= 1024 for port in container["ports"])
+
+
+def test_the_service_of_the_cluster_dns_leads_to_its_pods(objects: dict[str, Json]) -> None:
+    service, pod = objects["Service"]["spec"], objects["Deployment"]["spec"]["template"]
+    assert service["clusterIP"] == "10.96.0.10"
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+    assert {(port["port"], port["protocol"]) for port in service["ports"]} == {
+        (53, "UDP"),
+        (53, "TCP"),
+    }
+    names = {port["name"] for each in pod["spec"]["containers"] for port in each["ports"]}
+    assert {port["targetPort"] for port in service["ports"]} <= names
+    selector = objects["Deployment"]["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= pod["metadata"]["labels"].items()
+
+
+def test_the_cluster_dns_is_told_its_zone_and_ranges(objects: dict[str, Json]) -> None:
+    containers = {
+        each["name"]: each
+        for each in objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    }
+    for container in containers.values():
+        assert "--zone=cluster.local" in container["args"]
+        assert "--reverse-cidr=10.96.0.0/12" in container["args"]
+        assert "--reverse-cidr=10.244.0.0/16" in container["args"]
+    assert "--api-server=https://10.11.11.254:6443" in containers["records"]["args"]
+    modules = {each["command"][2] for each in containers.values()}
+    for module in modules:
+        place = module.replace("clusterdns", "sykube/clusterdns", 1).replace(".", "/")
+        assert (REPOSITORY / f"{place}.py").exists() or (REPOSITORY / place).is_dir()
+
+
+# --- the folders themselves ---
+
+
+def test_a_missing_folder_is_an_error_with_a_cure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "sykube")
+    with pytest.raises(SykubeError, match="'definitions' of sykube is missing") as raised:
+        resources.folder("definitions")
+    assert "pip install" in raised.value.resolution
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_installed_folder_comes_before_the_checkouts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: bool
+) -> None:
+    (tmp_path / "cni").mkdir()
+    if installed:
+        (tmp_path / "sykube/data/cni").mkdir(parents=True)
+    monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "sykube")
+    assert resources.folder("cni") == tmp_path / ("sykube/data/cni" if installed else "cni")

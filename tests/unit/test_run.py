@@ -1,0 +1,303 @@
+"""The one place that starts processes, with real ones."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sykube.errors import SykubeError
+from sykube.host.run import CommandError, clean_environment, replace_process, run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has only not been reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def ends(pid: int) -> bool:
+    """Whether a process ends, now or in a moment."""
+    for _ in range(200):
+        if not alive(pid):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def read_pid(file: Path) -> int:
+    """The process id that a shell writes into a file first of all."""
+    for _ in range(1000):
+        if file.exists() and file.read_text().endswith("\n"):
+            return int(file.read_text())
+        time.sleep(0.01)
+    raise AssertionError(f"nothing was written to {file}")
+
+
+# --- how it ends ---
+
+
+def test_output_and_exit_code() -> None:
+    done = run(["sh", "-c", "echo out; echo err >&2; exit 3"], check=False)
+    assert (done.code, done.stdout, done.stderr) == (3, "out\n", "err\n")
+    assert not done.ok
+    assert done.argv == ("sh", "-c", "echo out; echo err >&2; exit 3")
+    assert run(["true"]).ok
+
+
+@pytest.mark.parametrize("code", [1, 2, 126, 127, 255])
+def test_any_exit_code_but_0_is_an_error_that_shows_the_command(code: int) -> None:
+    with pytest.raises(CommandError) as raised:
+        run(["sh", "-c", f"echo why; echo because >&2; exit {code}"])
+    error = raised.value
+    assert error.brief == f"sh failed with exit code {code}"
+    assert error.details == f"$ sh -c 'echo why; echo because >&2; exit {code}'\nwhy\nbecause"
+    assert run(["sh", "-c", f"exit {code}"], check=False).code == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_signal_is_a_negative_code(number: signal.Signals) -> None:
+    command = ["sh", "-c", f"kill -{number.value} $$"]
+    assert run(command, check=False).code == -number
+    with pytest.raises(CommandError, match=f"exit code -{number.value}"):
+        run(command)
+
+
+def test_an_error_shows_the_end_of_a_long_output() -> None:
+    with pytest.raises(CommandError) as raised:
+        run(["sh", "-c", "seq 1000; exit 1"])
+    assert raised.value.details.splitlines()[1:] == [str(n) for n in range(981, 1001)]
+    assert raised.value.output.splitlines()[0] == "1"
+
+
+@pytest.mark.parametrize("program", ["no-such-program", "/no/such/program", "/etc/passwd"])
+def test_a_program_that_is_missing(program: str) -> None:
+    with pytest.raises(CommandError, match=f"could not find the program {program}"):
+        run([program, "--version"], check=False)
+
+
+def test_a_folder_that_is_missing() -> None:
+    with pytest.raises(SykubeError):
+        run(["true"], cwd="/no/such/folder")
+
+
+# --- time and interruption ---
+
+
+@pytest.mark.parametrize("ignoring", ["", "trap '' TERM INT HUP; "])
+def test_a_process_is_killed_when_its_time_is_over(tmp_path: Path, ignoring: str) -> None:
+    file = tmp_path / "pid"
+    script = f"{ignoring}echo $$ > {file}; echo begun; while :; do sleep 0.05; done"
+    with pytest.raises(CommandError, match="sh did not end within") as raised:
+        run(["sh", "-c", script], timeout=1, check=False)
+    assert ends(read_pid(file))
+    assert "begun" in raised.value.details
+
+
+def test_the_children_of_a_process_are_killed_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    script = f"sh -c 'echo $$ > {file}; exec sleep 30' > /dev/null 2>&1; exit 0"
+    with pytest.raises(CommandError, match="did not end"):
+        run(["sh", "-c", script], timeout=1)
+    pid = read_pid(file)
+    try:
+        assert not alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def interrupted_run(file: Path, script: str) -> int:
+    """Interrupt `run` as Ctrl-C does; the process id of the shell that it ran."""
+
+    def interrupt() -> None:
+        read_pid(file)
+        # Until `run` waits for it.
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(["sh", "-c", script.format(file=file)])
+    thread.join()
+    return read_pid(file)
+
+
+def test_a_process_ends_when_sykube_is_interrupted(tmp_path: Path) -> None:
+    assert ends(interrupted_run(tmp_path / "pid", "echo $$ > {file}; exec sleep 30"))
+
+
+def test_a_process_that_ignores_the_request_does_not_outlive_an_interruption(
+    tmp_path: Path,
+) -> None:
+    pid = interrupted_run(
+        tmp_path / "pid", "trap '' TERM; echo $$ > {file}; while :; do sleep 0.05; done"
+    )
+    try:
+        assert not alive(pid)
+    finally:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+# --- input and output ---
+
+
+def test_input() -> None:
+    assert run(["cat"]).stdout == ""
+    assert run(["cat"], stdin="").stdout == ""
+    assert run(["cat"], stdin="zwei\nZeilen äöü").stdout == "zwei\nZeilen äöü"
+    text = "x" * 300_000
+    assert run(["cat"], stdin=text).stdout == text
+    # A process need not read it.
+    assert run(["true"], stdin=text).ok
+
+
+def test_big_output_is_whole() -> None:
+    script = "head -c 200000 /dev/zero | tr '\\0' a; head -c 200000 /dev/zero | tr '\\0' b >&2"
+    for turn in range(30):
+        done = run(["sh", "-c", script])
+        assert done.stdout == "a" * 200_000, turn
+        assert done.stderr == "b" * 200_000, turn
+
+
+def test_the_last_words_of_short_processes_are_not_lost() -> None:
+    for turn in range(30):
+        done = run(["sh", "-c", "echo one; echo two >&2; printf three"])
+        assert (done.stdout, done.stderr) == ("one\nthree", "two\n"), turn
+
+
+def test_output_that_is_no_text() -> None:
+    done = run(["printf", r"a\377b\n"])
+    assert done.stdout == "a\N{REPLACEMENT CHARACTER}b\n"
+
+
+def test_lines_as_they_come() -> None:
+    lines: list[str] = []
+    done = run(["sh", "-c", "echo one; echo two; printf three"], on_line=lines.append)
+    assert lines == ["one", "two", "three"]
+    assert done.stdout == "one\ntwo\nthree"
+    lines.clear()
+    with pytest.raises(CommandError) as raised:
+        run(["sh", "-c", "echo why >&2; exit 1"], on_line=lines.append)
+    assert lines == ["why"]
+    assert "why" in raised.value.details
+
+
+def test_words_are_no_shell() -> None:
+    words = ["a b", "$HOME", "*", "; echo no", "--x=y", "'", '"', ""]
+    done = run(["printf", r"%s\n", *words])
+    assert done.stdout.split("\n")[:-1] == words
+    assert run(["echo", Path("/a path")]).stdout == "/a path\n"
+
+
+def test_many_at_once_keep_their_output_apart() -> None:
+    def one(number: int) -> bool:
+        done = run(["sh", "-c", f"echo {number}; seq 2000; echo {number} >&2"])
+        return done.stdout.startswith(f"{number}\n1\n") and done.stderr == f"{number}\n"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(one, range(16)))
+
+
+# --- what others see of it ---
+
+
+def test_the_log_holds_commands_and_output(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "sykube.run")
+    run(["sh", "-c", "echo shown; echo also >&2"])
+    messages = [record.getMessage() for record in caplog.records if record.name == "sykube.run"]
+    assert messages[0] == "$ sh -c 'echo shown; echo also >&2'"
+    assert [line.strip() for line in messages[1:]] == ["shown", "also"]
+
+
+@pytest.mark.parametrize("ending", ["exit 0", "exit 1", "exec sleep 30"])
+def test_secret_output_is_neither_in_the_log_nor_in_an_error(
+    caplog: pytest.LogCaptureFixture, ending: str
+) -> None:
+    caplog.set_level(logging.DEBUG, "sykube")
+    command = ["sh", "-c", f"cat; cat /proc/version >&2; {ending}"]
+    hidden = Path("/proc/version").read_text().strip()
+    shown = ""
+    try:
+        done = run(command, stdin="hush-hush", secret=True, timeout=0.5)
+        assert done.stdout == "hush-hush"
+    except CommandError as error:
+        shown = f"{error.brief} {error.details} {error.output}"
+        assert "may hold secrets" in shown
+    for text in (caplog.text, shown):
+        assert "hush-hush" not in text
+        assert hidden not in text
+
+
+def test_the_input_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "sykube")
+    run(["sh", "-c", "cat > /dev/null"], stdin="hush-hush")
+    assert "hush-hush" not in caplog.text
+
+
+def test_the_callers_settings_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("APPTAINER_BIND", "SINGULARITY_BIND", "LANG", "LD_PRELOAD", "KUBECONFIG", "PATH"):
+        monkeypatch.setenv(name, "/of/the/caller")
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("HOME", "/home/of-the-caller")
+    lines = run(["env"], env={"EXTRA": "yes"}).stdout.splitlines()
+    found = dict(line.split("=", 1) for line in lines)
+    assert found.pop("https_proxy") == "http://proxy.example:3128"
+    assert found["EXTRA"] == "yes"
+    assert found["LC_ALL"] == "C.UTF-8"
+    assert "/usr/sbin" in found["PATH"].split(":")
+    assert found["HOME"] != "/home/of-the-caller"
+    assert "/of/the/caller" not in found.values()
+    kept = {"TERM", "http_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PWD"}
+    assert set(found) - kept <= {"EXTRA", "LC_ALL", "PATH", "HOME"} | {"_", "SHLVL", "OLDPWD"}
+
+
+def test_a_program_is_looked_for_where_the_system_has_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "true").write_text("#!/bin/sh\nexit 9\n")
+    (tmp_path / "true").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run(["true"]).ok
+
+
+def test_it_runs_in_the_root_folder_unless_told(tmp_path: Path) -> None:
+    assert run(["pwd"]).stdout == "/\n"
+    assert run(["pwd"], cwd=tmp_path).stdout == f"{tmp_path}\n"
+
+
+# --- becoming another program ---
+
+
+def test_sykube_becomes_another_program() -> None:
+    script = (
+        "from sykube.host.run import replace_process\n"
+        "replace_process(['sh', '-c', 'cat; echo $WORD; exit 7'], {'WORD': 'hello'})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input="typed\n",
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, "typed\nhello\n", "")
+
+
+def test_a_program_that_cannot_be_become(tmp_path: Path) -> None:
+    with pytest.raises(SykubeError, match="could not start .*No such file"):
+        replace_process([tmp_path / "absent"], clean_environment())

@@ -1,0 +1,243 @@
+"""What the user asks for: every error at once, by line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sykube.cluster.spec import MAX_WORKERS, ClusterSpec, check_name, make_spec
+from sykube.errors import ExitCode, UsageError
+
+FULL = ClusterSpec(
+    name="lab",
+    workers=3,
+    taint_master=True,
+    dest="/data",
+    dns=("192.0.2.1", "2001:db8::1"),
+    ephemeral=True,
+    network_dir="/etc/cni/net.d",
+    options=("--nv", "--bind", "/data:/data"),
+    local_image="/images/node.sif",
+    mirror="https://deb.example/debian",
+    node_subnet="10.1.2.0/24",
+    pod_subnet="10.3.0.0/16",
+    service_subnet="10.4.0.0/16",
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "cluster.yaml"
+
+
+def errors(file: Path, text: str, **flags: Any) -> list[str]:
+    """The errors of a configuration file, without its name."""
+    file.write_text(text)
+    with pytest.raises(UsageError) as raised:
+        make_spec(file, flags)
+    assert raised.value.exit_code is ExitCode.USAGE
+    shown = raised.value.details.splitlines() or [raised.value.brief]
+    return [line.removeprefix(f"{file}:") for line in shown]
+
+
+def test_nothing_asked_for_gives_the_defaults() -> None:
+    assert make_spec(None, {}) == ClusterSpec()
+    assert ClusterSpec().name == "sykube"
+    assert ClusterSpec().workers == 1
+
+
+def test_a_file_with_every_key(file: Path) -> None:
+    file.write_text(
+        """\
+apiVersion: sykube/v1alpha1
+kind: Cluster
+name: lab
+workers: 3
+taintMaster: true
+dest: /data
+dns: [192.0.2.1, "2001:db8::1"]
+ephemeral: true
+networkDir: /etc/cni/net.d
+options: --nv --bind /data:/data
+localImage: /images/node.sif
+mirror: https://deb.example/debian
+nodeSubnet: 10.1.2.0/24
+podSubnet: 10.3.0.0/16
+serviceSubnet: 10.4.0.0/16
+"""
+    )
+    assert make_spec(file, {}) == FULL
+
+
+def test_options_may_also_be_a_list(file: Path) -> None:
+    file.write_text("options: [--bind, '/a b:/a b']\n")
+    assert make_spec(file, {}).options == ("--bind", "/a b:/a b")
+
+
+def test_every_error_is_shown_at_once_by_its_line(file: Path) -> None:
+    text = """\
+apiVersion: sykube/v2
+kind: Cluster
+nmae: lab
+workers: three
+taintMaster: 1
+dns: 192.0.2.1
+dest: data
+workers: 2
+mirror: deb.example
+podSubnet: 10.3.0.0/24
+nodeSubnet: 10.1.2.3/24
+serviceSubnet: 8.8.8.0/24
+completelyUnknown: true
+name: Lab_1
+"""
+    found = errors(file, text)
+    assert [line.split(":")[0] for line in found] == ["1", *map(str, range(3, 15))]
+    for line, words in zip(
+        found,
+        [
+            ["apiVersion", "'sykube/v1alpha1'", "'sykube/v2'"],
+            ["unknown key 'nmae'", "did you mean 'name'?"],
+            ["workers must be a whole number"],
+            ["taintMaster must be true or false"],
+            ["dns must be a list of texts"],
+            ["'data' must be absolute"],
+            ["'workers' stands here for the second time"],
+            ["'deb.example' is not a URL"],
+            ["10.3.0.0/24 is too small"],
+            ["10.1.2.3/24", "host bits set"],
+            ["8.8.8.0/24 is not a private one"],
+            ["unknown key 'completelyUnknown'"],
+            ["'Lab_1' is not a DNS label"],
+        ],
+        strict=True,
+    ):
+        assert all(word in line for word in words), line
+    assert "did you mean" not in found[-2]
+
+
+def test_one_error_is_the_brief_itself(file: Path) -> None:
+    assert errors(file, "workers: -1\n") == [f"1: {worker_error(-1)}"]
+
+
+def worker_error(number: int) -> str:
+    return f"the number of workers must be from 0 to {MAX_WORKERS}, not {number}"
+
+
+@pytest.mark.parametrize("number", [-1, MAX_WORKERS + 1, 1000])
+def test_a_number_of_workers_that_cannot_be(number: int) -> None:
+    with pytest.raises(UsageError) as raised:
+        make_spec(None, {"workers": number})
+    assert raised.value.brief == worker_error(number)
+
+
+@pytest.mark.parametrize("number", [0, MAX_WORKERS])
+def test_a_number_of_workers_that_can_be(number: int) -> None:
+    assert make_spec(None, {"workers": number}).workers == number
+
+
+def test_flags_win_over_the_file_and_cure_its_errors(file: Path) -> None:
+    file.write_text("name: lab\nworkers: 500\ndns: [192.0.2.1]\n")
+    spec = make_spec(file, {"workers": 2, "name": None, "dns": ("192.0.2.9",)})
+    assert (spec.name, spec.workers, spec.dns) == ("lab", 2, ("192.0.2.9",))
+
+
+def test_errors_of_flags_and_of_the_file_come_together(file: Path) -> None:
+    found = errors(file, "wrokers: 2\n", name="-x")
+    assert len(found) == 2
+    assert any("did you mean 'workers'?" in line for line in found)
+    assert any("'-x' is not a DNS label" in line for line in found)
+
+
+@pytest.mark.parametrize("name", ["a", "a-b", "0", "lab1", "x" * 50])
+def test_names_that_are_dns_labels(name: str) -> None:
+    check_name(name)
+    assert make_spec(None, {"name": name}).name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "-a", "a-", "A", "a.b", "a_b", "a b", "a/b", "../a", "ä", "a\n", "x" * 51, "host"],
+)
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(UsageError):
+        check_name(name)
+    with pytest.raises(UsageError):
+        make_spec(None, {"name": name})
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n"])
+def test_a_file_without_a_mapping(file: Path, text: str) -> None:
+    assert "must hold a mapping" in errors(file, text)[0]
+
+
+@pytest.mark.parametrize("text", ["a: [1\n", "a: b: c\n", "\tname: x\n"])
+def test_a_file_that_is_no_yaml(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(UsageError, match="is no valid YAML"):
+        make_spec(file, {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: !!python/object:os.system x\n",
+        "name: !mine x\n",
+        "workers: 2024-13-45\n",
+        "options: --bind '/a\n",
+    ],
+    ids=["python tag", "own tag", "no date", "open quote"],
+)
+def test_values_that_cannot_be_read_are_usage_errors_too(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(UsageError):
+        make_spec(file, {})
+
+
+def test_a_file_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        make_spec(file, {})
+    with pytest.raises(UsageError, match="Is a directory"):
+        make_spec(tmp_path, {})
+    file.write_bytes(b"name: \xff\xfe\n")
+    with pytest.raises(UsageError, match="is no valid YAML"):
+        make_spec(file, {})
+
+
+@pytest.mark.parametrize(
+    "key", ["name: null", "name: 5", "dest: [a]", "dns: [5]", "ephemeral: no!"]
+)
+def test_values_of_the_wrong_type(file: Path, key: str) -> None:
+    assert "must be" in errors(file, f"{key}\n")[0]
+
+
+@pytest.mark.parametrize("address", ["localhost", "192.0.2.300", ""])
+def test_a_resolver_that_is_no_address(address: str) -> None:
+    with pytest.raises(UsageError, match="is not an IP address"):
+        make_spec(None, {"dns": ("192.0.2.1", address)})
+
+
+@pytest.mark.parametrize("spec", [ClusterSpec(), FULL], ids=["defaults", "full"])
+def test_a_spec_survives_being_stored(spec: ClusterSpec) -> None:
+    assert ClusterSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_keys_of_a_later_version_are_left_out() -> None:
+    assert ClusterSpec.from_dict({"name": "lab", "fromTheFuture": 1}) == ClusterSpec(name="lab")
+
+
+def test_differences_name_what_is_and_what_is_asked_for() -> None:
+    assert FULL.differences(FULL) == []
+    asked = ClusterSpec.from_dict(FULL.to_dict() | {"workers": 4, "dns": []})
+    assert FULL.differences(asked) == [
+        "workers: 3 → 4",
+        "dns: ['192.0.2.1', '2001:db8::1'] → []",
+    ]
+
+
+def test_a_spec_is_frozen() -> None:
+    with pytest.raises(AttributeError):
+        FULL.workers = 5  # type: ignore[misc]
