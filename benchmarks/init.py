@@ -120,8 +120,8 @@ def _stock(configuration: str) -> str:
     """The configuration without what sykube adds to make kubeadm faster."""
     documents = list(yaml.safe_load_all(configuration))
     for document in documents:
-        document.pop("controllerManager", None)
-        document.pop("syncFrequency", None)
+        for key in ("controllerManager", "scheduler", "syncFrequency"):
+            document.pop(key, None)
     return yaml.safe_dump_all(documents)
 
 

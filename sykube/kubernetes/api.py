@@ -204,12 +204,15 @@ def wait_until(
         what: what is waited for, for the error.
         check: says what is still missing; an ApiError of it counts as missing.
         timeout: seconds.
+        interval: least seconds between two calls; slow calls leave as much time as they take, so
+            that looking is never most of what a slow machine does.
 
     Raises:
         SykubeError: the time is over; it holds the last thing missing.
     """
     deadline = time.monotonic() + timeout
     while True:
+        started = time.monotonic()
         try:
             missing = check()
         except ApiError as error:
@@ -222,4 +225,4 @@ def wait_until(
                 details=missing,
                 resolution="Look at `sykube doctor` and at the logs of the nodes.",
             )
-        time.sleep(interval)
+        time.sleep(max(interval, time.monotonic() - started))

@@ -250,7 +250,9 @@ def test_the_key_is_on_disk_only_while_it_is_used_and_its_owners_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with Api(Credentials("https://127.0.0.1:1", b"ca", b"certificate", b"key")):
+    # Held on to: what is collected as garbage would be removed anyway.
+    api = Api(Credentials("https://127.0.0.1:1", b"ca", b"certificate", b"key"))
+    with api:
         (folder,) = tmp_path.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == {

@@ -539,8 +539,7 @@ def test_a_cluster_without_a_control_plane_yet(
 
 
 def test_the_program_itself(tmp_path: Path) -> None:
-    environment = {
-        "PATH": os.environ["PATH"],
+    environment = os.environ | {
         "SYKUBE_TEST_MACHINE": "riscv64",
         "HOME": str(tmp_path),
         "SYKUBE_CACHE_DIR": str(tmp_path / "cache"),

@@ -740,6 +740,16 @@ def test_two_clusters_live_side_by_side_and_the_last_restores_the_host(world: Wo
         assert world.kernel.sysctl(forward) == "0"
 
 
+def test_the_subnet_of_a_cluster_whose_bridge_is_gone_stays_its_own(world: World) -> None:
+    """After a reboot no route of the host speaks for it."""
+    one = init(world, fake_spec("one"))
+    world.host.run(["ip", "link", "delete", "dev", "sk-one"])
+    two = init(world, fake_spec("two"))
+    assert one is not None
+    assert two is not None
+    assert not one.state.subnets.nodes.overlaps(two.state.subnets.nodes)
+
+
 @pytest.mark.parametrize(
     "order",
     [["two", "one"], ["one", "two"]],

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sykube.errors import SykubeError
+from sykube.host import run as run_module
 from sykube.host.run import CommandError, clean_environment, replace_process, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -111,20 +112,26 @@ def test_the_children_of_a_process_are_killed_with_it(tmp_path: Path) -> None:
     script = f"sh -c 'echo $$ > {file}; exec sleep 30' > /dev/null 2>&1; exit 0"
     with pytest.raises(CommandError, match="did not end"):
         run(["sh", "-c", script], timeout=1)
-    pid = read_pid(file)
+    assert_ends(read_pid(file))
+
+
+def assert_ends(pid: int) -> None:
+    """A process ends; one that does not is not left behind by this test."""
     try:
-        assert not alive(pid)
+        assert ends(pid)
     finally:
-        os.kill(pid, signal.SIGKILL)
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
 
 
 def interrupted_run(file: Path, script: str) -> int:
     """Interrupt `run` as Ctrl-C does; the process id of the shell that it ran."""
+    main_thread = threading.get_ident()
 
     def interrupt() -> None:
         read_pid(file)
-        # Until `run` waits for it.
-        time.sleep(0.3)
+        while not waits(main_thread):
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
@@ -135,21 +142,26 @@ def interrupted_run(file: Path, script: str) -> int:
     return read_pid(file)
 
 
+def waits(thread: int) -> bool:
+    """Whether a thread waits for the end of a process."""
+    frame = sys._current_frames().get(thread)
+    while frame:
+        if frame.f_code.co_name == "wait" and frame.f_globals["__name__"] == "sh":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def test_a_process_ends_when_sykube_is_interrupted(tmp_path: Path) -> None:
-    assert ends(interrupted_run(tmp_path / "pid", "echo $$ > {file}; exec sleep 30"))
+    assert_ends(interrupted_run(tmp_path / "pid", "echo $$ > {file}; exec sleep 30"))
 
 
 def test_a_process_that_ignores_the_request_does_not_outlive_an_interruption(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pid = interrupted_run(
-        tmp_path / "pid", "trap '' TERM; echo $$ > {file}; while :; do sleep 0.05; done"
-    )
-    try:
-        assert not alive(pid)
-    finally:
-        if alive(pid):
-            os.kill(pid, signal.SIGKILL)
+    monkeypatch.setattr(run_module, "_GRACE_S", 0.1)
+    script = "trap '' TERM; echo $$ > {file}; while :; do sleep 0.05; done"
+    assert_ends(interrupted_run(tmp_path / "pid", script))
 
 
 # --- input and output ---

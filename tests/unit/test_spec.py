@@ -145,6 +145,13 @@ def test_flags_win_over_the_file_and_cure_its_errors(file: Path) -> None:
     assert (spec.name, spec.workers, spec.dns) == ("lab", 2, ("192.0.2.9",))
 
 
+def test_the_error_of_a_flag_has_no_line_of_the_file(file: Path) -> None:
+    file.write_text("name: lab\nworkers: 2\n")
+    with pytest.raises(UsageError) as raised:
+        make_spec(file, {"workers": -1})
+    assert raised.value.brief == worker_error(-1)
+
+
 def test_errors_of_flags_and_of_the_file_come_together(file: Path) -> None:
     found = errors(file, "wrokers: 2\n", name="-x")
     assert len(found) == 2

@@ -119,8 +119,9 @@ def running(system: SystemDisk, data: Path, work: Path, logs: Path, name: str) -
     command: list[str | Path] = [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
         # Emulated on purpose: it works where /dev/kvm is missing or of no use. The kernel's
-        # 16-byte compare-and-swap goes wrong in qemu's threads now and then: cx16=off.
-        *("-accel", "tcg,thread=multi", "-cpu", "max,cx16=off"),
+        # 16-byte compare-and-swap goes wrong in qemu's threads now and then: cx16=off. Newer
+        # processors have wider registers, which take longer to emulate.
+        *("-accel", "tcg,thread=multi", "-cpu", "Nehalem,cx16=off"),
         *("-smp", "2", "-m", str(MEMORY_MB)),
         *("-kernel", system.kernel, "-initrd", system.initrd),
         "-append",

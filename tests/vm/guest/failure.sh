@@ -19,6 +19,8 @@ section "logs of nodes that init kept"
 for log in /var/log/sykube/*/*/sykube/*.log; do printf '\n--- %s\n' "$log"; end_of "$log"; done
 section "logs of Apptainer's instances"
 tail -n 40 /root/.apptainer/instances/logs/*/*/*
+section "processes by processor time"
+ps -e -o time,rss,stat,args --sort=-time | head -n 25 | cut -c 1-160
 section cgroups
 find /sys/fs/cgroup/sykube -maxdepth 3 -type d
 section memory
