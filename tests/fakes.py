@@ -486,9 +486,13 @@ _compiled: dict[object, Any] = {}
 _fingerprints: dict[str, str] = {}
 
 
-def _speed_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Together these are two thirds of the time of a fake init, of which there are hundreds."""
+def keep_compiled_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling a template takes longer than most tests do otherwise."""
     monkeypatch.setattr(jinja2.Environment, "compile", _compile_once)
+
+
+def _speed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together these are half the time of a fake init, of which there are hundreds."""
     monkeypatch.setattr(Subnets, "pod_subnet", functools.cache(Subnets.pod_subnet))
     monkeypatch.setattr(yaml, "safe_load", lambda text: yaml.load(text, _Loader))
     monkeypatch.setattr(yaml, "safe_load_all", lambda text: yaml.load_all(text, _Loader))
@@ -799,7 +803,7 @@ class World:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put it in the place of the real host."""
         redirect(monkeypatch, self.path)
-        replace_everywhere(monkeypatch, run_module.run, self.host.run)
+        replace_run(monkeypatch, self.host.run)
         from sykube.cluster import cluster as cluster_module
         from sykube.cluster.steps import nodes as nodes_module
         from sykube.host import engines, preflight
@@ -1068,7 +1072,7 @@ def fill(folder: Path, files: Mapping[str, str]) -> None:
         _REAL_PATH(folder / name).write_text(text)
 
 
-def modules() -> list[types.ModuleType]:
+def _modules() -> list[types.ModuleType]:
     """Every module of sykube but the ones that are programs of their own."""
     names = [
         info.name
@@ -1076,25 +1080,6 @@ def modules() -> list[types.ModuleType]:
         if not info.name.endswith("__main__") and not info.name.startswith("sykube.clusterdns")
     ]
     return [importlib.import_module(name) for name in names]
-
-
-def replace_everywhere(monkeypatch: pytest.MonkeyPatch, old: object, new: object) -> None:
-    """Replace an object in each module that imported it by name."""
-    for module in modules():
-        for name, value in list(vars(module).items()):
-            if value is old:
-                monkeypatch.setattr(module, name, new)
-
-
-def redirect(monkeypatch: pytest.MonkeyPatch, where: Callable[[Path], Path]) -> None:
-    """Send each module's constant path, and each default argument, to another place."""
-    for module in modules():
-        for name, value in list(vars(module).items()):
-            if isinstance(value, _REAL_PATH) and where(value) != value:
-                monkeypatch.setattr(module, name, where(value))
-            if getattr(value, "__module__", "") == module.__name__:
-                for function in _functions(value):
-                    _redirect_defaults(monkeypatch, function, where)
 
 
 def _functions(value: object) -> Iterator[types.FunctionType]:
@@ -1107,27 +1092,45 @@ def _functions(value: object) -> Iterator[types.FunctionType]:
                 yield function
 
 
-def _redirect_defaults(
-    monkeypatch: pytest.MonkeyPatch, function: types.FunctionType, where: Callable[[Path], Path]
-) -> None:
-    defaults = function.__defaults__ or ()
-    moved = tuple(where(each) if isinstance(each, _REAL_PATH) else each for each in defaults)
-    if moved != defaults:
+# Looked up once, before a test replaces anything: where each module's names lead.
+_NAMES = [
+    (module, name, value) for module in _modules() for name, value in list(vars(module).items())
+]
+_PATHS = [entry for entry in _NAMES if isinstance(entry[2], _REAL_PATH)]
+_DEFAULTS = {
+    function: function.__defaults__
+    for module, _, value in _NAMES
+    if getattr(value, "__module__", "") == module.__name__
+    for function in _functions(value)
+    if any(isinstance(default, _REAL_PATH) for default in function.__defaults__ or ())
+}
+_RUN, _REPLACE_PROCESS = (
+    [(module, name) for module, name, value in _NAMES if value is function]
+    for function in (run_module.run, run_module.replace_process)
+)
+
+
+def replace_run(monkeypatch: pytest.MonkeyPatch, new: object) -> None:
+    """Replace `run` in each module that imported it by name."""
+    for module, name in _RUN:
+        monkeypatch.setattr(module, name, new)
+
+
+def replace_replace_process(monkeypatch: pytest.MonkeyPatch, new: object) -> None:
+    """Replace `replace_process` in each module that imported it by name."""
+    for module, name in _REPLACE_PROCESS:
+        monkeypatch.setattr(module, name, new)
+
+
+def redirect(monkeypatch: pytest.MonkeyPatch, where: Callable[[Path], Path]) -> None:
+    """Send each module's constant path, and each default argument, to another place."""
+    for module, name, value in _PATHS:
+        if where(value) != value:
+            monkeypatch.setattr(module, name, where(value))
+    for function, defaults in _DEFAULTS.items():
+        assert defaults is not None
+        moved = tuple(where(each) if isinstance(each, _REAL_PATH) else each for each in defaults)
         monkeypatch.setattr(function, "__defaults__", moved)
-
-
-@contextlib.contextmanager
-def raising(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> Iterator[list[object]]:
-    """Replace a function by one that fails, for the length of a block."""
-    calls: list[object] = []
-
-    def fail(*args: object, **_: object) -> None:
-        calls.append(args)
-        raise Injected(f"{name} was made to fail")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(target, name, fail)
-        yield calls
 
 
 def make_subnets(nodes: str = "10.11.11.0/24") -> Subnets:

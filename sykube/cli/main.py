@@ -72,7 +72,7 @@ def main() -> None:
     except OSError as error:
         context.ui().error(
             SykubeError(
-                f"{error.filename or 'the system'}: {error.strerror}",
+                f"{error.filename or 'the system'}: {error.strerror or error}",
                 resolution=f"Is the disk full? Otherwise see {LOGS} and report it.",
             )
         )

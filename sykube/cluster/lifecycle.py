@@ -270,7 +270,8 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
         state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
         cluster.save()
     except BaseException:
-        steps.ALL[0].undo(cluster)
+        for problem in _remove(cluster):
+            ui.warn(f"not undone: {problem}")
         raise
     return cluster
 
@@ -344,10 +345,12 @@ def _remove(cluster: Cluster) -> list[str]:
 def _pass_on_context(cluster: Cluster) -> None:
     """A cluster that was made after this one will give back the context before this one."""
     for name in clusters():
-        other = State.load(ClusterPaths(name).state)
-        if other and other.previous_context == cluster.name:
-            other.previous_context = cluster.state.previous_context
-            other.save(ClusterPaths(name).state)
+        # One whose record is damaged or in use keeps what it has: it is a context, no more.
+        with contextlib.suppress(SykubeError, OSError), locked(ClusterPaths(name)):
+            other = State.load(ClusterPaths(name).state)
+            if other and other.previous_context == cluster.name:
+                other.previous_context = cluster.state.previous_context
+                other.save(ClusterPaths(name).state)
 
 
 def _unknown_state(name: str) -> State:

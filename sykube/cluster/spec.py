@@ -137,6 +137,14 @@ def _subnet(prefix: int) -> Callable[[str], str]:
     return check
 
 
+def _service_subnet(value: str) -> str:
+    problem = _subnet(24)(value)
+    # cmd/kube-apiserver/app/options/validation.go, validateClusterIPFlags: at most 20 bits.
+    if not problem and value and IPv4Network(value).prefixlen < 12:
+        return f"the subnet {value} is too large: kube-apiserver takes a /12 or smaller one"
+    return problem
+
+
 def _mirror(value: str) -> str:
     ok = not value or urlsplit(value).scheme in ("http", "https", "file")
     return "" if ok else f"the mirror {value!r} is not a URL"
@@ -152,7 +160,7 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "mirror": _mirror,
     "node_subnet": _subnet(24),
     "pod_subnet": _subnet(16),
-    "service_subnet": _subnet(24),
+    "service_subnet": _service_subnet,
 }
 
 

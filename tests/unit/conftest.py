@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from sykube.host import run as run_module
 from tests import fakes
 from tests.fakes import World
 
@@ -25,8 +24,9 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
     A test of `run` itself imports the real one by name.
     """
-    fakes.replace_everywhere(monkeypatch, run_module.run, _no_process)
-    fakes.replace_everywhere(monkeypatch, run_module.replace_process, _no_process)
+    fakes.replace_run(monkeypatch, _no_process)
+    fakes.replace_replace_process(monkeypatch, _no_process)
+    fakes.keep_compiled_templates(monkeypatch)
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("KUBECONFIG", "SUDO_UID", "SYKUBE_FAIL_AT", "SYKUBE_TEST_MACHINE"):
@@ -38,13 +38,6 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         logger.removeHandler(handler)
         handler.close()
     logger.setLevel(level)
-
-
-def install(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a fake host in the place of this one."""
-    # Over the guard's refusing `run`, which is what the modules hold now.
-    fakes.replace_everywhere(monkeypatch, _no_process, run_module.run)
-    world.install(monkeypatch)
 
 
 @pytest.fixture
@@ -62,5 +55,5 @@ def fast_path(tmp_path: Path) -> Iterator[Path]:
 def world(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A fake host in the place of this one."""
     made = World(fast_path / "host")
-    install(made, monkeypatch)
+    made.install(monkeypatch)
     return made

@@ -97,22 +97,20 @@ def test_a_folder_that_is_missing() -> None:
 # --- time and interruption ---
 
 
-@pytest.mark.parametrize("ignoring", ["", "trap '' TERM INT HUP; "])
-def test_a_process_is_killed_when_its_time_is_over(tmp_path: Path, ignoring: str) -> None:
-    file = tmp_path / "pid"
-    script = f"{ignoring}echo $$ > {file}; echo begun; while :; do sleep 0.05; done"
+def test_a_process_and_its_children_are_killed_when_their_time_is_over(tmp_path: Path) -> None:
+    parent, child = tmp_path / "parent", tmp_path / "child"
+    script = f"""
+        trap '' TERM INT HUP
+        sh -c 'echo $$ > {child}; exec sleep 30' > /dev/null 2>&1 &
+        echo $$ > {parent}
+        echo begun
+        while :; do sleep 0.05; done
+    """
     with pytest.raises(CommandError, match="sh did not end within") as raised:
         run(["sh", "-c", script], timeout=1, check=False)
-    assert ends(read_pid(file))
     assert "begun" in raised.value.details
-
-
-def test_the_children_of_a_process_are_killed_with_it(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-    script = f"sh -c 'echo $$ > {file}; exec sleep 30' > /dev/null 2>&1; exit 0"
-    with pytest.raises(CommandError, match="did not end"):
-        run(["sh", "-c", script], timeout=1)
-    assert_ends(read_pid(file))
+    for file in (parent, child):
+        assert_ends(read_pid(file))
 
 
 def assert_ends(pid: int) -> None:

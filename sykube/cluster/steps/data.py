@@ -54,10 +54,17 @@ def make_root(root: Path, dest: str, *, ephemeral: bool) -> list[str]:
             )
         root.symlink_to(folder)
     folder = root.resolve()
-    made = [str(parent) for parent in folder.parents if not parent.exists()] if dest else []
+    made = make_folders(folder.parent) if dest else []
     folder.mkdir(parents=True, exist_ok=True, mode=0o711)
     if ephemeral and not folder.is_mount():
         run(["mount", "-t", "tmpfs", "-o", "mode=711", "sykube", folder])
+    return made
+
+
+def make_folders(folder: Path) -> list[str]:
+    """Make a folder and those above it that do not exist; these, the outermost first."""
+    made = [str(place) for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
     return made[::-1]
 
 

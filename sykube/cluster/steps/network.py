@@ -6,6 +6,7 @@ import contextlib
 
 from sykube import resources
 from sykube.cluster.cluster import Cluster
+from sykube.cluster.steps.data import make_folders
 from sykube.host import provision
 from sykube.host.files import write_atomically
 from sykube.host.records import KUBELET_SYSCTLS, HostRecords, read_sysctl
@@ -32,7 +33,8 @@ class Network:
                 records.set_sysctl(key, str(least))
         records.enable_forwarding()
         cluster.bridge.create(cluster.state.subnets, cluster.state.loopback_resolver)
-        cluster.network_dir.mkdir(parents=True, exist_ok=True)
+        cluster.state.owned_folders += make_folders(cluster.network_dir)
+        cluster.save()
         conflist = resources.render(
             "cni",
             "host-bridge.conflist.j2",
