@@ -13,7 +13,9 @@ for pid in $(pgrep supervisord); do
         section "$name of that node"
         end_of "/proc/$pid/root/var/log/sykube/$name.log"
     done
-    nsenter -t "$pid" -a sh -c 'ctr -n k8s.io containers list; ip address; ip route; tail -n 5 /var/log/containers/*'
+    section "containers of that node, and their last and fatal lines"
+    nsenter -t "$pid" -a sh -c 'ctr -n k8s.io containers list; ip address; ip route
+        tail -n 5 /var/log/containers/*; grep -h " F[0-9]\{4\} " /var/log/containers/*' | cut -c 1-400
 done
 section "logs of nodes that init kept"
 for log in /var/log/sykube/*/*/sykube/*.log; do printf '\n--- %s\n' "$log"; end_of "$log"; done
