@@ -141,7 +141,8 @@ class Ui:
             so_far = duration(time.monotonic() - started)
             note = f": {self._note}" if self._note else ""
             if self._terminal:
-                columns = os.get_terminal_size(self._stream.fileno()).columns
+                # A terminal that does not know its width says 0.
+                columns = os.get_terminal_size(self._stream.fileno()).columns or 80
                 line = f"{_SPINNER[turn % len(_SPINNER)]} {title} ({so_far}){note}"
                 self._stream.write(f"\r\033[K{line[: columns - 1]}")
                 self._stream.flush()
