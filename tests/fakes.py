@@ -55,6 +55,7 @@ _HOST_FOLDERS = (
     "/usr/share/keyrings",
     "/usr/lib/cni",
 )
+_CHECKOUT = _REAL_PATH(__file__).resolve().parents[1]
 CONTAINER_IMAGES = {
     "k8s.gcr.io/kube-apiserver": "v1.20.2",
     "k8s.gcr.io/etcd": "3.4.23-4",
@@ -770,7 +771,9 @@ def host_path(root: Path, *parts: str | Path) -> Path:
     """Where a path of the real host lies on the fake one below `root`; others stay as they are."""
     real = _REAL_PATH(*parts)
     text = f"{real}/"
-    if text.startswith(f"{root}/") or not text.startswith(_HOST_FOLDERS):
+    # A checkout may lie in one of those folders itself.
+    kept = (f"{root}/", f"{_CHECKOUT}/")
+    if text.startswith(kept) or not text.startswith(_HOST_FOLDERS):
         return real
     kind = (
         SysctlPath
