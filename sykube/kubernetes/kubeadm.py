@@ -12,10 +12,10 @@ API_PORT = 6443
 # kubeadm insists on a token of its own; workers get others (tokens.py).
 _TOKEN_TTL = "1m0s"
 
-# With one control plane there is nobody to elect. An elected one that cannot renew its lease
-# within 10 s ends itself, again and again on a slow machine; a restarted one waits for 15 s until
-# the lease of its predecessor is over.
-_ALONE = {"leader-elect": "false"}
+# The election is also what waits for the API server: without it, the controller manager of 1.20
+# ends itself when there is none within 10 s (WaitForAPIServer in CreateControllerContext), and the
+# kubelet lets it wait for ever longer. The default looks again after 2 to 4 s.
+_ELECTION = {"leader-elect-retry-period": "1s"}
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         },
         # sykube gives each node its pod subnet. The allocator would hold up every controller that
         # starts after it for 10 s (listNodes, pkg/controller/nodeipam/ipam/cidr_allocator.go).
-        "controllerManager": {"extraArgs": {"allocate-node-cidrs": "false", **_ALONE}},
-        "scheduler": {"extraArgs": _ALONE},
+        "controllerManager": {"extraArgs": {"allocate-node-cidrs": "false", **_ELECTION}},
+        "scheduler": {"extraArgs": _ELECTION},
         "etcd": {"local": {"dataDir": "/var/lib/etcd", "imageTag": settings.etcd_tag}},
         "networking": {
             "podSubnet": settings.pod_subnet,
