@@ -910,8 +910,10 @@ class World:
                 pass
             case ["sh", "-c", script] if "pki/ca.crt" in script and "sha256sum" in script:
                 return 0, f"{CA_HASH}  -\n", ""
-            case ["test", "-e", path]:
-                there = any(f"{file}/".startswith(f"{path}/") for file in instance.files)
+            case ["test", "-e", *paths]:
+                there = any(
+                    f"{file}/".startswith(f"{path}/") for file in instance.files for path in paths
+                )
                 return int(not there), "", ""
             case ["cat", path]:
                 if path not in instance.files:
@@ -1162,7 +1164,7 @@ class ScriptedEngine:
 
 def make_node(engine: Any, folder: Path = Path("/nonexistent"), name: str = "master") -> Node:
     """A node with a given engine."""
-    return Node(name, f"fake-{name}", "10.11.11.2", "10.244.0.0/24", folder, engine)
+    return Node(name, f"fake-{name}", "10.11.11.2", "10.244.0.0/24", folder, engine, name == "master")
 
 
 def _typed(world: World) -> Engine:

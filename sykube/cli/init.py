@@ -22,7 +22,13 @@ from sykube.host import preflight
     "--nodes",
     type=int,
     metavar="N",
-    help=f"Nodes beside the master, 0 to {MAX_WORKERS}. [default: 1]",
+    help=f"Nodes beside the control planes, 0 to {MAX_WORKERS}. [default: 1]",
+)
+@click.option(
+    "--control-planes",
+    type=int,
+    metavar="N",
+    help="Nodes with a control plane, 1, 3 or 5: any minority of them can fail. [default: 1]",
 )
 @click.option(
     "--taint-master", is_flag=True, default=None, help="Keep ordinary pods off the master."
@@ -58,6 +64,9 @@ from sykube.host import preflight
 @click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
 @click.option("--pod-subnet", metavar="CIDR", help="Addresses of pods, a /16.")
 @click.option("--service-subnet", metavar="CIDR", help="Addresses of Services.")
+@click.option("--cpus", metavar="N", help="Processors that each node may use, such as 1.5.")
+@click.option("--memory", metavar="SIZE", help="Memory that each node may use, such as 2Gi.")
+@click.option("--pids", type=int, metavar="N", help="Processes that each node may have.")
 @click.option("--retain", is_flag=True, help="Leave a failed cluster as it is; init again resumes.")
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
@@ -95,10 +104,9 @@ def init(
     if cluster is None:
         ui.say(f"The cluster {spec.name} is up.")
         return
-    name = "" if spec.name == "sykube" else f" --name {spec.name}"
     ui.say(
         f"\nThe cluster {spec.name} is up. Try:\n"
-        f"  sykube kubectl{name} get nodes\n"
+        f"  sykube kubectl{cluster.name_option} get nodes\n"
         f"  kubectl --context {spec.name} get pods --all-namespaces"
     )
 

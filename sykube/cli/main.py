@@ -16,6 +16,11 @@ from sykube.host.paths import LOGS
 # Name → module and function; each module is read only when its command is called.
 _COMMANDS = {
     "init": "sykube.cli.init:init",
+    "start": "sykube.cli.power:start",
+    "stop": "sykube.cli.power:stop",
+    "restart": "sykube.cli.power:restart",
+    "pause": "sykube.cli.power:pause",
+    "unpause": "sykube.cli.power:unpause",
     "status": "sykube.cli.status:status",
     "list": "sykube.cli.status:list_clusters",
     "kubectl": "sykube.cli.access:kubectl",

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from sykube.cluster import members
 from sykube.cluster.state import State
+from sykube.errors import ExitCode, SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.image.build import NodeImage
 from sykube.kubernetes.api import Api, Credentials
@@ -75,16 +77,42 @@ class Cluster:
 
     @property
     def nodes(self) -> list[Node]:
-        """The master, then the workers."""
-        return [self._node(index) for index in range(self.state.spec.workers + 1)]
+        """The control planes, then the workers."""
+        return [self.node(name) for name in self.state.nodes]
 
     @property
     def master(self) -> Node:
-        return self._node(0)
+        """The first control plane, which kubeadm init ran on."""
+        return self.node(members.MASTER)
+
+    @property
+    def control_planes(self) -> list[Node]:
+        return [node for node in self.nodes if node.is_control_plane]
 
     @property
     def workers(self) -> list[Node]:
-        return self.nodes[1:]
+        return [node for node in self.nodes if not node.is_control_plane]
+
+    def running_control_plane(self) -> Node:
+        """A control plane that runs, the first one where it does.
+
+        Raises:
+            SykubeError: none does (STOPPED).
+        """
+        running = self.engine.instances()
+        for node in self.control_planes:
+            if node.instance in running:
+                return node
+        raise SykubeError(
+            f"no control plane of the cluster {self.name} runs",
+            resolution=f"sykube start{self.name_option}",
+            exit_code=ExitCode.STOPPED,
+        )
+
+    @property
+    def name_option(self) -> str:
+        """How commands in messages name this cluster: nothing for the default one."""
+        return "" if self.name == "sykube" else f" --name {self.name}"
 
     def save(self) -> None:
         """Write the state."""
@@ -94,16 +122,17 @@ class Cluster:
         """A client with the cluster's admin credentials; a context manager."""
         return Api(Credentials.read(self.paths.kubeconfig))
 
-    def _node(self, index: int) -> Node:
-        name = "master" if index == 0 else f"node{index}"
-        instance = f"{self.name}-{name}"
+    def node(self, name: str) -> Node:
+        """The node of that name, whether it is there or not."""
+        instance, place = f"{self.name}-{name}", members.place(name)
         return Node(
             name,
             instance,
-            self.state.subnets.node_address(index),
-            self.state.subnets.pod_subnet(index),
+            self.state.subnets.node_address(place),
+            self.state.subnets.pod_subnet(place),
             self.paths.node(instance),
             self.engine,
+            is_control_plane=members.is_control_plane(name),
         )
 
 

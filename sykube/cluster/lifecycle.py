@@ -200,7 +200,7 @@ def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
 def _examine(spec: ClusterSpec, *, building: bool) -> list[Finding]:
     data = Path(spec.dest) if spec.dest else ClusterPaths(spec.name).root
     return preflight.examine(
-        nodes=spec.workers + 1, data=data, cache=cache_dir(), building=building
+        nodes=spec.control_planes + spec.workers, data=data, cache=cache_dir(), building=building
     )
 
 
@@ -224,7 +224,7 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
     if state.complete:
         raise SykubeError(
             f"the cluster {spec.name} is there, but its nodes do not run: {', '.join(stopped)}",
-            resolution="`sykube delete` it, then init again.",
+            resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
     ui.say(f"Resuming the cluster {spec.name} where it failed.")

@@ -16,12 +16,23 @@ from urllib.parse import urlsplit
 import yaml
 
 from sykube.errors import UsageError
+from sykube.node.limits import (
+    LEAST_MEMORY,
+    LEAST_MILLICORES,
+    LEAST_PIDS,
+    Limits,
+    parse_cpus,
+    parse_memory,
+)
 
 API_VERSION = "sykube/v1alpha1"
 KIND = "Cluster"
-# Each node takes a /24 of the pods' /16 and three addresses of the nodes' /24 are taken.
-MAX_WORKERS = 250
-# Its longest instance name, NAME-master, must stay a DNS label of 63 characters.
+# Each node takes a /24 of the pods' /16 and an address of the nodes' /24, some of which are for the
+# bridge, the endpoint and further control planes (cluster/members.py).
+MAX_WORKERS = 240
+# etcd needs a majority of its members: an even number bears no more failures than one less.
+CONTROL_PLANES = (1, 3, 5)
+# Its longest instance name, NAME-master9, must stay a DNS label of 63 characters.
 _NAME_MAX = 50
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _PRIVATE = tuple(
@@ -36,7 +47,8 @@ class ClusterSpec:
 
     Attributes:
         name: a DNS label; also the kubeconfig context.
-        workers: nodes beside the master.
+        workers: nodes beside the control planes.
+        control_planes: nodes with a control plane: 1, or 3 or 5 that stand in for each other.
         taint_master: keep ordinary pods off the master.
         dest: folder for the cluster's data instead of /var/lib/sykube.
         dns: resolvers instead of the host's own.
@@ -45,11 +57,15 @@ class ClusterSpec:
         options: further options for `apptainer instance start`.
         local_image: a node image to use instead of building one.
         mirror: base URL of a Debian mirror instead of the host's.
+        cpus: processors that each node may use at most, such as "1.5"; empty for all.
+        memory: bytes that each node may use at most, such as "2Gi"; empty for all.
+        pids: processes and threads that each node may have at most; 0 for any number.
         node_subnet, pod_subnet, service_subnet: ranges instead of picked ones.
     """
 
     name: str = "sykube"
     workers: int = 1
+    control_planes: int = 1
     taint_master: bool = False
     dest: str = ""
     dns: tuple[str, ...] = ()
@@ -61,6 +77,14 @@ class ClusterSpec:
     node_subnet: str = ""
     pod_subnet: str = ""
     service_subnet: str = ""
+    cpus: str = ""
+    memory: str = ""
+    pids: int = 0
+
+    @property
+    def limits(self) -> Limits:
+        """What each node may use; the texts were checked."""
+        return Limits(parse_cpus(self.cpus), parse_memory(self.memory), self.pids)
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields by the keys of the configuration file; lists for tuples."""
@@ -106,6 +130,36 @@ def _name(value: str) -> str:
 def _workers(value: int) -> str:
     ok = 0 <= value <= MAX_WORKERS
     return "" if ok else f"the number of workers must be from 0 to {MAX_WORKERS}, not {value}"
+
+
+def _control_planes(value: int) -> str:
+    ok = value in CONTROL_PLANES
+    return "" if ok else f"the number of control planes must be 1, 3 or 5, not {value}"
+
+
+def _cpus(value: str) -> str:
+    try:
+        millicores = parse_cpus(value)
+    except ValueError:
+        return f"the limit of processors {value!r} is not a number such as 2 or 1.5"
+    if value and millicores < LEAST_MILLICORES:
+        return f"the limit of processors {value} is too low: a node needs at least 0.5"
+    return ""
+
+
+def _memory(value: str) -> str:
+    try:
+        size = parse_memory(value)
+    except ValueError:
+        return f"the limit of memory {value!r} is not a size such as 2Gi or 1500M"
+    if value and size < LEAST_MEMORY:
+        return f"the limit of memory {value} is too low: a node needs at least 1Gi"
+    return ""
+
+
+def _pids(value: int) -> str:
+    ok = value == 0 or value >= LEAST_PIDS
+    return "" if ok else f"the limit of processes must be at least {LEAST_PIDS}, not {value}"
 
 
 def _absolute(value: str) -> str:
@@ -158,6 +212,10 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "local_image": _absolute,
     "dns": _resolvers,
     "mirror": _mirror,
+    "control_planes": _control_planes,
+    "cpus": _cpus,
+    "memory": _memory,
+    "pids": _pids,
     "node_subnet": _subnet(24),
     "pod_subnet": _subnet(16),
     "service_subnet": _service_subnet,

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from sykube.cluster import members
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import paths
@@ -29,6 +30,7 @@ class State:
     """What was decided for a cluster and how far it has come.
 
     Attributes:
+        nodes: names of its nodes, control planes first; at the beginning what the spec asks for.
         steps: step name → "started" or "done".
         image: fingerprint of its node image.
         engine: the engine's program.
@@ -36,6 +38,7 @@ class State:
         kubeconfig: the user's file that its context was merged into.
         previous_context: what was current there before.
         owned_folders: folders that sykube made for it outside its data folder.
+        cordoned: nodes that `stop --drain` emptied and start opens again.
     """
 
     spec: ClusterSpec
@@ -51,6 +54,11 @@ class State:
     kubeconfig: str = ""
     previous_context: str = ""
     owned_folders: list[str] = field(default_factory=list)
+    cordoned: list[str] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.nodes = self.nodes or members.initial(self.spec.control_planes, self.spec.workers)
 
     @property
     def complete(self) -> bool:
@@ -74,10 +82,12 @@ class State:
             "versions": self.versions,
             "loopbackResolver": self.loopback_resolver,
             "resolvers": list(self.resolvers),
+            "nodes": self.nodes,
             "steps": self.steps,
             "kubeconfig": self.kubeconfig,
             "previousContext": self.previous_context,
             "ownedFolders": self.owned_folders,
+            "cordoned": self.cordoned,
         }
         write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
 
@@ -112,10 +122,12 @@ class State:
                 versions=stored["versions"],
                 loopback_resolver=stored["loopbackResolver"],
                 resolvers=tuple(stored["resolvers"]),
+                nodes=stored["nodes"],
                 steps=stored["steps"],
                 kubeconfig=stored["kubeconfig"],
                 previous_context=stored["previousContext"],
                 owned_folders=stored["ownedFolders"],
+                cordoned=stored["cordoned"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, repr(error)) from error

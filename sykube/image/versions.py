@@ -74,6 +74,7 @@ NODE_PACKAGES = (
     "ethtool",
     "iproute2",
     "iptables",
+    "keepalived",
     "kmod",
     "mount",
     "procps",

@@ -9,6 +9,8 @@ import yaml
 
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 API_PORT = 6443
+# What is changed in the control plane's manifests; the node image has it.
+PATCHES = ("--experimental-patches", "/usr/share/sykube/kubeadm-patches")
 # kubeadm insists on a token of its own; workers get others (tokens.py).
 _TOKEN_TTL = "1m0s"
 
@@ -116,12 +118,21 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
 
 
 def join_configuration(
-    node_name: str, node_address: str, endpoint: str, token: str, ca_hash: str
+    node_name: str,
+    node_address: str,
+    endpoint: str,
+    token: str,
+    ca_hash: str,
+    *,
+    control_plane: bool = False,
+    taint: bool = True,
 ) -> str:
-    """The YAML document for `kubeadm join --config` of a worker.
+    """The YAML document for `kubeadm join --config`.
 
     Args:
-        ca_hash: `sha256:HEX` of the CA's public key; the worker trusts no other.
+        ca_hash: `sha256:HEX` of the CA's public key; the node trusts no other.
+        control_plane: the node gets a control plane of its own; the cluster's keys are there.
+        taint: keep ordinary pods off a control plane.
     """
     join: dict[str, Any] = {
         "apiVersion": "kubeadm.k8s.io/v1beta2",
@@ -135,6 +146,11 @@ def join_configuration(
         },
         "nodeRegistration": _registration(node_name, node_address),
     }
+    if control_plane:
+        api = {"advertiseAddress": node_address, "bindPort": API_PORT}
+        join["controlPlane"] = {"localAPIEndpoint": api}
+        if not taint:
+            join["nodeRegistration"]["taints"] = []
     return yaml.safe_dump(join, sort_keys=False)
 
 

@@ -73,6 +73,19 @@ class Bridge:
                 _iptables(chain.table, "-A", chain.name, *rule)
             _iptables(chain.table, "-I", chain.parent, "1", *self._comment(), "-j", chain.name)
 
+    def attach(self, index: int) -> bool:
+        """Put a link of the host on the bridge; False where there is no link of that index."""
+        for link in Path("/sys/class/net").iterdir():
+            if (link / "ifindex").read_text().strip() != str(index):
+                continue
+            if not (link / "master").exists():
+                run(["ip", "link", "set", "dev", link.name, "master", self.name, "up"])
+                # A node reaches itself by the endpoint's address.
+                hairpin = ["type", "bridge_slave", "hairpin", "on"]
+                run(["ip", "link", "set", "dev", link.name, *hairpin])
+            return True
+        return False
+
     def remove(self) -> None:
         """Remove the bridge and its rules; what is gone already is no error."""
         self.remove_rules()

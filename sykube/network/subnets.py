@@ -37,13 +37,13 @@ class Subnets:
         """The bridge's address: the first of the nodes' subnet."""
         return str(self.nodes[1])
 
-    def node_address(self, index: int) -> str:
-        """Address of the master (0) and of worker N."""
-        return str(self.nodes[2 + index])
+    def node_address(self, place: int) -> str:
+        """Address of the node at a place, 0 for the master."""
+        return str(self.nodes[2 + place])
 
-    def pod_subnet(self, index: int) -> str:
-        """The /24 of the pods of the master (0) and of worker N."""
-        return str(list(self.pods.subnets(new_prefix=24))[index])
+    def pod_subnet(self, place: int) -> str:
+        """The /24 of the pods of the node at a place."""
+        return f"{self.pods[256 * place]}/24"
 
     @property
     def dns(self) -> str:

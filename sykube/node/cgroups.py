@@ -14,9 +14,18 @@ from pathlib import Path
 
 from sykube.errors import SykubeError
 from sykube.host.records import CGROUPS, HostRecords
+from sykube.node.limits import Limits
 
 ROOT = CGROUPS
 PARENT = "sykube"
+_NO_LIMITS = Limits()
+# The kernel's own default of the period over which a share of processors is counted.
+_PERIOD_US = 100_000
+# File below the root, with what it holds for a running and for a frozen node: v1, v2.
+_FREEZERS = (
+    ("freezer/{}/freezer.state", ("THAWED", "FROZEN")),
+    ("{}/cgroup.freeze", ("0", "1")),
+)
 _EMPTY_TIMEOUT_S = 20.0
 
 
@@ -30,8 +39,8 @@ def path_of(instance: str) -> str:
     return f"{PARENT}/{instance}"
 
 
-def create(instance: str) -> None:
-    """Make the node's cgroups; those that exist are kept."""
+def create(instance: str, limits: Limits = _NO_LIMITS) -> None:
+    """Make the node's cgroups, or set the limits of those that exist."""
     if is_v2():
         parent = ROOT / PARENT
         (HostRecords.load() or HostRecords()).enable_controllers(ROOT)
@@ -41,6 +50,7 @@ def create(instance: str) -> None:
             with contextlib.suppress(OSError):
                 (parent / "cgroup.subtree_control").write_text(f"+{controller}")
         (ROOT / path_of(instance)).mkdir(exist_ok=True)
+        _limit(ROOT / path_of(instance), _limits_v2(limits))
         return
     for hierarchy in _hierarchies():
         for folder in (hierarchy / PARENT, hierarchy / path_of(instance)):
@@ -49,6 +59,51 @@ def create(instance: str) -> None:
                 # A new cpuset is empty and takes no process until it is filled.
                 if (folder / name).exists() and not (folder / name).read_text().strip():
                     (folder / name).write_text((folder.parent / name).read_text())
+        _limit(hierarchy / path_of(instance), _limits_v1(limits))
+
+
+def freeze(instance: str, *, frozen: bool) -> None:
+    """Stop or go on with every process of a node, where it has cgroups."""
+    for file, values in _FREEZERS:
+        path = ROOT / file.format(path_of(instance))
+        if path.exists():
+            path.write_text(values[frozen])
+
+
+def is_frozen(instance: str) -> bool:
+    """Whether a node's processes are stopped."""
+    return any(
+        path.exists() and path.read_text().strip() == values[True]
+        for file, values in _FREEZERS
+        for path in [ROOT / file.format(path_of(instance))]
+    )
+
+
+def _limits_v1(limits: Limits) -> dict[str, str]:
+    # A group's limits can only be lower than those of the groups in it while these allow it, so
+    # none is set before the node runs. Kernel documentation: cgroup-v1/memory.rst, cpu bandwidth.
+    return {
+        "cpu.cfs_quota_us": str(limits.millicores * _PERIOD_US // 1000)
+        if limits.millicores
+        else "-1",
+        "memory.limit_in_bytes": str(limits.memory or -1),
+        "pids.max": str(limits.pids or "max"),
+    }
+
+
+def _limits_v2(limits: Limits) -> dict[str, str]:
+    quota = limits.millicores * _PERIOD_US // 1000 if limits.millicores else "max"
+    return {
+        "cpu.max": f"{quota} {_PERIOD_US}",
+        "memory.max": str(limits.memory or "max"),
+        "pids.max": str(limits.pids or "max"),
+    }
+
+
+def _limit(folder: Path, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        if (folder / name).exists():
+            (folder / name).write_text(value)
 
 
 def remove(instance: str) -> None:
@@ -60,6 +115,7 @@ def remove(instance: str) -> None:
     for hierarchy in _all_hierarchies():
         folder = hierarchy / path_of(instance)
         if folder.is_dir():
+            freeze(instance, frozen=False)
             _empty(folder)
             _remove_tree(folder)
         with contextlib.suppress(OSError):

@@ -13,6 +13,8 @@ from sykube.errors import SykubeError
 from sykube.host.run import Completed, clean_environment, replace_process, run
 
 _GONE_TIMEOUT_S = 30.0
+# How Apptainer and SingularityCE call the first process of an instance.
+_INIT_NAMES = ("appinit", "sinit")
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class CommandLineEngine:
             str(options.image),
             name,
         ]
+        self._forget(name)
         run([*self._argv(), *arguments], env=self.environment, timeout=120)
 
     def kill(self, name: str) -> None:
@@ -141,7 +144,7 @@ class CommandLineEngine:
 
     def instances(self) -> dict[str, Instance]:
         listed = run([*self._argv(), "instance", "list", "--json"], env=self.environment).stdout
-        return parse_instances(listed)
+        return {name: found for name, found in parse_instances(listed).items() if _lives(found)}
 
     def exec(
         self,
@@ -166,16 +169,27 @@ class CommandLineEngine:
         replace_process([*self._exec(name), *argv], clean_environment(self.environment))
 
     def leftovers(self, name: str) -> list[Path]:
-        logs = Path(clean_environment(self.environment)["HOME"])
-        return [
-            log
-            for engine in (".apptainer", ".singularity")
-            for log in sorted(logs.glob(f"{engine}/instances/logs/*/*/{name}.*"))
-            if log.suffix in (".out", ".err")
-        ]
+        logs = self._records(f"logs/*/*/{name}.*")
+        return [log for log in logs if log.suffix in (".out", ".err")]
 
     def output(self, name: str) -> str:
         return "\n".join(log.read_text(errors="replace") for log in self.leftovers(name))
+
+    def _records(self, pattern: str) -> list[Path]:
+        """Files that the engine keeps of instances, in the home folder of its user."""
+        home = Path(clean_environment(self.environment)["HOME"])
+        engines = (".apptainer", ".singularity")
+        return sorted(file for name in engines for file in home.glob(f"{name}/instances/{pattern}"))
+
+    def _forget(self, name: str) -> None:
+        """Remove the engine's record of an instance that a reboot took.
+
+        It takes such an instance for running once its process number is another's, and refuses
+        to start one of the same name.
+        """
+        if name not in self.instances():
+            for file in self._records(f"*/*/*/{name}/{name}.json"):
+                file.unlink()
 
     def _argv(self) -> list[str]:
         # Before the network is laid there is none, and after its folder was lost.
@@ -184,6 +198,14 @@ class CommandLineEngine:
 
     def _exec(self, name: str) -> list[str]:
         return [*self._argv(), "--silent", "exec", "--cleanenv", "--pwd", "/", f"instance://{name}"]
+
+
+def _lives(instance: Instance) -> bool:
+    """Whether an instance's first process is one of an engine, and not a later one's."""
+    try:
+        return Path(f"/proc/{instance.pid}/comm").read_text().strip() in _INIT_NAMES
+    except OSError:
+        return False
 
 
 def parse_instances(listed: str) -> dict[str, Instance]:

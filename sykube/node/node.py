@@ -18,7 +18,7 @@ class Node:
     """A node of a cluster.
 
     Attributes:
-        name: what users call it: master, node1, node2 …
+        name: what users call it: master, master2 …, node1, node2 …
         instance: name of its instance, its host name and its name in Kubernetes.
         address: its fixed address on the cluster's bridge.
         pod_subnet: the addresses of its pods.
@@ -31,10 +31,7 @@ class Node:
     pod_subnet: str
     folder: Path
     engine: Engine
-
-    @property
-    def is_control_plane(self) -> bool:
-        return self.name == "master"
+    is_control_plane: bool
 
     @property
     def config(self) -> Path:

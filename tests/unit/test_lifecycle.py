@@ -537,8 +537,8 @@ def resume(
         ("control-plane", "engine", ("exec", "fake-master", "kubeadm", "init"), "fake-master"),
         ("control-plane", "engine", ("exec", "fake-master", "cat"), "fake-master"),
         ("dns", "api", ("PATCH",), ""),
-        ("workers", "api", ("POST", "/api/v1/nodes"), ""),
-        ("workers", "engine", ("exec", "fake-node1", "kubeadm", "join"), "fake-node1"),
+        ("join", "api", ("POST", "/api/v1/nodes"), ""),
+        ("join", "engine", ("exec", "fake-node1", "kubeadm", "join"), "fake-node1"),
         ("ready", "engine", ("exec", "fake-node1", "python3"), ""),
     ],
 )

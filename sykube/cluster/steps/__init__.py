@@ -5,10 +5,10 @@ from sykube.cluster.steps.control_plane import ControlPlane
 from sykube.cluster.steps.data import Data
 from sykube.cluster.steps.dns import Dns
 from sykube.cluster.steps.handout import Handout
+from sykube.cluster.steps.join import Join
 from sykube.cluster.steps.network import Network
 from sykube.cluster.steps.nodes import Nodes
 from sykube.cluster.steps.ready import Ready
-from sykube.cluster.steps.workers import Workers
 
 ALL: tuple[Step, ...] = (
     Data(),
@@ -16,7 +16,7 @@ ALL: tuple[Step, ...] = (
     Nodes(),
     ControlPlane(),
     Dns(),
-    Workers(),
+    Join(),
     Ready(),
     Handout(),
 )

@@ -51,7 +51,7 @@ class ControlPlane:
         # Its preflight needs crictl, which Debian lacks: node_checks has been in its place. The
         # cluster's DNS is sykube's own add-on.
         command = ["kubeadm", "init", "--config", _CONFIG, "--skip-token-print"]
-        command += ["--skip-phases", "preflight,addon/coredns"]
+        command += ["--skip-phases", "preflight,addon/coredns", *kubeadm.PATCHES]
         try:
             master.run(command, timeout=_TIMEOUT_S)
         finally:

@@ -61,6 +61,21 @@ def make_root(root: Path, dest: str, *, ephemeral: bool) -> list[str]:
     return made
 
 
+def remains_after_boot(cluster: Cluster) -> None:
+    """Refuse to start from a data folder that lost the nodes' files.
+
+    Raises:
+        SykubeError: a node's folder is gone.
+    """
+    lost = [node.name for node in cluster.nodes if not node.overlay.is_dir()]
+    if lost:
+        raise SykubeError(
+            f"the files of {', '.join(lost)} are gone",
+            details=f"they were in {cluster.paths.root.resolve()}",
+            resolution=f"sykube delete{cluster.name_option}, then init again.",
+        )
+
+
 def make_folders(folder: Path) -> list[str]:
     """Make a folder and those above it that do not exist; these, the outermost first."""
     made = [str(place) for place in (folder, *folder.parents) if not place.exists()]

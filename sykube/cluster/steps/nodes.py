@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from sykube import resources
+from sykube.cluster import members
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError
 from sykube.host import paths
@@ -54,11 +56,34 @@ class Nodes:
         found |= {name for name in cgroups.leftovers(prefix) if is_node(name, prefix)}
 
         on_each(sorted(found), lambda name: remove(cluster, name, running=name in running))
-        # A killed engine leaves libcni's NETWORK-CONTAINER-INTERFACE behind.
-        ours = re.compile(rf"{re.escape(cluster.network_name)}-\d+-eth0")
-        for file in Path("/var/lib/cni/results").glob("*"):
-            if ours.fullmatch(file.name):
-                file.unlink(missing_ok=True)
+        forget_addresses(cluster)
+
+
+def forget_addresses(cluster: Cluster) -> None:
+    """Remove what libcni notes of instances, which a killed engine or a reboot leaves behind."""
+    ours = re.compile(rf"{re.escape(cluster.network_name)}-\d+-eth0")
+    for file in Path("/var/lib/cni/results").glob("*"):
+        if ours.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
+    """Put running nodes back on the bridge, with their rules and routes.
+
+    Returns:
+        Nodes whose link is gone: they are ended, to be started again.
+    """
+    ended = []
+    for node in nodes:
+        index = node.run(["cat", "/sys/class/net/eth0/iflink"], check=False).stdout.strip()
+        if index and cluster.bridge.attach(int(index)):
+            prepare(cluster, node)
+            node.run(["/usr/lib/sykube/node-network"])
+        else:
+            cluster.engine.kill(node.instance)
+            cgroups.remove(node.instance)
+            ended.append(node)
+    return ended
 
 
 def check(cluster: Cluster, nodes: list[Node]) -> None:
@@ -88,10 +113,7 @@ def renew(cluster: Cluster, node: Node) -> None:
 
 def is_node(instance: str, prefix: str) -> bool:
     """Whether an instance is a node of the cluster with that prefix (CLUSTER-)."""
-    name = instance.removeprefix(prefix)
-    return instance.startswith(prefix) and (
-        name == "master" or (name.startswith("node") and name[4:].isdigit())
-    )
+    return instance.startswith(prefix) and members.is_node(instance.removeprefix(prefix))
 
 
 def prepare(cluster: Cluster, node: Node) -> None:
@@ -101,13 +123,16 @@ def prepare(cluster: Cluster, node: Node) -> None:
     # Processes in the node that are not root read these.
     for folder in (node.config, node.folder / "log", node.overlay):
         folder.chmod(0o755)
-    resolvers = cluster.state.resolvers
+    alone = [node] == cluster.control_planes
+    limits = cluster.state.spec.limits
     files = {
         "node.env": "\n".join(
             (
                 f"SYKUBE_CGROUP={cgroups.path_of(node.instance)}",
                 f"SYKUBE_POD_SUBNET={cluster.state.subnets.pods}",
-                f"SYKUBE_ENDPOINT={cluster.endpoint_address if node.is_control_plane else ''}",
+                f"SYKUBE_ENDPOINT={cluster.endpoint_address if alone else ''}",
+                f"SYKUBE_MILLICORES={limits.millicores}",
+                f"SYKUBE_MEMORY={limits.memory}",
             )
         ),
         "hosts": "\n".join(
@@ -117,7 +142,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
                 *(f"{other.address} {other.instance}" for other in cluster.nodes),
             )
         ),
-        "resolv.conf": "\n".join(f"nameserver {address}" for address in resolvers),
+        "resolv.conf": "\n".join(f"nameserver {address}" for address in cluster.state.resolvers),
         "routes": "\n".join(
             f"{other.pod_subnet} via {other.address}"
             for other in cluster.nodes
@@ -126,10 +151,27 @@ def prepare(cluster: Cluster, node: Node) -> None:
         "pod-network.conflist": resources.render(
             "cni", "pod-network.conflist.j2", pod_subnet=node.pod_subnet
         ),
+        "keepalived.conf": _keepalived(cluster, node),
     }
     for name, text in files.items():
         write_atomically(node.config / name, f"{text.strip()}\n" if text else "")
-    cgroups.create(node.instance)
+    cgroups.create(node.instance, limits)
+
+
+def _keepalived(cluster: Cluster, node: Node) -> str:
+    """Configuration of what moves the endpoint between control planes; empty for others."""
+    if not node.is_control_plane or len(cluster.control_planes) == 1:
+        return ""
+    others = [other for other in cluster.control_planes if other != node]
+    return resources.render(
+        "cni",
+        "keepalived.conf.j2",
+        instance=node.instance,
+        address=node.address,
+        endpoint=cluster.endpoint_address,
+        peers=[other.address for other in others],
+        priority=200 - members.place(node.name) % 100,
+    )
 
 
 def start(cluster: Cluster, node: Node) -> None:

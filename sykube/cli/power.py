@@ -1,0 +1,72 @@
+"""sykube stop, start, restart, pause and unpause"""
+
+from __future__ import annotations
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import power
+from sykube.cluster.power import StopOptions
+
+_grace = click.option(
+    "--grace", type=click.IntRange(0, 3600), default=10, show_default=True, metavar="SECONDS",
+    help="Time that pods have to end by themselves.",
+)  # fmt: skip
+
+
+@click.command()
+@context.named
+@_grace
+@click.option("--drain", is_flag=True, help="Evict the workers' pods first (kubectl drain).")
+@click.option(
+    "--drain-timeout", type=click.IntRange(1), default=120, show_default=True, metavar="SECONDS",
+    help="Time that draining may take for each worker.",
+)  # fmt: skip
+@context.common
+def stop(name: str, grace: int, drain: bool, drain_timeout: int) -> None:
+    """End all nodes in order; everything in the cluster stays for start."""
+    context.open_log(name)
+    stopped = power.stop(name, StopOptions(grace, drain, drain_timeout), context.ui())
+    context.ui().say(f"The cluster {name} {'is stopped' if stopped else 'was stopped already'}.")
+
+
+@click.command()
+@context.named
+@context.common
+def start(name: str) -> None:
+    """Bring a stopped, rebooted or damaged cluster back, and wait until it is well."""
+    context.open_log(name)
+    started = power.start(name, context.ui())
+    context.ui().say(f"The cluster {name} is up{'' if started else ', as it was'}.")
+
+
+@click.command()
+@context.named
+@_grace
+@context.common
+def restart(name: str, grace: int) -> None:
+    """Stop the cluster and start it again."""
+    context.open_log(name)
+    power.stop(name, StopOptions(grace), context.ui())
+    power.start(name, context.ui())
+    context.ui().say(f"The cluster {name} is up.")
+
+
+@click.command()
+@context.named
+@context.common
+def pause(name: str) -> None:
+    """Freeze all processes of the cluster: they keep their memory and use no processor."""
+    context.open_log(name)
+    power.pause(name, context.ui())
+    context.ui().say(f"The cluster {name} is paused.")
+
+
+@click.command()
+@context.named
+@context.common
+def unpause(name: str) -> None:
+    """Let a paused cluster go on."""
+    context.open_log(name)
+    power.unpause(name, context.ui())
+    context.ui().say(f"The cluster {name} goes on.")

@@ -1,0 +1,213 @@
+"""Stopping, starting and pausing a cluster that was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sykube.cluster import lifecycle
+from sykube.cluster.cluster import Cluster, on_each
+from sykube.cluster.state import locked
+from sykube.cluster.steps import nodes as node_steps
+from sykube.cluster.steps.data import remains_after_boot
+from sykube.cluster.steps.network import Network
+from sykube.cluster.steps.ready import Ready
+from sykube.errors import ExitCode, SykubeError
+from sykube.host import preflight
+from sykube.host.paths import ClusterPaths
+from sykube.host.run import run
+from sykube.network import subnets
+from sykube.node import cgroups
+from sykube.node.node import Node
+from sykube.ui import Ui
+
+# Beyond the grace for the pods, in three turns, and for what follows them.
+_STOP_MARGIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class StopOptions:
+    """How stop goes about it.
+
+    Attributes:
+        grace: seconds that pods have to end by themselves.
+        drain: evict the pods of the workers first, as `kubectl drain` does.
+        drain_timeout: seconds that this may take for each worker.
+    """
+
+    grace: int = 10
+    drain: bool = False
+    drain_timeout: int = 120
+
+
+def stop(name: str, options: StopOptions, ui: Ui) -> bool:
+    """End all nodes in order: workers, then control planes; their files and names stay.
+
+    Returns:
+        Whether there was anything to stop.
+
+    Raises:
+        SykubeError: draining or stopping failed; stop or start again goes on from there.
+    """
+    preflight.check_identity()
+    with locked(ClusterPaths(name)):
+        cluster = lifecycle.load(name, ui)
+        require_complete(cluster)
+        running = cluster.engine.instances()
+        nodes = [node for node in cluster.nodes if node.instance in running]
+        if not nodes and not cluster.bridge.exists():
+            return False
+        for node in nodes:
+            cgroups.freeze(node.instance, frozen=False)
+        if options.drain:
+            _drain_workers(cluster, options)
+        for what, is_control_plane in (("workers", False), ("control plane", True)):
+            group = [node for node in nodes if node.is_control_plane is is_control_plane]
+            if group:
+                with ui.step(f"Stopping the {what}"):
+                    on_each(group, lambda node: _shut_down(cluster, node, options.grace))
+        with ui.step("Taking down the network"):
+            node_steps.forget_addresses(cluster)
+            cluster.bridge.remove()
+        return True
+
+
+def start(name: str, ui: Ui) -> bool:
+    """Bring back what is missing of a cluster, up to all of it, and wait until it is well.
+
+    Returns:
+        Whether anything was missing.
+
+    Raises:
+        SykubeError: it was never finished, or is not well after 5 minutes.
+    """
+    preflight.check_identity()
+    with locked(ClusterPaths(name)):
+        cluster = lifecycle.load(name, ui)
+        require_complete(cluster)
+        remains_after_boot(cluster)
+        for node in cluster.nodes:
+            cgroups.freeze(node.instance, frozen=False)
+        running = cluster.engine.instances()
+        missing = [node for node in cluster.nodes if node.instance not in running]
+        if not cluster.bridge.exists():
+            _check_subnet(cluster)
+        with ui.step("Laying the network"):
+            Network().apply(cluster)
+        with ui.step("Starting the nodes"):
+            missing += node_steps.reconnect(cluster, [n for n in cluster.nodes if n not in missing])
+            node_steps.Nodes().apply(cluster)
+        with ui.step("Waiting for nodes, pods and DNS"):
+            Ready().apply(cluster)
+            _uncordon(cluster)
+        return bool(missing)
+
+
+def pause(name: str, ui: Ui) -> None:
+    """Freeze every process of the cluster, workers first.
+
+    Raises:
+        SykubeError: it does not run (STOPPED).
+    """
+    preflight.check_identity()
+    with locked(ClusterPaths(name)):
+        cluster = lifecycle.load(name, ui)
+        running = cluster.engine.instances()
+        stopped = [node.name for node in cluster.nodes if node.instance not in running]
+        if stopped:
+            raise SykubeError(
+                f"the cluster {name} cannot be paused: {', '.join(stopped)} does not run",
+                resolution=f"sykube start{cluster.name_option}",
+                exit_code=ExitCode.STOPPED,
+            )
+        with ui.step(f"Pausing the cluster {name}"):
+            for node in reversed(cluster.nodes):
+                cgroups.freeze(node.instance, frozen=True)
+
+
+def unpause(name: str, ui: Ui) -> None:
+    """Let every process of the cluster go on, control planes first, and wait until all is well.
+
+    Raises:
+        SykubeError: it is not paused, or not well after 5 minutes.
+    """
+    preflight.check_identity()
+    with locked(ClusterPaths(name)):
+        cluster = lifecycle.load(name, ui)
+        if not any(cgroups.is_frozen(node.instance) for node in cluster.nodes):
+            raise SykubeError(
+                f"the cluster {name} is not paused",
+                resolution=f"sykube status{cluster.name_option}",
+            )
+        with ui.step(f"Unpausing the cluster {name}"):
+            for node in cluster.nodes:
+                cgroups.freeze(node.instance, frozen=False)
+            Ready().apply(cluster)
+
+
+def require_complete(cluster: Cluster) -> None:
+    """Refuse a cluster that init did not finish.
+
+    Raises:
+        SykubeError: it did not (DEGRADED).
+    """
+    if not cluster.state.complete:
+        raise SykubeError(
+            f"the cluster {cluster.name} was never finished",
+            resolution=f"`sykube init{cluster.name_option}` resumes it, "
+            f"`sykube delete{cluster.name_option}` removes it.",
+            exit_code=ExitCode.DEGRADED,
+        )
+
+
+def _shut_down(cluster: Cluster, node: Node, grace: int) -> None:
+    """End a node's pods and programs in order, then the instance."""
+    # A node in which not even this works is ended all the same.
+    command = ["/usr/lib/sykube/node-stop", str(grace)]
+    node.run(command, timeout=4 * grace + _STOP_MARGIN_S, check=False)
+    cluster.engine.kill(node.instance)
+    cgroups.remove(node.instance)
+
+
+def drain(cluster: Cluster, node: Node, timeout: int) -> None:
+    """Evict a node's pods, as `kubectl drain` does; pods of DaemonSets and their data go with it.
+
+    Raises:
+        CommandError: a pod could not be evicted in time, a disruption budget forbids it, or a pod
+            has no controller that would make it anew.
+    """
+    command = ["drain", node.instance, "--ignore-daemonsets", "--delete-emptydir-data"]
+    run(
+        [cluster.image.kubectl, *command, f"--timeout={timeout}s"],
+        env={"KUBECONFIG": str(cluster.paths.kubeconfig)},
+        timeout=timeout + 30,
+    )
+
+
+def _drain_workers(cluster: Cluster, options: StopOptions) -> None:
+    for node in cluster.workers:
+        with cluster.ui.step(f"Draining {node.name}"):
+            cluster.state.cordoned = [*cluster.state.cordoned, node.name]
+            cluster.save()
+            drain(cluster, node, options.drain_timeout)
+
+
+def _uncordon(cluster: Cluster) -> None:
+    """Let pods back to the nodes that stop drained."""
+    with cluster.api() as api:
+        for name in cluster.state.cordoned:
+            path = f"/api/v1/nodes/{cluster.node(name).instance}"
+            patch = {"spec": {"unschedulable": None}}
+            api.request("PATCH", path, patch, content_type="application/merge-patch+json")
+    if cluster.state.cordoned:
+        cluster.state.cordoned = []
+        cluster.save()
+
+
+def _check_subnet(cluster: Cluster) -> None:
+    """The nodes' subnet is still free: a VPN may have come up since the cluster was stopped.
+
+    Raises:
+        HostError: it is not.
+    """
+    ranges = cluster.state.subnets
+    subnets.choose(subnets.host_routes(), nodes=ranges.nodes)

@@ -1,0 +1,145 @@
+"""kubeadm join: further control planes one after the other, then all workers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sykube.cluster.cluster import Cluster, on_each
+from sykube.cluster.steps.nodes import renew
+from sykube.kubernetes import kubeadm, readiness
+from sykube.kubernetes.api import Api, ApiError, wait_until
+from sykube.kubernetes.tokens import bootstrap_token
+from sykube.node.node import Node
+
+_TIMEOUT_S = 600.0
+# kubeadm join writes it first and removes it last.
+_BOOTSTRAP = "/etc/kubernetes/bootstrap-kubelet.conf"
+_CONFIG = "/etc/kubernetes/kubeadm-join.yaml"
+_PKI = "/etc/kubernetes/pki"
+# What control planes share; kubeadm makes the rest for each. Source:
+# https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/high-availability/
+_SHARED_KEYS = (
+    *("ca.crt", "ca.key", "sa.pub", "sa.key", "front-proxy-ca.crt", "front-proxy-ca.key"),
+    *("etcd/ca.crt", "etcd/ca.key"),
+)
+_ETCDCTL = (
+    *("etcdctl", "--endpoints", "https://127.0.0.1:2379", "--cacert", f"{_PKI}/etcd/ca.crt"),
+    *("--cert", f"{_PKI}/etcd/peer.crt", "--key", f"{_PKI}/etcd/peer.key"),
+)
+
+
+class Join:
+    name = "join"
+    title = "Joining the other nodes (kubeadm join)"
+
+    def is_done(self, cluster: Cluster) -> bool:
+        with cluster.api() as api:
+            present = {item["metadata"]["name"] for item in api.get("/api/v1/nodes")["items"]}
+        return all(node.instance in present for node in cluster.nodes)
+
+    def apply(self, cluster: Cluster) -> None:
+        join_all(cluster, [node for node in cluster.nodes if node != cluster.master])
+
+    def undo(self, cluster: Cluster) -> None:
+        """Nothing outside the nodes' folders, which go with the nodes."""
+
+
+def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
+    """Join running nodes to a running cluster; those that are Ready are left alone.
+
+    Raises:
+        SykubeError: kubeadm failed or took more than 10 minutes.
+    """
+    if not nodes:
+        return
+    leader = cluster.running_control_plane()
+    ca_hash = authority_hash(leader)
+    with cluster.api() as api, bootstrap_token(api) as token:
+        for node in nodes:
+            register(api, node)
+        # Earlier, kubeadm would find it unsigned and look again after 5 s.
+        name = token.split(".")[0]
+        wait_until("signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S)
+        waiting = [node for node in nodes if readiness.nodes(api, [node.instance])]
+        for node in waiting:
+            if node.run(["test", "-e", _BOOTSTRAP, "-o", "-e", _PKI], check=False).ok:
+                renew(cluster, node)
+        for node in waiting:
+            # etcd takes one new member at a time.
+            if node.is_control_plane:
+                _forget_member(leader, node)
+                _share_keys(leader, node)
+                join(cluster, node, token, ca_hash)
+        workers = [node for node in waiting if not node.is_control_plane]
+        on_each(workers, lambda node: join(cluster, node, token, ca_hash))
+
+
+def register(api: Api, node: Node) -> None:
+    """Create a worker's Node object, with the pod subnet that its CNI configuration has.
+
+    The kubelet takes over a Node that exists, and is Ready the sooner for it.
+    """
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": node.instance},
+        "spec": {"podCIDR": node.pod_subnet, "podCIDRs": [node.pod_subnet]},
+        # The kubelet of 1.20 takes an existing Node without any for a bug and panics
+        # (reconcileHugePageResource); its first status replaces these.
+        "status": {"capacity": {"pods": "110"}, "allocatable": {"pods": "110"}},
+    }
+    try:
+        api.request("POST", "/api/v1/nodes", manifest)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+
+
+def authority_hash(master: Node) -> str:
+    """`sha256:HEX` of the public key of the cluster's CA.
+
+    Source: https://kubernetes.io/docs/reference/setup-tools/kubeadm/kubeadm-join/
+    """
+    public_key = (
+        "openssl x509 -pubkey -noout -in /etc/kubernetes/pki/ca.crt"
+        " | openssl pkey -pubin -outform der | sha256sum"
+    )
+    return f"sha256:{master.run(['sh', '-c', public_key]).stdout.split()[0]}"
+
+
+def join(cluster: Cluster, node: Node, token: str, ca_hash: str) -> None:
+    """Run kubeadm join; its preflight was replaced by node_checks, as for init."""
+    config = kubeadm.join_configuration(
+        node.instance,
+        node.address,
+        cluster.endpoint,
+        token,
+        ca_hash,
+        control_plane=node.is_control_plane,
+        taint=cluster.state.spec.taint_master,
+    )
+    node.write(_CONFIG, config, mode="0600")
+    try:
+        command = ["kubeadm", "join", "--config", _CONFIG, "--skip-phases", "preflight"]
+        if node.is_control_plane:
+            command += kubeadm.PATCHES
+        node.run(command, timeout=_TIMEOUT_S)
+    finally:
+        node.discard(_CONFIG)
+
+
+def _share_keys(leader: Node, node: Node) -> None:
+    """Copy the cluster's authorities and signing keys from one control plane to another."""
+    node.run(["mkdir", "-p", "-m", "0700", f"{_PKI}/etcd"])
+    for name in _SHARED_KEYS:
+        text = leader.read(f"{_PKI}/{name}", secret=True)
+        node.write(f"{_PKI}/{name}", text, mode="0644" if name.endswith(("crt", "pub")) else "0600")
+
+
+def _forget_member(leader: Node, node: Node) -> None:
+    """Take a node out of etcd that was added before it failed to join."""
+    listed = leader.run([*_ETCDCTL, "member", "list"]).stdout
+    for line in listed.splitlines():
+        member, _, name, peers, *_rest = line.split(", ")
+        if name == node.instance or f"//{node.address}:" in peers:
+            leader.run([*_ETCDCTL, "member", "remove", member])
