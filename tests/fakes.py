@@ -1164,7 +1164,9 @@ class ScriptedEngine:
 
 def make_node(engine: Any, folder: Path = Path("/nonexistent"), name: str = "master") -> Node:
     """A node with a given engine."""
-    return Node(name, f"fake-{name}", "10.11.11.2", "10.244.0.0/24", folder, engine, name == "master")
+    return Node(
+        name, f"fake-{name}", "10.11.11.2", "10.244.0.0/24", folder, engine, name == "master"
+    )
 
 
 def _typed(world: World) -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import click
 
@@ -16,22 +17,37 @@ from sykube.host.paths import LOGS, cache_dir
 
 @click.command()
 @context.named
+@click.option("--all", "every", is_flag=True, help="All clusters of this host.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @context.common
-def delete(name: str, yes: bool) -> None:
+def delete(name: str, every: bool, yes: bool) -> None:
     """Remove a cluster and leave the host as it was. Only logs stay."""
     preflight.check_identity()
-    if not lifecycle.exists(name):
-        raise lifecycle.no_such_cluster(name)
-    context.open_log(name)
-    problems = lifecycle.delete(name, context.ui())
+    if every:
+        problems = _delete_all(yes)
+    else:
+        if not lifecycle.exists(name):
+            raise lifecycle.no_such_cluster(name)
+        context.open_log(name)
+        problems = lifecycle.delete(name, context.ui())
     if problems:
+        what = "the clusters were" if every else f"the cluster {name} was"
         raise SykubeError(
-            f"the cluster {name} was deleted, but not all is as it was before",
+            f"{what} deleted, but not all is as it was before",
             details="\n".join(problems),
             resolution="Put back by hand what is listed; run delete again if it names a process.",
             exit_code=ExitCode.FAILED,
         )
+
+
+def _delete_all(yes: bool) -> list[str]:
+    if not clusters():
+        context.ui().say("There is no cluster.")
+        return []
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Delete {', '.join(clusters())}?", abort=True, err=True)
+    context.open_log("all")
+    return lifecycle.delete_all(context.ui())
 
 
 @click.command()

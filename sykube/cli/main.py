@@ -23,6 +23,8 @@ _COMMANDS = {
     "unpause": "sykube.cli.power:unpause",
     "status": "sykube.cli.status:status",
     "list": "sykube.cli.status:list_clusters",
+    "node": "sykube.cli.node:node",
+    "autostart": "sykube.cli.autostart:autostart",
     "kubectl": "sykube.cli.access:kubectl",
     "exec": "sykube.cli.access:exec_",
     "shell": "sykube.cli.access:shell",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from sykube.cli import context
 from sykube.cluster import lifecycle
 from sykube.cluster import status as cluster_status
 from sykube.cluster.state import clusters
+from sykube.cluster.status import Status
+from sykube.errors import ExitCode
 from sykube.host import preflight
 
 
@@ -23,22 +27,33 @@ def status(ctx: click.Context, name: str, output: str) -> None:
     if output == "json":
         context.emit(found.to_dict())
     else:
-        click.echo(f"cluster {name}: {found.summary}")
-        for node in found.nodes:
-            click.echo(f"  {node.name:8} {node.address:15} {node.summary}")
-        for what, problem in (("API server", found.api), ("DNS", found.dns)):
-            click.echo(f"  {what}: {problem or 'well'}")
+        _show(found)
     ctx.exit(found.exit_code)
+
+
+def _show(found: Status) -> None:
+    click.echo(f"cluster {found.name}: {found.summary} (Kubernetes {found.kubernetes})")
+    for node in found.nodes:
+        services = ", ".join(
+            f"{name} {state.lower()}" for name, state in sorted(node.services.items())
+        )
+        click.echo(f"  {node.name:8} {node.address:15} {node.disk_mb:6} MB  {node.summary}")
+        if services:
+            click.echo(f"  {'':8} {services}")
+    if found.exit_code is not ExitCode.STOPPED:
+        for what, problem in found.parts.items():
+            click.echo(f"  {what}: {problem or 'well'}")
 
 
 @click.command("list")
 @context.output_option
 @context.common
 def list_clusters(output: str) -> None:
-    """Name the clusters on this host."""
+    """List the clusters on this host."""
     preflight.check_identity()
+    found = [cluster_status.glance(name, context.ui()) for name in clusters()]
     if output == "json":
-        context.emit(clusters())
+        context.emit([asdict(each) for each in found])
         return
-    for name in clusters():
-        click.echo(name)
+    for each in found:
+        click.echo(f"{each.name:20} {each.state:10} {each.nodes:3} nodes  {each.kubernetes}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import plan, steps
+from sykube.cluster import autostart, plan, steps
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
@@ -136,6 +136,15 @@ def no_such_cluster(name: str) -> SykubeError:
         resolution="Make it with: sykube init" + ("" if name == "sykube" else f" --name {name}"),
         exit_code=ExitCode.NO_SUCH_CLUSTER,
     )
+
+
+def delete_all(ui: Ui) -> list[str]:
+    """Remove every cluster.
+
+    Returns:
+        What could not be undone or restored, a line each.
+    """
+    return [problem for name in clusters() for problem in delete(name, ui)]
 
 
 def load(name: str, ui: Ui) -> Cluster:
@@ -290,7 +299,7 @@ def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
 
 def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException) -> None:
     """Keep the nodes' logs, then roll back; the first error stays the one that is shown."""
-    with _uninterrupted():
+    with uninterrupted():
         keep_node_logs(cluster)
         if options.retain:
             cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
@@ -305,7 +314,7 @@ def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException)
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """A second Ctrl-C does not leave half of a cluster behind."""
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, signal.SIG_IGN) for number in signals]
@@ -328,6 +337,7 @@ def keep_node_logs(cluster: Cluster) -> None:
 
 def _remove(cluster: Cluster) -> list[str]:
     """Undo all steps; the last cluster's going puts the host's own settings back."""
+    autostart.disable(cluster.name)
     problems = plan.undo(cluster, steps.ALL)
     _pass_on_context(cluster)
     if not clusters():

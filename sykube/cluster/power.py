@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from sykube.cluster import lifecycle
@@ -9,12 +10,15 @@ from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.data import remains_after_boot
+from sykube.cluster.steps.join import Join
 from sykube.cluster.steps.network import Network
-from sykube.cluster.steps.ready import Ready
+from sykube.cluster.steps.ready import wait_ready, wait_restarted
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import run
+from sykube.kubernetes import readiness
+from sykube.kubernetes.api import wait_until
 from sykube.network import subnets
 from sykube.node import cgroups
 from sykube.node.node import Node
@@ -22,6 +26,8 @@ from sykube.ui import Ui
 
 # Beyond the grace for the pods, in three turns, and for what follows them.
 _STOP_MARGIN_S = 60.0
+_UNPAUSE_TIMEOUT_S = 120.0
+_API_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -91,13 +97,19 @@ def start(name: str, ui: Ui) -> bool:
         missing = [node for node in cluster.nodes if node.instance not in running]
         if not cluster.bridge.exists():
             _check_subnet(cluster)
+        since = float(int(time.time()))
         with ui.step("Laying the network"):
             Network().apply(cluster)
         with ui.step("Starting the nodes"):
             missing += node_steps.reconnect(cluster, [n for n in cluster.nodes if n not in missing])
             node_steps.Nodes().apply(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
-            Ready().apply(cluster)
+            wait_until("the API server", lambda: _api_problem(cluster), _API_TIMEOUT_S)
+            # A node that was being added when sykube was killed has not joined yet.
+            if not Join().is_done(cluster):
+                Join().apply(cluster)
+            wait_restarted(cluster, [node.instance for node in missing], since)
+            wait_ready(cluster)
             _uncordon(cluster)
         return bool(missing)
 
@@ -139,9 +151,18 @@ def unpause(name: str, ui: Ui) -> None:
                 resolution=f"sykube status{cluster.name_option}",
             )
         with ui.step(f"Unpausing the cluster {name}"):
+            since = float(int(time.time()))
             for node in cluster.nodes:
                 cgroups.freeze(node.instance, frozen=False)
-            Ready().apply(cluster)
+            with cluster.api() as api:
+                names = [node.instance for node in cluster.nodes]
+                wait_until("nodes", lambda: readiness.alive(api, names, since), _UNPAUSE_TIMEOUT_S)
+            wait_ready(cluster)
+
+
+def _api_problem(cluster: Cluster) -> str:
+    with cluster.api() as api:
+        return readiness.health(api)
 
 
 def require_complete(cluster: Cluster) -> None:

@@ -1,99 +1,207 @@
-"""How a cluster is."""
+"""How a cluster is, looked at now; nothing is taken from its record but its nodes' names."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from sykube.cluster import lifecycle
 from sykube.cluster.cluster import Cluster
-from sykube.cluster.steps.control_plane import DOMAIN
+from sykube.cluster.steps.ready import dns_problem
 from sykube.errors import ExitCode, SykubeError
+from sykube.host.run import run
 from sykube.kubernetes import readiness
+from sykube.node import cgroups, services
+from sykube.node.node import Node
+from sykube.ui import Ui
+
+RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
+# Below this the kubelets stop taking pods (evictionHard, nodefs.available) and etcd comes next.
+_LEAST_FREE = 0.1
 
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """A node; `problem` is empty when it runs and is Ready."""
+    """A node; `problem` is empty when it runs and is Ready.
+
+    Attributes:
+        state: running, paused or stopped.
+        services: state of each supervised program, as supervisord names it.
+        disk_mb: what its files take, beside the node image that all nodes share; in MB (10^6).
+    """
 
     name: str
     address: str
-    running: bool
+    state: str
     problem: str
+    services: dict[str, str]
+    disk_mb: int
 
     @property
     def summary(self) -> str:
-        if not self.running:
-            return "stopped"
+        if self.state != RUNNING:
+            return self.state
         return self.problem or "Ready"
 
 
 @dataclass(frozen=True)
 class Status:
-    """A cluster; `api`, `pods` and `dns` say what is wrong, or nothing."""
+    """A cluster; `api`, `pods`, `dns`, `network` and `disk` say what is wrong, or nothing."""
 
     name: str
+    kubernetes: str
+    endpoint: str
     nodes: tuple[NodeStatus, ...]
+    network: str
     api: str
     pods: str
     dns: str
+    disk: str
 
     @property
     def exit_code(self) -> ExitCode:
-        if not any(node.running for node in self.nodes):
+        states = {node.state for node in self.nodes}
+        if RUNNING not in states:
             return ExitCode.STOPPED
-        problems = [node.problem for node in self.nodes] + [self.api, self.pods, self.dns]
+        problems = [node.problem for node in self.nodes]
+        problems += [self.network, self.api, self.pods, self.dns, self.disk]
         return ExitCode.DEGRADED if any(problems) else ExitCode.OK
 
     @property
     def summary(self) -> str:
-        words = {ExitCode.OK: "well", ExitCode.STOPPED: "stopped"}
-        return words.get(self.exit_code, "degraded")
+        if self.exit_code is ExitCode.STOPPED:
+            return PAUSED if any(node.state == PAUSED for node in self.nodes) else STOPPED
+        return "degraded" if self.exit_code is ExitCode.DEGRADED else "well"
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What belongs to no single node: its name, and what is wrong with it or nothing."""
+        return {
+            "network": self.network,
+            "API server": self.api,
+            "system pods": self.pods,
+            "DNS": self.dns,
+            "disk": self.disk,
+        }
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "status": self.summary,
-            "nodes": [
-                {
-                    "name": node.name,
-                    "address": node.address,
-                    "running": node.running,
-                    "problem": node.problem,
-                }
-                for node in self.nodes
-            ],
-            "api": self.api,
-            "pods": self.pods,
-            "dns": self.dns,
-        }
+        return {"status": self.summary, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What `list` says of a cluster.
+
+    Attributes:
+        state: running, paused, stopped, partly running, unfinished, or damaged where its record
+            cannot be read.
+    """
+
+    name: str
+    state: str
+    nodes: int = 0
+    kubernetes: str = ""
+
+
+def glance(name: str, ui: Ui) -> Glance:
+    """Look at a cluster from afar: at its instances alone."""
+    try:
+        cluster = lifecycle.load(name, ui)
+        running = cluster.engine.instances()
+    except SykubeError:
+        return Glance(name, "damaged")
+    nodes = cluster.nodes
+    count = sum(node.instance in running for node in nodes)
+    state = {0: STOPPED, len(nodes): RUNNING}.get(count, "partly running")
+    if not cluster.state.complete:
+        state = "unfinished"
+    elif count and all(cgroups.is_frozen(node.instance) for node in nodes):
+        state = PAUSED
+    return Glance(name, state, len(nodes), cluster.state.versions.get("kubernetes", ""))
 
 
 def look(cluster: Cluster) -> Status:
-    """Look at a cluster now; nothing is taken from its record but its nodes' names."""
-    running = set(cluster.engine.instances())
-    problems = {
-        node.instance: "" if node.instance in running else "its instance does not run"
-        for node in cluster.nodes
-    }
-    api_problem = pods = ""
+    """Look at a cluster."""
+    running = {name: found.pid for name, found in cluster.engine.instances().items()}
+    disk = _disk_mb(cluster)
+    nodes = {node.name: _node(node, running, disk.get(node.instance, 0)) for node in cluster.nodes}
+    awake = [node for node in cluster.nodes if nodes[node.name].state == RUNNING]
+    api_problem = pods = dns = network = ""
+    if awake:
+        network = "" if cluster.bridge.exists() else f"the bridge {cluster.bridge.name} is gone"
+        problems, api_problem, pods = _kubernetes(cluster, awake)
+        nodes |= {
+            name: _with_problem(nodes[name], problem)
+            for name, problem in problems.items()
+            if problem
+        }
+        dns = dns_problem(cluster, running[awake[0].instance])
+    return Status(
+        cluster.name,
+        cluster.state.versions.get("kubernetes", ""),
+        cluster.endpoint,
+        tuple(nodes.values()),
+        network,
+        api_problem,
+        pods,
+        dns,
+        _space(cluster),
+    )
+
+
+def _node(node: Node, running: dict[str, int], disk_mb: int) -> NodeStatus:
+    state, problem, found = RUNNING, "", {}
+    if node.instance not in running:
+        state, problem = STOPPED, "its instance does not run"
+    elif cgroups.is_frozen(node.instance):
+        state, problem = PAUSED, "it is paused"
+    else:
+        try:
+            found = services.states(running[node.instance])
+        except SykubeError as error:
+            problem = error.brief
+        bad = [f"{name} is {what}" for name, what in found.items() if what != services.RUNNING]
+        problem = problem or ", ".join(bad)
+    return NodeStatus(node.name, node.address, state, problem, found, disk_mb)
+
+
+def _with_problem(status: NodeStatus, problem: str) -> NodeStatus:
+    both = "; ".join(filter(None, (status.problem, problem)))
+    return NodeStatus(
+        status.name, status.address, status.state, both, status.services, status.disk_mb
+    )
+
+
+def _kubernetes(cluster: Cluster, awake: list[Node]) -> tuple[dict[str, str], str, str]:
+    """By node, what the API says is wrong with it; what is wrong with the API; and with pods."""
+    if not any(node.is_control_plane for node in awake):
+        return {}, "no control plane runs", ""
     try:
         with cluster.api() as api:
-            for node in cluster.nodes:
-                problems[node.instance] = problems[node.instance] or readiness.nodes(
-                    api, [node.instance]
-                )
-            pods = readiness.system_pods(api, len(cluster.nodes))
+            health = readiness.health(api)
+            problems = {node.name: readiness.nodes(api, [node.instance]) for node in awake}
+            pods = readiness.system_pods(api, len(cluster.nodes), len(cluster.control_planes))
+            return problems, health, pods
     except SykubeError as error:
-        api_problem = error.brief
-    dns = "the master does not run"
-    if cluster.master.instance in running:
-        name = f"kubernetes.default.svc.{DOMAIN}"
-        try:
-            dns = readiness.dns_answers(cluster.master, cluster.state.subnets.dns, name)
-        except SykubeError as error:
-            dns = error.brief
-    nodes = tuple(
-        NodeStatus(node.name, node.address, node.instance in running, problems[node.instance])
-        for node in cluster.nodes
-    )
-    return Status(cluster.name, nodes, api_problem, pods, dns)
+        return {}, error.brief, ""
+
+
+def _disk_mb(cluster: Cluster) -> dict[str, int]:
+    """What the files of each node take, by instance."""
+    folders = [node.folder for node in cluster.nodes if node.folder.is_dir()]
+    if not folders:
+        return {}
+    # Files come and go while it counts.
+    listed = run(["du", "-s", "-x", "--block-size=1MB", *folders], check=False).stdout
+    pairs = (line.split("\t", 1) for line in listed.splitlines())
+    return {Path(folder).name: int(size) for size, folder in pairs}
+
+
+def _space(cluster: Cluster) -> str:
+    usage = shutil.disk_usage(cluster.paths.root)
+    if usage.free >= _LEAST_FREE * usage.total:
+        return ""
+    folder = cluster.paths.root.resolve()
+    return f"{usage.free // 1_000_000} MB free of {usage.total // 1_000_000} MB in {folder}"

@@ -108,6 +108,14 @@ def examine(*, nodes: int, data: Path, cache: Path, building: bool) -> list[Find
     return findings
 
 
+def examine_for_workers(count: int, data: Path) -> list[Finding]:
+    """Look at what further workers need beside a cluster that runs."""
+    return [
+        _memory(count * _WORKER_MEMORY_MB),
+        _disk("disk for nodes", data, count * _NODE_DISK_MB),
+    ]
+
+
 def missing_packages(findings: list[Finding]) -> tuple[str, ...]:
     """Debian packages that would cure findings."""
     return tuple(sorted({package for finding in findings for package in finding.packages}))

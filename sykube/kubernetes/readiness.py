@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sykube.errors import SykubeError
-from sykube.kubernetes.api import Api
-from sykube.node.node import Node
+from sykube.kubernetes.api import Api, ApiError
+from sykube.node import netns
 
+_DNS_TIMEOUT_S = 2.0
 _CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
@@ -24,8 +27,17 @@ def nodes(api: Api, names: list[str]) -> str:
     return "; ".join(waiting)
 
 
-def system_pods(api: Api, node_count: int) -> str:
-    """The pods of kube-system are there and Ready: control plane, kube-proxy on each node, DNS."""
+def health(api: Api) -> str:
+    """What the API server says of itself: the checks of /readyz that fail, etcd's among them."""
+    try:
+        api.get("/readyz")
+    except ApiError as error:
+        return error.brief
+    return ""
+
+
+def system_pods(api: Api, node_count: int, control_planes: int = 1) -> str:
+    """The pods of kube-system are there and Ready: control planes, kube-proxy on each node, DNS."""
     pods = api.get("/api/v1/namespaces/kube-system/pods")["items"]
     waiting = [
         f"{pod['metadata']['name']}: {reason}"
@@ -36,11 +48,10 @@ def system_pods(api: Api, node_count: int) -> str:
     proxies = sum(label.get("k8s-app") == "kube-proxy" for label in labels)
     if proxies < node_count:
         waiting.append(f"kube-proxy on {proxies} of {node_count} nodes")
-    waiting += [
-        f"no pod of {component}"
-        for component in _CONTROL_PLANE
-        if not any(label.get("component") == component for label in labels)
-    ]
+    for component in _CONTROL_PLANE:
+        count = sum(label.get("component") == component for label in labels)
+        if count < control_planes:
+            waiting.append(f"{component} on {count} of {control_planes} control planes")
     if not any(label.get("k8s-app") == "kube-dns" for label in labels):
         waiting.append("no pod of the cluster DNS")
     return "; ".join(waiting)
@@ -67,21 +78,49 @@ def check_pod_subnets(api: Api, expected: dict[str, str]) -> None:
             )
 
 
-def dns_answers(node: Node, server: str, name: str) -> str:
-    """The cluster DNS answers a node for a name, by its Service address."""
+def dns_answers(pid: int, server: str, name: str) -> str:
+    """The cluster DNS answers a node for a name, by its Service address.
+
+    Args:
+        pid: a process of the node, seen from the host.
+    """
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
     query = struct.pack(">6H", 1, 0x100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">2H", 1, 1)
-    program = (
-        "import socket,sys\n"
-        "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(2)\n"
-        f"s.sendto(bytes.fromhex('{query.hex()}'),('{server}',53))\n"
-        "a=s.recv(512); sys.exit(0 if a[3]&15==0 and a[7] else 'rcode %d'%(a[3]&15))\n"
-    )
-    done = node.run(["python3", "-c", program], check=False)
-    if done.ok:
-        return ""
-    reason = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-    return f"{name} from {node.name}: {reason}"
+    try:
+        answer = netns.exchange(pid, (server, 53), query, _DNS_TIMEOUT_S)
+    except OSError as error:
+        return f"no answer for {name}: {error}"
+    code, answers = (answer[3] & 15, answer[7]) if len(answer) > 7 else (-1, 0)
+    return "" if code == 0 and answers else f"no address for {name} (response code {code})"
+
+
+def alive(api: Api, names: Sequence[str], since: float) -> str:
+    """The kubelets have renewed their leases since a time, in seconds since the epoch.
+
+    What a Node says of itself stays as it was when its kubelet ends.
+    """
+    leases = api.get("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases")["items"]
+    renewed = {item["metadata"]["name"]: _seconds(item["spec"]["renewTime"]) for item in leases}
+    waiting = [name for name in names if renewed.get(name, 0.0) < since]
+    return f"no sign of life of {', '.join(waiting)}" if waiting else ""
+
+
+def containers_started(api: Api, names: Sequence[str], since: float) -> str:
+    """No pod of some nodes shows containers that ended when these nodes stopped."""
+    stale = [
+        pod["metadata"]["name"]
+        for pod in api.get("/api/v1/pods")["items"]
+        if pod["spec"].get("nodeName") in names
+        for status in pod.get("status", {}).get("containerStatuses", [])
+        if "running" in status["state"]
+        and _seconds(status["state"]["running"]["startedAt"]) < since
+    ]
+    return f"pods of before: {', '.join(sorted(set(stale)))}" if stale else ""
+
+
+def _seconds(text: str) -> float:
+    """Seconds since the epoch of a time in RFC 3339."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _not_ready(item: dict[str, Any]) -> str | None:

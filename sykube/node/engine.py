@@ -12,6 +12,7 @@ from typing import Protocol
 from sykube.errors import SykubeError
 from sykube.host.run import Completed, clean_environment, replace_process, run
 
+PROC = Path("/proc")
 _GONE_TIMEOUT_S = 30.0
 # How Apptainer and SingularityCE call the first process of an instance.
 _INIT_NAMES = ("appinit", "sinit")
@@ -123,11 +124,15 @@ class CommandLineEngine:
             str(options.image),
             name,
         ]
-        self._forget(name)
+        if name not in self.instances():
+            self._forget(name)
         run([*self._argv(), *arguments], env=self.environment, timeout=120)
 
     def kill(self, name: str) -> None:
-        # Fails when there is no such instance; whether one is left is looked at below.
+        if name not in self.instances():
+            self._forget(name)
+            return
+        # May fail where it ends by itself; whether it is left is looked at below.
         run(
             [*self._argv(), "instance", "stop", "--signal", "SIGKILL", "--timeout", "5", name],
             env=self.environment,
@@ -184,12 +189,11 @@ class CommandLineEngine:
     def _forget(self, name: str) -> None:
         """Remove the engine's record of an instance that a reboot took.
 
-        It takes such an instance for running once its process number is another's, and refuses
-        to start one of the same name.
+        The engine takes such an instance for running once its process number is another's: it
+        would refuse to start one of that name, and kill the other process when asked to stop it.
         """
-        if name not in self.instances():
-            for file in self._records(f"*/*/*/{name}/{name}.json"):
-                file.unlink()
+        for file in self._records(f"*/*/*/{name}/{name}.json"):
+            file.unlink()
 
     def _argv(self) -> list[str]:
         # Before the network is laid there is none, and after its folder was lost.
@@ -203,7 +207,7 @@ class CommandLineEngine:
 def _lives(instance: Instance) -> bool:
     """Whether an instance's first process is one of an engine, and not a later one's."""
     try:
-        return Path(f"/proc/{instance.pid}/comm").read_text().strip() in _INIT_NAMES
+        return (PROC / str(instance.pid) / "comm").read_text().strip() in _INIT_NAMES
     except OSError:
         return False
 

@@ -52,8 +52,9 @@ class Recorder:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    recorder.say("")
+    recorder.say(listed())
     monkeypatch.setattr(engine_module, "run", recorder)
+    monkeypatch.setattr(engine_module, "_lives", lambda _instance: True)
     return recorder
 
 
@@ -70,7 +71,7 @@ def test_a_configuration_that_is_not_there_yet_is_left_out(run: Recorder, tmp_pa
 
 def test_start(run: Recorder) -> None:
     ENGINE.start("lab-master", OPTIONS)
-    ((argv, options),) = run.calls
+    _, (argv, options) = run.calls
     assert argv[:5] == [*BEFORE, "instance", "start"]
     assert argv[-2:] == ["/cache/node.sif", "lab-master"]
     # The user's own options come last, so that they win.
@@ -140,7 +141,8 @@ def test_kill_returns_when_the_instance_is_gone(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    run.say("", listed("lab-master", "other"), listed("lab-master"), listed("other"))
+    both = listed("lab-master", "other")
+    run.say(both, "", both, listed("lab-master"), listed("other"))
     ENGINE.kill("lab-master")
     stops = [argv for argv, _ in run.calls if "stop" in argv]
     assert len(stops) == 1
@@ -150,7 +152,17 @@ def test_kill_returns_when_the_instance_is_gone(
 
 
 def test_killing_what_is_not_there_is_no_error(run: Recorder) -> None:
-    run.answers = [Completed((), 255, "", "no instance found"), Completed((), 0, listed(), "")]
+    run.say(listed("other"))
+    ENGINE.kill("lab-master")
+    assert not [argv for argv, _ in run.calls if "stop" in argv]
+
+
+def test_an_instance_that_ends_while_it_is_killed_is_no_error(run: Recorder) -> None:
+    run.answers = [
+        Completed((), 0, listed("lab-master"), ""),
+        Completed((), 255, "", "no instance found"),
+        Completed((), 0, listed(), ""),
+    ]
     ENGINE.kill("lab-master")
     assert all(options.get("check", True) is False for argv, options in run.calls if "stop" in argv)
 
@@ -196,6 +208,31 @@ def test_a_list_of_another_form_is_an_error_that_shows_it(text: str) -> None:
     with pytest.raises(SykubeError, match="does not know") as raised:
         parse_instances(text)
     assert raised.value.details == text
+
+
+@pytest.mark.parametrize(
+    ("comm", "lives"), [("appinit\n", True), ("sinit\n", True), ("sshd\n", False), (None, False)]
+)
+def test_after_a_reboot_an_instances_process_is_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, comm: str | None, lives: bool
+) -> None:
+    """The engine itself looks at the process number alone."""
+    recorder = Recorder()
+    recorder.say(listed("lab-master"))
+    monkeypatch.setattr(engine_module, "run", recorder)
+    monkeypatch.setattr(engine_module, "PROC", tmp_path)
+    monkeypatch.setattr(engine_module, "clean_environment", lambda *_: {"HOME": str(tmp_path)})
+    if comm:
+        (tmp_path / "7").mkdir()
+        (tmp_path / "7/comm").write_text(comm)
+    record = tmp_path / ".apptainer/instances/app/host/root/lab-master/lab-master.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert set(ENGINE.instances()) == ({"lab-master"} if lives else set())
+    if not lives:
+        ENGINE.kill("lab-master")
+        assert not record.exists()
+        assert not [argv for argv, _ in recorder.calls if "stop" in argv], "it is another's process"
 
 
 def test_files_that_an_instance_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,11 @@ def forget_addresses(cluster: Cluster) -> None:
             file.unlink(missing_ok=True)
 
 
+def lay_network(node: Node) -> None:
+    """Let a running node make the rules, routes and addresses that it was told of anew."""
+    node.run(["/usr/lib/sykube/node-network"])
+
+
 def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
     """Put running nodes back on the bridge, with their rules and routes.
 
@@ -78,7 +83,7 @@ def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
         index = node.run(["cat", "/sys/class/net/eth0/iflink"], check=False).stdout.strip()
         if index and cluster.bridge.attach(int(index)):
             prepare(cluster, node)
-            node.run(["/usr/lib/sykube/node-network"])
+            lay_network(node)
         else:
             cluster.engine.kill(node.instance)
             cgroups.remove(node.instance)

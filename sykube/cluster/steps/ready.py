@@ -6,9 +6,10 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps.control_plane import DOMAIN
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import wait_until
-from sykube.node.node import Node
 
 _TIMEOUT_S = 300.0
+# A name that every cluster has.
+DNS_PROBE = f"kubernetes.default.svc.{DOMAIN}"
 
 
 class Ready:
@@ -19,19 +20,48 @@ class Ready:
         return False
 
     def apply(self, cluster: Cluster) -> None:
-        names = [node.instance for node in cluster.nodes]
-        subnets = {node.instance: node.pod_subnet for node in cluster.nodes}
-        with cluster.api() as api:
-            wait_until("nodes Ready", lambda: readiness.nodes(api, names), _TIMEOUT_S)
-            wait_until("pods Ready", lambda: readiness.system_pods(api, len(names)), _TIMEOUT_S)
-            readiness.check_pod_subnets(api, subnets)
-        for node in (cluster.master, cluster.nodes[-1]):
-            wait_until("DNS", lambda node=node: self._dns(cluster, node), _TIMEOUT_S)  # type: ignore[misc]
+        wait_ready(cluster)
 
     def undo(self, cluster: Cluster) -> None:
         """It makes nothing."""
 
-    @staticmethod
-    def _dns(cluster: Cluster, node: Node) -> str:
-        name = f"kubernetes.default.svc.{DOMAIN}"
-        return readiness.dns_answers(node, cluster.state.subnets.dns, name)
+
+def wait_ready(cluster: Cluster) -> None:
+    """Wait until nodes and pods of kube-system are Ready and DNS answers on each kind of node.
+
+    Raises:
+        SykubeError: not within 5 minutes; says what is missing.
+    """
+    names = [node.instance for node in cluster.nodes]
+    masters = len(cluster.control_planes)
+    subnets = {node.instance: node.pod_subnet for node in cluster.nodes}
+    with cluster.api() as api:
+        wait_until("nodes Ready", lambda: readiness.nodes(api, names), _TIMEOUT_S)
+        wait_until(
+            "pods Ready", lambda: readiness.system_pods(api, len(names), masters), _TIMEOUT_S
+        )
+        readiness.check_pod_subnets(api, subnets)
+    pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
+    for node in (cluster.nodes[0], cluster.nodes[-1]):
+        pid = pids.get(node.instance, 0)
+        wait_until("DNS", lambda pid=pid: dns_problem(cluster, pid), _TIMEOUT_S)  # type: ignore[misc]
+
+
+def wait_restarted(cluster: Cluster, names: list[str], since: float) -> None:
+    """Wait until what the API says of nodes is no longer what they were before they stopped.
+
+    Args:
+        names: of the nodes that were started.
+        since: when, in seconds since the epoch.
+
+    Raises:
+        SykubeError: not within 5 minutes; says what is missing.
+    """
+    with cluster.api() as api:
+        wait_until("nodes", lambda: readiness.alive(api, names, since), _TIMEOUT_S)
+        wait_until("pods", lambda: readiness.containers_started(api, names, since), _TIMEOUT_S)
+
+
+def dns_problem(cluster: Cluster, pid: int) -> str:
+    """What is wrong with the cluster DNS as seen from a node, by a process of it."""
+    return readiness.dns_answers(pid, cluster.state.subnets.dns, DNS_PROBE)

@@ -1,0 +1,45 @@
+"""sykube autostart enable and disable"""
+
+from __future__ import annotations
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import autostart as unit
+from sykube.cluster import lifecycle
+from sykube.cluster.power import require_complete
+from sykube.host import preflight
+
+
+@click.group()
+def autostart() -> None:
+    """Let systemd start the cluster with the host and stop it in order at shutdown."""
+
+
+@autostart.command()
+@context.named
+@context.common
+def enable(name: str) -> None:
+    """Start the cluster whenever the host boots."""
+    preflight.check_identity()
+    context.open_log(name)
+    cluster = lifecycle.load(name, context.ui())
+    require_complete(cluster)
+    booted = unit.enable(cluster)
+    context.ui().say(f"The cluster {name} starts with the host: {unit.unit_of(name)}")
+    if not booted:
+        context.ui().warn("systemd does not run here; the unit has its effect where it does")
+
+
+@autostart.command()
+@context.named
+@context.common
+def disable(name: str) -> None:
+    """Leave the cluster as it is when the host boots."""
+    preflight.check_identity()
+    context.open_log(name)
+    lifecycle.load(name, context.ui())
+    was = unit.disable(name)
+    context.ui().say(
+        f"The cluster {name} {'no longer starts' if was else 'did not start'} with the host."
+    )

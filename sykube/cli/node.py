@@ -1,0 +1,64 @@
+"""sykube node add, delete and list"""
+
+from __future__ import annotations
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import lifecycle, scaling
+from sykube.cluster import status as cluster_status
+from sykube.cluster.scaling import RemovalOptions
+from sykube.host import preflight
+
+
+@click.group()
+def node() -> None:
+    """Workers that join and leave a running cluster."""
+
+
+@node.command()
+@context.named
+@click.option(
+    "--count", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="How many."
+)
+@context.output_option
+@context.common
+def add(name: str, count: int, output: str) -> None:
+    """Join further workers to a running cluster."""
+    context.open_log(name)
+    added = scaling.add(name, count, context.ui())
+    if output == "json":
+        context.emit(added)
+        return
+    context.ui().say(f"{', '.join(added)} joined the cluster {name}.")
+
+
+@node.command()
+@context.named
+@click.argument("node_name", metavar="NODE")
+@click.option("--force", is_flag=True, help="Also when its pods cannot be evicted.")
+@click.option(
+    "--timeout", type=click.IntRange(1), default=120, show_default=True, metavar="SECONDS",
+    help="Time that evicting its pods may take.",
+)  # fmt: skip
+@context.common
+def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
+    """Evict a worker's pods, then remove it: node1 …"""
+    context.open_log(name)
+    scaling.remove(name, node_name, RemovalOptions(force, timeout), context.ui())
+    context.ui().say(f"{node_name} left the cluster {name}.")
+
+
+@node.command("list")
+@context.named
+@context.output_option
+@context.common
+def list_nodes(name: str, output: str) -> None:
+    """List the cluster's nodes with their addresses and how they are."""
+    preflight.check_identity()
+    found = cluster_status.look(lifecycle.load(name, context.ui()))
+    if output == "json":
+        context.emit(found.to_dict()["nodes"])
+        return
+    for each in found.nodes:
+        click.echo(f"{each.name:8} {each.address:15} {each.disk_mb:6} MB  {each.summary}")

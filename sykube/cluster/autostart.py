@@ -1,0 +1,75 @@
+"""A systemd unit that starts a cluster when the host boots and stops it when it shuts down."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from sykube import resources
+from sykube.cluster.cluster import Cluster
+from sykube.errors import HostError
+from sykube.host.files import write_atomically
+from sykube.host.paths import cache_dir
+from sykube.host.run import PATH, run
+
+UNITS = Path("/etc/systemd/system")
+# Exists where systemd is the host's first process: man 3 sd_booted.
+_BOOTED = Path("/run/systemd/system")
+
+
+def unit_of(name: str) -> Path:
+    """The unit's file."""
+    return UNITS / f"sykube-{name}.service"
+
+
+def is_enabled(name: str) -> bool:
+    """Whether the cluster of that name starts with the host."""
+    return unit_of(name).exists()
+
+
+def enable(cluster: Cluster) -> bool:
+    """Write the unit and enable it; from now on the host's shutdown stops the cluster in order.
+
+    Returns:
+        Whether systemd runs here: where it does not, the unit has its effect when it does.
+
+    Raises:
+        HostError: this host has no systemctl.
+    """
+    if shutil.which("systemctl", path=PATH) is None:
+        raise HostError(
+            "could not find systemctl, which is required for autostart",
+            resolution=f"Let your own init system run: sykube start{cluster.name_option}",
+        )
+    text = resources.render(
+        "definitions",
+        "host/autostart.service.j2",
+        name=cluster.name,
+        data=str(cluster.paths.root.resolve()),
+        cache=str(cache_dir()),
+        python=sys.executable,
+    )
+    UNITS.mkdir(parents=True, exist_ok=True)
+    write_atomically(unit_of(cluster.name), text)
+    unit = unit_of(cluster.name).name
+    run(["systemctl", "--quiet", "enable", unit])
+    if not _BOOTED.is_dir():
+        return False
+    run(["systemctl", "daemon-reload"])
+    # A unit that is not active is not stopped at shutdown; the cluster itself runs already.
+    run(["systemctl", "start", "--no-block", unit])
+    return True
+
+
+def disable(name: str) -> bool:
+    """Remove the unit and leave the cluster as it is; False where there was none."""
+    unit = unit_of(name)
+    if not unit.exists():
+        return False
+    run(["systemctl", "--quiet", "disable", unit.name])
+    unit.unlink()
+    if _BOOTED.is_dir():
+        run(["systemctl", "daemon-reload"])
+        run(["systemctl", "reset-failed", unit.name], check=False)
+    return True
