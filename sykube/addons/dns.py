@@ -15,7 +15,13 @@ _DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/cluster-dns"
 
 
 def install(
-    api: Api, *, cluster_ip: str, domain: str, reverse_cidrs: tuple[str, ...], endpoint: str
+    api: Api,
+    *,
+    cluster_ip: str,
+    domain: str,
+    reverse_cidrs: tuple[str, ...],
+    endpoint: str,
+    replicas: int,
 ) -> None:
     """Create or update its objects.
 
@@ -23,6 +29,7 @@ def install(
         cluster_ip: address of the Service kube-dns.
         reverse_cidrs: ranges whose addresses have names in the cluster.
         endpoint: host:port of the API server.
+        replicas: how many pods answer; they are spread over nodes.
     """
     manifest = resources.render(
         "manifests",
@@ -32,7 +39,7 @@ def install(
         cluster_domain=domain,
         reverse_cidrs=reverse_cidrs,
         api_server=f"https://{endpoint}",
-        replicas=1,
+        replicas=replicas,
     )
     for object_ in kubernetes.manifests(manifest):
         api.apply(object_)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import os
 import tempfile
 import time
@@ -16,6 +17,8 @@ import requests
 import yaml
 
 from sykube.errors import SykubeError
+
+log = logging.getLogger("sykube.api")
 
 _TIMEOUT_S = 10.0
 
@@ -211,6 +214,7 @@ def wait_until(
         SykubeError: the time is over; it holds the last thing missing.
     """
     deadline = time.monotonic() + timeout
+    before = ""
     while True:
         started = time.monotonic()
         try:
@@ -219,6 +223,9 @@ def wait_until(
             missing = error.brief
         if not missing:
             return
+        if missing != before:
+            log.debug("waiting for %s: %s", what, missing)
+            before = missing
         if time.monotonic() > deadline:
             raise SykubeError(
                 f"{what}: not there after {timeout:.0f} s",

@@ -24,6 +24,8 @@ class Dns:
                 domain=DOMAIN,
                 reverse_cidrs=(str(subnets.services), str(subnets.pods)),
                 endpoint=cluster.endpoint,
+                # Where a node may fail, names go on being answered.
+                replicas=min(2, len(cluster.control_planes)),
             )
 
     def undo(self, cluster: Cluster) -> None:
