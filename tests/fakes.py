@@ -301,6 +301,7 @@ class FakeHost:
             "mount": self._mount,
             "umount": self._umount,
             "cp": self._cp,
+            "du": self._du,
             "apptainer": self._apptainer,
         }
 
@@ -458,6 +459,9 @@ class FakeHost:
         for entry in Path(words[-1]).iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         return 0, "", ""
+
+    def _du(self, words: list[str]) -> Answer:
+        return 0, "".join(f"7\t{word}\n" for word in words if not word.startswith("-")), ""
 
     def _cp(self, words: list[str]) -> Answer:
         shutil.copyfile(words[-2], words[-1])
@@ -798,6 +802,7 @@ class World:
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
         self.killed: list[int] = []
+        self.services = {"containerd": "RUNNING", "kubelet": "RUNNING"}
         # Beyond the largest that Linux has: no process of this machine is ever meant.
         self.pids = itertools.count(5_000_000)
         self._make_cgroups(cgroup_version)
@@ -811,8 +816,10 @@ class World:
         from sykube.cluster.steps import nodes as nodes_module
         from sykube.host import engines, preflight
         from sykube.network import bridge as bridge_module
-        from sykube.node import cgroups
+        from sykube.node import cgroups, netns, services
 
+        monkeypatch.setattr(netns, "exchange", self.exchange)
+        monkeypatch.setattr(services, "states", lambda _pid: dict(self.services))
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
         monkeypatch.setattr(Cluster, "api", lambda cluster: self.api(cluster.name))
         for module in (nodes_module, bridge_module):
@@ -884,6 +891,15 @@ class World:
             if procs.exists() and str(pid) in procs.read_text().split():
                 left = [word for word in procs.read_text().split() if word != str(pid)]
                 procs.write_text("\n".join(left))
+
+    def exchange(
+        self, pid: int, address: tuple[str, int], request: bytes, timeout: float
+    ) -> bytes:
+        """The cluster DNS: it has an address for every name that a node asks it for."""
+        self.calls.record("dns", *address)
+        if not any(instance.pid == pid for instance in self.instances.values()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return request[:2] + b"\x81\x80" + b"\0\1\0\1\0\0\0\0"
 
     def cgroup_hierarchies(self) -> list[Path]:
         """The folders that have a cgroup for each node."""
