@@ -892,9 +892,7 @@ class World:
                 left = [word for word in procs.read_text().split() if word != str(pid)]
                 procs.write_text("\n".join(left))
 
-    def exchange(
-        self, pid: int, address: tuple[str, int], request: bytes, timeout: float
-    ) -> bytes:
+    def exchange(self, pid: int, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
         """The cluster DNS: it has an address for every name that a node asks it for."""
         self.calls.record("dns", *address)
         if not any(instance.pid == pid for instance in self.instances.values()):

@@ -28,6 +28,12 @@ _PASS_THROUGH = {
 def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     """Run kubectl against the cluster, in this folder."""
     cluster = _load(name)
+    if not cluster.bridge.exists():
+        raise SykubeError(
+            f"the cluster {name} does not run",
+            resolution=f"sykube start{cluster.name_option}",
+            exit_code=ExitCode.STOPPED,
+        )
     environment = dict(os.environ) | {"KUBECONFIG": str(cluster.paths.kubeconfig)}
     replace_process([cluster.image.kubectl, *arguments], environment)
 
@@ -87,7 +93,7 @@ def _enter(name: str, node_name: str, command: tuple[str, ...]) -> None:
     if node.instance not in cluster.engine.instances():
         raise SykubeError(
             f"the node {node_name} does not run",
-            resolution="See `sykube status`.",
+            resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
     cluster.engine.replace_with_exec(node.instance, command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ def enable(cluster: Cluster) -> bool:
         data=str(cluster.paths.root.resolve()),
         cache=str(cache_dir()),
         python=sys.executable,
+        python_path=os.environ.get("PYTHONPATH", ""),
     )
     UNITS.mkdir(parents=True, exist_ok=True)
     write_atomically(unit_of(cluster.name), text)

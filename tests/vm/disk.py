@@ -23,6 +23,7 @@ from tests.vm.tools import VmError, run, say
 CHECKOUT = HERE.parent.parent
 ROOT_LABEL = "vm-root"
 DATA_LABEL = "vm-data"
+_FSTAB = f"LABEL={ROOT_LABEL} / ext4 defaults 0 1\nLABEL={DATA_LABEL} /vm ext4 defaults 0 2\n"
 
 _SUITE = "trixie"
 _PYTHON = "3.13"
@@ -98,7 +99,7 @@ def system_disk() -> SystemDisk:
         VmError: a package could not be had, or the file system not be made.
     """
     unit = (HERE / "guest/sykube-vm.service").read_text()
-    key = [_SUITE, _PACKAGES, _MASKED, _ROOT_SIZE, ROOT_LABEL, DATA_LABEL, unit]
+    key = [_SUITE, _PACKAGES, _MASKED, _ROOT_SIZE, _FSTAB, unit]
     folder = vm_cache() / f"system-{_fingerprint(key)}"
     with _locked():
         if not folder.exists():
@@ -174,7 +175,8 @@ def _make_system(work: Path) -> None:
         (units / name).symlink_to("/dev/null")
     (root / "etc/hostname").write_text("debian13\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 debian13\n")
-    (root / "etc/fstab").write_text(f"LABEL={ROOT_LABEL} / ext4 defaults 0 1\n")
+    (root / "etc/fstab").write_text(_FSTAB)
+    (root / "vm").mkdir()
     # There is no network: an address that refuses at once, as a stub resolver's would be.
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     (root / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n")

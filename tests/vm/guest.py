@@ -17,7 +17,8 @@ from tests.vm.tools import VmError, say
 MEMORY_MB = 6144
 # What the guest's own limit of a stage does not cover: ending it, looking for the cause.
 _STAGE_GRACE_S = 420
-_SHUTDOWN_LIMIT_S = 180
+# systemd lets the cluster stop in order first.
+_SHUTDOWN_LIMIT_S = 660
 _POLL_S = 0.5
 _MARKER = re.compile(r"^SYKUBE-VM-([A-Z]+) ?(.*)$")
 _PANIC = "Kernel panic - not syncing"

@@ -22,3 +22,11 @@ wait_for() {
 
 # The snapshot of the host before the first sykube command, and the comparison with it.
 hostdiff() { (cd /vm/sykube && python3 -m tests.hostdiff "$@"); }
+
+# Addresses of nodes and Services, a line each.
+addresses() {
+    sykube kubectl get nodes \
+        -o 'jsonpath={range .items[*]}{.metadata.name} {.status.addresses[0].address}{"\n"}{end}'
+    sykube kubectl get services -A \
+        -o 'jsonpath={range .items[*]}{.metadata.name} {.spec.clusterIP}{"\n"}{end}'
+}

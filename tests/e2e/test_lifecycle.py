@@ -1,0 +1,354 @@
+"""A real cluster that is stopped, started, paused, limited, grown and shrunk."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import manifests
+from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.hostdiff import HostSnapshot, leaks_since
+
+NAME = "e2e-life"
+MASTER, WORKER = f"{NAME}-master", f"{NAME}-node1"
+LIMITS = ("--cpus", "1.5", "--memory", "3Gi", "--pids", "3000")
+MEMORY = 3 * 1024**3
+# Counts in a volume of its own; each number is written before the next one.
+COUNTER = (
+    "n=$(cat /data/count 2>/dev/null || echo 0); "
+    "while :; do n=$((n+1)); echo $n > /data/new; mv /data/new /data/count; sleep 0.2; done"
+)
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    """Two nodes with limits, a Deployment with its Service, and a pod that counts."""
+    cluster = TestCluster(NAME, tmp_path_factory.mktemp("life"))
+    cluster.delete_quietly()
+    cluster.before = HostSnapshot.take(data_folders(NAME))
+    cluster.init("--workers", "1", "--dns", "127.0.0.1", *LIMITS)
+    counter = manifests.pod("counter", cluster.image, WORKER, ["sh", "-c", COUNTER])
+    counter["spec"]["restartPolicy"] = "Always"
+    counter["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    counter["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    cluster.apply(
+        manifests.deployment("web", cluster.image, 2),
+        manifests.service("web", "web", type="NodePort"),
+        counter,
+    )
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/counter", "--timeout=120s")
+    yield cluster
+    cluster.delete_quietly()
+
+
+def sykube(cluster: TestCluster, *arguments: str) -> str:
+    """Run a command of a cluster; what it says on standard error."""
+    return cluster.sykube(*arguments, "--name", cluster.name).stderr
+
+
+def status_code(cluster: TestCluster) -> int:
+    return cluster.sykube("status", "--name", cluster.name, check=False).returncode
+
+
+def count(cluster: TestCluster) -> int:
+    return int(cluster.in_pod("counter", "cat", "/data/count"))
+
+
+def addresses(cluster: TestCluster) -> dict[str, str]:
+    """Of nodes and Services."""
+    nodes = cluster.get("nodes")["items"]
+    services = cluster.get("services", "-A")["items"]
+    return {n["metadata"]["name"]: n["status"]["addresses"][0]["address"] for n in nodes} | {
+        s["metadata"]["name"]: s["spec"]["clusterIP"] for s in services
+    }
+
+
+def pods(cluster: TestCluster) -> dict[str, str]:
+    """Each pod's name and UID."""
+    found = cluster.get("pods", "-A")["items"]
+    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in found}
+
+
+def web_answers(cluster: TestCluster, node: str = WORKER) -> bool:
+    """Whether the Service answers the host on a node."""
+    port = cluster.get("service", "web")["spec"]["ports"][0]["nodePort"]
+    address = addresses(cluster)[node]
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys,urllib.request as r; r.urlopen(sys.argv[1], timeout=5)",
+         f"http://{address}:{port}/"],
+        stderr=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    return done.returncode == 0
+
+
+def cgroup_value(instance: str, names: tuple[str, str]) -> str:
+    """A limit of a node, by its file's name on cgroup v1 and v2."""
+    root = Path("/sys/fs/cgroup")
+    v2 = root / "sykube" / instance / names[1]
+    if v2.exists():
+        return v2.read_text().strip()
+    (file,) = {path.resolve() for path in root.glob(f"*/sykube/{instance}/{names[0]}")}
+    return file.read_text().strip()
+
+
+# --- limits ---
+
+
+def test_the_kernel_holds_nodes_to_their_limits(life: TestCluster) -> None:
+    for node in (MASTER, WORKER):
+        assert cgroup_value(node, ("memory.limit_in_bytes", "memory.max")) == str(MEMORY)
+        quota = cgroup_value(node, ("cpu.cfs_quota_us", "cpu.max")).split()[0]
+        assert quota == "150000"
+        assert cgroup_value(node, ("pids.max", "pids.max")) == "3000"
+
+
+def test_the_scheduler_knows_the_limits(life: TestCluster) -> None:
+    for node in life.get("nodes")["items"]:
+        allocatable = node["status"]["allocatable"]
+        assert allocatable["cpu"] in ("1500m", "1.5")
+        kib = int(allocatable["memory"].removesuffix("Ki"))
+        assert MEMORY * 0.9 < kib * 1024 <= MEMORY
+    greedy = manifests.pod("greedy", life.image, "", ["sleep", "1000"])
+    del greedy["spec"]["nodeName"]
+    greedy["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "1600m"}}
+    life.apply(greedy)
+
+    def refused() -> bool:
+        conditions = life.get("pod", "greedy")["status"].get("conditions", [])
+        return any("Insufficient cpu" in c.get("message", "") for c in conditions)
+
+    eventually("the scheduler finds no node for it", refused)
+    life.kubectl("delete", "pod", "greedy", "--wait=false")
+
+
+def test_a_pod_without_limits_is_stopped_at_the_nodes(life: TestCluster) -> None:
+    program = "b = bytearray(3 * 1024**3); import time; time.sleep(600)"
+    life.apply(manifests.pod("hungry", life.image, WORKER, ["python3", "-c", program]))
+
+    def killed() -> bool:
+        return bool(life.get("pod", "hungry")["status"]["phase"] == "Failed")
+
+    eventually("the kernel kills it", killed, timeout=120)
+    statuses = life.get("pod", "hungry")["status"].get("containerStatuses", [])
+    reasons = [s["state"]["terminated"]["reason"] for s in statuses]
+    evicted = life.get("pod", "hungry")["status"].get("reason")
+    assert reasons == ["OOMKilled"] or evicted == "Evicted"
+    life.kubectl("delete", "pod", "hungry")
+    eventually("the rest of the node is well", lambda: status_code(life) == 0)
+
+
+# --- stop, start, pause ---
+
+
+def test_stop_and_start_lose_nothing(life: TestCluster) -> None:
+    before, where, counted = pods(life), addresses(life), count(life)
+    life.kubectl("create", "configmap", "kept", "--from-literal=answer=42")
+    sykube(life, "stop")
+    assert status_code(life) == 3
+    assert "stopped" in life.sykube("list").stdout
+    assert not [i for i in instances() if i.startswith(f"{NAME}-")]
+    assert not Path(f"/sys/class/net/sk-{NAME}").exists()
+    refused = life.sykube("kubectl", "--name", NAME, "get", "nodes", check=False)
+    assert refused.returncode == 3
+    assert f"sykube start --name {NAME}" in refused.stderr
+    assert "was stopped already" in sykube(life, "stop")
+
+    sykube(life, "start")
+    assert status_code(life) == 0
+    assert pods(life) == before
+    assert addresses(life) == where
+    assert life.get("configmap", "kept")["data"] == {"answer": "42"}
+    assert count(life) >= counted
+    eventually("the Service answers", lambda: web_answers(life))
+
+
+def test_start_of_a_cluster_that_is_up_says_so(life: TestCluster) -> None:
+    assert "as it was" in sykube(life, "start")
+
+
+def test_pause_freezes_and_unpause_goes_on(life: TestCluster) -> None:
+    restarts = life.get("pod", "counter")["status"]["containerStatuses"][0]["restartCount"]
+    file = next(Path(f"/var/lib/sykube/{NAME}/nodes/{WORKER}/kubelet/pods").glob("*/**/data/count"))
+    sykube(life, "pause")
+    assert status_code(life) == 3
+    frozen = file.read_text()
+    time.sleep(2)
+    assert file.read_text() == frozen, "it goes on counting"
+    refused = life.sykube("pause", "--name", NAME, check=False)
+    assert refused.returncode == 0, "pausing twice changes nothing"
+    sykube(life, "unpause")
+    assert status_code(life) == 0
+    eventually("it goes on counting", lambda: count(life) > int(frozen))
+    status = life.get("pod", "counter")["status"]["containerStatuses"][0]
+    assert status["restartCount"] == restarts
+    again = life.sykube("unpause", "--name", NAME, check=False)
+    assert again.returncode == 1
+    assert "is not paused" in again.stderr
+
+
+def test_a_second_command_says_who_holds_the_lock(life: TestCluster) -> None:
+    restart = subprocess.Popen(
+        [sys.executable, "-m", "sykube", "restart", "--name", NAME],
+        env=life.environment, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    lock = Path(f"/run/sykube/{NAME}.lock")
+    eventually("it holds the lock", lambda: lock.exists() and lock.read_text() == str(restart.pid))
+    refused = life.sykube("stop", "--name", NAME, check=False)
+    assert refused.returncode == 7
+    assert f"process {restart.pid}" in refused.stderr
+    assert restart.wait(timeout=300) == 0
+    assert status_code(life) == 0
+
+
+def test_the_systemd_unit_starts_and_stops_it(life: TestCluster) -> None:
+    unit = Path(f"/etc/systemd/system/sykube-{NAME}.service")
+    sykube(life, "autostart", "enable")
+    sykube(life, "autostart", "enable")
+    assert shutil.which("systemd-analyze"), "scripts/test-packages installs it"
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
+    )
+    assert verified.returncode == 0, verified.stderr
+    commands = dict(re.findall(r"^(ExecStart|ExecStop)=(.*)$", unit.read_text(), re.MULTILINE))
+    wanted = unit.parent / "multi-user.target.wants" / unit.name
+    assert wanted.is_symlink()
+    for key, code in (("ExecStop", 3), ("ExecStart", 0)):
+        subprocess.run(shlex.split(commands[key]), check=True, cwd="/", timeout=400,
+                       env={"PATH": "/usr/bin:/bin"}, stderr=subprocess.DEVNULL)  # fmt: skip
+        assert status_code(life) == code
+    sykube(life, "autostart", "disable")
+    assert not unit.exists() and not wanted.is_symlink()
+
+
+# --- nodes that come and go ---
+
+
+def test_workers_join_and_leave(life: TestCluster) -> None:
+    assert "node2 joined" in sykube(life, "node", "add")
+    assert status_code(life) == 0
+    listed = json.loads(life.sykube("node", "list", "--name", NAME, "-o", "json").stdout)
+    assert [node["name"] for node in listed] == ["master", "node1", "node2"]
+    new = f"{NAME}-node2"
+    life.apply(manifests.pod("far", life.image, new, ["sleep", "100000"]))
+    life.kubectl("wait", "--for=condition=Ready", "pod/far", "--timeout=60s")
+    for pod in life.get("pods", "-l", "app=web")["items"]:
+        assert life.fetch("far", f"http://{pod['status']['podIP']}:8080/")
+    assert web_answers(life, new), "kube-proxy works there"
+
+    # A pod without a controller would be lost.
+    refused = life.sykube("node", "delete", "node2", "--name", NAME, check=False)
+    assert refused.returncode == 1
+    assert "--force" in refused.stderr
+    assert not life.get("node", new)["spec"].get("unschedulable")
+    life.kubectl("delete", "pod", "far", "--grace-period=1")
+    assert "node2 left" in sykube(life, "node", "delete", "node2")
+    assert {node["metadata"]["name"] for node in life.get("nodes")["items"]} == {MASTER, WORKER}
+    assert not Path(f"/var/lib/sykube/{NAME}/nodes/{new}").exists()
+    routes = life.sykube("exec", "--name", NAME, "node1", "ip", "route").stdout
+    assert "10.244.2.0/24" not in routes
+    assert status_code(life) == 0
+    unknown = life.sykube("node", "delete", "node7", "--name", NAME, check=False)
+    assert unknown.returncode == 2
+    master = life.sykube("node", "delete", "master", "--name", NAME, check=False)
+    assert (master.returncode, "is a control plane" in master.stderr) == (2, True)
+
+
+def test_a_cluster_is_as_asked_after_its_nodes_changed(life: TestCluster) -> None:
+    again = life.sykube("init", "--name", NAME, "--workers", "1", "--dns", "127.0.0.1", *LIMITS)
+    assert "is up" in again.stderr
+
+
+# --- clusters side by side ---
+
+
+def test_another_cluster_at_the_same_time(life: TestCluster, tmp_path: Path) -> None:
+    other = TestCluster("e2e-life2", life.folder)
+    other.delete_quietly()
+    other.init("--workers", "0", "--ephemeral", "--dns", "127.0.0.1")
+    try:
+        assert status_code(other) == status_code(life) == 0
+        listed = {
+            each["name"]: each for each in json.loads(life.sykube("list", "-o", "json").stdout)
+        }
+        assert listed["e2e-life2"]["state"] == listed[NAME]["state"] == "running"
+        both = set(addresses(life).values()) & {
+            n["status"]["addresses"][0]["address"] for n in other.get("nodes")["items"]
+        }
+        assert not both
+        contexts = life.kubeconfig.read_text()
+        assert NAME in contexts and "e2e-life2" in contexts
+    finally:
+        other.sykube("delete", "--name", "e2e-life2", "--yes")
+    assert status_code(life) == 0
+    eventually("the Service answers", lambda: web_answers(life))
+
+
+def test_delete_of_all_leaves_the_host_as_it_was(life: TestCluster) -> None:
+    sykube(life, "autostart", "enable")
+    life.sykube("delete", "--name", NAME, "--yes")
+    assert life.before is not None
+    leaks = leaks_since(life.before)
+    assert not leaks, "\n".join(str(leak) for leak in leaks)
+    assert not Path(f"/etc/systemd/system/sykube-{NAME}.service").exists()
+
+
+# --- control planes that stand in for each other ---
+
+
+def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
+    cluster = TestCluster("e2e-ha", tmp_path)
+    cluster.delete_quietly()
+    before = HostSnapshot.take(data_folders(cluster.name))
+    cluster.init("--control-planes", "3", "--workers", "0", "--dns", "127.0.0.1", "--ephemeral")
+    acknowledged = []
+
+    def write(number: int) -> bool:
+        done = cluster.sykube(
+            "kubectl", "--name", cluster.name, "--request-timeout=5s",
+            "create", "configmap", f"n-{number}", check=False,
+        )  # fmt: skip
+        if done.returncode == 0:
+            acknowledged.append(f"n-{number}")
+        return done.returncode == 0
+
+    try:
+        for number in range(5):
+            assert write(number)
+        pid = instances()[f"{cluster.name}-master"]
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        numbers = iter(range(5, 1000))
+        eventually("another takes over", lambda: write(next(numbers)), timeout=60)
+        assert all(write(next(numbers)) for _ in range(5))
+        found = cluster.sykube("status", "--name", cluster.name, check=False)
+        assert found.returncode == 4
+        assert re.search(r"^  master .*stopped", found.stdout, re.MULTILINE)
+        sykube(cluster, "start")
+        assert status_code(cluster) == 0
+        maps = {each["metadata"]["name"] for each in cluster.get("configmaps")["items"]}
+        assert set(acknowledged) <= maps
+        cluster.sykube("delete", "--name", cluster.name, "--yes")
+        leaks = leaks_since(before)
+        assert not leaks, "\n".join(str(leak) for leak in leaks)
+    finally:
+        cluster.delete_quietly()
+
+
+def instances() -> dict[str, int]:
+    """Instances on this machine and their first processes."""
+    from sykube.host import engines
+    from sykube.node.engine import CommandLineEngine
+
+    found = engines.find()
+    assert found
+    engine = CommandLineEngine(found.binary, None, found.environment)
+    return {name: each.pid for name, each in engine.instances().items()}
