@@ -185,8 +185,7 @@ def _shut_down(cluster: Cluster, node: Node, grace: int) -> None:
     # A node in which not even this works is ended all the same.
     command = ["/usr/lib/sykube/node-stop", str(grace)]
     node.run(command, timeout=4 * grace + _STOP_MARGIN_S, check=False)
-    cluster.engine.kill(node.instance)
-    cgroups.remove(node.instance)
+    node_steps.end(cluster, node.instance)
 
 
 def drain(cluster: Cluster, node: Node, timeout: int) -> None:

@@ -40,16 +40,12 @@ class Nodes:
 
     def apply(self, cluster: Cluster) -> None:
         running = cluster.engine.instances()
+        missing = [node for node in cluster.nodes if node.instance not in running]
+        # One may go on without the engine's record of it, and two of a node would share its files.
+        on_each(missing, lambda node: end(cluster, node.instance))
         for node in cluster.nodes:
-            if node.instance not in running:
-                # The engine can lose its record of an instance that goes on: `instance list` in a
-                # PID namespace that shares its folder is enough. Two of a node share their files.
-                cgroups.remove(node.instance)
             prepare(cluster, node)
-        on_each(
-            [node for node in cluster.nodes if node.instance not in running],
-            lambda node: start(cluster, node),
-        )
+        on_each(missing, lambda node: start(cluster, node))
         check(cluster, cluster.nodes)
 
     def undo(self, cluster: Cluster) -> None:
@@ -59,7 +55,7 @@ class Nodes:
         found |= {name for name in running if is_node(name, prefix)}
         found |= {name for name in cgroups.leftovers(prefix) if is_node(name, prefix)}
 
-        on_each(sorted(found), lambda name: remove(cluster, name, running=name in running))
+        on_each(sorted(found), lambda name: remove(cluster, name))
         forget_addresses(cluster)
 
 
@@ -89,8 +85,7 @@ def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
             prepare(cluster, node)
             lay_network(node)
         else:
-            cluster.engine.kill(node.instance)
-            cgroups.remove(node.instance)
+            end(cluster, node.instance)
             ended.append(node)
     return ended
 
@@ -102,11 +97,15 @@ def check(cluster: Cluster, nodes: list[Node]) -> None:
     on_each(nodes, node_checks.run_checks)
 
 
-def remove(cluster: Cluster, instance: str, *, running: bool) -> None:
-    """Remove all of a node: its instance, cgroups and files."""
-    if running:
-        cluster.engine.kill(instance)
+def end(cluster: Cluster, instance: str) -> None:
+    """End a node's instance and every process of it, where there are any; its files stay."""
+    cluster.engine.kill(instance)
     cgroups.remove(instance)
+
+
+def remove(cluster: Cluster, instance: str) -> None:
+    """Remove all of a node: its instance, cgroups and files."""
+    end(cluster, instance)
     for leftover in cluster.engine.leftovers(instance):
         leftover.unlink(missing_ok=True)
     shutil.rmtree(cluster.paths.node(instance), ignore_errors=True)
@@ -114,7 +113,7 @@ def remove(cluster: Cluster, instance: str, *, running: bool) -> None:
 
 def renew(cluster: Cluster, node: Node) -> None:
     """Make a node anew in which kubeadm stopped half-way: it starts from a clean one alone."""
-    remove(cluster, node.instance, running=True)
+    remove(cluster, node.instance)
     prepare(cluster, node)
     start(cluster, node)
     check(cluster, [node])
