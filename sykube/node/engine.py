@@ -130,6 +130,8 @@ class CommandLineEngine:
         ]
         if name not in self.instances():
             self._forget(name)
+            # Two instances of a node would share its files.
+            self._end_unrecorded(name)
         run([*self._argv(), *arguments], env=self.environment, timeout=120)
 
     def kill(self, name: str) -> None:

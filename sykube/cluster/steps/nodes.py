@@ -41,8 +41,6 @@ class Nodes:
     def apply(self, cluster: Cluster) -> None:
         running = cluster.engine.instances()
         missing = [node for node in cluster.nodes if node.instance not in running]
-        # One may go on without the engine's record of it, and two of a node would share its files.
-        on_each(missing, lambda node: end(cluster, node.instance))
         for node in cluster.nodes:
             prepare(cluster, node)
         on_each(missing, lambda node: start(cluster, node))
