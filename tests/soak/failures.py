@@ -24,14 +24,17 @@ _INTERRUPTED = 130
 _NO_SUCH_CLUSTER = 5
 
 
-def steps_that_fail(bench: Bench) -> Iterator[Outcome]:
-    """Each step before it begins, while it works, and after it."""
+def steps_that_fail(bench: Bench, only: str = "") -> Iterator[Outcome]:
+    """Each step before it begins, while it works, and after it; or those that match."""
     for step in steps.ALL:
-        for place in ("before", "after"):
+        for place in ("before", "during", "after"):
             point = f"{place}:{step.name}"
-            yield bench.case("steps", point, partial(_fails_at, bench, point))
-        damage = DURING[step.name]
-        yield bench.case("steps", f"during:{step.name}", partial(_fails_during, bench, damage))
+            if place == "during":
+                action = partial(_fails_during, bench, DURING[step.name])
+            else:
+                action = partial(_fails_at, bench, point)
+            if re.search(only, point):
+                yield bench.case("steps", point, action)
 
 
 def _fails_at(bench: Bench, point: str) -> None:
