@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sykube.node.limits import parse_memory
 from tests.e2e import manifests
 from tests.e2e.cluster import TestCluster, data_folders, eventually
 from tests.hostdiff import HostSnapshot, leaks_since
@@ -116,8 +117,7 @@ def test_the_scheduler_knows_the_limits(life: TestCluster) -> None:
     for node in life.get("nodes")["items"]:
         allocatable = node["status"]["allocatable"]
         assert allocatable["cpu"] in ("1500m", "1.5")
-        kib = int(allocatable["memory"].removesuffix("Ki"))
-        assert MEMORY * 0.9 < kib * 1024 <= MEMORY
+        assert MEMORY * 0.9 < parse_memory(allocatable["memory"]) <= MEMORY
     greedy = manifests.pod("greedy", life.image, "", ["sleep", "1000"])
     del greedy["spec"]["nodeName"]
     greedy["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "1600m"}}
