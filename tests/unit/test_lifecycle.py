@@ -539,7 +539,7 @@ def resume(
         ("dns", "api", ("PATCH",), ""),
         ("join", "api", ("POST", "/api/v1/nodes"), ""),
         ("join", "engine", ("exec", "fake-node1", "kubeadm", "join"), "fake-node1"),
-        ("ready", "engine", ("exec", "fake-node1", "python3"), ""),
+        ("ready", "dns", ("10.96.0.10", "53"), ""),
     ],
 )
 def test_a_cluster_retained_in_the_middle_of_a_step_is_resumed(
