@@ -200,7 +200,9 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         folder = tmp_path_factory.mktemp(name)
         new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
         ca = ("-keyout", folder / "ca.key", "-out", folder / "ca.crt", "-subj", f"/CN={name}")
-        openssl(*new, *ca, "-days", "2")
+        # Python 3.13 insists on it (VERIFY_X509_STRICT); kubeadm's authorities have it.
+        usage = ("-addext", "keyUsage=critical,digitalSignature,keyCertSign")
+        openssl(*new, *ca, *usage, "-days", "2")
         leaf = ("-keyout", folder / "key", "-out", folder / "crt", "-subj", "/CN=localhost")
         signed = ("-CA", folder / "ca.crt", "-CAkey", folder / "ca.key", "-days", "2")
         names = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE")
