@@ -24,6 +24,7 @@ node-image: $(VENV)/installed ## installs what the host lacks and builds the ima
 	$(BIN)/sykube node-image build --yes
 
 integration: $(VENV)/installed-dev
+	scripts/test-packages
 	$(PYTEST) tests/integration -q
 
 e2e: $(VENV)/installed-dev
