@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sykube.errors import SykubeError
+from sykube.host import lock
 from sykube.host.records import CGROUPS, HostRecords
 from sykube.node.limits import Limits
 
@@ -43,7 +44,8 @@ def create(instance: str, limits: Limits = _NO_LIMITS) -> None:
     """Make the node's cgroups, or set the limits of those that exist."""
     if is_v2():
         parent = ROOT / PARENT
-        (HostRecords.load() or HostRecords()).enable_controllers(ROOT)
+        with lock.host_settings():
+            (HostRecords.load() or HostRecords()).enable_controllers(ROOT)
         parent.mkdir(exist_ok=True)
         for controller in (ROOT / "cgroup.controllers").read_text().split():
             # What the root does not hand on cannot be handed on here.
