@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sykube import resources
@@ -59,11 +59,16 @@ class Nodes:
         forget_addresses(cluster)
 
 
-def forget_addresses(cluster: Cluster) -> None:
-    """Remove what libcni notes of instances, which a killed engine or a reboot leaves behind."""
-    ours = re.compile(rf"{re.escape(cluster.network_name)}-\d+-eth0")
+def forget_addresses(cluster: Cluster, running: Collection[int] = ()) -> None:
+    """Remove what libcni notes of instances, which a killed engine or a reboot leaves behind.
+
+    Args:
+        running: first processes of instances that keep theirs.
+    """
+    ours = re.compile(rf"{re.escape(cluster.network_name)}-(\d+)-eth0")
     for file in Path("/var/lib/cni/results").glob("*"):
-        if ours.fullmatch(file.name):
+        match = ours.fullmatch(file.name)
+        if match and int(match[1]) not in running:
             file.unlink(missing_ok=True)
 
 
