@@ -864,6 +864,8 @@ class FakeEngine:
 
     def kill(self, name: str) -> None:
         self._call("kill", name)
+        if self.world.cgroup_version == 1 and self.world.frozen(name):
+            raise SykubeError(f"the instance {name} is there 30 s after it was killed")
         self.world.end(name)
 
     def instances(self) -> dict[str, Instance]:
@@ -965,6 +967,7 @@ class World:
 
     def __init__(self, root: Path, *, cgroup_version: int = 1) -> None:
         self.root = root
+        self.cgroup_version = cgroup_version
         self.calls = Calls()
         self.kernel = Kernel(root)
         self.proc_sys = self.kernel.proc_sys
@@ -1091,10 +1094,9 @@ class World:
         self.kernel.modules.clear()
         shutil.rmtree(self.root / "proc/sys")
         self.kernel.boot()
-        version = 2 if (self.cgroup_root / "cgroup.controllers").exists() else 1
         for folder in (self.cgroup_root, self.root / "run"):
             shutil.rmtree(folder)
-        self._make_cgroups(version)
+        self._make_cgroups(self.cgroup_version)
         (self.root / "run").mkdir()
         if self.systemd:
             (self.root / "run/systemd/system").mkdir(parents=True)

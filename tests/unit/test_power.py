@@ -13,7 +13,8 @@ from sykube.cluster.state import State, locked
 from sykube.cluster.steps import ready as ready_step
 from sykube.errors import ExitCode, HostError, SykubeError
 from sykube.host.paths import ClusterPaths
-from tests.fakes import Injected, World
+from sykube.host.run import CommandError
+from tests.fakes import Call, Injected, World
 from tests.unit.helpers import fake_spec, init, made, unchanged
 
 
@@ -108,6 +109,25 @@ def test_a_stopped_cluster_can_be_deleted(world: World) -> None:
         made(world)
         stop(world)
         assert lifecycle.delete("fake", world.ui()) == []
+
+
+def test_a_node_whose_orderly_end_hangs_is_ended_all_the_same(world: World) -> None:
+    made(world)
+
+    def hangs(call: Call) -> CommandError:
+        return CommandError("node-stop did not end within 100 s", call.words, "")
+
+    world.calls.fail(lambda call: "/usr/lib/sykube/node-stop" in call.words, hangs, times=None)
+    assert stop(world) is True
+    assert left_on_the_host(world) == []
+
+
+@pytest.mark.parametrize("name", ["fake-node1", "fake-master"])
+def test_stop_clears_up_after_a_node_that_had_died(world: World, name: str) -> None:
+    made(world)
+    world.end(name)
+    assert stop(world) is True
+    assert left_on_the_host(world) == []
 
 
 def test_a_second_stop_goes_on_where_the_first_failed(world: World) -> None:
@@ -444,6 +464,18 @@ def test_a_paused_cluster_can_be_stopped(
     power.pause("fake", world.ui())
     assert stop(world) is True
     assert left_on_the_host(world) == []
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_paused_cluster_can_be_deleted(
+    fast_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    world = World(fast_path / "host", cgroup_version=version)
+    world.install(monkeypatch)
+    with unchanged(world):
+        made(world)
+        power.pause("fake", world.ui())
+        assert lifecycle.delete("fake", world.ui()) == []
 
 
 # --- what is refused ---

@@ -90,10 +90,17 @@ def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
             prepare(cluster, node)
             lay_network(node)
         else:
-            cluster.engine.kill(node.instance)
-            cgroups.remove(node.instance)
+            end(cluster, node.instance)
             ended.append(node)
     return ended
+
+
+def end(cluster: Cluster, instance: str) -> None:
+    """End an instance at once, with all that runs in its cgroups; its files stay."""
+    # On cgroup v1 a frozen process does not even end when it is killed.
+    cgroups.freeze(instance, frozen=False)
+    cluster.engine.kill(instance)
+    cgroups.remove(instance)
 
 
 def check(cluster: Cluster, nodes: list[Node]) -> None:
@@ -106,8 +113,9 @@ def check(cluster: Cluster, nodes: list[Node]) -> None:
 def remove(cluster: Cluster, instance: str, *, running: bool) -> None:
     """Remove all of a node: its instance, cgroups and files."""
     if running:
-        cluster.engine.kill(instance)
-    cgroups.remove(instance)
+        end(cluster, instance)
+    else:
+        cgroups.remove(instance)
     for leftover in cluster.engine.leftovers(instance):
         leftover.unlink(missing_ok=True)
     shutil.rmtree(cluster.paths.node(instance), ignore_errors=True)
