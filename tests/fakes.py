@@ -152,6 +152,10 @@ _V1_FILES = {
     "memory": {"memory.limit_in_bytes": "9223372036854771712\n"},
     "pids": {"pids.max": "max\n"},
 }
+_ONE_VALUE = {
+    "cgroup.freeze",
+    *(name for files in (*_V1_FILES.values(), *_V2_FILES.values()) for name in files),
+}
 
 
 class CgroupPath(_REAL_PATH):  # type: ignore[misc, valid-type]
@@ -188,6 +192,10 @@ class CgroupPath(_REAL_PATH):  # type: ignore[misc, valid-type]
             for word in data.split():
                 (on.add if word[0] == "+" else on.discard)(word[1:])
             data = " ".join(sorted(on)) + "\n"
+        elif self.name == "memory.limit_in_bytes" and data == "-1":
+            data = _V1_FILES["memory"][self.name]
+        elif self.name in _ONE_VALUE:
+            data = data.strip() + "\n"
         return int(super().write_text(data, *args, **kwargs))
 
     def rmdir(self) -> None:
@@ -310,10 +318,10 @@ class Kernel:
         """Remove a link, with what the kernel removes along with it."""
         with self._lock:
             del self.links[name]
-            shutil.rmtree(self.class_net / name)
             for port in self.class_net.glob("*/master"):
                 if port.readlink().name == name:
                     port.unlink()
+            shutil.rmtree(self.class_net / name)
         self.routes[:] = [r for r in self.routes if r["dev"] != name]
         shutil.rmtree(self.proc_sys / "net/ipv4/conf" / name, ignore_errors=True)
 
@@ -856,6 +864,8 @@ class FakeEngine:
 
     def kill(self, name: str) -> None:
         self._call("kill", name)
+        if self.world.cgroup_version == 1 and self.world.frozen(name):
+            raise SykubeError(f"the instance {name} is there 30 s after it was killed")
         self.world.end(name)
 
     def instances(self) -> dict[str, Instance]:
@@ -957,6 +967,7 @@ class World:
 
     def __init__(self, root: Path, *, cgroup_version: int = 1) -> None:
         self.root = root
+        self.cgroup_version = cgroup_version
         self.calls = Calls()
         self.kernel = Kernel(root)
         self.proc_sys = self.kernel.proc_sys
@@ -1065,7 +1076,7 @@ class World:
         """What a node has written to its overlay, as long as that folder lives."""
         mark = overlay / ".disk"
         if not mark.exists():
-            mark.write_text(f"disk {len(self.disks)}")
+            mark.write_text(f"disk {next(self.pids)}")
             self.disks[mark.read_text()] = {}
         return self.disks[mark.read_text()]
 
@@ -1083,10 +1094,9 @@ class World:
         self.kernel.modules.clear()
         shutil.rmtree(self.root / "proc/sys")
         self.kernel.boot()
-        version = 2 if (self.cgroup_root / "cgroup.controllers").exists() else 1
         for folder in (self.cgroup_root, self.root / "run"):
             shutil.rmtree(folder)
-        self._make_cgroups(version)
+        self._make_cgroups(self.cgroup_version)
         (self.root / "run").mkdir()
         if self.systemd:
             (self.root / "run/systemd/system").mkdir(parents=True)

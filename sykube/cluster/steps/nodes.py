@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sykube import resources
@@ -59,11 +59,16 @@ class Nodes:
         forget_addresses(cluster)
 
 
-def forget_addresses(cluster: Cluster) -> None:
-    """Remove what libcni notes of instances, which a killed engine or a reboot leaves behind."""
-    ours = re.compile(rf"{re.escape(cluster.network_name)}-\d+-eth0")
+def forget_addresses(cluster: Cluster, running: Collection[int] = ()) -> None:
+    """Remove what libcni notes of instances, which a killed engine or a reboot leaves behind.
+
+    Args:
+        running: first processes of instances that keep theirs.
+    """
+    ours = re.compile(rf"{re.escape(cluster.network_name)}-(\d+)-eth0")
     for file in Path("/var/lib/cni/results").glob("*"):
-        if ours.fullmatch(file.name):
+        match = ours.fullmatch(file.name)
+        if match and int(match[1]) not in running:
             file.unlink(missing_ok=True)
 
 
@@ -85,10 +90,17 @@ def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
             prepare(cluster, node)
             lay_network(node)
         else:
-            cluster.engine.kill(node.instance)
-            cgroups.remove(node.instance)
+            end(cluster, node.instance)
             ended.append(node)
     return ended
+
+
+def end(cluster: Cluster, instance: str) -> None:
+    """End an instance at once, with all that runs in its cgroups; its files stay."""
+    # On cgroup v1 a frozen process does not even end when it is killed.
+    cgroups.freeze(instance, frozen=False)
+    cluster.engine.kill(instance)
+    cgroups.remove(instance)
 
 
 def check(cluster: Cluster, nodes: list[Node]) -> None:
@@ -101,8 +113,9 @@ def check(cluster: Cluster, nodes: list[Node]) -> None:
 def remove(cluster: Cluster, instance: str, *, running: bool) -> None:
     """Remove all of a node: its instance, cgroups and files."""
     if running:
-        cluster.engine.kill(instance)
-    cgroups.remove(instance)
+        end(cluster, instance)
+    else:
+        cgroups.remove(instance)
     for leftover in cluster.engine.leftovers(instance):
         leftover.unlink(missing_ok=True)
     shutil.rmtree(cluster.paths.node(instance), ignore_errors=True)
