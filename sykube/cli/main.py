@@ -29,6 +29,7 @@ _COMMANDS = {
     "exec": "sykube.cli.access:exec_",
     "shell": "sykube.cli.access:shell",
     "config": "sykube.cli.access:config",
+    "logs": "sykube.cli.logs:logs",
     "delete": "sykube.cli.delete:delete",
     "uninstall": "sykube.cli.delete:uninstall",
     "doctor": "sykube.cli.doctor:doctor",
