@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from sykube import redaction
-from sykube.cluster import lifecycle, logs
+from sykube.cluster import checkup, lifecycle, logs
 from sykube.cluster import status as cluster_status
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError, UsageError
@@ -178,10 +178,11 @@ def _facts(paths: ClusterPaths) -> dict[str, Any]:
 
 
 def _findings(name: str, cluster: Cluster | None) -> list[dict[str, Any]]:
-    nodes = len(cluster.nodes) if cluster else 1
     found = preflight.examine(
-        nodes=nodes, data=ClusterPaths(name).root, cache=cache_dir(), building=False
+        nodes=0, data=ClusterPaths(name).root, cache=cache_dir(), building=False
     )
+    if cluster is not None:
+        found += checkup.examine(cluster).findings
     return [asdict(finding) | {"level": finding.level.value} for finding in found]
 
 
