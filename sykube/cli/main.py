@@ -30,6 +30,7 @@ _COMMANDS = {
     "shell": "sykube.cli.access:shell",
     "config": "sykube.cli.access:config",
     "logs": "sykube.cli.logs:logs",
+    "certs": "sykube.cli.certs:certs",
     "delete": "sykube.cli.delete:delete",
     "uninstall": "sykube.cli.delete:uninstall",
     "doctor": "sykube.cli.doctor:doctor",
