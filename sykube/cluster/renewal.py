@@ -81,7 +81,8 @@ for signal in SIGTERM SIGKILL; do
     for container in $(running "$1"); do
         ctr -n k8s.io tasks kill --signal $signal "$container" || true
     done
-    deadline=$(($(date +%s) + 20))
+    # The API server waits a minute for requests that watch; etcd can be killed at any time.
+    deadline=$(($(date +%s) + 5))
     while [ -n "$(running "$1")" ] && [ "$(date +%s)" -lt $deadline ]; do sleep 0.2; done
 done
 [ -z "$(running "$1")" ]

@@ -69,9 +69,9 @@ def _in_order(findings: list[Finding]) -> Iterator[Finding]:
     """With the first failures' cures: where the network is broken, DNS is no problem of its own."""
     broken = False
     for finding in findings:
-        failed = finding.level is Level.FAILURE
-        if finding.what in nodes.LAST and broken and failed:
+        failed, last = finding.level is Level.FAILURE, finding.what in nodes.LAST
+        if failed and last and broken:
             yield replace(finding, cure="Cure what is above first, then look again")
         else:
             yield finding
-            broken = broken or failed
+        broken = broken or (failed and not last)

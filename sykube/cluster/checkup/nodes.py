@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from sykube.cluster.checkup.files import ended
@@ -12,9 +14,10 @@ from sykube.errors import SykubeError
 from sykube.host.preflight import Finding
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api
-from sykube.node import services
+from sykube.node import cgroups, services
 from sykube.node.node import Node
 
+_PROC = Path("/proc")
 _PODS, _DNS = "pods of kube-system", "cluster DNS"
 # Findings that are mostly what others lead to.
 LAST = (_PODS, _DNS)
@@ -27,15 +30,60 @@ _PRESSURE_CURES = {
 
 def stopped(look: Look) -> Iterator[Finding]:
     """In the place of the checks below, where no node runs."""
-    yield warning("nodes", "the cluster is stopped", look.command("start"))
+    lost = list(_lost_nodes(look))
+    yield from lost
+    if not lost:
+        yield warning("nodes", "the cluster is stopped", look.command("start"))
+
+
+def _lost_nodes(look: Look) -> Iterator[Finding]:
+    """Nodes that run, but not for the engine.
+
+    It removes its notes of instances whose processes it does not see: called once in a container
+    with the same home folder and host name, it forgets all of those outside.
+    """
+    missing = [node for node in look.cluster.nodes if node not in look.running]
+    firsts = {node: _first_process(cgroups.members(node.instance)) for node in missing}
+    found = {node: str(first) for node, first in firsts.items() if first}
+    # All of them, before start makes a second one of any.
+    cure = f"kill -9 {' '.join(found.values())} && {look.command('start')}"
+    for node in found:
+        detail = "the engine has lost track of its instance, whose processes go on"
+        yield failure(f"node {node.name}", detail, cure)
+
+
+def _first_process(members: list[int]) -> int:
+    """The process whose end is the end of all of some node's, seen from the host; 0 for none."""
+    for member in members:
+        with contextlib.suppress(OSError):
+            space = (_PROC / str(member) / "ns/pid").readlink()
+            for process in _PROC.iterdir():
+                if process.name.isdigit() and _is_first(process, space):
+                    return int(process.name)
+    return 0
+
+
+def _is_first(process: Path, space: Path) -> bool:
+    try:
+        if (process / "ns/pid").readlink() != space:
+            return False
+        status = (process / "status").read_text()
+    except OSError:
+        return False
+    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+    # Its numbers in each namespace, from ours inwards: proc_pid_status(5).
+    return numbers.split()[-1] == "1"
 
 
 def nodes(look: Look) -> Iterator[Finding]:
     """Nodes that do not run, or are paused."""
     start, unpause = look.command("start"), look.command("unpause")
+    lost = {finding.what: finding for finding in _lost_nodes(look)}
+    yield from lost.values()
     for node in look.cluster.nodes:
         if node not in look.running:
-            yield failure(f"node {node.name}", "its instance does not run", start)
+            if f"node {node.name}" not in lost:
+                yield failure(f"node {node.name}", "its instance does not run", start)
         elif node not in look.awake:
             yield failure(f"node {node.name}", "it is paused", unpause)
     if look.awake == look.cluster.nodes:
@@ -69,14 +117,13 @@ def api(look: Look) -> Iterator[Finding]:
     try:
         with look.cluster.api() as api:
             problem = readiness.health(api)
-            yield (
-                failure("API server", problem, cure)
-                if problem
-                else ok("API server", f"well at {look.cluster.endpoint}")
-            )
-            yield from _kubernetes(look, api)
+            if not problem:
+                yield ok("API server", f"well at {look.cluster.endpoint}")
+                yield from _kubernetes(look, api)
     except SykubeError as error:
-        yield failure("API server", error.brief, cure)
+        problem = error.brief
+    if problem:
+        yield failure("API server", problem, cure)
 
 
 def _kubernetes(look: Look, api: Api) -> Iterator[Finding]:
@@ -113,10 +160,10 @@ def _conditions(look: Look, node: Node, item: dict[str, Any]) -> Iterator[Findin
 def dns(look: Look) -> Iterator[Finding]:
     """The cluster's DNS, asked from each node."""
     problems = {node.name: dns_problem(look.cluster, look.pid(node)) for node in look.awake}
-    for name, problem in problems.items():
-        if problem:
-            restart = ("-n", "kube-system", "rollout", "restart", "deployment/cluster-dns")
-            cure = look.command("kubectl", *restart)
-            yield failure(_DNS, f"{problem} (asked from {name})", cure)
-    if problems and not any(problems.values()):
+    failing = [name for name, problem in problems.items() if problem]
+    if failing:
+        restart = ("-n", "kube-system", "rollout", "restart", "deployment/cluster-dns")
+        detail = f"{problems[failing[0]]} (asked from {', '.join(failing)})"
+        yield failure(_DNS, detail, look.command("kubectl", *restart))
+    elif problems:
         yield ok(_DNS, f"answers at {look.cluster.state.subnets.dns}")
