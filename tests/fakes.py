@@ -377,6 +377,8 @@ class FakeHost:
             "cp": self._cp,
             "du": self._du,
             "apptainer": self._apptainer,
+            "nft": lambda _: (0, '{"nftables": []}', ""),
+            "firewall-cmd": lambda _: (252, "", "FirewallD is not running"),
         }
 
     @property
@@ -470,6 +472,8 @@ class FakeHost:
                     for rule in rules
                 ]
                 return 0, "\n".join(lines) + "\n", ""
+            case ["-C", name, *rule]:
+                return (0, "", "") if tuple(rule) in chains.get(name, []) else missing
             case ["-N", name]:
                 assert len(name) <= 28, f"iptables takes no chain name {name!r}"
                 if name in chains:

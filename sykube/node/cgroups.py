@@ -133,6 +133,12 @@ def processes(folder: Path) -> list[int]:
     return [pid for pid in found if pid > 0]
 
 
+def members(instance: str) -> list[int]:
+    """Processes of a node, whatever the engine knows of it."""
+    folders = (hierarchy / path_of(instance) for hierarchy in _all_hierarchies())
+    return next((found for folder in folders if (found := processes(folder))), [])
+
+
 def leftovers(cluster_prefix: str) -> list[str]:
     """Instances that have cgroups, of those whose names start with a prefix."""
     names = {
