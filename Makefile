@@ -36,11 +36,13 @@ test-fresh: $(VENV)/installed-dev ## both commands of the README in fresh Debian
 vm-test: $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
 	$(BIN)/python -m tests.vm
 
-soak: $(VENV)/installed-dev ## what takes longer than CI has
+soak: $(VENV)/installed-dev ## what takes longer than CI has (SEED=N repeats the random moments of a run)
+	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.fresh bookworm trixie
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.init
+	$(BIN)/python -m benchmarks.lifecycle
 
 $(VENV)/installed: pyproject.toml scripts/make-venv
 	scripts/make-venv $(VENV) .

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import yaml
 
+from benchmarks.measure import disk_mb, memory_mb, sykube
 from sykube.cluster import lifecycle, plan, steps
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
@@ -29,7 +27,6 @@ from sykube.cluster.steps.control_plane import DOMAIN
 from sykube.image import versions
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.tokens import new_token
-from sykube.node import cgroups
 from sykube.ui import Ui
 
 NAME = "bench"
@@ -49,26 +46,13 @@ class SykubeRun:
 
 def sykube_run() -> SykubeRun:
     """Make a cluster with the command line, look at its nodes, delete it."""
-    command = [
-        sys.executable,
-        "-m",
-        "sykube",
-        "init",
-        "--name",
-        NAME,
-        "--quiet",
-        "--output",
-        "json",
-    ]
-    started = time.monotonic()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=900)
-    total = time.monotonic() - started
+    total, printed = sykube("init", "--name", NAME, "--quiet", "--output", "json")
     cluster = lifecycle.load(NAME, Ui(quiet=True))
     run = SykubeRun(
         total,
-        json.loads(done.stdout)["seconds"],
-        {node.name: _memory_mb(node.instance) for node in cluster.nodes},
-        {node.name: _disk_mb(node.folder) for node in cluster.nodes},
+        json.loads(printed)["seconds"],
+        {node.name: memory_mb(node.instance) for node in cluster.nodes},
+        {node.name: disk_mb(node.folder) for node in cluster.nodes},
     )
     lifecycle.delete(NAME, Ui(quiet=True))
     return run
@@ -138,28 +122,6 @@ def _stock_join(cluster: Cluster) -> float:
     started = time.monotonic()
     worker.run(["sh", _CONFIG], timeout=600)
     return time.monotonic() - started
-
-
-def _memory_mb(instance: str) -> float:
-    """Proportional set sizes of a node's processes: what is shared counts once in all."""
-    pids = {
-        pid
-        for hierarchy in Path("/sys/fs/cgroup").glob(f"**/{cgroups.path_of(instance)}")
-        for pid in cgroups.processes(hierarchy)
-    }
-    total = 0
-    for pid in pids:
-        try:
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
-    return total / 1024
-
-
-def _disk_mb(folder: Path) -> float:
-    done = subprocess.run(["du", "-sxk", folder], check=True, stdout=subprocess.PIPE, text=True)
-    return int(done.stdout.split()[0]) / 1024
 
 
 def main() -> None:

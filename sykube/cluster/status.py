@@ -130,7 +130,7 @@ def look(cluster: Cluster) -> Status:
     awake = [node for node in cluster.nodes if nodes[node.name].state == RUNNING]
     api_problem = pods = dns = network = ""
     if awake:
-        network = "" if cluster.bridge.exists() else f"the bridge {cluster.bridge.name} is gone"
+        network = cluster.bridge.problem(cluster.state.subnets, cluster.state.loopback_resolver)
         problems, api_problem, pods = _kubernetes(cluster, awake)
         nodes |= {
             name: _with_problem(nodes[name], problem)

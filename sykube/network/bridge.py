@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -37,6 +38,12 @@ class Chain:
     parent: str
     name: str
     rules: tuple[tuple[str, ...], ...]
+
+    def is_whole(self, listed: Sequence[list[str]]) -> bool:
+        """Whether it has all its rules and is reached, by what `iptables -S` lists."""
+        own = [words for words in listed if words[:2] == ["-A", self.name]]
+        jumps = [words for words in listed if words[1] == self.parent and words[-1] == self.name]
+        return len(own) == len(self.rules) and bool(jumps)
 
 
 @dataclass(frozen=True)
@@ -129,17 +136,26 @@ class Bridge:
     def remove_rules(self) -> None:
         """Remove every chain of this cluster and the jumps to them."""
         for table in ("filter", "nat"):
-            listed = run(["iptables", "-w", "-t", table, "-S"], check=False).stdout.splitlines()
+            listed = _rules(table)
             ours = {self._chain(suffix) for suffix in _SUFFIXES}
-            chains = [line.split()[1] for line in listed if line[:3] == "-N "]
-            chains = [chain for chain in chains if chain in ours]
-            for line in listed:
-                words = line.split()
+            chains = [words[1] for words in listed if words[0] == "-N" and words[1] in ours]
+            for words in listed:
                 if words[0] == "-A" and words[-1] in chains and words[1] not in chains:
                     _iptables(table, "-D", words[1], *self._comment(), "-j", words[-1])
             for chain in chains:
                 _iptables(table, "-F", chain)
                 _iptables(table, "-X", chain)
+
+    def problem(self, subnets: Subnets, loopback_resolver: str) -> str:
+        """What is no longer as create left it, or nothing."""
+        if not self.exists():
+            return f"the bridge {self.name} is gone"
+        if f"{subnets.gateway}/{subnets.nodes.prefixlen}" not in self.addresses():
+            return f"the bridge {self.name} has lost its address {subnets.gateway}"
+        chains = self._chains(subnets, loopback_resolver)
+        rules = {table: _rules(table) for table in {chain.table for chain in chains}}
+        lacking = [chain.name for chain in chains if not chain.is_whole(rules[chain.table])]
+        return f"rules are gone from {', '.join(lacking)}" if lacking else ""
 
     def addresses(self) -> list[str]:
         """Addresses of the bridge with their prefix lengths."""
@@ -224,6 +240,12 @@ class Bridge:
                 tuple((*match, "-j", "ACCEPT") for match in from_nodes),
             ),
         ]
+
+
+def _rules(table: str) -> list[list[str]]:
+    """The lines of `iptables -S`, in words; nothing where there is no such table."""
+    listed = run(["iptables", "-w", "-t", table, "-S"], check=False).stdout
+    return [line.split() for line in listed.splitlines() if line]
 
 
 def _iptables(table: str, *arguments: str) -> None:

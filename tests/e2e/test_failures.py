@@ -66,6 +66,34 @@ def test_an_interrupted_init_rolls_back(small: TestCluster, number: signal.Signa
     assert_no_leaks(small)
 
 
+@pytest.mark.parametrize("point", ["before:network", "after:nodes"])
+def test_a_step_that_fails_rolls_back(small: TestCluster, point: str) -> None:
+    failed = subprocess.run(
+        [sys.executable, "-m", "sykube", "init", "--name", small.name, *SMALL],
+        env=small.environment | {"SYKUBE_FAIL_AT": point},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert failed.returncode == 1
+    assert f"made to fail at {point}" in failed.stderr
+    assert "Rolling back" in failed.stderr
+    assert_no_leaks(small)
+
+
+def test_a_step_that_fails_half_way_rolls_back(small: TestCluster) -> None:
+    with started(small) as init:
+        small.sykube(
+            "exec", "--name", small.name, "master", "--", "pkill", "-KILL", "-x", "kubeadm"
+        )
+        _, errors = init.communicate(timeout=120)
+    assert init.returncode == 1
+    assert "kubeadm init" in errors
+    assert "Rolling back" in errors
+    assert_no_leaks(small)
+
+
 def test_a_killed_init_can_be_deleted(small: TestCluster) -> None:
     with started(small) as init:
         init.kill()

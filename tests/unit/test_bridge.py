@@ -59,6 +59,20 @@ def test_making_it_twice_is_making_it_once(host: FakeHost, resolver: str) -> Non
     assert host.kernel.snapshot() == once
 
 
+@pytest.mark.parametrize("resolver", ["", "127.0.0.53"])
+def test_what_is_gone_of_it_is_named(host: FakeHost, resolver: str) -> None:
+    bridge = Bridge("lab")
+    bridge.create(SUBNETS, resolver)
+    assert bridge.problem(SUBNETS, resolver) == ""
+    host.run(["iptables", "-w", "-t", "nat", "-F", "SYKUBE-lab-POST"])
+    assert bridge.problem(SUBNETS, resolver) == "rules are gone from SYKUBE-lab-POST"
+    bridge.create(SUBNETS, resolver)
+    bridge.remove_rules()
+    assert "SYKUBE-lab-FWD, SYKUBE-lab-POST" in bridge.problem(SUBNETS, resolver)
+    bridge.remove()
+    assert bridge.problem(SUBNETS, resolver) == "the bridge sk-lab is gone"
+
+
 def test_removing_what_is_not_there_is_no_error(host: FakeHost) -> None:
     before = host.kernel.snapshot()
     Bridge("lab").remove()

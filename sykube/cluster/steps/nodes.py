@@ -41,6 +41,10 @@ class Nodes:
     def apply(self, cluster: Cluster) -> None:
         running = cluster.engine.instances()
         for node in cluster.nodes:
+            if node.instance not in running:
+                # The engine can lose its record of an instance that goes on: `instance list` in a
+                # PID namespace that shares its folder is enough. Two of a node share their files.
+                cgroups.remove(node.instance)
             prepare(cluster, node)
         on_each(
             [node for node in cluster.nodes if node.instance not in running],
