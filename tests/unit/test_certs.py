@@ -220,6 +220,7 @@ def renewing(
                 asked.append((name, "install"))
             case _ if "tasks kill" in script:
                 asked.append((name, "end"))
+                world.kubernetes["fake"].started[name] = time.time()
             case _:
                 return known(name, instance, argv, stdin)
         return 0, "", ""
