@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import importlib
 import inspect
 import itertools
@@ -18,9 +19,11 @@ import os
 import pkgutil
 import shutil
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -136,6 +139,25 @@ class Calls:
         self.fail(lambda _: len(self.all) - 1 == number, error)
 
 
+# Files of a new cgroup and what they hold, by v2 controller and by v1 hierarchy.
+_V2_FILES = {
+    "cpu": {"cpu.max": "max 100000\n"},
+    "memory": {"memory.max": "max\n"},
+    "pids": {"pids.max": "max\n"},
+}
+_V1_FILES = {
+    "cpu,cpuacct": {"cpu.cfs_quota_us": "-1\n"},
+    "cpuset": {"cpuset.cpus": "", "cpuset.mems": ""},
+    "freezer": {"freezer.state": "THAWED\n"},
+    "memory": {"memory.limit_in_bytes": "9223372036854771712\n"},
+    "pids": {"pids.max": "max\n"},
+}
+_ONE_VALUE = {
+    "cgroup.freeze",
+    *(name for files in (*_V1_FILES.values(), *_V2_FILES.values()) for name in files),
+}
+
+
 class CgroupPath(_REAL_PATH):  # type: ignore[misc, valid-type]
     """A path in a fake cgroup file system: folders come with their files and go with them."""
 
@@ -144,22 +166,36 @@ class CgroupPath(_REAL_PATH):  # type: ignore[misc, valid-type]
             super().mkdir(*args, **kwargs)
             return
         super().mkdir(*args, **kwargs)
-        for name in ("cgroup.controllers", "cgroup.subtree_control", "tasks"):
-            if (self.parent / name).exists():
-                (self / name).touch()
-        (self / "cgroup.procs").touch()
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            if (self.parent / name).exists():
-                (self / name).touch()
+        files = {"cgroup.procs": ""}
+        if (self.parent / "cgroup.controllers").exists():
+            handed_on = (self.parent / "cgroup.subtree_control").read_text()
+            files |= {"cgroup.controllers": handed_on, "cgroup.subtree_control": ""}
+            files["cgroup.freeze"] = "0\n"
+            for controller in handed_on.split():
+                files |= _V2_FILES.get(controller, {})
+        else:
+            files["tasks"] = ""
+            # The hierarchy is known by its name; its own root has none of these files.
+            for hierarchy in self.parents:
+                files |= _V1_FILES.get(hierarchy.name, {})
+        for name, text in files.items():
+            _REAL_PATH(self / name).write_text(text)
 
     def write_text(self, data: str, *args: Any, **kwargs: Any) -> int:
         if not self.exists():
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
         if self.name == "cgroup.subtree_control":
+            offered = (self.parent / "cgroup.controllers").read_text().split()
+            if any(word[1:] not in offered for word in data.split()):
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
             on = set(self.read_text().split())
             for word in data.split():
                 (on.add if word[0] == "+" else on.discard)(word[1:])
             data = " ".join(sorted(on)) + "\n"
+        elif self.name == "memory.limit_in_bytes" and data == "-1":
+            data = _V1_FILES["memory"][self.name]
+        elif self.name in _ONE_VALUE:
+            data = data.strip() + "\n"
         return int(super().write_text(data, *args, **kwargs))
 
     def rmdir(self) -> None:
@@ -206,6 +242,8 @@ class Kernel:
     modules: set[str] = field(default_factory=set)
     tables: dict[str, dict[str, list[tuple[str, ...]]]] = field(default_factory=dict)
     routes: list[dict[str, str]] = field(default_factory=list)
+    _indices: Iterator[int] = field(default_factory=lambda: itertools.count(2))
+    _lock: Any = field(default_factory=threading.RLock)
 
     _BUILT_IN = {
         "filter": ("INPUT", "FORWARD", "OUTPUT"),
@@ -223,7 +261,11 @@ class Kernel:
 
     def __post_init__(self) -> None:
         for name in self.links:
-            (self.class_net / name).mkdir(parents=True)
+            self._show_link(name)
+        self.boot()
+
+    def boot(self) -> None:
+        """Rules, routes and sysctls as they are after each boot."""
         self.tables = {
             table: {chain: [] for chain in chains} for table, chains in self._BUILT_IN.items()
         }
@@ -251,6 +293,37 @@ class Kernel:
             values[f"net/ipv4/conf/{name}/route_localnet"] = "0"
         for key, value in values.items():
             self.define(key, value)
+
+    def _show_link(self, name: str) -> int:
+        """Let /sys/class/net have a link; its index."""
+        index = next(self._indices)
+        fill(self.class_net / name, {"ifindex": f"{index}\n"})
+        return index
+
+    def add_link(self, name: str, master: str = "") -> int:
+        """Make a link, on a bridge where one is named; its index."""
+        with self._lock:
+            self.links[name] = []
+            index = self._show_link(name)
+            if master:
+                self.attach(name, master)
+        return index
+
+    def attach(self, name: str, master: str) -> None:
+        """Put a link on a bridge."""
+        assert master in self.links, f"there is no bridge {master}"
+        (self.class_net / name / "master").symlink_to(self.class_net / master)
+
+    def remove_link(self, name: str) -> None:
+        """Remove a link, with what the kernel removes along with it."""
+        with self._lock:
+            del self.links[name]
+            for port in self.class_net.glob("*/master"):
+                if port.readlink().name == name:
+                    port.unlink()
+            shutil.rmtree(self.class_net / name)
+        self.routes[:] = [r for r in self.routes if r["dev"] != name]
+        shutil.rmtree(self.proc_sys / "net/ipv4/conf" / name, ignore_errors=True)
 
     def define(self, key: str, value: str) -> None:
         """Make a sysctl."""
@@ -281,6 +354,7 @@ class Kernel:
 
 
 Answer = tuple[int, str, str]
+_HAIRPIN = ["type", "bridge_slave", "hairpin", "on"]
 
 
 class FakeHost:
@@ -303,6 +377,8 @@ class FakeHost:
             "cp": self._cp,
             "du": self._du,
             "apptainer": self._apptainer,
+            "nft": lambda _: (0, '{"nftables": []}', ""),
+            "firewall-cmd": lambda _: (252, "", "FirewallD is not running"),
         }
 
     @property
@@ -346,8 +422,7 @@ class FakeHost:
                 assert len(name) <= 15, f"the kernel takes no interface name {name!r}"
                 if name in links:
                     return 2, "", "RTNETLINK answers: File exists"
-                links[name] = []
-                (self.kernel.class_net / name).mkdir()
+                self.kernel.add_link(name)
                 for key in ("forwarding", "route_localnet"):
                     self.kernel.define(f"net/ipv4/conf/{name}/{key}", "0")
                 return 0, "", ""
@@ -359,15 +434,17 @@ class FakeHost:
                     network = str(IPv4Interface(address).network)
                     self.kernel.routes.append({"dst": network, "dev": name})
                 return 0, "", ""
-            case ["link", "set", "dev", name, "up"]:
+            case ["link", "set", "dev", name, *what] if what in (["up"], _HAIRPIN):
                 return (0, "", "") if name in links else (1, "", f'Cannot find device "{name}"')
+            case ["link", "set", "dev", name, "master", master, "up"]:
+                if not {name, master} <= set(links):
+                    return 1, "", f'Cannot find device "{name}"'
+                self.kernel.attach(name, master)
+                return 0, "", ""
             case ["link", "delete", "dev", name]:
                 if name not in links:
                     return 1, "", f'Cannot find device "{name}"'
-                del links[name]
-                (self.kernel.class_net / name).rmdir()
-                self.kernel.routes[:] = [r for r in self.kernel.routes if r["dev"] != name]
-                shutil.rmtree(self.kernel.proc_sys / "net/ipv4/conf" / name)
+                self.kernel.remove_link(name)
                 return 0, "", ""
             case ["-j", "-4", "route", "show", "table", "all"]:
                 return 0, json.dumps(self.kernel.routes), ""
@@ -395,6 +472,8 @@ class FakeHost:
                     for rule in rules
                 ]
                 return 0, "\n".join(lines) + "\n", ""
+            case ["-C", name, *rule]:
+                return (0, "", "") if tuple(rule) in chains.get(name, []) else missing
             case ["-N", name]:
                 assert len(name) <= 28, f"iptables takes no chain name {name!r}"
                 if name in chains:
@@ -523,6 +602,11 @@ class FakeInstance:
     pid: int
     options: InstanceOptions
     files: dict[str, str] = field(default_factory=dict)
+    # Its link on the host, and the routes and names that it knows.
+    link: str = ""
+    index: int = 0
+    routes: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
 
     def on_host(self, path: str) -> Path | None:
         """Where a path of the instance lies on the host, if it is bound."""
@@ -531,10 +615,53 @@ class FakeInstance:
                 return host / path.removeprefix(inside + "/")
         return None
 
+    def config(self, name: str) -> list[str]:
+        """Lines of a file of /etc/sykube."""
+        file = self.on_host(f"/etc/sykube/{name}")
+        assert file is not None
+        return file.read_text().splitlines()
 
+    def lay_network(self) -> None:
+        """What node-network does."""
+        self.routes, self.hosts = self.config("routes"), self.config("hosts")
+
+    @property
+    def joined(self) -> bool:
+        """Whether its kubelet is a member of a cluster."""
+        return KUBELET_CONF in self.files
+
+    @property
+    def has_control_plane(self) -> bool:
+        return "/etc/kubernetes/admin.conf" in self.files
+
+
+_STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _COLLECTIONS = frozenset(["nodes", "pods", "secrets", "services", "configmaps", "deployments"])
 NODES = "/api/v1/nodes"
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
+KUBELET_CONF = "/etc/kubernetes/kubelet.conf"
+_PKI = "/etc/kubernetes/pki"
+# What kubeadm init makes and further control planes need.
+SHARED_KEYS = tuple(
+    f"{_PKI}/{name}"
+    for name in (
+        *("ca.crt", "ca.key", "sa.pub", "sa.key", "front-proxy-ca.crt", "front-proxy-ca.key"),
+        *("etcd/ca.crt", "etcd/ca.key"),
+    )
+)
+_LONG_AGO = "2021-01-01T00:00:00.000000Z"
+
+
+def member_id(name: str) -> str:
+    """What etcd calls a member."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _time(seconds: float) -> str:
+    """RFC 3339, as the API server writes it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass
@@ -542,8 +669,14 @@ class Kubernetes:
     """What the API server of one cluster knows: its objects by their paths."""
 
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # Names of pods that never become Ready.
+    # Pods that never become Ready, by their names without the node's.
     broken: set[str] = field(default_factory=set)
+    # Members of etcd: node → address.
+    members: dict[str, str] = field(default_factory=dict)
+    # Whether the kubelet of a node works now.
+    lives: Callable[[str], bool] = lambda _: True
+    # When the containers of a node were started, in seconds since the epoch.
+    started: dict[str, float] = field(default_factory=dict)
 
     @property
     def nodes(self) -> dict[str, dict[str, Any]]:
@@ -559,25 +692,56 @@ class Kubernetes:
         found = [each["stringData"] for each in self.collection(SECRETS) if "stringData" in each]
         return {each["token-id"]: each["token-secret"] for each in found}
 
-    def pods(self) -> list[dict[str, Any]]:
-        """Those of kube-system."""
-        labels = [
-            (name, {"component": name})
-            for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-        ]
-        labels += [
-            (f"kube-proxy-{name}", {"k8s-app": "kube-proxy"})
+    def kubelet_joined(self, name: str, *, control_plane: bool) -> None:
+        """A node's kubelet reports for the first time."""
+        node = self.objects.setdefault(f"{NODES}/{name}", {"metadata": {"name": name}, "spec": {}})
+        node["status"] = {"conditions": [ready()]}
+        if control_plane:
+            node["metadata"]["labels"] = {CONTROL_PLANE_LABEL: ""}
+        self.started[name] = time.time()
+
+    def listed(self) -> str:
+        """What `etcdctl member list` prints."""
+        return "".join(
+            f"{member_id(name)}, started, {name}, https://{address}:2380, "
+            f"https://{address}:2379, false\n"
+            for name, address in self.members.items()
+        )
+
+    def leases(self) -> list[dict[str, Any]]:
+        """A lease of each kubelet that has ever lived, renewed just now where it still does."""
+        return [
+            {
+                "metadata": {"name": name},
+                "spec": {"renewTime": _time(time.time()) if self.lives(name) else _LONG_AGO},
+            }
             for name, node in self.nodes.items()
             if node["status"].get("conditions")
         ]
-        if any("/deployments/" in path for path in self.objects):
-            labels.append(("cluster-dns-1", {"k8s-app": "kube-dns"}))
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Those of kube-system, which are all there are."""
+        found = []
+        for name, node in self.nodes.items():
+            if not node["status"].get("conditions"):
+                continue
+            if CONTROL_PLANE_LABEL in node["metadata"].get("labels", {}):
+                found += [(each, name, {"component": each}) for each in _STATIC_PODS]
+            found.append(("kube-proxy", name, {"k8s-app": "kube-proxy"}))
+        if any("/deployments/" in path for path in self.objects) and found:
+            found.append(("cluster-dns", found[0][1], {"k8s-app": "kube-dns"}))
         return [
             {
-                "metadata": {"name": name, "labels": found},
-                "status": {"conditions": [ready(name not in self.broken)]},
+                "metadata": {"name": f"{name}-{node}", "labels": labels},
+                "spec": {"nodeName": node},
+                "status": {
+                    "conditions": [ready(name not in self.broken)],
+                    "containerStatuses": [
+                        {"state": {"running": {"startedAt": _time(self.started.get(node, 0.0))}}}
+                    ],
+                },
             }
-            for name, found in labels
+            for name, node, labels in found
         ]
 
 
@@ -611,8 +775,10 @@ class FakeApi(Api):
         match method, path:
             case "GET", "/readyz":
                 return "ok"
-            case "GET", "/api/v1/namespaces/kube-system/pods":
+            case "GET", "/api/v1/namespaces/kube-system/pods" | "/api/v1/pods":
                 return {"items": server.pods()}
+            case "GET", _ if path == LEASES:
+                return {"items": server.leases()}
             case "GET", "/api/v1/namespaces/kube-public/configmaps/cluster-info":
                 return {"data": {f"jws-kubeconfig-{name}": "signed" for name in server.tokens()}}
             case "GET", _ if path in server.objects:
@@ -639,6 +805,8 @@ def _merge(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     for key, value in patch.items():
         if isinstance(value, dict):
             _merge(target.setdefault(key, {}), value)
+        elif value is None:
+            target.pop(key, None)
         else:
             target[key] = value
     return target
@@ -671,7 +839,14 @@ class FakeEngine:
         networks = world.engine_network_dir(self.config)
         assert (networks / f"50-{options.network}.conflist").is_file(), "no such network"
         pid = next(world.pids)
-        world.instances[name] = FakeInstance(pid, options)
+        link = f"veth{pid}"
+        index = world.kernel.add_link(link, options.network)
+        instance = FakeInstance(pid, options, world.disk(options.overlay), link, index)
+        instance.lay_network()
+        world.instances[name] = instance
+        for kubernetes in world.kubernetes.values():
+            if instance.joined and name in kubernetes.started:
+                kubernetes.started[name] = time.time()
         run_folder = world.path(f"/proc/{pid}/root/run")
         for socket in ("supervisor.sock", "containerd/containerd.sock"):
             (run_folder / socket).parent.mkdir(parents=True, exist_ok=True)
@@ -686,13 +861,15 @@ class FakeEngine:
             procs = hierarchy / "sykube" / name / "cgroup.procs"
             assert procs.exists(), "the node's cgroup is missing"
             procs.write_text(f"{pid}\n")
-        first_log = world.instances[name].on_host("/var/log/sykube/supervisord.log")
+        first_log = instance.on_host("/var/log/sykube/supervisord.log")
         assert first_log is not None
         first_log.parent.mkdir(exist_ok=True)
         first_log.write_text(f"{name} has booted\n")
 
     def kill(self, name: str) -> None:
         self._call("kill", name)
+        if self.world.cgroup_version == 1 and self.world.frozen(name):
+            raise SykubeError(f"the instance {name} is there 30 s after it was killed")
         self.world.end(name)
 
     def instances(self) -> dict[str, Instance]:
@@ -794,6 +971,7 @@ class World:
 
     def __init__(self, root: Path, *, cgroup_version: int = 1) -> None:
         self.root = root
+        self.cgroup_version = cgroup_version
         self.calls = Calls()
         self.kernel = Kernel(root)
         self.proc_sys = self.kernel.proc_sys
@@ -802,6 +980,11 @@ class World:
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
         self.killed: list[int] = []
+        self.disks: dict[str, dict[str, str]] = {}
+        # Nodes whose kubelets do not come up; how much of the disk is free; systemd is there.
+        self.silent: set[str] = set()
+        self.free = 0.5
+        self.systemd = False
         self.services = {"containerd": "RUNNING", "kubelet": "RUNNING"}
         # Beyond the largest that Linux has: no process of this machine is ever meant.
         self.pids = itertools.count(5_000_000)
@@ -812,12 +995,18 @@ class World:
         """Put it in the place of the real host."""
         redirect(monkeypatch, self.path)
         replace_run(monkeypatch, self.host.run)
+        from sykube.cluster import autostart
         from sykube.cluster import cluster as cluster_module
+        from sykube.cluster import status as status_module
         from sykube.cluster.steps import nodes as nodes_module
         from sykube.host import engines, preflight
         from sykube.network import bridge as bridge_module
         from sykube.node import cgroups, netns, services
 
+        usage = types.SimpleNamespace(disk_usage=self._disk_usage)
+        monkeypatch.setattr(status_module, "shutil", usage)
+        monkeypatch.setattr(autostart, "shutil", types.SimpleNamespace(which=self._which))
+        self.host.programs |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
         monkeypatch.setattr(netns, "exchange", self.exchange)
         monkeypatch.setattr(services, "states", lambda _pid: dict(self.services))
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
@@ -832,6 +1021,7 @@ class World:
         monkeypatch.setattr(engines, "find", lambda: found)
         # What a host has and lacks is not what these tests are about.
         monkeypatch.setattr(preflight, "examine", lambda **_: [])
+        monkeypatch.setattr(preflight, "examine_for_workers", lambda *_: [])
         monkeypatch.setattr(preflight, "check_identity", lambda: None)
         monkeypatch.setattr(apt, "find_mirror", lambda *_: apt.Mirror("file:/d"))
         monkeypatch.setattr(os, "fsync", lambda _: None)
@@ -868,20 +1058,109 @@ class World:
         return FakeEngine(self)
 
     def api(self, cluster: str) -> FakeApi:
-        return FakeApi(self.kubernetes.get(cluster), self.calls)
+        """It answers while a control plane of the cluster runs."""
+        answers = any(
+            instance.has_control_plane and self.lives(name)
+            for name, instance in self.instances.items()
+            if name.startswith(f"{cluster}-master")
+        )
+        return FakeApi(self.kubernetes.get(cluster) if answers else None, self.calls)
+
+    def lives(self, name: str) -> bool:
+        """Whether a node's processes get to work."""
+        return name in self.instances and name not in self.silent and not self.frozen(name)
+
+    def frozen(self, name: str) -> bool:
+        """Whether a node's processes are stopped, in either version of cgroups."""
+        files = (f"freezer/sykube/{name}/freezer.state", f"sykube/{name}/cgroup.freeze")
+        paths = [_REAL_PATH(self.cgroup_root / file) for file in files]
+        return any(path.exists() and path.read_text().strip() in ("FROZEN", "1") for path in paths)
+
+    def disk(self, overlay: Path) -> dict[str, str]:
+        """What a node has written to its overlay, as long as that folder lives."""
+        mark = overlay / ".disk"
+        if not mark.exists():
+            mark.write_text(f"disk {next(self.pids)}")
+            self.disks[mark.read_text()] = {}
+        return self.disks[mark.read_text()]
+
+    def reboot(self) -> None:
+        """Everything goes that does not lie on a disk."""
+        for instance in self.instances.values():
+            shutil.rmtree(self.path(f"/proc/{instance.pid}"))
+        self.instances.clear()
+        for name in set(self.kernel.links) - {"eth0"}:
+            self.kernel.remove_link(name)
+        for mount in self.kernel.mounts:
+            shutil.rmtree(mount)
+            Path(mount).mkdir()
+        self.kernel.mounts.clear()
+        self.kernel.modules.clear()
+        shutil.rmtree(self.root / "proc/sys")
+        self.kernel.boot()
+        for folder in (self.cgroup_root, self.root / "run"):
+            shutil.rmtree(folder)
+        self._make_cgroups(self.cgroup_version)
+        (self.root / "run").mkdir()
+        if self.systemd:
+            (self.root / "run/systemd/system").mkdir(parents=True)
+
+    def _disk_usage(self, folder: Path) -> types.SimpleNamespace:
+        assert folder.exists()
+        total = 10_000_000_000
+        return types.SimpleNamespace(total=total, free=int(self.free * total))
+
+    def _which(self, program: str, path: str = "") -> str | None:
+        assert program == "systemctl"
+        return "/usr/bin/systemctl" if self.systemd else None
+
+    def _systemctl(self, words: list[str]) -> Answer:
+        if not self.systemd:
+            return 127, "", "systemctl: not found"
+        units = self.path("/etc/systemd/system")
+        wanted = units / "multi-user.target.wants"
+        match [word for word in words if not word.startswith("--")]:
+            case ["enable", unit]:
+                if not (units / unit).exists():
+                    return 1, "", f"Failed to enable unit: Unit file {unit} does not exist."
+                wanted.mkdir(exist_ok=True)
+                if not (wanted / unit).is_symlink():
+                    (wanted / unit).symlink_to(units / unit)
+            case ["disable", unit]:
+                (wanted / unit).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    wanted.rmdir()
+            case ["daemon-reload"]:
+                pass
+            case ["start" | "reset-failed", unit]:
+                if not (units / unit).exists():
+                    return 5, "", f"Unit {unit} not loaded."
+            case unknown:
+                raise AssertionError(f"the fake systemctl does not know: {unknown}")
+        return 0, "", ""
+
+    def _kubectl(self, words: list[str]) -> Answer:
+        match words:
+            case ["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", _]:
+                for name, kubernetes in self.kubernetes.items():
+                    if node in kubernetes.nodes and self.api(name)._kubernetes:
+                        kubernetes.nodes[node]["spec"]["unschedulable"] = True
+                        return 0, f"node/{node} drained\n", ""
+                return 1, "", "The connection to the server was refused"
+        raise AssertionError(f"the fake kubectl does not know: {words}")
 
     def end(self, name: str) -> None:
         """An instance is gone, with its processes."""
         instance = self.instances.pop(name, None)
         if instance is None:
             return
+        if instance.link in self.kernel.links:
+            self.kernel.remove_link(instance.link)
         shutil.rmtree(self.path(f"/proc/{instance.pid}"))
         for hierarchy in self.cgroup_hierarchies():
             procs = hierarchy / "sykube" / name / "cgroup.procs"
             if procs.exists():
                 procs.write_text("")
-        if name.endswith("-master"):
-            self.kubernetes.pop(name.removesuffix("-master"), None)
 
     def kill_process(self, pid: int, _signal: int) -> None:
         """What os.kill is to the cgroups."""
@@ -929,6 +1208,8 @@ class World:
                     f"{file}/".startswith(f"{path}/") for file in instance.files for path in paths
                 )
                 return int(not there), "", ""
+            case ["cat", "/sys/class/net/eth0/iflink"]:
+                return 0, f"{instance.index}\n" if instance.link in self.kernel.links else "", ""
             case ["cat", path]:
                 if path not in instance.files:
                     return 1, "", f"cat: {path}: No such file or directory"
@@ -940,11 +1221,15 @@ class World:
                 return self._kubeadm_init(name, instance, path)
             case ["kubeadm", "join", "--config", path, *_]:
                 return self._kubeadm_join(name, instance, path)
-            case ["kubeadm", "reset", *_]:
-                for file in list(instance.files):
-                    if file.endswith(".conf") or "/pki/" in file:
-                        del instance.files[file]
-                self.kubernetes.pop(name.removesuffix("-master"), None)
+            case ["/usr/lib/sykube/node-network"]:
+                instance.lay_network()
+            case ["/usr/lib/sykube/node-stop", _] | ["mkdir", "-p", "-m", "0700", _]:
+                pass
+            case ["etcdctl", *options, "member", "list"] if "--endpoints" in options:
+                return 0, self._etcd_of(name).listed(), ""
+            case ["etcdctl", *options, "member", "remove", member] if "--endpoints" in options:
+                members = self._etcd_of(name).members
+                members.pop(next(each for each in members if member_id(each) == member))
             case ["python3", "-c", *_]:
                 pass
             case _:
@@ -955,9 +1240,19 @@ class World:
         """What kubeadm leaves in a node when it fails in the middle."""
         instance = self.instances.get(name)
         if instance and argv[:2] == ["kubeadm", "init"]:
-            instance.files["/etc/kubernetes/pki/ca.crt"] = "half"
+            instance.files[f"{_PKI}/ca.crt"] = "half"
         if instance and argv[:2] == ["kubeadm", "join"]:
             instance.files["/etc/kubernetes/bootstrap-kubelet.conf"] = "half"
+            document = yaml.load(instance.files[argv[3]], _Loader)
+            if "controlPlane" in document:
+                etcd = self._etcd_of(name)
+                etcd.members[name] = document["controlPlane"]["localAPIEndpoint"][
+                    "advertiseAddress"
+                ]
+
+    def _etcd_of(self, name: str) -> Kubernetes:
+        """What the control planes of a node's cluster share."""
+        return self.kubernetes[name.rpartition("-")[0]]
 
     def _kubeadm_init(self, name: str, instance: FakeInstance, path: str) -> Answer:
         if any("/pki/" in file or file.endswith(".conf") for file in instance.files):
@@ -968,24 +1263,41 @@ class World:
         cluster = documents["ClusterConfiguration"]
         server = f"https://{cluster['controlPlaneEndpoint']}"
         instance.files["/etc/kubernetes/admin.conf"] = admin_kubeconfig(server)
-        instance.files["/etc/kubernetes/pki/ca.crt"] = "the CA"
-        node = {"metadata": {"name": name}, "spec": {}, "status": {"conditions": [ready()]}}
-        self.kubernetes[cluster["clusterName"]] = Kubernetes({f"{NODES}/{name}": node})
+        instance.files[KUBELET_CONF] = "kubelet"
+        instance.files |= {key: f"{key} of the cluster" for key in SHARED_KEYS}
+        kubernetes = Kubernetes(lives=self.lives)
+        kubernetes.kubelet_joined(name, control_plane=True)
+        address = documents["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"]
+        kubernetes.members[name] = address
+        self.kubernetes[cluster["clusterName"]] = kubernetes
         self._kubelet()
         return 0, "", ""
 
     def _kubeadm_join(self, name: str, instance: FakeInstance, path: str) -> Answer:
         if path not in instance.files:
             return 1, "", f"unable to read config from {path!r}: no such file or directory"
-        if "/etc/kubernetes/bootstrap-kubelet.conf" in instance.files:
+        if {"/etc/kubernetes/bootstrap-kubelet.conf", KUBELET_CONF} & set(instance.files):
             return 1, "", "there are remains of an earlier kubeadm join"
-        discovery = yaml.load(instance.files[path], _Loader)["discovery"]["bootstrapToken"]
+        document = yaml.load(instance.files[path], _Loader)
+        discovery = document["discovery"]["bootstrapToken"]
         token, secret = discovery["token"].split(".")
         servers = [each for each in self.kubernetes.values() if each.tokens().get(token) == secret]
         if not servers or discovery["caCertHashes"] != [f"sha256:{CA_HASH}"]:
             return 1, "", "couldn't validate the identity of the API Server"
-        instance.files["/etc/kubernetes/kubelet.conf"] = "kubelet"
-        servers[0].nodes[name]["status"] = {"conditions": [ready()]}
+        (kubernetes,) = servers
+        control_plane = document.get("controlPlane")
+        if control_plane:
+            if any(instance.files.get(key) != f"{key} of the cluster" for key in SHARED_KEYS):
+                return 1, "", "a shared key or certificate is missing"
+            address = control_plane["localAPIEndpoint"]["advertiseAddress"]
+            if name in kubernetes.members or address in kubernetes.members.values():
+                return 1, "", "etcdserver: Peer URLs already exists"
+            kubernetes.members[name] = address
+            endpoint = discovery["apiServerEndpoint"]
+            instance.files["/etc/kubernetes/admin.conf"] = admin_kubeconfig(f"https://{endpoint}")
+        instance.files[f"{_PKI}/ca.crt"] = f"{_PKI}/ca.crt of the cluster"
+        instance.files[KUBELET_CONF] = "kubelet"
+        kubernetes.kubelet_joined(name, control_plane=bool(control_plane))
         self._kubelet()
         return 0, "", ""
 
@@ -1024,7 +1336,7 @@ class World:
             fill(self.cgroup_root, {"cgroup.subtree_control": "cpu cpuset memory pids\n"})
             fill(self.cgroup_root, {"cgroup.procs": "1\n"})
             return
-        for name in ("cpu,cpuacct", "cpuset", "memory", "pids", "systemd"):
+        for name in (*_V1_FILES, "systemd"):
             fill(self.cgroup_root / name, {"tasks": "1\n", "cgroup.procs": "1\n"})
         fill(self.cgroup_root / "cpuset", {"cpuset.cpus": "0-1\n", "cpuset.mems": "0\n"})
         # cgroup2 beside v1: no controllers, no tasks

@@ -2,41 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import click
 
 from sykube.cli import context
-from sykube.errors import ExitCode
+from sykube.cluster import checkup, lifecycle
+from sykube.cluster.checkup import Checkup
+from sykube.cluster.cluster import Cluster
+from sykube.errors import ExitCode, SykubeError
 from sykube.host import engines, preflight
-from sykube.host.paths import DATA, cache_dir
-from sykube.host.preflight import Level
+from sykube.host.paths import ClusterPaths, cache_dir
+from sykube.host.preflight import Finding, Level
 
 
 @click.command()
-@click.option("--name", default="sykube", metavar="CLUSTER", help="Which cluster.")
+@context.named
 @click.option(
-    "--workers", type=click.IntRange(0), default=1, help="Workers of the cluster to check for."
-)
+    "--workers", type=click.IntRange(0), default=1,
+    help="Workers of the cluster to check for, where it is not there yet.",
+)  # fmt: skip
 @context.output_option
 @context.common
 @click.pass_context
 def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
-    """Say what the host has and lacks, each finding with its cure."""
+    """Name what is wrong with the host, and with the cluster where there is one, and the cures."""
     preflight.check_identity()
+    there = lifecycle.exists(name)
     findings = preflight.examine(
-        nodes=workers + 1, data=DATA / name, cache=cache_dir(), building=True
+        nodes=0 if there else workers + 1,
+        data=ClusterPaths(name).root,
+        cache=cache_dir(),
+        building=not there,
     )
     engine = engines.find()
     shown = engine.version if engine else "none usable; init sets up a private Apptainer"
-    bad = [finding for finding in findings if finding.level is Level.FAILURE]
+    found = _examine_cluster(name) if there else None
     if output == "json":
-        listed = [asdict(finding) | {"level": finding.level.value} for finding in findings]
-        context.emit({"engine": shown, "findings": listed})
+        context.emit(
+            {
+                "engine": shown,
+                "findings": _listed(findings),
+                "cluster": {"name": name, "findings": _listed(found.findings)} if found else None,
+            }
+        )
     else:
-        for finding in findings:
-            click.echo(f"{finding.level.value:8} {finding.what}: {finding.detail}")
-            if finding.cure:
-                click.echo(f"{'':8} → {finding.cure}")
-        click.echo(f"{'ok':8} engine: {shown}")
-    ctx.exit(ExitCode.HOST_NOT_READY if bad else ExitCode.OK)
+        click.echo("host")
+        _show([*findings, Finding("engine", Level.OK, shown)])
+        if found:
+            click.echo(f"cluster {name}")
+            _show(found.findings)
+    bad = any(finding.level is Level.FAILURE for finding in findings)
+    cluster_code = found.exit_code if found else ExitCode.OK
+    ctx.exit(ExitCode.HOST_NOT_READY if bad else cluster_code)
+
+
+def _examine_cluster(name: str) -> Checkup:
+    try:
+        cluster: Cluster = lifecycle.load(name, context.ui())
+    except SykubeError as error:
+        cure = error.resolution or f"sykube delete --name {name}"
+        return Checkup((Finding("record", Level.FAILURE, error.brief, cure),))
+    return checkup.examine(cluster)
+
+
+def _listed(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    return [asdict(finding) | {"level": finding.level.value} for finding in findings]
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        click.echo(f"  {finding.level.value:8} {finding.what}: {finding.detail}")
+        if finding.cure:
+            click.echo(f"  {'':8} → {finding.cure}")

@@ -29,6 +29,8 @@ _COMMANDS = {
     "exec": "sykube.cli.access:exec_",
     "shell": "sykube.cli.access:shell",
     "config": "sykube.cli.access:config",
+    "logs": "sykube.cli.logs:logs",
+    "certs": "sykube.cli.certs:certs",
     "delete": "sykube.cli.delete:delete",
     "uninstall": "sykube.cli.delete:uninstall",
     "doctor": "sykube.cli.doctor:doctor",

@@ -17,7 +17,7 @@ from sykube.cluster.state import DONE, State, clusters, locked
 from sykube.cluster.steps.data import make_root
 from sykube.cluster.steps.network import Network
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import apt, engines, preflight
+from sykube.host import apt, engines, lock, preflight
 from sykube.host.paths import HOST_RECORDS, ClusterPaths, cache_dir
 from sykube.host.preflight import Finding
 from sykube.host.records import HostRecords
@@ -255,7 +255,8 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     owner = kubeconfig.Owner.of_caller()
     kubeconfig.check_free(kubeconfig.user_kubeconfig(owner), spec.name)
     resolvers = host_resolvers(spec.dns)
-    chosen = _choose_subnets(spec)
+    # Wrong ones are refused before the long steps; they are chosen for good below.
+    _choose_subnets(spec)
     engine = find_engine(spec, ui)
     image = node_image(spec, engine, ui)
     if not spec.local_image:
@@ -263,25 +264,29 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             f"Kubernetes {image.versions()['kubernetes']} from Debian: past its end of life "
             f"({source.past_end_of_life}); for trying and learning, not for the public."
         )
-    state = State(
-        spec=spec,
-        subnets=chosen,
-        engine=str(engine.binary),
-        engine_environment=dict(engine.environment),
-        image=image.fingerprint,
-        image_folder=str(image.folder),
-        versions=image.versions(),
-        loopback_resolver=resolvers.loopback,
-        resolvers=resolvers.as_seen_by_nodes(chosen.gateway),
-    )
-    cluster = Cluster.of(state, ui)
-    try:
-        state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
-        cluster.save()
-    except BaseException:
-        for problem in _remove(cluster):
-            ui.warn(f"not undone: {problem}")
-        raise
+    with contextlib.ExitStack() as held:
+        held.enter_context(lock.host_settings())
+        chosen = _choose_subnets(spec)
+        state = State(
+            spec=spec,
+            subnets=chosen,
+            engine=str(engine.binary),
+            engine_environment=dict(engine.environment),
+            image=image.fingerprint,
+            image_folder=str(image.folder),
+            versions=image.versions(),
+            loopback_resolver=resolvers.loopback,
+            resolvers=resolvers.as_seen_by_nodes(chosen.gateway),
+        )
+        cluster = Cluster.of(state, ui)
+        try:
+            state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
+            cluster.save()
+        except BaseException:
+            held.close()
+            for problem in _remove(cluster):
+                ui.warn(f"not undone: {problem}")
+            raise
     return cluster
 
 
@@ -340,15 +345,16 @@ def _remove(cluster: Cluster) -> list[str]:
     autostart.disable(cluster.name)
     problems = plan.undo(cluster, steps.ALL)
     _pass_on_context(cluster)
-    if not clusters():
-        records = HostRecords.load()
-        if records is not None:
-            problems += records.restore()
-        elif cluster.state.steps.get(Network.name) == DONE:
-            problems.append("the host's earlier sysctls: they were not recorded")
-        for folder in (HOST_RECORDS, cluster.paths.root.parent):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+    with lock.host_settings():
+        if not clusters():
+            records = HostRecords.load()
+            if records is not None:
+                problems += records.restore()
+            elif cluster.state.steps.get(Network.name) == DONE:
+                problems.append("the host's earlier sysctls: they were not recorded")
+            for folder in (HOST_RECORDS, cluster.paths.root.parent):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
     return problems
 
 

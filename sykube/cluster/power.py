@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -72,6 +73,10 @@ def stop(name: str, options: StopOptions, ui: Ui) -> bool:
                 with ui.step(f"Stopping the {what}"):
                     on_each(group, lambda node: _shut_down(cluster, node, options.grace))
         with ui.step("Taking down the network"):
+            for node in cluster.nodes:
+                # One that had died by itself, or that the engine has lost track of.
+                if node not in nodes:
+                    node_steps.end(cluster, node.instance)
             node_steps.forget_addresses(cluster)
             cluster.bridge.remove()
         return True
@@ -182,9 +187,10 @@ def require_complete(cluster: Cluster) -> None:
 
 def _shut_down(cluster: Cluster, node: Node, grace: int) -> None:
     """End a node's pods and programs in order, then the instance."""
-    # A node in which not even this works is ended all the same.
-    command = ["/usr/lib/sykube/node-stop", str(grace)]
-    node.run(command, timeout=4 * grace + _STOP_MARGIN_S, check=False)
+    # A node in which not even this works, or hangs, is ended all the same.
+    with contextlib.suppress(SykubeError):
+        command = ["/usr/lib/sykube/node-stop", str(grace)]
+        node.run(command, timeout=4 * grace + _STOP_MARGIN_S)
     node_steps.end(cluster, node.instance)
 
 

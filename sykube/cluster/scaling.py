@@ -129,6 +129,7 @@ def _take_out(cluster: Cluster, nodes: list[Node]) -> None:
     gone = {node.name for node in nodes}
     _record(cluster, [each for each in cluster.state.nodes if each not in gone])
     running = cluster.engine.instances()
+    node_steps.forget_addresses(cluster, [instance.pid for instance in running.values()])
     _tell(cluster, [node for node in cluster.nodes if node.instance in running])
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -14,8 +11,8 @@ from typing import Any
 
 from sykube.cluster import members
 from sykube.cluster.spec import ClusterSpec
-from sykube.errors import ExitCode, SykubeError
-from sykube.host import paths
+from sykube.errors import SykubeError
+from sykube.host import lock, paths
 from sykube.host.files import write_atomically
 from sykube.host.paths import ClusterPaths
 from sykube.network.subnets import Subnets
@@ -152,44 +149,10 @@ def clusters() -> list[str]:
     )
 
 
-@contextlib.contextmanager
-def locked(cluster: ClusterPaths) -> Iterator[None]:
+def locked(cluster: ClusterPaths) -> contextlib.AbstractContextManager[None]:
     """Hold the cluster's lock.
 
     Raises:
-        SykubeError: another command holds it; says which (exit code LOCKED).
+        LockedError: another command holds it; says which.
     """
-    descriptor = _open_lock(cluster)
-    with os.fdopen(descriptor, "r+") as file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            cluster.lock.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                cluster.lock.parent.rmdir()
-
-
-def _open_lock(cluster: ClusterPaths) -> int:
-    """A descriptor that holds the lock."""
-    while True:
-        cluster.lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(cluster.lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 20).decode().strip()
-            os.close(descriptor)
-            raise SykubeError(
-                f"another sykube command works on the cluster {cluster.name}",
-                details=f"process {holder or 'unknown'}",
-                resolution="Wait until it has ended, then run the command again.",
-                exit_code=ExitCode.LOCKED,
-            ) from None
-        # The holder before may have unlinked the file that was just opened.
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == cluster.lock.stat().st_ino:
-                return descriptor
-        os.close(descriptor)
+    return lock.exclusive(cluster.lock, f"the cluster {cluster.name}")

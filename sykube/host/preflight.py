@@ -94,6 +94,7 @@ def examine(*, nodes: int, data: Path, cache: Path, building: bool) -> list[Find
     """Look at everything that a cluster of so many nodes needs.
 
     Args:
+        nodes: how many are to be made; 0 where all of them are there.
         data: folder that the cluster will be in.
         cache: folder that images are built in.
         building: whether a node image has to be built first.
@@ -103,8 +104,9 @@ def examine(*, nodes: int, data: Path, cache: Path, building: bool) -> list[Find
         findings += [_programs(_BUILD_PROGRAMS), _keyring()]
         findings.append(_disk("disk for building", cache, _BUILD_DISK_MB))
     findings += [*_file_systems(), _capabilities(), _cgroups(), _inotify(), _namespaces()]
-    findings.append(_memory(_MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
-    findings.append(_disk("disk for nodes", data, nodes * _NODE_DISK_MB))
+    if nodes:
+        findings.append(_memory(_MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
+        findings.append(_disk("disk for nodes", data, nodes * _NODE_DISK_MB))
     return findings
 
 

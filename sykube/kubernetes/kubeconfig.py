@@ -59,8 +59,8 @@ def check_free(path: Path, name: str) -> None:
         )
 
 
-def merge(path: Path, cluster_config: str, name: str, owner: Owner) -> str:
-    """Add a cluster's context to a kubeconfig and make it the current one.
+def merge(path: Path, cluster_config: str, name: str, owner: Owner, *, switch: bool = True) -> str:
+    """Add a cluster's context to a kubeconfig and, with `switch`, make it the current one.
 
     Args:
         cluster_config: the cluster's own admin kubeconfig.
@@ -83,7 +83,8 @@ def merge(path: Path, cluster_config: str, name: str, owner: Owner) -> str:
         config["users"].append({"name": name, "user": source["users"][0]["user"]})
         config["contexts"].append({"name": name, "context": {"cluster": name, "user": name}})
         previous = str(config.get("current-context") or "")
-        config["current-context"] = name
+        if switch:
+            config["current-context"] = name
         _write(path, config, owner)
     return previous if previous != name else ""
 

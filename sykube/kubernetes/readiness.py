@@ -94,6 +94,20 @@ def dns_answers(pid: int, server: str, name: str) -> str:
     return "" if code == 0 and answers else f"no address for {name} (response code {code})"
 
 
+def resolver_answers(pid: int, server: str) -> str:
+    """A resolver answers a node at all, whatever it knows; asked for the root's name servers.
+
+    Args:
+        pid: a process of the node, seen from the host.
+    """
+    query = struct.pack(">6H", 1, 0x100, 1, 0, 0, 0) + b"\0" + struct.pack(">2H", 2, 1)
+    try:
+        netns.exchange(pid, (server, 53), query, _DNS_TIMEOUT_S)
+    except OSError as error:
+        return f"no answer: {error}"
+    return ""
+
+
 def alive(api: Api, names: Sequence[str], since: float) -> str:
     """The kubelets have renewed their leases since a time, in seconds since the epoch.
 

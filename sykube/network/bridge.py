@@ -6,6 +6,7 @@ without any record.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -79,6 +80,39 @@ class Bridge:
             for rule in chain.rules:
                 _iptables(chain.table, "-A", chain.name, *rule)
             _iptables(chain.table, "-I", chain.parent, "1", *self._comment(), "-j", chain.name)
+
+    def missing_rules(self, subnets: Subnets, loopback_resolver: str) -> list[str]:
+        """Rules of ours that are not there, as iptables would list them; whoever removed them."""
+        missing = []
+        for chain in self._chains(subnets, loopback_resolver):
+            jump = (*self._comment(), "-j", chain.name)
+            rules = [(chain.parent, jump), *((chain.name, rule) for rule in chain.rules)]
+            missing += [
+                f"-t {chain.table} -A {where} {' '.join(rule)}"
+                for where, rule in rules
+                if not run(
+                    ["iptables", "-w", "-t", chain.table, "-C", where, *rule], check=False
+                ).ok
+            ]
+        return missing
+
+    @property
+    def forward_chain(self) -> str:
+        """The chain of ours that lets packets through."""
+        return self._chain("FWD")
+
+    def link_problem(self, index: str) -> str:
+        """What is wrong with a node's link on the host, by its interface index; or nothing."""
+        for link in Path("/sys/class/net").iterdir():
+            with contextlib.suppress(OSError):
+                if (link / "ifindex").read_text().strip() != index:
+                    continue
+                master = (link / "master").resolve().name if (link / "master").exists() else ""
+                if master != self.name:
+                    return f"its link {link.name} is {f'on {master}' if master else 'on no bridge'}"
+                up = (link / "operstate").read_text().strip() == "up"
+                return "" if up else f"its link {link.name} is down"
+        return "its link is gone"
 
     def attach(self, index: int) -> bool:
         """Put a link of the host on the bridge; False where there is no link of that index."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sykube.errors import SykubeError
+from sykube.host import lock
 from sykube.host.records import CGROUPS, HostRecords
 from sykube.node.limits import Limits
 
@@ -44,7 +45,8 @@ def create(instance: str, limits: Limits = _NO_LIMITS) -> None:
     """Make the node's cgroups, or set the limits of those that exist."""
     if is_v2():
         parent = ROOT / PARENT
-        (HostRecords.load() or HostRecords()).enable_controllers(ROOT)
+        with lock.host_settings():
+            (HostRecords.load() or HostRecords()).enable_controllers(ROOT)
         parent.mkdir(exist_ok=True)
         for controller in (ROOT / "cgroup.controllers").read_text().split():
             # What the root does not hand on cannot be handed on here.
@@ -135,6 +137,12 @@ def processes(folder: Path) -> list[int]:
         with contextlib.suppress(OSError):
             found += [int(pid) for pid in (Path(below) / "cgroup.procs").read_text().split()]
     return [pid for pid in found if pid > 0]
+
+
+def members(instance: str) -> list[int]:
+    """Processes of a node, whatever the engine knows of it."""
+    folders = (hierarchy / path_of(instance) for hierarchy in _all_hierarchies())
+    return next((found for folder in folders if (found := processes(folder))), [])
 
 
 def leftovers(cluster_prefix: str) -> list[str]:

@@ -53,7 +53,7 @@ def test_v1_has_one_in_each_hierarchy_and_none_twice(v1: World) -> None:
     cgroups.create("fake-master")
     assert folders(v1) == sorted(
         f"{hierarchy}/sykube{rest}"
-        for hierarchy in ("cpu,cpuacct", "cpuset", "memory", "pids", "systemd")
+        for hierarchy in ("cpu,cpuacct", "cpuset", "freezer", "memory", "pids", "systemd")
         for rest in ("", "/fake-master")
     )
     # cgroup2 beside v1 is none of a node's.

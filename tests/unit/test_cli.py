@@ -86,6 +86,7 @@ def recorded(world: World, sykube: Sykube) -> World:
         options = InstanceOptions(nowhere, nowhere, (), "", "", "", "")
         for node in ("master", "node1"):
             world.instances[f"{name}-{node}"] = FakeInstance(0, options)
+        world.kernel.add_link(f"sk-{name}")
     return world
 
 
@@ -262,7 +263,8 @@ def test_results_for_machines_are_json_and_nothing_else(world: World, sykube: Sy
     assert "Laying the network" in shown["seconds"]
     again = json.loads(sykube("init", "-o", "json", "-q", "--dns", "192.0.2.1").out)
     assert again["created"] is False
-    assert json.loads(sykube("list", "-o", "json").out) == ["sykube"]
+    (listed,) = json.loads(sykube("list", "-o", "json").out)
+    assert listed == {"name": "sykube", "state": "running", "nodes": 2, "kubernetes": "v1.20.2"}
     assert json.loads(sykube("status", "-o", "json").out)["status"] == "well"
     assert json.loads(sykube("doctor", "-o", "json").out)["engine"] == "apptainer 1.4.5"
     (image,) = json.loads(sykube("node-image", "list", "-o", "json").out)
@@ -342,9 +344,10 @@ def test_a_cluster_that_is_not_there(recorded: World, sykube: Sykube, arguments:
 
 
 def test_delete_and_list(up: World, sykube: Sykube) -> None:
-    assert sykube("list").out == "lab\nsykube\n"
+    assert [line.split()[0] for line in sykube("list").out.splitlines()] == ["lab", "sykube"]
     assert sykube("delete", "--name", "lab").code == 0
-    assert sykube("list").out == "sykube\n"
+    (line,) = sykube("list").out.splitlines()
+    assert line.split() == ["sykube", "running", "2", "nodes", "v1.20.2"]
     up.calls.fail(lambda call: call.words[:3] == ("ip", "link", "delete"))
     result = sykube("delete", "-y")
     assert result.code == ExitCode.FAILED
@@ -355,12 +358,14 @@ def test_delete_and_list(up: World, sykube: Sykube) -> None:
 def test_status_ends_with_the_state_of_the_cluster(up: World, sykube: Sykube) -> None:
     result = sykube("status")
     assert result.code == 0
-    assert result.out.splitlines()[0] == "cluster sykube: well"
-    assert re.search(r"^  master +10\.11\.11\.2 +Ready$", result.out, re.MULTILINE)
+    assert result.out.splitlines()[0] == "cluster sykube: well (Kubernetes v1.20.2)"
+    assert re.search(r"^  master +10\.11\.11\.2 +7 MB +Ready$", result.out, re.MULTILINE)
+    assert "containerd running, kubelet running" in result.out
+    assert "  API server: well\n" in result.out
     up.end("sykube-node1")
     result = sykube("status")
     assert result.code == ExitCode.DEGRADED
-    assert re.search(r"^  node1 +10\.11\.11\.3 +stopped$", result.out, re.MULTILINE)
+    assert re.search(r"^  node1 +10\.11\.11\.3 +7 MB +stopped$", result.out, re.MULTILINE)
     up.end("sykube-master")
     assert sykube("status").code == ExitCode.STOPPED
     assert sykube("status", "--name", "lab").code == 0
@@ -538,9 +543,20 @@ def test_a_node_that_the_cluster_has_not(
 
 def test_a_node_that_does_not_run(recorded: World, sykube: Sykube) -> None:
     del recorded.instances["sykube-node1"]
-    result = sykube("exec", "node1", "ls")
+    for command in (["exec", "node1", "ls"], ["shell", "node1"]):
+        result = sykube(*command)
+        assert result.code == ExitCode.STOPPED
+        assert "what to do: sykube start" in result.err
+
+
+def test_kubectl_of_a_cluster_that_is_stopped_says_so_at_once(
+    recorded: World, sykube: Sykube, became: list[tuple[list[str], dict[str, str]]]
+) -> None:
+    recorded.kernel.remove_link("sk-lab")
+    result = sykube("kubectl", "--name", "lab", "get", "pods")
     assert result.code == ExitCode.STOPPED
-    assert "sykube status" in result.err
+    assert "what to do: sykube start --name lab" in result.err
+    assert became == []
 
 
 def test_the_kubeconfig_goes_to_stdout(recorded: World, sykube: Sykube) -> None:

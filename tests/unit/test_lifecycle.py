@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ import yaml
 from sykube.cluster import lifecycle, steps
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters
 from sykube.cluster.steps import ready as ready_step
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
@@ -23,44 +21,16 @@ from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.image import build
 from sykube.kubernetes.api import ApiError
-from tests.fakes import Call, Injected, RecordingUi, World, write_sif
+from tests.fakes import Call, Injected, World, write_sif
+from tests.unit.helpers import fake_spec, init, unchanged
 
 STEPS = [step.name for step in steps.ALL]
 TITLES = {step.name: step.title for step in steps.ALL}
 ROLLBACK = "Rolling back"
 
 
-def fake_spec(name: str = "fake", workers: int = 1, **fields: object) -> ClusterSpec:
-    return ClusterSpec(
-        name=name,
-        workers=workers,
-        dns=("127.0.0.53", "192.0.2.53"),
-        **fields,  # type: ignore[arg-type]
-    )
-
-
-def init(
-    world: World,
-    spec: ClusterSpec | None = None,
-    ui: RecordingUi | None = None,
-    *,
-    retain: bool = False,
-) -> Cluster | None:
-    return lifecycle.init(spec or fake_spec(), InitOptions(retain=retain), ui or world.ui())
-
-
 def fail_at(point: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYKUBE_FAIL_AT", point)
-
-
-@contextlib.contextmanager
-def unchanged(world: World) -> Iterator[None]:
-    """The host is afterwards what it was before, but for caches and logs."""
-    before = world.snapshot()
-    yield
-    after = world.snapshot()
-    for what in before:
-        assert after[what] == before[what], what
 
 
 def user_context(world: World) -> str:
@@ -539,7 +509,7 @@ def resume(
         ("dns", "api", ("PATCH",), ""),
         ("join", "api", ("POST", "/api/v1/nodes"), ""),
         ("join", "engine", ("exec", "fake-node1", "kubeadm", "join"), "fake-node1"),
-        ("ready", "engine", ("exec", "fake-node1", "python3"), ""),
+        ("ready", "dns", ("10.96.0.10", "53"), ""),
     ],
 )
 def test_a_cluster_retained_in_the_middle_of_a_step_is_resumed(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +13,17 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import lifecycle, status
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.errors import ExitCode, SykubeError
-from sykube.host.run import CommandError, Completed
+from sykube.errors import SykubeError
 from sykube.kubernetes import node_checks, readiness
 from sykube.kubernetes.readiness import dns_answers
+from sykube.node import netns
 from tests.fakes import (
+    CONTROL_PLANE_LABEL,
     NODES,
     Calls,
     FakeApi,
     Kubernetes,
     ScriptedEngine,
-    World,
     make_node,
     ready,
 )
@@ -72,8 +69,9 @@ def test_nodes_that_are_not() -> None:
 
 
 def complete() -> Kubernetes:
-    """An API server with two Ready nodes and the cluster DNS."""
+    """An API server with two Ready nodes, one of them a control plane, and the cluster DNS."""
     objects = {f"{NODES}/{name}": node(name, ready()) for name in ("a", "b")}
+    objects[f"{NODES}/a"]["metadata"]["labels"] = {CONTROL_PLANE_LABEL: ""}
     objects["/apis/apps/v1/namespaces/kube-system/deployments/cluster-dns"] = {}
     return Kubernetes(objects)
 
@@ -86,12 +84,19 @@ def test_pods_of_the_system_that_are_missing(monkeypatch: pytest.MonkeyPatch) ->
     server = complete()
     server.broken.add("etcd")
     found = readiness.system_pods(FakeApi(server, Calls()), 3)
-    assert "kube-proxy on 2 of 3 nodes" in found
-    assert found.startswith("etcd: ")
+    assert found.split("; ") == ["etcd-a: Test", "kube-proxy on 2 of 3 nodes"]
     pods = server.pods()
     monkeypatch.setattr(server, "pods", lambda: pods[1:-1])
     found = readiness.system_pods(FakeApi(server, Calls()), 2)
-    assert found == "no pod of etcd; no pod of the cluster DNS"
+    assert found == "etcd on 0 of 1 control planes; no pod of the cluster DNS"
+
+
+def test_every_control_plane_has_all_of_its_pods() -> None:
+    found = readiness.system_pods(FakeApi(complete(), Calls()), 2, control_planes=3)
+    assert found.split("; ") == [
+        f"{name} on 1 of 3 control planes"
+        for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    ]
 
 
 def test_pod_subnets_are_those_that_cni_hands_out() -> None:
@@ -116,7 +121,7 @@ def test_discovery_is_signed_with_the_token_in_use() -> None:
     assert readiness.discovery(api, "ghijkl") != ""
 
 
-# --- DNS: the very program that runs in a node, against a server here ---
+# --- DNS: the very query, sent to a server here ---
 
 
 class DnsServer:
@@ -142,8 +147,18 @@ class DnsServer:
 
 
 @pytest.fixture
-def server() -> Iterator[DnsServer]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[DnsServer]:
     made = DnsServer()
+
+    def exchange(pid: int, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
+        """In this network, and at the port of the server, which is not 53."""
+        assert (pid, address) == (os.getpid(), ("127.0.0.1", 53))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
+            connection.settimeout(timeout)
+            connection.sendto(request, ("127.0.0.1", made.port))
+            return connection.recv(512)
+
+    monkeypatch.setattr(netns, "exchange", exchange)
     yield made
     made.socket.close()
 
@@ -170,6 +185,11 @@ def test_dns_that_knows_no_such_name(server: DnsServer) -> None:
 def test_dns_that_answers_without_an_address(server: DnsServer) -> None:
     server.answers = 0
     assert ask(server) == f"no address for {NAME} (response code 0)"
+
+
+def test_dns_that_answers_with_half_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netns, "exchange", lambda *_: b"\0\1\x81")
+    assert dns_answers(7, "10.96.0.10", NAME) == f"no address for {NAME} (response code -1)"
 
 
 def test_dns_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,72 +226,3 @@ def test_the_checks_are_a_script_that_a_shell_reads(tmp_path: Path) -> None:
         ["sh", "-n", "-c", node_checks._SCRIPT], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-
-
-# --- status ---
-
-
-def look(world: World) -> status.Status:
-    return status.look(lifecycle.load("fake", world.ui()))
-
-
-@pytest.fixture
-def up(world: World) -> World:
-    lifecycle.init(ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui())
-    return world
-
-
-def test_a_cluster_that_is_well(up: World) -> None:
-    found = look(up)
-    assert found.exit_code is ExitCode.OK
-    assert found.summary == "well"
-    shown = found.to_dict()
-    assert shown["status"] == "well"
-    assert [each["name"] for each in shown["nodes"]] == ["master", "node1"]
-    assert [each.summary for each in found.nodes] == ["Ready", "Ready"]
-
-
-def test_a_cluster_without_one_of_its_nodes(up: World) -> None:
-    up.end("fake-node1")
-    found = look(up)
-    assert found.exit_code is ExitCode.DEGRADED
-    assert [each.summary for each in found.nodes] == ["Ready", "stopped"]
-
-
-def test_a_cluster_without_its_master(up: World) -> None:
-    up.end("fake-master")
-    found = look(up)
-    assert found.exit_code is ExitCode.DEGRADED
-    assert "does not answer" in found.api
-    assert found.dns == "the master does not run"
-
-
-def test_a_cluster_that_is_stopped(up: World) -> None:
-    for name in list(up.instances):
-        up.end(name)
-    found = look(up)
-    assert found.exit_code is ExitCode.STOPPED
-    assert found.summary == "stopped"
-
-
-def test_a_cluster_with_a_pod_that_is_not_ready(up: World) -> None:
-    up.kubernetes["fake"].broken.add("kube-scheduler")
-    found = look(up)
-    assert found.exit_code is ExitCode.DEGRADED
-    assert "kube-scheduler" in found.pods
-
-
-def test_a_cluster_whose_dns_check_hangs_is_degraded(up: World) -> None:
-    up.calls.fail(
-        lambda call: "python3" in call.words,
-        lambda call: CommandError("python3 did not end within 10 s", call.words, ""),
-        times=None,
-    )
-    assert look(up).exit_code is ExitCode.DEGRADED
-
-
-def test_a_cluster_without_dns_is_degraded(up: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(World, "in_node", lambda *_: (1, "", "timed out"))
-    found = look(up)
-    assert found.exit_code is ExitCode.DEGRADED
-    assert found.dns.endswith("timed out")

@@ -38,6 +38,15 @@ CNI = {
         "priority": 200,
     },
 }
+UNITS = {
+    "host/autostart.service.j2": {
+        "name": "lab",
+        "data": "/var/lib/sykube/lab",
+        "cache": "/var/cache/sykube",
+        "python": "/opt/sykube/bin/python3",
+        "python_path": "/opt/sykube/modules",
+    }
+}
 MANIFESTS = {
     "dns.yaml.j2": {
         "image": "sykube.local/cluster-dns:1",
@@ -59,6 +68,7 @@ def all_templates() -> list[tuple[str, str, Json]]:
         (folder, name, dict(variables))
         for folder, templates in (
             ("definitions", definitions),
+            ("definitions", UNITS),
             ("cni", CNI),
             ("manifests", MANIFESTS),
         )
@@ -73,7 +83,9 @@ IDS = [f"{folder}/{name}" for folder, name, _ in TEMPLATES]
 def test_every_template_of_the_checkout_is_among_those_tested() -> None:
     folders = ("definitions", "cni", "manifests", "supervisor")
     found = {
-        f"{folder}/{f.name}" for folder in folders for f in (REPOSITORY / folder).glob("**/*.j2")
+        str(file.relative_to(REPOSITORY))
+        for folder in folders
+        for file in (REPOSITORY / folder).glob("**/*.j2")
     }
     assert found == set(IDS)
 
@@ -206,11 +218,11 @@ def rendered_definitions() -> dict[str, str]:
     return {
         name: resources.render(folder, name, **variables)
         for folder, name, variables in TEMPLATES
-        if folder == "definitions"
+        if folder == "definitions" and name not in UNITS
     }
 
 
-@pytest.mark.parametrize("name", [name for folder, name, _ in TEMPLATES if folder == "definitions"])
+@pytest.mark.parametrize("name", rendered_definitions())
 def test_a_definition_uses_the_mirror_that_was_asked_for(name: str) -> None:
     text = rendered_definitions()[name]
     assert f"MirrorURL: {MIRROR.main}\n" in text
@@ -486,6 +498,7 @@ def objects() -> dict[str, Json]:
         domain="cluster.local",
         reverse_cidrs=("10.96.0.0/12", "10.244.0.0/16"),
         endpoint="10.11.11.254:6443",
+        replicas=2,
     )
     assert dns.is_installed(FakeApi(server, Calls()))
     assert not dns.is_installed(FakeApi(Kubernetes(), Calls()))

@@ -8,7 +8,7 @@ from pathlib import Path
 from sykube import resources
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps.data import make_folders
-from sykube.host import provision
+from sykube.host import lock, provision
 from sykube.host.files import write_atomically
 from sykube.host.records import KUBELET_SYSCTLS, HostRecords, read_sysctl
 from sykube.node import cgroups
@@ -28,15 +28,8 @@ class Network:
         return cluster.bridge.exists()
 
     def apply(self, cluster: Cluster) -> None:
-        records = HostRecords.load() or HostRecords()
-        records.remember(KUBELET_SYSCTLS)
-        if read_sysctl("net/bridge/bridge-nf-call-iptables") is None:
-            records.load_module("br_netfilter")
-        for key, least in _INOTIFY.items():
-            if int(read_sysctl(key) or least) < least:
-                records.set_sysctl(key, str(least))
-        records.enable_forwarding()
-        records.expect_folders([*cgroups.of_engines(), *_CNI])
+        with lock.host_settings():
+            _set_host()
         cluster.bridge.create(cluster.state.subnets, cluster.state.loopback_resolver)
         cluster.state.owned_folders += make_folders(cluster.network_dir)
         cluster.save()
@@ -61,3 +54,16 @@ class Network:
     @staticmethod
     def _file(cluster: Cluster) -> str:
         return f"50-{cluster.network_name}.conflist"
+
+
+def _set_host() -> None:
+    """Set what nodes need of the host, with what was there before recorded."""
+    records = HostRecords.load() or HostRecords()
+    records.remember(KUBELET_SYSCTLS)
+    if read_sysctl("net/bridge/bridge-nf-call-iptables") is None:
+        records.load_module("br_netfilter")
+    for key, least in _INOTIFY.items():
+        if int(read_sysctl(key) or least) < least:
+            records.set_sysctl(key, str(least))
+    records.enable_forwarding()
+    records.expect_folders([*cgroups.of_engines(), *_CNI])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sykube import resources
@@ -57,11 +57,16 @@ class Nodes:
         forget_addresses(cluster)
 
 
-def forget_addresses(cluster: Cluster) -> None:
-    """Remove what libcni notes of instances, which a killed engine or a reboot leaves behind."""
-    ours = re.compile(rf"{re.escape(cluster.network_name)}-\d+-eth0")
+def forget_addresses(cluster: Cluster, running: Collection[int] = ()) -> None:
+    """Remove what libcni notes of instances, which a killed engine or a reboot leaves behind.
+
+    Args:
+        running: first processes of instances that keep theirs.
+    """
+    ours = re.compile(rf"{re.escape(cluster.network_name)}-(\d+)-eth0")
     for file in Path("/var/lib/cni/results").glob("*"):
-        if ours.fullmatch(file.name):
+        match = ours.fullmatch(file.name)
+        if match and int(match[1]) not in running:
             file.unlink(missing_ok=True)
 
 
@@ -88,17 +93,19 @@ def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
     return ended
 
 
+def end(cluster: Cluster, instance: str) -> None:
+    """End an instance at once, with all that runs in its cgroups; its files stay."""
+    # On cgroup v1 a frozen process does not even end when it is killed.
+    cgroups.freeze(instance, frozen=False)
+    cluster.engine.kill(instance)
+    cgroups.remove(instance)
+
+
 def check(cluster: Cluster, nodes: list[Node]) -> None:
     """Wait until nodes have booted, then check that they are fit for Kubernetes."""
     pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
     on_each(nodes, lambda node: wait_booted(node, pids.get(node.instance, 0)))
     on_each(nodes, node_checks.run_checks)
-
-
-def end(cluster: Cluster, instance: str) -> None:
-    """End a node's instance and every process of it, where there are any; its files stay."""
-    cluster.engine.kill(instance)
-    cgroups.remove(instance)
 
 
 def remove(cluster: Cluster, instance: str) -> None:

@@ -1,0 +1,70 @@
+"""sykube certs"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import certs as cluster_certs
+from sykube.cluster import lifecycle, renewal
+from sykube.cluster.certs import Found
+from sykube.host import preflight
+
+
+@click.group()
+def certs() -> None:
+    """See when a cluster's certificates end, and make them anew."""
+
+
+@certs.command("list")
+@context.named
+@context.output_option
+@context.common
+def list_certificates(name: str, output: str) -> None:
+    """List every certificate with its end, of a stopped cluster, too."""
+    preflight.check_identity()
+    _show(cluster_certs.find(lifecycle.load(name, context.ui())), output)
+
+
+@certs.command()
+@context.named
+@context.output_option
+@context.common
+def renew(name: str, output: str) -> None:
+    """Make every certificate anew for a year, also when they are past their end.
+
+    The control plane is restarted for it, pods go on. Authorities (CA) hold for ten years and stay.
+    """
+    preflight.check_identity()
+    context.open_log(name)
+    _show(cluster_certs.find(renewal.renew(name, context.ui())), output)
+
+
+def _show(found: list[Found], output: str) -> None:
+    now = datetime.now(UTC)
+    if output == "json":
+        context.emit([_describe(one, now) for one in found])
+        return
+    for one in found:
+        if one.certificate is None:
+            click.echo(f"{one.node:8} {one.name:32} {one.problem}")
+            continue
+        end = f"{one.certificate.not_after:%Y-%m-%d %H:%M}"
+        kind = "  authority" if one.authority else ""
+        days = one.certificate.left(now).days
+        click.echo(f"{one.node:8} {one.name:32} {end}  {days:5} days{kind}")
+
+
+def _describe(one: Found, now: datetime) -> dict[str, Any]:
+    described = {"node": one.node, "name": one.name, "authority": one.authority}
+    if one.certificate is None:
+        return described | {"problem": one.problem}
+    return described | {
+        "serial": f"{one.certificate.serial:x}",
+        "begins": one.certificate.not_before.isoformat(),
+        "ends": one.certificate.not_after.isoformat(),
+        "daysLeft": one.certificate.left(now).days,
+    }

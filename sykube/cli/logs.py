@@ -1,0 +1,123 @@
+"""sykube logs"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import export as cluster_export
+from sykube.cluster import lifecycle
+from sykube.cluster import logs as cluster_logs
+from sykube.cluster.logs import SERVICES, Source
+from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host import preflight
+from sykube.host.paths import ClusterPaths
+
+_FOLLOWED_LINES = 10
+
+
+@click.command()
+@click.argument("node", required=False)
+@context.named
+@click.option(
+    "--service", type=click.Choice([*SERVICES, "all"]), default="all", show_default=True,
+    help="Which program's log.",
+)  # fmt: skip
+@click.option("--follow", "-f", is_flag=True, help="Go on with new lines until Ctrl-C.")
+@click.option(
+    "--tail", type=click.IntRange(0), metavar="N",
+    help=f"The last N lines of each log. [default: all, {_FOLLOWED_LINES} with --follow]",
+)  # fmt: skip
+@click.option(
+    "--export", "folder", type=click.Path(path_type=Path), metavar="DIR",
+    help="Write what a bug report needs, without secrets, to a folder.",
+)  # fmt: skip
+@context.common
+@click.pass_context
+def logs(
+    ctx: click.Context,
+    node: str | None,
+    name: str,
+    service: str,
+    follow: bool,
+    tail: int | None,
+    folder: Path | None,
+) -> None:
+    """Show what the programs of the nodes log, or of one NODE: master, node1 …
+
+    The logs of stopped nodes can be read, too. Pods' own logs: sykube kubectl logs.
+    """
+    preflight.check_identity()
+    if folder:
+        if node or follow or tail is not None or service != "all":
+            raise UsageError(
+                "--export writes all of the cluster: give it no node, service, --follow or --tail"
+            )
+        missing = cluster_export.export(name, folder.absolute(), context.ui())
+        click.echo(folder)
+        if missing:
+            context.ui().warn(f"not all could be had: see {folder / cluster_export.MISSING}")
+        return
+    found = _sources(name, node, service)
+    show = _printer(found, at_once=follow)
+    try:
+        if follow:
+            cluster_logs.follow(found, _FOLLOWED_LINES if tail is None else tail, show)
+        for source in found:
+            for line in cluster_logs.read(source, tail):
+                show(source, line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `sykube logs | head` has what it wanted; nothing is left to say at the exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        ctx.exit(ExitCode.INTERRUPTED)
+
+
+def _sources(name: str, node: str | None, service: str) -> list[Source]:
+    """The logs that are asked for.
+
+    Raises:
+        SykubeError: there is no such cluster (NO_SUCH_CLUSTER), or no log in it yet.
+        UsageError: it has no such node.
+    """
+    nodes = list(cluster_logs.node_folders(name))
+    if not lifecycle.exists(name):
+        error = lifecycle.no_such_cluster(name)
+        if ClusterPaths(name).node_logs.is_dir():
+            kept = f"Those of an init that failed are in {ClusterPaths(name).node_logs}."
+            error.details = f"{error.details}\n{kept}".strip()
+        raise error
+    if node:
+        wanted = node.removeprefix(f"{name}-")
+        if wanted not in nodes:
+            raise UsageError(
+                f"the cluster {name} has no node {node!r}",
+                resolution=f"Its nodes: {', '.join(nodes)}",
+            )
+        nodes = [wanted]
+    found = cluster_logs.sources(name, nodes, SERVICES if service == "all" else [service])
+    if not found:
+        what = "no log" if service == "all" else f"no log of {service}"
+        raise SykubeError(
+            f"there is {what} in the cluster {name}",
+            resolution=f"sykube status{'' if name == 'sykube' else f' --name {name}'}",
+        )
+    return found
+
+
+def _printer(found: list[Source], *, at_once: bool) -> Callable[[Source, str], None]:
+    """Prints lines; where several logs are shown, each with its own, as kubectl logs --prefix."""
+
+    def show(source: Source, line: str) -> None:
+        start = f"[{source.node}/{source.service}] " if len(found) > 1 else ""
+        sys.stdout.write(f"{start}{line}\n")
+        if at_once:
+            sys.stdout.flush()
+
+    return show

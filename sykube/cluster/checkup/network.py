@@ -1,0 +1,127 @@
+"""A cluster's network on the host and in its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sykube.cluster.checkup.look import Look, failure, ok, warning
+from sykube.host.preflight import Finding
+from sykube.host.records import read_sysctl
+from sykube.kubernetes import readiness
+from sykube.network import firewall
+
+_PROC = Path("/proc")
+
+# What a node lacks of what node-network made in it. $1: its address.
+_NETWORK_SCRIPT = """
+. /etc/sykube/node.env
+ip -4 -o address show dev eth0 | grep -qF " $1/" || echo "eth0 has lost its address $1"
+ip route show | grep -q '^default ' || echo "the default route is gone"
+[ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || echo "forwarding is off (net.ipv4.ip_forward)"
+[ -z "$SYKUBE_ENDPOINT" ] || ip -4 -o address | grep -qF " $SYKUBE_ENDPOINT/" ||
+    echo "the control plane's address $SYKUBE_ENDPOINT is gone"
+iptables -w -t nat -C POSTROUTING -s "$SYKUBE_POD_SUBNET" ! -d "$SYKUBE_POD_SUBNET" \
+    -j MASQUERADE 2> /dev/null || echo "the rule that masquerades pods is gone"
+while read -r destination _; do
+    [ -z "$destination" ] || ip route show "$destination" | grep -q . ||
+        echo "the route to the pods of $destination is gone"
+done < /etc/sykube/routes
+"""
+
+
+def bridge(look: Look) -> Iterator[Finding]:
+    """The bridge and its address."""
+    bridge, subnets = look.cluster.bridge, look.cluster.state.subnets
+    start = look.command("start")
+    address = f"{subnets.gateway}/{subnets.nodes.prefixlen}"
+    if not bridge.exists():
+        yield failure("bridge", f"{bridge.name} is gone", start)
+    elif address not in bridge.addresses():
+        yield failure("bridge", f"{bridge.name} has lost its address {address}", start)
+    else:
+        yield ok("bridge", f"{bridge.name} with {address}")
+
+
+def rules(look: Look) -> Iterator[Finding]:
+    """Forwarding, and the cluster's own rules: others flush or reload the host's firewall."""
+    bridge, resolver = look.cluster.bridge, look.cluster.state.loopback_resolver
+    wanted = ["net/ipv4/ip_forward"]
+    wanted += [f"net/ipv4/conf/{bridge.name}/route_localnet"] if resolver else []
+    for key in wanted:
+        if read_sysctl(key) == "0":
+            name = key.replace("/", ".")
+            yield failure("forwarding", f"{name} is 0", f"sysctl -w {name}=1")
+    missing = bridge.missing_rules(look.cluster.state.subnets, resolver)
+    if missing:
+        detail = f"{len(missing)} rules of the cluster are gone, such as: iptables {missing[0]}"
+        yield failure("iptables", detail, look.command("start"))
+    else:
+        yield ok("iptables", "all rules of the cluster are there")
+
+
+def firewalls(look: Look) -> Iterator[Finding]:
+    """What else on the host drops forwarded packets."""
+    bridge = look.cluster.bridge
+    dropping = firewall.dropping_rules(bridge.forward_chain, bridge.name)
+    for rule in dropping:
+        yield failure(
+            "firewall",
+            f"a rule before the cluster's own drops what nodes send: iptables {rule}",
+            f"{look.command('start')} puts its own first; or: iptables -D{rule.removeprefix('-A')}",
+        )
+    for chain in firewall.nftables_chains(bridge.name):
+        insert = f"nft insert rule {chain}"
+        yield warning(
+            "firewall",
+            f"nftables: {chain} drops forwarded packets and does not name {bridge.name}",
+            f"{insert} iifname {bridge.name} accept && "
+            f"{insert} oifname {bridge.name} ct state established,related accept",
+        )
+    zone = firewall.firewalld_zone(bridge.name)
+    if zone:
+        command = f"firewall-cmd --zone=trusted --change-interface={bridge.name}"
+        yield warning(
+            "firewall",
+            f"firewalld has {bridge.name} in the zone {zone}, and may drop what nodes send",
+            f"{command} && {command} --permanent",
+        )
+
+
+def links(look: Look) -> Iterator[Finding]:
+    """The host's end of each node's link: udev or a network manager may take it."""
+    for node in look.running:
+        link = _PROC / str(look.pid(node)) / "root/sys/class/net/eth0/iflink"
+        index = link.read_text().strip() if link.exists() else ""
+        problem = look.cluster.bridge.link_problem(index)
+        if problem:
+            yield failure(f"node {node.name}", problem, look.command("start"))
+
+
+def node_networks(look: Look) -> Iterator[Finding]:
+    """Addresses, routes and rules within the nodes."""
+    for node in look.awake:
+        script = ["sh", "-c", _NETWORK_SCRIPT, "sh", node.address]
+        for problem in node.run(script, check=False).stdout.splitlines():
+            # Only a start gives an instance its address and the route to its gateway.
+            again = "eth0" in problem or "default route" in problem
+            cure = look.command("restart" if again else "start")
+            yield failure(f"node {node.name}", problem, cure)
+
+
+def resolvers(look: Look) -> Iterator[Finding]:
+    """The cluster works without them; names of the outside do not."""
+    for address in look.cluster.state.resolvers if look.awake else ():
+        node = look.awake[0]
+        problem = readiness.resolver_answers(look.pid(node), address)
+        local = look.cluster.state.loopback_resolver
+        shown = f"{local} of the host" if address == look.cluster.state.subnets.gateway else address
+        if problem:
+            cure = (
+                f"Repair the resolver {shown}. Where the host has others by now, make the "
+                f"cluster anew: {look.command('delete')}, then init, with --dns ADDRESS"
+            )
+            detail = f"{shown} does not answer {node.name}, which forwards to it: {problem}"
+            yield warning("resolver", detail, cure)
+        else:
+            yield ok("resolver", f"{shown} answers {node.name}")

@@ -1,0 +1,225 @@
+"""Making a cluster's certificates anew, also when they are past their end.
+
+Nothing of it asks the API server for leave: with certificates past their end, it refuses everybody,
+and a kubelet that is started then does not even run it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from sykube.cluster import lifecycle
+from sykube.cluster.cluster import Cluster, on_each
+from sykube.cluster.power import require_complete
+from sykube.cluster.state import locked
+from sykube.cluster.steps.data import remains_after_boot
+from sykube.cluster.steps.network import Network
+from sykube.cluster.steps.nodes import Nodes
+from sykube.cluster.steps.ready import wait_ready
+from sykube.errors import SykubeError
+from sykube.host import preflight
+from sykube.host.files import write_atomically
+from sykube.host.paths import ClusterPaths
+from sykube.kubernetes import kubeconfig, readiness
+from sykube.kubernetes.api import Api, Credentials, wait_until
+from sykube.node import cgroups
+from sykube.node.node import Node
+from sykube.ui import Ui
+
+_API_TIMEOUT_S = 300.0
+_CONFIG = "/etc/kubernetes/kubeadm-renew.yaml"
+_CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+
+# What kubeadm has no command for: a kubelet's client certificate. $1: the node's name. The key
+# stays in its node; the request goes to the standard output.
+_REQUEST = """
+set -eu
+umask 077
+cd /var/lib/kubelet/pki
+openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout sykube-new.key \
+    -subj "/O=system:nodes/CN=system:node:$1" 2> /dev/null
+"""
+# As the controller manager signs it: certificates(7) of Kubernetes, kube-apiserver-client-kubelet.
+_SIGN = """
+set -eu
+extensions=$(mktemp)
+trap 'rm -f "$extensions"' EXIT
+printf 'keyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=clientAuth\n' \
+    > "$extensions"
+openssl x509 -req -days 365 -set_serial "0x$(openssl rand -hex 8)" -extfile "$extensions" \
+    -CA /etc/kubernetes/pki/ca.crt -CAkey /etc/kubernetes/pki/ca.key 2> /dev/null
+"""
+# The kubelet signs the one that it serves with itself, where there is none.
+_INSTALL = """
+set -eu
+umask 077
+cd /var/lib/kubelet/pki
+file=kubelet-client-$(date -u +%Y-%m-%d-%H-%M-%S).pem
+cat - sykube-new.key > "$file"
+ln -sfn "/var/lib/kubelet/pki/$file" kubelet-client-current.pem
+rm -f sykube-new.key kubelet.crt kubelet.key
+"""
+# Their kubelet starts them anew, with what they find then. $1: their names, as an expression.
+_END = """
+set -eu
+name='labels."io.kubernetes.container.name"' kind='labels."io.cri-containerd.kind"'
+running() {
+    containers=$(ctr -n k8s.io containers list -q "$kind==container,$name~=^($1)\\$")
+    for container in $(ctr -n k8s.io tasks list | awk '$3 == "RUNNING" { print $1 }'); do
+        case " $(echo $containers) " in *" $container "*) echo "$container" ;; esac
+    done
+}
+for signal in SIGTERM SIGKILL; do
+    for container in $(running "$1"); do
+        ctr -n k8s.io tasks kill --signal $signal "$container" || true
+    done
+    # The API server waits a minute for requests that watch; etcd can be killed at any time.
+    deadline=$(($(date +%s) + 5))
+    while [ -n "$(running "$1")" ] && [ "$(date +%s)" -lt $deadline ]; do sleep 0.2; done
+done
+[ -z "$(running "$1")" ]
+"""
+
+
+def renew(name: str, ui: Ui) -> Cluster:
+    """Make every certificate but the authorities' anew, node by node, and wait until all is well.
+
+    A stopped cluster is started for it.
+
+    Raises:
+        SykubeError: there is no such cluster, it is paused, or something failed on the way; the
+            same command goes on from there.
+    """
+    preflight.check_identity()
+    with locked(ClusterPaths(name)):
+        cluster = lifecycle.load(name, ui)
+        require_complete(cluster)
+        remains_after_boot(cluster)
+        _wake(cluster)
+        leader = cluster.control_planes[0]
+        for node in cluster.control_planes:
+            with ui.step(f"Renewing the certificates of {node.name}"):
+                _renew_control_plane(cluster, leader, node)
+        with ui.step("Renewing the kubelets' certificates"):
+            on_each(cluster.workers, lambda node: _renew_worker(leader, node))
+        with ui.step("Adding the new credentials to your kubeconfig"):
+            _hand_out(cluster)
+        with ui.step("Waiting for nodes, pods and DNS"):
+            wait_ready(cluster)
+        return cluster
+
+
+def _wake(cluster: Cluster) -> None:
+    """Start what does not run, without asking for the API server.
+
+    Raises:
+        SykubeError: a node is paused, or does not start.
+    """
+    frozen = [node.name for node in cluster.nodes if cgroups.is_frozen(node.instance)]
+    if frozen:
+        raise SykubeError(
+            f"the cluster {cluster.name} is paused: {', '.join(frozen)}",
+            resolution=f"sykube unpause{cluster.name_option}",
+        )
+    if not Nodes().is_done(cluster) or not Network().is_done(cluster):
+        with cluster.ui.step("Starting the nodes"):
+            Network().apply(cluster)
+            Nodes().apply(cluster)
+
+
+def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
+    """One after the other: meanwhile the others serve, where there are others."""
+    # What it would find in the cluster, it could not get from an API server that refuses.
+    config = {
+        "apiVersion": "kubeadm.k8s.io/v1beta2",
+        "kind": "ClusterConfiguration",
+        "kubernetesVersion": cluster.state.versions["kubernetes"],
+    }
+    node.write(_CONFIG, yaml.safe_dump(config), mode="0600")
+    since = float(int(datetime.now(UTC).timestamp()))
+    try:
+        with _without_kubelet(node):
+            node.run(["kubeadm", "certs", "renew", "all", "--config", _CONFIG], timeout=120)
+            _renew_kubelet(leader, node)
+            node.run(["sh", "-c", _END, "sh", "|".join(_CONTROL_PLANE)], timeout=120)
+    finally:
+        node.discard(_CONFIG)
+    admin = node.read("/etc/kubernetes/admin.conf", secret=True)
+    write_atomically(cluster.paths.kubeconfig, admin, mode=0o600)
+    with api_on(cluster, node) as api:
+        wait_until(f"the API server of {node.name}", lambda: readiness.health(api), _API_TIMEOUT_S)
+        wait_until(
+            f"the control plane of {node.name}",
+            lambda: _restarted(api, node, since),
+            _API_TIMEOUT_S,
+        )
+
+
+def _renew_worker(leader: Node, node: Node) -> None:
+    with _without_kubelet(node):
+        _renew_kubelet(leader, node)
+
+
+@contextmanager
+def _without_kubelet(node: Node) -> Iterator[None]:
+    """It reads its certificate when it starts; containers go on without it."""
+    # Fails where it is stopped.
+    node.run(["supervisorctl", "stop", "kubelet"], check=False)
+    try:
+        yield
+    finally:
+        node.run(["supervisorctl", "start", "kubelet"])
+
+
+def _renew_kubelet(leader: Node, node: Node) -> None:
+    request = node.run(["sh", "-c", _REQUEST, "sh", node.instance]).stdout
+    signed = leader.run(["sh", "-c", _SIGN], stdin=request).stdout
+    node.run(["sh", "-c", _INSTALL], stdin=signed)
+
+
+def _restarted(api: Api, node: Node, since: float) -> str:
+    """The pods of a node's control plane run since a time, as far as the API server knows."""
+    pods = api.get(
+        "/api/v1/namespaces/kube-system/pods", labelSelector="tier=control-plane"
+    )["items"]  # fmt: skip
+    waiting = [
+        pod["metadata"]["name"]
+        for pod in pods
+        if pod.get("spec", {}).get("nodeName") == node.instance
+        and not all(
+            _started(status) >= since for status in pod["status"].get("containerStatuses", [])
+        )
+    ]
+    return f"not restarted: {', '.join(waiting)}" if waiting else ""
+
+
+def _started(status: dict[str, dict[str, dict[str, str]]]) -> float:
+    started = status["state"].get("running", {}).get("startedAt", "")
+    return datetime.fromisoformat(started).timestamp() if started else 0.0
+
+
+def api_on(cluster: Cluster, node: Node) -> Api:
+    """A client of one control plane's own API server."""
+    credentials = Credentials.read(cluster.paths.kubeconfig)
+    return Api(replace(credentials, server=f"https://{node.address}:6443"))
+
+
+def _hand_out(cluster: Cluster) -> None:
+    """Renew the user's copy of the credentials; which context is the current one stays."""
+    path = Path(cluster.state.kubeconfig)
+    if not cluster.state.kubeconfig or not path.exists():
+        return
+    found = path.stat()
+    # Whoever runs this command, the file stays its owner's.
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    owner = kubeconfig.Owner(found.st_uid, found.st_gid, home)
+    config = cluster.paths.kubeconfig.read_text()
+    kubeconfig.merge(path, config, cluster.name, owner, switch=False)

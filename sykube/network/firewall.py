@@ -1,0 +1,96 @@
+"""What else on the host drops the packets of a cluster: only what can be told for certain."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from sykube.host.run import CommandError, run
+
+_DROPS = ("DROP", "REJECT")
+# iptables-nft keeps its own tables among those of nftables; they are read by way of iptables.
+_OF_IPTABLES = frozenset((family, name) for family in ("ip", "ip6") for name in ("filter", "nat"))
+
+
+def dropping_rules(our_chain: str, bridge: str) -> list[str]:
+    """Rules of iptables that drop every forwarded packet of a bridge before our chain sees it."""
+    listed = run(["iptables", "-w", "-t", "filter", "-S"], check=False).stdout
+    chains: dict[str, list[list[str]]] = {}
+    for line in listed.splitlines():
+        words = shlex.split(line)
+        if words[:1] == ["-A"]:
+            chains.setdefault(words[1], []).append(words)
+    return _dropping(chains, "FORWARD", our_chain, bridge, 0)[0]
+
+
+def nftables_chains(bridge: str) -> list[str]:
+    """Other base chains that drop what they do not accept and do not name our bridge.
+
+    What one base chain accepts, the next can still drop: `man nft`, "verdict statements".
+    """
+    try:
+        listed = run(["nft", "--json", "list", "chains"], check=False).stdout
+    except CommandError:
+        # There is no nft: nobody sets such rules by it.
+        return []
+    chains = [entry.get("chain", {}) for entry in json.loads(listed or "{}").get("nftables", [])]
+    return [
+        f"{chain['family']} {chain['table']} {chain['name']}"
+        for chain in chains
+        if chain.get("hook") == "forward"
+        and chain.get("policy") == "drop"
+        and chain["family"] in ("ip", "inet")
+        and (chain["family"], chain["table"]) not in _OF_IPTABLES
+        and not _names(chain, bridge)
+    ]
+
+
+def firewalld_zone(bridge: str) -> str:
+    """The zone of firewalld that a bridge is in where that is not "trusted"; empty without it."""
+    try:
+        done = run(["firewall-cmd", f"--get-zone-of-interface={bridge}"], check=False)
+    except CommandError:
+        return ""
+    # firewall-cmd(1): 252 is NOT_RUNNING; "no zone" goes with an exit code of 2.
+    if done.code == 252:
+        return ""
+    zone = done.stdout.strip() if done.ok else "the default one"
+    return "" if zone == "trusted" else zone
+
+
+def _dropping(
+    chains: dict[str, list[list[str]]], chain: str, our_chain: str, bridge: str, depth: int
+) -> tuple[list[str], bool]:
+    """Rules of a chain that drop, and whether what follows it is not reached any more."""
+    found: list[str] = []
+    for words in chains.get(chain, []):
+        target = words[words.index("-j") + 1] if "-j" in words else ""
+        if target == our_chain:
+            return found, True
+        if not _meets_all(words, bridge):
+            continue
+        if target in _DROPS:
+            return [*found, shlex.join(words)], True
+        if target in ("ACCEPT", "RETURN"):
+            return found, target == "ACCEPT"
+        if target in chains and depth < 10:
+            inner, ended = _dropping(chains, target, our_chain, bridge, depth + 1)
+            found += inner
+            if ended:
+                return found, True
+    return found, False
+
+
+def _meets_all(words: list[str], bridge: str) -> bool:
+    """Whether a rule has no condition, or only that the packet comes from or goes to our bridge."""
+    if "-j" not in words:
+        return False
+    conditions = words[2 : words.index("-j")]
+    if conditions[-3:-1] == ["comment", "--comment"]:
+        conditions = conditions[:-4]
+    return conditions in ([], ["-i", bridge], ["-o", bridge])
+
+
+def _names(chain: dict[str, str], bridge: str) -> bool:
+    place = (chain["family"], chain["table"], chain["name"])
+    return bridge in run(["nft", "list", "chain", *place], check=False).stdout

@@ -1,0 +1,64 @@
+"""Clusters in a fake world."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from sykube.cluster import lifecycle
+from sykube.cluster.cluster import Cluster
+from sykube.cluster.lifecycle import InitOptions
+from sykube.cluster.spec import ClusterSpec
+from tests.fakes import RecordingUi, World
+
+
+def fake_spec(name: str = "fake", workers: int = 1, **fields: object) -> ClusterSpec:
+    return ClusterSpec(
+        name=name,
+        workers=workers,
+        dns=("127.0.0.53", "192.0.2.53"),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def init(
+    world: World,
+    spec: ClusterSpec | None = None,
+    ui: RecordingUi | None = None,
+    *,
+    retain: bool = False,
+) -> Cluster | None:
+    return lifecycle.init(spec or fake_spec(), InitOptions(retain=retain), ui or world.ui())
+
+
+def made(world: World, workers: int = 1, **fields: object) -> Cluster:
+    """A cluster that is up, with the calls so far forgotten."""
+    cluster = init(world, fake_spec(workers=workers, **fields))
+    assert cluster is not None
+    world.calls.all.clear()
+    return cluster
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs between two snapshots of a world, a line each."""
+    found = []
+    for what in before:
+        one, two = before[what], after[what]
+        if isinstance(one, dict):
+            found += [
+                f"{what} {key}: {one.get(key)!r} → {two.get(key)!r}"
+                for key in sorted({*one, *two})
+                if one.get(key) != two.get(key)
+            ]
+        elif one != two:
+            found.append(f"{what}: {one!r} → {two!r}")
+    return found
+
+
+@contextlib.contextmanager
+def unchanged(world: World) -> Iterator[None]:
+    """The host is afterwards what it was before, but for caches and logs."""
+    before = world.snapshot()
+    yield
+    assert differences(before, world.snapshot()) == []

@@ -1,0 +1,227 @@
+"""How a cluster is: what status finds, says and ends with."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from sykube.cluster import lifecycle, power, status
+from sykube.cluster.lifecycle import InitOptions
+from sykube.cluster.spec import ClusterSpec
+from sykube.errors import ExitCode, SykubeError
+from sykube.node import services
+from tests.fakes import NODES, World, ready
+
+
+def look(world: World) -> status.Status:
+    return status.look(lifecycle.load("fake", world.ui()))
+
+
+@pytest.fixture
+def up(world: World) -> World:
+    lifecycle.init(ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui())
+    return world
+
+
+def test_a_cluster_that_is_well(up: World) -> None:
+    found = look(up)
+    assert found.exit_code is ExitCode.OK
+    assert found.summary == "well"
+    assert set(found.parts.values()) == {""}
+    shown = found.to_dict()
+    assert shown["status"] == "well"
+    assert [each["name"] for each in shown["nodes"]] == ["master", "node1"]
+    assert [each.summary for each in found.nodes] == ["Ready", "Ready"]
+    assert [each.disk_mb for each in found.nodes] == [7, 7]
+    assert found.nodes[0].services == {"containerd": "RUNNING", "kubelet": "RUNNING"}
+
+
+def node_is_gone(world: World) -> None:
+    world.end("fake-node1")
+
+
+def master_is_gone(world: World) -> None:
+    world.end("fake-master")
+
+
+def pod_is_not_ready(world: World) -> None:
+    world.kubernetes["fake"].broken.add("kube-scheduler")
+
+
+def node_is_not_ready(world: World) -> None:
+    node = world.kubernetes["fake"].objects[f"{NODES}/fake-node1"]
+    node["status"]["conditions"] = [ready(False, "container runtime is down")]
+
+
+def node_is_not_registered(world: World) -> None:
+    del world.kubernetes["fake"].objects[f"{NODES}/fake-node1"]
+
+
+def dns_is_silent(world: World) -> None:
+    world.calls.fail(
+        lambda call: call.kind == "dns", lambda _: TimeoutError("timed out"), times=None
+    )
+
+
+def dns_refuses(world: World) -> None:
+    world.calls.fail(
+        lambda call: call.kind == "dns",
+        lambda _: OSError(errno.ECONNREFUSED, "Connection refused"),
+        times=None,
+    )
+
+
+def program_has_died(world: World) -> None:
+    world.services["kubelet"] = "FATAL"
+
+
+def bridge_is_gone(world: World) -> None:
+    world.kernel.remove_link("sk-fake")
+
+
+def disk_is_nearly_full(world: World) -> None:
+    world.free = 0.05
+
+
+def etcd_is_ill(world: World) -> None:
+    world.calls.fail(
+        lambda call: call.words == ("GET", "/readyz"),
+        lambda _: SykubeError("GET /readyz: [-]etcd failed: reason withheld"),
+        times=None,
+    )
+
+
+def api_is_silent(world: World) -> None:
+    world.silent.add("fake-master")
+
+
+@pytest.mark.parametrize(
+    ("damage", "where", "words"),
+    [
+        (node_is_gone, "node1", "its instance does not run"),
+        (master_is_gone, "API server", "no control plane runs"),
+        (pod_is_not_ready, "system pods", "kube-scheduler-fake-master: Test"),
+        (node_is_not_ready, "node1", "fake-node1: container runtime is down"),
+        (node_is_not_registered, "node1", "not registered: fake-node1"),
+        (dns_is_silent, "DNS", "no answer for kubernetes.default.svc.cluster.local: timed out"),
+        (dns_refuses, "DNS", "Connection refused"),
+        (program_has_died, "node1", "kubelet is FATAL"),
+        (bridge_is_gone, "network", "the bridge sk-fake is gone"),
+        (disk_is_nearly_full, "disk", "500 MB free of 10000 MB in "),
+        (etcd_is_ill, "API server", "etcd failed"),
+        (api_is_silent, "API server", "connection refused"),
+    ],
+)
+def test_each_thing_that_is_wrong_is_degraded_and_said_where_it_belongs(
+    up: World, damage: Callable[[World], None], where: str, words: str
+) -> None:
+    damage(up)
+    found = look(up)
+    assert found.exit_code is ExitCode.DEGRADED
+    assert found.summary == "degraded"
+    said = found.parts | {node.name: node.problem for node in found.nodes}
+    assert words in said[where]
+    assert found.to_dict()["status"] == "degraded"
+
+
+def test_all_that_is_wrong_with_a_node_is_said_in_one_line(up: World) -> None:
+    program_has_died(up)
+    node_is_not_ready(up)
+    master, node1 = look(up).nodes
+    assert master.summary == "kubelet is FATAL"
+    assert node1.summary == "kubelet is FATAL; fake-node1: container runtime is down"
+
+
+def test_a_node_whose_supervisord_is_silent_is_degraded(
+    up: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(_pid: int) -> dict[str, str]:
+        raise SykubeError("supervisord does not answer: timed out")
+
+    monkeypatch.setattr(services, "states", silent)
+    found = look(up)
+    assert found.exit_code is ExitCode.DEGRADED
+    assert [node.summary for node in found.nodes] == ["supervisord does not answer: timed out"] * 2
+
+
+def test_a_node_that_does_not_run_is_asked_nothing(up: World) -> None:
+    node_is_gone(up)
+    up.calls.all.clear()
+    assert [node.summary for node in look(up).nodes] == ["Ready", "stopped"]
+    assert not any("fake-node1" in call.words for call in up.calls.all if call.kind != "engine")
+
+
+def test_a_cluster_that_is_stopped(up: World) -> None:
+    for name in list(up.instances):
+        up.end(name)
+    up.calls.all.clear()
+    found = look(up)
+    assert found.exit_code is ExitCode.STOPPED
+    assert found.summary == "stopped"
+    assert {call.kind for call in up.calls.all} == {"engine", "run"}
+    # What its nodes take on the disk is of interest all the same.
+    assert [node.disk_mb for node in found.nodes] == [7, 7]
+
+
+def test_a_cluster_that_is_paused(up: World) -> None:
+    power.pause("fake", up.ui())
+    found = look(up)
+    assert found.exit_code is ExitCode.STOPPED
+    assert found.summary == "paused"
+    assert [node.summary for node in found.nodes] == ["paused", "paused"]
+
+
+def test_a_cluster_of_which_one_node_is_paused_is_degraded(up: World) -> None:
+    from sykube.node import cgroups
+
+    cgroups.freeze("fake-node1", frozen=True)
+    found = look(up)
+    assert found.exit_code is ExitCode.DEGRADED
+    assert [node.summary for node in found.nodes] == ["Ready", "paused"]
+
+
+def test_one_control_plane_that_is_lost_is_said_and_the_others_answer(world: World) -> None:
+    spec = ClusterSpec(name="fake", dns=("192.0.2.1",), control_planes=3)
+    lifecycle.init(spec, InitOptions(), world.ui())
+    world.end("fake-master")
+    found = look(world)
+    assert found.exit_code is ExitCode.DEGRADED
+    assert found.api == ""
+    assert [node.summary for node in found.nodes] == ["stopped", "Ready", "Ready", "Ready"]
+
+
+# --- from afar ---
+
+
+def glance(world: World) -> status.Glance:
+    return status.glance("fake", world.ui())
+
+
+def test_a_glance_at_a_cluster_asks_for_its_instances_alone(up: World) -> None:
+    up.calls.all.clear()
+    assert glance(up) == status.Glance("fake", "running", 2, "v1.20.2")
+    assert [call.words for call in up.calls.all] == [("instances",)]
+
+
+def test_a_glance_at_a_cluster_in_each_of_its_states(up: World) -> None:
+    power.pause("fake", up.ui())
+    assert glance(up).state == "paused"
+    power.unpause("fake", up.ui())
+    up.end("fake-node1")
+    assert glance(up).state == "partly running"
+    up.end("fake-master")
+    assert glance(up).state == "stopped"
+    lifecycle.load("fake", up.ui()).paths.state.write_text("{")
+    assert glance(up) == status.Glance("fake", "damaged")
+
+
+def test_a_glance_at_a_cluster_that_init_did_not_finish(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYKUBE_FAIL_AT", "after:ready")
+    spec = ClusterSpec(name="fake", dns=("192.0.2.1",))
+    with pytest.raises(SykubeError):
+        lifecycle.init(spec, InitOptions(retain=True), world.ui())
+    assert glance(world).state == "unfinished"
