@@ -139,12 +139,18 @@ def no_such_cluster(name: str) -> SykubeError:
 
 
 def delete_all(ui: Ui) -> list[str]:
-    """Remove every cluster.
+    """Remove every cluster; one that cannot be removed does not keep the others from it.
 
     Returns:
         What could not be undone or restored, a line each.
     """
-    return [problem for name in clusters() for problem in delete(name, ui)]
+    problems = []
+    for name in clusters():
+        try:
+            problems += delete(name, ui)
+        except SykubeError as error:
+            problems.append(f"{name}: {error}")
+    return problems
 
 
 def load(name: str, ui: Ui) -> Cluster:
@@ -342,8 +348,12 @@ def keep_node_logs(cluster: Cluster) -> None:
 
 def _remove(cluster: Cluster) -> list[str]:
     """Undo all steps; the last cluster's going puts the host's own settings back."""
-    autostart.disable(cluster.name)
-    problems = plan.undo(cluster, steps.ALL)
+    problems = []
+    try:
+        autostart.disable(cluster.name)
+    except SykubeError as error:
+        problems.append(f"autostart: {error}")
+    problems += plan.undo(cluster, steps.ALL)
     _pass_on_context(cluster)
     with lock.host_settings():
         if not clusters():

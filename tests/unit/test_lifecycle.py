@@ -671,6 +671,28 @@ def test_delete_twice_at_once_is_refused_by_the_lock(world: World) -> None:
     assert raised.value.exit_code is ExitCode.LOCKED
 
 
+def test_delete_of_all_clusters_leaves_the_host_as_it_was(world: World) -> None:
+    set_context(world, "")
+    with unchanged(world):
+        for name in ("one", "two", "three"):
+            init(world, fake_spec(name))
+        assert lifecycle.delete_all(world.ui()) == []
+    assert clusters() == []
+
+
+def test_a_cluster_that_is_in_use_does_not_keep_the_others_from_being_deleted(
+    world: World,
+) -> None:
+    from sykube.cluster.state import locked
+
+    for name in ("one", "two", "three"):
+        init(world, fake_spec(name))
+    with locked(ClusterPaths("three")):
+        (problem,) = lifecycle.delete_all(world.ui())
+    assert problem.startswith("three: another sykube command works on")
+    assert clusters() == ["three"]
+
+
 def test_delete_gives_back_the_earlier_context(world: World) -> None:
     init(world)
     assert user_context(world) == "fake"
