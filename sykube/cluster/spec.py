@@ -38,6 +38,7 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _PRIVATE = tuple(
     IPv4Network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
+_QUANTITIES = frozenset({"cpus", "memory"})
 _RESERVED_NAMES = frozenset({"host"})
 
 
@@ -325,4 +326,8 @@ def _convert(name: str, key: str, value: Any) -> tuple[Any, str]:
             return split_options(value)
         ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
         return (tuple(value), "") if ok else (None, f"{key} must be a list of texts")
+    if name in _QUANTITIES:
+        # YAML takes 2 and 1.5 for numbers, and Kubernetes takes both for quantities.
+        ok = isinstance(value, str | int | float) and not isinstance(value, bool)
+        return (str(value), "") if ok else (None, f"{key} must be a number or a text")
     return value, "" if isinstance(value, str) else f"{key} must be a text"
