@@ -75,8 +75,9 @@ def stop(name: str, options: StopOptions, ui: Ui) -> bool:
                     on_each(group, lambda node: _shut_down(cluster, node, options.grace))
         with ui.step("Taking down the network"):
             for node in cluster.nodes:
-                # Of one that had died by itself.
-                cgroups.remove(node.instance)
+                # One that had died by itself, or that the engine has lost track of.
+                if node not in nodes:
+                    node_steps.end(cluster, node.instance)
             node_steps.forget_addresses(cluster)
             cluster.bridge.remove()
         return True

@@ -123,7 +123,7 @@ def _empty(cluster: Cluster, node: Node, options: RemovalOptions) -> None:
 
 def _take_out(cluster: Cluster, nodes: list[Node]) -> None:
     """Remove nodes from Kubernetes, from the host, and from what the others know."""
-    on_each(nodes, lambda node: node_steps.remove(cluster, node.instance, running=True))
+    on_each(nodes, lambda node: node_steps.remove(cluster, node.instance))
     with cluster.api() as api:
         for node in nodes:
             api.delete(f"/api/v1/nodes/{node.instance}")

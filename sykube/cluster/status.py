@@ -18,7 +18,7 @@ from sykube.node.node import Node
 from sykube.ui import Ui
 
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
-# Below this the kubelets stop taking pods (evictionHard, nodefs.available) and etcd comes next.
+# The kubelets do not look at it: the disk is the host's. Below this, say so before etcd stops.
 _LEAST_FREE = 0.1
 
 

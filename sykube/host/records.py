@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class HostRecords:
     sysctls: dict[str, str] = field(default_factory=dict)
     modules: list[str] = field(default_factory=list)
     controllers: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, folder: Path = paths.HOST_RECORDS) -> HostRecords | None:
@@ -61,6 +63,7 @@ class HostRecords:
                 dict(stored["sysctls"]),
                 list(stored["modules"]),
                 list(stored["controllers"]),
+                list(stored.get("folders", [])),
             )
         return None
 
@@ -71,6 +74,7 @@ class HostRecords:
             "sysctls": self.sysctls,
             "modules": self.modules,
             "controllers": self.controllers,
+            "folders": self.folders,
         }
         write_atomically(self.folder / "record.json", json.dumps(stored, indent=2))
 
@@ -119,6 +123,12 @@ class HostRecords:
             with contextlib.suppress(OSError):
                 control.write_text(f"+{controller}")
 
+    def expect_folders(self, folders: Iterable[Path]) -> None:
+        """Record those that are not there yet: others make them, and leave them behind."""
+        missing = {str(folder) for folder in folders if not folder.exists()}
+        self.folders = sorted({*self.folders, *missing})
+        self.save()
+
     def restore(self) -> list[str]:
         """Put everything back and forget the record.
 
@@ -139,6 +149,10 @@ class HostRecords:
             # Where somebody else uses it by now, the kernel refuses, and rightly.
             with contextlib.suppress(OSError):
                 (CGROUPS / "cgroup.subtree_control").write_text(f"-{controller}")
+        for folder in reversed(self.folders):
+            # Where it is not empty, somebody else uses it by now.
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
         for module in self.modules:
             try:
                 run(["modprobe", "-r", module])

@@ -19,6 +19,14 @@ _TOKEN_TTL = "1m0s"
 # kubelet lets it wait for ever longer. The default looks again after 2 to 4 s.
 _ELECTION = {"leader-elect-retry-period": "1s"}
 
+# The default, but for the disk.
+_EVICTION = {
+    "memory.available": "100Mi",
+    "nodefs.available": "0%",
+    "nodefs.inodesFree": "0%",
+    "imagefs.available": "0%",
+}
+
 
 @dataclass(frozen=True)
 class ControlPlaneSettings:
@@ -99,6 +107,10 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         "clusterDomain": settings.domain,
         # The node shares the host's memory: its swap is not the node's to judge.
         "failSwapOn": False,
+        # Nor is its disk: a kubelet that finds 85 % of it used removes images, which no registry
+        # gives back, and at 90 % it evicts pods. `sykube status` tells of it.
+        "imageGCHighThresholdPercent": 100,
+        "evictionHard": _EVICTION,
         "resolvConf": "/etc/resolv.conf",
         "rotateCertificates": True,
         # The pods of the control plane show up in the API at the first sync after it is there:

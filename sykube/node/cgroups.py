@@ -28,6 +28,7 @@ _FREEZERS = (
     ("{}/cgroup.freeze", ("0", "1")),
 )
 _EMPTY_TIMEOUT_S = 20.0
+_ENGINES = ("apptainer", "singularity")
 
 
 def is_v2() -> bool:
@@ -122,6 +123,11 @@ def remove(instance: str) -> None:
             _remove_tree(folder)
         with contextlib.suppress(OSError):
             (hierarchy / PARENT).rmdir()
+
+
+def of_engines() -> list[Path]:
+    """The parents of the cgroups that engines make for their instances, in each hierarchy."""
+    return [root / name for root in _all_hierarchies() for name in _ENGINES]
 
 
 def processes(folder: Path) -> list[int]:

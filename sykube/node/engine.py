@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -126,11 +130,14 @@ class CommandLineEngine:
         ]
         if name not in self.instances():
             self._forget(name)
+            # Two instances of a node would share its files.
+            self._end_unrecorded(name)
         run([*self._argv(), *arguments], env=self.environment, timeout=120)
 
     def kill(self, name: str) -> None:
         if name not in self.instances():
             self._forget(name)
+            self._end_unrecorded(name)
             return
         # May fail where it ends by itself; whether it is left is looked at below.
         run(
@@ -195,6 +202,22 @@ class CommandLineEngine:
         for file in self._records(f"*/*/*/{name}/{name}.json"):
             file.unlink()
 
+    def _end_unrecorded(self, name: str) -> None:
+        """End an instance that goes on without the engine's record of it.
+
+        `instance list` removes the records of instances that it does not see, all of them in a
+        PID namespace of its own.
+        """
+        deadline = time.monotonic() + _GONE_TIMEOUT_S
+        while monitors := _monitors(name):
+            late = time.monotonic() > deadline
+            for pid in monitors:
+                # The monitor cleans up after its child, unless it hangs.
+                for each in [pid] if late else _children(pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(each, signal.SIGKILL)
+            time.sleep(0.05)
+
     def _argv(self) -> list[str]:
         # Before the network is laid there is none, and after its folder was lost.
         config = ["--config", str(self.config)] if self.config and self.config.exists() else []
@@ -210,6 +233,29 @@ def _lives(instance: Instance) -> bool:
         return (PROC / str(instance.pid) / "comm").read_text().strip() in _INIT_NAMES
     except OSError:
         return False
+
+
+def _monitors(name: str) -> list[int]:
+    """Processes of the engine that wait for the end of an instance, by the title they carry."""
+    title = re.compile(rf"\w+ instance: \S+ \[{re.escape(name)}\]")
+    found = []
+    for folder in PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes().rstrip(b"\0 ").decode(errors="replace")
+            if title.fullmatch(command):
+                found.append(int(folder.name))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for folder in PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # The name before it, in brackets, may hold anything.
+            state = (folder / "stat").read_text(errors="replace").rpartition(") ")[2]
+            if state.split()[1] == str(pid):
+                found.append(int(folder.name))
+    return found
 
 
 def parse_instances(listed: str) -> dict[str, Instance]:

@@ -267,7 +267,9 @@ def test_a_full_disk(damaged: Damaged) -> None:
         eventually("the counter cannot write", lambda: damaged.counter.refused > refused + 60, 60)
     finally:
         filler.unlink()
+    freed = time.monotonic()
     eventually("all is well again", damaged.well(), HEALED_S)
+    print(f"well {time.monotonic() - freed:.1f} s after space was freed")
     pods = damaged.cluster.get("pods", "-A")["items"]
     assert {pod["status"]["phase"] for pod in pods} == {"Running"}
 

@@ -39,6 +39,7 @@ class Options:
     seed: int
     cycles: int
     signals: int
+    only: str
 
 
 def main() -> int:
@@ -71,7 +72,7 @@ def cases(bench: Bench, options: Options) -> Iterator[Outcome]:
         elif part == "power":
             yield from repetition.stop_and_start(bench, options.cycles)
         elif part == "steps":
-            yield from failures.steps_that_fail(bench)
+            yield from failures.steps_that_fail(bench, options.only)
         else:
             yield from failures.signals(bench, options.signals, random_moments)
 
@@ -127,8 +128,9 @@ def parse() -> Options:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--cycles", type=int, default=10)
     parser.add_argument("--signals", type=int, default=20)
+    parser.add_argument("--only", default="", metavar="PATTERN", help="of the steps: before:data …")
     given = parser.parse_args()
-    return Options(given.parts, given.seed, given.cycles, given.signals)
+    return Options(given.parts, given.seed, given.cycles, given.signals, given.only)
 
 
 def terminated(_signal: int, _frame: FrameType | None) -> None:

@@ -24,14 +24,17 @@ _INTERRUPTED = 130
 _NO_SUCH_CLUSTER = 5
 
 
-def steps_that_fail(bench: Bench) -> Iterator[Outcome]:
-    """Each step before it begins, while it works, and after it."""
+def steps_that_fail(bench: Bench, only: str = "") -> Iterator[Outcome]:
+    """Each step before it begins, while it works, and after it; or those that match."""
     for step in steps.ALL:
-        for place in ("before", "after"):
+        for place in ("before", "during", "after"):
             point = f"{place}:{step.name}"
-            yield bench.case("steps", point, partial(_fails_at, bench, point))
-        damage = DURING[step.name]
-        yield bench.case("steps", f"during:{step.name}", partial(_fails_during, bench, damage))
+            if place == "during":
+                action = partial(_fails_during, bench, DURING[step.name])
+            else:
+                action = partial(_fails_at, bench, point)
+            if re.search(only, point):
+                yield bench.case("steps", point, action)
 
 
 def _fails_at(bench: Bench, point: str) -> None:
@@ -44,7 +47,7 @@ def _fails_at(bench: Bench, point: str) -> None:
 
 def _fails_during(bench: Bench, damage: Damage) -> None:
     with contextlib.ExitStack() as stack:
-        options = (*bench.plain, *damage.prepare(bench, stack))
+        options = damage.prepare(bench, stack) or bench.plain
         with bench.init(options) as init:
             damage.strike(bench, init)
             _, errors = init.communicate(timeout=_INIT_TIMEOUT_S)
@@ -78,7 +81,7 @@ class Damage:
 
     Attributes:
         error: a pattern for what init says.
-        prepare: before init; returns options for it.
+        prepare: before init; returns options for it, or none where it needs none of its own.
         strike: once it runs.
     """
 
@@ -93,7 +96,7 @@ def _too_few_inodes(bench: Bench, stack: contextlib.ExitStack) -> tuple[str, ...
     mount.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=4,size=8g", "soak", mount], check=True)
     stack.callback(lambda: subprocess.run(["umount", mount], check=True))
-    return ("--dest", str(mount))
+    return ("--workers", "0", "--dns", "127.0.0.1", "--dest", str(mount))
 
 
 def _kill_command(pattern: str) -> Callable[[Bench, subprocess.Popen[str]], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -308,3 +309,35 @@ def test_an_engine_that_fails_is_shown_by_its_own_error(
     with pytest.raises(CommandError) as raised:
         call(ENGINE)
     assert "FATAL: why" in raised.value.details
+
+
+def process(folder: Path, pid: int, parent: int, title: str) -> None:
+    """One as /proc shows it."""
+    (folder / str(pid)).mkdir()
+    (folder / str(pid) / "cmdline").write_text(f"{title}\0\0")
+    (folder / str(pid) / "stat").write_text(f"{pid} (a ) name) S {parent} 1 1")
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_an_instance_without_a_record_is_ended(
+    run: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hangs: bool
+) -> None:
+    """By its child first, whose end the engine's monitor cleans up after."""
+    process(tmp_path, 10, 1, "Apptainer instance: root [lab-master]")
+    process(tmp_path, 11, 10, "appinit")
+    process(tmp_path, 20, 1, "Apptainer instance: root [lab-master2]")
+    process(tmp_path, 21, 20, "appinit")
+    killed: list[int] = []
+
+    def kill(pid: int, _signal: int) -> None:
+        killed.append(pid)
+        shutil.rmtree(tmp_path / str(pid), ignore_errors=True)
+        if pid == 11 and not hangs:
+            shutil.rmtree(tmp_path / "10")
+
+    monkeypatch.setattr(engine_module, "PROC", tmp_path)
+    monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(engine_module.os, "kill", kill)
+    run.say(listed())
+    ENGINE.kill("lab-master")
+    assert killed == ([11, 10] if hangs else [11])

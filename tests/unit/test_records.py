@@ -183,3 +183,18 @@ def test_a_module_in_use_stays_and_is_named(host: FakeHost, folder: Path) -> Non
     (problem,) = restore(folder)
     assert "br_netfilter" in problem
     assert not (folder / "record.json").exists()
+
+
+def test_folders_that_others_make_go_in_the_end_unless_they_are_in_use(
+    host: FakeHost, folder: Path, tmp_path: Path
+) -> None:
+    there, made, below, used = (tmp_path / name for name in ("there", "made", "made/below", "used"))
+    there.mkdir()
+    records = HostRecords(folder)
+    records.expect_folders([there, made, below, used])
+    below.mkdir(parents=True)
+    (used / "somebody").mkdir(parents=True)
+    records.expect_folders([there, made, below, used])
+    assert restore(folder) == []
+    assert there.is_dir() and used.is_dir()
+    assert not made.exists()

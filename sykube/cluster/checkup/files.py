@@ -14,8 +14,7 @@ from sykube.cluster.checkup.look import Look, failure, ok, warning
 from sykube.host import inotify as inotify_limits
 from sykube.host.preflight import Finding, Level
 
-# The kubelet's own limits (evictionHard, imagefs.available and nodefs.available): below the first
-# it removes images and pods, below the second it takes no pod.
+# The kubelets do not look at the disk, which is the host's (kubeadm.py); etcd stops when it is full.
 _LOW, _LEAST = 0.15, 0.10
 _LEAST_BYTES = 1_000_000_000
 _LEAST_INODES = 0.05
@@ -81,7 +80,7 @@ def disk(look: Look) -> Iterator[Finding]:
     if free < max(_LEAST * total, _LEAST_BYTES):
         yield failure("disk", detail, cure)
     elif free < _LOW * total:
-        yield warning("disk", f"{detail}: kubelets start to evict pods", cure)
+        yield warning("disk", detail, cure)
     else:
         yield ok("disk", detail)
     files = os.statvfs(root)

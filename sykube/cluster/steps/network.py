@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 from sykube import resources
 from sykube.cluster.cluster import Cluster
@@ -10,10 +11,13 @@ from sykube.cluster.steps.data import make_folders
 from sykube.host import lock, provision
 from sykube.host.files import write_atomically
 from sykube.host.records import KUBELET_SYSCTLS, HostRecords, read_sysctl
+from sykube.node import cgroups
 
 # Every container runtime and kubelet watches files; the kernel's default of 128 instances for
 # each user is used up by the second cluster (kind#904, kind#2586).
 _INOTIFY = {"fs/inotify/max_user_instances": 1024, "fs/inotify/max_user_watches": 524288}
+# Where libcni and its plugins keep what they note of instances.
+_CNI = (Path("/var/lib/cni"), Path("/var/lib/cni/results"))
 
 
 class Network:
@@ -62,3 +66,4 @@ def _set_host() -> None:
         if int(read_sysctl(key) or least) < least:
             records.set_sysctl(key, str(least))
     records.enable_forwarding()
+    records.expect_folders([*cgroups.of_engines(), *_CNI])

@@ -40,16 +40,10 @@ class Nodes:
 
     def apply(self, cluster: Cluster) -> None:
         running = cluster.engine.instances()
+        missing = [node for node in cluster.nodes if node.instance not in running]
         for node in cluster.nodes:
-            if node.instance not in running:
-                # The engine can lose its record of an instance that goes on: `instance list` in a
-                # PID namespace that shares its folder is enough. Two of a node share their files.
-                cgroups.remove(node.instance)
             prepare(cluster, node)
-        on_each(
-            [node for node in cluster.nodes if node.instance not in running],
-            lambda node: start(cluster, node),
-        )
+        on_each(missing, lambda node: start(cluster, node))
         check(cluster, cluster.nodes)
 
     def undo(self, cluster: Cluster) -> None:
@@ -59,7 +53,7 @@ class Nodes:
         found |= {name for name in running if is_node(name, prefix)}
         found |= {name for name in cgroups.leftovers(prefix) if is_node(name, prefix)}
 
-        on_each(sorted(found), lambda name: remove(cluster, name, running=name in running))
+        on_each(sorted(found), lambda name: remove(cluster, name))
         forget_addresses(cluster)
 
 
@@ -114,12 +108,9 @@ def check(cluster: Cluster, nodes: list[Node]) -> None:
     on_each(nodes, node_checks.run_checks)
 
 
-def remove(cluster: Cluster, instance: str, *, running: bool) -> None:
+def remove(cluster: Cluster, instance: str) -> None:
     """Remove all of a node: its instance, cgroups and files."""
-    if running:
-        end(cluster, instance)
-    else:
-        cgroups.remove(instance)
+    end(cluster, instance)
     for leftover in cluster.engine.leftovers(instance):
         leftover.unlink(missing_ok=True)
     shutil.rmtree(cluster.paths.node(instance), ignore_errors=True)
@@ -127,7 +118,7 @@ def remove(cluster: Cluster, instance: str, *, running: bool) -> None:
 
 def renew(cluster: Cluster, node: Node) -> None:
     """Make a node anew in which kubeadm stopped half-way: it starts from a clean one alone."""
-    remove(cluster, node.instance, running=True)
+    remove(cluster, node.instance)
     prepare(cluster, node)
     start(cluster, node)
     check(cluster, [node])
