@@ -34,9 +34,22 @@ startsecs=0
 command=cat
 autostart=false
 [eventlistener:ready]
-command={python} -c "print('READY', flush=True); open('{folder}/ready', 'w').write('x'); input()"
-events=SUPERVISOR_STATE_CHANGE_RUNNING
+command={python} {folder}/listener.py {folder}/ready
+events=PROCESS_STATE_RUNNING
 startsecs=0
+"""
+# Writes to a named pipe once the kubelet is RUNNING. Protocol: supervisord.org/events.html
+LISTENER = """
+import sys
+
+while True:
+    print("READY", flush=True)
+    header = dict(pair.split(":") for pair in sys.stdin.readline().split())
+    event = sys.stdin.read(int(header["len"]))
+    if "processname:kubelet" in event:
+        with open(sys.argv[1], "w") as ready:
+            ready.write("x")
+    print("RESULT 2\\nOK", end="", flush=True)
 """
 
 
@@ -46,7 +59,7 @@ def node(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     (fast_path / "run").mkdir()
     file = fast_path / "supervisord.conf"
     file.write_text(CONFIGURATION.format(folder=fast_path, python=sys.executable))
-    # Written by its event listener, once it is told that supervisord runs.
+    (fast_path / "listener.py").write_text(LISTENER)
     os.mkfifo(fast_path / "ready")
     opened = os.open(fast_path / "ready", os.O_RDONLY | os.O_NONBLOCK)
     with subprocess.Popen(
