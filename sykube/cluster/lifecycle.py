@@ -118,7 +118,7 @@ def delete(name: str, ui: Ui) -> list[str]:
             ui.warn(f"the cluster {name} has no record: removing what is found of it")
             state = _unknown_state(name)
         with ui.step(f"Deleting the cluster {name}"):
-            return problems + _remove(Cluster.of(state, ui))
+            return problems + remove(Cluster.of(state, ui))
 
 
 def exists(name: str) -> bool:
@@ -290,7 +290,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             cluster.save()
         except BaseException:
             held.close()
-            for problem in _remove(cluster):
+            for problem in remove(cluster):
                 ui.warn(f"not undone: {problem}")
             raise
     return cluster
@@ -316,7 +316,7 @@ def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException)
             cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
             return
         with cluster.ui.step("Rolling back"):
-            problems = _remove(cluster)
+            problems = remove(cluster)
     for problem in problems:
         cluster.ui.warn(f"not undone: {problem}")
     if isinstance(error, SykubeError):
@@ -346,7 +346,7 @@ def keep_node_logs(cluster: Cluster) -> None:
             shutil.copytree(node.folder / "log" / "pods", target / "pods", symlinks=True)
 
 
-def _remove(cluster: Cluster) -> list[str]:
+def remove(cluster: Cluster) -> list[str]:
     """Undo all steps; the last cluster's going puts the host's own settings back."""
     problems = []
     try:

@@ -39,7 +39,7 @@ _PRIVATE = tuple(
     IPv4Network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
 _QUANTITIES = frozenset({"cpus", "memory"})
-_RESERVED_NAMES = frozenset({"host"})
+_RESERVED_NAMES = frozenset({"host", "snapshots"})
 
 
 @dataclass(frozen=True)
