@@ -16,6 +16,7 @@ class ExitCode(enum.IntEnum):
     NO_SUCH_CLUSTER = 5
     HOST_NOT_READY = 6
     LOCKED = 7
+    NO_SUCH_SNAPSHOT = 8
     INTERRUPTED = 130
 
     @property
@@ -33,6 +34,7 @@ _MEANINGS = {
     ExitCode.NO_SUCH_CLUSTER: "there is no cluster of that name",
     ExitCode.HOST_NOT_READY: "the host lacks something; each finding comes with its cure",
     ExitCode.LOCKED: "another sykube command works on the cluster",
+    ExitCode.NO_SUCH_SNAPSHOT: "there is no snapshot of that name",
     ExitCode.INTERRUPTED: "interrupted by a signal",
 }
 

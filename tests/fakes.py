@@ -262,6 +262,8 @@ class Kernel:
     def __post_init__(self) -> None:
         for name in self.links:
             self._show_link(name)
+        # A file among the folders, where the module bonding is loaded.
+        fill(self.class_net, {"bonding_masters": "\n"})
         self.boot()
 
     def boot(self) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import click
 
-from sykube.cli import context
+from sykube.cli import context, log
 from sykube.cluster import autostart as unit
 from sykube.cluster import lifecycle
 from sykube.cluster.power import require_complete
-from sykube.host import preflight
 
 
 @click.group()
@@ -21,8 +20,7 @@ def autostart() -> None:
 @context.common
 def enable(name: str) -> None:
     """Start the cluster whenever the host boots."""
-    preflight.check_identity()
-    context.open_log(name)
+    log.open_for(name)
     cluster = lifecycle.load(name, context.ui())
     require_complete(cluster)
     booted = unit.enable(cluster)
@@ -36,8 +34,7 @@ def enable(name: str) -> None:
 @context.common
 def disable(name: str) -> None:
     """Leave the cluster as it is when the host boots."""
-    preflight.check_identity()
-    context.open_log(name)
+    log.open_for(name)
     lifecycle.load(name, context.ui())
     was = unit.disable(name)
     context.ui().say(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 
 import click
 
 from sykube.cli import context
-from sykube.cluster import lifecycle
+from sykube.cluster import archive, lifecycle
 from sykube.cluster.state import clusters
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import preflight
-from sykube.host.paths import LOGS, cache_dir
+from sykube.host.paths import DATA, LOGS, SNAPSHOTS, cache_dir
 
 
 @click.command()
@@ -54,16 +55,20 @@ def _delete_all(yes: bool) -> list[str]:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @context.common
 def uninstall(yes: bool) -> None:
-    """Remove caches, logs and the private Apptainer. Clusters must be deleted before."""
+    """Remove caches, logs, snapshots and the private Apptainer. Delete clusters before."""
     preflight.check_identity()
     if clusters():
         raise SykubeError(
             f"there are still clusters: {', '.join(clusters())}",
             resolution="Delete them first: sykube delete --name CLUSTER",
         )
-    folders = [folder for folder in (cache_dir(), LOGS) if folder.exists()]
+    folders = [folder for folder in (cache_dir(), LOGS, SNAPSHOTS) if folder.exists()]
     if folders and not yes:
-        click.confirm(f"Remove {' and '.join(map(str, folders))}?", abort=True, err=True)
+        kept = archive.names()
+        loss = f" The snapshots {', '.join(kept)} are lost with it." if kept else ""
+        click.confirm(f"Remove {' and '.join(map(str, folders))}?{loss}", abort=True, err=True)
     for folder in folders:
         shutil.rmtree(folder)
-    context.ui().say("Caches, logs and the private Apptainer are gone.")
+    with contextlib.suppress(OSError):
+        DATA.rmdir()
+    context.ui().say("Caches, logs, snapshots and the private Apptainer are gone.")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sykube.cli import context
-from sykube.cluster import lifecycle
+from sykube.cluster import archive, lifecycle, reborn
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import MAX_WORKERS, make_spec, split_options
 from sykube.errors import UsageError
@@ -17,6 +17,12 @@ from sykube.host import preflight
 
 @click.command()
 @click.option("--name", metavar="CLUSTER", help="Name of the cluster. [default: sykube]")
+@click.option(
+    "--from",
+    "from_snapshot",
+    metavar="SNAPSHOT",
+    help="Start from what a snapshot holds, with new keys and addresses.",
+)
 @click.option(
     "--workers",
     "--nodes",
@@ -84,7 +90,13 @@ def init(
     for name in ("dest", "network_dir", "local_image"):
         if flags[name]:
             flags[name] = str(Path(flags[name]).absolute())
-    spec = make_spec(file.absolute() if file else None, flags)
+    file = file.absolute() if file else None
+    spec = make_spec(file, flags)
+    if spec.from_snapshot:
+        preflight.check_identity()
+        snapshot = archive.find(spec.from_snapshot)
+        spec = make_spec(file, flags, reborn.defaults(snapshot))
+        reborn.check(spec, snapshot)
     ui = context.ui()
     if dry_run:
         _show_dry_run(lifecycle.dry_run(spec, ui), output)

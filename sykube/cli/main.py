@@ -35,6 +35,7 @@ _COMMANDS = {
     "uninstall": "sykube.cli.delete:uninstall",
     "doctor": "sykube.cli.doctor:doctor",
     "version": "sykube.cli.version:version",
+    "snapshot": "sykube.cli.snapshot:snapshot",
     "node-image": "sykube.cli.node_image:node_image",
 }
 

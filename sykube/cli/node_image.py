@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sykube.cli import context
-from sykube.cluster import lifecycle
+from sykube.cluster import archive, lifecycle
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import make_spec
 from sykube.cluster.state import State, clusters
@@ -72,10 +72,10 @@ def list_images(output: str) -> None:
 @click.option("--all", "everything", is_flag=True, help="Also the newest one.")
 @context.common
 def prune(everything: bool) -> None:
-    """Remove images that no cluster uses, but for the newest one."""
+    """Remove images that no cluster and no snapshot uses, but for the newest one."""
     preflight.check_identity()
     states = [State.load(ClusterPaths(name).state) for name in clusters()]
-    used = {state.image for state in states if state}
+    used = {state.image for state in states if state} | archive.images()
     newest = set() if everything else {image.fingerprint for image in image_build.list_images()[:1]}
     for path in image_build.prune(frozenset(used | newest)):
         click.echo(path)

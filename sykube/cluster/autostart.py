@@ -55,7 +55,11 @@ def enable(cluster: Cluster) -> bool:
     UNITS.mkdir(parents=True, exist_ok=True)
     write_atomically(unit_of(cluster.name), text)
     unit = unit_of(cluster.name).name
-    run(["systemctl", "--quiet", "enable", unit])
+    try:
+        run(["systemctl", "--quiet", "enable", unit])
+    except BaseException:
+        unit_of(cluster.name).unlink()
+        raise
     if not _BOOTED.is_dir():
         return False
     run(["systemctl", "daemon-reload"])
@@ -69,8 +73,11 @@ def disable(name: str) -> bool:
     unit = unit_of(name)
     if not unit.exists():
         return False
-    run(["systemctl", "--quiet", "disable", unit.name])
-    unit.unlink()
+    try:
+        run(["systemctl", "--quiet", "disable", unit.name])
+    finally:
+        # Without its file a unit does nothing, whatever systemctl made of it.
+        unit.unlink()
     if _BOOTED.is_dir():
         run(["systemctl", "daemon-reload"])
         run(["systemctl", "reset-failed", unit.name], check=False)

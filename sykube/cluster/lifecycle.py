@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import autostart, plan, steps
+from sykube.cluster import archive, autostart, plan, steps
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
@@ -66,7 +66,7 @@ def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
         else:
             cluster = _new(spec, options, ui)
         try:
-            plan.execute(cluster, steps.ALL)
+            plan.execute(cluster, steps.of(spec))
         except BaseException as error:
             _after_failure(cluster, options, error)
             raise
@@ -77,7 +77,10 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     """What init would find and do, without any change."""
     preflight.check_identity()
     source, mirror = versions.DEBIAN, apt.find_mirror(spec.mirror)
+    snapshot = _source(spec)
     image = None if spec.local_image else build.cached(source, mirror)
+    if snapshot:
+        image = archive.image_of(snapshot)
     engine = engines.find()
     building = not (image or spec.local_image)
     chosen = _choose_subnets(spec)
@@ -91,7 +94,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
         },
-        "steps": [step.title for step in steps.ALL],
+        "steps": [step.title for step in steps.of(spec)],
     }  # fmt: skip
 
 
@@ -118,7 +121,7 @@ def delete(name: str, ui: Ui) -> list[str]:
             ui.warn(f"the cluster {name} has no record: removing what is found of it")
             state = _unknown_state(name)
         with ui.step(f"Deleting the cluster {name}"):
-            return problems + _remove(Cluster.of(state, ui))
+            return problems + remove(Cluster.of(state, ui))
 
 
 def exists(name: str) -> bool:
@@ -139,12 +142,18 @@ def no_such_cluster(name: str) -> SykubeError:
 
 
 def delete_all(ui: Ui) -> list[str]:
-    """Remove every cluster.
+    """Remove every cluster; one that cannot be removed does not keep the others from it.
 
     Returns:
         What could not be undone or restored, a line each.
     """
-    return [problem for name in clusters() for problem in delete(name, ui)]
+    problems = []
+    for name in clusters():
+        try:
+            problems += delete(name, ui)
+        except SykubeError as error:
+            problems.append(f"{name}: {error}")
+    return problems
 
 
 def load(name: str, ui: Ui) -> Cluster:
@@ -250,7 +259,9 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             f"there are remains of a cluster {spec.name} without a record",
             resolution=f"sykube delete --name {spec.name}",
         )
-    building = not spec.local_image and build.cached(source, apt.find_mirror(spec.mirror)) is None
+    snapshot = _source(spec)
+    ready = spec.local_image or snapshot or build.cached(source, apt.find_mirror(spec.mirror))
+    building = not ready
     prepare_host(spec, options, ui, building=building)
     owner = kubeconfig.Owner.of_caller()
     kubeconfig.check_free(kubeconfig.user_kubeconfig(owner), spec.name)
@@ -258,7 +269,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     # Wrong ones are refused before the long steps; they are chosen for good below.
     _choose_subnets(spec)
     engine = find_engine(spec, ui)
-    image = node_image(spec, engine, ui)
+    image = archive.image_of(snapshot) if snapshot else node_image(spec, engine, ui)
     if not spec.local_image:
         ui.say(
             f"Kubernetes {image.versions()['kubernetes']} from Debian: past its end of life "
@@ -277,6 +288,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             versions=image.versions(),
             loopback_resolver=resolvers.loopback,
             resolvers=resolvers.as_seen_by_nodes(chosen.gateway),
+            nodes=snapshot.state().nodes if snapshot else [],
         )
         cluster = Cluster.of(state, ui)
         try:
@@ -284,10 +296,19 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             cluster.save()
         except BaseException:
             held.close()
-            for problem in _remove(cluster):
+            for problem in remove(cluster):
                 ui.warn(f"not undone: {problem}")
             raise
     return cluster
+
+
+def _source(spec: ClusterSpec) -> archive.Snapshot | None:
+    """The snapshot that a cluster is made of, looked at before anything changes."""
+    if not spec.from_snapshot:
+        return None
+    snapshot = archive.find(spec.from_snapshot)
+    archive.check_whole(snapshot)
+    return snapshot
 
 
 def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
@@ -310,7 +331,7 @@ def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException)
             cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
             return
         with cluster.ui.step("Rolling back"):
-            problems = _remove(cluster)
+            problems = remove(cluster)
     for problem in problems:
         cluster.ui.warn(f"not undone: {problem}")
     if isinstance(error, SykubeError):
@@ -340,10 +361,14 @@ def keep_node_logs(cluster: Cluster) -> None:
             shutil.copytree(node.folder / "log" / "pods", target / "pods", symlinks=True)
 
 
-def _remove(cluster: Cluster) -> list[str]:
+def remove(cluster: Cluster) -> list[str]:
     """Undo all steps; the last cluster's going puts the host's own settings back."""
-    autostart.disable(cluster.name)
-    problems = plan.undo(cluster, steps.ALL)
+    problems = []
+    try:
+        autostart.disable(cluster.name)
+    except SykubeError as error:
+        problems.append(f"autostart: {error}")
+    problems += plan.undo(cluster, steps.ALL)
     _pass_on_context(cluster)
     with lock.host_settings():
         if not clusters():

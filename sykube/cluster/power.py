@@ -11,7 +11,8 @@ from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.data import remains_after_boot
-from sykube.cluster.steps.join import Join
+from sykube.cluster.steps.join import join_all
+from sykube.cluster.steps.join import missing as missing_members
 from sykube.cluster.steps.network import Network
 from sykube.cluster.steps.ready import wait_ready, wait_restarted
 from sykube.errors import ExitCode, SykubeError
@@ -110,9 +111,9 @@ def start(name: str, ui: Ui) -> bool:
             node_steps.Nodes().apply(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
             wait_until("the API server", lambda: _api_problem(cluster), _API_TIMEOUT_S)
-            # A node that was being added when sykube was killed has not joined yet.
-            if not Join().is_done(cluster):
-                Join().apply(cluster)
+            # A node that was being added when sykube was killed. The others are left alone, Ready
+            # or not: joining would make them anew.
+            join_all(cluster, missing_members(cluster))
             wait_restarted(cluster, [node.instance for node in missing], since)
             wait_ready(cluster)
             _uncordon(cluster)

@@ -108,8 +108,9 @@ def renew(name: str, ui: Ui) -> Cluster:
         for node in cluster.control_planes:
             with ui.step(f"Renewing the certificates of {node.name}"):
                 _renew_control_plane(cluster, leader, node)
-        with ui.step("Renewing the kubelets' certificates"):
-            on_each(cluster.workers, lambda node: _renew_worker(leader, node))
+        if cluster.workers:
+            with ui.step("Renewing the certificates of the workers"):
+                on_each(cluster.workers, lambda node: _renew_worker(leader, node))
         with ui.step("Adding the new credentials to your kubeconfig"):
             _hand_out(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):

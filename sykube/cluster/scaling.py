@@ -16,6 +16,7 @@ from sykube.cluster.steps.ready import wait_ready
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
+from sykube.node import cgroups
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -60,8 +61,8 @@ def add(name: str, count: int, ui: Ui) -> list[str]:
             try:
                 with lifecycle.uninterrupted(), ui.step(f"Removing {', '.join(added)} again"):
                     _take_out(cluster, nodes)
-            except SykubeError as error:
-                ui.warn(f"not undone: {error.brief}; node delete --force removes the rest")
+            except Exception as error:
+                ui.warn(f"not undone: {error}; node delete --force removes the rest")
             raise
         return added
 
@@ -137,6 +138,7 @@ def _record(cluster: Cluster, names: list[str]) -> None:
     """Note which nodes there are; init again asks for that number of workers from then on."""
     state = cluster.state
     state.nodes = members.order(names)
+    state.cordoned = [each for each in state.cordoned if each in names]
     state.spec = dataclasses.replace(state.spec, workers=len(cluster.workers))
     cluster.save()
 
@@ -162,6 +164,12 @@ def _worker(cluster: Cluster, name: str) -> Node:
 def _require_control_plane(cluster: Cluster) -> None:
     require_complete(cluster)
     cluster.running_control_plane()
+    if any(cgroups.is_frozen(node.instance) for node in cluster.nodes):
+        raise SykubeError(
+            f"the cluster {cluster.name} is paused",
+            resolution=f"sykube unpause{cluster.name_option}",
+            exit_code=ExitCode.STOPPED,
+        )
 
 
 def _require_running(cluster: Cluster) -> None:

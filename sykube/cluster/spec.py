@@ -38,7 +38,8 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _PRIVATE = tuple(
     IPv4Network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
-_RESERVED_NAMES = frozenset({"host"})
+_QUANTITIES = frozenset({"cpus", "memory"})
+_RESERVED_NAMES = frozenset({"host", "snapshots"})
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class ClusterSpec:
         memory: bytes that each node may use at most, such as "2Gi"; empty for all.
         pids: processes and threads that each node may have at most; 0 for any number.
         node_subnet, pod_subnet, service_subnet: ranges instead of picked ones.
+        from_snapshot: name of a snapshot that it starts from instead of empty.
     """
 
     name: str = "sykube"
@@ -80,6 +82,7 @@ class ClusterSpec:
     cpus: str = ""
     memory: str = ""
     pids: int = 0
+    from_snapshot: str = ""
 
     @property
     def limits(self) -> Limits:
@@ -232,11 +235,14 @@ def check_name(name: str) -> None:
         raise UsageError(problem, resolution="Choose another name with --name.")
 
 
-def make_spec(file: Path | None, flags: dict[str, Any]) -> ClusterSpec:
+def make_spec(
+    file: Path | None, flags: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> ClusterSpec:
     """Combine a configuration file with flags; flags win.
 
     Args:
         flags: fields of ClusterSpec; those that are None were not given.
+        defaults: fields for what neither gives, instead of ClusterSpec's own.
 
     Raises:
         UsageError: with every error of the file (by line number) and of the flags.
@@ -259,7 +265,7 @@ def make_spec(file: Path | None, flags: dict[str, Any]) -> ClusterSpec:
             details="\n".join(shown),
             resolution="Correct them and run the command again.",
         )
-    return ClusterSpec(**values)
+    return ClusterSpec(**{**(defaults or {}), **values})
 
 
 def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[int, str]]]:
@@ -325,4 +331,8 @@ def _convert(name: str, key: str, value: Any) -> tuple[Any, str]:
             return split_options(value)
         ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
         return (tuple(value), "") if ok else (None, f"{key} must be a list of texts")
+    if name in _QUANTITIES:
+        # YAML takes 2 and 1.5 for numbers, and Kubernetes takes both for quantities.
+        ok = isinstance(value, str | int | float) and not isinstance(value, bool)
+        return (str(value), "") if ok else (None, f"{key} must be a number or a text")
     return value, "" if isinstance(value, str) else f"{key} must be a text"

@@ -145,7 +145,8 @@ def clusters() -> list[str]:
     return sorted(
         folder.name
         for folder in paths.DATA.iterdir()
-        if folder.name != paths.HOST_RECORDS.name and (folder / "state.json").exists()
+        if folder.name not in (paths.HOST_RECORDS.name, paths.SNAPSHOTS.name)
+        and (folder / "state.json").exists()
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 DATA = Path("/var/lib/sykube")
 HOST_RECORDS = DATA / "host"
+SNAPSHOTS = DATA / "snapshots"
 LOGS = Path("/var/log/sykube")
 LOCKS = Path("/run/sykube")
 

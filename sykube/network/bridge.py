@@ -117,7 +117,7 @@ class Bridge:
     def attach(self, index: int) -> bool:
         """Put a link of the host on the bridge; False where there is no link of that index."""
         for link in Path("/sys/class/net").iterdir():
-            if (link / "ifindex").read_text().strip() != str(index):
+            if _index(link) != index:
                 continue
             if not (link / "master").exists():
                 run(["ip", "link", "set", "dev", link.name, "master", self.name, "up"])
@@ -246,6 +246,14 @@ def _rules(table: str) -> list[list[str]]:
     """The lines of `iptables -S`, in words; nothing where there is no such table."""
     listed = run(["iptables", "-w", "-t", table, "-S"], check=False).stdout
     return [line.split() for line in listed.splitlines() if line]
+
+
+def _index(link: Path) -> int:
+    """The index of a link; -1 where there is none: it went, or is the file bonding_masters."""
+    try:
+        return int((link / "ifindex").read_text())
+    except OSError:
+        return -1
 
 
 def _iptables(table: str, *arguments: str) -> None:

@@ -10,6 +10,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from sykube.errors import SykubeError
 
 RUNNING = "RUNNING"
+_SOCKET = "/proc/{pid}/root/run/supervisor.sock"
 
 
 def states(pid: int) -> dict[str, str]:
@@ -23,7 +24,7 @@ def states(pid: int) -> dict[str, str]:
     Raises:
         SykubeError: supervisord does not answer.
     """
-    transport = SupervisorTransport(None, None, f"unix:///proc/{pid}/root/run/supervisor.sock")
+    transport = SupervisorTransport(None, None, f"unix://{_SOCKET.format(pid=pid)}")
     # The address is not used: the transport knows its socket.
     server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
     try:

@@ -80,6 +80,29 @@ def test_removing_what_is_not_there_is_no_error(host: FakeHost) -> None:
     assert host.kernel.snapshot() == before
 
 
+def test_a_link_is_put_on_the_bridge_once(host: FakeHost) -> None:
+    Bridge("lab").create(SUBNETS, "")
+    other, index = host.kernel.add_link("veth1"), host.kernel.add_link("veth2")
+    assert other != index
+    host.calls.all.clear()
+    assert Bridge("lab").attach(index) is True
+    # Through it a node reaches itself by the endpoint's address.
+    assert host.argvs == [
+        ["ip", "link", "set", "dev", "veth2", "master", "sk-lab", "up"],
+        ["ip", "link", "set", "dev", "veth2", "type", "bridge_slave", "hairpin", "on"],
+    ]
+    assert Bridge("lab").attach(index) is True
+    assert len(host.argvs) == 2
+
+
+@pytest.mark.parametrize("index", [0, 4711])
+def test_a_link_that_is_not_there_is_said(host: FakeHost, index: int) -> None:
+    Bridge("lab").create(SUBNETS, "")
+    before = host.kernel.snapshot()
+    assert Bridge("lab").attach(index) is False
+    assert host.kernel.snapshot() == before
+
+
 def test_every_half_made_bridge_can_be_removed(host: FakeHost) -> None:
     before = host.kernel.snapshot()
     for number in range(100):

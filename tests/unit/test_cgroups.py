@@ -10,6 +10,7 @@ import pytest
 
 from sykube.errors import SykubeError
 from sykube.node import cgroups
+from sykube.node.limits import Limits
 from tests.fakes import CgroupPath, World
 
 
@@ -156,6 +157,114 @@ def test_processes_that_do_not_end_are_an_error_that_names_them(
         cgroups.remove("fake-master")
     assert str(folder) in raised.value.details
     assert folder.exists()
+
+
+LIMITS = Limits(millicores=1500, memory=2 * 1024**3, pids=900)
+
+
+def limits_of(world: World, node: str) -> dict[str, str]:
+    """What the kernel is told of a node's limits."""
+    names = ("cpu.cfs_quota_us", "cpu.max", "memory.limit_in_bytes", "memory.max", "pids.max")
+    return {
+        path.name: path.read_text().strip()
+        for path in sorted(Path(world.cgroup_root).rglob("*"))
+        if path.parent.name == node and path.name in names
+    }
+
+
+def test_v1_holds_a_node_to_its_limits(v1: World) -> None:
+    cgroups.create("fake-node1", LIMITS)
+    assert limits_of(v1, "fake-node1") == {
+        "cpu.cfs_quota_us": "150000",
+        "memory.limit_in_bytes": "2147483648",
+        "pids.max": "900",
+    }
+
+
+def test_v2_holds_a_node_to_its_limits(v2: World) -> None:
+    cgroups.create("fake-node1", LIMITS)
+    assert limits_of(v2, "fake-node1") == {
+        "cpu.max": "150000 100000",
+        "memory.max": "2147483648",
+        "pids.max": "900",
+    }
+
+
+def test_limits_are_each_nodes_own(either: World) -> None:
+    cgroups.create("fake-node1", LIMITS)
+    unlimited = limits_of(either, "sykube")
+    cgroups.create("fake-master")
+    assert limits_of(either, "fake-master") == unlimited
+    assert limits_of(either, "fake-node1") != unlimited
+
+
+def test_limits_that_are_no_longer_asked_for_go(either: World) -> None:
+    cgroups.create("fake-node1")
+    without = limits_of(either, "fake-node1")
+    cgroups.create("fake-node1", LIMITS)
+    cgroups.create("fake-node1")
+    assert {name: text.split()[0] for name, text in limits_of(either, "fake-node1").items()} == {
+        name: text.split()[0] for name, text in without.items()
+    }
+
+
+def test_a_limit_that_this_kernel_does_not_have_is_left_out(v1: World) -> None:
+    cgroups.create("fake-node1")
+    (v1.cgroup_root / "memory/sykube/fake-node1/memory.limit_in_bytes").unlink()
+    cgroups.create("fake-node1", LIMITS)
+    assert sorted(limits_of(v1, "fake-node1")) == ["cpu.cfs_quota_us", "pids.max"]
+
+
+def test_a_node_is_frozen_and_thawed(either: World) -> None:
+    cgroups.create("fake-master")
+    cgroups.create("fake-node1")
+    assert not cgroups.is_frozen("fake-node1")
+    cgroups.freeze("fake-node1", frozen=True)
+    assert cgroups.is_frozen("fake-node1")
+    assert not cgroups.is_frozen("fake-master")
+    cgroups.freeze("fake-node1", frozen=False)
+    assert not cgroups.is_frozen("fake-node1")
+
+
+def test_the_kernel_is_told_in_its_own_words(v1: World) -> None:
+    cgroups.create("fake-node1")
+    state = v1.cgroup_root / "freezer/sykube/fake-node1/freezer.state"
+    cgroups.freeze("fake-node1", frozen=True)
+    assert state.read_text() == "FROZEN\n"
+    cgroups.freeze("fake-node1", frozen=False)
+    assert state.read_text() == "THAWED\n"
+
+
+def test_v2_is_told_in_its_own_words(v2: World) -> None:
+    cgroups.create("fake-node1")
+    cgroups.freeze("fake-node1", frozen=True)
+    assert (v2.cgroup_root / "sykube/fake-node1/cgroup.freeze").read_text() == "1\n"
+
+
+def test_a_node_without_cgroups_is_not_frozen(either: World) -> None:
+    before = either.snapshot()
+    cgroups.freeze("fake-node1", frozen=True)
+    assert not cgroups.is_frozen("fake-node1")
+    assert either.snapshot() == before
+
+
+def test_a_frozen_node_is_thawed_before_its_processes_are_killed(
+    either: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On v1 a frozen process does not end."""
+    cgroups.create("fake-node1")
+    cgroups.freeze("fake-node1", frozen=True)
+    frozen: list[bool] = []
+
+    def kill(pid: int, signal: int) -> None:
+        frozen.append(either.frozen("fake-node1"))
+        either.kill_process(pid, signal)
+
+    monkeypatch.setattr(cgroups, "os", types.SimpleNamespace(walk=os.walk, kill=kill))
+    hierarchy = either.cgroup_hierarchies()[0]
+    (hierarchy / "sykube/fake-node1/cgroup.procs").write_text("5000001\n")
+    cgroups.remove("fake-node1")
+    assert frozen == [False]
 
 
 def test_leftovers_are_those_of_one_cluster(either: World) -> None:

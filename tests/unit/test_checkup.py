@@ -36,7 +36,7 @@ def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """One that is well, with the links that the kernel makes for instances."""
     made = lifecycle.init(ClusterSpec(name="fake", dns=("127.0.0.53",)), InitOptions(), world.ui())
     assert made is not None
-    for number, instance in enumerate(world.instances.values(), 100):
+    for number, instance in enumerate(world.instances.values(), 9000):
         eth0 = world.path(f"/proc/{instance.pid}/root/sys/class/net/eth0")
         fakes.fill(eth0, {"iflink": f"{number}\n"})
         link = world.kernel.class_net / f"veth{number}"
@@ -209,14 +209,14 @@ def test_the_bridge_and_forwarding(cluster: Cluster, world: World) -> None:
 
 
 def test_links(cluster: Cluster, world: World) -> None:
-    link = world.kernel.class_net / "veth101"
+    link = world.kernel.class_net / "veth9001"
     (link / "operstate").write_text("down\n")
-    assert found(cluster)["node node1"].detail == "its link veth101 is down"
+    assert found(cluster)["node node1"].detail == "its link veth9001 is down"
     (link / "master").unlink()
-    assert found(cluster)["node node1"].detail == "its link veth101 is on no bridge"
+    assert found(cluster)["node node1"].detail == "its link veth9001 is on no bridge"
     (link / "master").symlink_to(world.kernel.class_net / "docker0")
     (world.kernel.class_net / "docker0").mkdir()
-    assert found(cluster)["node node1"].detail == "its link veth101 is on docker0"
+    assert found(cluster)["node node1"].detail == "its link veth9001 is on docker0"
     shutil.rmtree(link)
     assert found(cluster)["node node1"].detail == "its link is gone"
 

@@ -20,9 +20,10 @@ from sykube.cli import access, context, main
 from sykube.cluster import lifecycle
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import State
+from sykube.cluster.state import State, locked
 from sykube.errors import ExitCode
 from sykube.host import paths, preflight
+from sykube.host.paths import ClusterPaths
 from sykube.node.engine import InstanceOptions
 from tests.fakes import FakeInstance, World, add_image, make_subnets
 
@@ -106,6 +107,16 @@ def recorded(world: World, sykube: Sykube) -> World:
         ["exec", "master"],
         ["doctor", "--workers", "-1"],
         ["shell", "master", "extra"],
+        ["stop", "--grace", "-1"],
+        ["stop", "--grace", "soon"],
+        ["stop", "--drain-timeout", "0"],
+        ["start", "--drain"],
+        ["pause", "node1"],
+        ["node", "add", "--count", "0"],
+        ["node", "delete"],
+        ["node", "delete", "node1", "--timeout", "0"],
+        ["autostart", "start"],
+        ["delete", "node1"],
     ],
     ids=" ".join,
 )
@@ -191,6 +202,17 @@ NEED_ROOT = [
     ["shell"],
     ["config"],
     ["doctor"],
+    ["stop"],
+    ["start"],
+    ["restart"],
+    ["pause"],
+    ["unpause"],
+    ["node", "add"],
+    ["node", "delete", "node1"],
+    ["node", "list"],
+    ["autostart", "enable"],
+    ["autostart", "disable"],
+    ["delete", "--all"],
     ["uninstall", "--yes"],
     ["node-image", "build"],
     ["node-image", "prune"],
@@ -332,11 +354,24 @@ def test_a_full_disk_is_said_without_a_traceback(
         ["exec", "master", "ls"],
         ["shell"],
         ["config"],
+        ["stop"],
+        ["start"],
+        ["restart"],
+        ["pause"],
+        ["unpause"],
+        ["node", "add"],
+        ["node", "delete", "node1"],
+        ["node", "list"],
+        ["autostart", "enable"],
+        ["autostart", "disable"],
     ],
     ids=" ".join,
 )
 def test_a_cluster_that_is_not_there(recorded: World, sykube: Sykube, arguments: list[str]) -> None:
-    result = sykube(arguments[0], "--name", "absent", *arguments[1:])
+    command, rest = arguments[:1], arguments[1:]
+    if command[0] in ("node", "autostart"):
+        command, rest = arguments[:2], arguments[2:]
+    result = sykube(*command, "--name", "absent", *rest)
     assert result.code == ExitCode.NO_SUCH_CLUSTER
     assert "there is no cluster 'absent'" in result.err
     assert "lab, sykube" in result.err
@@ -424,6 +459,203 @@ def test_prune_keeps_the_images_of_clusters_and_the_newest(up: World, sykube: Sy
     assert sykube("node-image", "prune").out.split() == [str(old.folder)]
     assert sykube("node-image", "prune", "--all").out.split() == [str(new.folder)]
     assert used.exists()
+
+
+# --- the power switch ---
+
+
+def test_stop_and_start_say_what_they_did_and_repeat_without_harm(
+    up: World, sykube: Sykube
+) -> None:
+    for command, words in (
+        ("stop", "The cluster lab is stopped."),
+        ("stop", "The cluster lab was stopped already."),
+        ("start", "The cluster lab is up."),
+        ("start", "The cluster lab is up, as it was."),
+        ("restart", "The cluster lab is up."),
+    ):
+        result = sykube(command, "--name", "lab")
+        assert (result.code, result.out) == (0, ""), result.err
+        assert result.err.splitlines()[-1] == words
+    assert len(up.instances) == 4
+
+
+def test_restart_is_a_stop_and_a_start(up: World, sykube: Sykube) -> None:
+    pids = {name: instance.pid for name, instance in up.instances.items()}
+    assert sykube("restart", "--grace", "0").code == 0
+    renewed = {name for name, instance in up.instances.items() if instance.pid != pids[name]}
+    assert renewed == {"sykube-master", "sykube-node1"}
+
+
+def test_the_options_of_stop_reach_nodes_and_kubectl(up: World, sykube: Sykube) -> None:
+    assert sykube("stop", "--grace", "7", "--drain", "--drain-timeout", "9").code == 0
+    graces = [c.words[-1] for c in up.calls.all if "/usr/lib/sykube/node-stop" in c.words]
+    assert graces == ["7", "7"]
+    (drained,) = [call for call in up.calls.all if "drain" in call.words]
+    assert drained.words[-1] == "--timeout=9s"
+
+
+def test_pause_and_unpause_say_what_they_did(up: World, sykube: Sykube) -> None:
+    result = sykube("pause")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.splitlines()[-1] == "The cluster sykube is paused."
+    assert sykube("status").code == ExitCode.STOPPED
+    result = sykube("unpause")
+    assert result.err.splitlines()[-1] == "The cluster sykube goes on."
+    assert sykube("status").code == 0
+    assert sykube("unpause").code == ExitCode.FAILED
+
+
+def test_a_cluster_that_is_stopped_cannot_be_paused_and_its_status_says_so(
+    up: World, sykube: Sykube
+) -> None:
+    sykube("stop")
+    result = sykube("pause")
+    assert result.code == ExitCode.STOPPED
+    assert "what to do: sykube start" in result.err
+    shown = sykube("status")
+    assert shown.code == ExitCode.STOPPED
+    assert shown.out.splitlines()[0] == "cluster sykube: stopped (Kubernetes v1.20.2)"
+    # What cannot be known of a stopped cluster is not said to be well.
+    assert "well" not in shown.out
+    assert json.loads(sykube("status", "-o", "json").out)["status"] == "stopped"
+
+
+@pytest.mark.parametrize("command", ["stop", "start", "restart", "pause", "unpause"])
+def test_while_another_command_works_on_the_cluster_it_is_exit_code_7(
+    up: World, sykube: Sykube, command: str
+) -> None:
+    with locked(ClusterPaths("sykube")):
+        result = sykube(command)
+    assert result.code == ExitCode.LOCKED
+    assert "another sykube command works on the cluster sykube" in result.err
+
+
+# --- nodes that come and go ---
+
+
+def test_nodes_join_and_leave(up: World, sykube: Sykube) -> None:
+    result = sykube("node", "add", "--name", "lab", "--count", "2")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.splitlines()[-1] == "node2, node3 joined the cluster lab."
+    result = sykube("node", "delete", "node2", "--name", "lab", "--timeout", "5")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.splitlines()[-1] == "node2 left the cluster lab."
+    (drained,) = [call for call in up.calls.all if "drain" in call.words]
+    assert drained.words[-1] == "--timeout=5s"
+    lines = sykube("node", "list", "--name", "lab").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["master", "node1", "node3"]
+    assert lines[-1].split() == ["node3", "10.11.12.5", "7", "MB", "Ready"]
+
+
+def test_nodes_for_machines(up: World, sykube: Sykube) -> None:
+    assert json.loads(sykube("node", "add", "-o", "json").out) == ["node2"]
+    shown = json.loads(sykube("node", "list", "-o", "json").out)
+    assert [each["name"] for each in shown] == ["master", "node1", "node2"]
+    assert {each["state"] for each in shown} == {"running"}
+
+
+def test_a_node_that_does_not_run_leaves_by_force(up: World, sykube: Sykube) -> None:
+    up.end("sykube-node1")
+    assert sykube("node", "delete", "node1").code == ExitCode.STOPPED
+    assert sykube("node", "delete", "node1", "--force").code == 0
+
+
+@pytest.mark.parametrize("node", ["master", "node7"])
+def test_a_node_that_cannot_leave_is_wrong_use(up: World, sykube: Sykube, node: str) -> None:
+    result = sykube("node", "delete", node)
+    assert result.code == ExitCode.USAGE
+    assert "only workers can be removed" in result.err
+
+
+def test_an_interrupted_add_ends_with_130_and_without_the_node(up: World, sykube: Sykube) -> None:
+    up.calls.fail(lambda call: call.words[0] == "start", lambda _: KeyboardInterrupt())
+    assert sykube("node", "add").code == ExitCode.INTERRUPTED
+    assert "sykube-node2" not in up.instances
+
+
+# --- autostart ---
+
+
+def test_autostart_is_switched_on_and_off(up: World, sykube: Sykube) -> None:
+    up.systemd = True
+    up.path("/run/systemd/system").mkdir(parents=True)
+    result = sykube("autostart", "enable")
+    assert (result.code, result.out) == (0, "")
+    assert "/etc/systemd/system/sykube-sykube.service" in result.err
+    assert "does not run here" not in result.err
+    words = [sykube("autostart", "disable").err.splitlines()[-1] for _ in range(2)]
+    assert words == [
+        "The cluster sykube no longer starts with the host.",
+        "The cluster sykube did not start with the host.",
+    ]
+
+
+def test_autostart_says_where_systemd_does_not_run(up: World, sykube: Sykube) -> None:
+    up.systemd = True
+    result = sykube("autostart", "enable")
+    assert result.code == 0
+    assert "systemd does not run here" in result.err
+
+
+def test_autostart_on_a_host_without_systemd_is_exit_code_6(up: World, sykube: Sykube) -> None:
+    result = sykube("autostart", "enable")
+    assert result.code == ExitCode.HOST_NOT_READY
+    assert "sykube start" in result.err
+
+
+def test_autostart_of_a_cluster_that_init_did_not_finish_is_refused(
+    world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYKUBE_FAIL_AT", "after:nodes")
+    sykube("init", "--retain", "--dns", "192.0.2.1")
+    assert sykube("autostart", "enable").code == ExitCode.DEGRADED
+
+
+# --- all clusters ---
+
+
+def test_list_says_how_each_cluster_is(up: World, sykube: Sykube) -> None:
+    sykube("stop", "--name", "lab")
+    sykube("pause")
+    lines = [line.split() for line in sykube("list").out.splitlines()]
+    assert lines == [
+        ["lab", "stopped", "2", "nodes", "v1.20.2"],
+        ["sykube", "paused", "2", "nodes", "v1.20.2"],
+    ]
+    shown = json.loads(sykube("list", "-o", "json").out)
+    assert [each["state"] for each in shown] == ["stopped", "paused"]
+
+
+def test_delete_of_all_leaves_no_cluster(up: World, sykube: Sykube) -> None:
+    result = sykube("delete", "--all", "--yes")
+    assert (result.code, result.out) == (0, ""), result.err
+    assert sykube("list").out == ""
+    assert up.instances == {}
+    again = sykube("delete", "--all", "--yes")
+    assert again.code == 0
+    assert "There is no cluster." in again.err
+
+
+@pytest.mark.parametrize("typed", ["n\n", "\n", ""])
+def test_delete_of_all_asks_at_a_terminal_and_takes_no_answer_for_no(
+    up: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    terminal = io.StringIO(typed)
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdin", terminal)
+    result = sykube("delete", "--all")
+    assert result.code == ExitCode.INTERRUPTED
+    assert "Delete lab, sykube?" in result.err
+    assert len(up.instances) == 4
+
+
+def test_delete_of_all_says_which_one_was_in_use(up: World, sykube: Sykube) -> None:
+    with locked(ClusterPaths("lab")):
+        result = sykube("delete", "--all", "--yes")
+    assert result.code == ExitCode.FAILED
+    assert "lab: another sykube command works on the cluster lab" in result.err
+    assert [line.split()[0] for line in sykube("list").out.splitlines()] == ["lab"]
 
 
 # --- other programs, with the arguments that were meant for them ---

@@ -22,7 +22,7 @@ from sykube.host.preflight import Finding, Level
 from sykube.image import build
 from sykube.kubernetes.api import ApiError
 from tests.fakes import Call, Injected, World, write_sif
-from tests.unit.helpers import fake_spec, init, unchanged
+from tests.unit.helpers import differences, fake_spec, init, unchanged
 
 STEPS = [step.name for step in steps.ALL]
 TITLES = {step.name: step.title for step in steps.ALL}
@@ -175,15 +175,20 @@ def test_dry_run_says_what_would_be_done_and_changes_nothing(world: World) -> No
 # --- a failed init rolls back ---
 
 
+@pytest.mark.parametrize("control_planes", [1, 3])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
-def test_init_that_fails_at_a_step_leaves_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+def test_init_that_fails_at_a_step_leaves_nothing_and_the_next_one_succeeds(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str, when: str, control_planes: int
 ) -> None:
+    spec = fake_spec(control_planes=control_planes)
     fail_at(f"{when}:{step}", monkeypatch)
     with unchanged(world), pytest.raises(SykubeError, match=f"made to fail at {when}:{step}"):
-        init(world)
+        init(world, spec)
     assert clusters() == []
+    monkeypatch.delenv("SYKUBE_FAIL_AT")
+    assert init(world, spec) is not None
+    assert clusters() == ["fake"]
 
 
 @pytest.mark.parametrize("step", ["data", "network", "nodes", "kubeconfig"])
@@ -221,32 +226,58 @@ def failing_at(world: World, number: int, error: Callable[[Call], BaseException]
     world.calls.fail_number(number, error)
 
 
-@pytest.mark.parametrize("title", ["", "Checking the host", *TITLES.values()])
-def test_init_whose_call_to_the_outside_fails_leaves_nothing(world: World, title: str) -> None:
-    """Each single call that a step makes: of a program, of the engine, of the API server."""
+@pytest.mark.parametrize("error", [Injected, KeyboardInterrupt])
+@pytest.mark.parametrize("title", ["", *TITLES.values()])
+def test_init_whose_call_to_the_outside_fails_leaves_nothing_and_the_next_one_succeeds(
+    world: World, title: str, error: type[BaseException]
+) -> None:
+    """Each single call that a step makes: of a program, of the engine, of the API, of the DNS."""
     calls = reference_calls(world)
     before = world.snapshot()
     for number, call in enumerate(calls):
-        alike = number and calls[number - 1].words[:5] == call.words[:5]
-        # What only cleans up after kubeadm does not make init fail.
+        # What only cleans up after kubeadm does not make init fail, unless it is interrupted.
         cleans_up = "rm" in call.words or call.words[0] == "DELETE"
-        if call.step != title or alike or cleans_up:
+        if call.step != title or (cleans_up and error is Injected):
             continue
-        failing_at(world, number, None)
-        with pytest.raises(Injected) as raised:
+        failing_at(world, number, lambda call: error(str(call)))
+        with pytest.raises(error) as raised:
             init(world)
-        assert raised.value.brief == str(world.calls.all[number]), call
-        assert world.snapshot() == before, call
+        assert str(raised.value) == str(world.calls.all[number]), call
+        assert differences(before, world.snapshot()) == [], call
+        world.calls.faults.clear()
+        assert init(world) is not None, call
+        lifecycle.delete("fake", world.ui())
+        assert differences(before, world.snapshot()) == [], call
 
 
-@pytest.mark.parametrize("kind", ["run", "engine", "api"])
-def test_an_interrupted_init_rolls_back(world: World, kind: str) -> None:
-    calls = reference_calls(world)
-    of_kind = [n for n, call in enumerate(calls) if call.kind == kind and call.step]
-    for number in (of_kind[1], of_kind[len(of_kind) // 2], of_kind[-1]):
-        failing_at(world, number, lambda _: KeyboardInterrupt())
-        with unchanged(world), pytest.raises(KeyboardInterrupt):
-            init(world)
+def test_every_step_that_does_more_than_write_files_has_calls_that_fail(world: World) -> None:
+    """Otherwise the test above would test nothing for it."""
+    found = {call.step for call in reference_calls(world)}
+    files_alone = {TITLES["data"], TITLES["kubeconfig"]}
+    assert set(TITLES.values()) - files_alone <= found
+
+
+@pytest.mark.parametrize("step", ["control-plane", "join"])
+@pytest.mark.parametrize("error", [Injected, KeyboardInterrupt])
+def test_init_with_three_control_planes_whose_call_fails_leaves_nothing(
+    world: World, step: str, error: type[BaseException]
+) -> None:
+    spec = fake_spec(control_planes=3, workers=0)
+    init(world, spec)
+    calls = list(world.calls.all)
+    lifecycle.delete("fake", world.ui())
+    before = world.snapshot()
+    tried: set[tuple[str, ...]] = set()
+    for number, call in enumerate(calls):
+        cleans_up = "rm" in call.words or call.words[0] == "DELETE"
+        # One of each kind for each node: there are eight keys to copy to each.
+        if call.step != TITLES[step] or call.words[:3] in tried or cleans_up:
+            continue
+        tried.add(call.words[:3])
+        failing_at(world, number, lambda call: error(str(call)))
+        with pytest.raises(error):
+            init(world, spec)
+        assert differences(before, world.snapshot()) == [], call
 
 
 def test_a_wait_that_times_out_is_an_error_and_rolls_back(
@@ -669,6 +700,28 @@ def test_delete_twice_at_once_is_refused_by_the_lock(world: World) -> None:
     with locked(ClusterPaths("fake")), pytest.raises(SykubeError) as raised:
         lifecycle.delete("fake", world.ui())
     assert raised.value.exit_code is ExitCode.LOCKED
+
+
+def test_delete_of_all_clusters_leaves_the_host_as_it_was(world: World) -> None:
+    set_context(world, "")
+    with unchanged(world):
+        for name in ("one", "two", "three"):
+            init(world, fake_spec(name))
+        assert lifecycle.delete_all(world.ui()) == []
+    assert clusters() == []
+
+
+def test_a_cluster_that_is_in_use_does_not_keep_the_others_from_being_deleted(
+    world: World,
+) -> None:
+    from sykube.cluster.state import locked
+
+    for name in ("one", "two", "three"):
+        init(world, fake_spec(name))
+    with locked(ClusterPaths("three")):
+        (problem,) = lifecycle.delete_all(world.ui())
+    assert problem.startswith("three: another sykube command works on")
+    assert clusters() == ["three"]
 
 
 def test_delete_gives_back_the_earlier_context(world: World) -> None:

@@ -485,6 +485,69 @@ def test_a_worker_trusts_no_api_server_but_the_one_with_the_clusters_ca() -> Non
     assert not discovery.get("unsafeSkipCAVerification")
 
 
+def test_a_worker_gets_no_control_plane() -> None:
+    assert "controlPlane" not in join_document()
+    assert "taints" not in join_document()["nodeRegistration"]
+
+
+@pytest.mark.parametrize("taint", [True, False])
+def test_a_further_control_plane_listens_at_its_own_address(taint: bool) -> None:
+    text = kubeadm.join_configuration(
+        *("lab-master2", "10.11.11.244", "10.11.11.254:6443", SETTINGS.token, "sha256:c0ffee"),
+        control_plane=True,
+        taint=taint,
+    )
+    join = yaml.safe_load(text)
+    assert join["controlPlane"]["localAPIEndpoint"] == {
+        "advertiseAddress": "10.11.11.244",
+        "bindPort": 6443,
+    }
+    # Joined through the endpoint, as the others.
+    assert join["discovery"]["bootstrapToken"]["apiServerEndpoint"] == "10.11.11.254:6443"
+    registration = join["nodeRegistration"]
+    assert registration["kubeletExtraArgs"]["node-ip"] == "10.11.11.244"
+    # None at all and an empty list are not the same to kubeadm: the first means its own taint.
+    assert registration.get("taints") == (None if taint else [])
+
+
+# --- the endpoint ---
+
+
+def blocks(text: str) -> Json:
+    """keepalived.conf as nested blocks."""
+    root: Json = {}
+    stack = [root]
+    for line in (line.strip() for line in text.splitlines()):
+        if line.startswith("#") or not line:
+            continue
+        if line.endswith("{"):
+            stack[-1][line[:-1].strip()] = inner = {}
+            stack.append(inner)
+        elif line == "}":
+            stack.pop()
+        else:
+            key, _, value = line.partition(" ")
+            stack[-1][key] = value
+    assert len(stack) == 1
+    return root
+
+
+def test_the_endpoint_is_where_an_api_server_answers() -> None:
+    found = blocks(resources.render("cni", "keepalived.conf.j2", **CNI["keepalived.conf.j2"]))
+    endpoint, script = found["vrrp_instance endpoint"], found["vrrp_script api"]
+    assert endpoint["virtual_ipaddress"] == {"10.11.11.254/32": ""}
+    assert endpoint["unicast_src_ip"] == "10.11.11.2"
+    assert set(endpoint["unicast_peer"]) == {"10.11.11.244", "10.11.11.245"}
+    assert endpoint["priority"] == "200"
+    assert endpoint["track_script"] == {"api": ""}
+    program = Path(script["script"])
+    assert program.parent == Path("/usr/lib/sykube")
+    assert (REPOSITORY / "definitions/node" / program.name).is_file()
+    # It does not jump back as soon as the first one answers again.
+    assert endpoint["state"] == "BACKUP"
+    assert "nopreempt" in endpoint
+
+
 # --- the cluster DNS ---
 
 

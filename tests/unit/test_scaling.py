@@ -6,15 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
-from sykube.cluster import lifecycle, scaling
+from sykube.cluster import lifecycle, power, scaling
 from sykube.cluster.cluster import Cluster
+from sykube.cluster.power import StopOptions
 from sykube.cluster.scaling import RemovalOptions
 from sykube.cluster.state import State, locked
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
-from tests.fakes import Call, Injected, World
+from tests.fakes import KUBELET_CONF, NODES, Call, Injected, World, ready
 from tests.unit.helpers import differences, fake_spec, init, made, unchanged
 
 
@@ -181,6 +182,63 @@ def test_an_add_that_cannot_be_undone_shows_the_first_error_and_says_what_is_lef
     assert sorted(world.instances) == ["fake-master", "fake-node1"]
 
 
+def test_the_first_error_of_an_add_is_shown_when_the_disk_is_full(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(world)
+    world.calls.fail(lambda call: call.words[2:4] == ("kubeadm", "join"))
+    world.calls.fail(
+        lambda call: call.words == ("kill", "fake-node2"),
+        lambda _: OSError(28, "No space left on device"),
+    )
+    ui = world.ui()
+    with pytest.raises(Injected, match="kubeadm join"):
+        scaling.add("fake", 1, ui)
+    assert "No space left" in ui.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("start", "fake-node2"),
+        ("exec", "fake-node2", "kubeadm", "join"),
+        ("POST", "/api/v1/nodes"),
+    ],
+    ids=" ".join,
+)
+def test_start_ends_an_add_that_was_killed_and_leaves_the_other_nodes_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    made(world)
+    world.calls.fail(lambda call: call.words[: len(words)] == words, times=None)
+    with monkeypatch.context() as killed:
+        # Nobody is there to undo anything.
+        killed.setattr(scaling, "_take_out", lambda *_: None)
+        with pytest.raises(Injected):
+            add(world, 2)
+    world.calls.faults.clear()
+    world.calls.all.clear()
+    world.reboot()
+    disks = {mark: dict(files) for mark, files in world.disks.items() if KUBELET_CONF in files}
+    node1 = world.kubernetes["fake"].objects[f"{NODES}/fake-node1"]
+    node1["status"]["conditions"] = [ready(False, "cni plugin not initialized")]
+    look = World.in_node
+
+    def in_node(self: World, name: str, instance: object, argv: list[str], stdin: object) -> object:
+        if argv[:2] == ["kubeadm", "join"]:
+            # As kubelets are after their first seconds.
+            node1["status"]["conditions"] = [ready()]
+        return look(self, name, instance, argv, stdin)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(World, "in_node", in_node)
+    assert power.start("fake", world.ui()) is True
+    assert sorted(world.instances) == ["fake-master", "fake-node1", "fake-node2", "fake-node3"]
+    assert sorted(world.kubernetes["fake"].nodes) == sorted(world.instances)
+    assert {mark: world.disks[mark] for mark in disks} == disks
+    joined = {call.words[1] for call in world.calls.all if call.words[2:4] == ("kubeadm", "join")}
+    assert joined <= {"fake-node2", "fake-node3"}
+
+
 # --- remove ---
 
 
@@ -288,6 +346,15 @@ def test_a_worker_leaves_while_one_of_three_control_planes_is_lost(world: World)
     assert sorted(world.instances) == ["fake-master2", "fake-master3"]
 
 
+def test_start_works_after_a_worker_has_left_that_stop_could_not_drain(world: World) -> None:
+    made(world, workers=2)
+    world.calls.fail(lambda call: call.words[1:3] == ("drain", "fake-node1"))
+    with pytest.raises(Injected):
+        power.stop("fake", StopOptions(drain=True), world.ui())
+    remove(world, force=True)
+    assert power.start("fake", world.ui()) is False
+
+
 # --- what is refused ---
 
 COMMANDS: dict[str, Callable[[World], object]] = {"add": add, "remove": remove}
@@ -301,6 +368,16 @@ def test_without_a_control_plane_nothing_joins_or_leaves(world: World, command: 
         COMMANDS[command](world)
     assert raised.value.exit_code is ExitCode.STOPPED
     assert raised.value.resolution == "sykube start --name fake"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_joins_or_leaves_a_paused_cluster(world: World, command: str) -> None:
+    made(world)
+    power.pause("fake", world.ui())
+    with unchanged(world), pytest.raises(SykubeError, match="is paused") as raised:
+        COMMANDS[command](world)
+    assert raised.value.exit_code is ExitCode.STOPPED
+    assert raised.value.resolution == "sykube unpause --name fake"
 
 
 def test_nothing_joins_while_a_node_is_lost(world: World) -> None:

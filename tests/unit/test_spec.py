@@ -10,6 +10,7 @@ import pytest
 
 from sykube.cluster.spec import MAX_WORKERS, ClusterSpec, check_name, make_spec
 from sykube.errors import ExitCode, UsageError
+from sykube.node.limits import Limits
 
 FULL = ClusterSpec(
     name="lab",
@@ -41,6 +42,50 @@ def errors(file: Path, text: str, **flags: Any) -> list[str]:
     assert raised.value.exit_code is ExitCode.USAGE
     shown = raised.value.details.splitlines() or [raised.value.brief]
     return [line.removeprefix(f"{file}:") for line in shown]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"cpus": "two"}, "the limit of processors 'two' is not a number such as 2 or 1.5"),
+        ({"cpus": "0.4"}, "the limit of processors 0.4 is too low: a node needs at least 0.5"),
+        ({"cpus": "0"}, "too low"),
+        ({"memory": "lots"}, "the limit of memory 'lots' is not a size such as 2Gi or 1500M"),
+        ({"memory": "900M"}, "the limit of memory 900M is too low: a node needs at least 1Gi"),
+        ({"memory": "0"}, "too low"),
+        ({"pids": 499}, "the limit of processes must be at least 500, not 499"),
+        ({"pids": -1}, "at least 500, not -1"),
+        ({"control_planes": 2}, "the number of control planes must be 1, 3 or 5, not 2"),
+        ({"control_planes": 0}, "must be 1, 3 or 5"),
+    ],
+)
+def test_limits_that_no_node_can_live_with_are_refused(flags: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        make_spec(None, flags)
+    assert words in raised.value.brief
+
+
+def test_limits_are_told_to_nodes_as_numbers() -> None:
+    limits = make_spec(None, {"cpus": "1.5", "memory": "2Gi", "pids": 900}).limits
+    assert (limits.millicores, limits.memory, limits.pids) == (1500, 2 * 1024**3, 900)
+    assert make_spec(None, {"cpus": "0.5", "memory": "1Gi", "pids": 500}).limits.pids == 500
+    assert ClusterSpec().limits == Limits()
+
+
+def test_limits_in_a_file_may_be_numbers_as_in_kubernetes(file: Path) -> None:
+    file.write_text("cpus: 1.5\nmemory: 2147483648\npids: 900\ncontrolPlanes: 3\n")
+    spec = make_spec(file, {})
+    assert (spec.cpus, spec.memory, spec.control_planes) == ("1.5", "2147483648", 3)
+    assert spec.limits == Limits(1500, 2 * 1024**3, 900)
+
+
+def test_a_limit_in_a_file_that_is_neither_number_nor_text_is_an_error(file: Path) -> None:
+    found = errors(file, "cpus: true\nmemory: [1Gi]\npids: 900.5\n")
+    assert found == [
+        "1: cpus must be a number or a text",
+        "2: memory must be a number or a text",
+        "3: pids must be a whole number",
+    ]
 
 
 def test_nothing_asked_for_gives_the_defaults() -> None:

@@ -14,7 +14,7 @@ from sykube.cluster.checkup.look import Look, failure, ok, warning
 from sykube.host import inotify as inotify_limits
 from sykube.host.preflight import Finding, Level
 
-# The kubelets do not look at the disk, which is the host's (kubeadm.py); etcd stops when it is full.
+# Kubelets do not look at the disk, which is the host's (kubeadm.py); etcd stops when it is full.
 _LOW, _LEAST = 0.15, 0.10
 _LEAST_BYTES = 1_000_000_000
 _LEAST_INODES = 0.05

@@ -43,13 +43,13 @@ def _lost_nodes(look: Look) -> Iterator[Finding]:
     with the same home folder and host name, it forgets all of those outside.
     """
     missing = [node for node in look.cluster.nodes if node not in look.running]
-    firsts = {node: _first_process(cgroups.members(node.instance)) for node in missing}
-    found = {node: str(first) for node, first in firsts.items() if first}
+    firsts = {node.name: _first_process(cgroups.members(node.instance)) for node in missing}
+    found = {name: str(first) for name, first in firsts.items() if first}
     # All of them, before start makes a second one of any.
     cure = f"kill -9 {' '.join(found.values())} && {look.command('start')}"
-    for node in found:
+    for name in found:
         detail = "the engine has lost track of its instance, whose processes go on"
-        yield failure(f"node {node.name}", detail, cure)
+        yield failure(f"node {name}", detail, cure)
 
 
 def _first_process(members: list[int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sykube.cluster import reborn
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps.nodes import renew
 from sykube.host.files import write_atomically
@@ -31,6 +32,8 @@ class ControlPlane:
         master, state = cluster.master, cluster.state
         if master.run(["test", "-e", "/etc/kubernetes/pki"], check=False).ok:
             renew(cluster, master)
+        if state.spec.from_snapshot:
+            reborn.forget(cluster)
         settings = kubeadm.ControlPlaneSettings(
             cluster=cluster.name,
             kubernetes_version=state.versions["kubernetes"].removeprefix("v"),

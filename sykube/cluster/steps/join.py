@@ -33,15 +33,21 @@ class Join:
     title = "Joining the other nodes (kubeadm join)"
 
     def is_done(self, cluster: Cluster) -> bool:
-        with cluster.api() as api:
-            present = {item["metadata"]["name"] for item in api.get("/api/v1/nodes")["items"]}
-        return all(node.instance in present for node in cluster.nodes)
+        return not missing(cluster)
 
     def apply(self, cluster: Cluster) -> None:
         join_all(cluster, [node for node in cluster.nodes if node != cluster.master])
 
     def undo(self, cluster: Cluster) -> None:
         """Nothing outside the nodes' folders, which go with the nodes."""
+
+
+def missing(cluster: Cluster) -> list[Node]:
+    """Nodes whose kubelet has never reported to the API server; those that did are members."""
+    with cluster.api() as api:
+        items = api.get("/api/v1/nodes")["items"]
+    members = {item["metadata"]["name"] for item in items if item["status"].get("conditions")}
+    return [node for node in cluster.nodes if node.instance not in members]
 
 
 def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:

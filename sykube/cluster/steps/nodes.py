@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sykube import resources
-from sykube.cluster import members
+from sykube.cluster import members, reborn
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError
 from sykube.host import paths
@@ -119,6 +119,8 @@ def remove(cluster: Cluster, instance: str) -> None:
 def renew(cluster: Cluster, node: Node) -> None:
     """Make a node anew in which kubeadm stopped half-way: it starts from a clean one alone."""
     remove(cluster, node.instance)
+    if cluster.state.spec.from_snapshot and not cluster.state.complete:
+        reborn.unpack(cluster, [node])
     prepare(cluster, node)
     start(cluster, node)
     check(cluster, [node])

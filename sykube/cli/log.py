@@ -1,0 +1,19 @@
+"""The log file of a cluster that is there."""
+
+from __future__ import annotations
+
+from sykube.cli import context
+from sykube.cluster import lifecycle
+from sykube.host import preflight
+
+
+def open_for(name: str) -> None:
+    """Log to the cluster's file from here on; a name that no cluster has gets none.
+
+    Raises:
+        SykubeError: the caller is not root, or there is no such cluster.
+    """
+    preflight.check_identity()
+    if not lifecycle.exists(name):
+        raise lifecycle.no_such_cluster(name)
+    context.open_log(name)

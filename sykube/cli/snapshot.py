@@ -1,0 +1,86 @@
+"""sykube snapshot"""
+
+from __future__ import annotations
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import archive, snapshots
+from sykube.errors import SykubeError
+from sykube.host import preflight
+
+
+@click.group()
+def snapshot() -> None:
+    """Save stopped clusters, and give them back."""
+
+
+@snapshot.command()
+@click.argument("snapshot_name", metavar="[SNAPSHOT]", default="")
+@context.named
+@context.output_option
+@context.common
+def save(snapshot_name: str, name: str, output: str) -> None:
+    """Save a stopped cluster, with everything that is in it."""
+    context.open_log(name)
+    saved = snapshots.save(name, snapshot_name, context.ui())
+    if output == "json":
+        context.emit(_describe(saved))
+    else:
+        click.echo(saved.name)
+
+
+@snapshot.command("list")
+@context.output_option
+@context.common
+def list_snapshots(output: str) -> None:
+    """List the snapshots on this host."""
+    preflight.check_identity()
+    found = []
+    for name in archive.names():
+        try:
+            found.append(archive.find(name))
+        except SykubeError as error:
+            context.ui().warn(f"{error.brief}: {error.details}")
+    if output == "json":
+        context.emit([_describe(each) for each in found])
+        return
+    for each in found:
+        size = f"{each.size / 1_000_000:.1f} MB"
+        click.echo(f"{each.name}  {each.cluster}  {each.created}  {size}  {each.kubernetes}")
+
+
+@snapshot.command()
+@click.argument("snapshot_name", metavar="SNAPSHOT")
+@click.option("--yes", "-y", is_flag=True, help="Replace the present cluster without asking.")
+@context.common
+def restore(snapshot_name: str, yes: bool) -> None:
+    """Make a cluster again what it was, with its names and addresses; also a deleted one."""
+    preflight.check_identity()
+    context.open_log(archive.find(snapshot_name).cluster)
+    cluster = snapshots.restore(
+        snapshot_name, lambda question: yes or context.ask(question), context.ui()
+    )
+    context.ui().say(
+        f"The cluster {cluster.name} is restored. Start it: sykube start{cluster.name_option}"
+    )
+
+
+@snapshot.command()
+@click.argument("snapshot_name", metavar="SNAPSHOT")
+@context.common
+def delete(snapshot_name: str) -> None:
+    """Remove a snapshot; its cluster stays."""
+    preflight.check_identity()
+    archive.remove(snapshot_name)
+    context.ui().say(f"The snapshot {snapshot_name} is deleted.")
+
+
+def _describe(found: archive.Snapshot) -> dict[str, object]:
+    return {
+        "name": found.name,
+        "cluster": found.cluster,
+        "created": found.created,
+        "bytes": found.size,
+        "kubernetes": found.kubernetes,
+    }

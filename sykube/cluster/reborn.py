@@ -1,0 +1,156 @@
+"""A new cluster of a snapshot: its data, with names, addresses and keys of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sykube.cluster import archive, members
+from sykube.cluster.archive import Snapshot
+from sykube.cluster.cluster import Cluster
+from sykube.cluster.spec import ClusterSpec
+from sykube.errors import SykubeError, UsageError
+from sykube.image import versions
+from sykube.kubernetes import forget_program
+from sykube.node.node import Node
+
+# Keys, names and addresses, and what is about pods that are not taken along.
+_LEFT_OUT = (
+    *(f"nodes/*/{name}" for name in ("config", "kubelet", "log", "overlay/work")),
+    *(
+        f"nodes/*/overlay/upper/{name}"
+        for name in ("etc/kubernetes", "etc/machine-id", "etc/cni/net.d", "var/lib/cni")
+    ),
+)
+_WORK = ".unpack"
+# Not etcd's pod: that one comes up with an API server, which must not see what is taken out.
+_ETCD = "sykube-etcd"
+_START_ETCD = f"""
+ctr tasks kill --signal SIGKILL {_ETCD} 2> /dev/null || true
+ctr containers rm {_ETCD} 2> /dev/null || true
+exec ctr run --detach --net-host --log-uri file:///var/log/sykube/etcd-once.log \\
+    --mount type=bind,src=/var/lib/etcd,dst=/var/lib/etcd,options=rbind:rw "$1" {_ETCD} \\
+    etcd --name "$2" --data-dir /var/lib/etcd --max-txn-ops 1000000 --max-request-bytes 500000000 \\
+    --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \\
+    --listen-peer-urls http://127.0.0.1:2380
+"""
+_STOP_ETCD = f"""
+ctr tasks kill --signal SIGTERM {_ETCD}
+for _ in $(seq 100); do
+    ! ctr tasks list | grep -q '^{_ETCD} .*RUNNING' || {{ sleep 0.1; continue; }}
+    ctr tasks rm {_ETCD}
+    exec ctr containers rm {_ETCD}
+done
+exit 1
+"""
+# What etcd wrote before it wrote its database still has the secrets that were taken out. This
+# leaves it behind, and makes a member of a cluster of its own.
+_RENEW_ETCD = """
+cd /var/lib/etcd
+rm -rf new
+etcdctl snapshot restore member/snap/db --skip-hash-check --data-dir new \\
+    --name "$1" --initial-cluster "$1=$2" --initial-advertise-peer-urls "$2"
+rm -rf member
+mv new/member .
+rmdir new
+"""
+_TIMEOUT_S = 180.0
+
+
+def defaults(snapshot: Snapshot) -> dict[str, Any]:
+    """What a cluster of this snapshot is unless it is asked for otherwise, by ClusterSpec's names.
+
+    Raises:
+        SykubeError: the snapshot is damaged.
+    """
+    saved = snapshot.state()
+    workers = [name for name in saved.nodes if not members.is_control_plane(name)]
+    limits = {name: getattr(saved.spec, name) for name in ("cpus", "memory", "pids")}
+    return limits | {
+        "workers": len(workers),
+        "control_planes": len(saved.nodes) - len(workers),
+        "taint_master": saved.spec.taint_master,
+        "options": saved.spec.options,
+        "pod_subnet": str(saved.subnets.pods),
+        "service_subnet": str(saved.subnets.services),
+    }
+
+
+def check(spec: ClusterSpec, snapshot: Snapshot) -> None:
+    """Refuse what a cluster of a snapshot cannot be.
+
+    Raises:
+        UsageError: the snapshot has several control planes, or other nodes or ranges than asked.
+    """
+    fixed = defaults(snapshot)
+    if fixed["control_planes"] != 1:
+        raise UsageError(
+            f"the snapshot {snapshot.name} has {fixed['control_planes']} control planes: a new "
+            "cluster can be made of one with a single one",
+            resolution=f"It can be restored: sykube snapshot restore {snapshot.name}",
+        )
+    problems = [
+        f"{what} is {fixed[name]} in the snapshot, not {getattr(spec, name)}"
+        for name, what in (
+            ("workers", "the number of workers"),
+            ("control_planes", "the number of control planes"),
+            ("pod_subnet", "the subnet of pods"),
+            ("service_subnet", "the subnet of Services"),
+        )
+        if getattr(spec, name) != fixed[name]
+    ]
+    if spec.local_image:
+        problems.append(f"the node image is the snapshot's, not {spec.local_image}")
+    if problems:
+        raise UsageError(
+            f"the snapshot {snapshot.name} cannot become the cluster that was asked for",
+            details="\n".join(problems),
+            resolution="Leave these options out; nodes can be added and removed afterwards.",
+        )
+
+
+def unpack(cluster: Cluster, nodes: Sequence[Node]) -> None:
+    """Put what the snapshot has of some nodes in their place, without keys and names.
+
+    Raises:
+        SykubeError: the disk is too small, or tar failed.
+    """
+    snapshot = archive.find(cluster.state.spec.from_snapshot)
+    work = cluster.paths.root / _WORK
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(mode=0o700)
+    try:
+        before = [f"nodes/{snapshot.cluster}-{node.name}" for node in nodes]
+        archive.unpack(snapshot, work, only=before, without=_LEFT_OUT)
+        for node, name in zip(nodes, before, strict=True):
+            shutil.rmtree(node.folder, ignore_errors=True)
+            (work / name).rename(node.folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def forget(cluster: Cluster) -> None:
+    """Take the names, addresses and tokens of the snapshot's cluster out of the master's etcd.
+
+    Raises:
+        SykubeError: etcd does not start from what was saved, or holds what sykube does not know.
+    """
+    master, snapshot = cluster.master, archive.find(cluster.state.spec.from_snapshot)
+    nodes = {f"{snapshot.cluster}-{node.name}": node.instance for node in cluster.nodes}
+    image = f"{versions.IMAGE_REPOSITORY}/etcd:{cluster.image.tag_of('etcd')}"
+    master.run(["sh", "-ec", _START_ETCD, "sh", image, master.instance], timeout=_TIMEOUT_S)
+    try:
+        program = Path(forget_program.__file__).read_text()
+        command = ["python3", "-", json.dumps(nodes)]
+        master.run(command, stdin=program, timeout=_TIMEOUT_S)
+    except BaseException:
+        with contextlib.suppress(SykubeError):
+            master.run(["sh", "-ec", _STOP_ETCD])
+        raise
+    master.run(["sh", "-ec", _STOP_ETCD], timeout=_TIMEOUT_S)
+    peer = f"https://{master.address}:2380"
+    master.run(["sh", "-ec", _RENEW_ETCD, "sh", master.instance, peer], timeout=_TIMEOUT_S)

@@ -1,0 +1,112 @@
+"""What supervisord says of its programs, asked of a real one."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sykube.errors import SykubeError
+from sykube.node import services
+
+# sockaddr_un: 108 bytes with the one that ends the path.
+_LONGEST_PATH = 107
+CONFIGURATION = """
+[supervisord]
+nodaemon=true
+logfile=/dev/null
+logfile_maxbytes=0
+pidfile={folder}/supervisord.pid
+[unix_http_server]
+file={folder}/run/supervisor.sock
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[program:kubelet]
+command=cat
+startsecs=0
+[program:keepalived]
+command=cat
+autostart=false
+[eventlistener:ready]
+command={python} {folder}/listener.py {folder}/ready
+events=PROCESS_STATE_RUNNING
+startsecs=0
+"""
+# Writes to a named pipe once the kubelet is RUNNING. Protocol: supervisord.org/events.html
+LISTENER = """
+import sys
+
+while True:
+    print("READY", flush=True)
+    header = dict(pair.split(":") for pair in sys.stdin.readline().split())
+    event = sys.stdin.read(int(header["len"]))
+    if "processname:kubelet" in event:
+        with open(sys.argv[1], "w") as ready:
+            ready.write("x")
+    print("RESULT 2\\nOK", end="", flush=True)
+"""
+
+
+@pytest.fixture
+def node(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A process whose supervisord has its socket below a folder of the test."""
+    (fast_path / "run").mkdir()
+    file = fast_path / "supervisord.conf"
+    file.write_text(CONFIGURATION.format(folder=fast_path, python=sys.executable))
+    (fast_path / "listener.py").write_text(LISTENER)
+    os.mkfifo(fast_path / "ready")
+    opened = os.open(fast_path / "ready", os.O_RDONLY | os.O_NONBLOCK)
+    with subprocess.Popen(
+        [sys.executable, "-m", "supervisor.supervisord", "-c", file],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            readable, _, _ = select.select([opened], [], [], 20)
+            assert readable, "supervisord does not come up"
+            monkeypatch.setattr(services, "_SOCKET", moved(fast_path))
+            yield process.pid
+        finally:
+            process.terminate()
+            os.close(opened)
+
+
+def moved(folder: Path) -> str:
+    """The path of the socket, with /run below a folder."""
+    return services._SOCKET.replace("/root/run/", f"/root{folder}/run/")
+
+
+def test_each_program_is_there_with_its_state(node: int) -> None:
+    found = services.states(node)
+    assert found.pop("ready") == services.RUNNING
+    assert found == {"kubelet": services.RUNNING, "keepalived": "STOPPED"}
+
+
+def test_a_node_without_supervisord_is_an_error_in_one_line(
+    fast_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "_SOCKET", moved(fast_path))
+    with pytest.raises(SykubeError, match="supervisord does not answer: .*No such file"):
+        services.states(os.getpid())
+
+
+def test_a_supervisord_that_ended_and_left_its_socket_is_an_error(
+    fast_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "_SOCKET", moved(fast_path))
+    (fast_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(fast_path / "run/supervisor.sock"))
+    with pytest.raises(SykubeError, match="supervisord does not answer: .*refused"):
+        services.states(os.getpid())
+
+
+def test_the_socket_of_any_process_is_within_what_a_socket_address_holds() -> None:
+    # The largest process number that Linux has: PID_MAX_LIMIT.
+    assert len(services._SOCKET.format(pid=2**22)) <= _LONGEST_PATH
