@@ -169,7 +169,9 @@ def _steps(name: str) -> dict[str, str]:
 
 
 def _in_nodes(name: str) -> list[int]:
-    folders = Path("/sys/fs/cgroup").glob(f"**/{cgroups.PARENT}/{name}-*")
+    # Of cgroup v2, and one hierarchy of v1: looking must be quicker than the shortest step.
+    parents = [cgroups.ROOT / cgroups.PARENT, cgroups.ROOT / "pids" / cgroups.PARENT]
+    folders = [folder for parent in parents for folder in parent.glob(f"{name}-*")]
     return sorted({pid for folder in folders for pid in cgroups.processes(folder)})
 
 
