@@ -43,6 +43,8 @@ def _show(found: Status) -> None:
     if found.exit_code is not ExitCode.STOPPED:
         for what, problem in found.parts.items():
             click.echo(f"  {what}: {problem or 'well'}")
+    if found.certificates:
+        context.ui().warn(found.certificates)
 
 
 @click.command("list")

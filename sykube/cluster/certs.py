@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sykube.cluster.cluster import Cluster
+from sykube.errors import SykubeError
 from sykube.kubernetes import certificates
 from sykube.kubernetes.certificates import Certificate
 from sykube.node.node import Node
@@ -63,6 +64,25 @@ def warning(cluster: Cluster, now: datetime | None = None) -> str:
     if not near:
         return ""
     return f"{describe(near, now)}: sykube certs renew{cluster.name_option}"
+
+
+def require_valid(cluster: Cluster) -> None:
+    """Refuse certificates past their end, with which no API server answers.
+
+    Raises:
+        SykubeError: names the first.
+    """
+    now = datetime.now(UTC)
+    ended = [
+        one
+        for one in ending(find(cluster), now)
+        if not one.authority and one.certificate and one.certificate.not_after < now
+    ]
+    if ended:
+        raise SykubeError(
+            describe(ended, now),
+            resolution=f"sykube certs renew{cluster.name_option} (it starts the cluster, too)",
+        )
 
 
 def describe(near: list[Found], now: datetime) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-from sykube.cluster import lifecycle
+from sykube.cluster import certs, lifecycle
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
@@ -97,6 +97,9 @@ def start(name: str, ui: Ui) -> bool:
         cluster = lifecycle.load(name, ui)
         require_complete(cluster)
         remains_after_boot(cluster)
+        certs.require_valid(cluster)
+        if near := certs.warning(cluster):
+            ui.warn(near)
         for node in cluster.nodes:
             cgroups.freeze(node.instance, frozen=False)
         running = cluster.engine.instances()

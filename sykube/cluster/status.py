@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import lifecycle
+from sykube.cluster import certs, lifecycle
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps.ready import dns_problem
 from sykube.errors import ExitCode, SykubeError
@@ -48,7 +48,11 @@ class NodeStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """A cluster; `api`, `pods`, `dns`, `network` and `disk` say what is wrong, or nothing."""
+    """A cluster; `api`, `pods`, `dns`, `network` and `disk` say what is wrong, or nothing.
+
+    Attributes:
+        certificates: a warning when some end within a month; what has ended shows in the rest.
+    """
 
     name: str
     kubernetes: str
@@ -59,6 +63,7 @@ class Status:
     pods: str
     dns: str
     disk: str
+    certificates: str = ""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -148,6 +153,7 @@ def look(cluster: Cluster) -> Status:
         pods,
         dns,
         _space(cluster),
+        certs.warning(cluster),
     )
 
 

@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from sykube.cli import certs as command
-from sykube.cluster import certs, lifecycle, renewal
+from sykube.cluster import certs, lifecycle, power, renewal, status
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
@@ -156,14 +156,21 @@ def test_a_month_before_the_end_there_is_a_warning(cluster: Cluster, days: int, 
     assert certs.warning(cluster, NOW) == (f"the certificate {words}" if words else "")
 
 
-def test_the_warning_is_cheap(cluster: Cluster) -> None:
-    fill(cluster, NOW + timedelta(days=300))
-    taken = []
-    for _ in range(5):
-        started = time.perf_counter()
-        certs.warning(cluster, NOW)
-        taken.append(time.perf_counter() - started)
-    assert min(taken) < 0.02
+def test_start_warns_of_certificates_that_end_soon(cluster: Cluster, world: World) -> None:
+    fill(cluster, datetime.now(UTC) + timedelta(days=3, hours=1))
+    ui = world.ui()
+    power.start("fake", ui)
+    assert any("ends in 3 days" in warning for warning in ui.warnings)
+    assert "sykube certs renew --name fake" in status.look(cluster).certificates
+
+
+def test_start_refuses_certificates_past_their_end_and_names_the_cure(
+    cluster: Cluster, world: World
+) -> None:
+    fill(cluster, datetime.now(UTC) - timedelta(days=2, hours=12))
+    with pytest.raises(SykubeError, match="ended 3 days ago") as raised:
+        power.start("fake", world.ui())
+    assert "sykube certs renew --name fake" in raised.value.resolution
 
 
 def test_an_authority_alone_is_no_reason_to_renew(cluster: Cluster) -> None:
