@@ -2,8 +2,8 @@
 
 start      the whole command, until all pods are Ready and DNS answers
 status     the whole command, in turn with `kubectl get nodes` on the same cluster
-node add   the whole command for one worker after the other, until it is Ready; how much more
-           memory and disk all nodes together take then
+node add   the whole command for one worker after the other, until it is Ready; the memory that it
+           takes then, and how much more disk all nodes together take
 
 Run it as root: python3 -m benchmarks.lifecycle [--starts 5] [--looks 10] [--workers 8]
 """
@@ -26,7 +26,7 @@ NAME = "bench"
 
 @dataclass(frozen=True)
 class Worker:
-    """One `node add`: seconds, and what all nodes take more than before it, in MB."""
+    """One `node add`: seconds, the worker's memory, the further disk of all nodes, in MB."""
 
     seconds: float
     memory_mb: float
@@ -64,10 +64,11 @@ def add_workers(up_to: int) -> list[Worker]:
     """Workers join one after the other until there are that many."""
     added = []
     while len(lifecycle.load(NAME, Ui(quiet=True)).workers) < up_to:
-        memory, disk = _taken()
+        disk = _disk_of_all()
         seconds, _ = sykube("node", "add", "--name", NAME, "--quiet")
-        more_memory, more_disk = _taken()
-        added.append(Worker(seconds, more_memory - memory, more_disk - disk))
+        # Not of all nodes: the control plane's own ups and downs are larger than a worker.
+        memory = memory_mb(lifecycle.load(NAME, Ui(quiet=True)).workers[-1].instance)
+        added.append(Worker(seconds, memory, _disk_of_all() - disk))
         last = added[-1]
         print(
             f"node add {len(added)}: {last.seconds:.1f} s, {last.memory_mb:.0f} MB of memory, "
@@ -77,11 +78,8 @@ def add_workers(up_to: int) -> list[Worker]:
     return added
 
 
-def _taken() -> tuple[float, float]:
-    """Memory and disk of all nodes, in MB."""
-    nodes = lifecycle.load(NAME, Ui(quiet=True)).nodes
-    memory = memory_mb(*(node.instance for node in nodes))
-    return memory, sum(disk_mb(node.folder) for node in nodes)
+def _disk_of_all() -> float:
+    return sum(disk_mb(node.folder) for node in lifecycle.load(NAME, Ui(quiet=True)).nodes)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -23,11 +23,10 @@ def timed(command: Sequence[str | Path], *, check: bool = True) -> tuple[float, 
     return time.monotonic() - started, done.stdout
 
 
-def memory_mb(*instances: str) -> float:
-    """Proportional set sizes of nodes' processes: what is shared counts once in all."""
+def memory_mb(instance: str) -> float:
+    """Proportional set sizes of a node's processes: what is shared counts once in all."""
     pids = {
         pid
-        for instance in instances
         for hierarchy in Path("/sys/fs/cgroup").glob(f"**/{cgroups.path_of(instance)}")
         for pid in cgroups.processes(hierarchy)
     }
