@@ -20,6 +20,7 @@ from sykube.cluster import lifecycle
 from sykube.network.bridge import Bridge
 from sykube.ui import Ui
 from tests.e2e.cluster import TestCluster, eventually
+from tests.e2e.resolver import Resolver
 
 NAME = "e2e-diag"
 # A pod that says and holds what no report may show.
@@ -66,10 +67,13 @@ rm /etc/kubernetes/pki/tmp.*
 
 
 @pytest.fixture(scope="module")
-def diag(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+def diag(resolver: Resolver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    """Two nodes with a resolver that answers, whatever this machine has."""
     made = TestCluster(NAME, tmp_path_factory.mktemp("diag"))
     made.delete_quietly()
-    made.init("--workers", "1", "--yes")
+    resolv_conf = made.folder / "resolv.conf"
+    resolv_conf.write_text(f"nameserver {resolver.address}\n")
+    made.init("--workers", "1", "--yes", resolv_conf=resolv_conf)
     yield made
     made.delete_quietly()
 
