@@ -19,11 +19,11 @@ from statistics import median
 import yaml
 
 from benchmarks.measure import disk_mb, memory_mb, sykube
-from sykube.cluster import lifecycle, plan, steps
-from sykube.cluster.cluster import Cluster
+from sykube.cluster import lifecycle, lookup, plan
+from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.steps.control_plane import DOMAIN
+from sykube.cluster.steps import order
 from sykube.image import versions
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.tokens import new_token
@@ -47,7 +47,7 @@ class SykubeRun:
 def sykube_run() -> SykubeRun:
     """Make a cluster with the command line, look at its nodes, delete it."""
     total, printed = sykube("init", "--name", NAME, "--quiet", "--output", "json")
-    cluster = lifecycle.load(NAME, Ui(quiet=True))
+    cluster = lookup.load(NAME, Ui(quiet=True))
     run = SykubeRun(
         total,
         json.loads(printed)["seconds"],
@@ -63,7 +63,7 @@ def kubeadm_run() -> tuple[float, float]:
     ui = Ui(quiet=True)
     cluster = lifecycle._new(ClusterSpec(name=NAME), InitOptions(), ui)
     try:
-        prepared = [step for step in steps.ALL if step.name in ("data", "network", "nodes")]
+        prepared = [step for step in order.ALL if step.name in ("data", "network", "nodes")]
         plan.execute(cluster, prepared)
         time.sleep(3)
         init_s = _stock_init(cluster)

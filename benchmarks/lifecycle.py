@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.measure import disk_mb, memory_mb, sykube, timed
-from sykube.cluster import lifecycle
+from sykube.cluster import lookup
 from sykube.ui import Ui
 
 NAME = "bench"
@@ -45,7 +45,7 @@ def start_after_stop(count: int) -> tuple[list[float], list[float]]:
 
 def status_and_kubectl(count: int) -> tuple[list[float], list[float]]:
     """Seconds of `sykube status` and of plain `kubectl get nodes`, in turn."""
-    cluster = lifecycle.load(NAME, Ui(quiet=True))
+    cluster = lookup.load(NAME, Ui(quiet=True))
     get_nodes: list[str | Path] = [
         cluster.image.kubectl,
         "--kubeconfig",
@@ -63,11 +63,11 @@ def status_and_kubectl(count: int) -> tuple[list[float], list[float]]:
 def add_workers(up_to: int) -> list[Worker]:
     """Workers join one after the other until there are that many."""
     added = []
-    while len(lifecycle.load(NAME, Ui(quiet=True)).workers) < up_to:
+    while len(lookup.load(NAME, Ui(quiet=True)).workers) < up_to:
         disk = _disk_of_all()
         seconds, _ = sykube("node", "add", "--name", NAME, "--quiet")
         # Not of all nodes: the control plane's own ups and downs are larger than a worker.
-        memory = memory_mb(lifecycle.load(NAME, Ui(quiet=True)).workers[-1].instance)
+        memory = memory_mb(lookup.load(NAME, Ui(quiet=True)).workers[-1].instance)
         added.append(Worker(seconds, memory, _disk_of_all() - disk))
         last = added[-1]
         print(
@@ -79,7 +79,7 @@ def add_workers(up_to: int) -> list[Worker]:
 
 
 def _disk_of_all() -> float:
-    return sum(disk_mb(node.folder) for node in lifecycle.load(NAME, Ui(quiet=True)).nodes)
+    return sum(disk_mb(node.folder) for node in lookup.load(NAME, Ui(quiet=True)).nodes)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sys
 import click
 
 from sykube.cli import context
-from sykube.cluster import lifecycle
+from sykube.cluster import lookup
 from sykube.cluster.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight
@@ -69,7 +69,7 @@ def config(name: str) -> None:
 
 def _load(name: str) -> Cluster:
     preflight.check_identity()
-    cluster = lifecycle.load(name, context.ui())
+    cluster = lookup.load(name, context.ui())
     if not cluster.paths.kubeconfig.exists():
         raise SykubeError(
             f"the cluster {name} has no control plane yet",
@@ -81,7 +81,7 @@ def _load(name: str) -> Cluster:
 
 def _enter(name: str, node_name: str, command: tuple[str, ...]) -> None:
     preflight.check_identity()
-    cluster = lifecycle.load(name, context.ui())
+    cluster = lookup.load(name, context.ui())
     nodes = {node.name: node for node in cluster.nodes}
     nodes |= {node.instance: node for node in cluster.nodes}
     if node_name not in nodes:

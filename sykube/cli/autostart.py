@@ -6,7 +6,7 @@ import click
 
 from sykube.cli import context, log
 from sykube.cluster import autostart as unit
-from sykube.cluster import lifecycle
+from sykube.cluster import lookup
 from sykube.cluster.power import require_complete
 
 
@@ -21,7 +21,7 @@ def autostart() -> None:
 def enable(name: str) -> None:
     """Start the cluster whenever the host boots."""
     log.open_for(name)
-    cluster = lifecycle.load(name, context.ui())
+    cluster = lookup.load(name, context.ui())
     require_complete(cluster)
     booted = unit.enable(cluster)
     context.ui().say(f"The cluster {name} starts with the host: {unit.unit_of(name)}")
@@ -35,7 +35,7 @@ def enable(name: str) -> None:
 def disable(name: str) -> None:
     """Leave the cluster as it is when the host boots."""
     log.open_for(name)
-    lifecycle.load(name, context.ui())
+    lookup.load(name, context.ui())
     was = unit.disable(name)
     context.ui().say(
         f"The cluster {name} {'no longer starts' if was else 'did not start'} with the host."

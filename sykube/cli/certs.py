@@ -9,7 +9,7 @@ import click
 
 from sykube.cli import context
 from sykube.cluster import certs as cluster_certs
-from sykube.cluster import lifecycle, renewal
+from sykube.cluster import lookup, renewal
 from sykube.cluster.certs import Found
 from sykube.host import preflight
 
@@ -26,7 +26,7 @@ def certs() -> None:
 def list_certificates(name: str, output: str) -> None:
     """List every certificate with its end, of a stopped cluster, too."""
     preflight.check_identity()
-    _show(cluster_certs.find(lifecycle.load(name, context.ui())), output)
+    _show(cluster_certs.find(lookup.load(name, context.ui())), output)
 
 
 @certs.command()

@@ -9,7 +9,7 @@ import sys
 import click
 
 from sykube.cli import context
-from sykube.cluster import archive, lifecycle
+from sykube.cluster import archive, lifecycle, lookup
 from sykube.cluster.state import clusters
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import preflight
@@ -27,8 +27,8 @@ def delete(name: str, every: bool, yes: bool) -> None:
     if every:
         problems = _delete_all(yes)
     else:
-        if not lifecycle.exists(name):
-            raise lifecycle.no_such_cluster(name)
+        if not lookup.exists(name):
+            raise lookup.no_such_cluster(name)
         context.open_log(name)
         problems = lifecycle.delete(name, context.ui())
     if problems:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sykube.cli import context
-from sykube.cluster import checkup, lifecycle
+from sykube.cluster import checkup, lookup
 from sykube.cluster.checkup import Checkup
 from sykube.cluster.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError
@@ -30,7 +30,7 @@ from sykube.host.preflight import Finding, Level
 def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
     """Name what is wrong with the host, and with the cluster where there is one, and the cures."""
     preflight.check_identity()
-    there = lifecycle.exists(name)
+    there = lookup.exists(name)
     findings = preflight.examine(
         nodes=0 if there else workers + 1,
         data=ClusterPaths(name).root,
@@ -61,7 +61,7 @@ def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
 
 def _examine_cluster(name: str) -> Checkup:
     try:
-        cluster: Cluster = lifecycle.load(name, context.ui())
+        cluster: Cluster = lookup.load(name, context.ui())
     except SykubeError as error:
         cure = error.resolution or f"sykube delete --name {name}"
         return Checkup((Finding("record", Level.FAILURE, error.brief, cure),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sykube.cli import context
-from sykube.cluster import lifecycle
+from sykube.cluster import lookup
 from sykube.host import preflight
 
 
@@ -14,6 +14,6 @@ def open_for(name: str) -> None:
         SykubeError: the caller is not root, or there is no such cluster.
     """
     preflight.check_identity()
-    if not lifecycle.exists(name):
-        raise lifecycle.no_such_cluster(name)
+    if not lookup.exists(name):
+        raise lookup.no_such_cluster(name)
     context.open_log(name)

@@ -11,8 +11,8 @@ import click
 
 from sykube.cli import context
 from sykube.cluster import export as cluster_export
-from sykube.cluster import lifecycle
 from sykube.cluster import logs as cluster_logs
+from sykube.cluster import lookup
 from sykube.cluster.logs import SERVICES, Source
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight
@@ -87,8 +87,8 @@ def _sources(name: str, node: str | None, service: str) -> list[Source]:
         UsageError: it has no such node.
     """
     nodes = list(cluster_logs.node_folders(name))
-    if not lifecycle.exists(name):
-        error = lifecycle.no_such_cluster(name)
+    if not lookup.exists(name):
+        error = lookup.no_such_cluster(name)
         if ClusterPaths(name).node_logs.is_dir():
             kept = f"Those of an init that failed are in {ClusterPaths(name).node_logs}."
             error.details = f"{error.details}\n{kept}".strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sykube.cli import context, log
-from sykube.cluster import lifecycle, scaling
+from sykube.cluster import lookup, scaling
 from sykube.cluster import status as cluster_status
 from sykube.cluster.scaling import RemovalOptions
 from sykube.host import preflight
@@ -56,7 +56,7 @@ def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
 def list_nodes(name: str, output: str) -> None:
     """List the cluster's nodes with their addresses and how they are."""
     preflight.check_identity()
-    found = cluster_status.look(lifecycle.load(name, context.ui()))
+    found = cluster_status.look(lookup.load(name, context.ui()))
     if output == "json":
         context.emit(found.to_dict()["nodes"])
         return

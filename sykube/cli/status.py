@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from sykube.cli import context
-from sykube.cluster import lifecycle
+from sykube.cluster import lookup
 from sykube.cluster import status as cluster_status
 from sykube.cluster.state import clusters
 from sykube.cluster.status import Status
@@ -23,7 +23,7 @@ from sykube.host import preflight
 def status(ctx: click.Context, name: str, output: str) -> None:
     """Say how the cluster is: exit code 0 only when all of it is well."""
     preflight.check_identity()
-    found = cluster_status.look(lifecycle.load(name, context.ui()))
+    found = cluster_status.look(lookup.load(name, context.ui()))
     if output == "json":
         context.emit(found.to_dict())
     else:

@@ -21,6 +21,8 @@ from sykube.ui import Ui
 
 # Nodes are worked on at the same time, but a host has only so many cores.
 _PARALLEL = 8
+# Of the cluster's own names.
+DOMAIN = "cluster.local"
 _T = TypeVar("_T")
 
 

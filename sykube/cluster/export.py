@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from sykube import redaction
-from sykube.cluster import checkup, lifecycle, logs
+from sykube.cluster import checkup, logs, lookup
 from sykube.cluster import status as cluster_status
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError, UsageError
@@ -79,12 +79,12 @@ def export(name: str, folder: Path, ui: Ui) -> list[str]:
         UsageError: the folder holds something already.
         SykubeError: there is no such cluster (NO_SUCH_CLUSTER).
     """
-    if not lifecycle.exists(name):
-        raise lifecycle.no_such_cluster(name)
+    if not lookup.exists(name):
+        raise lookup.no_such_cluster(name)
     report = _Report(folder)
     cluster: Cluster | None = None
     try:
-        cluster = lifecycle.load(name, ui)
+        cluster = lookup.load(name, ui)
     except SykubeError as error:
         report.lacks("state.json", error)
     with ui.step("Collecting what the host knows"):

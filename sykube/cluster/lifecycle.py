@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import archive, autostart, plan, steps
+from sykube.cluster import archive, autostart, lookup, plan
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
+from sykube.cluster.steps import order
 from sykube.cluster.steps.data import make_root
 from sykube.cluster.steps.network import Network
 from sykube.errors import ExitCode, SykubeError, UsageError
@@ -66,7 +67,7 @@ def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
         else:
             cluster = _new(spec, options, ui)
         try:
-            plan.execute(cluster, steps.of(spec))
+            plan.execute(cluster, order.of(spec))
         except BaseException as error:
             _after_failure(cluster, options, error)
             raise
@@ -94,7 +95,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
         },
-        "steps": [step.title for step in steps.of(spec)],
+        "steps": [step.title for step in order.of(spec)],
     }  # fmt: skip
 
 
@@ -109,8 +110,8 @@ def delete(name: str, ui: Ui) -> list[str]:
     """
     preflight.check_identity()
     paths = ClusterPaths(name)
-    if not exists(name):
-        raise no_such_cluster(name)
+    if not lookup.exists(name):
+        raise lookup.no_such_cluster(name)
     with locked(paths):
         problems: list[str] = []
         try:
@@ -122,23 +123,6 @@ def delete(name: str, ui: Ui) -> list[str]:
             state = _unknown_state(name)
         with ui.step(f"Deleting the cluster {name}"):
             return problems + remove(Cluster.of(state, ui))
-
-
-def exists(name: str) -> bool:
-    """Whether anything of a cluster is on this host."""
-    paths = ClusterPaths(name)
-    return paths.root.exists() or paths.root.is_symlink() or Bridge(name).exists()
-
-
-def no_such_cluster(name: str) -> SykubeError:
-    """The error for a name that no cluster has."""
-    others = clusters()
-    return SykubeError(
-        f"there is no cluster {name!r}",
-        details=f"clusters here: {', '.join(others)}" if others else "",
-        resolution="Make it with: sykube init" + ("" if name == "sykube" else f" --name {name}"),
-        exit_code=ExitCode.NO_SUCH_CLUSTER,
-    )
 
 
 def delete_all(ui: Ui) -> list[str]:
@@ -154,18 +138,6 @@ def delete_all(ui: Ui) -> list[str]:
         except SykubeError as error:
             problems.append(f"{name}: {error}")
     return problems
-
-
-def load(name: str, ui: Ui) -> Cluster:
-    """The cluster of that name.
-
-    Raises:
-        SykubeError: there is none (NO_SUCH_CLUSTER).
-    """
-    state = State.load(ClusterPaths(name).state)
-    if state is None:
-        raise no_such_cluster(name)
-    return Cluster.of(state, ui)
 
 
 def node_image(
@@ -368,7 +340,7 @@ def remove(cluster: Cluster) -> list[str]:
         autostart.disable(cluster.name)
     except SykubeError as error:
         problems.append(f"autostart: {error}")
-    problems += plan.undo(cluster, steps.ALL)
+    problems += plan.undo(cluster, order.ALL)
     _pass_on_context(cluster)
     with lock.host_settings():
         if not clusters():
@@ -415,5 +387,5 @@ def _unknown_state(name: str) -> State:
         versions={},
         loopback_resolver="",
         resolvers=(),
-        steps={step.name: DONE for step in steps.ALL},
+        steps={step.name: DONE for step in order.ALL},
     )

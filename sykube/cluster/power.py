@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-from sykube.cluster import certs, lifecycle
+from sykube.cluster import certs, lookup
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
@@ -58,7 +58,7 @@ def stop(name: str, options: StopOptions, ui: Ui) -> bool:
     """
     preflight.check_identity()
     with locked(ClusterPaths(name)):
-        cluster = lifecycle.load(name, ui)
+        cluster = lookup.load(name, ui)
         require_complete(cluster)
         running = cluster.engine.instances()
         nodes = [node for node in cluster.nodes if node.instance in running]
@@ -94,7 +94,7 @@ def start(name: str, ui: Ui) -> bool:
     """
     preflight.check_identity()
     with locked(ClusterPaths(name)):
-        cluster = lifecycle.load(name, ui)
+        cluster = lookup.load(name, ui)
         require_complete(cluster)
         remains_after_boot(cluster)
         certs.require_valid(cluster)
@@ -131,7 +131,7 @@ def pause(name: str, ui: Ui) -> None:
     """
     preflight.check_identity()
     with locked(ClusterPaths(name)):
-        cluster = lifecycle.load(name, ui)
+        cluster = lookup.load(name, ui)
         running = cluster.engine.instances()
         stopped = [node.name for node in cluster.nodes if node.instance not in running]
         if stopped:
@@ -153,7 +153,7 @@ def unpause(name: str, ui: Ui) -> None:
     """
     preflight.check_identity()
     with locked(ClusterPaths(name)):
-        cluster = lifecycle.load(name, ui)
+        cluster = lookup.load(name, ui)
         if not any(cgroups.is_frozen(node.instance) for node in cluster.nodes):
             raise SykubeError(
                 f"the cluster {name} is not paused",

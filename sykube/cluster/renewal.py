@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from sykube.cluster import lifecycle
+from sykube.cluster import lookup
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.power import require_complete
 from sykube.cluster.state import locked
@@ -100,7 +100,7 @@ def renew(name: str, ui: Ui) -> Cluster:
     """
     preflight.check_identity()
     with locked(ClusterPaths(name)):
-        cluster = lifecycle.load(name, ui)
+        cluster = lookup.load(name, ui)
         require_complete(cluster)
         remains_after_boot(cluster)
         _wake(cluster)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from sykube.cluster import lifecycle, members
+from sykube.cluster import lifecycle, lookup, members
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.power import drain, require_complete
 from sykube.cluster.spec import MAX_WORKERS
@@ -35,7 +35,7 @@ def add(name: str, count: int, ui: Ui) -> list[str]:
     """
     preflight.check_identity()
     with locked(ClusterPaths(name)):
-        cluster = lifecycle.load(name, ui)
+        cluster = lookup.load(name, ui)
         _require_running(cluster)
         added = members.next_workers(cluster.state.nodes, count)
         if len(added) < count:
@@ -89,7 +89,7 @@ def remove(name: str, node_name: str, options: RemovalOptions, ui: Ui) -> None:
     """
     preflight.check_identity()
     with locked(ClusterPaths(name)):
-        cluster = lifecycle.load(name, ui)
+        cluster = lookup.load(name, ui)
         _require_control_plane(cluster)
         node = _worker(cluster, node_name)
         runs = node.instance in cluster.engine.instances()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from sykube.cluster import archive, lifecycle, power
+from sykube.cluster import archive, lifecycle, lookup, power
 from sykube.cluster.archive import Snapshot
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.state import State, clusters, locked
@@ -43,7 +43,7 @@ def save(cluster_name: str, name: str, ui: Ui) -> Snapshot:
     name = name or f"{cluster_name}-{datetime.now():%Y%m%d-%H%M%S}"
     archive.check_free(name)
     with locked(ClusterPaths(cluster_name)):
-        cluster = lifecycle.load(cluster_name, ui)
+        cluster = lookup.load(cluster_name, ui)
         power.require_complete(cluster)
         _require_stopped(cluster)
         remains_after_boot(cluster)

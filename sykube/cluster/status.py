@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import certs, lifecycle
+from sykube.cluster import certs, lookup
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps.ready import dns_problem
 from sykube.errors import ExitCode, SykubeError
@@ -113,7 +113,7 @@ class Glance:
 def glance(name: str, ui: Ui) -> Glance:
     """Look at a cluster from afar: at its instances alone."""
     try:
-        cluster = lifecycle.load(name, ui)
+        cluster = lookup.load(name, ui)
         running = cluster.engine.instances()
     except SykubeError:
         return Glance(name, "damaged")

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sh
-
 from sykube.errors import ExitCode, SykubeError
 
 log = logging.getLogger("sykube.run")
@@ -92,6 +90,8 @@ def run(
     Raises:
         CommandError: it was not found, timed out or, with `check`, failed.
     """
+    import sh  # Not above: it takes longer than many a command that needs no process.
+
     words = tuple(str(word) for word in argv)
     log.debug("$ %s", shlex.join(words))
     options: dict[str, Any] = {
@@ -136,6 +136,8 @@ def _wait(process: Any, timeout: float) -> tuple[bool, int]:
 
     It does not outlive this call, not even when sykube is interrupted.
     """
+    import sh
+
     expired = threading.Event()
 
     def expire() -> None:

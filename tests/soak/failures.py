@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sykube.cluster import steps
+from sykube.cluster.steps import order
 from sykube.node import cgroups
 from tests.soak.bench import Bench, Outcome, Unexpected
 
@@ -26,7 +26,7 @@ _NO_SUCH_CLUSTER = 5
 
 def steps_that_fail(bench: Bench, only: str = "") -> Iterator[Outcome]:
     """Each step before it begins, while it works, and after it; or those that match."""
-    for step in steps.ALL:
+    for step in order.ALL:
         for place in ("before", "during", "after"):
             point = f"{place}:{step.name}"
             if place == "during":

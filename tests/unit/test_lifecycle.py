@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sykube.cluster import lifecycle, steps
+from sykube.cluster import lifecycle, lookup
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.state import DONE, State, clusters
+from sykube.cluster.steps import order
 from sykube.cluster.steps import ready as ready_step
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import paths, preflight
@@ -24,8 +25,8 @@ from sykube.kubernetes.api import ApiError
 from tests.fakes import Call, Injected, World, write_sif
 from tests.unit.helpers import differences, fake_spec, init, unchanged
 
-STEPS = [step.name for step in steps.ALL]
-TITLES = {step.name: step.title for step in steps.ALL}
+STEPS = [step.name for step in order.ALL]
+TITLES = {step.name: step.title for step in order.ALL}
 ROLLBACK = "Rolling back"
 
 
@@ -162,7 +163,7 @@ def test_the_state_and_the_kubeconfig_are_roots_alone(world: World) -> None:
 def test_dry_run_says_what_would_be_done_and_changes_nothing(world: World) -> None:
     with unchanged(world):
         found = lifecycle.dry_run(fake_spec(), world.ui())
-    assert found["steps"] == [step.title for step in steps.ALL]
+    assert found["steps"] == [step.title for step in order.ALL]
     assert found["subnets"] == {
         "nodes": "10.11.11.0/24",
         "pods": "10.244.0.0/16",
@@ -195,7 +196,7 @@ def test_init_that_fails_at_a_step_leaves_nothing_and_the_next_one_succeeds(
 def test_init_whose_disk_is_full_in_the_middle_of_a_step_leaves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    kind = type(next(each for each in steps.ALL if each.name == step))
+    kind = type(next(each for each in order.ALL if each.name == step))
     apply = kind.apply
 
     def half(self: object, cluster: Cluster) -> None:
@@ -627,7 +628,7 @@ def test_delete_of_a_cluster_that_is_not_there(world: World) -> None:
     assert raised.value.exit_code is ExitCode.NO_SUCH_CLUSTER
     assert "fake" in raised.value.details
     with pytest.raises(SykubeError) as raised:
-        lifecycle.load("absent", world.ui())
+        lookup.load("absent", world.ui())
     assert raised.value.exit_code is ExitCode.NO_SUCH_CLUSTER
 
 
@@ -883,7 +884,7 @@ def test_another_clusters_damaged_record_is_in_nobodys_way(
         damage_state(damaged)
         raise Injected("the first error")
 
-    monkeypatch.setattr(type(steps.ALL[-1]), "apply", damage_and_fail)
+    monkeypatch.setattr(type(order.ALL[-1]), "apply", damage_and_fail)
     with pytest.raises(Injected, match="the first error"):
         init(world, fake_spec("two"))
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import archive, lifecycle, reborn, snapshots, steps
+from sykube.cluster import archive, lifecycle, lookup, reborn, snapshots
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec, make_spec
 from sykube.cluster.state import State, clusters
-from sykube.cluster.steps import nodes
+from sykube.cluster.steps import nodes, order
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import forget_program
@@ -42,7 +42,7 @@ def saved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(world, "in_node", with_etcd)
     test_snapshots.make(world, "old", workers=2)
     test_snapshots.stop(world, "old")
-    for node in lifecycle.load("old", world.ui()).nodes:
+    for node in lookup.load("old", world.ui()).nodes:
         for file in (
             "etc/kubernetes/pki/ca.key",
             "etc/machine-id",
@@ -132,7 +132,7 @@ def test_it_is_the_same_cluster_when_asked_for_again(saved: World) -> None:
         lifecycle.init(ClusterSpec(name="new"), InitOptions(), saved.ui())
 
 
-@pytest.mark.parametrize("step", [step.name for step in steps.of(ClusterSpec(from_snapshot="x"))])
+@pytest.mark.parametrize("step", [step.name for step in order.of(ClusterSpec(from_snapshot="x"))])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_failing_init_leaves_nothing(
     saved: World, step: str, when: str, monkeypatch: pytest.MonkeyPatch
@@ -156,7 +156,7 @@ def test_a_retained_failure_starts_again_from_the_snapshot(saved: World, words: 
 def test_a_node_that_joins_later_is_empty(saved: World) -> None:
     """What was made of the snapshot is complete: a node that is made anew is a new one."""
     init(saved)
-    cluster = lifecycle.load("new", saved.ui())
+    cluster = lookup.load("new", saved.ui())
     nodes.renew(cluster, cluster.workers[0])
     assert not any(name.startswith(OVERLAY) for name in files("new", "node1"))
 

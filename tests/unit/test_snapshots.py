@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from sykube.cluster import archive, lifecycle, snapshots
+from sykube.cluster import archive, lifecycle, lookup, snapshots
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
@@ -85,7 +85,7 @@ def make(world: World, name: str, **fields: object) -> None:
 
 def stop(world: World, name: str) -> None:
     """What `sykube stop` leaves."""
-    cluster = lifecycle.load(name, world.ui())
+    cluster = lookup.load(name, world.ui())
     for node in cluster.nodes:
         cluster.engine.kill(node.instance)
         cgroups.remove(node.instance)
@@ -388,7 +388,7 @@ def test_a_cluster_with_other_keys_is_replaced_with_its_context(stopped: World) 
     kubeconfig = ClusterPaths("fake").kubeconfig
     before = kubeconfig.read_text()
     kubeconfig.write_text(before.replace("Q0VSVA==", "T1RIRVI="))
-    Handout().apply(lifecycle.load("fake", stopped.ui()))
+    Handout().apply(lookup.load("fake", stopped.ui()))
     restore(stopped)
     assert kubeconfig.read_text() == before
     assert "T1RIRVI=" not in (stopped.root / "home/.kube/config").read_text()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sykube.cluster import lifecycle, power, status
+from sykube.cluster import lifecycle, lookup, power, status
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
@@ -16,7 +16,7 @@ from tests.fakes import NODES, World, ready
 
 
 def look(world: World) -> status.Status:
-    return status.look(lifecycle.load("fake", world.ui()))
+    return status.look(lookup.load("fake", world.ui()))
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_a_glance_at_a_cluster_in_each_of_its_states(up: World) -> None:
     assert glance(up).state == "partly running"
     up.end("fake-master")
     assert glance(up).state == "stopped"
-    lifecycle.load("fake", up.ui()).paths.state.write_text("{")
+    lookup.load("fake", up.ui()).paths.state.write_text("{")
     assert glance(up) == status.Glance("fake", "damaged")
 
 

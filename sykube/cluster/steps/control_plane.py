@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sykube.cluster import reborn
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.cluster.steps.nodes import renew
 from sykube.host.files import write_atomically
 from sykube.image import versions
@@ -14,7 +14,6 @@ from sykube.node.node import Node
 
 _CONFIG = "/etc/kubernetes/kubeadm-init.yaml"
 _TIMEOUT_S = 600.0
-DOMAIN = "cluster.local"
 
 
 class ControlPlane:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from sykube.addons import dns
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.steps.control_plane import DOMAIN
+from sykube.cluster.cluster import DOMAIN, Cluster
 
 
 class Dns:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.steps.control_plane import DOMAIN
+from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import wait_until
 

@@ -1,0 +1,39 @@
+"""Finding a cluster by its name. Quick to import: most commands begin here."""
+
+from __future__ import annotations
+
+from sykube.cluster.cluster import Cluster
+from sykube.cluster.state import State, clusters
+from sykube.errors import ExitCode, SykubeError
+from sykube.host.paths import ClusterPaths
+from sykube.network.bridge import Bridge
+from sykube.ui import Ui
+
+
+def load(name: str, ui: Ui) -> Cluster:
+    """The cluster of that name.
+
+    Raises:
+        SykubeError: there is none (NO_SUCH_CLUSTER).
+    """
+    state = State.load(ClusterPaths(name).state)
+    if state is None:
+        raise no_such_cluster(name)
+    return Cluster.of(state, ui)
+
+
+def exists(name: str) -> bool:
+    """Whether anything of a cluster is on this host."""
+    paths = ClusterPaths(name)
+    return paths.root.exists() or paths.root.is_symlink() or Bridge(name).exists()
+
+
+def no_such_cluster(name: str) -> SykubeError:
+    """The error for a name that no cluster has."""
+    others = clusters()
+    return SykubeError(
+        f"there is no cluster {name!r}",
+        details=f"clusters here: {', '.join(others)}" if others else "",
+        resolution="Make it with: sykube init" + ("" if name == "sykube" else f" --name {name}"),
+        exit_code=ExitCode.NO_SUCH_CLUSTER,
+    )
