@@ -20,7 +20,7 @@ from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import run
 from sykube.kubernetes import readiness
-from sykube.kubernetes.api import wait_until
+from sykube.kubernetes.api import Api, wait_until
 from sykube.network import subnets
 from sykube.node import cgroups
 from sykube.node.node import Node
@@ -213,6 +213,13 @@ def drain(cluster: Cluster, node: Node, timeout: int) -> None:
     )
 
 
+def uncordon(api: Api, node: Node) -> None:
+    """Let pods back to a node that was drained."""
+    patch = {"spec": {"unschedulable": None}}
+    path = f"/api/v1/nodes/{node.instance}"
+    api.request("PATCH", path, patch, content_type="application/merge-patch+json")
+
+
 def _drain_workers(cluster: Cluster, options: StopOptions) -> None:
     for node in cluster.workers:
         with cluster.ui.step(f"Draining {node.name}"):
@@ -225,9 +232,7 @@ def _uncordon(cluster: Cluster) -> None:
     """Let pods back to the nodes that stop drained."""
     with cluster.api() as api:
         for name in cluster.state.cordoned:
-            path = f"/api/v1/nodes/{cluster.node(name).instance}"
-            patch = {"spec": {"unschedulable": None}}
-            api.request("PATCH", path, patch, content_type="application/merge-patch+json")
+            uncordon(api, cluster.node(name))
     if cluster.state.cordoned:
         cluster.state.cordoned = []
         cluster.save()

@@ -7,7 +7,7 @@ import logging
 
 from sykube.cluster import lifecycle, lookup, members
 from sykube.cluster.cluster import Cluster, on_each
-from sykube.cluster.power import drain, require_complete
+from sykube.cluster.power import drain, require_complete, uncordon
 from sykube.cluster.spec import MAX_WORKERS
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
@@ -114,9 +114,7 @@ def _empty(cluster: Cluster, node: Node, options: RemovalOptions) -> None:
             cluster.ui.warn(f"not all pods of {node.name} could be evicted: {error.brief}")
             return
         with cluster.api() as api:
-            patch = {"spec": {"unschedulable": None}}
-            path = f"/api/v1/nodes/{node.instance}"
-            api.request("PATCH", path, patch, content_type="application/merge-patch+json")
+            uncordon(api, node)
         error.resolution = "End these pods yourself, give more --timeout, or add --force."
         raise
 
