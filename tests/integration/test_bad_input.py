@@ -30,8 +30,8 @@ class Case:
 
 CASES = {
     "unknown option": Case(("--frobnicate",), 2, ("No such option", "--frobnicate")),
-    "too few workers": Case(("--workers", "-1"), 2, ("from 0 to 250", "-1")),
-    "too many workers": Case(("--workers", "1000"), 2, ("from 0 to 250", "1000")),
+    "too few workers": Case(("--workers", "-1"), 2, ("from 0 to 240", "-1")),
+    "too many workers": Case(("--workers", "1000"), 2, ("from 0 to 240", "1000")),
     "workers that are no number": Case(("--workers", "two"), 2, ("'two' is not a valid integer",)),
     "a name that is no DNS label": Case(("--name", "Not_One"), 2, ("Not_One", "DNS label")),
     "a resolver that is no address": Case(("--dns", "example"), 2, ("example", "IP address")),
