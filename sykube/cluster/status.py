@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class NodeStatus:
     state: str
     problem: str
     services: dict[str, str]
-    disk_mb: int
+    disk_mb: int = 0
 
     @property
     def summary(self) -> str:
@@ -128,26 +129,36 @@ def glance(name: str, ui: Ui) -> Glance:
 
 
 def look(cluster: Cluster) -> Status:
-    """Look at a cluster."""
-    running = {name: found.pid for name, found in cluster.engine.instances().items()}
-    disk = _disk_mb(cluster)
-    nodes = {node.name: _node(node, running, disk.get(node.instance, 0)) for node in cluster.nodes}
-    awake = [node for node in cluster.nodes if nodes[node.name].state == RUNNING]
-    api_problem = pods = dns = network = ""
-    if awake:
-        network = cluster.bridge.problem(cluster.state.subnets, cluster.state.loopback_resolver)
-        problems, api_problem, pods = _kubernetes(cluster, awake)
-        nodes |= {
-            name: _with_problem(nodes[name], problem)
-            for name, problem in problems.items()
-            if problem
-        }
-        dns = dns_problem(cluster, running[awake[0].instance])
+    """Look at a cluster; at what takes time, at once."""
+    with ThreadPoolExecutor() as pool:
+        disk = pool.submit(_disk_mb, cluster)
+        running = {name: found.pid for name, found in cluster.engine.instances().items()}
+        nodes = {node.name: _node(node, running) for node in cluster.nodes}
+        awake = [node for node in cluster.nodes if nodes[node.name].state == RUNNING]
+        problems: dict[str, str] = {}
+        api_problem = pods = dns = network = ""
+        if awake:
+            rules = pool.submit(
+                cluster.bridge.problem, cluster.state.subnets, cluster.state.loopback_resolver
+            )
+            answer = pool.submit(dns_problem, cluster, running[awake[0].instance])
+            problems, api_problem, pods = _kubernetes(cluster, awake)
+            network, dns = rules.result(), answer.result()
+        sizes = disk.result()
     return Status(
         cluster.name,
         cluster.state.versions.get("kubernetes", ""),
         cluster.endpoint,
-        tuple(nodes.values()),
+        tuple(
+            replace(
+                nodes[node.name],
+                problem="; ".join(
+                    filter(None, (nodes[node.name].problem, problems.get(node.instance)))
+                ),
+                disk_mb=sizes.get(node.instance, 0),
+            )
+            for node in cluster.nodes
+        ),
         network,
         api_problem,
         pods,
@@ -157,7 +168,7 @@ def look(cluster: Cluster) -> Status:
     )
 
 
-def _node(node: Node, running: dict[str, int], disk_mb: int) -> NodeStatus:
+def _node(node: Node, running: dict[str, int]) -> NodeStatus:
     state, problem, found = RUNNING, "", {}
     if node.instance not in running:
         state, problem = STOPPED, "its instance does not run"
@@ -170,24 +181,17 @@ def _node(node: Node, running: dict[str, int], disk_mb: int) -> NodeStatus:
             problem = error.brief
         bad = [f"{name} is {what}" for name, what in found.items() if what != services.RUNNING]
         problem = problem or ", ".join(bad)
-    return NodeStatus(node.name, node.address, state, problem, found, disk_mb)
-
-
-def _with_problem(status: NodeStatus, problem: str) -> NodeStatus:
-    both = "; ".join(filter(None, (status.problem, problem)))
-    return NodeStatus(
-        status.name, status.address, status.state, both, status.services, status.disk_mb
-    )
+    return NodeStatus(node.name, node.address, state, problem, found)
 
 
 def _kubernetes(cluster: Cluster, awake: list[Node]) -> tuple[dict[str, str], str, str]:
-    """By node, what the API says is wrong with it; what is wrong with the API; and with pods."""
+    """By instance, what the API says is wrong with it; what is wrong with the API; with pods."""
     if not any(node.is_control_plane for node in awake):
         return {}, "no control plane runs", ""
     try:
         with cluster.api() as api:
             health = readiness.health(api)
-            problems = {node.name: readiness.nodes(api, [node.instance]) for node in awake}
+            problems = readiness.node_problems(api, [node.instance for node in awake])
             pods = readiness.system_pods(api, len(cluster.nodes), len(cluster.control_planes))
             return problems, health, pods
     except SykubeError as error:

@@ -7,11 +7,12 @@ import logging
 import os
 import pwd
 import shlex
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL, SIGTERM
+from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any
 
 from sykube.errors import ExitCode, SykubeError
@@ -90,36 +91,16 @@ def run(
     Raises:
         CommandError: it was not found, timed out or, with `check`, failed.
     """
-    import sh  # Not above: it takes longer than many a command that needs no process.
-
     words = tuple(str(word) for word in argv)
     log.debug("$ %s", shlex.join(words))
-    options: dict[str, Any] = {
-        "_in": stdin if stdin is not None else "",
-        "_env": clean_environment(env),
-        "_cwd": str(cwd),
-        "_ok_code": range(256),
-        "_tty_out": False,
-        # Its own group, so that what it starts can be ended with it.
-        "_new_group": True,
-        "_bg": True,
-        "_bg_exc": False,
-        "_decode_errors": "replace",
-    }
+    settings = {"cwd": str(cwd), "env": clean_environment(env)}
     lines: list[str] = []
     if on_line:
-        # Not for every command: sh looks at such callbacks ten times a second alone.
         take = _line_taker(lines, on_line)
-        options |= {"_out": take, "_err": take}
-    try:
-        process = sh.Command(words[0], search_paths=PATH.split(":"))(*words[1:], **options)
-    except sh.CommandNotFound as error:
-        raise CommandError(f"could not find the program {words[0]}", words, "") from error
-    except sh.ForkException as error:
-        raise CommandError(f"could not start {words[0]} in {cwd}", words, str(error)) from error
-    timed_out, code = _wait(process, timeout)
-    stdout = "".join(lines) if on_line else _text(process.stdout)
-    stderr = "" if on_line else _text(process.stderr)
+        timed_out, code = _stream(words, stdin or "", settings, timeout, take)
+        stdout, stderr = "".join(lines), ""
+    else:
+        timed_out, code, stdout, stderr = _collect(words, stdin or "", settings, timeout)
     output = "(its output may hold secrets)" if secret else stdout + stderr
     for line in [] if on_line else output.splitlines():
         log.debug("  %s", line)
@@ -131,8 +112,83 @@ def run(
     return Completed(words, code, stdout, stderr)
 
 
+def _collect(
+    words: Sequence[str], stdin: str, settings: Mapping[str, Any], timeout: float
+) -> tuple[bool, int, str, str]:
+    """Run a command whose output is wanted at its end: whether its time ran out, code, output.
+
+    Not by sh, which takes longer to import than `status` takes.
+    """
+    try:
+        process = Popen(words, stdin=PIPE, stdout=PIPE, stderr=PIPE, process_group=0, **settings)
+    except OSError as error:
+        raise _not_started(words, settings["cwd"], error) from error
+    timed_out = False
+    try:
+        stdout, stderr = process.communicate(stdin.encode(), timeout)
+    except TimeoutExpired:
+        timed_out = True
+        stdout, stderr = _end(process, SIGKILL)
+    except BaseException:
+        _end(process, SIGTERM)
+        raise
+    return timed_out, process.returncode, _text(stdout), _text(stderr)
+
+
+def _end(process: Popen[bytes], number: int) -> tuple[bytes, bytes]:
+    """End a process and what it started; what it had written, as far as that is to be had."""
+    written = b"", b""
+    for each in dict.fromkeys((number, SIGKILL)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, each)
+        # Something of it that left the group may go on and hold its output open.
+        try:
+            return process.communicate(timeout=_GRACE_S)
+        except TimeoutExpired as error:
+            written = error.output or b"", error.stderr or b""
+    process.wait()
+    return written
+
+
+def _stream(
+    words: Sequence[str],
+    stdin: str,
+    settings: Mapping[str, Any],
+    timeout: float,
+    take: Callable[[str], None],
+) -> tuple[bool, int]:
+    """Run a command whose output is wanted line by line: whether its time ran out, and its code."""
+    import sh
+
+    options: dict[str, Any] = {
+        "_in": stdin,
+        "_out": take,
+        "_err": take,
+        "_env": settings["env"],
+        "_cwd": settings["cwd"],
+        "_ok_code": range(256),
+        "_tty_out": False,
+        # Its own group, so that what it starts can be ended with it.
+        "_new_group": True,
+        "_bg": True,
+        "_bg_exc": False,
+        "_decode_errors": "replace",
+    }
+    try:
+        process = sh.Command(words[0], search_paths=PATH.split(":"))(*words[1:], **options)
+    except (sh.CommandNotFound, sh.ForkException) as error:
+        raise _not_started(words, settings["cwd"], error) from error
+    return _wait(process, timeout)
+
+
+def _not_started(words: Sequence[str], cwd: str, error: Exception) -> CommandError:
+    if Path(cwd).is_dir():
+        return CommandError(f"could not find the program {words[0]}", words, "")
+    return CommandError(f"could not start {words[0]} in {cwd}", words, str(error))
+
+
 def _wait(process: Any, timeout: float) -> tuple[bool, int]:
-    """Wait for a process and the last of its output; whether its time ran out, and its exit code.
+    """Wait for a process of sh and the last of its output; as _stream.
 
     It does not outlive this call, not even when sykube is interrupted.
     """
@@ -142,7 +198,7 @@ def _wait(process: Any, timeout: float) -> tuple[bool, int]:
 
     def expire() -> None:
         expired.set()
-        _signal(process, signal.SIGKILL)
+        _signal(process, SIGKILL)
 
     try:
         # sh has a timeout of its own, which looks ten times a second alone.
@@ -151,10 +207,10 @@ def _wait(process: Any, timeout: float) -> tuple[bool, int]:
     except sh.SignalException as error:
         return expired.is_set(), int(error.exit_code)
     except BaseException:
-        _signal(process, signal.SIGTERM)
+        _signal(process, SIGTERM)
         with (
             contextlib.suppress(sh.SignalException, sh.ErrorReturnCode),
-            _after(_GRACE_S, lambda: _signal(process, signal.SIGKILL)),
+            _after(_GRACE_S, lambda: _signal(process, SIGKILL)),
         ):
             process.wait()
         raise

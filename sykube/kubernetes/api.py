@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import logging
 import os
-import tempfile
+import select
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlencode, urlsplit
 
 import yaml
 
@@ -66,39 +70,25 @@ class Credentials:
 
 
 class Api:
-    """Requests with the cluster's admin credentials.
+    """Requests with the cluster's admin credentials, over one connection; a context manager.
 
-    Use it as a context manager: the key lies in a private folder while it is open, since
-    requests takes certificates from files alone.
+    On http.client: requests takes as long to import as a whole `kubectl get` takes to run.
     """
 
     def __init__(self, credentials: Credentials) -> None:
-        import requests  # Not above: it takes longer than many a command that asks no API.
-
-        self._folder = tempfile.TemporaryDirectory(prefix="sykube-api-")
-        folder = Path(self._folder.name)
-        for name, data in (
-            ("ca.crt", credentials.ca),
-            ("client.crt", credentials.certificate),
-            ("client.key", credentials.key),
-        ):
-            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
         self._server = credentials.server
-        self._error = requests.RequestException
-        self._session = requests.Session()
-        # The host's proxy settings are not for addresses on a bridge of ours.
-        self._session.trust_env = False
-        self._session.verify = str(folder / "ca.crt")
-        self._session.cert = (str(folder / "client.crt"), str(folder / "client.key"))
+        url = urlsplit(credentials.server)
+        self._connection = (
+            HTTPSConnection(url.netloc, timeout=_TIMEOUT_S, context=_tls(credentials))
+            if url.scheme == "https"
+            else HTTPConnection(url.netloc, timeout=_TIMEOUT_S)
+        )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session.close()
-        self._folder.cleanup()
+        self._connection.close()
 
     def request(
         self,
@@ -114,27 +104,30 @@ class Api:
         Raises:
             ApiError: any status of 400 and above, or no answer within 10 s.
         """
+        target = f"{path}?{urlencode(params)}" if params else path
+        text = None if body is None else json.dumps(body)
         try:
-            answer = self._session.request(
-                method,
-                f"{self._server}{path}",
-                json=body,
-                headers={"Content-Type": content_type},
-                params=params,
-                timeout=_TIMEOUT_S,
-            )
-        except self._error as error:
+            self._drop_if_closed()
+            self._connection.request(method, target, text, {"Content-Type": content_type})
+            answer = self._connection.getresponse()
+            content = answer.read().decode(errors="replace")
+        except (OSError, HTTPException) as error:
+            self._connection.close()
             raise ApiError(
                 f"the API server at {self._server} does not answer: {error}", 0
             ) from error
-        if answer.status_code >= 400:
-            reason = answer.text
+        if answer.status >= 400:
+            reason = content
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                reason = answer.json()["message"]
-            raise ApiError(f"{method} {path}: {reason}", answer.status_code)
-        if "json" in answer.headers.get("Content-Type", ""):
-            return answer.json()
-        return answer.text
+                reason = json.loads(content)["message"]
+            raise ApiError(f"{method} {path}: {reason}", answer.status)
+        return json.loads(content) if "json" in answer.getheader("Content-Type", "") else content
+
+    def _drop_if_closed(self) -> None:
+        """Forget a connection that the server has ended since; the next request makes another."""
+        open_socket = self._connection.sock
+        if open_socket and select.select([open_socket], [], [], 0)[0]:
+            self._connection.close()
 
     def get(self, path: str, **params: str) -> Any:
         return self.request("GET", path, params=params)
@@ -159,6 +152,27 @@ class Api:
         except ApiError as error:
             if error.status != 404:
                 raise
+
+
+def _tls(credentials: Credentials) -> ssl.SSLContext:
+    """TLS that trusts the cluster's CA alone and shows the client's certificate.
+
+    Raises:
+        SykubeError: OpenSSL refuses them.
+    """
+    # OpenSSL reads a key from a file alone; this one is in memory, and no other process's.
+    descriptor = os.memfd_create("sykube-client", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(credentials.certificate + b"\n" + credentials.key)
+        file.flush()
+        try:
+            context = ssl.create_default_context(cadata=credentials.ca.decode())
+            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+        except (ssl.SSLError, ValueError) as error:
+            raise SykubeError(
+                "the cluster's credentials are damaged", details=str(error)
+            ) from error
+    return context
 
 
 _CLUSTER_SCOPED = frozenset(

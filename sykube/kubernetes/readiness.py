@@ -17,14 +17,14 @@ _CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-sch
 
 def nodes(api: Api, names: list[str]) -> str:
     """Every node is registered and Ready."""
+    problems = node_problems(api, names).items()
+    return "; ".join(f"{name}: {problem}" for name, problem in problems if problem)
+
+
+def node_problems(api: Api, names: list[str]) -> dict[str, str]:
+    """What is wrong with each node by its name, or nothing: it is registered and Ready."""
     found = {item["metadata"]["name"]: item for item in api.get("/api/v1/nodes")["items"]}
-    missing = [name for name in names if name not in found]
-    if missing:
-        return f"not registered: {', '.join(missing)}"
-    waiting = [
-        f"{name}: {reason}" for name in names if (reason := _not_ready(found[name])) is not None
-    ]
-    return "; ".join(waiting)
+    return {name: _not_ready(found[name]) if name in found else "not registered" for name in names}
 
 
 def health(api: Api) -> str:
@@ -40,9 +40,7 @@ def system_pods(api: Api, node_count: int, control_planes: int = 1) -> str:
     """The pods of kube-system are there and Ready: control planes, kube-proxy on each node, DNS."""
     pods = api.get("/api/v1/namespaces/kube-system/pods")["items"]
     waiting = [
-        f"{pod['metadata']['name']}: {reason}"
-        for pod in pods
-        if (reason := _not_ready(pod)) is not None
+        f"{pod['metadata']['name']}: {reason}" for pod in pods if (reason := _not_ready(pod))
     ]
     labels = [pod["metadata"].get("labels", {}) for pod in pods]
     proxies = sum(label.get("k8s-app") == "kube-proxy" for label in labels)
@@ -137,12 +135,12 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _not_ready(item: dict[str, Any]) -> str | None:
-    """The reason why a node or pod is not Ready; None when it is."""
+def _not_ready(item: dict[str, Any]) -> str:
+    """The reason why a node or pod is not Ready; nothing when it is."""
     conditions = item.get("status", {}).get("conditions", [])
     ready = next((c for c in conditions if c["type"] == "Ready"), None)
     if ready is None:
         return "no status yet"
     if ready["status"] == "True":
-        return None
+        return ""
     return str(ready.get("message") or ready.get("reason") or "not Ready")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import xmlrpc.client
-from http.client import HTTPException  # noqa: TID251 - what the transport raises
-
-from supervisor.xmlrpc import SupervisorTransport
+from http.client import HTTPConnection, HTTPException  # noqa: TID251 - over a socket of a node
 
 from sykube.errors import SykubeError
 
 RUNNING = "RUNNING"
 _SOCKET = "/proc/{pid}/root/run/supervisor.sock"
+_TIMEOUT_S = 10.0
 
 
 def states(pid: int) -> dict[str, str]:
@@ -22,15 +22,37 @@ def states(pid: int) -> dict[str, str]:
         pid: the first process of the node's instance, seen from the host.
 
     Raises:
-        SykubeError: supervisord does not answer.
+        SykubeError: supervisord does not answer within 10 s.
     """
-    transport = SupervisorTransport(None, None, f"unix://{_SOCKET.format(pid=pid)}")
     # The address is not used: the transport knows its socket.
-    server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+    transport = _Transport(_SOCKET.format(pid=pid))
     try:
-        programs = server.supervisor.getAllProcessInfo()
+        with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
+            programs = server.supervisor.getAllProcessInfo()
         return {program["name"]: program["statename"] for program in programs}  # type: ignore
     except (OSError, HTTPException, xmlrpc.client.Error) as error:
         raise SykubeError(f"supervisord does not answer: {error}") from error
-    finally:
-        transport.close()
+
+
+class _Connection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("127.0.0.1")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.connect(self._path)
+
+
+class _Transport(xmlrpc.client.Transport):
+    """Like supervisor's own, which takes twice as long to import as `status` asks all nodes."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, _host: object) -> HTTPConnection:
+        return _Connection(self._path)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+import select
 import shutil
 import ssl
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -40,9 +42,12 @@ class Server:
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.requests: list[dict[str, Any]] = []
         self.answers: dict[tuple[str, str], Answer] = {}
+        self.hangs_up = False
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 path, _, query = self.path.partition("?")
@@ -62,6 +67,8 @@ class Server:
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
+                # Without a word of it in the headers, as a server does that ends.
+                self.close_connection = self.close_connection or outer.hangs_up
 
             do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
@@ -248,22 +255,31 @@ def test_a_certificate_of_another_authority_is_refused(
     assert https.requests == []
 
 
-def test_the_key_is_on_disk_only_while_it_is_used_and_its_owners_alone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_the_key_is_never_on_a_disk_and_no_descriptor_is_left(
+    https: Server, authorities: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    # Held on to: what is collected as garbage would be removed anyway.
-    api = Api(Credentials("https://127.0.0.1:1", b"ca", b"certificate", b"key"))
-    with api:
-        (folder,) = tmp_path.iterdir()
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
-            "ca.crt": b"ca",
-            "client.crt": b"certificate",
-            "client.key": b"key",
-        }
-        assert all(file.stat().st_mode & 0o777 == 0o600 for file in folder.iterdir())
-    assert list(tmp_path.iterdir()) == []
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    made = credentials(https.url, authorities["ours"], authorities["ours"])
+    with Api(made):
+        assert list(tmp_path.iterdir()) == []
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_credentials_that_openssl_refuses(authorities: dict[str, Path]) -> None:
+    ours = authorities["ours"]
+    good = credentials("https://127.0.0.1:1", ours, ours)
+    for bad in (replace(good, key=b"key"), replace(good, certificate=b""), replace(good, ca=b"x")):
+        with pytest.raises(SykubeError, match="credentials are damaged"):
+            Api(bad)
+
+
+def test_a_connection_that_the_server_ended_is_made_anew(server: Server, api: Api) -> None:
+    server.answer("GET", "/readyz", 200, "ok")
+    server.hangs_up = True
+    for _ in range(3):
+        assert api.get("/readyz") == "ok"
+        assert select.select([api._connection.sock], [], [], 10)[0]
 
 
 def test_credentials_of_a_kubeconfig(tmp_path: Path) -> None:

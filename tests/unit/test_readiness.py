@@ -51,7 +51,9 @@ def test_nodes_that_are_ready() -> None:
 
 
 def test_nodes_that_are_not() -> None:
-    assert readiness.nodes(api_with(node("a", ready())), ["a", "b", "c"]) == "not registered: b, c"
+    assert readiness.nodes(api_with(node("a", ready())), ["a", "b", "c"]) == (
+        "b: not registered; c: not registered"
+    )
     api = api_with(
         node("a", ready(False, "cni plugin not initialized")),
         node("b", None),

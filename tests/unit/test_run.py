@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,10 @@ from sykube.errors import SykubeError
 from sykube.host import run as run_module
 from sykube.host.run import CommandError, clean_environment, replace_process, run
 
+# Output at the end is collected in another way than line by line.
+either_way = pytest.mark.parametrize(
+    "options", [{}, {"on_line": lambda _: None}], ids=["collected", "streamed"]
+)
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -68,12 +73,13 @@ def test_any_exit_code_but_0_is_an_error_that_shows_the_command(code: int) -> No
     assert run(["sh", "-c", f"exit {code}"], check=False).code == code
 
 
+@either_way
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_a_signal_is_a_negative_code(number: signal.Signals) -> None:
+def test_a_signal_is_a_negative_code(number: signal.Signals, options: Any) -> None:
     command = ["sh", "-c", f"kill -{number.value} $$"]
-    assert run(command, check=False).code == -number
+    assert run(command, check=False, **options).code == -number
     with pytest.raises(CommandError, match=f"exit code -{number.value}"):
-        run(command)
+        run(command, **options)
 
 
 def test_an_error_shows_the_end_of_a_long_output() -> None:
@@ -83,21 +89,26 @@ def test_an_error_shows_the_end_of_a_long_output() -> None:
     assert raised.value.output.splitlines()[0] == "1"
 
 
+@either_way
 @pytest.mark.parametrize("program", ["no-such-program", "/no/such/program", "/etc/passwd"])
-def test_a_program_that_is_missing(program: str) -> None:
+def test_a_program_that_is_missing(program: str, options: Any) -> None:
     with pytest.raises(CommandError, match=f"could not find the program {program}"):
-        run([program, "--version"], check=False)
+        run([program, "--version"], check=False, **options)
 
 
-def test_a_folder_that_is_missing() -> None:
-    with pytest.raises(SykubeError):
-        run(["true"], cwd="/no/such/folder")
+@either_way
+def test_a_folder_that_is_missing(options: Any) -> None:
+    with pytest.raises(CommandError, match="could not start true in /no/such/folder"):
+        run(["true"], cwd="/no/such/folder", **options)
 
 
 # --- time and interruption ---
 
 
-def test_a_process_and_its_children_are_killed_when_their_time_is_over(tmp_path: Path) -> None:
+@either_way
+def test_a_process_and_its_children_are_killed_when_their_time_is_over(
+    tmp_path: Path, options: Any
+) -> None:
     parent, child = tmp_path / "parent", tmp_path / "child"
     script = f"""
         trap '' TERM INT HUP
@@ -107,10 +118,24 @@ def test_a_process_and_its_children_are_killed_when_their_time_is_over(tmp_path:
         while :; do sleep 0.05; done
     """
     with pytest.raises(CommandError, match="sh did not end within") as raised:
-        run(["sh", "-c", script], timeout=1, check=False)
+        run(["sh", "-c", script], timeout=1, check=False, **options)
     assert "begun" in raised.value.details
     for file in (parent, child):
         assert_ends(read_pid(file))
+
+
+def test_a_child_that_keeps_the_output_open_does_not_keep_sykube(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "_GRACE_S", 0.1)
+    child = tmp_path / "child"
+    script = f"setsid sh -c 'echo $$ > {child}; exec sleep 30' & echo begun; sleep 30"
+    with pytest.raises(CommandError, match="sh did not end within") as raised:
+        run(["sh", "-c", script], timeout=1)
+    assert "begun" in raised.value.details
+    pid = read_pid(child)
+    assert alive(pid)
+    os.kill(pid, signal.SIGKILL)
 
 
 def assert_ends(pid: int) -> None:
@@ -122,7 +147,7 @@ def assert_ends(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def interrupted_run(file: Path, script: str) -> int:
+def interrupted_run(file: Path, script: str, **options: Any) -> int:
     """Interrupt `run` as Ctrl-C does; the process id of the shell that it ran."""
     main_thread = threading.get_ident()
 
@@ -135,7 +160,7 @@ def interrupted_run(file: Path, script: str) -> int:
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        run(["sh", "-c", script.format(file=file)])
+        run(["sh", "-c", script.format(file=file)], **options)
     thread.join()
     return read_pid(file)
 
@@ -144,22 +169,26 @@ def waits(thread: int) -> bool:
     """Whether a thread waits for the end of a process."""
     frame = sys._current_frames().get(thread)
     while frame:
-        if frame.f_code.co_name == "wait" and frame.f_globals["__name__"] == "sh":
+        place = (frame.f_globals["__name__"], frame.f_code.co_name)
+        if place in (("sh", "wait"), ("subprocess", "communicate")):
             return True
         frame = frame.f_back
     return False
 
 
-def test_a_process_ends_when_sykube_is_interrupted(tmp_path: Path) -> None:
-    assert_ends(interrupted_run(tmp_path / "pid", "echo $$ > {file}; exec sleep 30"))
+@either_way
+def test_a_process_ends_when_sykube_is_interrupted(tmp_path: Path, options: Any) -> None:
+    script = "echo $$ > {file}; exec sleep 30"
+    assert_ends(interrupted_run(tmp_path / "pid", script, **options))
 
 
+@either_way
 def test_a_process_that_ignores_the_request_does_not_outlive_an_interruption(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any
 ) -> None:
     monkeypatch.setattr(run_module, "_GRACE_S", 0.1)
     script = "trap '' TERM; echo $$ > {file}; while :; do sleep 0.05; done"
-    assert_ends(interrupted_run(tmp_path / "pid", script))
+    assert_ends(interrupted_run(tmp_path / "pid", script, **options))
 
 
 # --- input and output ---

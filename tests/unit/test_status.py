@@ -103,8 +103,8 @@ def api_is_silent(world: World) -> None:
         (node_is_gone, "node1", "its instance does not run"),
         (master_is_gone, "API server", "no control plane runs"),
         (pod_is_not_ready, "system pods", "kube-scheduler-fake-master: Test"),
-        (node_is_not_ready, "node1", "fake-node1: container runtime is down"),
-        (node_is_not_registered, "node1", "not registered: fake-node1"),
+        (node_is_not_ready, "node1", "container runtime is down"),
+        (node_is_not_registered, "node1", "not registered"),
         (dns_is_silent, "DNS", "no answer for kubernetes.default.svc.cluster.local: timed out"),
         (dns_refuses, "DNS", "Connection refused"),
         (program_has_died, "node1", "kubelet is FATAL"),
@@ -131,7 +131,7 @@ def test_all_that_is_wrong_with_a_node_is_said_in_one_line(up: World) -> None:
     node_is_not_ready(up)
     master, node1 = look(up).nodes
     assert master.summary == "kubelet is FATAL"
-    assert node1.summary == "kubelet is FATAL; fake-node1: container runtime is down"
+    assert node1.summary == "kubelet is FATAL; container runtime is down"
 
 
 def test_a_node_whose_supervisord_is_silent_is_degraded(
