@@ -1137,6 +1137,10 @@ class World:
             case ["start" | "reset-failed", unit]:
                 if not (units / unit).exists():
                     return 5, "", f"Unit {unit} not loaded."
+            case ["stop", unit]:
+                if "ExecStop=" in (units / unit).read_text():
+                    for name in list(self.instances):
+                        self.end(name)
             case unknown:
                 raise AssertionError(f"the fake systemctl does not know: {unknown}")
         return 0, "", ""

@@ -209,6 +209,12 @@ NOT_READ = (
 )
 
 
+REBOOTED = (
+    LeftOut("sysctl", r"kernel\.random\.boot_id", "another one at each boot", "~"),
+    LeftOut("mount", r"/proc/sys/fs/binfmt_misc", "the pipe of systemd's automount", "~"),
+)
+
+
 # ── Differences ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -893,6 +899,12 @@ def reasons() -> Iterator[str]:
         yield f"{left_out.kind:<10} {left_out.signs} {left_out.pattern}: {left_out.reason}"
 
 
+def runs_again(difference: Difference, before: HostSnapshot) -> bool:
+    """Whether it is a process with the command line of one of before: numbers change at boot."""
+    commands = before.sections["process"].values()
+    return difference.kind == "process" and difference.sign == "+" and difference.after in commands
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m tests.hostdiff")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -904,6 +916,9 @@ def arguments() -> argparse.ArgumentParser:
     compare.add_argument("--patience", type=float, default=3.0, metavar="SECONDS")
     compare.add_argument(
         "--allow", action="append", nargs=3, default=[], metavar=("KIND", "PATTERN", "REASON")
+    )
+    compare.add_argument(
+        "--rebooted", action="store_true", help="the host has been booted again since"
     )
     commands.add_parser("reasons", help="print what is left out, and why")
     return parser
@@ -921,7 +936,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         snapshot = HostSnapshot.load(options.file)
         allow = [LeftOut(kind, pattern, reason) for kind, pattern, reason in options.allow]
+        allow += REBOOTED if options.rebooted else ()
         differences = leaks_since(snapshot, options.patience, allow)
+        if options.rebooted:
+            differences = tuple(each for each in differences if not runs_again(each, snapshot))
     for difference in differences:
         print(difference)
     for unread in snapshot.unread:

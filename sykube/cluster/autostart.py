@@ -74,6 +74,8 @@ def disable(name: str) -> bool:
     if not unit.exists():
         return False
     try:
+        if _BOOTED.is_dir():
+            _deactivate(unit)
         run(["systemctl", "--quiet", "disable", unit.name])
     finally:
         # Without its file a unit does nothing, whatever systemctl made of it.
@@ -82,3 +84,14 @@ def disable(name: str) -> bool:
         run(["systemctl", "daemon-reload"])
         run(["systemctl", "reset-failed", unit.name], check=False)
     return True
+
+
+def _deactivate(unit: Path) -> None:
+    """Let systemd forget that the unit is active, whose cgroup stays until then.
+
+    Stopped as it is, it would stop the cluster.
+    """
+    lines = unit.read_text().splitlines(keepends=True)
+    write_atomically(unit, "".join(line for line in lines if not line.startswith("ExecStop=")))
+    run(["systemctl", "daemon-reload"])
+    run(["systemctl", "stop", unit.name])
