@@ -1,11 +1,12 @@
-"""What a cluster takes over its life: start after stop, status, further workers.
+"""What a cluster takes over its life: init of a snapshot, start after stop, status, workers.
 
+init --from the whole command, until all is well, in turn with an ordinary init
 start      the whole command, until all pods are Ready and DNS answers
 status     the whole command, in turn with `kubectl get nodes` on the same cluster
 node add   the whole command for one worker after the other, until it is Ready; the memory that it
            takes then, and how much more disk all nodes together take
 
-Run it as root: python3 -m benchmarks.lifecycle [--starts 5] [--looks 10] [--workers 8]
+Run it as root: python3 -m benchmarks.lifecycle [--inits 3] [--starts 5] [--looks 10] [--workers 8]
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks.measure import disk_mb, memory_mb, sykube, timed
 from sykube.cluster import lookup
 from sykube.ui import Ui
 
-NAME = "bench"
+NAME, SECOND, SNAPSHOT = "bench", "bench-second", "bench"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,21 @@ class Worker:
     seconds: float
     memory_mb: float
     disk_mb: float
+
+
+def inits_of_a_snapshot(count: int) -> tuple[list[float], list[float]]:
+    """Seconds of each `init --from` a snapshot of the fresh cluster and of each ordinary init."""
+    sykube("stop", "--name", NAME, "--quiet")
+    sykube("snapshot", "save", SNAPSHOT, "--name", NAME, "--quiet")
+    of_snapshot, ordinary = [], []
+    for number in range(count):
+        for seconds, options in ((of_snapshot, ["--from", SNAPSHOT]), (ordinary, [])):
+            seconds.append(sykube("init", "--name", SECOND, "--quiet", *options)[0])
+            sykube("delete", "--name", SECOND, "--yes", "--quiet")
+        last = of_snapshot[-1], ordinary[-1]
+        print(f"{number + 1}: init --from {last[0]:.1f} s, init {last[1]:.1f} s", flush=True)
+    sykube("start", "--name", NAME, "--quiet")
+    return of_snapshot, ordinary
 
 
 def start_after_stop(count: int) -> tuple[list[float], list[float]]:
@@ -86,13 +102,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The figures, by name."""
     init_s, _ = sykube("init", "--name", NAME, "--quiet")
     print(f"init: {init_s:.1f} s", flush=True)
-    # Here goes `init --from` a snapshot, against that init, once there are snapshots.
+    of_snapshot, ordinary = inits_of_a_snapshot(options.inits)
     stops, starts = start_after_stop(options.starts)
     ours, theirs = status_and_kubectl(options.looks)
     added = add_workers(options.workers)
     status_s, kubectl_s = median(ours), median(theirs)
     return {
-        "init_s": round(init_s, 2),
+        "init_s": round(median([init_s, *ordinary]), 2),
+        "init_from_s": round(median(of_snapshot), 2),
         "stop_s": round(median(stops), 2),
         "start_s": round(median(starts), 2),
         "status_s": round(status_s, 3),
@@ -101,6 +118,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "node_add_s": [round(worker.seconds, 2) for worker in added],
         "node_memory_mb": [round(worker.memory_mb) for worker in added],
         "node_disk_mb": [round(worker.disk_mb) for worker in added],
+        "inits": options.inits,
         "starts": options.starts,
         "looks": options.looks,
         "workers": options.workers,
@@ -110,9 +128,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     """The table."""
     add, memory, disk = found["node_add_s"], found["node_memory_mb"], found["node_disk_mb"]
-    print(f"\nmedians of {found['starts']} stops and starts, {found['looks']} looks")
+    print(
+        f"\nmedians of {found['inits']} inits of a snapshot, {found['starts']} stops and starts, "
+        f"{found['looks']} looks"
+    )
     rows = {
-        "sykube init, once": f"{found['init_s']:7.1f} s",
+        "sykube init": f"{found['init_s']:7.1f} s",
+        "sykube init --from SNAPSHOT": f"{found['init_from_s']:7.1f} s",
         "sykube stop": f"{found['stop_s']:7.1f} s",
         "sykube start, until pods and DNS are well": f"{found['start_s']:7.1f} s",
         "sykube status": f"{found['status_s']:7.2f} s",
@@ -133,6 +155,7 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, print the table and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inits", type=int, default=3)
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--looks", type=int, default=10)
     parser.add_argument("--workers", type=int, default=8)
@@ -140,7 +163,9 @@ def main() -> None:
     try:
         found = measure(options)
     finally:
-        sykube("delete", "--name", NAME, "--yes", "--quiet", check=False)
+        for name in (NAME, SECOND):
+            sykube("delete", "--name", name, "--yes", "--quiet", check=False)
+        sykube("snapshot", "delete", SNAPSHOT, check=False)
     show(found)
     print(json.dumps(found))
 
