@@ -62,7 +62,7 @@ _CHECKOUT = _REAL_PATH(__file__).resolve().parents[1]
 CONTAINER_IMAGES = {
     "k8s.gcr.io/kube-apiserver": "v1.20.2",
     "k8s.gcr.io/etcd": "3.4.23-4",
-    "sykube.local/cluster-dns": "1",
+    "sykube.local/system": "1",
 }
 CA_HASH = "c0ffee" * 8
 IMAGE_FILES = {
@@ -1414,7 +1414,7 @@ def _modules() -> list[types.ModuleType]:
     names = [
         info.name
         for info in pkgutil.walk_packages(sykube.__path__, "sykube.")
-        if not info.name.endswith("__main__") and not info.name.startswith("sykube.clusterdns")
+        if not info.name.endswith("__main__") and not info.name.startswith("sykube.incluster")
     ]
     return [importlib.import_module(name) for name in names]
 

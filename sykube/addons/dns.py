@@ -1,6 +1,6 @@
 """The cluster DNS of clusters made from Debian alone, which has no CoreDNS.
 
-Unbound caches and forwards; sykube.clusterdns beside it answers for the
+Unbound caches and forwards; sykube.incluster.dns beside it answers for the
 cluster's own names.
 """
 
@@ -34,7 +34,7 @@ def install(
     manifest = resources.render(
         "manifests",
         "dns.yaml.j2",
-        image=f"{versions.DNS_IMAGE}:{versions.DNS_TAG}",
+        image=versions.SYSTEM_IMAGE,
         cluster_dns_ip=cluster_ip,
         cluster_domain=domain,
         reverse_cidrs=reverse_cidrs,

@@ -155,7 +155,7 @@ def layers(source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
         "apt_sources": mirror.sources(versions.NODE_SUITE),
         "kubernetes_image": _stage(kubernetes),
     }
-    clusterdns = Path(__file__).resolve().parent.parent / "clusterdns"
+    incluster = Path(__file__).resolve().parent.parent / "incluster"
     container_images = Layer(
         "container-images",
         "container-images-debian.def.j2",
@@ -163,11 +163,10 @@ def layers(source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
         | node_suite
         | {
             "packages": versions.CONTAINER_IMAGE_PACKAGES,
-            "dns_image": versions.DNS_IMAGE,
-            "dns_tag": versions.DNS_TAG,
-            "clusterdns_dir": clusterdns,
+            "system_image": versions.SYSTEM_IMAGE,
+            "incluster_dir": incluster,
         },
-        (("clusterdns", clusterdns),),
+        (("incluster", incluster),),
         ((kubernetes.name, kubernetes.fingerprint),),
     )
     definitions, supervisor = resources.folder("definitions"), resources.folder("supervisor")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 # The registry that kubeadm 1.20 names by default; the images in a node image carry its names.
 IMAGE_REPOSITORY = "k8s.gcr.io"
-DNS_IMAGE = "sykube.local/cluster-dns"
-DNS_TAG = "1"
+# What the programs of sykube/incluster run in.
+SYSTEM_IMAGE = "sykube.local/system:1"
 
 
 @dataclass(frozen=True)

@@ -253,7 +253,7 @@ def test_definitions_are_made_one_from_the_other() -> None:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what images are made from, which a test can change."""
-    for folder in ("definitions", "supervisor", "cni", "manifests", "sykube/clusterdns"):
+    for folder in ("definitions", "supervisor", "cni", "manifests", "sykube/incluster"):
         shutil.copytree(
             REPOSITORY / folder,
             tmp_path / "checkout" / folder,
@@ -286,7 +286,7 @@ FROM_IMAGES = {"container-images", "node"}
         ("definitions/node.def.j2", {"node"}),
         ("definitions/node/node-init", {"node"}),
         ("definitions/node/containerd.toml", {"node"}),
-        ("sykube/clusterdns/server.py", FROM_IMAGES),
+        ("sykube/incluster/dns/server.py", FROM_IMAGES),
         ("supervisor/supervisord.conf", {"node"}),
         ("supervisor/programs/kubelet.conf", {"node"}),
         ("cni/pod-network.conflist.j2", set()),
@@ -306,8 +306,8 @@ def test_a_changed_file_changes_what_is_made_from_it(
     ("file", "expected"),
     [
         ("supervisor/programs/added.conf", {"node"}),
-        ("sykube/clusterdns/added.py", FROM_IMAGES),
-        ("sykube/clusterdns/__pycache__/server.cpython-311.pyc", set()),
+        ("sykube/incluster/added.py", FROM_IMAGES),
+        ("sykube/incluster/__pycache__/watch.cpython-311.pyc", set()),
     ],
 )
 def test_an_added_file_changes_what_is_made_from_it(
@@ -340,7 +340,7 @@ def test_a_changed_source_changes_everything(change: dict[str, str], expected: s
     [
         ("KUBERNETES_PROGRAMS", ("kubelet",), ALL),
         ("CONTAINER_IMAGE_PACKAGES", ("unbound",), FROM_IMAGES),
-        ("DNS_TAG", "2", FROM_IMAGES),
+        ("SYSTEM_IMAGE", "sykube.local/system:2", FROM_IMAGES),
         ("NODE_SUITE", "forky", FROM_IMAGES),
         ("NODE_PACKAGES", ("runc",), {"node"}),
     ],
@@ -607,7 +607,7 @@ def test_the_pods_of_the_cluster_dns_have_no_rights_on_the_node(objects: dict[st
         assert container["resources"]["limits"]["memory"]
         # From the node image: there is no registry that has it.
         assert container["imagePullPolicy"] == "IfNotPresent"
-        assert container["image"] == f"{versions.DNS_IMAGE}:{versions.DNS_TAG}"
+        assert container["image"] == versions.SYSTEM_IMAGE
         assert all(port["containerPort"] >= 1024 for port in container["ports"])
 
 
@@ -637,7 +637,7 @@ def test_the_cluster_dns_is_told_its_zone_and_ranges(objects: dict[str, Json]) -
     assert "--api-server=https://10.11.11.254:6443" in containers["records"]["args"]
     modules = {each["command"][2] for each in containers.values()}
     for module in modules:
-        place = module.replace("clusterdns", "sykube/clusterdns", 1).replace(".", "/")
+        place = f"sykube/{module.replace('.', '/')}"
         assert (REPOSITORY / f"{place}.py").exists() or (REPOSITORY / place).is_dir()
 
 

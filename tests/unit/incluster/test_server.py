@@ -27,11 +27,11 @@ import dns.rrset
 import dns.update
 import pytest
 
-import sykube.clusterdns
-from sykube.clusterdns import server
-from sykube.clusterdns.__main__ import parse_arguments
-from sykube.clusterdns.records import Zone, parse_endpoints, parse_service
-from sykube.clusterdns.server import Address, Bound
+import sykube.incluster
+from sykube.incluster.dns import server
+from sykube.incluster.dns.__main__ import parse_arguments
+from sykube.incluster.dns.records import Zone, parse_endpoints, parse_service
+from sykube.incluster.dns.server import Address, Bound
 
 LOOPBACK = Address("127.0.0.1", 0)
 WEB = {
@@ -410,12 +410,12 @@ def free_port() -> int:
 
 def test_program_on_its_own(tmp_path: Path) -> None:
     """Copied out of sykube, without an API, it is alive but not ready, and ends at SIGTERM."""
-    package = Path(sykube.clusterdns.__file__).parent
-    shutil.copytree(package, tmp_path / "clusterdns", ignore=shutil.ignore_patterns("__pycache__"))
+    package = Path(sykube.incluster.__file__).parent
+    shutil.copytree(package, tmp_path / "incluster", ignore=shutil.ignore_patterns("__pycache__"))
     dns_port, health_port = free_port(), free_port()
     program = subprocess.Popen(
         [
-            *(sys.executable, "-m", "clusterdns", f"--listen=127.0.0.1:{dns_port}"),
+            *(sys.executable, "-m", "incluster.dns", f"--listen=127.0.0.1:{dns_port}"),
             *(f"--health=127.0.0.1:{health_port}", f"--api-server=http://127.0.0.1:{free_port()}"),
             *("--reverse-cidr=10.96.0.0/12", f"--service-account={tmp_path}"),
         ],

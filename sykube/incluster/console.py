@@ -1,12 +1,9 @@
-"""What both programs of the package share: log lines, and the zones on their command lines."""
+"""The log lines of the programs in pods."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
-
-from .records import reverse_zones
 
 
 class OneLine(logging.Formatter):
@@ -29,21 +26,3 @@ def log_to_stderr(level: str = "INFO") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
     logging.basicConfig(level=level, handlers=[handler])
-
-
-def add_zone_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which zones are the cluster's."""
-    parser.add_argument("--zone", default="cluster.local", help="the cluster domain")
-    parser.add_argument(
-        "--reverse-cidr",
-        action="append",
-        default=[],
-        type=_cidr,
-        metavar="CIDR",
-        help="a range whose reverse lookups are the cluster's; may be repeated",
-    )
-
-
-def _cidr(text: str) -> str:
-    reverse_zones(text)
-    return text

@@ -10,9 +10,9 @@ import jinja2
 import pytest
 import yaml
 
-from sykube.clusterdns import unbound
-from sykube.clusterdns.__main__ import parse_arguments
-from sykube.clusterdns.unbound import Configuration, upstreams
+from sykube.incluster.dns import unbound
+from sykube.incluster.dns.__main__ import parse_arguments
+from sykube.incluster.dns.unbound import Configuration, upstreams
 
 CIDRS = ("10.96.0.0/12", "10.244.0.0/16")
 MANIFEST = Path(__file__).parents[3] / "manifests" / "dns.yaml.j2"
@@ -207,14 +207,14 @@ def test_manifest_starts_both_programs(
     manifest: dict[str, dict[str, Any]], started: list[list[str]], tmp_path: Path
 ) -> None:
     first, second = manifest["Deployment"]["spec"]["template"]["spec"]["containers"]
-    assert first["command"] == ["python3", "-m", "clusterdns.unbound"]
+    assert first["command"] == ["python3", "-m", "incluster.dns.unbound"]
     config = tmp_path / "unbound.conf"
     unbound.main([*first["args"], "--upstream=192.0.2.1", f"--config={config}"])
     assert started
     expected = Configuration("cluster.local", CIDRS, ["192.0.2.1"], port=1053)
     assert config.read_text() == expected.render()
 
-    assert second["command"] == ["python3", "-m", "clusterdns"]
+    assert second["command"] == ["python3", "-m", "incluster.dns"]
     options = parse_arguments(second["args"])
     assert (options.zone, tuple(options.reverse_cidr)) == ("cluster.local", CIDRS)
     assert options.api_server == "https://10.11.11.2:6443"

@@ -9,8 +9,8 @@ import dns.name
 import dns.rdatatype
 import pytest
 
-from sykube.clusterdns import records
-from sykube.clusterdns.records import Key, Zone
+from sykube.incluster.dns import records
+from sykube.incluster.dns.records import Key, Zone
 
 CIDRS = ("10.96.0.0/12", "10.244.0.0/16", "fd00:10:96::/112", "fd00:10:244::/64")
 Json = dict[str, Any]

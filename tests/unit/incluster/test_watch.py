@@ -18,8 +18,9 @@ from typing import Any
 import dns.name
 import pytest
 
-from sykube.clusterdns.records import Zone
-from sykube.clusterdns.watch import Api, LiveZone, Timing, Watcher
+from sykube.incluster.dns.live import LiveZone
+from sykube.incluster.dns.records import Zone
+from sykube.incluster.watch import Api, Timing, Watcher
 
 Json = dict[str, Any]
 QUICK = Timing(request=2, watch=60, silence=5, first_retry=0.01, last_retry=0.05)
@@ -436,7 +437,7 @@ def test_delays_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
             watcher.stop()
         return True
 
-    monkeypatch.setattr("sykube.clusterdns.watch.random.uniform", lambda _, most: most)
+    monkeypatch.setattr("sykube.incluster.watch.random.uniform", lambda _, most: most)
     monkeypatch.setattr(watcher._stop_asked, "wait", wait)
     watcher.run()
     assert waited == [0.2, 0.4, 0.8, 1, 1]

@@ -1,4 +1,4 @@
-"""`python3 -m clusterdns.unbound`: writes Unbound's configuration and becomes Unbound."""
+"""`python3 -m incluster.dns.unbound`: writes Unbound's configuration and becomes Unbound."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .console import add_zone_arguments, log_to_stderr
+from ..console import log_to_stderr
+from .arguments import add_zone_arguments
 from .records import reverse_zones
 
-log = logging.getLogger("clusterdns.unbound")
+log = logging.getLogger("incluster.dns.unbound")
 
 _SERVER = """\
 server:
@@ -120,7 +121,7 @@ class Configuration:
         reverse_cidrs: ranges whose reverse lookups are the cluster's.
         forward_to: resolvers for everything else. Without any, `records` is asked, which refuses,
             so that clients get SERVFAIL at once instead of Unbound looking for the internet.
-        records: where `python3 -m clusterdns` answers, as ADDRESS@PORT.
+        records: where `python3 -m incluster.dns` answers, as ADDRESS@PORT.
         port: to listen on.
         interfaces: addresses to listen on; those of a pod by default, which has one.
         verbosity: Unbound's own.
@@ -155,7 +156,7 @@ class Configuration:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the configuration and start Unbound in place of this process."""
-    parser = argparse.ArgumentParser(prog="clusterdns.unbound", description=__doc__)
+    parser = argparse.ArgumentParser(prog="incluster.dns.unbound", description=__doc__)
     add_zone_arguments(parser)
     parser.add_argument(
         "--resolv-conf",
@@ -174,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--records",
         default="127.0.0.1@5353",
         metavar="ADDRESS@PORT",
-        help="where clusterdns listens",
+        help="where incluster.dns listens",
     )
     parser.add_argument("--port", default=53, type=int, help="to listen on, UDP and TCP")
     parser.add_argument(

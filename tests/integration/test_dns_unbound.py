@@ -134,11 +134,11 @@ class Dns:
     def start_records(self) -> subprocess.Popen[bytes]:
         listen = f"--listen=127.0.0.1:{self._records_port}"
         server = (f"--api-server={self._api}", f"--health=127.0.0.1:{free_port()}")
-        return self._start("sykube.clusterdns", listen, *server, *REVERSE)
+        return self._start("sykube.incluster.dns", listen, *server, *REVERSE)
 
     def start_unbound(self) -> subprocess.Popen[bytes]:
         return self._start(
-            "sykube.clusterdns.unbound",
+            "sykube.incluster.dns.unbound",
             *REVERSE,
             f"--records=127.0.0.1@{self._records_port}",
             f"--upstream=127.0.0.1@{self._upstream_port}",

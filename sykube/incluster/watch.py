@@ -1,7 +1,7 @@
-"""Follows Services and Endpoints of the Kubernetes API.
+"""Follows objects of the Kubernetes API.
 
-One thread for each of the two lists its objects, then watches for changes from there on. Whatever
-goes wrong it lists and watches again: a cluster whose API is away keeps the names it had.
+A thread for each resource lists its objects, then watches for changes from there on. Whatever goes
+wrong it lists and watches again: while the API is away, what was there stays known.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import socket
 import ssl
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-from .records import Key, Zone, key_of, parse_endpoints, parse_service
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -103,7 +101,7 @@ class Api:
 
     def headers(self) -> dict[str, str]:
         """What goes with every request."""
-        headers = {"Accept": "application/json", "User-Agent": "sykube-clusterdns"}
+        headers = {"Accept": "application/json", "User-Agent": "sykube-incluster"}
         if urllib.parse.urlsplit(self.server).scheme == "https":
             token = (self.account / "token").read_text(encoding="ascii").strip()
             headers["Authorization"] = f"Bearer {token}"
@@ -240,52 +238,3 @@ class Watcher(threading.Thread):
 def _error(status: int, message: str) -> ApiError:
     kind = GoneError if status == http.HTTPStatus.GONE else ApiError
     return kind(f"{status} {' '.join(message.split())}")
-
-
-class LiveZone:
-    """The zone as it is now: watchers write it, the server reads it."""
-
-    def __init__(self, zone: Zone) -> None:
-        self._lock = threading.Lock()
-        self._zone = zone
-        self._waiting_for = set(_PARSERS)
-
-    @property
-    def zone(self) -> Zone | None:
-        """The zone, or None until both Services and Endpoints were listed once."""
-        return None if self._waiting_for else self._zone
-
-    def replace(self, resource: str, objects: Sequence[Json]) -> None:
-        """Take in a whole list."""
-        changes: dict[Key, Any] = dict.fromkeys(getattr(self._zone, resource))
-        changes.update(_parsed(resource, obj) for obj in objects)
-        self._update(resource, changes)
-        self._waiting_for.discard(resource)
-
-    def change(self, resource: str, obj: Json) -> None:
-        """Take in one object."""
-        self._update(resource, dict([_parsed(resource, obj)]))
-
-    def remove(self, resource: str, obj: Json) -> None:
-        """Forget one object."""
-        self._update(resource, {key_of(obj): None})
-
-    def _update(self, resource: str, changes: Mapping[Key, Any]) -> None:
-        with self._lock:
-            self._zone = self._zone.updated(**{resource: changes})
-
-
-_PARSERS: dict[str, Callable[[Json], Any]] = {
-    "services": parse_service,
-    "endpoints": parse_endpoints,
-}
-
-
-def _parsed(resource: str, obj: Json) -> tuple[Key, Any]:
-    """An object and its key; one that makes no sense counts as gone."""
-    key = key_of(obj)
-    try:
-        return key, _PARSERS[resource](obj)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        log.warning("ignored resource=%s object=%s/%s error=%r", resource, *key, error)
-        return key, None

@@ -1,4 +1,4 @@
-"""`python3 -m clusterdns`: answers for the names of the cluster, which the API tells it."""
+"""`python3 -m incluster.dns`: answers for the names of the cluster, which the API tells it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .console import add_zone_arguments, log_to_stderr
+from ..console import log_to_stderr
+from ..watch import SERVICE_ACCOUNT, Api, Watcher
+from .arguments import add_zone_arguments
+from .live import LiveZone
 from .records import Zone
 from .server import Address, serving
-from .watch import SERVICE_ACCOUNT, Api, LiveZone, Watcher
 
-log = logging.getLogger("clusterdns")
+log = logging.getLogger("incluster.dns")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="clusterdns", description=__doc__)
+    parser = argparse.ArgumentParser(prog="incluster.dns", description=__doc__)
     add_zone_arguments(parser)
     parser.add_argument(
         "--listen",
