@@ -59,6 +59,13 @@ from sykube.host import preflight
     metavar="ADDRESS",
     help="Forward names to this resolver instead of the host's; may be repeated.",
 )
+@click.option(
+    "--addon",
+    "addons",
+    multiple=True,
+    metavar="NAME",
+    help="Begin with this add-on; may be repeated. See: sykube addons list",
+)
 @click.option("--network-dir", metavar="DIR", help="Folder for the engine's CNI configuration.")
 @click.option(
     "--options",
@@ -82,7 +89,8 @@ def init(
     file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
     """Make a cluster and add its context to your kubeconfig."""
-    flags["dns"] = flags["dns"] or None
+    for name in ("dns", "addons"):
+        flags[name] = flags[name] or None
     if flags["options"] is not None:
         flags["options"], problem = split_options(flags["options"])
         if problem:

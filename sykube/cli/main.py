@@ -29,6 +29,7 @@ _COMMANDS = {
     "exec": "sykube.cli.access:exec_",
     "shell": "sykube.cli.access:shell",
     "config": "sykube.cli.access:config",
+    "addons": "sykube.cli.addons:addons",
     "logs": "sykube.cli.logs:logs",
     "certs": "sykube.cli.certs:certs",
     "delete": "sykube.cli.delete:delete",

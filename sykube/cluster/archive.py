@@ -25,7 +25,7 @@ from sykube.image.build import NodeImage
 
 VERSION = 1
 # What is archived of a cluster's data folder; start makes the rest anew.
-_CONTENTS = ("nodes", "kubeconfig")
+_CONTENTS = ("nodes", "volumes", "kubeconfig")
 _NAME = re.compile(r"[A-Za-z0-9][-_.A-Za-z0-9]{0,99}")
 
 

@@ -75,6 +75,7 @@ def defaults(snapshot: Snapshot) -> dict[str, Any]:
         "control_planes": len(saved.nodes) - len(workers),
         "taint_master": saved.spec.taint_master,
         "options": saved.spec.options,
+        "addons": tuple(saved.addons),
         "pod_subnet": str(saved.subnets.pods),
         "service_subnet": str(saved.subnets.services),
     }
@@ -113,8 +114,11 @@ def check(spec: ClusterSpec, snapshot: Snapshot) -> None:
         )
 
 
-def unpack(cluster: Cluster, nodes: Sequence[Node]) -> None:
+def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:
     """Put what the snapshot has of some nodes in their place, without keys and names.
+
+    Args:
+        volumes: the cluster's volumes as well.
 
     Raises:
         SykubeError: the disk is too small, or tar failed.
@@ -124,11 +128,12 @@ def unpack(cluster: Cluster, nodes: Sequence[Node]) -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
     try:
-        before = [f"nodes/{snapshot.cluster}-{node.name}" for node in nodes]
-        archive.unpack(snapshot, work, only=before, without=_LEFT_OUT)
-        for node, name in zip(nodes, before, strict=True):
-            shutil.rmtree(node.folder, ignore_errors=True)
-            (work / name).rename(node.folder)
+        places = {f"nodes/{snapshot.cluster}-{node.name}": node.folder for node in nodes}
+        places |= {"volumes": cluster.paths.volumes} if volumes else {}
+        archive.unpack(snapshot, work, only=list(places), without=_LEFT_OUT)
+        for name, place in places.items():
+            shutil.rmtree(place, ignore_errors=True)
+            (work / name).rename(place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -26,7 +26,7 @@ from sykube.ui import Ui
 
 # Beside what it will replace, so that replacing is a matter of names.
 _WORK = ".restore"
-_REPLACED = ("nodes", "kubeconfig")
+_REPLACED = ("nodes", "volumes", "kubeconfig")
 
 
 def save(cluster_name: str, name: str, ui: Ui) -> Snapshot:

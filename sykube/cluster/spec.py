@@ -63,6 +63,7 @@ class ClusterSpec:
         pids: processes and threads that each node may have at most; 0 for any number.
         node_subnet, pod_subnet, service_subnet: ranges instead of picked ones.
         from_snapshot: name of a snapshot that it starts from instead of empty.
+        addons: names of those that it begins with, beside those that every cluster has.
     """
 
     name: str = "sykube"
@@ -83,6 +84,7 @@ class ClusterSpec:
     memory: str = ""
     pids: int = 0
     from_snapshot: str = ""
+    addons: tuple[str, ...] = ()
 
     @property
     def limits(self) -> Limits:
@@ -165,6 +167,15 @@ def _pids(value: int) -> str:
     return "" if ok else f"the limit of processes must be at least {LEAST_PIDS}, not {value}"
 
 
+def _addons(value: tuple[str, ...]) -> str:
+    # Not above: it takes longer to import than most commands take.
+    from sykube.addons import catalog
+
+    unknown = [name for name in value if name not in catalog.NAMES]
+    known = ", ".join(catalog.NAMES)
+    return f"there is no add-on {unknown[0]!r}; there are: {known}" if unknown else ""
+
+
 def _absolute(value: str) -> str:
     return "" if not value or value.startswith("/") else f"the path {value!r} must be absolute"
 
@@ -209,6 +220,7 @@ def _mirror(value: str) -> str:
 
 _CHECKS: dict[str, Callable[[Any], str]] = {
     "name": _name,
+    "addons": _addons,
     "workers": _workers,
     "dest": _absolute,
     "network_dir": _absolute,

@@ -35,6 +35,7 @@ class State:
         kubeconfig: the user's file that its context was merged into.
         previous_context: what was current there before.
         owned_folders: folders that sykube made for it outside its data folder.
+        addons: names of those that are on.
         cordoned: nodes that `stop --drain` emptied and start opens again.
     """
 
@@ -53,6 +54,7 @@ class State:
     owned_folders: list[str] = field(default_factory=list)
     cordoned: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
+    addons: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.nodes = self.nodes or members.initial(self.spec.control_planes, self.spec.workers)
@@ -85,6 +87,7 @@ class State:
             "previousContext": self.previous_context,
             "ownedFolders": self.owned_folders,
             "cordoned": self.cordoned,
+            "addons": self.addons,
         }
         write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
 
@@ -125,6 +128,7 @@ class State:
                 previous_context=stored["previousContext"],
                 owned_folders=stored["ownedFolders"],
                 cordoned=stored["cordoned"],
+                addons=stored["addons"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, repr(error)) from error

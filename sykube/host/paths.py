@@ -40,6 +40,11 @@ class ClusterPaths:
         return self.root / "kubeconfig"
 
     @property
+    def volumes(self) -> Path:
+        """What claims have asked for; every node sees it."""
+        return self.root / "volumes"
+
+    @property
     def engine(self) -> Path:
         """The engine's own configuration for this cluster: CNI and apptainer.conf."""
         return self.root / "engine"

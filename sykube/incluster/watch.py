@@ -11,101 +11,15 @@ import json
 import logging
 import random
 import socket
-import ssl
 import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+from .api import Api, ApiError, GoneError, Json, error_of
 
 log = logging.getLogger(__name__)
-
-Json = dict[str, Any]
-
-
-class ApiError(Exception):
-    """The API answered with something other than what was asked for."""
-
-
-class GoneError(ApiError):
-    """The API no longer knows the resource version that a watch was to start from."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long to wait for what, in seconds.
-
-    Args:
-        request: for a connection, and for each part of a list.
-        watch: how long the API is asked to keep a watch open. It ends every watch by then, so
-            `silence` finds a connection dead that says nothing for longer.
-        silence: how long a watch may say nothing.
-        first_retry: before the first new attempt; twice as long before each further one.
-        last_retry: at most this long between attempts.
-    """
-
-    request: float = 10.0
-    watch: int = 30
-    silence: float = 40.0
-    first_retry: float = 0.2
-    last_retry: float = 5.0
-
-
-@dataclass(frozen=True)
-class Api:
-    """Where the API is and how to be let in.
-
-    Args:
-        server: its URL. Over plain http no token is sent.
-        account: folder with the service account's `token` and the cluster's `ca.crt`. Both are read
-            for every request, since the token is replaced while it is in use.
-        page: how many objects to ask for at a time.
-        timing: how long to wait.
-    """
-
-    server: str
-    account: Path = SERVICE_ACCOUNT
-    page: int = 500
-    timing: Timing = Timing()
-
-    @classmethod
-    def in_cluster(cls, environ: Mapping[str, str]) -> Api:
-        """The API as Kubernetes tells every pod; KeyError if it does not."""
-        host = environ["KUBERNETES_SERVICE_HOST"]
-        host = f"[{host}]" if ":" in host else host
-        return cls(f"https://{host}:{environ['KUBERNETES_SERVICE_PORT']}")
-
-    def connect(self) -> http.client.HTTPConnection:
-        """An open connection."""
-        url = urllib.parse.urlsplit(self.server)
-        if not url.hostname:
-            raise ApiError(f"no host in {self.server!r}")
-        connection: http.client.HTTPConnection
-        if url.scheme == "https":
-            context = ssl.create_default_context(cafile=str(self.account / "ca.crt"))
-            # Python 3.13 began to insist on key identifiers, which not every cluster's CA gave.
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-            connection = http.client.HTTPSConnection(
-                url.hostname, url.port, timeout=self.timing.request, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(
-                url.hostname, url.port, timeout=self.timing.request
-            )
-        connection.connect()
-        return connection
-
-    def headers(self) -> dict[str, str]:
-        """What goes with every request."""
-        headers = {"Accept": "application/json", "User-Agent": "sykube-incluster"}
-        if urllib.parse.urlsplit(self.server).scheme == "https":
-            token = (self.account / "token").read_text(encoding="ascii").strip()
-            headers["Authorization"] = f"Bearer {token}"
-        return headers
 
 
 class Sink(Protocol):
@@ -207,7 +121,7 @@ class Watcher(threading.Thread):
                     case "BOOKMARK":
                         pass
                     case "ERROR":
-                        raise _error(int(obj.get("code") or 0), str(obj.get("message")))
+                        raise error_of(int(obj.get("code") or 0), str(obj.get("message")))
                     case other:
                         raise ApiError(f"unknown kind of event {other!r}")
                 version = str(obj["metadata"]["resourceVersion"])
@@ -228,13 +142,8 @@ class Watcher(threading.Thread):
             connection.request("GET", path, headers=self._api.headers())
             response = connection.getresponse()
             if response.status != http.HTTPStatus.OK:
-                raise _error(response.status, response.read(500).decode(errors="replace"))
+                raise error_of(response.status, response.read(500).decode(errors="replace"))
             yield response
         finally:
             self._socket = None
             connection.close()
-
-
-def _error(status: int, message: str) -> ApiError:
-    kind = GoneError if status == http.HTTPStatus.GONE else ApiError
-    return kind(f"{status} {' '.join(message.split())}")

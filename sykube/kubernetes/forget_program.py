@@ -49,6 +49,8 @@ _GONE = (
     "configmaps/kube-system/kubelet-config-",
     "daemonsets/kube-system/kube-proxy",
     "controllerrevisions/kube-system/kube-proxy-",
+    "deployments/kube-system/storage",
+    "replicasets/kube-system/storage-",
     "deployments/kube-system/cluster-dns",
     "replicasets/kube-system/cluster-dns-",
 )

@@ -49,13 +49,14 @@ UNITS = {
 }
 MANIFESTS = {
     "dns.yaml.j2": {
-        "image": "sykube.local/cluster-dns:1",
+        "image": "sykube.local/system:1",
         "cluster_dns_ip": "10.96.0.10",
         "cluster_domain": "cluster.local",
         "reverse_cidrs": ("10.96.0.0/12", "10.244.0.0/16"),
         "api_server": "https://10.11.11.254:6443",
         "replicas": 1,
-    }
+    },
+    "storage.yaml.j2": {"image": "sykube.local/system:1", "volumes": "/var/lib/sykube/volumes"},
 }
 
 

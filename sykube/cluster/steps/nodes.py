@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sykube import resources
+from sykube.addons.storage import VOLUMES
 from sykube.cluster import members, reborn
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError
@@ -120,7 +121,7 @@ def renew(cluster: Cluster, node: Node) -> None:
     """Make a node anew in which kubeadm stopped half-way: it starts from a clean one alone."""
     remove(cluster, node.instance)
     if cluster.state.spec.from_snapshot and not cluster.state.complete:
-        reborn.unpack(cluster, [node])
+        reborn.unpack(cluster, [node], volumes=False)
     prepare(cluster, node)
     start(cluster, node)
     check(cluster, [node])
@@ -135,6 +136,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
     """Write what the node finds in /etc/sykube, and make its folders and cgroups."""
     for folder in (node.overlay, *(node.folder / name for name in _BINDS)):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cluster.paths.volumes.mkdir(mode=0o711, exist_ok=True)
     # Processes in the node that are not root read these.
     for folder in (node.config, node.folder / "log", node.overlay):
         folder.chmod(0o755)
@@ -194,7 +196,10 @@ def start(cluster: Cluster, node: Node) -> None:
     options = InstanceOptions(
         image=cluster.image.sif,
         overlay=node.overlay,
-        binds=tuple((node.folder / name, inside) for name, inside in _BINDS.items()),
+        binds=(
+            *((node.folder / name, inside) for name, inside in _BINDS.items()),
+            (cluster.paths.volumes, VOLUMES),
+        ),
         network=cluster.network_name,
         address=f"{node.address}/{cluster.state.subnets.nodes.prefixlen}",
         gateway=cluster.state.subnets.gateway,

@@ -2,6 +2,7 @@
 
 from sykube.cluster.plan import Step
 from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.steps.addons import Addons
 from sykube.cluster.steps.control_plane import ControlPlane
 from sykube.cluster.steps.data import Data
 from sykube.cluster.steps.dns import Dns
@@ -18,6 +19,7 @@ ALL: tuple[Step, ...] = (
     Nodes(),
     ControlPlane(),
     Dns(),
+    Addons(),
     Join(),
     Ready(),
     Handout(),

@@ -14,7 +14,7 @@ class Unpack:
         return all(node.folder.is_dir() for node in cluster.nodes)
 
     def apply(self, cluster: Cluster) -> None:
-        reborn.unpack(cluster, cluster.nodes)
+        reborn.unpack(cluster, cluster.nodes, volumes=True)
 
     def undo(self, cluster: Cluster) -> None:
-        """Nothing outside the nodes' folders, which go with the nodes."""
+        """Nothing outside the cluster's folder, which goes as a whole."""

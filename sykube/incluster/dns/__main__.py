@@ -12,8 +12,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..api import SERVICE_ACCOUNT, Api
 from ..console import log_to_stderr
-from ..watch import SERVICE_ACCOUNT, Api, Watcher
+from ..watch import Watcher
 from .arguments import add_zone_arguments
 from .live import LiveZone
 from .records import Zone

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..watch import Json
+from ..api import Json
 from .records import Key, Zone, key_of, parse_endpoints, parse_service
 
 log = logging.getLogger(__name__)

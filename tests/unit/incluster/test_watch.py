@@ -18,9 +18,10 @@ from typing import Any
 import dns.name
 import pytest
 
+from sykube.incluster.api import Api, Timing
 from sykube.incluster.dns.live import LiveZone
 from sykube.incluster.dns.records import Zone
-from sykube.incluster.watch import Api, Timing, Watcher
+from sykube.incluster.watch import Watcher
 
 Json = dict[str, Any]
 QUICK = Timing(request=2, watch=60, silence=5, first_retry=0.01, last_retry=0.05)

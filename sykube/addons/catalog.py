@@ -1,0 +1,26 @@
+"""The add-ons that there are."""
+
+from __future__ import annotations
+
+from sykube.addons.addon import Addon
+from sykube.addons.storage import STORAGE
+from sykube.errors import UsageError
+
+ALL: tuple[Addon, ...] = (STORAGE,)
+NAMES = tuple(addon.name for addon in ALL)
+
+
+def find(name: str) -> Addon:
+    """The add-on of that name.
+
+    Raises:
+        UsageError: there is none; names those that there are.
+    """
+    for addon in ALL:
+        if addon.name == name:
+            return addon
+    raise UsageError(
+        f"there is no add-on {name!r}",
+        details=f"add-ons: {', '.join(NAMES)}",
+        resolution="sykube addons list says what each is for.",
+    )

@@ -1,0 +1,54 @@
+"""sykube addons list, enable and disable"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from sykube.cli import context, log
+from sykube.cluster import addons as cluster_addons
+from sykube.cluster import lookup
+from sykube.host import preflight
+
+
+@click.group()
+def addons() -> None:
+    """What a cluster can do beside what every cluster can."""
+
+
+@addons.command("list")
+@context.named
+@context.output_option
+@context.common
+def list_addons(name: str, output: str) -> None:
+    """List the add-ons and which are on."""
+    preflight.check_identity()
+    found = cluster_addons.listing(lookup.load(name, context.ui()))
+    if output == "json":
+        context.emit([asdict(each) for each in found])
+        return
+    for each in found:
+        click.echo(f"{each.name:12} {'on' if each.enabled else 'off':4} {each.summary}")
+
+
+@addons.command()
+@context.named
+@click.argument("addon", metavar="ADD-ON")
+@context.common
+def enable(name: str, addon: str) -> None:
+    """Switch an add-on on and wait until it works."""
+    log.open_for(name)
+    done = cluster_addons.enable(name, addon, context.ui())
+    context.ui().say(f"{addon} is on." if done else f"{addon} is on already.")
+
+
+@addons.command()
+@context.named
+@click.argument("addon", metavar="ADD-ON")
+@context.common
+def disable(name: str, addon: str) -> None:
+    """Switch an add-on off; the data of users stays."""
+    log.open_for(name)
+    done = cluster_addons.disable(name, addon, context.ui())
+    context.ui().say(f"{addon} is off." if done else f"{addon} is off already.")

@@ -1,0 +1,122 @@
+"""Add-ons of a cluster, switched on and off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sykube.addons import catalog
+from sykube.addons.addon import Addon, Site
+from sykube.cluster import lookup
+from sykube.cluster.cluster import DOMAIN, Cluster
+from sykube.cluster.power import require_complete
+from sykube.cluster.state import locked
+from sykube.host import preflight
+from sykube.host.paths import ClusterPaths
+from sykube.kubernetes.api import Api, wait_until
+from sykube.ui import Ui
+
+_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An add-on as `addons list` shows it."""
+
+    name: str
+    enabled: bool
+    summary: str
+
+
+def listing(cluster: Cluster) -> list[Listed]:
+    """All add-ons, by what the cluster's record says of them."""
+    return [
+        Listed(addon.name, addon.name in cluster.state.addons, addon.summary)
+        for addon in catalog.ALL
+    ]
+
+
+def enable(name: str, addon_name: str, ui: Ui) -> bool:
+    """Switch an add-on on and wait until it works; one that works already is left as it is.
+
+    Returns:
+        Whether anything was done.
+
+    Raises:
+        UsageError: there is no such add-on.
+        SykubeError: the cluster does not run (STOPPED), or the add-on does not work after
+            5 minutes: it is switched off again.
+    """
+    preflight.check_identity()
+    addon = catalog.find(addon_name)
+    with locked(ClusterPaths(name)):
+        cluster = _running(name, ui)
+        with cluster.api() as api:
+            there = site(cluster, api)
+            if addon_name in cluster.state.addons and not addon.problem(there):
+                return False
+            with ui.step(f"Enabling {addon_name}"):
+                try:
+                    addon.enable(there)
+                    wait(addon, there)
+                except BaseException:
+                    if addon_name not in cluster.state.addons:
+                        addon.disable(there)
+                    raise
+        record(cluster, {*cluster.state.addons, addon_name})
+        return True
+
+
+def disable(name: str, addon_name: str, ui: Ui) -> bool:
+    """Switch an add-on off.
+
+    Returns:
+        Whether it was on.
+
+    Raises:
+        UsageError: there is no such add-on.
+        SykubeError: the cluster does not run (STOPPED).
+    """
+    preflight.check_identity()
+    addon = catalog.find(addon_name)
+    with locked(ClusterPaths(name)):
+        cluster = _running(name, ui)
+        if addon_name not in cluster.state.addons:
+            return False
+        with ui.step(f"Disabling {addon_name}"), cluster.api() as api:
+            addon.disable(site(cluster, api))
+        record(cluster, {*cluster.state.addons} - {addon_name})
+        return True
+
+
+def site(cluster: Cluster, api: Api) -> Site:
+    """The cluster as add-ons see it."""
+    return Site(
+        api,
+        cluster.name,
+        DOMAIN,
+        cluster.endpoint,
+        cluster.state.subnets,
+        tuple(cluster.nodes),
+    )
+
+
+def wait(addon: Addon, there: Site) -> None:
+    """Wait until an add-on works.
+
+    Raises:
+        SykubeError: not within 5 minutes; says what is missing.
+    """
+    wait_until(f"the add-on {addon.name}", lambda: addon.problem(there), _TIMEOUT_S)
+
+
+def record(cluster: Cluster, names: set[str]) -> None:
+    """Note which add-ons are on, in the order of the catalogue."""
+    cluster.state.addons = [name for name in catalog.NAMES if name in names]
+    cluster.save()
+
+
+def _running(name: str, ui: Ui) -> Cluster:
+    cluster = lookup.load(name, ui)
+    require_complete(cluster)
+    cluster.running_control_plane()
+    return cluster

@@ -1,0 +1,32 @@
+"""The add-ons that a cluster begins with."""
+
+from __future__ import annotations
+
+from sykube.addons import catalog
+from sykube.cluster import addons
+from sykube.cluster.cluster import Cluster
+
+
+class Addons:
+    """Makes their objects; the step `ready` waits for their pods."""
+
+    name = "addons"
+    title = "Adding the add-ons"
+
+    def is_done(self, cluster: Cluster) -> bool:
+        return _wanted(cluster) <= {*cluster.state.addons}
+
+    def apply(self, cluster: Cluster) -> None:
+        wanted = _wanted(cluster)
+        with cluster.api() as api:
+            site = addons.site(cluster, api)
+            for name in wanted:
+                catalog.find(name).enable(site)
+        addons.record(cluster, wanted)
+
+    def undo(self, cluster: Cluster) -> None:
+        """They live in the cluster alone."""
+
+
+def _wanted(cluster: Cluster) -> set[str]:
+    return {addon.name for addon in catalog.ALL if addon.by_default} | {*cluster.state.spec.addons}

@@ -1,0 +1,274 @@
+"""`python3 -m incluster.storage`: gives claims folders, and takes them away with their claims.
+
+What an external provisioner has to do and to leave alone:
+https://github.com/kubernetes/design-proposals-archive/blob/main/storage/volume-provisioning.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import logging
+import math
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+
+from .api import Api, ApiError, Json
+from .console import log_to_stderr
+from .watch import Watcher
+
+log = logging.getLogger("incluster.storage")
+
+PROVISIONER = "sykube.local/folder"
+# Kubernetes sets the second from 1.23 on, beside the first.
+_ASKED_OF = (
+    "volume.beta.kubernetes.io/storage-provisioner",
+    "volume.kubernetes.io/storage-provisioner",
+)
+_MADE_BY = "pv.kubernetes.io/provisioned-by"
+_MANY = "ReadWriteMany"
+# A full disk may have room again.
+_LOOK_AGAIN_S = 30.0
+_SUFFIXES = {suffix: 1000**power for power, suffix in enumerate(("", "k", "M", "G", "T", "P", "E"))}
+_SUFFIXES |= {f"{s}i": 1024**p for p, s in enumerate(("K", "M", "G", "T", "P", "E"), 1)}
+
+
+class RefusedError(Exception):
+    """A claim that cannot be met, and why, for its events."""
+
+
+@dataclass
+class Objects:
+    """Claims and volumes as the API has them; a sink for watchers."""
+
+    changed: threading.Event = field(default_factory=threading.Event)
+    found: dict[str, dict[str, Json]] = field(default_factory=dict)
+
+    def replace(self, resource: str, objects: Sequence[Json]) -> None:
+        """Take in a whole list."""
+        self.found[resource] = {each["metadata"]["uid"]: each for each in objects}
+        self.changed.set()
+
+    def change(self, resource: str, obj: Json) -> None:
+        """Take in one object."""
+        # The loop goes over another thread's copy.
+        self.found[resource] = {**self.found[resource], obj["metadata"]["uid"]: obj}
+        self.changed.set()
+
+    def remove(self, resource: str, obj: Json) -> None:
+        """Forget one object."""
+        left = {k: v for k, v in self.found[resource].items() if k != obj["metadata"]["uid"]}
+        self.found[resource] = left
+        self.changed.set()
+
+    def all(self, resource: str) -> list[Json]:
+        """Those that were seen last."""
+        return list(self.found.get(resource, {}).values())
+
+
+class Provisioner:
+    """Makes a volume for each claim that asks for one, and removes it after its claim.
+
+    Args:
+        root: folder of the volumes as this program sees it.
+        shown: the same folder as nodes see it.
+    """
+
+    def __init__(self, api: Api, root: Path, shown: str) -> None:
+        self._api, self._root, self._shown = api, root, shown
+        self._said: dict[str, str] = {}
+
+    def reconcile(self, claims: Sequence[Json], volumes: Sequence[Json]) -> None:
+        """Do what is to be done now; what fails is tried again at the next call."""
+        there = {volume["metadata"]["name"] for volume in volumes}
+        for claim in claims:
+            if is_waiting(claim) and name_of(claim) not in there:
+                self._attempt(claim, self._provision, "ProvisioningFailed")
+        for volume in volumes:
+            if is_released(volume):
+                self._attempt(volume, self._remove, "VolumeFailedDelete")
+
+    def _attempt(self, obj: Json, action: object, reason: str) -> None:
+        uid = obj["metadata"]["uid"]
+        try:
+            action(obj)  # type: ignore[operator]
+            self._said.pop(uid, None)
+        except (RefusedError, ApiError, OSError, http.client.HTTPException) as error:
+            log.warning("%s object=%s error=%s", reason, obj["metadata"]["name"], error)
+            if self._said.get(uid) != str(error):
+                self._tell(obj, reason, str(error))
+                self._said[uid] = str(error)
+
+    def _provision(self, claim: Json) -> None:
+        spec, metadata = claim["spec"], claim["metadata"]
+        place = f"/apis/storage.k8s.io/v1/storageclasses/{spec['storageClassName']}"
+        storage_class = self._api.send("GET", place)
+        self._check(claim, storage_class)
+        folder = self._root / name_of(claim)
+        made = not folder.exists()
+        folder.mkdir(exist_ok=True)
+        # Whatever user the pod's program is; nobody else comes as far as here.
+        folder.chmod(0o777)
+        volume = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name_of(claim), "annotations": {_MADE_BY: PROVISIONER}},
+            "spec": {
+                "capacity": {"storage": spec["resources"]["requests"]["storage"]},
+                "accessModes": spec["accessModes"],
+                "persistentVolumeReclaimPolicy": storage_class.get("reclaimPolicy", "Delete"),
+                "storageClassName": spec["storageClassName"],
+                "hostPath": {"path": f"{self._shown}/{name_of(claim)}", "type": "Directory"},
+                "claimRef": {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    **{key: metadata[key] for key in ("namespace", "name", "uid")},
+                },
+            },
+        }
+        try:
+            self._api.send("POST", "/api/v1/persistentvolumes", volume)
+        except ApiError as error:
+            if error.status == http.HTTPStatus.CONFLICT:
+                return
+            if made:
+                folder.rmdir()
+            raise
+        log.info("made volume=%s claim=%s/%s", folder.name, metadata["namespace"], metadata["name"])
+
+    def _check(self, claim: Json, storage_class: Json) -> None:
+        spec = claim["spec"]
+        many = storage_class.get("parameters", {}).get("shared") == "true"
+        if _MANY in spec["accessModes"] and not many:
+            raise RefusedError(
+                f"the StorageClass {spec['storageClassName']} has no {_MANY} volumes: "
+                "ask for storageClassName: shared"
+            )
+        if spec.get("volumeMode", "Filesystem") != "Filesystem":
+            raise RefusedError("volumes are folders: volumeMode Block is not to be had")
+        for key in ("selector", "dataSource"):
+            if spec.get(key):
+                raise RefusedError(f"a volume is made empty and for one claim: leave out {key}")
+        wanted = quantity(spec["resources"]["requests"]["storage"])
+        free = shutil.disk_usage(self._root).free
+        if wanted > free:
+            raise RefusedError(
+                f"the claim asks for {wanted // 10**6} MB, and the disk of the cluster's folder "
+                f"has {free // 10**6} MB free: ask for less, or free some"
+            )
+
+    def _remove(self, volume: Json) -> None:
+        name = volume["metadata"]["name"]
+        folder = self._root / name
+        if volume["spec"]["hostPath"]["path"] != f"{self._shown}/{name}":
+            raise RefusedError(f"its folder is not {self._shown}/{name}: remove it yourself")
+        if folder.exists():
+            shutil.rmtree(folder)
+        try:
+            self._api.send("DELETE", f"/api/v1/persistentvolumes/{name}")
+        except ApiError as error:
+            if error.status != http.HTTPStatus.NOT_FOUND:
+                raise
+        log.info("removed volume=%s", name)
+
+    def _tell(self, obj: Json, reason: str, message: str) -> None:
+        """Add an event to an object, which is where users look."""
+        metadata, now = obj["metadata"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        claims = "claimRef" not in obj["spec"] and "resources" in obj["spec"]
+        namespace = metadata.get("namespace", "default")
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{metadata['name']}.", "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim" if claims else "PersistentVolume",
+                **{key: metadata[key] for key in ("namespace", "name", "uid") if key in metadata},
+            },
+            "reason": reason,
+            "message": message,
+            "type": "Warning",
+            "source": {"component": PROVISIONER},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            self._api.send("POST", f"/api/v1/namespaces/{namespace}/events", event)
+        except (ApiError, OSError, http.client.HTTPException) as error:
+            log.warning("no event object=%s error=%s", metadata["name"], error)
+
+
+def name_of(claim: Json) -> str:
+    """Name of the volume for a claim; Kubernetes' own provisioners name theirs so, too."""
+    return f"pvc-{claim['metadata']['uid']}"
+
+
+def is_waiting(claim: Json) -> bool:
+    """Whether a claim waits for a volume of ours."""
+    annotations = claim["metadata"].get("annotations", {})
+    return (
+        PROVISIONER in [annotations.get(name) for name in _ASKED_OF]
+        and not claim["spec"].get("volumeName")
+        and not claim["metadata"].get("deletionTimestamp")
+    )
+
+
+def is_released(volume: Json) -> bool:
+    """Whether a volume of ours has lost its claim, and shall go."""
+    return (
+        volume["metadata"].get("annotations", {}).get(_MADE_BY) == PROVISIONER
+        and volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
+        and volume.get("status", {}).get("phase") in ("Released", "Failed")
+        and not volume["metadata"].get("deletionTimestamp")
+    )
+
+
+def quantity(text: str) -> int:
+    """Bytes of a quantity such as 1Gi, 500M or 1e9, rounded up.
+
+    Raises:
+        RefusedError: it is none.
+    """
+    digits = text.rstrip("".join(set("".join(_SUFFIXES)))) if text[-1:].isalpha() else text
+    try:
+        return math.ceil(Fraction(digits) * _SUFFIXES[text[len(digits) :]])
+    except (ValueError, KeyError) as error:
+        raise RefusedError(f"the size {text!r} is no quantity") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run until told to stop."""
+    parser = argparse.ArgumentParser(prog="incluster.storage", description=__doc__)
+    parser.add_argument("--volumes", type=Path, required=True, help="the folder, here and in nodes")
+    options = parser.parse_args(arguments)
+    log_to_stderr()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    api, objects = Api.in_cluster(os.environ), Objects()
+    provisioner = Provisioner(api, options.volumes, str(options.volumes))
+    watched = ("persistentvolumeclaims", "persistentvolumes")
+    watchers = [Watcher(api, resource, objects) for resource in watched]
+    for watcher in watchers:
+        watcher.start()
+    log.info("serving volumes=%s", options.volumes)
+    while all(watcher.is_alive() for watcher in watchers):
+        objects.changed.wait(_LOOK_AGAIN_S)
+        objects.changed.clear()
+        if all(resource in objects.found for resource in watched):
+            provisioner.reconcile(*(objects.all(resource) for resource in watched))
+        # Several changes at once are one.
+        time.sleep(0.05)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
