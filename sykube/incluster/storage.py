@@ -38,7 +38,9 @@ _MADE_BY = "pv.kubernetes.io/provisioned-by"
 _MANY = "ReadWriteMany"
 # A full disk may have room again.
 _LOOK_AGAIN_S = 30.0
-_SUFFIXES = {suffix: 1000**power for power, suffix in enumerate(("", "k", "M", "G", "T", "P", "E"))}
+_SUFFIXES: dict[str, int] = {
+    suffix: 1000**power for power, suffix in enumerate(("", "k", "M", "G", "T", "P", "E"))
+}
 _SUFFIXES |= {f"{s}i": 1024**p for p, s in enumerate(("K", "M", "G", "T", "P", "E"), 1)}
 
 
