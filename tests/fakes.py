@@ -448,6 +448,17 @@ class FakeHost:
                     return 1, "", f'Cannot find device "{name}"'
                 self.kernel.remove_link(name)
                 return 0, "", ""
+            case ["route", "show", network]:
+                found = [route for route in self.kernel.routes if route["dst"] == network]
+                return 0, "".join(f"{network} dev {route['dev']}\n" for route in found), ""
+            case ["route", "add", network, "via", gateway, "dev", name]:
+                route = {"dst": network, "gateway": gateway, "dev": name}
+                if name not in links:
+                    return 1, "", f'Cannot find device "{name}"'
+                if any(each["dst"] == network for each in self.kernel.routes):
+                    return 2, "", "RTNETLINK answers: File exists"
+                self.kernel.routes.append(route)
+                return 0, "", ""
             case ["-j", "-4", "route", "show", "table", "all"]:
                 return 0, json.dumps(self.kernel.routes), ""
             case ["-j", "-4", "address", "show", "dev", name]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from sykube.addons.addon import Addon
+from sykube.addons.loadbalancer import LOAD_BALANCER
 from sykube.addons.storage import STORAGE
 from sykube.errors import UsageError
 
-ALL: tuple[Addon, ...] = (STORAGE,)
+ALL: tuple[Addon, ...] = (STORAGE, LOAD_BALANCER)
 NAMES = tuple(addon.name for addon in ALL)
 
 

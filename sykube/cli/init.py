@@ -66,6 +66,20 @@ from sykube.host import preflight
     metavar="NAME",
     help="Begin with this add-on; may be repeated. See: sykube addons list",
 )
+@click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="HOST:NODE",
+    help="Let a port of this host's loopback lead to a port of the nodes; may be repeated.",
+)
+@click.option(
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="HOST:NODE",
+    help="Let nodes see a folder of this host, read-only with :ro at the end; may be repeated.",
+)
 @click.option("--network-dir", metavar="DIR", help="Folder for the engine's CNI configuration.")
 @click.option(
     "--options",
@@ -89,7 +103,7 @@ def init(
     file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
     """Make a cluster and add its context to your kubeconfig."""
-    for name in ("dns", "addons"):
+    for name in ("dns", "addons", "ports", "mounts"):
         flags[name] = flags[name] or None
     if flags["options"] is not None:
         flags["options"], problem = split_options(flags["options"])

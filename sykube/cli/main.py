@@ -29,6 +29,8 @@ _COMMANDS = {
     "exec": "sykube.cli.access:exec_",
     "shell": "sykube.cli.access:shell",
     "config": "sykube.cli.access:config",
+    "port": "sykube.cli.port:port",
+    "service": "sykube.cli.service:service",
     "addons": "sykube.cli.addons:addons",
     "logs": "sykube.cli.logs:logs",
     "certs": "sykube.cli.certs:certs",

@@ -14,7 +14,8 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.image.build import NodeImage
 from sykube.kubernetes.api import Api, Credentials
-from sykube.network.bridge import Bridge
+from sykube.network.bridge import Bridge, Wiring
+from sykube.network.ports import PortMap
 from sykube.node.engine import CommandLineEngine, Engine
 from sykube.node.node import Node
 from sykube.ui import Ui
@@ -58,6 +59,19 @@ class Cluster:
     @property
     def bridge(self) -> Bridge:
         return Bridge(self.name)
+
+    @property
+    def wiring(self) -> Wiring:
+        """What the bridge and its rules are made for."""
+        return Wiring(
+            self.state.subnets,
+            self.state.loopback_resolver,
+            self.endpoint_address,
+            tuple((port, self._address_of(port)) for port in self.state.ports),
+        )
+
+    def _address_of(self, port: PortMap) -> str:
+        return self.node(port.node).address if port.node else self.endpoint_address
 
     @property
     def network_name(self) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import archive, autostart, lookup, plan
+from sykube.cluster import archive, autostart, lookup, plan, ports
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
@@ -28,6 +28,8 @@ from sykube.image.build import Builder, NodeImage
 from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
 from sykube.network.bridge import Bridge
+from sykube.network.ports import PortMap
+from sykube.node.mounts import Mount
 from sykube.ui import Ui
 
 
@@ -78,6 +80,8 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     """What init would find and do, without any change."""
     preflight.check_identity()
     source, mirror = versions.DEBIAN, apt.find_mirror(spec.mirror)
+    for text in spec.mounts:
+        Mount.parse(text).check()
     snapshot = _source(spec)
     image = None if spec.local_image else build.cached(source, mirror)
     if snapshot:
@@ -262,6 +266,9 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             resolvers=resolvers.as_seen_by_nodes(chosen.gateway),
             nodes=snapshot.state().nodes if snapshot else [],
         )
+        for text in spec.ports:
+            ports.check(state, wanted := PortMap.parse(text))
+            state.ports.append(wanted)
         cluster = Cluster.of(state, ui)
         try:
             state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
@@ -289,6 +296,8 @@ def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
     taken += [other.subnets.nodes for other in others if other]
     return subnets.choose(
         taken,
+        # The host has one route to a range of Services.
+        avoid=[other.subnets.services for other in others if other],
         nodes=subnets.parse(spec.node_subnet),
         pods=subnets.parse(spec.pod_subnet),
         services=subnets.parse(spec.service_subnet),

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from sykube.errors import UsageError
+from sykube.network.ports import PortMap
 from sykube.node.limits import (
     LEAST_MEMORY,
     LEAST_MILLICORES,
@@ -24,6 +25,7 @@ from sykube.node.limits import (
     parse_cpus,
     parse_memory,
 )
+from sykube.node.mounts import Mount
 
 API_VERSION = "sykube/v1alpha1"
 KIND = "Cluster"
@@ -63,6 +65,8 @@ class ClusterSpec:
         pids: processes and threads that each node may have at most; 0 for any number.
         node_subnet, pod_subnet, service_subnet: ranges instead of picked ones.
         from_snapshot: name of a snapshot that it starts from instead of empty.
+        ports: ports of the host that lead to nodes, each as [ADDRESS:]HOST:NODE[/udp][@NODE].
+        mounts: folders of the host that nodes see, each as HOST:NODE[:ro].
         addons: names of those that it begins with, beside those that every cluster has.
     """
 
@@ -85,6 +89,8 @@ class ClusterSpec:
     pids: int = 0
     from_snapshot: str = ""
     addons: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
 
     @property
     def limits(self) -> Limits:
@@ -176,6 +182,27 @@ def _addons(value: tuple[str, ...]) -> str:
     return f"there is no add-on {unknown[0]!r}; there are: {known}" if unknown else ""
 
 
+def _ports(value: tuple[str, ...]) -> str:
+    try:
+        found = [PortMap.parse(text) for text in value]
+    except ValueError as error:
+        return str(error)
+    for number, port in enumerate(found):
+        if any(port.collides(other) for other in found[:number]):
+            return f"the port {port.host_port} of {port.address} is asked for twice"
+    return ""
+
+
+def _mounts(value: tuple[str, ...]) -> str:
+    try:
+        found = [Mount.parse(text) for text in value]
+    except ValueError as error:
+        return str(error)
+    inside = [mount.inside for mount in found]
+    twice = next((path for path in inside if inside.count(path) > 1), "")
+    return f"two folders are to be at {twice} in the nodes" if twice else ""
+
+
 def _absolute(value: str) -> str:
     return "" if not value or value.startswith("/") else f"the path {value!r} must be absolute"
 
@@ -221,6 +248,8 @@ def _mirror(value: str) -> str:
 _CHECKS: dict[str, Callable[[Any], str]] = {
     "name": _name,
     "addons": _addons,
+    "ports": _ports,
+    "mounts": _mounts,
     "workers": _workers,
     "dest": _absolute,
     "network_dir": _absolute,

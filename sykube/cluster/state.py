@@ -15,6 +15,7 @@ from sykube.errors import SykubeError
 from sykube.host import lock, paths
 from sykube.host.files import write_atomically
 from sykube.host.paths import ClusterPaths
+from sykube.network.ports import PortMap
 from sykube.network.subnets import Subnets
 
 VERSION = 1
@@ -35,6 +36,7 @@ class State:
         kubeconfig: the user's file that its context was merged into.
         previous_context: what was current there before.
         owned_folders: folders that sykube made for it outside its data folder.
+        ports: ports of the host that lead to nodes.
         addons: names of those that are on.
         cordoned: nodes that `stop --drain` emptied and start opens again.
     """
@@ -54,6 +56,7 @@ class State:
     owned_folders: list[str] = field(default_factory=list)
     cordoned: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
+    ports: list[PortMap] = field(default_factory=list)
     addons: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -87,6 +90,7 @@ class State:
             "previousContext": self.previous_context,
             "ownedFolders": self.owned_folders,
             "cordoned": self.cordoned,
+            "ports": [str(port) for port in self.ports],
             "addons": self.addons,
         }
         write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
@@ -128,6 +132,7 @@ class State:
                 previous_context=stored["previousContext"],
                 owned_folders=stored["ownedFolders"],
                 cordoned=stored["cordoned"],
+                ports=[PortMap.parse(text) for text in stored["ports"]],
                 addons=stored["addons"],
             )
         except (KeyError, TypeError, ValueError) as error:

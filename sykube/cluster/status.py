@@ -138,9 +138,7 @@ def look(cluster: Cluster) -> Status:
         problems: dict[str, str] = {}
         api_problem = pods = dns = network = ""
         if awake:
-            rules = pool.submit(
-                cluster.bridge.problem, cluster.state.subnets, cluster.state.loopback_resolver
-            )
+            rules = pool.submit(cluster.bridge.problem, cluster.wiring)
             answer = pool.submit(dns_problem, cluster, running[awake[0].instance])
             problems, api_problem, pods = _kubernetes(cluster, awake)
             network, dns = rules.result(), answer.result()

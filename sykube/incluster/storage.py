@@ -10,21 +10,14 @@ import argparse
 import http.client
 import logging
 import math
-import os
 import shutil
-import signal
-import sys
-import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
 from .api import Api, ApiError, Json
-from .console import log_to_stderr
-from .watch import Watcher
+from .reconcile import Objects, serve
 
 log = logging.getLogger("incluster.storage")
 
@@ -36,45 +29,16 @@ _ASKED_OF = (
 )
 _MADE_BY = "pv.kubernetes.io/provisioned-by"
 _MANY = "ReadWriteMany"
-# A full disk may have room again.
-_LOOK_AGAIN_S = 30.0
+_WATCHED = ("persistentvolumeclaims", "persistentvolumes")
 _SUFFIXES: dict[str, int] = {
     suffix: 1000**power for power, suffix in enumerate(("", "k", "M", "G", "T", "P", "E"))
 }
+_QUANTITY = re.compile(r"([0-9.]+(?:[eE][-+]?[0-9]+)?)([A-Za-z]*)")
 _SUFFIXES |= {f"{s}i": 1024**p for p, s in enumerate(("K", "M", "G", "T", "P", "E"), 1)}
 
 
 class RefusedError(Exception):
     """A claim that cannot be met, and why, for its events."""
-
-
-@dataclass
-class Objects:
-    """Claims and volumes as the API has them; a sink for watchers."""
-
-    changed: threading.Event = field(default_factory=threading.Event)
-    found: dict[str, dict[str, Json]] = field(default_factory=dict)
-
-    def replace(self, resource: str, objects: Sequence[Json]) -> None:
-        """Take in a whole list."""
-        self.found[resource] = {each["metadata"]["uid"]: each for each in objects}
-        self.changed.set()
-
-    def change(self, resource: str, obj: Json) -> None:
-        """Take in one object."""
-        # The loop goes over another thread's copy.
-        self.found[resource] = {**self.found[resource], obj["metadata"]["uid"]: obj}
-        self.changed.set()
-
-    def remove(self, resource: str, obj: Json) -> None:
-        """Forget one object."""
-        left = {k: v for k, v in self.found[resource].items() if k != obj["metadata"]["uid"]}
-        self.found[resource] = left
-        self.changed.set()
-
-    def all(self, resource: str) -> list[Json]:
-        """Those that were seen last."""
-        return list(self.found.get(resource, {}).values())
 
 
 class Provisioner:
@@ -241,9 +205,10 @@ def quantity(text: str) -> int:
     Raises:
         RefusedError: it is none.
     """
-    digits = text.rstrip("".join(set("".join(_SUFFIXES)))) if text[-1:].isalpha() else text
+    match = _QUANTITY.fullmatch(text)
     try:
-        return math.ceil(Fraction(digits) * _SUFFIXES[text[len(digits) :]])
+        number, suffix = match.groups() if match else ("", "")
+        return math.ceil(Fraction(number) * _SUFFIXES[suffix])
     except (ValueError, KeyError) as error:
         raise RefusedError(f"the size {text!r} is no quantity") from error
 
@@ -253,23 +218,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="incluster.storage", description=__doc__)
     parser.add_argument("--volumes", type=Path, required=True, help="the folder, here and in nodes")
     options = parser.parse_args(arguments)
-    log_to_stderr()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    api, objects = Api.in_cluster(os.environ), Objects()
-    provisioner = Provisioner(api, options.volumes, str(options.volumes))
-    watched = ("persistentvolumeclaims", "persistentvolumes")
-    watchers = [Watcher(api, resource, objects) for resource in watched]
-    for watcher in watchers:
-        watcher.start()
-    log.info("serving volumes=%s", options.volumes)
-    while all(watcher.is_alive() for watcher in watchers):
-        objects.changed.wait(_LOOK_AGAIN_S)
-        objects.changed.clear()
-        if all(resource in objects.found for resource in watched):
-            provisioner.reconcile(*(objects.all(resource) for resource in watched))
-        # Several changes at once are one.
-        time.sleep(0.05)
-    sys.exit(1)
+    kept: list[Provisioner] = []
+
+    def act(api: Api, objects: Objects) -> None:
+        if not kept:
+            kept.append(Provisioner(api, options.volumes, str(options.volumes)))
+        kept[0].reconcile(*(objects.all(resource) for resource in _WATCHED))
+
+    serve(_WATCHED, act)
 
 
 if __name__ == "__main__":

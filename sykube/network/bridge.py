@@ -15,11 +15,12 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from sykube.host.run import run
+from sykube.network.ports import ANY, PortMap
 from sykube.network.subnets import Subnets
 
 _INTERFACE_NAME_MAX = 15
-# Forwarding, masquerading, and the way to a resolver on the host's loopback.
-_SUFFIXES = ("FWD", "POST", "PRE", "SNAT", "IN")
+# Forwarding, masquerading, the ways to a resolver on the host's loopback and to the nodes' ports.
+_SUFFIXES = ("FWD", "POST", "PRE", "SNAT", "IN", "OUT")
 
 
 def bridge_name(cluster: str) -> str:
@@ -30,6 +31,9 @@ def bridge_name(cluster: str) -> str:
     return f"sk-{hashlib.sha256(cluster.encode()).hexdigest()[:10]}"
 
 
+Rule = tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Chain:
     """A chain of ours and where the kernel's own chain jumps to it."""
@@ -37,13 +41,35 @@ class Chain:
     table: str
     parent: str
     name: str
-    rules: tuple[tuple[str, ...], ...]
+    rules: tuple[Rule, ...]
 
     def is_whole(self, listed: Sequence[list[str]]) -> bool:
         """Whether it has all its rules and is reached, by what `iptables -S` lists."""
         own = [words for words in listed if words[:2] == ["-A", self.name]]
         jumps = [words for words in listed if words[1] == self.parent and words[-1] == self.name]
         return len(own) == len(self.rules) and bool(jumps)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What a bridge and its rules are made for.
+
+    Attributes:
+        resolver: the host's resolver where it listens on loopback, which nodes then reach at the
+            gateway's address; empty otherwise.
+        endpoint: the control plane's own address.
+        ports: ports of the host, each with the address of the node that it leads to.
+    """
+
+    subnets: Subnets
+    resolver: str
+    endpoint: str
+    ports: tuple[tuple[PortMap, str], ...] = ()
+
+    @property
+    def uses_loopback(self) -> bool:
+        """Whether packets with addresses of loopback go over the bridge."""
+        return bool(self.resolver) or any(port.is_loopback for port, _ in self.ports)
 
 
 @dataclass(frozen=True)
@@ -60,31 +86,37 @@ class Bridge:
         """Whether the bridge is there."""
         return Path("/sys/class/net", self.name).exists()
 
-    def create(self, subnets: Subnets, loopback_resolver: str) -> None:
-        """Make the bridge and its rules; what is there already is kept or replaced.
-
-        Args:
-            loopback_resolver: the host's resolver where it listens on loopback, which nodes
-                then reach at the gateway's address; empty otherwise.
-        """
+    def create(self, wiring: Wiring) -> None:
+        """Make the bridge, its rules and its routes; what is there already is kept or replaced."""
+        subnets = wiring.subnets
         if not self.exists():
             run(["ip", "link", "add", "name", self.name, "type", "bridge"])
         address = f"{subnets.gateway}/{subnets.nodes.prefixlen}"
         run(["ip", "address", "replace", address, "dev", self.name])
         run(["ip", "link", "set", "dev", self.name, "up"])
-        if loopback_resolver:
-            run(["sysctl", "-q", "-w", f"net.ipv4.conf.{self.name}.route_localnet=1"])
+        on = int(wiring.uses_loopback)
+        run(["sysctl", "-q", "-w", f"net.ipv4.conf.{self.name}.route_localnet={on}"])
         self.remove_rules()
-        for chain in self._chains(subnets, loopback_resolver):
+        for chain in self._chains(wiring):
             _iptables(chain.table, "-N", chain.name)
             for rule in chain.rules:
                 _iptables(chain.table, "-A", chain.name, *rule)
             _iptables(chain.table, "-I", chain.parent, "1", *self._comment(), "-j", chain.name)
+        self._lead_to_services(wiring)
 
-    def missing_rules(self, subnets: Subnets, loopback_resolver: str) -> list[str]:
+    def _lead_to_services(self, wiring: Wiring) -> None:
+        """Let the host reach Services, by the node that has the control plane's address.
+
+        Where another cluster has the same range (init --from), that one's route stays.
+        """
+        services = str(wiring.subnets.services)
+        if not run(["ip", "route", "show", services]).stdout.strip():
+            run(["ip", "route", "add", services, "via", wiring.endpoint, "dev", self.name])
+
+    def missing_rules(self, wiring: Wiring) -> list[str]:
         """Rules of ours that are not there, as iptables would list them; whoever removed them."""
         missing = []
-        for chain in self._chains(subnets, loopback_resolver):
+        for chain in self._chains(wiring):
             jump = (*self._comment(), "-j", chain.name)
             rules = [(chain.parent, jump), *((chain.name, rule) for rule in chain.rules)]
             missing += [
@@ -146,13 +178,14 @@ class Bridge:
                 _iptables(table, "-F", chain)
                 _iptables(table, "-X", chain)
 
-    def problem(self, subnets: Subnets, loopback_resolver: str) -> str:
+    def problem(self, wiring: Wiring) -> str:
         """What is no longer as create left it, or nothing."""
         if not self.exists():
             return f"the bridge {self.name} is gone"
+        subnets = wiring.subnets
         if f"{subnets.gateway}/{subnets.nodes.prefixlen}" not in self.addresses():
             return f"the bridge {self.name} has lost its address {subnets.gateway}"
-        chains = self._chains(subnets, loopback_resolver)
+        chains = self._chains(wiring)
         rules = {table: _rules(table) for table in {chain.table for chain in chains}}
         lacking = [chain.name for chain in chains if not chain.is_whole(rules[chain.table])]
         return f"rules are gone from {', '.join(lacking)}" if lacking else ""
@@ -172,74 +205,79 @@ class Bridge:
     def _comment(self) -> tuple[str, ...]:
         return ("-m", "comment", "--comment", f"sykube:{self.cluster}")
 
-    def _chains(self, subnets: Subnets, loopback_resolver: str) -> list[Chain]:
-        nodes, bridge = str(subnets.nodes), self.name
+    def _chains(self, wiring: Wiring) -> list[Chain]:
+        pre, out = self._port_rules(wiring.ports)
+        before, snat, accepted = self._resolver_rules(wiring)
         chains = [
-            Chain(
-                "filter",
-                "FORWARD",
-                self._chain("FWD"),
-                (
-                    ("-i", bridge, "-j", "ACCEPT"),
-                    (
-                        "-o",
-                        bridge,
-                        "-m",
-                        "conntrack",
-                        "--ctstate",
-                        "RELATED,ESTABLISHED",
-                        "-j",
-                        "ACCEPT",
-                    ),
-                    # Forwarding is on for the nodes, not to open them to the host's neighbours.
-                    ("-o", bridge, "-j", "DROP"),
-                ),
-            ),
-            Chain(
-                "nat",
-                "POSTROUTING",
-                self._chain("POST"),
-                (("-s", nodes, "!", "-o", bridge, "-j", "MASQUERADE"),),
-            ),
+            Chain("filter", "FORWARD", self._chain("FWD"), self._forwarding(wiring)),
+            Chain("nat", "POSTROUTING", self._chain("POST"), self._masquerading(wiring)),
+            Chain("nat", "PREROUTING", self._chain("PRE"), (*before, *pre)),
+            Chain("nat", "INPUT", self._chain("SNAT"), snat),
+            Chain("nat", "OUTPUT", self._chain("OUT"), out),
         ]
-        if loopback_resolver:
-            IPv4Address(loopback_resolver)
-            chains += self._resolver_chains(subnets.gateway, loopback_resolver)
-        return chains
+        if wiring.uses_loopback:
+            # Loopback is reachable over the bridge then, for what was led there alone.
+            led = ("-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED,DNAT")
+            closed = ("-i", self.name, "-d", "127.0.0.0/8", *led, "-j", "DROP")
+            chains.append(Chain("filter", "INPUT", self._chain("IN"), (*accepted, closed)))
+        return [chain for chain in chains if chain.rules]
 
-    def _resolver_chains(self, gateway: str, resolver: str) -> list[Chain]:
-        """The gateway's port 53 leads to the host's loopback resolver.
+    def _forwarding(self, wiring: Wiring) -> tuple[Rule, ...]:
+        known = "RELATED,ESTABLISHED" + (",DNAT" if wiring.ports else "")
+        return (
+            ("-i", self.name, "-j", "ACCEPT"),
+            ("-o", self.name, "-m", "conntrack", "--ctstate", known, "-j", "ACCEPT"),
+            # Forwarding is on for the nodes, not to open them to the host's neighbours.
+            ("-o", self.name, "-j", "DROP"),
+        )
+
+    def _masquerading(self, wiring: Wiring) -> tuple[Rule, ...]:
+        nodes = str(wiring.subnets.nodes)
+        rules: tuple[Rule, ...] = (("-s", nodes, "!", "-o", self.name, "-j", "MASQUERADE"),)
+        if wiring.ports:
+            # What came from loopback or from a node itself would be answered past the host.
+            led = ("-o", self.name, "-m", "conntrack", "--ctstate", "DNAT", "-j", "MASQUERADE")
+            rules += (("-s", "127.0.0.0/8", *led), ("-s", nodes, *led))
+        return rules
+
+    def _port_rules(
+        self, ports: Sequence[tuple[PortMap, str]]
+    ) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+        """Rules for packets from elsewhere, and for those of the host's own programs."""
+        everybody, own = [], []
+        for port, node in ports:
+            local = ("-m", "addrtype", "--dst-type", "LOCAL")
+            here = local if port.address == ANY else ("-d", f"{port.address}/32")
+            match = ("-p", port.protocol, *here, "--dport", str(port.host_port))
+            rule = (*match, "-j", "DNAT", "--to-destination", f"{node}:{port.node_port}")
+            own.append(rule)
+            if not port.is_loopback:
+                everybody.append(rule)
+        return tuple(everybody), tuple(own)
+
+    def _resolver_rules(
+        self, wiring: Wiring
+    ) -> tuple[tuple[Rule, ...], tuple[Rule, ...], tuple[Rule, ...]]:
+        """The gateway's port 53 leads to the host's loopback resolver: DNAT, SNAT, and its leave.
 
         The source becomes loopback too: systemd-resolved's stub answers no other.
         """
-        to_gateway = tuple(
-            ("-i", self.name, "-d", gateway, "-p", protocol, "--dport", "53")
-            for protocol in ("udp", "tcp")
+        if not wiring.resolver:
+            return (), (), ()
+        resolver = str(IPv4Address(wiring.resolver))
+
+        def asks(address: str) -> list[Rule]:
+            protocols = ("udp", "tcp")
+            return [("-i", self.name, "-d", address, "-p", p, "--dport", "53") for p in protocols]
+
+        return (
+            tuple(
+                (*match, "-j", "DNAT", "--to-destination", resolver)
+                for match in asks(wiring.subnets.gateway)
+            ),
+            tuple((*match, "-j", "SNAT", "--to-source", "127.0.0.1") for match in asks(resolver)),
+            tuple((*match, "-j", "ACCEPT") for match in asks(resolver)),
         )
-        from_nodes = tuple(
-            ("-i", self.name, "-d", resolver, "-p", protocol, "--dport", "53")
-            for protocol in ("udp", "tcp")
-        )
-        return [
-            Chain(
-                "nat",
-                "PREROUTING",
-                self._chain("PRE"),
-                tuple((*match, "-j", "DNAT", "--to-destination", resolver) for match in to_gateway),
-            ),
-            Chain(
-                "nat",
-                "INPUT",
-                self._chain("SNAT"),
-                tuple((*match, "-j", "SNAT", "--to-source", "127.0.0.1") for match in from_nodes),
-            ),
-            Chain(
-                "filter",
-                "INPUT",
-                self._chain("IN"),
-                tuple((*match, "-j", "ACCEPT") for match in from_nodes),
-            ),
-        ]
 
 
 def _rules(table: str) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -20,8 +20,20 @@ POD_CANDIDATES = tuple(
     IPv4Network(f"{prefix}.0.0/16") for prefix in ("10.244", "10.245", "172.26", "100.66")
 )
 SERVICE_CANDIDATES = tuple(
-    IPv4Network(net) for net in ("10.96.0.0/12", "10.112.0.0/12", "172.28.0.0/16", "100.67.0.0/16")
+    IPv4Network(net)
+    for net in (
+        *("10.96.0.0/12", "10.112.0.0/12", "172.28.0.0/16"),
+        *(f"100.{n}.0.0/16" for n in range(67, 100)),
+    )
 )
+
+
+_BRIDGE_PREFIX = "sk-"
+
+
+def is_bridge(name: str) -> bool:
+    """Whether a link is the bridge of a cluster, by its name."""
+    return name.startswith(_BRIDGE_PREFIX)
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,13 @@ class Subnets:
 
 
 def host_routes() -> list[IPv4Network]:
-    """Destinations of the host's IPv4 routes, but for the default ones."""
+    """Destinations of the host's IPv4 routes, but for the default ones and sykube's to Services."""
     routes = json.loads(run(["ip", "-j", "-4", "route", "show", "table", "all"]).stdout or "[]")
     found = []
     for route in routes:
         if route["dst"] == "default" or route.get("type") in ("local", "broadcast"):
+            continue
+        if is_bridge(route.get("dev", "")) and "gateway" in route:
             continue
         network = IPv4Network(route["dst"], strict=False)
         # A VPN writes the default route as two halves.
@@ -68,6 +82,7 @@ def host_routes() -> list[IPv4Network]:
 def choose(
     taken: Iterable[IPv4Network],
     *,
+    avoid: Sequence[IPv4Network] = (),
     nodes: IPv4Network | None = None,
     pods: IPv4Network | None = None,
     services: IPv4Network | None = None,
@@ -76,6 +91,7 @@ def choose(
 
     Args:
         taken: ranges that the host's routes and other clusters use.
+        avoid: ranges that can be used again, but are picked last.
         nodes, pods, services: the user's own choice.
 
     Raises:
@@ -86,7 +102,8 @@ def choose(
     def pick(
         what: str, wanted: IPv4Network | None, candidates: Iterable[IPv4Network]
     ) -> IPv4Network:
-        for candidate in [wanted] if wanted else candidates:
+        last = sorted(candidates, key=lambda net: any(net.overlaps(other) for other in avoid))
+        for candidate in [wanted] if wanted else last:
             clash = next((net for net in used if net.overlaps(candidate)), None)
             if clash is None:
                 used.append(candidate)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sykube.host.run import CommandError
 from sykube.network import bridge as bridge_module
-from sykube.network.bridge import Bridge, bridge_name
+from sykube.network.bridge import Bridge, Wiring, bridge_name
+from sykube.network.ports import PortMap
 from tests.fakes import Calls, FakeHost, Injected, Kernel, host_path, make_subnets
 
 SUBNETS = make_subnets()
+
+
+def wiring(resolver: str = "", *ports: str) -> Wiring:
+    """What a bridge is made for, with ports that lead to one node."""
+    led = tuple((PortMap.parse(port), "10.11.11.3") for port in ports)
+    return Wiring(SUBNETS, resolver, "10.11.11.254", led)
 
 
 @pytest.fixture
@@ -28,7 +36,7 @@ def test_names_fit_into_the_kernels_15_characters(host: FakeHost, name: str) -> 
     assert len(bridge_name(name)) <= 15
     assert bridge_name(name).startswith("sk-")
     # The fake refuses longer ones, and chains of more than 28 characters.
-    Bridge(name).create(SUBNETS, "127.0.0.53")
+    Bridge(name).create(wiring("127.0.0.53"))
     assert Bridge(name).exists()
 
 
@@ -44,7 +52,7 @@ def test_what_is_made_is_removed_to_the_last_rule(host: FakeHost, resolver: str)
     before = host.kernel.snapshot()
     bridge = Bridge("lab")
     assert not bridge.exists()
-    bridge.create(SUBNETS, resolver)
+    bridge.create(wiring(resolver))
     assert bridge.addresses() == ["10.11.11.1/24"]
     bridge.remove()
     assert host.kernel.snapshot() == before
@@ -53,24 +61,24 @@ def test_what_is_made_is_removed_to_the_last_rule(host: FakeHost, resolver: str)
 
 @pytest.mark.parametrize("resolver", ["", "127.0.0.53"])
 def test_making_it_twice_is_making_it_once(host: FakeHost, resolver: str) -> None:
-    Bridge("lab").create(SUBNETS, resolver)
+    Bridge("lab").create(wiring(resolver))
     once = host.kernel.snapshot()
-    Bridge("lab").create(SUBNETS, resolver)
+    Bridge("lab").create(wiring(resolver))
     assert host.kernel.snapshot() == once
 
 
 @pytest.mark.parametrize("resolver", ["", "127.0.0.53"])
 def test_what_is_gone_of_it_is_named(host: FakeHost, resolver: str) -> None:
     bridge = Bridge("lab")
-    bridge.create(SUBNETS, resolver)
-    assert bridge.problem(SUBNETS, resolver) == ""
+    bridge.create(wiring(resolver))
+    assert bridge.problem(wiring(resolver)) == ""
     host.run(["iptables", "-w", "-t", "nat", "-F", "SYKUBE-lab-POST"])
-    assert bridge.problem(SUBNETS, resolver) == "rules are gone from SYKUBE-lab-POST"
-    bridge.create(SUBNETS, resolver)
+    assert bridge.problem(wiring(resolver)) == "rules are gone from SYKUBE-lab-POST"
+    bridge.create(wiring(resolver))
     bridge.remove_rules()
-    assert "SYKUBE-lab-FWD, SYKUBE-lab-POST" in bridge.problem(SUBNETS, resolver)
+    assert "SYKUBE-lab-FWD, SYKUBE-lab-POST" in bridge.problem(wiring(resolver))
     bridge.remove()
-    assert bridge.problem(SUBNETS, resolver) == "the bridge sk-lab is gone"
+    assert bridge.problem(wiring(resolver)) == "the bridge sk-lab is gone"
 
 
 def test_removing_what_is_not_there_is_no_error(host: FakeHost) -> None:
@@ -81,7 +89,7 @@ def test_removing_what_is_not_there_is_no_error(host: FakeHost) -> None:
 
 
 def test_a_link_is_put_on_the_bridge_once(host: FakeHost) -> None:
-    Bridge("lab").create(SUBNETS, "")
+    Bridge("lab").create(wiring(""))
     other, index = host.kernel.add_link("veth1"), host.kernel.add_link("veth2")
     assert other != index
     host.calls.all.clear()
@@ -97,7 +105,7 @@ def test_a_link_is_put_on_the_bridge_once(host: FakeHost) -> None:
 
 @pytest.mark.parametrize("index", [0, 4711])
 def test_a_link_that_is_not_there_is_said(host: FakeHost, index: int) -> None:
-    Bridge("lab").create(SUBNETS, "")
+    Bridge("lab").create(wiring(""))
     before = host.kernel.snapshot()
     assert Bridge("lab").attach(index) is False
     assert host.kernel.snapshot() == before
@@ -110,7 +118,7 @@ def test_every_half_made_bridge_can_be_removed(host: FakeHost) -> None:
         host.calls.faults.clear()
         host.calls.fail_number(number)
         try:
-            Bridge("lab").create(SUBNETS, "127.0.0.53")
+            Bridge("lab").create(wiring("127.0.0.53"))
         except Injected:
             host.calls.faults.clear()
             Bridge("lab").remove()
@@ -123,7 +131,7 @@ def test_every_half_made_bridge_can_be_removed(host: FakeHost) -> None:
 
 
 def test_the_rules(host: FakeHost) -> None:
-    Bridge("lab").create(SUBNETS, "127.0.0.53")
+    Bridge("lab").create(wiring("127.0.0.53"))
     tables = host.kernel.tables
     jump = ("-m", "comment", "--comment", "sykube:lab", "-j")
     # Ahead of the rules of others, whose DROP would come first.
@@ -151,35 +159,82 @@ def test_the_rules(host: FakeHost) -> None:
         assert (*from_nodes, "-j", "ACCEPT") in tables["filter"]["SYKUBE-lab-IN"]
 
 
+def test_a_port_of_loopback_leads_to_a_node_and_is_the_hosts_alone(host: FakeHost) -> None:
+    Bridge("lab").create(wiring("", "8080:30080"))
+    nat = host.kernel.tables["nat"]
+    led = ("-j", "DNAT", "--to-destination", "10.11.11.3:30080")
+    assert nat["SYKUBE-lab-OUT"] == [
+        ("-p", "tcp", "-d", "127.0.0.1/32", "--dport", "8080", *led),
+    ]
+    assert "SYKUBE-lab-PRE" not in nat
+    assert host.kernel.sysctl("net/ipv4/conf/sk-lab/route_localnet") == "1"
+    # Nodes reach nothing on the host's loopback.
+    assert host.kernel.tables["filter"]["SYKUBE-lab-IN"][-1][-1] == "DROP"
+
+
+def test_a_port_of_all_addresses_is_everybodys(host: FakeHost) -> None:
+    Bridge("lab").create(wiring("", "0.0.0.0:53:30053/udp", "192.0.2.10:80:30080"))
+    nat = host.kernel.tables["nat"]
+    local = ("-m", "addrtype", "--dst-type", "LOCAL")
+    rules = [
+        (
+            "-p",
+            "udp",
+            *local,
+            "--dport",
+            "53",
+            "-j",
+            "DNAT",
+            "--to-destination",
+            "10.11.11.3:30053",
+        ),
+        (*("-p", "tcp", "-d", "192.0.2.10/32", "--dport", "80", "-j", "DNAT"),)
+        + ("--to-destination", "10.11.11.3:30080"),
+    ]
+    assert nat["SYKUBE-lab-OUT"] == nat["SYKUBE-lab-PRE"] == rules
+    assert host.kernel.sysctl("net/ipv4/conf/sk-lab/route_localnet") == "0"
+    forward = host.kernel.tables["filter"]["SYKUBE-lab-FWD"]
+    assert any("RELATED,ESTABLISHED,DNAT" in rule for rule in forward)
+
+
+def test_the_host_reaches_services_by_the_control_plane(host: FakeHost) -> None:
+    Bridge("lab").create(wiring())
+    route = {"dst": str(SUBNETS.services), "gateway": "10.11.11.254", "dev": "sk-lab"}
+    assert route in host.kernel.routes
+    # The range of a snapshot's cluster may be another's, too.
+    Bridge("other").create(wiring())
+    assert [each for each in host.kernel.routes if each["dst"] == route["dst"]] == [route]
+
+
 def test_loopback_stays_closed_without_a_loopback_resolver(host: FakeHost) -> None:
-    Bridge("lab").create(SUBNETS, "")
+    Bridge("lab").create(wiring(""))
     assert host.kernel.sysctl("net/ipv4/conf/sk-lab/route_localnet") == "0"
     assert set(host.kernel.tables["nat"]) - {"SYKUBE-lab-POST"} == set(Kernel._BUILT_IN["nat"])
 
 
 def test_a_resolver_that_is_no_address_never_gets_into_a_rule(host: FakeHost) -> None:
     with pytest.raises(ValueError, match="127"):
-        Bridge("lab").create(SUBNETS, "127.0.0.53 -j ACCEPT")
+        Bridge("lab").create(wiring("127.0.0.53 -j ACCEPT"))
 
 
 def test_the_chains_of_another_cluster_stay(host: FakeHost) -> None:
-    Bridge("other").create(SUBNETS, "127.0.0.53")
+    Bridge("other").create(wiring("127.0.0.53"))
     before = host.kernel.snapshot()
-    Bridge("lab").create(make_subnets("10.11.12.0/24"), "127.0.0.53")
+    Bridge("lab").create(replace(wiring("127.0.0.53"), subnets=make_subnets("10.11.12.0/24")))
     Bridge("lab").remove()
     assert host.kernel.snapshot() == before
 
 
 def test_the_chains_of_a_cluster_whose_name_begins_alike_stay(host: FakeHost) -> None:
-    Bridge("lab-2").create(SUBNETS, "127.0.0.53")
+    Bridge("lab-2").create(wiring("127.0.0.53"))
     before = host.kernel.snapshot()
-    Bridge("lab").create(make_subnets("10.11.12.0/24"), "127.0.0.53")
+    Bridge("lab").create(replace(wiring("127.0.0.53"), subnets=make_subnets("10.11.12.0/24")))
     Bridge("lab").remove()
     assert host.kernel.snapshot() == before
 
 
 def test_a_second_jump_by_a_crash_is_removed_too(host: FakeHost) -> None:
-    Bridge("lab").create(SUBNETS, "")
+    Bridge("lab").create(wiring(""))
     before_chain = host.kernel.tables["filter"]["FORWARD"]
     before_chain.insert(1, before_chain[0])
     Bridge("lab").remove()
@@ -198,4 +253,4 @@ def test_a_host_without_nat_can_still_be_cleaned(host: FakeHost) -> None:
     host.programs["iptables"] = without_nat
     Bridge("lab").remove()
     with pytest.raises(CommandError):
-        Bridge("lab").create(SUBNETS, "")
+        Bridge("lab").create(wiring(""))

@@ -56,6 +56,7 @@ MANIFESTS = {
         "api_server": "https://10.11.11.254:6443",
         "replicas": 1,
     },
+    "loadbalancer.yaml.j2": {"image": "sykube.local/system:1"},
     "storage.yaml.j2": {"image": "sykube.local/system:1", "volumes": "/var/lib/sykube/volumes"},
 }
 

@@ -45,14 +45,16 @@ def bridge(look: Look) -> Iterator[Finding]:
 
 def rules(look: Look) -> Iterator[Finding]:
     """Forwarding, and the cluster's own rules: others flush or reload the host's firewall."""
-    bridge, resolver = look.cluster.bridge, look.cluster.state.loopback_resolver
+    bridge = look.cluster.bridge
     wanted = ["net/ipv4/ip_forward"]
-    wanted += [f"net/ipv4/conf/{bridge.name}/route_localnet"] if resolver else []
+    wanted += (
+        [f"net/ipv4/conf/{bridge.name}/route_localnet"] if look.cluster.wiring.uses_loopback else []
+    )
     for key in wanted:
         if read_sysctl(key) == "0":
             name = key.replace("/", ".")
             yield failure("forwarding", f"{name} is 0", f"sysctl -w {name}=1")
-    missing = bridge.missing_rules(look.cluster.state.subnets, resolver)
+    missing = bridge.missing_rules(look.cluster.wiring)
     if missing:
         detail = f"{len(missing)} rules of the cluster are gone, such as: iptables {missing[0]}"
         yield failure("iptables", detail, look.command("start"))

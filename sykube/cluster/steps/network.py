@@ -30,7 +30,7 @@ class Network:
     def apply(self, cluster: Cluster) -> None:
         with lock.host_settings():
             _set_host()
-        cluster.bridge.create(cluster.state.subnets, cluster.state.loopback_resolver)
+        cluster.bridge.create(cluster.wiring)
         cluster.state.owned_folders += make_folders(cluster.network_dir)
         cluster.save()
         conflist = resources.render(

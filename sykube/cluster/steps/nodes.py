@@ -18,6 +18,7 @@ from sykube.host.files import write_atomically
 from sykube.kubernetes import node_checks
 from sykube.node import cgroups
 from sykube.node.engine import InstanceOptions
+from sykube.node.mounts import Mount
 from sykube.node.node import Node
 
 _BOOT_TIMEOUT_S = 180.0
@@ -199,6 +200,7 @@ def start(cluster: Cluster, node: Node) -> None:
         binds=(
             *((node.folder / name, inside) for name, inside in _BINDS.items()),
             (cluster.paths.volumes, VOLUMES),
+            *((mount.host, mount.destination) for mount in _mounts(cluster)),
         ),
         network=cluster.network_name,
         address=f"{node.address}/{cluster.state.subnets.nodes.prefixlen}",
@@ -207,6 +209,14 @@ def start(cluster: Cluster, node: Node) -> None:
         extra=cluster.state.spec.options,
     )
     cluster.engine.start(node.instance, options)
+
+
+def _mounts(cluster: Cluster) -> list[Mount]:
+    """The user's own folders, which are there."""
+    mounts = [Mount.parse(text) for text in cluster.state.spec.mounts]
+    for mount in mounts:
+        mount.check()
+    return mounts
 
 
 def wait_booted(node: Node, pid: int) -> None:

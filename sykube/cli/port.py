@@ -1,0 +1,63 @@
+"""sykube port add, delete and list"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from sykube.cli import context, log
+from sykube.cluster import lookup
+from sykube.cluster import ports as cluster_ports
+from sykube.host import preflight
+from sykube.network import ports
+
+
+@click.group()
+def port() -> None:
+    """Ports of this host that lead to ports of nodes."""
+
+
+@port.command()
+@context.named
+@click.argument("text", metavar="[ADDRESS:]HOST:NODE[/udp][@NODE]")
+@context.common
+def add(name: str, text: str) -> None:
+    """Let a port of this host lead to a port of the nodes, such as a Service's nodePort.
+
+    It is on loopback alone unless an ADDRESS is given: 0.0.0.0 stands for all of them.
+    """
+    wanted = ports.parse(text)
+    log.open_for(name)
+    done = cluster_ports.add(name, wanted, context.ui())
+    already = "" if done else " already"
+    context.ui().say(
+        f"{wanted.address}:{wanted.host_port} leads to port {wanted.node_port} of "
+        f"{wanted.node or 'the nodes'}{already}."
+    )
+
+
+@port.command()
+@context.named
+@click.argument("host_port", metavar="PORT")
+@context.common
+def delete(name: str, host_port: str) -> None:
+    """Take a port of this host away from the cluster; PORT as `port list` shows it."""
+    log.open_for(name)
+    for gone in cluster_ports.remove(name, host_port, context.ui()):
+        context.ui().say(f"{gone.address}:{gone.host_port} leads to the cluster no more.")
+
+
+@port.command("list")
+@context.named
+@context.output_option
+@context.common
+def list_ports(name: str, output: str) -> None:
+    """List the ports of this host that lead to the cluster."""
+    preflight.check_identity()
+    found = lookup.load(name, context.ui()).state.ports
+    if output == "json":
+        context.emit([asdict(each) for each in found])
+        return
+    for each in found:
+        click.echo(str(each))

@@ -1,0 +1,45 @@
+"""sykube service"""
+
+from __future__ import annotations
+
+import webbrowser
+from dataclasses import asdict
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import lookup
+from sykube.cluster import service as cluster_service
+from sykube.errors import SykubeError
+from sykube.host import preflight
+
+
+@click.command()
+@context.named
+@click.argument("service_name", metavar="SERVICE")
+@click.option(
+    "--namespace", "-n", default="default", show_default=True, metavar="NAMESPACE", help="Its own."
+)
+@click.option("--open", "open_it", is_flag=True, help="Open the first address in a browser.")
+@context.output_option
+@context.common
+def service(name: str, service_name: str, namespace: str, open_it: bool, output: str) -> None:
+    """Print the addresses at which this host reaches a Service, those that answer alone."""
+    preflight.check_identity()
+    cluster = lookup.load(name, context.ui())
+    cluster.running_control_plane()
+    found = cluster_service.addresses(cluster, namespace, service_name)
+    if output == "json":
+        context.emit([asdict(each) for each in found])
+    else:
+        for each in found:
+            click.echo(each.url)
+    if open_it:
+        url = next((each.url for each in found if each.url.startswith("http")), "")
+        if not url:
+            raise SykubeError(
+                f"the Service {service_name} has no port that is known for http or https",
+                resolution="Name its port http or https, or open an address yourself.",
+            )
+        if not webbrowser.open(url):
+            raise SykubeError("there is no browser here", resolution=f"Open it elsewhere: {url}")

@@ -1,0 +1,73 @@
+"""What controllers have in common: objects as the API has them, and a loop that acts on changes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .api import Api, Json
+from .console import log_to_stderr
+from .watch import Watcher
+
+# What failed may succeed by now: a full disk may have room again.
+_LOOK_AGAIN_S = 30.0
+# Several changes at once are one.
+_PAUSE_S = 0.05
+
+
+@dataclass
+class Objects:
+    """Objects of some resources as the API has them; a sink for watchers."""
+
+    changed: threading.Event = field(default_factory=threading.Event)
+    _found: dict[str, dict[str, Json]] = field(default_factory=dict)
+
+    def replace(self, resource: str, objects: Sequence[Json]) -> None:
+        """Take in a whole list."""
+        self._found[resource] = {each["metadata"]["uid"]: each for each in objects}
+        self.changed.set()
+
+    def change(self, resource: str, obj: Json) -> None:
+        """Take in one object."""
+        # A new dictionary: the loop reads the old one in another thread.
+        self._found[resource] = {**self._found[resource], obj["metadata"]["uid"]: obj}
+        self.changed.set()
+
+    def remove(self, resource: str, obj: Json) -> None:
+        """Forget one object."""
+        uid = obj["metadata"]["uid"]
+        self._found[resource] = {k: v for k, v in self._found[resource].items() if k != uid}
+        self.changed.set()
+
+    def has(self, *resources: str) -> bool:
+        """Whether all of them were listed once."""
+        return all(resource in self._found for resource in resources)
+
+    def all(self, resource: str) -> list[Json]:
+        """Those that were seen last."""
+        return list(self._found[resource].values())
+
+
+def serve(resources: Sequence[str], act: Callable[[Api, Objects], None]) -> None:
+    """Call `act` after every change of some core/v1 resources, until SIGTERM.
+
+    It ends with 1 when a watcher has died, to be started anew.
+    """
+    log_to_stderr()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    api, objects = Api.in_cluster(os.environ), Objects()
+    watchers = [Watcher(api, resource, objects) for resource in resources]
+    for watcher in watchers:
+        watcher.start()
+    while all(watcher.is_alive() for watcher in watchers):
+        objects.changed.wait(_LOOK_AGAIN_S)
+        time.sleep(_PAUSE_S)
+        objects.changed.clear()
+        if objects.has(*resources):
+            act(api, objects)
+    sys.exit(1)

@@ -1,0 +1,104 @@
+"""Ports of the host that lead to ports of nodes."""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+
+from sykube.errors import HostError, UsageError
+
+_TEXT = re.compile(
+    r"(?:(?P<address>[0-9.]+):)?(?P<host>\d+):(?P<node>\d+)(?:/(?P<protocol>\w+))?(?:@(?P<at>\S+))?"
+)
+_LAST = 65535
+ANY = "0.0.0.0"
+
+
+@dataclass(frozen=True)
+class PortMap:
+    """A port of the host and where it leads.
+
+    Attributes:
+        address: of the host that it is on: loopback unless asked for otherwise; 0.0.0.0 for all.
+        protocol: tcp or udp.
+        node: name of a node; empty for whichever has the control plane's address.
+    """
+
+    address: str
+    host_port: int
+    node_port: int
+    protocol: str = "tcp"
+    node: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> PortMap:
+        """Read [ADDRESS:]HOST:NODE[/PROTOCOL][@NODE_NAME].
+
+        Raises:
+            ValueError: it is not that; says what is wrong.
+        """
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise ValueError(f"the port {text!r} is not [ADDRESS:]HOST:NODE, such as 8080:30080")
+        try:
+            address = str(IPv4Address(match["address"] or "127.0.0.1"))
+        except AddressValueError as error:
+            raise ValueError(f"the port {text!r} has no IPv4 address before it: {error}") from error
+        protocol = (match["protocol"] or "tcp").lower()
+        if protocol not in ("tcp", "udp"):
+            raise ValueError(f"the port {text!r} is neither of TCP nor of UDP")
+        made = cls(address, int(match["host"]), int(match["node"]), protocol, match["at"] or "")
+        if not all(0 < port <= _LAST for port in (made.host_port, made.node_port)):
+            raise ValueError(f"the port {text!r} has a number that is not from 1 to {_LAST}")
+        return made
+
+    def __str__(self) -> str:
+        protocol = "" if self.protocol == "tcp" else f"/{self.protocol}"
+        node = f"@{self.node}" if self.node else ""
+        return f"{self.address}:{self.host_port}:{self.node_port}{protocol}{node}"
+
+    @property
+    def is_loopback(self) -> bool:
+        return IPv4Address(self.address).is_loopback
+
+    def collides(self, other: PortMap) -> bool:
+        """Whether both are the same port of the host."""
+        same = self.address == other.address or ANY in (self.address, other.address)
+        return same and (self.host_port, self.protocol) == (other.host_port, other.protocol)
+
+
+def parse(text: str) -> PortMap:
+    """As PortMap.parse, for people.
+
+    Raises:
+        UsageError: it is no such text.
+    """
+    try:
+        return PortMap.parse(text)
+    except ValueError as error:
+        raise UsageError(str(error), resolution="Correct it and run the command again.") from error
+
+
+def check_free(wanted: PortMap) -> None:
+    """Refuse a port that a program of the host has.
+
+    Raises:
+        HostError: it is in use, or the host has no such address.
+    """
+    kind = socket.SOCK_STREAM if wanted.protocol == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as probe:
+        try:
+            probe.bind((wanted.address, wanted.host_port))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise HostError(
+                    f"this host has no address {wanted.address}",
+                    resolution="Take one that `ip address` lists, or leave it out for loopback.",
+                ) from error
+            raise HostError(
+                f"the port {wanted.host_port} of {wanted.address} is in use on this host",
+                resolution=f"Take another, or see who has it: ss -lnp sport = :{wanted.host_port}",
+            ) from error
