@@ -10,6 +10,7 @@ import argparse
 import http.client
 import logging
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
