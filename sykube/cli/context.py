@@ -14,6 +14,8 @@ from sykube.cluster.spec import check_name
 from sykube.host.paths import ClusterPaths
 from sykube.ui import Ui
 
+# Stands for --name where that is not given.
+CLUSTER_VARIABLE = "SYKUBE_CLUSTER"
 _ui: list[Ui] = []
 
 
@@ -41,7 +43,7 @@ def named(function: Callable[..., Any]) -> Callable[..., Any]:
     """The option --name, checked."""
 
     @click.option("--name", default="sykube", show_default=True, metavar="CLUSTER",
-                  help="Which cluster.")  # fmt: skip
+                  envvar=CLUSTER_VARIABLE, help="Which cluster.")  # fmt: skip
     @functools.wraps(function)
     def wrapper(*args: Any, name: str, **kwargs: Any) -> Any:
         check_name(name)

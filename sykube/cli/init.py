@@ -16,7 +16,12 @@ from sykube.host import preflight
 
 
 @click.command()
-@click.option("--name", metavar="CLUSTER", help="Name of the cluster. [default: sykube]")
+@click.option(
+    "--name",
+    metavar="CLUSTER",
+    envvar=context.CLUSTER_VARIABLE,
+    help="Name of the cluster. [default: sykube]",
+)
 @click.option(
     "--from",
     "from_snapshot",

@@ -1,0 +1,331 @@
+"""What people reach for in the first hour: volumes, folders and ports of the host, Services."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sykube.errors import ExitCode
+from tests.e2e import manifests
+from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.hostdiff import HostSnapshot, leaks_since
+
+NAME = "e2e-day"
+NODE_PORT = 30080
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def host_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def day(host_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    """Two nodes that see a folder of the host, and a port of the host that leads to them."""
+    made = TestCluster(NAME, tmp_path_factory.mktemp("day"))
+    made.delete_quietly()
+    made.before = HostSnapshot.take(data_folders(NAME))
+    home = made.folder / "home"
+    home.mkdir()
+    (home / "greeting").write_text("hello\n")
+    made.init(
+        *("--workers", "1", "--dns", "192.0.2.53", "--yes"),
+        *("--port", f"{host_port}:{NODE_PORT}"),
+        *("--mount", f"{home}:/home/of/the-host", "--mount", f"{home}:/srv/home:ro"),
+    )
+    yield made
+    made.delete_quietly()
+
+
+@pytest.fixture(scope="module")
+def web(day: TestCluster) -> str:
+    """A Deployment with a pod on each node, and a Service of each type for it."""
+    day.apply(
+        manifests.deployment("web", day.image, 2),
+        manifests.service("inside", "web"),
+        manifests.service("headless", "web", clusterIP="None"),
+        manifests.service(
+            "outside",
+            "web",
+            type="NodePort",
+            ports=[{"name": "http", "port": 80, "targetPort": 8080, "nodePort": NODE_PORT}],
+        ),
+        manifests.service("balanced", "web", type="LoadBalancer"),
+    )
+    day.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+    return "web"
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def answers(url: str) -> Callable[[], bool]:
+    def check() -> bool:
+        try:
+            return bool(fetch(url))
+        except OSError:
+            return False
+
+    return check
+
+
+# --- volumes ---
+
+
+def claim(name: str, size: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": size}},
+        }
+        | spec,
+    }
+
+
+def pod_with(day: TestCluster, name: str, node: str, claim_name: str) -> dict[str, Any]:
+    """A pod that sleeps, as an ordinary user, with a claim at /data."""
+    made = manifests.pod(name, day.image, f"{NAME}-{node}", ["sleep", "3600"])
+    spec = made["spec"]
+    spec["securityContext"] = {"runAsUser": 12345, "runAsGroup": 12345}
+    spec["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    spec["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": claim_name}}]
+    return made
+
+
+def folders() -> set[str]:
+    return {path.name for path in Path(f"/var/lib/sykube/{NAME}/volumes").iterdir()}
+
+
+def test_a_claim_binds_without_further_ado_and_its_volume_outlives_pod_and_stop(
+    day: TestCluster,
+) -> None:
+    day.apply(claim("data", "100Mi"), pod_with(day, "writer", "node1", "data"))
+    day.kubectl("wait", "pod/writer", "--for=condition=Ready", "--timeout=120s")
+    day.in_pod("writer", "sh", "-c", "echo kept > /data/file && sync")
+    day.kubectl("delete", "pod", "writer")
+    day.sykube("stop", "--name", NAME)
+    day.sykube("start", "--name", NAME)
+    # On the other node, too.
+    day.apply(pod_with(day, "reader", "master", "data"))
+    day.kubectl("wait", "pod/reader", "--for=condition=Ready", "--timeout=120s")
+    assert day.in_pod("reader", "cat", "/data/file") == "kept\n"
+    assert len(folders()) == 1
+
+
+def test_a_volume_goes_with_its_claim(day: TestCluster) -> None:
+    day.kubectl("delete", "pod/reader", "pvc/data")
+    eventually("its folder is gone", lambda: folders() == set())
+    eventually("its volume is gone", lambda: day.get("pv")["items"] == [])
+
+
+def test_several_nodes_write_to_one_volume_of_the_class_for_it(day: TestCluster) -> None:
+    many = {"accessModes": ["ReadWriteMany"], "storageClassName": "shared"}
+    day.apply(
+        claim("both", "10Mi", **many),
+        pod_with(day, "one", "master", "both"),
+        pod_with(day, "two", "node1", "both"),
+    )
+    day.kubectl("wait", "pod/one", "pod/two", "--for=condition=Ready", "--timeout=120s")
+    day.in_pod("one", "sh", "-c", "echo from one > /data/one")
+    day.in_pod("two", "sh", "-c", "cat /data/one > /data/two")
+    assert day.in_pod("one", "cat", "/data/two") == "from one\n"
+    day.kubectl("delete", "pod/one", "pod/two", "pvc/both")
+
+
+@pytest.mark.parametrize(
+    ("size", "spec", "words"),
+    [
+        ("900Ti", {}, "MB free"),
+        ("1Mi", {"accessModes": ["ReadWriteMany"]}, "storageClassName: shared"),
+    ],
+)
+def test_a_claim_that_cannot_be_met_says_why_where_users_look(
+    day: TestCluster, size: str, spec: dict[str, Any], words: str
+) -> None:
+    before = folders()
+    day.apply(claim("refused", size, **spec))
+    eventually("it says why", lambda: words in day.kubectl("describe", "pvc", "refused"))
+    assert day.get("pvc", "refused")["status"]["phase"] == "Pending"
+    assert folders() == before
+    day.kubectl("delete", "pvc", "refused")
+
+
+# --- folders of the host ---
+
+
+def test_nodes_see_the_folders_of_the_host(day: TestCluster) -> None:
+    for node in ("master", "node1"):
+        done = day.sykube("exec", "--name", NAME, node, "cat", "/home/of/the-host/greeting")
+        assert done.stdout == "hello\n"
+    day.sykube("exec", "--name", NAME, "node1", "touch", "/home/of/the-host/written")
+    assert (day.folder / "home/written").exists()
+    refused = day.sykube("exec", "--name", NAME, "node1", "touch", "/srv/home/never", check=False)
+    assert refused.returncode != 0
+    assert "Read-only file system" in refused.stderr
+
+
+# --- ports and Services ---
+
+
+def test_a_port_of_the_host_leads_to_the_nodes_from_init_on(
+    day: TestCluster, web: str, host_port: int
+) -> None:
+    eventually("it answers", answers(f"http://127.0.0.1:{host_port}/"))
+    assert fetch(f"http://127.0.0.1:{host_port}/").startswith(web)
+
+
+def test_ports_come_and_go_while_the_cluster_runs(day: TestCluster, web: str) -> None:
+    port = free_port()
+    text = f"0.0.0.0:{port}:{NODE_PORT}@node1"
+    for _ in range(2):
+        day.sykube("port", "add", text, "--name", NAME)
+    assert text in day.sykube("port", "list", "--name", NAME).stdout.split()
+    address = socket.gethostbyname(socket.gethostname())
+    for host in ("127.0.0.1", address):
+        eventually(f"{host} answers", answers(f"http://{host}:{port}/"))
+    day.sykube("port", "delete", str(port), "--name", NAME)
+    assert text not in day.sykube("port", "list", "--name", NAME).stdout.split()
+    assert not answers(f"http://127.0.0.1:{port}/")()
+    again = day.sykube("port", "delete", str(port), "--name", NAME, check=False)
+    assert (again.returncode, again.stdout) == (ExitCode.FAILED, "")
+
+
+def rules() -> str:
+    return subprocess.run(
+        ["iptables-save"], capture_output=True, text=True, check=True
+    ).stdout.split("# Completed")[0]
+
+
+def test_a_port_that_is_in_use_is_refused_and_nothing_changes(
+    day: TestCluster, host_port: int
+) -> None:
+    before = day.sykube("port", "list", "--name", NAME).stdout
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        for wanted, words in (
+            (f"{taken}:{NODE_PORT}", "is in use on this host"),
+            (f"{host_port}:{NODE_PORT}@node1", f"leads to the cluster {NAME}"),
+            (f"{free_port()}:80@node7", "has no node 'node7'"),
+            ("http:80", "is not [ADDRESS:]HOST:NODE"),
+        ):
+            done = day.sykube("port", "add", wanted, "--name", NAME, check=False)
+            assert done.returncode in (ExitCode.USAGE, ExitCode.HOST_NOT_READY)
+            assert words in done.stderr
+    assert day.sykube("port", "list", "--name", NAME).stdout == before
+
+
+def test_a_load_balancer_has_an_address_that_the_host_reaches(day: TestCluster, web: str) -> None:
+    def ingress() -> list[dict[str, str]]:
+        status = day.get("service", "balanced")["status"]
+        found: list[dict[str, str]] = status.get("loadBalancer", {}).get("ingress", [])
+        return found
+
+    eventually("it has an address", ingress)
+    eventually("it answers", answers(f"http://{ingress()[0]['ip']}/"))
+    day.kubectl("patch", "service", "balanced", "-p", '{"spec": {"type": "ClusterIP"}}')
+    eventually("its address is taken back", lambda: not ingress())
+    day.kubectl("patch", "service", "balanced", "-p", '{"spec": {"type": "LoadBalancer"}}')
+
+
+@pytest.mark.parametrize(
+    ("service", "ways"),
+    [
+        ("inside", {"cluster address"}),
+        ("outside", {"host port", "cluster address", "node port"}),
+        ("balanced", {"load balancer", "node port"}),
+    ],
+)
+def test_service_prints_addresses_that_work(
+    day: TestCluster, web: str, service: str, ways: set[str]
+) -> None:
+    def look() -> list[dict[str, str]]:
+        done = day.sykube("service", service, "--name", NAME, "-o", "json", check=False)
+        found: list[dict[str, str]] = json.loads(done.stdout or "[]")
+        return found
+
+    eventually("all ways are there", lambda: {each["by"] for each in look()} == ways)
+    urls = day.sykube("service", service, "--name", NAME).stdout.split()
+    assert urls == [each["url"] for each in look()]
+    assert all(fetch(url).startswith(web) for url in urls)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], "there is no Service 'nothing'"),
+        (["web", "-n", "nowhere"], "in the namespace 'nowhere'"),
+        (["headless"], "no address of the Service headless answers"),
+    ],
+)
+def test_a_service_that_is_not_to_be_reached_is_said(
+    day: TestCluster, web: str, arguments: list[str], words: str
+) -> None:
+    done = day.sykube("service", *arguments, "--name", NAME, check=False)
+    assert done.returncode in (ExitCode.FAILED, ExitCode.DEGRADED)
+    assert done.stdout == ""
+    assert words in done.stderr
+
+
+def test_the_first_address_is_opened_in_the_users_browser(day: TestCluster, web: str) -> None:
+    browser = day.folder / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {day.folder}/opened\n')
+    browser.chmod(0o755)
+    done = subprocess.run(
+        ["python3", "-m", "sykube", "service", "outside", "--open", "--name", NAME],
+        env=day.environment | {"BROWSER": f"{browser} %s", "PATH": _path()},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    first = done.stdout.split()[0]
+    eventually("it is opened", lambda: (day.folder / "opened").exists())
+    assert (day.folder / "opened").read_text().strip() == first
+
+
+def _path() -> str:
+    """A search path on which python3 is this one."""
+    import sys
+
+    return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+# --- add-ons ---
+
+
+def test_add_ons_go_off_and_on(day: TestCluster) -> None:
+    assert day.sykube("addons", "list", "--name", NAME).stdout.split("\n")[0].split()[1] == "on"
+    day.sykube("addons", "disable", "storage", "--name", NAME)
+    assert day.get("storageclass")["items"] == []
+    assert "storage" not in day.kubectl("get", "pods", "-n", "kube-system", "-o", "name").split("-")
+    for words in ("storage is on.", "storage is on already."):
+        done = day.sykube("addons", "enable", "storage", "--name", NAME)
+        assert words in done.stderr + done.stdout
+    assert len(day.get("storageclass")["items"]) == 2
+
+
+def test_nothing_of_it_is_left(day: TestCluster) -> None:
+    day.sykube("delete", "--name", NAME, "--yes")
+    assert day.before is not None
+    assert [str(leak) for leak in leaks_since(day.before, 10)] == []
