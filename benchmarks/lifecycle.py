@@ -19,7 +19,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.measure import disk_mb, memory_mb, sykube, timed
-from sykube.cluster import lookup
+from sykube.cluster import archive, lookup
+from sykube.cluster.state import clusters
 from sykube.ui import Ui
 
 NAME, SECOND, SNAPSHOT = "bench", "bench-second", "bench"
@@ -163,9 +164,10 @@ def main() -> None:
     try:
         found = measure(options)
     finally:
-        for name in (NAME, SECOND):
+        for name in {NAME, SECOND} & {*clusters()}:
             sykube("delete", "--name", name, "--yes", "--quiet", check=False)
-        sykube("snapshot", "delete", SNAPSHOT, check=False)
+        if SNAPSHOT in archive.names():
+            sykube("snapshot", "delete", SNAPSHOT, "--quiet", check=False)
     show(found)
     print(json.dumps(found))
 

@@ -8,10 +8,7 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
-from io import TextIOWrapper
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
 
@@ -21,7 +18,6 @@ log = logging.getLogger("sykube")
 # Without a file, messages go nowhere: what people shall see is written here.
 log.addHandler(logging.NullHandler())
 
-_LOG_BYTES = 5_000_000
 _PLAIN_REMINDER_S = 30.0
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -31,14 +27,6 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
-
-
-class _PrivateLog(RotatingFileHandler):
-    """A log file that its owner alone can read, after each rotation, too."""
-
-    def _open(self) -> TextIOWrapper:
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        return os.fdopen(descriptor, "a")
 
 
 class Ui:
@@ -74,7 +62,10 @@ class Ui:
             logger.addHandler(to_stream)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-            to_file = _PrivateLog(path, maxBytes=_LOG_BYTES, backupCount=1)
+            # Not above: not every command has a log.
+            from sykube.logfile import PrivateLog
+
+            to_file = PrivateLog(path)
             to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             logger.addHandler(to_file)
             self._log_file = path
@@ -130,6 +121,8 @@ class Ui:
         if self._log_file:
             self._write_line(f"log: {self._log_file}")
         if self.verbose:
+            import traceback
+
             traceback.print_exception(error, file=self._stream)
 
     def _tick(self, title: str, started: float, stop: threading.Event) -> None:

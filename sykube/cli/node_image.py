@@ -15,6 +15,7 @@ from sykube.cluster.state import State, clusters
 from sykube.host import preflight
 from sykube.host.paths import LOGS, ClusterPaths
 from sykube.image import build as image_build
+from sykube.image.node_image import NodeImage
 
 
 @click.group("node-image")
@@ -81,7 +82,7 @@ def prune(everything: bool) -> None:
         click.echo(path)
 
 
-def _describe(image: image_build.NodeImage) -> dict[str, object]:
+def _describe(image: NodeImage) -> dict[str, object]:
     return {
         "fingerprint": image.fingerprint,
         "file": str(image.sif),

@@ -21,7 +21,7 @@ from sykube.cluster.state import State
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import paths, tar
 from sykube.host.files import write_atomically
-from sykube.image.build import NodeImage
+from sykube.image.node_image import NodeImage
 
 VERSION = 1
 # What is archived of a cluster's data folder; start makes the rest anew.

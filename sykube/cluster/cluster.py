@@ -12,7 +12,7 @@ from sykube.cluster import members
 from sykube.cluster.state import State
 from sykube.errors import ExitCode, SykubeError
 from sykube.host.paths import ClusterPaths
-from sykube.image.build import NodeImage
+from sykube.image.node_image import NodeImage
 from sykube.kubernetes.api import Api, Credentials
 from sykube.network.bridge import Bridge, Wiring
 from sykube.network.ports import PortMap

@@ -24,7 +24,8 @@ from sykube.host.preflight import Finding
 from sykube.host.records import HostRecords
 from sykube.host.resolver import host_resolvers
 from sykube.image import build, versions
-from sykube.image.build import Builder, NodeImage
+from sykube.image.build import Builder
+from sykube.image.node_image import NodeImage
 from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
 from sykube.network.bridge import Bridge

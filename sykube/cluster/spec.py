@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import shlex
 from collections.abc import Callable
@@ -12,8 +11,6 @@ from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-import yaml
 
 from sykube.errors import UsageError
 from sykube.network.ports import PortMap
@@ -311,6 +308,11 @@ def make_spec(
 
 def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[int, str]]]:
     """Values and line numbers by field name, and the errors found so far."""
+    # Not above: most commands read no such file.
+    import difflib
+
+    import yaml
+
     try:
         root = yaml.compose(file.read_text(), Loader=yaml.SafeLoader)
     except OSError as error:

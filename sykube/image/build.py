@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from sykube import resources
-from sykube.errors import SykubeError, UsageError
+from sykube.errors import UsageError
 from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
 from sykube.host.paths import cache_dir
 from sykube.host.run import CommandError, run
 from sykube.image import versions
+from sykube.image.node_image import NodeImage
 from sykube.image.versions import Source
 
 _BUILD_TIMEOUT_S = 3600.0
@@ -42,49 +43,6 @@ class Builder:
 
     binary: Path
     environment: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class NodeImage:
-    """A node image in the cache.
-
-    Attributes:
-        fingerprint: identifies what it was made from.
-        folder: holds node.sif, kubectl, and what was read from the image.
-    """
-
-    fingerprint: str
-    folder: Path
-
-    @property
-    def sif(self) -> Path:
-        return self.folder / "node.sif"
-
-    @property
-    def kubectl(self) -> Path:
-        return self.folder / "kubectl"
-
-    def container_images(self) -> list[str]:
-        """Names of the container images that it brings."""
-        return (self.folder / "container-images").read_text().split()
-
-    def versions(self) -> dict[str, str]:
-        """Program → version; `kubernetes` has its v."""
-        lines = (self.folder / "versions").read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines)
-
-    def tag_of(self, image: str) -> str:
-        """The tag of one of its container images, by the last part of its name."""
-        for name in self.container_images():
-            repository, _, tag = name.rpartition(":")
-            if repository.rsplit("/", 1)[-1] == image:
-                return tag
-        raise SykubeError(f"the node image {self.sif} holds no container image {image!r}")
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum(file.stat().st_size for file in self.folder.iterdir())
 
 
 @dataclass(frozen=True)

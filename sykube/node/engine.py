@@ -45,7 +45,11 @@ class InstanceOptions:
 
 @dataclass(frozen=True)
 class Instance:
-    """A running instance as the engine lists it; `pid` is its first process, seen from the host."""
+    """A running instance as the engine records it.
+
+    Attributes:
+        pid: its first process, seen from the host.
+    """
 
     name: str
     pid: int
@@ -155,8 +159,11 @@ class CommandLineEngine:
             time.sleep(0.05)
 
     def instances(self) -> dict[str, Instance]:
-        listed = run([*self._argv(), "instance", "list", "--json"], env=self.environment).stdout
-        return {name: found for name, found in parse_instances(listed).items() if _lives(found)}
+        # Not by `instance list`, which takes as long as all else in `status`, and which removes the
+        # records of instances that it does not see: all of them in a PID namespace of its own.
+        files = self._records("*/*/*/*/*.json")
+        found = (read_record(file) for file in files if file.stem == file.parent.name)
+        return {each.name: each for each in found if each and _lives(each)}
 
     def exec(
         self,
@@ -203,11 +210,7 @@ class CommandLineEngine:
             file.unlink()
 
     def _end_unrecorded(self, name: str) -> None:
-        """End an instance that goes on without the engine's record of it.
-
-        `instance list` removes the records of instances that it does not see, all of them in a
-        PID namespace of its own.
-        """
+        """End an instance that goes on without the engine's record of it (see `instances`)."""
         deadline = time.monotonic() + _GONE_TIMEOUT_S
         while monitors := _monitors(name):
             late = time.monotonic() > deadline
@@ -258,18 +261,24 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def parse_instances(listed: str) -> dict[str, Instance]:
-    """Read the JSON of `instance list`: {"instances": [{"instance", "pid", "img"}]}.
+def read_record(file: Path) -> Instance | None:
+    """Read the engine's record of an instance; None where it went just now.
+
+    Source: github.com/apptainer/apptainer, internal/pkg/instance, type File; SingularityCE has the
+    same one.
 
     Raises:
         SykubeError: it is not that.
     """
     try:
-        entries = json.loads(listed)["instances"] or []
-        found = [Instance(entry["instance"], int(entry["pid"]), entry["img"]) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
+        text = file.read_text()
+        entry = json.loads(text)
+        return Instance(entry["name"], int(entry["pid"]), entry["image"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SykubeError(
-            "the engine listed its instances in a form that sykube does not know",
-            details=listed[:500],
+            f"the engine's record of an instance has a form that sykube does not know: {file}",
+            details=repr(error),
+            resolution="See whether `apptainer instance list` shows it, and report this.",
         ) from error
-    return {instance.name: instance for instance in found}

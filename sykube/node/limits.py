@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 
 # Suffixes of Kubernetes' quantities: apimachinery, pkg/api/resource/suffix.go.
 _FACTORS = {
@@ -46,7 +45,7 @@ def parse_cpus(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if not match or match[2] not in ("", "m"):
         raise ValueError(text)
-    return int(Fraction(match[1]) * (1000 if not match[2] else 1))
+    return _times(match[1], 1000 if not match[2] else 1)
 
 
 def parse_memory(text: str) -> int:
@@ -60,4 +59,10 @@ def parse_memory(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if not match or match[2] not in _FACTORS:
         raise ValueError(text)
-    return int(Fraction(match[1]) * _FACTORS[match[2]])
+    return _times(match[1], _FACTORS[match[2]])
+
+
+def _times(number: str, factor: int) -> int:
+    from fractions import Fraction  # Not above: most clusters have no limits.
+
+    return int(Fraction(number) * factor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,9 @@ def exchange(pid: int, address: tuple[str, int], request: bytes, timeout: float)
 def _exchange(pid: int, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
     descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     try:
-        # os.setns came with Python 3.12.
+        # os.setns came with Python 3.12. Not imported above: it takes a while.
+        import ctypes
+
         library = ctypes.CDLL(None, use_errno=True)
         if library.setns(descriptor, _CLONE_NEWNET) != 0:
             number = ctypes.get_errno()

@@ -21,7 +21,8 @@ from sykube.host.apt import Mirror, find_mirror
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _ENTER = Path(__file__).with_name("enter")
-_COMMAND_TIMEOUT_S = 2700
+# As long as CI has.
+_COMMAND_TIMEOUT_S = 5400
 # What the README asks of a machine.
 _ASKED_FOR = "ca-certificates,git,make,python3"
 # Those of the README; the second time, the cluster is found up. Then nothing of it may stay.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from sykube.errors import SykubeError
 from sykube.host.run import CommandError, Completed
 from sykube.node import engine as engine_module
-from sykube.node.engine import CommandLineEngine, Instance, InstanceOptions, parse_instances
+from sykube.node.engine import CommandLineEngine, Instance, InstanceOptions, read_record
 from sykube.node.node import Node
 from tests.fakes import ScriptedEngine, make_node
 
@@ -51,28 +51,43 @@ class Recorder:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+def run(monkeypatch: pytest.MonkeyPatch, home: Path) -> Recorder:
     recorder = Recorder()
-    recorder.say(listed())
+    recorder.say("")
     monkeypatch.setattr(engine_module, "run", recorder)
     monkeypatch.setattr(engine_module, "_lives", lambda _instance: True)
     return recorder
 
 
-def listed(*names: str) -> str:
-    entries = [{"instance": name, "pid": 7, "img": "/i.sif"} for name in names]
-    return json.dumps({"instances": entries})
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The home folder of the engine's user."""
+    monkeypatch.setenv("APPTAINER_BIND", "/of/the/caller")
+    made = tmp_path / "home"
+    made.mkdir()
+    real = engine_module.clean_environment
+    monkeypatch.setattr(
+        engine_module, "clean_environment", lambda extra=None: real(extra) | {"HOME": str(made)}
+    )
+    return made
+
+
+def record(home: Path, name: str, text: str = "", engine: str = ".apptainer/instances/app") -> Path:
+    """What the engine notes of an instance."""
+    file = home / engine / "host/root" / name / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text or json.dumps({"name": name, "pid": 7, "image": "/i.sif", "ppid": 6}))
+    return file
 
 
 def test_a_configuration_that_is_not_there_yet_is_left_out(run: Recorder, tmp_path: Path) -> None:
-    run.say(listed())
-    CommandLineEngine(Path("/opt/apptainer"), tmp_path / "absent", {}).instances()
-    assert run.calls[0][0][:2] == ["/opt/apptainer", "instance"]
+    CommandLineEngine(Path("/opt/apptainer"), tmp_path / "absent", {}).exec("x", ["true"])
+    assert run.calls[0][0][:2] == ["/opt/apptainer", "--silent"]
 
 
 def test_start(run: Recorder) -> None:
     ENGINE.start("lab-master", OPTIONS)
-    _, (argv, options) = run.calls
+    ((argv, options),) = run.calls
     assert argv[:5] == [*BEFORE, "instance", "start"]
     assert argv[-2:] == ["/cache/node.sif", "lab-master"]
     # The user's own options come last, so that they win.
@@ -95,10 +110,9 @@ def test_start(run: Recorder) -> None:
 
 
 def test_an_engine_with_its_own_configuration(run: Recorder) -> None:
-    run.say(listed())
-    CommandLineEngine(Path("/usr/bin/singularity"), None, {}).instances()
+    CommandLineEngine(Path("/usr/bin/singularity"), None, {}).exec("x", ["true"])
     ((argv, _),) = run.calls
-    assert argv == ["/usr/bin/singularity", "instance", "list", "--json"]
+    assert argv[:3] == ["/usr/bin/singularity", "--silent", "exec"]
 
 
 def test_exec(run: Recorder) -> None:
@@ -127,7 +141,6 @@ def test_becoming_a_command_in_an_instance(run: Recorder, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         engine_module, "replace_process", lambda argv, env: became.append((argv, dict(env)))
     )
-    monkeypatch.setenv("APPTAINER_BIND", "/of/the/caller")
     ENGINE.replace_with_exec("lab-master", ("bash", "-l"))
     ((argv, environment),) = became
     assert argv[:3] == BEFORE
@@ -138,101 +151,108 @@ def test_becoming_a_command_in_an_instance(run: Recorder, monkeypatch: pytest.Mo
 
 
 def test_kill_returns_when_the_instance_is_gone(
-    run: Recorder, monkeypatch: pytest.MonkeyPatch
+    run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ours, other = record(home, "lab-master"), record(home, "other")
     slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    both = listed("lab-master", "other")
-    run.say(both, "", both, listed("lab-master"), listed("other"))
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            ours.unlink()
+
+    monkeypatch.setattr(time, "sleep", sleep)
     ENGINE.kill("lab-master")
-    stops = [argv for argv, _ in run.calls if "stop" in argv]
-    assert len(stops) == 1
-    assert stops[0][-1] == "lab-master"
-    assert stops[0][stops[0].index("--signal") + 1] == "SIGKILL"
+    ((stop, _),) = run.calls
+    assert stop[-1] == "lab-master"
+    assert stop[stop.index("--signal") + 1] == "SIGKILL"
     assert len(slept) == 2
+    assert other.exists()
 
 
-def test_killing_what_is_not_there_is_no_error(run: Recorder) -> None:
-    run.say(listed("other"))
+def test_killing_what_is_not_there_is_no_error(run: Recorder, home: Path) -> None:
+    record(home, "other")
     ENGINE.kill("lab-master")
-    assert not [argv for argv, _ in run.calls if "stop" in argv]
+    assert run.calls == []
 
 
-def test_an_instance_that_ends_while_it_is_killed_is_no_error(run: Recorder) -> None:
-    run.answers = [
-        Completed((), 0, listed("lab-master"), ""),
-        Completed((), 255, "", "no instance found"),
-        Completed((), 0, listed(), ""),
-    ]
+def test_an_instance_that_ends_while_it_is_killed_is_no_error(
+    run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = record(home, "lab-master")
+    run.answers = [Completed((), 255, "", "no instance found")]
+    monkeypatch.setattr(time, "sleep", lambda _: file.unlink())
     ENGINE.kill("lab-master")
-    assert all(options.get("check", True) is False for argv, options in run.calls if "stop" in argv)
+    ((_, options),) = run.calls
+    assert options["check"] is False
 
 
 def test_an_instance_that_does_not_end_is_an_error(
-    run: Recorder, monkeypatch: pytest.MonkeyPatch
+    run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.0)
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    run.say(listed("lab-master"))
+    record(home, "lab-master")
     with pytest.raises(SykubeError, match="the instance lab-master is") as raised:
         ENGINE.kill("lab-master")
     assert "lab-master" in raised.value.resolution
 
 
-@pytest.mark.parametrize("text", ['{"instances": null}', '{"instances": []}'])
-def test_no_instances(run: Recorder, text: str) -> None:
-    run.say(text)
+def test_instances_of_either_engine(run: Recorder, home: Path) -> None:
     assert ENGINE.instances() == {}
-
-
-def test_instances(run: Recorder) -> None:
-    entry = {"instance": "lab-master", "pid": 4711, "img": "/i.sif", "ip": "", "logErrPath": "/e"}
-    run.say(json.dumps({"instances": [entry]}))
-    assert ENGINE.instances() == {"lab-master": Instance("lab-master", 4711, "/i.sif")}
+    record(home, "lab-master")
+    record(home, "lab-node1", engine=".singularity/instances/sing")
+    logs = home / ".apptainer/instances/logs/host/root/lab-master/other.json"
+    logs.parent.mkdir(parents=True)
+    logs.write_text("no record")
+    assert ENGINE.instances() == {
+        name: Instance(name, 7, "/i.sif") for name in ("lab-master", "lab-node1")
+    }
+    # It would remove the records of instances of other PID namespaces.
+    assert run.calls == []
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "no instances",
+        " ",
+        "no record",
         "[]",
         "null",
         "{}",
-        '{"instances": [{"instance": "a", "img": "i"}]}',
-        '{"instances": [{"instance": "a", "pid": "x", "img": "i"}]}',
-        '{"instances": ["a"]}',
-        '{"instances": 5}',
+        '{"name": "a", "image": "i"}',
+        '{"name": "a", "pid": "x", "image": "i"}',
     ],
 )
-def test_a_list_of_another_form_is_an_error_that_shows_it(text: str) -> None:
+def test_a_record_of_another_form_is_an_error_that_names_it(home: Path, text: str) -> None:
+    file = record(home, "lab-master", text)
     with pytest.raises(SykubeError, match="does not know") as raised:
-        parse_instances(text)
-    assert raised.value.details == text
+        read_record(file)
+    assert str(file) in raised.value.brief
+
+
+def test_a_record_that_goes_while_it_is_read_is_none(home: Path) -> None:
+    assert read_record(home / "absent.json") is None
 
 
 @pytest.mark.parametrize(
     ("comm", "lives"), [("appinit\n", True), ("sinit\n", True), ("sshd\n", False), (None, False)]
 )
 def test_after_a_reboot_an_instances_process_is_another(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, comm: str | None, lives: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path, comm: str | None, lives: bool
 ) -> None:
     """The engine itself looks at the process number alone."""
     recorder = Recorder()
-    recorder.say(listed("lab-master"))
     monkeypatch.setattr(engine_module, "run", recorder)
     monkeypatch.setattr(engine_module, "PROC", tmp_path)
-    monkeypatch.setattr(engine_module, "clean_environment", lambda *_: {"HOME": str(tmp_path)})
     if comm:
         (tmp_path / "7").mkdir()
         (tmp_path / "7/comm").write_text(comm)
-    record = tmp_path / ".apptainer/instances/app/host/root/lab-master/lab-master.json"
-    record.parent.mkdir(parents=True)
-    record.write_text("{}")
+    file = record(home, "lab-master")
     assert set(ENGINE.instances()) == ({"lab-master"} if lives else set())
     if not lives:
         ENGINE.kill("lab-master")
-        assert not record.exists()
+        assert not file.exists()
         assert not [argv for argv, _ in recorder.calls if "stop" in argv], "it is another's process"
 
 
@@ -301,13 +321,10 @@ def test_only_the_master_is_the_control_plane(tmp_path: Path) -> None:
     assert worker.overlay == tmp_path / "overlay"
 
 
-@pytest.mark.parametrize("call", [lambda e: e.instances(), lambda e: e.exec("x", ["true"])])
-def test_an_engine_that_fails_is_shown_by_its_own_error(
-    run: Recorder, call: Callable[[CommandLineEngine], object]
-) -> None:
+def test_an_engine_that_fails_is_shown_by_its_own_error(run: Recorder) -> None:
     run.answers = [CommandError("apptainer failed with exit code 255", ["apptainer"], "FATAL: why")]
     with pytest.raises(CommandError) as raised:
-        call(ENGINE)
+        ENGINE.exec("x", ["true"])
     assert "FATAL: why" in raised.value.details
 
 
@@ -338,6 +355,5 @@ def test_an_instance_without_a_record_is_ended(
     monkeypatch.setattr(engine_module, "PROC", tmp_path)
     monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.1)
     monkeypatch.setattr(engine_module.os, "kill", kill)
-    run.say(listed())
     ENGINE.kill("lab-master")
     assert killed == ([11, 10] if hangs else [11])

@@ -14,7 +14,8 @@ from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.apt import Mirror
 from sykube.host.run import CommandError
 from sykube.image import build, versions
-from sykube.image.build import Builder, NodeImage, adopt, list_images, prune
+from sykube.image.build import Builder, adopt, list_images, prune
+from sykube.image.node_image import NodeImage
 from tests.fakes import Calls, FakeHost, Kernel, add_image, write_sif
 
 MIRROR = Mirror("http://m/debian")

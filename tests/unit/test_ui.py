@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from sykube import logfile
 from sykube import ui as ui_module
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.ui import Ui, duration
@@ -252,7 +253,7 @@ def test_the_log_stays_its_owners_alone_when_it_is_rotated(
 
 
 def fill_log(stream: io.StringIO, log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ui_module, "_LOG_BYTES", 1000)
+    monkeypatch.setattr(logfile, "_BYTES", 1000)
     before = os.umask(0o022)
     try:
         ui = Ui(stream=stream)

@@ -1,0 +1,51 @@
+"""A node image in the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sykube.errors import SykubeError
+
+
+@dataclass(frozen=True)
+class NodeImage:
+    """A node image in the cache.
+
+    Attributes:
+        fingerprint: identifies what it was made from.
+        folder: holds node.sif, kubectl, and what was read from the image.
+    """
+
+    fingerprint: str
+    folder: Path
+
+    @property
+    def sif(self) -> Path:
+        return self.folder / "node.sif"
+
+    @property
+    def kubectl(self) -> Path:
+        return self.folder / "kubectl"
+
+    def container_images(self) -> list[str]:
+        """Names of the container images that it brings."""
+        return (self.folder / "container-images").read_text().split()
+
+    def versions(self) -> dict[str, str]:
+        """Program → version; `kubernetes` has its v."""
+        lines = (self.folder / "versions").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def tag_of(self, image: str) -> str:
+        """The tag of one of its container images, by the last part of its name."""
+        for name in self.container_images():
+            repository, _, tag = name.rpartition(":")
+            if repository.rsplit("/", 1)[-1] == image:
+                return tag
+        raise SykubeError(f"the node image {self.sif} holds no container image {image!r}")
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.folder.iterdir())
