@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.hostdiff import HostSnapshot
+from tests.hostdiff import HostSnapshot, leaks_since
 from tests.soak.bench import Bench, Outcome, Unexpected
 
 
@@ -39,13 +39,14 @@ def stop_and_start(bench: Bench, count: int) -> Iterator[Outcome]:
                 took = time.monotonic() - started
                 # Its own files go on changing: logs and data of etcd.
                 found = HostSnapshot.take([Path("/run/sykube")]) if stopped is None else None
-                if stopped:
-                    bench.assert_as(stopped, "stop")
+                leaks = leaks_since(stopped) if stopped else ()
                 stopped = stopped or found
                 started = time.monotonic()
                 bench.sykube("start")
                 took += time.monotonic() - started
                 bench.sykube("status")
+                if leaks:
+                    raise Unexpected(f"stop left {len(leaks)}: {'; '.join(map(str, leaks[:5]))}")
             except Unexpected as error:
                 problem = str(error)
             yield Outcome("power", f"stop and start {number}", took, problem)
