@@ -203,6 +203,11 @@ NOT_READ = (
     ("cgroup", "in a hierarchy whose mount came or went: the mount is reported"),
     ("cgroup", "limits and counters: they end with their cgroup (v2's subtree_control is read)"),
     ("loop", "free devices: the kernel keeps /dev/loopN for the next one"),
+    (
+        "loop",
+        "that clear themselves: the mount or process that holds one is reported, and no "
+        "namespace parts those of other clusters from ours",
+    ),
     ("file", "times, and sizes of folders: reading and adding change them for good"),
     ("file", "below another file system's mount point: the mount is reported"),
     ("IPC", "SysV and POSIX: sykube uses none on the host"),
@@ -795,7 +800,7 @@ def read_loop_devices() -> Section:
     found: Section = {}
     for folder in Path("/sys/block").glob("loop*/loop"):
         backing = read_text(f"{folder}/backing_file")
-        if backing is not None:
+        if backing is not None and read_text(f"{folder}/autoclear") != "1":
             said = (f"{name} {read_text(f'{folder}/{name}')}" for name in LOOP_SETTINGS)
             found[folder.parent.name] = ", ".join((backing, *said))
     return found
