@@ -122,7 +122,8 @@ def _entrypoint(root: Path) -> list[str]:
 def _labels(root: Path) -> dict[str, str]:
     """Its labels without the time of unpacking, which the engine has put into the file."""
     file = root / ".singularity.d/labels.json"
-    if not file.is_file() or file.is_symlink():
+    # A link in the image may lead to a file of the host.
+    if not file.is_file() or not file.resolve().is_relative_to(root.resolve()):
         return {}
     try:
         labels = {str(key): str(value) for key, value in json.loads(file.read_text()).items()}
