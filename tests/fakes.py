@@ -847,6 +847,9 @@ class FakeApi(Api):
                 return body
             case "PATCH", _ if content_type == "application/apply-patch+yaml":
                 server.objects[path] = body
+                if body["kind"] == "Service" and body["spec"].get("type") == "NodePort":
+                    for number, port in enumerate(body["spec"]["ports"]):
+                        port.setdefault("nodePort", 31000 + number)
                 return body
             case "PATCH", _ if path in server.objects and "merge-patch" in content_type:
                 return _merge(server.objects[path], body)

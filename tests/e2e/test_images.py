@@ -187,7 +187,7 @@ def test_bad_input_is_one_clear_error_and_changes_nothing(
 ) -> None:
     whole = containers.docker_archive(tmp_path / "whole", speaking(root, "y"), "bad:1")
     cut, words = tmp_path / "cut", tmp_path / "words"
-    cut.write_bytes(whole.read_bytes()[:-len(root)])
+    cut.write_bytes(whole.read_bytes()[: -len(root)])
     words.write_text("words\n" * 1000)
     before = listed(pictures)
     for arguments, message in (
