@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,14 @@ from sykube.host import engines
 from sykube.host.run import clean_environment
 from tests import containers
 from tests.containers import Image
-from tests.e2e.cluster import TestCluster, data_folders
+from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.e2e.registry import Registry
 from tests.hostdiff import HostSnapshot, leaks_since
 
 NAME = "e2e-images"
+# The mirror is on the bridge, which is not there before.
+NODES, GATEWAY, MIRROR_PORT = "10.11.233.0/24", "10.11.233.1", 15000
+LOGIN = "somebody:correct-horse-battery"
 _PROGRAMS = ("dash", "cat", "sleep", "env")
 _DEFINITION = """Bootstrap: scratch
 
@@ -63,11 +69,18 @@ def speaking(root: bytes, words: str) -> Image:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
-    """Two nodes."""
+    """Two nodes that know a mirror on their bridge and the password for it."""
     made = TestCluster(NAME, tmp_path_factory.mktemp("images"))
     made.delete_quietly()
     made.before = HostSnapshot.take(data_folders(NAME))
-    made.init("--workers", "1", "--dns", "192.0.2.53", "--yes")
+    auth = base64.b64encode(LOGIN.encode()).decode()
+    logins = made.folder / "logins.json"
+    logins.write_text(json.dumps({"auths": {f"{GATEWAY}:{MIRROR_PORT}": {"auth": auth}}}))
+    made.init(
+        *("--workers", "1", "--dns", "192.0.2.53", "--yes", "--node-subnet", NODES),
+        *("--registry-mirror", f"registry.test=http://{GATEWAY}:{MIRROR_PORT}"),
+        *("--registry-auth", str(logins)),
+    )
     yield made
     made.delete_quietly()
 
@@ -206,13 +219,109 @@ def test_bad_input_is_one_clear_error_and_changes_nothing(
     assert listed(pictures) == before
 
 
+def answers(url: str) -> bool:
+    try:
+        fetch(url)
+    except OSError:
+        return False
+    return True
+
+
+# --- mirrors and passwords ---
+
+
+def test_nodes_pull_from_a_mirror_with_its_password_which_nobody_sees(
+    pictures: TestCluster, root: bytes
+) -> None:
+    image = speaking(root, "from a mirror\n")
+    with Registry((GATEWAY, MIRROR_PORT), image, LOGIN) as registry:
+        name = "registry.test/words:1"
+        run_pod(pictures, "mirrored", name, "node1", imagePullPolicy="Always")
+        assert registry.refused > 0
+    assert pictures.kubectl("logs", "mirrored") == "from a mirror\n"
+    password = LOGIN.partition(":")[2].encode()
+    secrets = (password, base64.b64encode(LOGIN.encode()))
+    data = Path("/var/lib/sykube") / NAME
+    for place in ("registry-auth.toml", f"nodes/{NAME}-node1/config/registry-auth.toml"):
+        assert (data / place).stat().st_mode & 0o777 == 0o600
+        assert password in (data / place).read_bytes()
+    inside = ("exec", "node1", "--name", NAME, "stat", "-c", "%a", "/run/sykube/containerd.toml")
+    assert pictures.sykube(*inside).stdout.strip() == "600"
+    logs = [*Path("/var/log/sykube").glob(f"{NAME}.log*"), *data.glob("nodes/*/log/sykube/*")]
+    assert len(logs) > 3
+    for file in [*logs, data / "state.json"]:
+        assert not any(secret in file.read_bytes() for secret in secrets), file
+
+
+# --- a registry of its own ---
+
+
+def fetch(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def registry(pictures: TestCluster) -> str:
+    """Its address on the host."""
+    done = pictures.sykube("addons", "enable", "registry", "--name", NAME, timeout=400)
+    match = re.search(r"The registry is at (127\.0\.0\.1:\d+)", done.stderr)
+    assert match
+    return match[1]
+
+
+def test_what_is_pushed_runs_on_every_node_and_on_one_that_joins(
+    pictures: TestCluster, registry: str, root: bytes, tmp_path: Path
+) -> None:
+    words = containers.oci_archive(tmp_path / "it", speaking(root, "pushed\n"), "pushed:1")
+    load(pictures, words, "--node", "master")
+    in_master = ("exec", "master", "--name", NAME, "ctr", "images")
+    pictures.sykube(*in_master, "tag", "docker.io/library/pushed:1", f"{registry}/team/words:1")
+    push = ("push", "--hosts-dir", "/etc/sykube/certs.d", f"{registry}/team/words:1")
+    pictures.sykube(*in_master, *push)
+    assert fetch(f"http://{registry}/v2/_catalog") == {"repositories": ["team/words"]}
+    for name in (f"{registry}/team/words:1", "pushed:1"):
+        pictures.sykube("image", "delete", name, "--name", NAME)
+    pictures.sykube("node", "add", "--name", NAME)
+    port = registry.rpartition(":")[2]
+    for node, host in (
+        ("master", registry),
+        ("node1", f"localhost:{port}"),
+        ("node2", "registry.kube-system.svc.cluster.local:5000"),
+    ):
+        name = f"{host}/team/words:1"
+        run_pod(pictures, f"pulled-{node}", name, node, imagePullPolicy="Always")
+        assert pictures.kubectl("logs", f"pulled-{node}") == "pushed\n"
+
+
+def test_a_pod_reaches_it_by_its_name(pictures: TestCluster, registry: str) -> None:
+    system = next(name for name in listed(pictures) if name.startswith("sykube.local/"))
+    run_pod(pictures, "client", system, "node1", command=["sleep", "1000"])
+    url = "http://registry.kube-system.svc.cluster.local:5000/v2/_catalog"
+    assert json.loads(pictures.fetch("client", url)) == {"repositories": ["team/words"]}
+
+
 # --- the end ---
 
 
-def test_a_stopped_cluster_says_so(pictures: TestCluster, tmp_path: Path) -> None:
+def test_the_registrys_images_survive_stop_and_start(pictures: TestCluster, registry: str) -> None:
     pictures.sykube("stop", "--name", NAME)
     done = pictures.sykube("image", "list", "--name", NAME, check=False)
     assert done.returncode == ExitCode.STOPPED
+    pictures.sykube("start", "--name", NAME)
+    catalog = f"http://{registry}/v2/_catalog"
+    eventually("it answers", lambda: answers(catalog))
+    assert fetch(catalog) == {"repositories": ["team/words"]}
+
+
+def test_switched_off_it_is_gone_and_on_again_it_has_its_images(
+    pictures: TestCluster, registry: str
+) -> None:
+    catalog = f"http://{registry}/v2/_catalog"
+    pictures.sykube("addons", "disable", "registry", "--name", NAME)
+    assert not answers(catalog)
+    pictures.sykube("addons", "enable", "registry", "--name", NAME, timeout=400)
+    assert fetch(catalog) == {"repositories": ["team/words"]}
 
 
 def test_nothing_of_it_is_left(pictures: TestCluster) -> None:
