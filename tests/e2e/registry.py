@@ -45,7 +45,7 @@ class Registry:
                 else:
                     self._answer(404, b"")
 
-            do_HEAD = do_GET
+            do_HEAD = do_GET  # noqa: N815 - the name is http.server's
 
             def _answer(self, status: int, content: bytes, **headers: str) -> None:
                 self.send_response(status)
