@@ -17,6 +17,9 @@ _NODE = click.option(
 )  # fmt: skip
 
 
+_STDIN = Path("/dev/stdin")
+
+
 @click.group()
 def image() -> None:
     """Container images of the nodes."""
@@ -37,9 +40,10 @@ def image() -> None:
 def load(
     name: str, sources: tuple[Path, ...], nodes: tuple[str, ...], wanted: str, output: str
 ) -> None:
-    """Give images to nodes: docker archives, OCI archives, OCI layouts, SIFs."""
+    """Give images to nodes: docker archives, OCI archives, OCI layouts, SIFs; - is stdin."""
     log.open_for(name)
-    found = images.load(name, sources, nodes, wanted, context.ui())
+    files = [_STDIN if str(each) == "-" else each.absolute() for each in sources]
+    found = images.load(name, files, nodes, wanted, context.ui())
     if output == "json":
         context.emit([_described(each, loaded=each.loaded, present=each.present) for each in found])
         return

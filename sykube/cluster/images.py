@@ -88,7 +88,7 @@ def load(
                 with ui.step(f"Reading {source.name}"):
                     for image in _read(source, chosen, work, ui):
                         images[image.name, image.digest] = image
-            _check_names(list(images.values()), chosen)
+            _check_names(list(images.values()))
             return [_load(cluster, image, found) for image in images.values()]
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -235,7 +235,7 @@ def _read(source: Path, wanted: str, work: Path, ui: Ui) -> list[ContainerImage]
     ]
 
 
-def _check_names(images: Sequence[ContainerImage], wanted: str) -> None:
+def _check_names(images: Sequence[ContainerImage]) -> None:
     """Refuse to give one name to several images."""
     names = [image.name for image in images]
     if twice := [name for name in names if names.count(name) > 1]:

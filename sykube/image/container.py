@@ -188,9 +188,7 @@ def _of_archive(source: Path, staging: Staging) -> list[ContainerImage]:
                 links[name] = _joined(name, member.linkname)
             elif member.islnk():
                 links[name] = member.linkname.removeprefix("./")
-    for name, target in links.items():
-        if target in members:
-            members[name] = members[target]
+    members |= {name: members[target] for name, target in links.items() if target in members}
     if "index.json" in members and "oci-layout" in members:
         return _of_index(source, _parsed(members["index.json"]), staging.get)
     if "manifest.json" in members:
@@ -201,10 +199,11 @@ def _of_archive(source: Path, staging: Staging) -> list[ContainerImage]:
 
 
 def _open_tar(source: Path, file: IO[bytes]) -> tarfile.TarFile:
-    """A tar, which may be compressed: that one is read once, from start to end."""
-    for mode in ("r:", "r|*"):
+    """A tar, which may be compressed or come through a pipe: then it is read from start to end."""
+    for mode in ("r:", "r|*") if file.seekable() else ("r|*",):
         with contextlib.suppress(tarfile.TarError, EOFError, zlib.error):
-            file.seek(0)
+            if file.seekable():
+                file.seek(0)
             return tarfile.open(fileobj=file, mode=mode, bufsize=_BLOCK)
     raise no_image(source)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,18 @@ def test_compressed_archives(make: object, tmp_path: Path, folder: Path) -> None
     packed = tmp_path / "x.tar.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
     check(one(packed, folder))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_archive_through_a_pipe(packed: bool, tmp_path: Path, folder: Path) -> None:
+    content = containers.tar(containers.oci_files(IMAGE))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = gzip.compress(content) if packed else content
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    check(one(pipe, folder))
+    writer.join()
 
 
 def test_compressed_layers_of_a_docker_archive_stay_so(tmp_path: Path, folder: Path) -> None:
