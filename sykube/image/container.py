@@ -80,8 +80,8 @@ class ContainerImage:
 
     @property
     def size(self) -> int:
-        """Bytes of all its parts."""
-        return sum(blob.size for blob in self.parts)
+        """Bytes of its configuration and layers, compressed where they are."""
+        return sum(blob.size for blob in (self.config, *self.layers))
 
 
 class Readable(Protocol):

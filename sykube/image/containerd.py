@@ -60,7 +60,7 @@ class Target:
     """What a name stands for in a node: its digest, and that of its configuration, the ID.
 
     Attributes:
-        size: bytes of all its parts, as a registry would hold them.
+        size: bytes of its configuration and layers, compressed where they are.
     """
 
     digest: str
