@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from sykube.addons import catalog, registry
@@ -58,6 +59,9 @@ def enable(name: str, addon_name: str, ui: Ui) -> bool:
                 try:
                     switch_on(cluster, addon, there)
                     wait(addon, there)
+                    if addon.name == registry.NAME:
+                        problem = functools.partial(registries.problem, cluster)
+                        wait_until("the registry", problem, _TIMEOUT_S)
                 except BaseException:
                     if addon_name not in cluster.state.addons:
                         _switch_off(cluster, addon, there)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 from sykube.addons.registry import SERVICE
@@ -20,6 +21,7 @@ from sykube.network.ports import PortMap
 from sykube.node.node import Node
 from sykube.ui import Ui
 
+_CONNECT_TIMEOUT_S = 2.0
 _CERTS, _AUTH = "certs.d", "registry-auth.toml"
 # Docker's own registry listens on the first; the next are for further clusters.
 _HOST_PORTS = range(5000, 5100)
@@ -96,6 +98,16 @@ def expose(cluster: Cluster, api: Api) -> str:
     for node in cluster.nodes:
         tell(cluster, node)
     return f"{port.address}:{port.host_port}"
+
+
+def problem(cluster: Cluster) -> str:
+    """What keeps the host from reaching the cluster's own registry, or nothing."""
+    port = PortMap.parse(cluster.state.registry)
+    try:
+        socket.create_connection((port.address, port.host_port), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        return f"{port.address}:{port.host_port} does not answer: {error}"
+    return ""
 
 
 def conceal(cluster: Cluster) -> None:

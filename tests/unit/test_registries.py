@@ -13,6 +13,7 @@ import pytest
 
 from sykube.addons import addon as addon_module
 from sykube.cluster import addons, lifecycle, lookup, power, scaling
+from sykube.cluster import registries as cluster_registries
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.power import StopOptions
@@ -198,6 +199,7 @@ def test_hosts_of_a_mirror_as_containerd_asks_for_them() -> None:
 def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
     monkeypatch.setattr(ports, "check_free", lambda _: None)
+    monkeypatch.setattr(cluster_registries, "problem", lambda _: "")
     return up(world)
 
 
@@ -263,6 +265,17 @@ def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.Monk
     with pytest.raises(SykubeError, match="all in use"):
         addons.enable("fake", "registry", world.ui())
     assert now(world).state.registry == ""
+    assert "registry" not in now(world).state.addons
+
+
+def test_a_registry_that_the_host_does_not_reach_is_off_again(
+    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addons, "_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(cluster_registries, "problem", lambda _: "refused")
+    with pytest.raises(SykubeError, match="the registry: not there"):
+        addons.enable("fake", "registry", world.ui())
+    assert now(world).state.ports == []
     assert "registry" not in now(world).state.addons
 
 
