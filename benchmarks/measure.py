@@ -11,7 +11,7 @@ from pathlib import Path
 from sykube.node import cgroups
 
 
-def sykube(*arguments: str, check: bool = True) -> tuple[float, str]:
+def sykube(*arguments: str | Path, check: bool = True) -> tuple[float, str]:
     """Run the command line; seconds and what it printed."""
     return timed([sys.executable, "-m", "sykube", *arguments], check=check)
 

@@ -13,11 +13,13 @@ import functools
 import hashlib
 import importlib
 import inspect
+import io
 import itertools
 import json
 import os
 import pkgutil
 import shutil
+import tarfile
 import threading
 import time
 import types
@@ -64,6 +66,7 @@ CONTAINER_IMAGES = {
     "k8s.gcr.io/etcd": "3.4.23-4",
     "sykube.local/system": "1",
 }
+_OWN_IMAGES = {f"{name}:{tag}": "sha256:" + "0" * 64 for name, tag in CONTAINER_IMAGES.items()}
 CA_HASH = "c0ffee" * 8
 IMAGE_FILES = {
     "/usr/bin/kubectl": "#!/bin/sh\n",
@@ -639,6 +642,40 @@ class FakeInstance:
         self.routes, self.hosts = self.config("routes"), self.config("hosts")
 
     @property
+    def images(self) -> dict[str, str]:
+        """What containerd calls its images, and the digest of each; those of the node image."""
+        return {**_OWN_IMAGES, **json.loads(self.files.get("images", "{}"))}
+
+    @images.setter
+    def images(self, value: dict[str, str]) -> None:
+        self.files["images"] = json.dumps(value)
+
+    @property
+    def blobs(self) -> dict[str, str]:
+        """Manifests and configurations by their digests."""
+        return json.loads(self.files.get("blobs", "{}"))  # type: ignore[no-any-return]
+
+    def import_image(self, folder: str, id_: str, image: str) -> None:
+        """What containerd does with the folder of a load: every part must be there."""
+        place = self.on_host(folder)
+        assert place is not None
+        parts = {file.name: file.read_bytes() for file in place.iterdir()}
+        with tarfile.open(fileobj=io.BytesIO(parts.pop("index.tar"))) as archive:
+            index = archive.extractfile("index.json")
+            assert index is not None
+            (entry,) = json.load(index)["manifests"]
+        assert entry["annotations"]["io.containerd.image.name"] == image
+        manifest = json.loads(parts[entry["digest"].removeprefix("sha256:")])
+        wanted = [entry, manifest["config"], *manifest["layers"]]
+        for each in wanted:
+            content = parts[each["digest"].removeprefix("sha256:")]
+            assert f"sha256:{hashlib.sha256(content).hexdigest()}" == each["digest"]
+        assert manifest["config"]["digest"] == id_
+        self.images = self.images | {image: entry["digest"], id_: entry["digest"]}
+        name = entry["digest"].removeprefix("sha256:")
+        self.files["blobs"] = json.dumps(self.blobs | {name: json.dumps(manifest)})
+
+    @property
     def joined(self) -> bool:
         """Whether its kubelet is a member of a cluster."""
         return KUBELET_CONF in self.files
@@ -684,6 +721,8 @@ class Kubernetes:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Pods that never become Ready, by their names without the node's.
     broken: set[str] = field(default_factory=set)
+    # Pods of the user.
+    pods_of_user: list[dict[str, Any]] = field(default_factory=list)
     # Members of etcd: node → address.
     members: dict[str, str] = field(default_factory=dict)
     # Whether the kubelet of a node works now.
@@ -788,8 +827,10 @@ class FakeApi(Api):
         match method, path:
             case "GET", "/readyz":
                 return "ok"
-            case "GET", "/api/v1/namespaces/kube-system/pods" | "/api/v1/pods":
+            case "GET", "/api/v1/namespaces/kube-system/pods":
                 return {"items": server.pods()}
+            case "GET", "/api/v1/pods":
+                return {"items": server.pods() + server.pods_of_user}
             case "GET", _ if path == LEASES:
                 return {"items": server.leases()}
             case "GET", "/api/v1/namespaces/kube-public/configmaps/cluster-info":
@@ -806,6 +847,9 @@ class FakeApi(Api):
                 return body
             case "PATCH", _ if content_type == "application/apply-patch+yaml":
                 server.objects[path] = body
+                if body["kind"] == "Service" and body["spec"].get("type") == "NodePort":
+                    for number, port in enumerate(body["spec"]["ports"]):
+                        port.setdefault("nodePort", 31000 + number)
                 return body
             case "PATCH", _ if path in server.objects and "merge-patch" in content_type:
                 return _merge(server.objects[path], body)
@@ -1249,6 +1293,16 @@ class World:
                 members.pop(next(each for each in members if member_id(each) == member))
             case ["python3", "-c", *_]:
                 pass
+            case ["ctr", "images", "list"]:
+                rows = [f"{name} type {digest} 1 B -" for name, digest in instance.images.items()]
+                return 0, "\n".join(["REF TYPE DIGEST SIZE", *rows]), ""
+            case ["ctr", "images", "rm", "--sync", *names]:
+                instance.images = {k: v for k, v in instance.images.items() if k not in names}
+            case ["sh", "-euc", script, "sh", folder, id_, image] if "images import" in script:
+                instance.import_image(folder, id_, image)
+            case ["sh", "-euc", script, "sh", *parts] if "/blobs/sha256" in script:
+                found = [part for part in parts if part in instance.blobs]
+                return 0, "".join(f"{part}\n{instance.blobs[part]}\n" for part in found), ""
             case _:
                 raise AssertionError(f"the fake node does not know: {argv}")
         return 0, "", ""

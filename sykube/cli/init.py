@@ -85,6 +85,18 @@ from sykube.host import preflight
     metavar="HOST:NODE",
     help="Let nodes see a folder of this host, read-only with :ro at the end; may be repeated.",
 )
+@click.option(
+    "--registry-mirror",
+    "registry_mirrors",
+    multiple=True,
+    metavar="HOST=URL",
+    help="Look for images of this registry here first; may be repeated.",
+)
+@click.option(
+    "--registry-auth",
+    metavar="FILE",
+    help="Credentials for registries, as in ~/.docker/config.json.",
+)
 @click.option("--network-dir", metavar="DIR", help="Folder for the engine's CNI configuration.")
 @click.option(
     "--options",
@@ -108,13 +120,13 @@ def init(
     file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
     """Make a cluster and add its context to your kubeconfig."""
-    for name in ("dns", "addons", "ports", "mounts"):
+    for name in ("dns", "addons", "ports", "mounts", "registry_mirrors"):
         flags[name] = flags[name] or None
     if flags["options"] is not None:
         flags["options"], problem = split_options(flags["options"])
         if problem:
             raise UsageError(problem)
-    for name in ("dest", "network_dir", "local_image"):
+    for name in ("dest", "network_dir", "local_image", "registry_auth"):
         if flags[name]:
             flags[name] = str(Path(flags[name]).absolute())
     file = file.absolute() if file else None

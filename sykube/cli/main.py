@@ -32,6 +32,7 @@ _COMMANDS = {
     "port": "sykube.cli.port:port",
     "service": "sykube.cli.service:service",
     "addons": "sykube.cli.addons:addons",
+    "image": "sykube.cli.image:image",
     "logs": "sykube.cli.logs:logs",
     "certs": "sykube.cli.certs:certs",
     "delete": "sykube.cli.delete:delete",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
-from sykube.addons import catalog
+from sykube.addons import catalog, registry
 from sykube.addons.addon import Addon, Site
-from sykube.cluster import lookup
+from sykube.cluster import lookup, registries
 from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.cluster.power import require_complete
 from sykube.cluster.state import locked
@@ -56,11 +57,14 @@ def enable(name: str, addon_name: str, ui: Ui) -> bool:
                 return False
             with ui.step(f"Enabling {addon_name}"):
                 try:
-                    addon.enable(there)
+                    switch_on(cluster, addon, there)
                     wait(addon, there)
+                    if addon.name == registry.NAME:
+                        problem = functools.partial(registries.problem, cluster)
+                        wait_until("the registry", problem, _TIMEOUT_S)
                 except BaseException:
                     if addon_name not in cluster.state.addons:
-                        addon.disable(there)
+                        _switch_off(cluster, addon, there)
                     raise
         record(cluster, {*cluster.state.addons, addon_name})
         return True
@@ -83,9 +87,23 @@ def disable(name: str, addon_name: str, ui: Ui) -> bool:
         if addon_name not in cluster.state.addons:
             return False
         with ui.step(f"Disabling {addon_name}"), cluster.api() as api:
-            addon.disable(site(cluster, api))
+            _switch_off(cluster, addon, site(cluster, api))
         record(cluster, {*cluster.state.addons} - {addon_name})
         return True
+
+
+def switch_on(cluster: Cluster, addon: Addon, there: Site) -> None:
+    """Make an add-on, and what it needs outside the cluster's API."""
+    addon.enable(there)
+    if addon.name == registry.NAME:
+        place = registries.expose(cluster, there.api)
+        cluster.ui.say(f"The registry is at {place}, for this host and for the nodes.")
+
+
+def _switch_off(cluster: Cluster, addon: Addon, there: Site) -> None:
+    if addon.name == registry.NAME:
+        registries.conceal(cluster)
+    addon.disable(there)
 
 
 def site(cluster: Cluster, api: Api) -> Site:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import archive, autostart, lookup, plan, ports
+from sykube.cluster import archive, autostart, lookup, plan, ports, registries
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
@@ -236,6 +236,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             f"there are remains of a cluster {spec.name} without a record",
             resolution=f"sykube delete --name {spec.name}",
         )
+    found_logins = registries.logins(spec, ui)
     snapshot = _source(spec)
     ready = spec.local_image or snapshot or build.cached(source, apt.find_mirror(spec.mirror))
     building = not ready
@@ -273,6 +274,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
         cluster = Cluster.of(state, ui)
         try:
             state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
+            registries.keep(cluster, found_logins)
             cluster.save()
         except BaseException:
             held.close()

@@ -76,6 +76,7 @@ def defaults(snapshot: Snapshot) -> dict[str, Any]:
         "taint_master": saved.spec.taint_master,
         "options": saved.spec.options,
         "addons": tuple(saved.addons),
+        "registry_mirrors": saved.spec.registry_mirrors,
         "pod_subnet": str(saved.subnets.pods),
         "service_subnet": str(saved.subnets.services),
     }

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sykube.errors import UsageError
+from sykube.image.registries import Mirror
 from sykube.network.ports import PortMap
 from sykube.node.limits import (
     LEAST_MEMORY,
@@ -64,6 +65,8 @@ class ClusterSpec:
         from_snapshot: name of a snapshot that it starts from instead of empty.
         ports: ports of the host that lead to nodes, each as [ADDRESS:]HOST:NODE[/udp][@NODE].
         mounts: folders of the host that nodes see, each as HOST:NODE[:ro].
+        registry_mirrors: where images are looked for before their registry, each as HOST=URL.
+        registry_auth: a file of Docker's with credentials for registries.
         addons: names of those that it begins with, beside those that every cluster has.
     """
 
@@ -86,6 +89,8 @@ class ClusterSpec:
     pids: int = 0
     from_snapshot: str = ""
     addons: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    registry_auth: str = ""
     ports: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
 
@@ -190,6 +195,15 @@ def _ports(value: tuple[str, ...]) -> str:
     return ""
 
 
+def _registry_mirrors(value: tuple[str, ...]) -> str:
+    try:
+        for text in value:
+            Mirror.parse(text)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _mounts(value: tuple[str, ...]) -> str:
     try:
         found = [Mount.parse(text) for text in value]
@@ -246,6 +260,8 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "name": _name,
     "addons": _addons,
     "ports": _ports,
+    "registry_mirrors": _registry_mirrors,
+    "registry_auth": _absolute,
     "mounts": _mounts,
     "workers": _workers,
     "dest": _absolute,

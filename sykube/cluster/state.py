@@ -37,6 +37,7 @@ class State:
         previous_context: what was current there before.
         owned_folders: folders that sykube made for it outside its data folder.
         ports: ports of the host that lead to nodes.
+        registry: the port of the host, among `ports`, that leads to the add-on of that name.
         addons: names of those that are on.
         cordoned: nodes that `stop --drain` emptied and start opens again.
     """
@@ -57,6 +58,7 @@ class State:
     cordoned: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
     ports: list[PortMap] = field(default_factory=list)
+    registry: str = ""
     addons: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ class State:
             "ownedFolders": self.owned_folders,
             "cordoned": self.cordoned,
             "ports": [str(port) for port in self.ports],
+            "registry": self.registry,
             "addons": self.addons,
         }
         write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
@@ -133,6 +136,7 @@ class State:
                 owned_folders=stored["ownedFolders"],
                 cordoned=stored["cordoned"],
                 ports=[PortMap.parse(text) for text in stored["ports"]],
+                registry=stored["registry"],
                 addons=stored["addons"],
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -57,6 +57,7 @@ KUBERNETES_PROGRAMS = (
 )
 CONTAINER_IMAGE_PACKAGES = (
     "conntrack",
+    "docker-registry",
     "etcd-server",
     "iptables",
     "kmod",

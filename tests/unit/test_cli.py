@@ -25,6 +25,8 @@ from sykube.errors import ExitCode
 from sykube.host import paths, preflight
 from sykube.host.paths import ClusterPaths
 from sykube.node.engine import InstanceOptions
+from tests import containers
+from tests.containers import Image
 from tests.fakes import FakeInstance, World, add_image, make_subnets
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -117,6 +119,9 @@ def recorded(world: World, sykube: Sykube) -> World:
         ["node", "delete", "node1", "--timeout", "0"],
         ["autostart", "start"],
         ["delete", "node1"],
+        ["image", "load"],
+        ["image", "delete"],
+        ["image", "list", "extra"],
     ],
     ids=" ".join,
 )
@@ -625,6 +630,26 @@ def test_list_says_how_each_cluster_is(up: World, sykube: Sykube) -> None:
     ]
     shown = json.loads(sykube("list", "-o", "json").out)
     assert [each["state"] for each in shown] == ["stopped", "paused"]
+
+
+def test_images_are_loaded_listed_and_removed(up: World, sykube: Sykube, tmp_path: Path) -> None:
+    image = Image([containers.tar({"a": b"one"})], {})
+    file = containers.docker_archive(tmp_path / "web.tar", image, "web:latest")
+    result = sykube("image", "load", str(file), "--node", "node1")
+    assert (result.code, result.out) == (0, "")
+    assert "node1: docker.io/library/web:latest is loaded." in result.err
+    assert "imagePullPolicy: IfNotPresent" in result.err
+    result = sykube("image", "load", str(file), "-o", "json")
+    (loaded,) = json.loads(result.out)
+    assert (loaded["loaded"], loaded["present"]) == (["master"], ["node1"])
+    (listed,) = json.loads(sykube("image", "list", "-o", "json").out)
+    assert listed["nodes"] == ["master", "node1"]
+    for key in ("image", "id", "digest", "bytes"):
+        assert listed[key] == loaded[key]
+    line = sykube("image", "list").out.split()
+    assert line[:2] == ["docker.io/library/web:latest", image.id.removeprefix("sha256:")[:12]]
+    assert json.loads(sykube("image", "delete", "web", "-o", "json").out) == ["master", "node1"]
+    assert json.loads(sykube("image", "list", "-o", "json").out) == []
 
 
 def test_delete_of_all_leaves_no_cluster(up: World, sykube: Sykube) -> None:

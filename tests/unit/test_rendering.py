@@ -57,6 +57,7 @@ MANIFESTS = {
         "replicas": 1,
     },
     "loadbalancer.yaml.j2": {"image": "sykube.local/system:1"},
+    "registry.yaml.j2": {"image": "sykube.local/system:1"},
     "storage.yaml.j2": {"image": "sykube.local/system:1", "volumes": "/var/lib/sykube/volumes"},
 }
 

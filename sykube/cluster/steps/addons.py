@@ -20,12 +20,13 @@ class Addons:
         wanted = _wanted(cluster)
         with cluster.api() as api:
             site = addons.site(cluster, api)
-            for name in wanted:
-                catalog.find(name).enable(site)
+            # In the order of the catalogue: some need others.
+            for name in [each for each in catalog.NAMES if each in wanted]:
+                addons.switch_on(cluster, catalog.find(name), site)
         addons.record(cluster, wanted)
 
     def undo(self, cluster: Cluster) -> None:
-        """They live in the cluster alone."""
+        """What they have outside the cluster goes with its network and its nodes."""
 
 
 def _wanted(cluster: Cluster) -> set[str]:

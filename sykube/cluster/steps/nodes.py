@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sykube import resources
 from sykube.addons.storage import VOLUMES
-from sykube.cluster import members, reborn
+from sykube.cluster import members, reborn, registries
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError
 from sykube.host import paths
@@ -173,6 +173,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
     }
     for name, text in files.items():
         write_atomically(node.config / name, f"{text.strip()}\n" if text else "")
+    registries.tell(cluster, node)
     cgroups.create(node.instance, limits)
 
 

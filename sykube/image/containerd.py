@@ -1,0 +1,184 @@
+"""The container images that containerd of a node has."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sykube.host.run import CommandError
+from sykube.image.container import ContainerImage
+from sykube.node.node import Node
+
+_ROOT = "/var/lib/containerd"
+_TIMEOUT_S = 1800.0
+_ATTEMPTS = 2
+_WORK = ".load-"
+# Parts that containerd's store holds already are taken in without reading them: `ingest` finds the
+# file by its digest and only notes it. Nothing refers to them until the import, so a collection of
+# garbage in between takes them again. At last the kubelet's side of containerd knows the image.
+_LOAD = f"""
+export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
+cd "$1"
+content={_ROOT}/io.containerd.content.v1.content/blobs/sha256
+for part in *; do
+    [ "$part" != index.tar ] || continue
+    [ -e "$content/$part" ] || ln "$part" "$content/$part"
+    ctr content ingest --expected-digest "sha256:$part" --expected-size "$(stat -c %s "$part")" \\
+        "sykube-$part" < "$part"
+done
+ctr images import index.tar
+# A name that stood for another image before: without its label the image is taken for a new one.
+[ -n "$(ctr images list --quiet "name==$2")" ] ||
+    ctr images label "$3" io.cri-containerd.image= > /dev/null
+for _ in $(seq 100); do
+    [ -z "$(ctr images list --quiet "name==$2")" ] || exit 0
+    sleep 0.1
+done
+echo "containerd does not tell the kubelet of the image $2" >&2
+exit 1
+"""
+# A line for each part that is there, then its JSON in one line.
+_READ = f"""
+cd {_ROOT}/io.containerd.content.v1.content/blobs/sha256
+for part; do
+    [ ! -e "$part" ] || {{ echo "$part"; tr -d '\\n' < "$part"; echo; }}
+done
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a name stands for in a node: its digest, and that of its configuration, the ID.
+
+    Attributes:
+        size: bytes of its configuration and layers, compressed where they are.
+    """
+
+    digest: str
+    id: str
+    size: int
+
+
+def names(node: Node) -> dict[str, str]:
+    """The names of the images that a node has, and the digest that each stands for.
+
+    IDs (sha256:…) are names, too.
+    """
+    listed = node.run(["ctr", "images", "list"]).stdout.splitlines()[1:]
+    return {words[0]: words[2] for line in listed if len(words := line.split()) > 2}
+
+
+def targets(node: Node, digests: Iterable[str], architecture: str) -> dict[str, Target]:
+    """What some digests stand for; those that the node lacks a part of are left out.
+
+    Args:
+        architecture: whose image counts where there are several.
+    """
+    manifests = _read(node, digests)
+    # Images of several architectures, as registries have them.
+    chosen = {
+        digest: _choose(value, architecture)
+        for digest, value in manifests.items()
+        if "manifests" in value
+    }
+    manifests |= _read(node, filter(None, chosen.values()))
+    found = {}
+    for digest in digests:
+        manifest = manifests.get(chosen.get(digest, digest), {})
+        if "config" in manifest:
+            parts = [manifest["config"], *manifest.get("layers", [])]
+            found[digest] = Target(
+                digest, manifest["config"]["digest"], sum(int(part["size"]) for part in parts)
+            )
+    return found
+
+
+def load(node: Node, image: ContainerImage) -> None:
+    """Give a node an image, unpacked, as the kubelet uses it.
+
+    Its parts become links to the same files: they take their place on the disk once for all nodes.
+
+    Raises:
+        CommandError: containerd does not take it; what it took is removed by its garbage collector.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=_WORK, dir=node.folder / "containerd"))
+    try:
+        for part in image.parts:
+            os.link(part.file, folder / part.file.name)
+        (folder / "index.tar").write_bytes(_index(image))
+        inside = f"{_ROOT}/{folder.name}"
+        command = ["sh", "-euc", _LOAD, "sh", inside, image.id, image.name]
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                node.run(command, timeout=_TIMEOUT_S)
+                return
+            except CommandError as error:
+                if attempt == _ATTEMPTS or "not found" not in error.output:
+                    raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_work(node: Node) -> None:
+    """Remove what a load that was killed has left in the node's folder."""
+    for left in (node.folder / "containerd").glob(f"{_WORK}*"):
+        shutil.rmtree(left)
+
+
+def remove(node: Node, references: Sequence[str]) -> None:
+    """Remove names of images, and what no other name stands for."""
+    node.run(["ctr", "images", "rm", "--sync", *references])
+
+
+def _index(image: ContainerImage) -> bytes:
+    """An OCI archive with all of an image but its layers."""
+    entry = {
+        "mediaType": image.media_type,
+        "digest": image.manifest.digest,
+        "size": image.manifest.size,
+        "annotations": {"io.containerd.image.name": image.name},
+    }
+    files = {
+        "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
+        "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),
+    }
+    for part in (image.manifest, image.config):
+        files[f"blobs/{part.digest.replace(':', '/')}"] = part.file.read_bytes()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def _read(node: Node, digests: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The manifests of some digests, as far as the node has them."""
+    wanted = [digest.removeprefix("sha256:") for digest in digests]
+    if not wanted:
+        return {}
+    lines = iter(node.run(["sh", "-euc", _READ, "sh", *wanted]).stdout.splitlines())
+    return {
+        f"sha256:{digest}": json.loads(manifest)
+        for digest, manifest in zip(lines, lines, strict=True)
+    }
+
+
+def _choose(index: dict[str, Any], architecture: str) -> str:
+    """The digest of an index's manifest for Linux on that architecture, or nothing."""
+    with contextlib.suppress(KeyError, TypeError):
+        for entry in index["manifests"]:
+            where = entry.get("platform", {})
+            if (where.get("os"), where.get("architecture")) == ("linux", architecture):
+                return str(entry["digest"])
+    return ""

@@ -1,0 +1,187 @@
+"""How containerd of a node reaches registries: mirrors, and credentials for them.
+
+Sources: https://github.com/containerd/containerd/blob/release/1.7/docs/hosts.md and
+https://github.com/containerd/containerd/blob/release/1.7/docs/cri/registry.md
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sykube.errors import UsageError
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?")
+_PLUGIN = 'plugins."io.containerd.grpc.v1.cri".registry.configs'
+# The registry docker.io is at another host than its name says, and `docker login` notes a third.
+_DOCKER_HUB = "registry-1.docker.io"
+_ALIASES = {"docker.io": _DOCKER_HUB, "index.docker.io": _DOCKER_HUB}
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Where images of a registry are looked for before the registry itself.
+
+    Attributes:
+        host: of the registry, as images' names have it.
+        url: of the mirror.
+    """
+
+    host: str
+    url: str
+
+    @classmethod
+    def parse(cls, text: str) -> Mirror:
+        """Read HOST=URL.
+
+        Raises:
+            ValueError: it is not that; says what is wrong.
+        """
+        host, equals, url = text.partition("=")
+        if not equals or not _HOST.fullmatch(host):
+            raise ValueError(
+                f"the registry mirror {_shown(text)!r} is not HOST=URL, such as "
+                "docker.io=https://mirror.example"
+            )
+        try:
+            parts = urlsplit(url)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            is_url = False
+        if not is_url:
+            raise ValueError(f"the mirror of {host} is not at an http or https URL")
+        if parts.username or parts.password:
+            raise ValueError(
+                f"the mirror of {host} has a password in its URL, which everybody could read: "
+                "put it into a file for --registry-auth"
+            )
+        return cls(host, url.rstrip("/"))
+
+    @property
+    def hosts(self) -> tuple[str, str]:
+        """The registry's host and the mirror's, as credentials are kept for them."""
+        return canonical(self.host), canonical(urlsplit(self.url).netloc)
+
+
+@dataclass(frozen=True)
+class Login:
+    """Credentials for a registry; they are never shown."""
+
+    host: str
+    user: str
+    password: str = field(repr=False)
+    token: str = field(repr=False)
+
+
+def canonical(host: str) -> str:
+    """The host that containerd asks for credentials of, from a key of Docker's configuration."""
+    bare = host.partition("://")[2] or host
+    bare = bare.split("/", 1)[0]
+    return _ALIASES.get(bare, bare)
+
+
+def mirrored(mirrors: Iterable[Mirror]) -> dict[str, str]:
+    """hosts.toml of each registry that has mirrors, by its host."""
+    by_host: dict[str, list[str]] = {}
+    for mirror in mirrors:
+        by_host.setdefault(mirror.host, []).append(mirror.url)
+    return {host: _hosts_toml(host, urls) for host, urls in by_host.items()}
+
+
+def elsewhere(url: str) -> str:
+    """hosts.toml of a registry that is at another place than its name says."""
+    return f"server = {_quoted(url)}\n"
+
+
+def read_logins(file: Path, only: Collection[str] | None = None) -> list[Login]:
+    """The credentials of a configuration file of Docker's (~/.docker/config.json).
+
+    Args:
+        only: hosts whose credentials are taken, instead of all.
+
+    Raises:
+        UsageError: it is none, or has none in it; what is in it is never shown.
+    """
+    try:
+        stored = json.loads(file.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError:
+        raise _unusable(file, "it is no JSON") from None
+    entries = stored.get("auths") if isinstance(stored, dict) else None
+    if not isinstance(entries, dict):
+        raise _unusable(file, 'it has no "auths"')
+    wanted = {
+        key: value for key, value in entries.items() if only is None or canonical(key) in only
+    }
+    found = [_login(file, key, value) for key, value in wanted.items()]
+    logins = [login for login in found if login]
+    if only is None and not logins:
+        raise _unusable(file, "it holds no password: a credential helper may keep them")
+    return logins
+
+
+def auth_toml(logins: Iterable[Login]) -> str:
+    """The part of containerd's configuration with credentials."""
+    sections = []
+    for login in logins:
+        lines = [f"[{_PLUGIN}.{_quoted(login.host)}.auth]"]
+        for key, value in (
+            ("username", login.user),
+            ("password", login.password),
+            ("identitytoken", login.token),
+        ):
+            lines += [f"  {key} = {_quoted(value)}"] if value else []
+        sections.append("\n".join(lines))
+    return "".join(f"\n{section}\n" for section in sections)
+
+
+def _hosts_toml(host: str, urls: Iterable[str]) -> str:
+    server = f"https://{_DOCKER_HUB if host == 'docker.io' else host}"
+    mirrors = [
+        f'\n[host.{_quoted(url)}]\n  capabilities = ["pull", "resolve"]\n'
+        for url in dict.fromkeys(urls)
+    ]
+    return f"server = {_quoted(server)}\n" + "".join(mirrors)
+
+
+def _login(file: Path, key: str, entry: Any) -> Login | None:
+    """One entry of "auths"; nothing where it holds no password."""
+    if not isinstance(entry, dict):
+        raise _unusable(file, f"its entry {key} is no mapping")
+    user, password = str(entry.get("username", "")), str(entry.get("password", ""))
+    if packed := entry.get("auth"):
+        try:
+            decoded = base64.b64decode(packed, validate=True).decode()
+        except (binascii.Error, TypeError, ValueError):
+            raise _unusable(file, f"its entry {key} is no Base64") from None
+        user, colon, password = decoded.rstrip("\0").partition(":")
+        if not colon:
+            raise _unusable(file, f"its entry {key} is not USER:PASSWORD")
+    token = str(entry.get("identitytoken", ""))
+    return Login(canonical(key), user, password, token) if password or token else None
+
+
+def _quoted(text: str) -> str:
+    """A TOML text; JSON's are among these."""
+    return json.dumps(text)
+
+
+def _shown(text: str) -> str:
+    """A text without what may be a password before an @."""
+    return re.sub(r"(?<==).*@", "…@", text)
+
+
+def _unusable(file: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{file} has no credentials for registries",
+        details=why,
+        resolution='It is to be as `docker login` writes it: {"auths": {HOST: {"auth": …}}}',
+    )

@@ -1,0 +1,178 @@
+"""SIF images, made into container images.
+
+Pods run what `apptainer run` would, in the environment that it would have.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+from sykube.errors import UsageError
+from sykube.host.run import CommandError, run
+from sykube.image import container
+from sykube.image.build import Builder
+from sykube.image.container import CONFIG, LAYER, MANIFEST, ContainerImage, Staging
+
+_TIMEOUT_S = 3600.0
+# github.com/apptainer/sif, pkg/sif/sif.go: a launch script, the magic word, the version, the
+# architecture, an ID, the time of its making.
+_HEADER = struct.Struct("<32s 10s 3s 3s 16s q")
+_MAGIC = b"SIF_MAGIC"
+_ARCHITECTURES = {b"02": "amd64", b"04": "arm64"}
+_RUN = ".singularity.d/actions/run"
+_RUNSCRIPT = ".singularity.d/runscript"
+# What the engine adds to the environment for itself.
+_OF_ENGINE = frozenset(
+    ["HOME", "LANG", "OLDPWD", "PROMPT_COMMAND", "PS1", "PWD", "SHLVL", "TERM", "USER", "_"]
+)
+_PREFIXES_OF_ENGINE = ("APPTAINER", "SINGULARITY", "SING_USER_DEFINED")
+_BUILD_DATE = "org.label-schema.build-date"
+_LIBRARIES = "/.singularity.d/libs"
+
+
+def is_sif(file: Path) -> bool:
+    """Whether a file looks like a SIF.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return file.is_file() and _header(file)[1].startswith(_MAGIC)
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+
+
+def convert(file: Path, name: str, folder: Path, builder: Builder) -> ContainerImage:
+    """Make a SIF into a container image of one layer, with its parts in a folder.
+
+    Args:
+        name: of the image, in full.
+
+    Raises:
+        UsageError: it is damaged, or for other machines.
+    """
+    header = _header(file)
+    architecture = _ARCHITECTURES.get(header[3][:2])
+    if architecture != container.machine():
+        raise UsageError(
+            f"{file} is for {architecture or 'a machine that sykube does not know'}",
+            resolution=f"This machine needs one for {container.machine()}.",
+        )
+    staging, root, layer = Staging(folder), folder / "root", folder / "layer.tar"
+    try:
+        _unpack(file, root, folder, builder)
+        entrypoint, labels = _entrypoint(root), _labels(root)
+        _pack(root, layer, max(header[5], 1))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    blob = staging.adopt(layer)
+    config = staging.add_json(
+        {
+            "architecture": container.machine(),
+            "os": "linux",
+            "config": {
+                "Entrypoint": entrypoint,
+                "Env": _environment(file, builder),
+                "Labels": labels,
+            },
+            "rootfs": {"type": "layers", "diff_ids": [blob.digest]},
+        }
+    )
+    manifest: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": config.descriptor(CONFIG),
+        "layers": [blob.descriptor(LAYER)],
+    }
+    return ContainerImage(name, MANIFEST, staging.add_json(manifest), config, (blob,))
+
+
+def _header(file: Path) -> tuple[Any, ...]:
+    with file.open("rb") as stream:
+        return _HEADER.unpack(stream.read(_HEADER.size).ljust(_HEADER.size, b"\0"))
+
+
+def _unpack(file: Path, root: Path, folder: Path, builder: Builder) -> None:
+    variables = {f"{name}DIR": str(folder) for name in ("APPTAINER_TMP", "APPTAINER_CACHE", "TMP")}
+    try:
+        run(
+            [builder.binary, "build", "--sandbox", root, file],
+            env={**builder.environment, **variables},
+            timeout=_TIMEOUT_S,
+        )
+    except CommandError as error:
+        raise UsageError(
+            f"{file} is damaged or cut off", details=error.details, resolution="Make it anew."
+        ) from error
+
+
+def _entrypoint(root: Path) -> list[str]:
+    """What runs in a pod: the engine's own start, which reads the environment first."""
+    if (root / _RUN).exists():
+        return [f"/{_RUN}"]
+    script = 'for each in /.singularity.d/env/*.sh; do . "$each"; done; exec "$0" "$@"'
+    start = f"/{_RUNSCRIPT}" if (root / _RUNSCRIPT).exists() else "/bin/sh"
+    return ["/bin/sh", "-c", script, start]
+
+
+def _labels(root: Path) -> dict[str, str]:
+    """Its labels without the time of unpacking, which the engine has put into the file."""
+    file = root / ".singularity.d/labels.json"
+    # A link in the image may lead to a file of the host.
+    if not file.is_file() or not file.resolve().is_relative_to(root.resolve()):
+        return {}
+    try:
+        labels = {str(key): str(value) for key, value in json.loads(file.read_text()).items()}
+    except (ValueError, AttributeError):
+        return {}
+    labels.pop(_BUILD_DATE, None)
+    file.write_text(json.dumps(labels, indent=1))
+    return labels
+
+
+def _pack(root: Path, layer: Path, made: int) -> None:
+    """Archive a root; the same SIF always makes the same archive, so that it is known again.
+
+    Args:
+        made: when the SIF was, in seconds since the epoch: what is newer comes from unpacking it.
+    """
+    run(
+        [
+            "tar", "--create", "--sort=name", f"--mtime=@{made}", "--clamp-mtime",
+            "--numeric-owner", "--format=posix",
+            "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+            "--xattrs", "--xattrs-include=security.capability",
+            f"--file={layer}", f"--directory={root}", ".",
+        ],
+        timeout=_TIMEOUT_S,
+    )  # fmt: skip
+
+
+def _environment(file: Path, builder: Builder) -> list[str]:
+    """The variables that it sets, also for commands that are not its runscript.
+
+    Only its own scripts know them, so they run: without capabilities, network or files of the host.
+    """
+    fences = ["--containall", "--cleanenv", "--no-privs", "--net", "--network", "none"]
+    done = run(
+        [builder.binary, "--silent", "exec", *fences, "--pwd", "/", file, "env", "-0"],
+        env=builder.environment,
+        check=False,
+        timeout=60,
+        # Images hold keys now and then.
+        secret=True,
+    )
+    found = []
+    for line in done.stdout.split("\0"):
+        name, equals, value = line.partition("=")
+        if not equals or name in _OF_ENGINE or name.startswith(_PREFIXES_OF_ENGINE):
+            continue
+        if name == "LD_LIBRARY_PATH":
+            value = value.removesuffix(_LIBRARIES).removesuffix(":")
+        if value:
+            found.append(f"{name}={value}")
+    return sorted(found)

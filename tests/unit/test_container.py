@@ -1,0 +1,276 @@
+"""Reading container images from files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from sykube.errors import UsageError
+from sykube.image import container, reference
+from sykube.image.container import ContainerImage
+from tests import containers
+from tests.containers import Image
+
+IMAGE = Image([containers.tar({"a": b"one"}), containers.tar({"b": b"two" * 5000})], {"Env": []})
+NAME = "docker.io/library/web:1"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "parts"
+    made.mkdir()
+    return made
+
+
+def one(source: Path, folder: Path) -> ContainerImage:
+    (found,) = container.read(source, folder)
+    return found
+
+
+def refused(source: Path, folder: Path) -> UsageError:
+    with pytest.raises(UsageError) as raised:
+        container.read(source, folder)
+    assert raised.value.resolution
+    return raised.value
+
+
+def check(found: ContainerImage, image: Image = IMAGE) -> None:
+    assert found.id == image.id
+    assert [part.digest for part in found.layers] == [containers.digest(x) for x in image.layers]
+    for part in found.parts:
+        content = part.file.read_bytes()
+        assert (containers.digest(content), len(content)) == (part.digest, part.size)
+        assert f"sha256:{part.file.name}" == part.digest
+
+
+# --- what is read ---
+
+
+def test_the_folder_of_an_oci_layout(tmp_path: Path, folder: Path) -> None:
+    found = one(containers.oci_layout(tmp_path / "layout", IMAGE, NAME), folder)
+    check(found)
+    assert (found.name, found.digest) == (NAME, IMAGE.digest)
+
+
+def test_an_oci_archive(tmp_path: Path, folder: Path) -> None:
+    found = one(containers.oci_archive(tmp_path / "x.tar", IMAGE, NAME), folder)
+    check(found)
+    assert (found.name, found.digest) == (NAME, IMAGE.digest)
+
+
+def test_a_docker_archive_gets_a_manifest_that_is_always_the_same(
+    tmp_path: Path, folder: Path
+) -> None:
+    file = containers.docker_archive(tmp_path / "x.tar", IMAGE, "web:1", "other/web:2")
+    first, second = container.read(file, folder)
+    check(first)
+    assert [first.name, second.name] == [NAME, "docker.io/other/web:2"]
+    manifest = json.loads(first.manifest.file.read_text())
+    assert manifest["config"]["digest"] == IMAGE.id
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {container.LAYER}
+    again = tmp_path / "again"
+    again.mkdir()
+    assert one(containers.docker_archive(file, IMAGE, "web:1"), again).digest == first.digest
+
+
+@pytest.mark.parametrize("make", [containers.oci_archive, containers.docker_archive])
+def test_compressed_archives(make: object, tmp_path: Path, folder: Path) -> None:
+    plain = make(tmp_path / "x.tar", IMAGE, NAME)  # type: ignore[operator]
+    packed = tmp_path / "x.tar.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    check(one(packed, folder))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_archive_through_a_pipe(packed: bool, tmp_path: Path, folder: Path) -> None:
+    content = containers.tar(containers.oci_files(IMAGE))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = gzip.compress(content) if packed else content
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    check(one(pipe, folder))
+    writer.join()
+
+
+def test_compressed_layers_of_a_docker_archive_stay_so(tmp_path: Path, folder: Path) -> None:
+    files = containers.docker_files(IMAGE, "web:1")
+    files = {k: gzip.compress(v) if k.endswith("layer.tar") else v for k, v in files.items()}
+    (tmp_path / "x.tar").write_bytes(containers.tar(files))
+    found = one(tmp_path / "x.tar", folder)
+    manifest = json.loads(found.manifest.file.read_text())
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {f"{container.LAYER}+gzip"}
+
+
+def test_a_layer_that_is_a_link_to_that_of_another_image(tmp_path: Path, folder: Path) -> None:
+    files = containers.docker_files(IMAGE, "web:1")
+    layers = [name for name in files if name.endswith("layer.tar")]
+    entry = json.loads(files["manifest.json"])
+    entry[0]["Layers"][1] = "twin/layer.tar"
+    files["manifest.json"] = json.dumps(entry).encode()
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo("twin/layer.tar")
+        link.type, link.linkname = tarfile.SYMTYPE, f"../{layers[1]}"
+        archive.addfile(link)
+    (tmp_path / "x.tar").write_bytes(made.getvalue())
+    check(one(tmp_path / "x.tar", folder))
+
+
+def test_of_several_architectures_this_machines_is_taken(tmp_path: Path, folder: Path) -> None:
+    other = Image(IMAGE.layers, {}, architecture="s390x")
+    entries = [
+        containers.descriptor(
+            each.manifest,
+            container.MANIFEST,
+            platform={"os": "linux", "architecture": each.architecture or container.machine()},
+        )
+        for each in (other, IMAGE)
+    ]
+    index = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    top = containers.descriptor(index, containers.INDEX, annotations={})
+    files = containers.oci_files(IMAGE) | other.blobs
+    files["index.json"] = json.dumps({"manifests": [top]}).encode()
+    files[f"blobs/{containers.digest(index).replace(':', '/')}"] = index
+    (tmp_path / "x.tar").write_bytes(containers.tar(files))
+    check(one(tmp_path / "x.tar", folder))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "name"),
+    [
+        ({"org__opencontainers__image__ref__name": "2"}, "docker.io/library/my-tool:2"),
+        ({"org__opencontainers__image__ref__name": "a/b:3"}, "docker.io/a/b:3"),
+        ({"io__containerd__image__name": "ghcr.io/a/b:3"}, "ghcr.io/a/b:3"),
+        ({}, ""),
+    ],
+)
+def test_the_name_is_what_the_layout_says(
+    annotations: dict[str, str], name: str, tmp_path: Path, folder: Path
+) -> None:
+    (tmp_path / "My_Tool.tar").write_bytes(
+        containers.tar(containers.oci_files(IMAGE, **annotations))
+    )
+    assert one(tmp_path / "My_Tool.tar", folder).name == name
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize("content", [b"", b"words", b"\0" * 20480, gzip.compress(b"words")])
+def test_what_is_no_image(content: bytes, tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(content)
+    assert "is no container image" in refused(tmp_path / "x.tar", folder).brief
+    assert "is no container image" in refused(folder, folder).brief
+
+
+def test_an_archive_of_something_else(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(containers.tar({"etc/passwd": b"root"}))
+    assert "is no container image" in refused(tmp_path / "x.tar", folder).brief
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("make", [containers.oci_archive, containers.docker_archive])
+def test_an_archive_that_is_cut_off_anywhere(
+    make: object, packed: bool, tmp_path: Path, folder: Path
+) -> None:
+    whole = make(tmp_path / "x.tar", IMAGE, NAME).read_bytes()  # type: ignore[operator]
+    # What follows the last file is empty.
+    end = whole.rstrip(b"\0")
+    content = gzip.compress(end, 1) if packed else end
+    # The last of a compressed one is a checksum alone.
+    for part in range(1, 18):
+        (tmp_path / "x.tar").write_bytes(content[: len(content) * part // 20])
+        error = refused(tmp_path / "x.tar", folder)
+        assert "damaged or cut off" in error.brief or "no container image" in error.brief
+
+
+def test_a_part_that_was_changed(tmp_path: Path, folder: Path) -> None:
+    files = containers.oci_files(IMAGE)
+    layer = f"blobs/{containers.digest(IMAGE.layers[1]).replace(':', '/')}"
+    files[layer] = files[layer].replace(b"two", b"oww", 1)
+    (tmp_path / "x.tar").write_bytes(containers.tar(files))
+    error = refused(tmp_path / "x.tar", folder)
+    assert containers.digest(IMAGE.layers[1]) in error.details
+    layout = containers.oci_layout(tmp_path / "layout", IMAGE, NAME)
+    (layout / layer).write_bytes(b"other")
+    assert "holds something else" in refused(layout, folder).details
+
+
+def test_layers_of_a_docker_archive_that_are_not_its_configurations(
+    tmp_path: Path, folder: Path
+) -> None:
+    files = containers.docker_files(IMAGE, "web:1")
+    layer = next(name for name in files if name.endswith("layer.tar"))
+    files[layer] = containers.tar({"a": b"six"})
+    (tmp_path / "x.tar").write_bytes(containers.tar(files))
+    assert "not those" in refused(tmp_path / "x.tar", folder).details
+
+
+def test_an_image_for_another_machine(tmp_path: Path, folder: Path) -> None:
+    other = Image(IMAGE.layers, {}, architecture="s390x")
+    file = containers.oci_archive(tmp_path / "x.tar", other, NAME)
+    assert "is for s390x" in refused(file, folder).brief
+
+
+@pytest.mark.parametrize(
+    "manifests", ["[]", "{}", '[{"digest": 1}]', "7", '[{"digest": "sha256:beef", "size": 1}]']
+)
+def test_an_index_that_leads_nowhere(manifests: str, tmp_path: Path, folder: Path) -> None:
+    files = containers.oci_files(IMAGE)
+    files["index.json"] = f'{{"manifests": {manifests}}}'.encode()
+    (tmp_path / "x.tar").write_bytes(containers.tar(files))
+    refused(tmp_path / "x.tar", folder)
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("web", "docker.io/library/web:latest"),
+        ("web:1.0", "docker.io/library/web:1.0"),
+        ("team/web:1", "docker.io/team/web:1"),
+        ("localhost/web:1", "localhost/web:1"),
+        ("127.0.0.1:5000/web", "127.0.0.1:5000/web:latest"),
+        ("ghcr.io/a/b/c:x_Y.z", "ghcr.io/a/b/c:x_Y.z"),
+        (f"web@sha256:{'a' * 64}", f"docker.io/library/web@sha256:{'a' * 64}"),
+    ],
+)
+def test_names_in_full(name: str, full: str) -> None:
+    assert reference.full(name) == full
+    assert reference.full(full) == full
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Web", "web:", "web:-1", "a//b", "-a", "web@sha256:1", "we b", "web@", "a.b/"]
+)
+def test_what_is_no_name(name: str) -> None:
+    with pytest.raises(UsageError, match="no name of a container image"):
+        reference.full(name)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("alpine_3.19.sif", "alpine:3.19"),
+        ("My Tool.sif", "my-tool:local"),
+        ("web.tar.gz", "web:local"),
+        ("layout", "layout:local"),
+        ("___.sif", "image:local"),
+    ],
+)
+def test_names_of_files(file: str, name: str) -> None:
+    assert reference.of_file(Path(file)) == f"docker.io/library/{name}"
