@@ -805,7 +805,8 @@ class FakeApi(Api):
                 server.objects[name] = body
                 return body
             case "PATCH", _ if content_type == "application/apply-patch+yaml":
-                server.objects[path] = body
+                metadata = {"generation": 1} | body["metadata"]
+                server.objects[path] = body | {"metadata": metadata}
                 return body
             case "PATCH", _ if path in server.objects and "merge-patch" in content_type:
                 return _merge(server.objects[path], body)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sykube.addons.addon import Addon
 from sykube.addons.loadbalancer import LOAD_BALANCER
+from sykube.addons.metrics import METRICS
 from sykube.addons.storage import STORAGE
 from sykube.errors import UsageError
 
-ALL: tuple[Addon, ...] = (STORAGE, LOAD_BALANCER)
+ALL: tuple[Addon, ...] = (STORAGE, LOAD_BALANCER, METRICS)
 NAMES = tuple(addon.name for addon in ALL)
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from sykube.addons import catalog
 from sykube.addons.addon import Addon, Site
 from sykube.cluster import lookup
-from sykube.cluster.cluster import DOMAIN, Cluster
+from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import require_complete
+from sykube.cluster.site import site
 from sykube.cluster.state import locked
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
-from sykube.kubernetes.api import Api, wait_until
+from sykube.kubernetes.api import wait_until
 from sykube.ui import Ui
 
 _TIMEOUT_S = 300.0
@@ -86,18 +87,6 @@ def disable(name: str, addon_name: str, ui: Ui) -> bool:
             addon.disable(site(cluster, api))
         record(cluster, {*cluster.state.addons} - {addon_name})
         return True
-
-
-def site(cluster: Cluster, api: Api) -> Site:
-    """The cluster as add-ons see it."""
-    return Site(
-        api,
-        cluster.name,
-        DOMAIN,
-        cluster.endpoint,
-        cluster.state.subnets,
-        tuple(cluster.nodes),
-    )
 
 
 def wait(addon: Addon, there: Site) -> None:

@@ -57,6 +57,11 @@ MANIFESTS = {
         "replicas": 1,
     },
     "loadbalancer.yaml.j2": {"image": "sykube.local/system:1"},
+    "metrics.yaml.j2": {
+        "image": "sykube.local/system:1",
+        "domain": "cluster.local",
+        "certificates": {"lab-master": "-----BEGIN CERTIFICATE-----\nQQ==\n"},
+    },
     "storage.yaml.j2": {"image": "sykube.local/system:1", "volumes": "/var/lib/sykube/volumes"},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sykube.addons import catalog
 from sykube.cluster import addons
 from sykube.cluster.cluster import Cluster
+from sykube.cluster.site import site
 
 
 class Addons:
@@ -19,9 +20,8 @@ class Addons:
     def apply(self, cluster: Cluster) -> None:
         wanted = _wanted(cluster)
         with cluster.api() as api:
-            site = addons.site(cluster, api)
             for name in wanted:
-                catalog.find(name).enable(site)
+                catalog.find(name).enable(site(cluster, api))
         addons.record(cluster, wanted)
 
     def undo(self, cluster: Cluster) -> None:
