@@ -32,6 +32,7 @@ _COMMANDS = {
     "port": "sykube.cli.port:port",
     "service": "sykube.cli.service:service",
     "addons": "sykube.cli.addons:addons",
+    "dashboard": "sykube.cli.dashboard:dashboard",
     "logs": "sykube.cli.logs:logs",
     "certs": "sykube.cli.certs:certs",
     "delete": "sykube.cli.delete:delete",
