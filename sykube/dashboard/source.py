@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,15 +64,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ClusterSource:
-    """A cluster of this host.
-
-    Attributes:
-        open_api: a client of its API server.
-    """
+    """A cluster of this host."""
 
     name: str
     ui: Ui
-    open_api: Callable[[Cluster], Api] = Cluster.api
 
     def look(self) -> Json:
         cluster = self._load()
@@ -162,7 +157,7 @@ class ClusterSource:
         return lookup.load(self.name, self.ui)
 
     def _api(self) -> Api:
-        return self.open_api(self._load())
+        return self._load().api()
 
 
 class _Lines:

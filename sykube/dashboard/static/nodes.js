@@ -111,9 +111,9 @@ export function nodesView() {
       setTile(tiles.nodes, `${well.length} of ${cluster.nodes.length}`, "run and are Ready");
       const now = Object.values(usage.at(-1)?.nodes ?? {});
       const sum = (key) => now.reduce((total, each) => total + (each[key] ?? 0), 0);
-      const whole = cluster.limited ? "per node at most" : "on this host";
-      setTile(tiles.cpu, running.length && now.length ? cores(sum("cpu")) : "–", `${cluster.cores} ${whole}`);
-      setTile(tiles.memory, running.length && now.length ? bytes(sum("memory")) : "–", `${bytes(cluster.memory)} ${whole}`);
+      const whole = cluster.limited ? "for each node" : "on this host";
+      setTile(tiles.cpu, running.length && now.length ? cores(sum("cpu")) : "–", `of ${cluster.cores} ${whole}`);
+      setTile(tiles.memory, running.length && now.length ? bytes(sum("memory")) : "–", `of ${bytes(cluster.memory)} ${whole}`);
       const sizes = Object.values(disk.at(-1)?.nodes ?? {}).flatMap((each) => Object.values(each));
       setTile(tiles.disk, sizes.length ? bytes(sizes.reduce((a, b) => a + b, 0)) : "–",
         `and one node image of ${bytes(cluster.image_bytes)}`);
