@@ -85,7 +85,7 @@ def _locked() -> Response:
         notice.notice(
             "This link does not open the dashboard",
             "It was opened before, is older than ten minutes, or is not the whole link.",
-            "For a new one, end `sykube dashboard` in its terminal with Ctrl-C and start it again.",
+            "For a new one, end `sykube dashboard` in its terminal with Ctrl+C and start it again.",
         ),
         403,
     )

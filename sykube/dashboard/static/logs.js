@@ -2,7 +2,7 @@
 
 import { h, text } from "./dom.js";
 import { plural } from "./format.js";
-import { store } from "./store.js";
+import { objectsNow, store } from "./store.js";
 
 const KEPT = 5000;
 
@@ -99,7 +99,7 @@ export function logsView() {
       groups.push([`Node ${node.name}`, services.map((name) => [`logs/node/${node.name}/${name}`, `${name} on ${node.name}`])]);
     }
     const namespaces = new Map();
-    for (const pod of store.objects?.pods ?? []) {
+    for (const pod of objectsNow()?.pods ?? []) {
       const options = pod.containers.map((name) => [
         `logs/pod/${pod.namespace}/${pod.name}/${name}`,
         pod.containers.length > 1 ? `${pod.name} – ${name}` : pod.name,

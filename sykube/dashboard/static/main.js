@@ -4,7 +4,7 @@ import { attribute, code, h, keyed, setPill, text } from "./dom.js";
 import { clock } from "./format.js";
 import { logsView } from "./logs.js";
 import { nodesView } from "./nodes.js";
-import { connect, onChange, store } from "./store.js";
+import { connect, objectsNow, onChange, store } from "./store.js";
 import { deploymentsView, eventsView, podKind, podsView } from "./tables.js";
 
 const VIEWS = {
@@ -75,6 +75,8 @@ function troubles() {
   else if (cluster.status === "unknown")
     found.push(["bad", `The cluster cannot be looked at: ${cluster.problem}`, "", ""]);
   else {
+    for (const node of cluster.nodes)
+      if (node.problem) found.push(["bad", `${node.name}: ${node.problem}`, "", ""]);
     for (const [part, problem] of Object.entries(cluster.parts))
       if (problem) found.push(["bad", `${part}: ${problem}`, "", ""]);
     if (objects?.problem && !cluster.parts["API server"])
@@ -89,7 +91,8 @@ function troubles() {
 }
 
 function render() {
-  const { cluster, objects, connection } = store;
+  const { cluster, connection } = store;
+  const objects = objectsNow();
   const live = { live: ["ok", "live"], lost: ["bad", "lost"], ended: ["bad", "ended"] }[connection];
   setPill($("connection"), ...(live ?? ["idle", "connecting"]));
   const name = cluster?.name ?? "sykube";

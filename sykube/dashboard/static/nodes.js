@@ -3,7 +3,7 @@
 import { empty, h, keyed, pill, setPill, text } from "./dom.js";
 import { bytes, cores, plural } from "./format.js";
 import { plot } from "./plot.js";
-import { store } from "./store.js";
+import { objectsNow, store } from "./store.js";
 
 const DISK = [
   { key: "overlay", label: "overlay" },
@@ -101,7 +101,8 @@ export function nodesView() {
   return {
     element: h("section", { "aria-label": "Nodes" }, waiting, element),
     update() {
-      const { cluster, usage, disk, objects } = store;
+      const { cluster, usage, disk } = store;
+      const objects = objectsNow();
       const there = Boolean(cluster?.nodes);
       waiting.hidden = there;
       element.hidden = !there;

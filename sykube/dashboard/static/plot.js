@@ -70,7 +70,8 @@ export function plot({ title, series, format, least, limit, stacked = false, nam
 
   function readOut() {
     const point = chosen === null ? points.at(-1) : points[chosen];
-    text(value, describe(point) + (limit && chosen === null ? ` of ${limit}` : ""));
+    const known = point && total(point) !== null;
+    text(value, describe(point) + (limit && known && chosen === null ? ` of ${limit}` : ""));
     text(when, chosen === null || !point ? "" : clock(point.time));
     const detail = point && series.length > 1
       ? `: ${series.map(({ key, label }) => `${label} ${format(point[key])}`).join(", ")}`
@@ -117,15 +118,18 @@ export function plot({ title, series, format, least, limit, stacked = false, nam
   });
 
   // Runs of points whose value is known: a node that was stopped leaves a gap.
-  function runs(of) {
+  function runs() {
     const found = [[]];
     for (const point of points) {
-      const amount = of(point);
-      if (amount === null || amount === undefined) found.push([]);
-      else found.at(-1).push([x(point.time), y(amount)]);
+      if (total(point) === null) found.push([]);
+      else found.at(-1).push(point);
     }
     return found.filter((run) => run.length);
   }
+
+  // A line over some points, from left to right.
+  const path = (run, of) =>
+    run.map((point) => `${x(point.time).toFixed(1)} ${y(of(point)).toFixed(1)}`).join("L");
 
   function draw() {
     const last = points.at(-1)?.time ?? Date.now() / 1000;
@@ -143,24 +147,18 @@ export function plot({ title, series, format, least, limit, stacked = false, nam
     );
     text(start, span(last - first));
     shapes.replaceChildren();
-    const floor = HEIGHT - BOTTOM;
-    const layers = stacked
-      ? series.map((_, index) => [
-          series[index].key,
-          (point) => (total(point) === null ? null
-            : series.slice(0, index + 1).reduce((sum, { key }) => sum + (point[key] ?? 0), 0)),
-        ]).reverse()
-      : series.map(({ key }) => [key, (point) => point[key]]);
-    for (const [key, of] of layers) {
-      for (const run of runs(of)) {
-        const path = run.map(([left, top]) => `${left.toFixed(1)} ${top.toFixed(1)}`).join("L");
-        const [from, to] = [run[0][0], run.at(-1)[0]];
-        shapes.append(
-          s("path", { class: `area series-${key}`, d: `M${from.toFixed(1)} ${floor}L${path}L${to.toFixed(1)} ${floor}Z` }),
-          s("path", { class: `line series-${key}`, d: `M${path}` }),
-        );
+    series.forEach(({ key }, index) => {
+      const upTo = (count) => (point) =>
+        series.slice(stacked ? 0 : index, count).reduce((sum, each) => sum + (point[each.key] ?? 0), 0);
+      const [lower, upper] = [stacked ? upTo(index) : () => 0, upTo(index + 1)];
+      for (const run of runs()) {
+        const line = path(run, upper);
+        const under = path([...run].reverse(), lower);
+        shapes.append(s("path", { class: `area series-${key}`, d: `M${line}L${under}Z` }));
+        // Where nothing is added, its line would hide the one below.
+        if (!stacked || run.some((point) => point[key])) shapes.append(s("path", { class: `line series-${key}`, d: `M${line}` }));
       }
-    }
+    });
     readOut();
   }
 

@@ -13,6 +13,11 @@ export const store = {
   since: Date.now(),
 };
 
+// What the API said last; nothing of a cluster that does not run: its pods are gone.
+export function objectsNow() {
+  return ["stopped", "paused", "gone"].includes(store.cluster?.status) ? null : store.objects;
+}
+
 const listeners = new Set();
 let queued = false;
 

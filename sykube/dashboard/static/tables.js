@@ -2,7 +2,7 @@
 
 import { attribute, empty, h, keyed, pill, setPill, text } from "./dom.js";
 import { age, bytes, millicores, plural } from "./format.js";
-import { ask, changed, store } from "./store.js";
+import { ask, changed, objectsNow, store } from "./store.js";
 import { toast } from "./toast.js";
 
 const FINE = new Set(["Running", "Succeeded", "Completed"]);
@@ -47,7 +47,8 @@ function choice(label, all) {
 
 // What stands there instead of a table: nothing is known yet, nothing is there, nothing fits.
 function instead(element, what, all, shown) {
-  const { cluster, objects } = store;
+  const { cluster } = store;
+  const objects = objectsNow();
   if (shown.length) {
     element.hidden = true;
     return;
@@ -101,14 +102,14 @@ export function podsView() {
     element: h("section", { "aria-label": "Pods" },
       h("div", { class: "filters" }, namespace.select, node.select, words.input, count), nothing, element, hint),
     update() {
-      const pods = store.objects?.pods;
+      const pods = objectsNow()?.pods;
       namespace.offer((pods ?? []).map((pod) => pod.namespace));
       node.offer((pods ?? []).map((pod) => pod.node).filter(Boolean));
       const shown = (pods ?? []).filter((pod) =>
         namespace.takes(pod.namespace) && node.takes(pod.node) && words.takes(pod.name, pod.status));
       text(count, pods ? plural(shown.length, "pod") : "");
       element.hidden = !shown.length;
-      hint.hidden = !shown.length || store.objects.measured;
+      hint.hidden = !shown.length || objectsNow().measured;
       instead(nothing, "pods", pods, shown);
       keyed(body, shown, (pod) => `${pod.namespace}/${pod.name}`, make, update);
     },
@@ -174,7 +175,7 @@ export function deploymentsView() {
     const input = card.querySelector("input");
     if (document.activeElement !== input) input.value = number;
     card.querySelector("button").disabled = number === 0;
-    const pods = store.objects.pods.filter((pod) =>
+    const pods = objectsNow().pods.filter((pod) =>
       pod.namespace === deployment.namespace &&
       deployment.sets.some((set) => pod.owner === `ReplicaSet/${set}`));
     const settled = deployment.ready === number && pods.length === number;
@@ -195,7 +196,7 @@ export function deploymentsView() {
     element: h("section", { "aria-label": "Deployments" },
       h("div", { class: "filters" }, namespace.select, words.input, count), nothing, cards),
     update() {
-      const found = store.objects?.deployments;
+      const found = objectsNow()?.deployments;
       namespace.offer((found ?? []).map((each) => each.namespace));
       const shown = (found ?? []).filter((each) =>
         namespace.takes(each.namespace) && words.takes(each.name));
@@ -232,7 +233,7 @@ export function eventsView() {
       h("div", { class: "filters" }, namespace.select, words.input,
         h("label", { class: "check" }, warnings, "Warnings alone"), count), nothing, element),
     update() {
-      const events = store.objects?.events;
+      const events = objectsNow()?.events;
       namespace.offer((events ?? []).map((event) => event.namespace).filter(Boolean));
       const shown = (events ?? []).filter((event) =>
         namespace.takes(event.namespace) && (!warnings.checked || event.type === "Warning") &&
