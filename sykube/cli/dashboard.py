@@ -7,7 +7,7 @@ import os
 
 import click
 
-from sykube.cli import context, log
+from sykube.cli import context
 from sykube.cluster import lookup
 from sykube.host import preflight
 from sykube.kubernetes.kubeconfig import Owner
@@ -28,7 +28,6 @@ def dashboard(name: str, port: int, no_open: bool) -> None:
 
     preflight.check_identity()
     lookup.load(name, context.ui())
-    log.open_for(name)
     with serve.listen(port) as listening:
         access = Access(listening.getsockname()[1])
         owner = Owner.of_caller()
