@@ -28,6 +28,7 @@ integration: $(VENV)/installed-dev
 	$(PYTEST) tests/integration -q
 
 e2e: $(VENV)/installed-dev
+	scripts/test-packages
 	$(PYTEST) tests/e2e -v
 
 test-fresh: $(VENV)/installed-dev ## both commands of the README in fresh Debian roots (SUITES="bookworm trixie")

@@ -144,15 +144,23 @@ class Calls:
 
 # Files of a new cgroup and what they hold, by v2 controller and by v1 hierarchy.
 _V2_FILES = {
-    "cpu": {"cpu.max": "max 100000\n"},
-    "memory": {"memory.max": "max\n"},
+    "cpu": {"cpu.max": "max 100000\n", "cpu.stat": "usage_usec 2500000\nuser_usec 2000000\n"},
+    "memory": {
+        "memory.max": "max\n",
+        "memory.current": "3000000\n",
+        "memory.stat": "anon 1000\ninactive_file 1000000\n",
+    },
     "pids": {"pids.max": "max\n"},
 }
 _V1_FILES = {
-    "cpu,cpuacct": {"cpu.cfs_quota_us": "-1\n"},
+    "cpu,cpuacct": {"cpu.cfs_quota_us": "-1\n", "cpuacct.usage": "2500000000\n"},
     "cpuset": {"cpuset.cpus": "", "cpuset.mems": ""},
     "freezer": {"freezer.state": "THAWED\n"},
-    "memory": {"memory.limit_in_bytes": "9223372036854771712\n"},
+    "memory": {
+        "memory.limit_in_bytes": "9223372036854771712\n",
+        "memory.usage_in_bytes": "3000000\n",
+        "memory.stat": "inactive_file 1\ntotal_inactive_file 1000000\n",
+    },
     "pids": {"pids.max": "max\n"},
 }
 _ONE_VALUE = {
@@ -846,7 +854,8 @@ class FakeApi(Api):
                 server.objects[name] = body
                 return body
             case "PATCH", _ if content_type == "application/apply-patch+yaml":
-                server.objects[path] = body
+                metadata = {"generation": 1} | body["metadata"]
+                server.objects[path] = body | {"metadata": metadata}
                 if body["kind"] == "Service" and body["spec"].get("type") == "NodePort":
                     for number, port in enumerate(body["spec"]["ports"]):
                         port.setdefault("nodePort", 31000 + number)

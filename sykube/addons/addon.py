@@ -55,6 +55,9 @@ class Addon(Protocol):
     def disable(self, site: Site) -> None:
         """Remove all of it but the user's data; what is gone already is no error."""
 
+    def settle(self, site: Site) -> None:
+        """Take in which nodes there are now, and their certificates; all of them are up."""
+
     def problem(self, site: Site) -> str:
         """What keeps it from working, or nothing."""
 
@@ -89,6 +92,9 @@ class Manifested:
     def disable(self, site: Site) -> None:
         for each in reversed(self.objects(site)):
             site.api.delete(f"{kubernetes.collection_path(each)}/{each['metadata']['name']}")
+
+    def settle(self, site: Site) -> None:
+        """Most take the nodes as they come."""
 
     def problem(self, site: Site) -> str:
         found = (deployment_problem(site.api, each) for each in self.deployments)

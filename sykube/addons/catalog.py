@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from sykube.addons.addon import Addon
 from sykube.addons.loadbalancer import LOAD_BALANCER
+from sykube.addons.metrics import METRICS
 from sykube.addons.registry import REGISTRY
 from sykube.addons.storage import STORAGE
 from sykube.errors import UsageError
 
-ALL: tuple[Addon, ...] = (STORAGE, LOAD_BALANCER, REGISTRY)
+ALL: tuple[Addon, ...] = (STORAGE, LOAD_BALANCER, REGISTRY, METRICS)
 NAMES = tuple(addon.name for addon in ALL)
 
 

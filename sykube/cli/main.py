@@ -33,6 +33,7 @@ _COMMANDS = {
     "service": "sykube.cli.service:service",
     "addons": "sykube.cli.addons:addons",
     "image": "sykube.cli.image:image",
+    "dashboard": "sykube.cli.dashboard:dashboard",
     "logs": "sykube.cli.logs:logs",
     "certs": "sykube.cli.certs:certs",
     "delete": "sykube.cli.delete:delete",

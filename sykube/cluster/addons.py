@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from sykube.addons import catalog, registry
 from sykube.addons.addon import Addon, Site
 from sykube.cluster import lookup, registries
-from sykube.cluster.cluster import DOMAIN, Cluster
+from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import require_complete
+from sykube.cluster.site import site
 from sykube.cluster.state import locked
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
-from sykube.kubernetes.api import Api, wait_until
+from sykube.kubernetes.api import wait_until
 from sykube.ui import Ui
 
 _TIMEOUT_S = 300.0
@@ -104,18 +105,6 @@ def _switch_off(cluster: Cluster, addon: Addon, there: Site) -> None:
     if addon.name == registry.NAME:
         registries.conceal(cluster)
     addon.disable(there)
-
-
-def site(cluster: Cluster, api: Api) -> Site:
-    """The cluster as add-ons see it."""
-    return Site(
-        api,
-        cluster.name,
-        DOMAIN,
-        cluster.endpoint,
-        cluster.state.subnets,
-        tuple(cluster.nodes),
-    )
 
 
 def wait(addon: Addon, there: Site) -> None:

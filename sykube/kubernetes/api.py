@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import contextlib
 import json
 import logging
 import os
 import select
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
@@ -27,6 +29,7 @@ log = logging.getLogger("sykube.api")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _TIMEOUT_S = 10.0
+_PIECE = 65536
 
 
 class ApiError(SykubeError):
@@ -117,11 +120,30 @@ class Api:
                 f"the API server at {self._server} does not answer: {error}", 0
             ) from error
         if answer.status >= 400:
-            reason = content
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                reason = json.loads(content)["message"]
-            raise ApiError(f"{method} {path}: {reason}", answer.status)
+            raise _refused(method, path, answer.status, content)
         return json.loads(content) if "json" in answer.getheader("Content-Type", "") else content
+
+    def stream(self, path: str, **params: str) -> Stream:
+        """An answer that goes on until either side ends it; the connection is its own from then on.
+
+        Raises:
+            ApiError: any status of 400 and above, or no answer within 10 s.
+        """
+        self._connection.close()
+        try:
+            self._connection.request("GET", f"{path}?{urlencode(params)}")
+            open_socket = self._connection.sock
+            answer = self._connection.getresponse()
+            if answer.status >= 400:
+                raise _refused("GET", path, answer.status, answer.read().decode(errors="replace"))
+        except (OSError, HTTPException) as error:
+            self._connection.close()
+            raise ApiError(
+                f"the API server at {self._server} does not answer: {error}", 0
+            ) from error
+        # It may have nothing to say for hours.
+        open_socket.settimeout(None)
+        return Stream(open_socket, answer)
 
     def _drop_if_closed(self) -> None:
         """Forget a connection that the server has ended since; the next request makes another."""
@@ -133,17 +155,30 @@ class Api:
         return self.request("GET", path, params=params)
 
     def apply(self, manifest: dict[str, Any]) -> None:
-        """Create or update an object by server-side apply.
+        """Create or update an object by server-side apply, where its kind knows that.
 
         Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/
         """
+        collection = collection_path(manifest)
+        place = f"{collection}/{manifest['metadata']['name']}"
+        if manifest["kind"] in _WITHOUT_APPLY:
+            self._create_or_merge(collection, place, manifest)
+            return
         self.request(
             "PATCH",
-            f"{collection_path(manifest)}/{manifest['metadata']['name']}",
+            place,
             manifest,
             content_type="application/apply-patch+yaml",
             params={"fieldManager": "sykube", "force": "true"},
         )
+
+    def _create_or_merge(self, collection: str, place: str, manifest: dict[str, Any]) -> None:
+        try:
+            self.request("POST", collection, manifest)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            self.request("PATCH", place, manifest, content_type="application/merge-patch+json")
 
     def delete(self, path: str) -> None:
         """Delete an object; one that is gone already is no error."""
@@ -152,6 +187,32 @@ class Api:
         except ApiError as error:
             if error.status != 404:
                 raise
+
+
+class Stream:
+    """The text of an answer as it comes, in pieces of any length."""
+
+    def __init__(self, open_socket: socket.socket, answer: HTTPResponse) -> None:
+        self._socket, self._answer = open_socket, answer
+
+    def __iter__(self) -> Iterator[str]:
+        """Its pieces, up to its end; a connection that is lost is an end, too."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        with contextlib.suppress(OSError, HTTPException, ValueError):
+            while piece := self._answer.read1(_PIECE):
+                yield decoder.decode(piece)
+
+    def close(self) -> None:
+        """End it, also while another thread waits for its next piece."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _refused(method: str, path: str, status: int, content: str) -> ApiError:
+    reason = content
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        reason = json.loads(content)["message"]
+    return ApiError(f"{method} {path}: {reason}", status)
 
 
 def _tls(credentials: Credentials) -> ssl.SSLContext:
@@ -175,6 +236,8 @@ def _tls(credentials: Credentials) -> ssl.SSLContext:
     return context
 
 
+# The aggregator of 1.20 panics: "FieldManager must be installed to run apply".
+_WITHOUT_APPLY = frozenset(["APIService"])
 _CLUSTER_SCOPED = frozenset(
     [
         "Namespace",

@@ -225,6 +225,9 @@ class Bridge:
     def _forwarding(self, wiring: Wiring) -> tuple[Rule, ...]:
         known = "RELATED,ESTABLISHED" + (",DNAT" if wiring.ports else "")
         return (
+            # An address that the node's kube-proxy does not know yet. Whoever answers out there,
+            # or another cluster, would keep the connection, also when it does.
+            ("-i", self.name, "-d", str(wiring.subnets.services), "-j", "REJECT"),
             ("-i", self.name, "-j", "ACCEPT"),
             ("-o", self.name, "-m", "conntrack", "--ctstate", known, "-j", "ACCEPT"),
             # Forwarding is on for the nodes, not to open them to the host's neighbours.

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import SykubeError
@@ -29,6 +30,19 @@ _FREEZERS = (
 )
 _EMPTY_TIMEOUT_S = 20.0
 _ENGINES = ("apptainer", "singularity")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the processes of a node use; None where the kernel does not count it.
+
+    Attributes:
+        cpu: processor time since the node's cgroups were made, in seconds.
+        memory: working set in bytes, as kubelets count it: without files that were not read lately.
+    """
+
+    cpu: float | None
+    memory: int | None
 
 
 def is_v2() -> bool:
@@ -80,6 +94,39 @@ def is_frozen(instance: str) -> bool:
         for file, values in _FREEZERS
         for path in [ROOT / file.format(path_of(instance))]
     )
+
+
+def usage(instance: str) -> Usage:
+    """What a node uses now."""
+    node = path_of(instance)
+    if is_v2():
+        spent = _field(ROOT / node / "cpu.stat", "usage_usec")
+        held = _number(ROOT / node / "memory.current")
+        stale = _field(ROOT / node / "memory.stat", "inactive_file")
+        return Usage(None if spent is None else spent / 1e6, _working_set(held, stale))
+    spent = _number(ROOT / "cpuacct" / node / "cpuacct.usage")
+    held = _number(ROOT / "memory" / node / "memory.usage_in_bytes")
+    stale = _field(ROOT / "memory" / node / "memory.stat", "total_inactive_file")
+    return Usage(None if spent is None else spent / 1e9, _working_set(held, stale))
+
+
+def _working_set(held: int | None, stale: int | None) -> int | None:
+    return None if held is None else max(held - (stale or 0), 0)
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _field(file: Path, name: str) -> int | None:
+    try:
+        pairs = (line.split() for line in file.read_text().splitlines())
+        return next((int(value) for key, value in pairs if key == name), None)
+    except (OSError, ValueError):
+        return None
 
 
 def _limits_v1(limits: Limits) -> dict[str, str]:

@@ -61,6 +61,16 @@ def cluster(resolver: Resolver, tmp_path_factory: pytest.TempPathFactory) -> Ite
     cluster.delete_quietly()
 
 
+@pytest.fixture(scope="session")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
+    """Two nodes with the add-on metrics, for the tests of what shows a cluster; both leave it."""
+    made = TestCluster("e2e-dash", tmp_path_factory.mktemp("dash"))
+    made.delete_quietly()
+    made.init("--workers", "1", "--dns", "192.0.2.53", "--addon", "metrics", "--yes")
+    yield made
+    made.delete_quietly()
+
+
 def _clean_snapshot(name: str, folder: Path) -> HostSnapshot:
     """What the host is like without this cluster, whatever an earlier run left."""
     leftover = TestCluster(name, folder)

@@ -7,11 +7,14 @@ import json
 import re
 import select
 import shutil
+import socket
 import ssl
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +30,7 @@ from sykube.kubernetes.api import (
     Api,
     ApiError,
     Credentials,
+    Stream,
     collection_path,
     manifests,
     wait_until,
@@ -431,3 +435,82 @@ def test_a_token_is_there_as_long_as_it_is_needed(fails: bool) -> None:
     except SykubeError:
         assert fails
     assert kubernetes.objects == {}
+
+
+# --- answers without an end ---
+
+
+@pytest.fixture
+def endless() -> Iterator[tuple[Api, socket.socket]]:
+    """A client, and a server that a test answers by hand."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        credentials = Credentials(f"http://127.0.0.1:{listening.getsockname()[1]}", b"", b"", b"")
+        with Api(credentials) as api:
+            yield api, listening
+
+
+def accepted(listening: socket.socket, answer: bytes) -> socket.socket:
+    connection, _ = listening.accept()
+    connection.recv(10_000)
+    connection.sendall(answer)
+    return connection
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def streamed(endless: tuple[Api, socket.socket]) -> tuple[Stream, socket.socket]:
+    api, listening = endless
+    with ThreadPoolExecutor() as pool:
+        server = pool.submit(accepted, listening, CHUNKED)
+        return api.stream("/log", follow="true"), server.result()
+
+
+def test_a_streams_text_comes_as_it_is_sent(endless: tuple[Api, socket.socket]) -> None:
+    stream, server = streamed(endless)
+    with server:
+        pieces = iter(stream)
+        # A letter of two bytes, in two pieces.
+        server.sendall(b"4\r\nab\n\xc3\r\n")
+        assert next(pieces) == "ab\n"
+        server.sendall(b"2\r\n\xa9\n\r\n0\r\n\r\n")
+        assert "".join(pieces) == "é\n"
+
+
+def test_a_stream_is_ended_while_somebody_waits_for_it(endless: tuple[Api, socket.socket]) -> None:
+    stream, server = streamed(endless)
+    with server, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(lambda: list(stream))
+        time.sleep(0.05)
+        stream.close()
+        assert waiting.result(10) == []
+
+
+def test_a_stream_whose_server_is_lost_has_an_end(endless: tuple[Api, socket.socket]) -> None:
+    stream, server = streamed(endless)
+    server.close()
+    assert list(stream) == []
+
+
+def test_a_stream_that_is_refused(server: Server, api: Api) -> None:
+    server.answers[("GET", "/log")] = (404, "application/json", b'{"message": "no such pod"}')
+    with pytest.raises(ApiError, match="no such pod") as caught:
+        api.stream("/log")
+    assert caught.value.status == 404
+
+
+def test_a_kind_without_apply_is_created_or_merged(server: Server, api: Api) -> None:
+    kind = {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService"}
+    manifest = {**kind, "metadata": {"name": "v1.x"}, "spec": {}}
+    collection = "/apis/apiregistration.k8s.io/v1/apiservices"
+    server.answers[("POST", collection)] = (201, "application/json", b"{}")
+    api.apply(manifest)
+    server.answers[("POST", collection)] = (409, "application/json", b"{}")
+    server.answers[("PATCH", f"{collection}/v1.x")] = (200, "application/json", b"{}")
+    api.apply(manifest)
+    assert [each["method"] for each in server.requests] == ["POST", "POST", "PATCH"]
+    assert server.requests[-1]["type"] == "application/merge-patch+json"
+    server.answers[("POST", collection)] = (403, "application/json", b"{}")
+    with pytest.raises(ApiError):
+        api.apply(manifest)

@@ -140,11 +140,13 @@ def test_the_rules(host: FakeHost) -> None:
         ("-i", "docker0", "-j", "ACCEPT"),
     ]
     forward = tables["filter"]["SYKUBE-lab-FWD"]
-    assert forward[0] == ("-i", "sk-lab", "-j", "ACCEPT")
-    assert forward[1][-1] == "ACCEPT"
-    assert "RELATED,ESTABLISHED" in forward[1]
+    # What kube-proxy does not know yet is nobody else's to answer.
+    assert forward[0] == ("-i", "sk-lab", "-d", "10.96.0.0/12", "-j", "REJECT")
+    assert forward[1] == ("-i", "sk-lab", "-j", "ACCEPT")
+    assert forward[2][-1] == "ACCEPT"
+    assert "RELATED,ESTABLISHED" in forward[2]
     # The host's neighbours do not reach the nodes.
-    assert forward[2:] == [("-o", "sk-lab", "-j", "DROP")]
+    assert forward[3:] == [("-o", "sk-lab", "-j", "DROP")]
     assert tables["nat"]["SYKUBE-lab-POST"] == [
         ("-s", "10.11.11.0/24", "!", "-o", "sk-lab", "-j", "MASQUERADE")
     ]

@@ -58,6 +58,11 @@ MANIFESTS = {
     },
     "loadbalancer.yaml.j2": {"image": "sykube.local/system:1"},
     "registry.yaml.j2": {"image": "sykube.local/system:1"},
+    "metrics.yaml.j2": {
+        "image": "sykube.local/system:1",
+        "domain": "cluster.local",
+        "certificates": {"lab-master": "-----BEGIN CERTIFICATE-----\nQQ==\n"},
+    },
     "storage.yaml.j2": {"image": "sykube.local/system:1", "volumes": "/var/lib/sykube/volumes"},
 }
 

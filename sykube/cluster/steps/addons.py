@@ -5,6 +5,7 @@ from __future__ import annotations
 from sykube.addons import catalog
 from sykube.cluster import addons
 from sykube.cluster.cluster import Cluster
+from sykube.cluster.site import site
 
 
 class Addons:
@@ -19,10 +20,9 @@ class Addons:
     def apply(self, cluster: Cluster) -> None:
         wanted = _wanted(cluster)
         with cluster.api() as api:
-            site = addons.site(cluster, api)
             # In the order of the catalogue: some need others.
             for name in [each for each in catalog.NAMES if each in wanted]:
-                addons.switch_on(cluster, catalog.find(name), site)
+                addons.switch_on(cluster, catalog.find(name), site(cluster, api))
         addons.record(cluster, wanted)
 
     def undo(self, cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sykube.cluster.cluster import DOMAIN, Cluster
+from sykube.cluster.site import settle
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import wait_until
 
@@ -28,6 +29,8 @@ class Ready:
 def wait_ready(cluster: Cluster) -> None:
     """Wait until nodes and pods of kube-system are Ready and DNS answers on each kind of node.
 
+    Add-ons learn of the nodes here, since whatever adds or renews nodes waits here.
+
     Raises:
         SykubeError: not within 5 minutes; says what is missing.
     """
@@ -40,6 +43,7 @@ def wait_ready(cluster: Cluster) -> None:
             "pods Ready", lambda: readiness.system_pods(api, len(names), masters), _TIMEOUT_S
         )
         readiness.check_pod_subnets(api, subnets)
+        settle(cluster, api)
     pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
     for node in (cluster.nodes[0], cluster.nodes[-1]):
         pid = pids.get(node.instance, 0)

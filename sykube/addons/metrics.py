@@ -1,0 +1,60 @@
+"""What nodes and pods use: `kubectl top`, and autoscaling by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sykube.addons.addon import Manifested, Site
+from sykube.image import versions
+from sykube.kubernetes.api import ApiError
+
+_METRICS = "/apis/metrics.k8s.io/v1beta1/nodes"
+# Below a node's folder; node_steps binds it to /var/lib/kubelet.
+_CERTIFICATE = "kubelet/pki/kubelet.crt"
+
+
+@dataclass(frozen=True)
+class Metrics(Manifested):
+    """metrics.k8s.io/v1beta1 over the kubelets' own metrics.
+
+    A kubelet signs its serving certificate itself. The host, which every node's files lie on, tells
+    the cluster which ones these are, in the ConfigMap kube-system/kubelet-certificates.
+    """
+
+    def variables(self, site: Site) -> dict[str, Any]:
+        return {
+            "image": versions.SYSTEM_IMAGE,
+            "domain": site.domain,
+            "certificates": kubelet_certificates(site),
+        }
+
+    def settle(self, site: Site) -> None:
+        for each in self.objects(site):
+            if each["kind"] == "ConfigMap":
+                site.api.apply(each)
+
+    def problem(self, site: Site) -> str:
+        if problem := super().problem(site):
+            return problem
+        try:
+            found = site.api.get(_METRICS)["items"]
+        except ApiError as error:
+            return error.brief
+        missing = {node.instance for node in site.nodes}
+        missing -= {each["metadata"]["name"] for each in found}
+        return f"no metrics of {', '.join(sorted(missing))}" if missing else ""
+
+
+def kubelet_certificates(site: Site) -> dict[str, str]:
+    """What the kubelet of each node serves, by the node's name; a new node has none yet."""
+    files = {node.instance: node.folder / _CERTIFICATE for node in site.nodes}
+    return {name: file.read_text() for name, file in files.items() if file.exists()}
+
+
+METRICS = Metrics(
+    name="metrics",
+    summary="kubectl top and HorizontalPodAutoscalers, by what nodes and pods use",
+    template="metrics.yaml.j2",
+    deployments=("kube-system/metrics",),
+)

@@ -1,0 +1,42 @@
+"""sykube dashboard"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import click
+
+from sykube.cli import context
+from sykube.cluster import lookup
+from sykube.host import preflight
+from sykube.kubernetes.kubeconfig import Owner
+
+
+@click.command()
+@context.named
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N",
+              help="On the loopback; by default, any that is free.")  # fmt: skip
+@click.option("--no-open", is_flag=True, help="Print the link alone; open no browser.")
+@context.common
+def dashboard(name: str, port: int, no_open: bool) -> None:
+    """Show the cluster on a page of this host: nodes, pods, events, logs. Ctrl-C ends it."""
+    # They take longer to import than most commands take to run.
+    from sykube.dashboard import browser, serve
+    from sykube.dashboard.access import Access
+    from sykube.dashboard.source import ClusterSource
+
+    preflight.check_identity()
+    lookup.load(name, context.ui())
+    with serve.listen(port) as listening:
+        access = Access(listening.getsockname()[1])
+        owner = Owner.of_caller()
+        server = serve.server(ClusterSource(name, context.ui()), access)
+        with browser.page_leading_to(access.link, owner) as page:
+            opened = not no_open and browser.show(page, owner, os.environ)
+            click.echo(access.link)
+            how = "It is open in your browser" if opened else "Open it in a browser of this host"
+            context.ui().say(f"{how}; it works once, within ten minutes. Ctrl-C ends it.")
+            # uvicorn raises the signal again once it has ended in order.
+            with contextlib.suppress(KeyboardInterrupt):
+                server.run(sockets=[listening])

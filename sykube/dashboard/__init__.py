@@ -1,0 +1,1 @@
+"""A page of this host alone that shows a cluster, and the server behind it."""

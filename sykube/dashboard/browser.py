@@ -1,0 +1,58 @@
+"""Opening a link in the browser of who sits at this machine."""
+
+from __future__ import annotations
+
+import html
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from sykube.errors import SykubeError
+from sykube.host.run import PATH, run
+from sykube.kubernetes.kubeconfig import Owner
+
+_OPENER = "xdg-open"
+# What a desktop's programs need to find it.
+_DESKTOP = (
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "XDG_RUNTIME_DIR",
+    "XDG_CURRENT_DESKTOP",
+    "DBUS_SESSION_BUS_ADDRESS",
+)
+
+
+@contextmanager
+def page_leading_to(link: str, owner: Owner) -> Iterator[Path]:
+    """A file for its owner alone that leads to a link; any user can read a command line."""
+    folder = Path(tempfile.mkdtemp(prefix="sykube-dashboard-"))
+    try:
+        page = folder / "open.html"
+        page.touch(mode=0o600)
+        target = html.escape(link)
+        page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={target}">')
+        for path in (page, folder):
+            os.chown(path, owner.uid, owner.gid)
+        yield page
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def show(page: Path, owner: Owner, environ: Mapping[str, str]) -> bool:
+    """Open a page in the owner's browser; whether there was one to ask."""
+    desktop = {name: environ[name] for name in _DESKTOP if name in environ}
+    if not {"DISPLAY", "WAYLAND_DISPLAY"} & desktop.keys() or not shutil.which(_OPENER, path=PATH):
+        return False
+    # Browsers refuse to be root's, and should.
+    words = [_OPENER, str(page)]
+    if owner.uid != os.geteuid():
+        words = ["setpriv", f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups", *words]
+    try:
+        run(words, env={**desktop, "HOME": str(owner.home)}, timeout=20)
+    except SykubeError:
+        return False
+    return True

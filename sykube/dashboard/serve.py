@@ -1,0 +1,73 @@
+"""The server of the page, on this host's loopback alone."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from sykube.dashboard.access import Access
+from sykube.dashboard.app import application
+from sykube.dashboard.collector import Collector
+from sykube.dashboard.source import Source
+from sykube.errors import SykubeError, UsageError
+
+_ADDRESS = "127.0.0.1"
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on the loopback; 0 takes any free port.
+
+    Raises:
+        UsageError: the port is another program's.
+    """
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((_ADDRESS, port))
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"the port {port} is taken",
+                resolution="Give another --port, or none for any that is free.",
+            ) from error
+        raise SykubeError(f"cannot listen on {_ADDRESS}:{port}: {error.strerror}") from error
+    return listening
+
+
+class Server(uvicorn.Server):
+    """Ends the pages that are open before it waits for them."""
+
+    def __init__(self, config: uvicorn.Config, close_pages: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._close_pages = close_pages
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._close_pages()
+        await super().shutdown(sockets)
+
+
+def configuration(app: ASGIApp) -> uvicorn.Config:
+    """How an application is served."""
+    return uvicorn.Config(
+        app,
+        # Logs that are followed have no end of their own.
+        timeout_graceful_shutdown=1,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        http="h11",
+        ws="none",
+        loop="asyncio",
+    )
+
+
+def server(source: Source, access: Access) -> Server:
+    """A server that is ready to run."""
+    collector = Collector(source)
+    return Server(configuration(application(source, access, collector)), collector.close)

@@ -1,0 +1,268 @@
+"""Where the page's data comes from: the cluster's nodes on this host, and its API."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sykube.cluster import logs as node_logs
+from sykube.cluster import lookup, status
+from sykube.cluster.cluster import Cluster
+from sykube.dashboard import rows
+from sykube.errors import SykubeError, UsageError
+from sykube.host.run import run
+from sykube.kubernetes.api import Api, ApiError
+from sykube.node import cgroups
+from sykube.node.cgroups import Usage
+from sykube.ui import Ui
+
+Json = dict[str, Any]
+
+MAX_REPLICAS = 100
+_TAIL = 500
+# Folders of a node on the host, by what the page calls them; the others are small.
+_DISK = {"overlay": "overlay", "containerd": "images", "etcd": "etcd"}
+
+
+class Log(Protocol):
+    """Lines as they come."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def close(self) -> None:
+        """End it, also while another thread waits for its next line."""
+
+
+class Source(Protocol):
+    """What the page shows; each call may take seconds and raise SykubeError."""
+
+    def look(self) -> Json:
+        """How the cluster and its nodes are."""
+
+    def usage(self) -> dict[str, Usage]:
+        """What each node uses now, by its name."""
+
+    def disk(self) -> dict[str, dict[str, int]]:
+        """Bytes of each node's files on the host, by its name and by kind."""
+
+    def objects(self) -> Json:
+        """Pods, Deployments and events."""
+
+    def scale(self, namespace: str, name: str, replicas: int) -> None:
+        """Give a Deployment another number of pods."""
+
+    def pod_log(self, namespace: str, name: str, container: str) -> Log:
+        """A container's log, followed."""
+
+    def node_log(self, node: str, service: str) -> Log:
+        """The log of a node's program, followed."""
+
+
+@dataclass(frozen=True)
+class ClusterSource:
+    """A cluster of this host."""
+
+    name: str
+    ui: Ui
+
+    def look(self) -> Json:
+        cluster = self._load()
+        found = status.look(cluster)
+        limits = cluster.state.spec.limits
+        sif = cluster.image.sif
+        controls = {node.name for node in cluster.control_planes}
+        instances = {node.name: node.instance for node in cluster.nodes}
+        return {
+            "name": cluster.name,
+            "option": cluster.name_option,
+            "status": found.summary if cluster.state.complete else "unfinished",
+            "kubernetes": found.kubernetes,
+            "endpoint": found.endpoint,
+            "parts": found.parts,
+            "certificates": found.certificates,
+            "image_bytes": sif.stat().st_size if sif.exists() else 0,
+            "cores": limits.millicores / 1000 if limits.millicores else os.cpu_count(),
+            "memory": limits.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "limited": bool(limits.millicores or limits.memory),
+            "nodes": [
+                {
+                    "name": node.name,
+                    "instance": instances[node.name],
+                    "address": node.address,
+                    "control_plane": node.name in controls,
+                    "state": node.state,
+                    "summary": node.summary,
+                    "problem": node.problem,
+                    "services": node.services,
+                }
+                for node in found.nodes
+            ],
+        }
+
+    def usage(self) -> dict[str, Usage]:
+        return {node.name: cgroups.usage(node.instance) for node in self._load().nodes}
+
+    def disk(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for node in self._load().nodes:
+            folders = [each for each in node.folder.glob("*") if each.is_dir()]
+            found[node.name] = sizes = {"overlay": 0, "images": 0, "etcd": 0, "other": 0}
+            for folder, size in _sizes(folders).items():
+                sizes[_DISK.get(folder, "other")] += size
+        return found
+
+    def objects(self) -> Json:
+        with self._api() as api:
+            usage = {
+                f"{each['metadata']['namespace']}/{each['metadata']['name']}": each
+                for each in _metrics(api)
+            }
+            return {
+                "pods": rows.pods(api.get("/api/v1/pods")["items"], usage),
+                "deployments": rows.deployments(
+                    api.get("/apis/apps/v1/deployments")["items"],
+                    api.get("/apis/apps/v1/replicasets")["items"],
+                ),
+                "events": rows.events(api.get("/api/v1/events")["items"]),
+                "measured": bool(usage),
+            }
+
+    def scale(self, namespace: str, name: str, replicas: int) -> None:
+        check_replicas(replicas)
+        with self._api() as api:
+            api.request(
+                "PATCH",
+                f"/apis/apps/v1/namespaces/{_word(namespace)}/deployments/{_word(name)}/scale",
+                {"spec": {"replicas": replicas}},
+                content_type="application/merge-patch+json",
+            )
+
+    def pod_log(self, namespace: str, name: str, container: str) -> Log:
+        path = f"/api/v1/namespaces/{_word(namespace)}/pods/{_word(name)}/log"
+        options = {"container": container} if container else {}
+        api = self._api()
+        return _Lines(api.stream(path, follow="true", tailLines=str(_TAIL), **options))
+
+    def node_log(self, node: str, service: str) -> Log:
+        found = node_logs.sources(self.name, [node], [service])
+        if service not in node_logs.SERVICES or not found:
+            raise UsageError(f"there is no log of {service} in {node}")
+        return _NodeLog(found)
+
+    def _load(self) -> Cluster:
+        return lookup.load(self.name, self.ui)
+
+    def _api(self) -> Api:
+        return self._load().api()
+
+
+class _Lines:
+    """Whole lines of a text that comes in pieces."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[str]:
+        rest = ""
+        for piece in self._stream:
+            *whole, rest = (rest + piece).split("\n")
+            yield from whole
+        if rest:
+            yield rest
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Closed(Exception):
+    """The log is no longer wanted."""
+
+
+class _NodeLog:
+    """A node's log; it is followed in a thread of its own, up to `close`."""
+
+    def __init__(self, found: Sequence[node_logs.Source]) -> None:
+        self._found = found
+        self._closed = threading.Event()
+        self._news = threading.Condition()
+        self._lines: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        pump = threading.Thread(target=self._follow, daemon=True)
+        pump.start()
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._lines or self._closed.is_set())
+                lines, self._lines = self._lines, []
+            yield from lines
+            if self._closed.is_set():
+                return
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._news:
+            self._news.notify_all()
+
+    def _follow(self) -> None:
+        try:
+            node_logs.follow(self._found, _TAIL, self._take, self._sleep)
+        except _Closed:
+            return
+
+    def _take(self, _source: node_logs.Source, line: str) -> None:
+        with self._news:
+            self._lines.append(line)
+            self._news.notify_all()
+
+    def _sleep(self, seconds: float) -> None:
+        if self._closed.wait(seconds):
+            raise _Closed
+
+
+def check_replicas(replicas: int) -> None:
+    """Refuse a number that is a slip of the hand.
+
+    Raises:
+        UsageError: it is not between 0 and 100.
+    """
+    if not 0 <= replicas <= MAX_REPLICAS:
+        raise UsageError(f"a Deployment gets 0 to {MAX_REPLICAS} pods here, not {replicas}")
+
+
+def _word(name: str) -> str:
+    """A name of Kubernetes, fit for a path.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not name or not all(letter.isalnum() or letter in "-." for letter in name):
+        raise UsageError(f"{name!r} is no name of an object")
+    return name
+
+
+def _metrics(api: Api) -> list[Json]:
+    try:
+        return list(api.get("/apis/metrics.k8s.io/v1beta1/pods")["items"])
+    except ApiError:
+        # The add-on is off, or not ready: the page says so by its empty columns.
+        return []
+
+
+def _sizes(folders: Sequence[Path]) -> dict[str, int]:
+    if not folders:
+        return {}
+    # Files come and go while it counts.
+    listed = run(["du", "-s", "-x", "--block-size=1", *folders], check=False).stdout
+    pairs = (line.split("\t", 1) for line in listed.splitlines())
+    return {Path(folder).name: int(size) for size, folder in pairs}
+
+
+def problem_of(error: Exception) -> str:
+    """One line of what went wrong, for the page."""
+    if isinstance(error, SykubeError):
+        return error.brief
+    return f"{type(error).__name__}: {error}"

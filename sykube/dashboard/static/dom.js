@@ -1,0 +1,64 @@
+// Elements made and kept up to date, without replacing what has the focus or is selected.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function build(element, properties, children) {
+  for (const [name, value] of Object.entries(properties ?? {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "class") element.setAttribute("class", value);
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const h = (tag, properties, ...children) =>
+  build(document.createElement(tag), properties, children);
+
+export const s = (tag, properties, ...children) =>
+  build(document.createElementNS(SVG, tag), properties, children);
+
+export function text(element, value) {
+  const shown = String(value);
+  if (element.textContent !== shown) element.textContent = shown;
+}
+
+export function attribute(element, name, value) {
+  if (value === null || value === false) element.removeAttribute(name);
+  else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, String(value));
+}
+
+// One child for each item, in their order: kept by its key, made and removed where need be.
+export function keyed(parent, items, key, make, update) {
+  const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  let place = parent.firstElementChild;
+  for (const item of items) {
+    const name = key(item);
+    let child = known.get(name);
+    if (child) known.delete(name);
+    else {
+      child = make(item);
+      child.dataset.key = name;
+    }
+    if (child === place) place = place.nextElementSibling;
+    else parent.insertBefore(child, place);
+    update(child, item);
+  }
+  for (const child of known.values()) child.remove();
+}
+
+export function pill(kind, words) {
+  return h("span", { class: "pill", "data-kind": kind }, words);
+}
+
+export function setPill(element, kind, words) {
+  attribute(element, "data-kind", kind);
+  text(element, words);
+}
+
+export function empty(title, ...lines) {
+  return h("div", { class: "empty" }, h("h2", {}, title), ...lines.map((line) => h("p", {}, line)));
+}
+
+export const code = (words) => h("code", {}, words);

@@ -1,0 +1,68 @@
+"""The certificate that the program serves: made by itself, in memory, and told to the API server.
+
+No other program ever has its key, not even etcd, and nobody has to renew it: the API server trusts
+exactly what stands in the APIService.
+"""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+DAYS = 90
+
+_CONFIG = """\
+[req]
+distinguished_name = name
+x509_extensions = extensions
+prompt = no
+[name]
+CN = {first}
+[extensions]
+subjectAltName = {names}
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+"""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Files of a certificate and its key, and the certificate's text."""
+
+    certificate: Path
+    key: Path
+    text: str
+
+    def load(self, context: ssl.SSLContext) -> None:
+        """Let a server show it."""
+        context.load_cert_chain(self.certificate, self.key)
+
+
+def make(folder: Path, names: tuple[str, ...]) -> Certificate:
+    """A new key and a certificate for some DNS names, 90 days long.
+
+    Args:
+        folder: in memory, for this program alone.
+
+    Raises:
+        subprocess.CalledProcessError: openssl failed.
+    """
+    config, key, certificate = (folder / name for name in ("req.conf", "key.pem", "cert.pem"))
+    listed = ", ".join(f"DNS:{name}" for name in names)
+    config.write_text(_CONFIG.format(first=names[0], names=listed), encoding="ascii")
+    # openssl keeps the mode of a file that is there.
+    key.touch(mode=0o600)
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-config", config, "-days", str(DAYS), "-nodes",
+            "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+            "-keyout", key, "-out", certificate,
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )  # fmt: skip
+    return Certificate(certificate, key, certificate.read_text(encoding="ascii"))
