@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sykube.cli import context
+from sykube.cli import completion, context
 from sykube.cluster import archive, lifecycle, reborn
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import MAX_WORKERS, make_spec, split_options
@@ -26,6 +26,7 @@ from sykube.host import preflight
     "--from",
     "from_snapshot",
     metavar="SNAPSHOT",
+    shell_complete=completion.snapshots,
     help="Start from what a snapshot holds, with new keys and addresses.",
 )
 @click.option(
@@ -51,7 +52,12 @@ from sykube.host import preflight
     metavar="FILE",
     help="Read the cluster from a YAML file; options win.",
 )
-@click.option("--dest", metavar="DIR", help="Keep the cluster's data in this folder.")
+@click.option(
+    "--dest",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="Keep the cluster's data in this folder.",
+)
 @click.option(
     "--ephemeral",
     is_flag=True,
@@ -69,6 +75,7 @@ from sykube.host import preflight
     "addons",
     multiple=True,
     metavar="NAME",
+    shell_complete=completion.addons,
     help="Begin with this add-on; may be repeated. See: sykube addons list",
 )
 @click.option(
@@ -85,13 +92,23 @@ from sykube.host import preflight
     metavar="HOST:NODE",
     help="Let nodes see a folder of this host, read-only with :ro at the end; may be repeated.",
 )
-@click.option("--network-dir", metavar="DIR", help="Folder for the engine's CNI configuration.")
+@click.option(
+    "--network-dir",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="Folder for the engine's CNI configuration.",
+)
 @click.option(
     "--options",
     metavar="OPTIONS",
     help="Further options of `apptainer instance start`, in one text.",
 )
-@click.option("--local-image", metavar="FILE", help="Use this node image instead of building one.")
+@click.option(
+    "--local-image",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Use this node image instead of building one.",
+)
 @click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
 @click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
 @click.option("--pod-subnet", metavar="CIDR", help="Addresses of pods, a /16.")
@@ -113,7 +130,7 @@ def init(
     if flags["options"] is not None:
         flags["options"], problem = split_options(flags["options"])
         if problem:
-            raise UsageError(problem)
+            raise UsageError(problem, resolution="Correct it and run the command again.")
     for name in ("dest", "network_dir", "local_image"):
         if flags[name]:
             flags[name] = str(Path(flags[name]).absolute())

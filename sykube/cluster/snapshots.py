@@ -138,6 +138,7 @@ def _replace(snapshot: Snapshot, present: State, ui: Ui) -> Cluster:
     with ui.step(f"Restoring the cluster {cluster.name}"):
         _unpack_and_swap(snapshot, cluster)
     if _text(cluster.paths.kubeconfig) != before:
+        kubeconfig.renew_copies(cluster.paths.kubeconfig)
         _hand_out(cluster)
     return cluster
 

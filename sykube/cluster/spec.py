@@ -316,11 +316,21 @@ def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[i
     try:
         root = yaml.compose(file.read_text(), Loader=yaml.SafeLoader)
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read {file}: {error.strerror}",
+            resolution="Give a file that root can read with --config.",
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is no valid YAML", details=str(error)) from error
+        raise UsageError(
+            f"{file} is no valid YAML",
+            details=str(error),
+            resolution="Correct it and run the command again.",
+        ) from error
     if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"{file} must hold a mapping such as `workers: 2`")
+        raise UsageError(
+            f"{file} must hold a mapping such as `workers: 2`",
+            resolution="Correct it and run the command again.",
+        )
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     problems: list[tuple[int, str]] = []

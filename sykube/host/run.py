@@ -52,9 +52,16 @@ class Completed:
 class CommandError(SykubeError):
     """A command failed, timed out or could not be started."""
 
-    def __init__(self, brief: str, argv: Sequence[str], output: str) -> None:
+    def __init__(
+        self,
+        brief: str,
+        argv: Sequence[str],
+        output: str,
+        resolution: str = "`sykube doctor` looks for the cause; -v shows every command.",
+    ) -> None:
         tail = "\n".join(output.strip().splitlines()[-_TAIL_LINES:])
-        super().__init__(brief, details=f"$ {shlex.join(argv)}\n{tail}".rstrip())
+        details = f"$ {shlex.join(argv)}\n{tail}".rstrip()
+        super().__init__(brief, details=details, resolution=resolution)
         self.output = output
 
 
@@ -183,7 +190,8 @@ def _stream(
 
 def _not_started(words: Sequence[str], cwd: str, error: Exception) -> CommandError:
     if Path(cwd).is_dir():
-        return CommandError(f"could not find the program {words[0]}", words, "")
+        cure = "Install it; `sykube doctor` names the Debian package of what sykube needs."
+        return CommandError(f"could not find the program {words[0]}", words, "", cure)
     return CommandError(f"could not start {words[0]} in {cwd}", words, str(error))
 
 
@@ -258,5 +266,7 @@ def replace_process(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
         os.execvpe(words[0], words, dict(env))
     except OSError as error:
         raise SykubeError(
-            f"could not start {words[0]}: {error.strerror}", exit_code=ExitCode.FAILED
+            f"could not start {words[0]}: {error.strerror}",
+            resolution="`sykube doctor` names what is missing.",
+            exit_code=ExitCode.FAILED,
         ) from error
