@@ -72,7 +72,10 @@ class Ui:
             to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             log.addHandler(to_file)
             self._log_file = path
-        log.debug("sykube %s", " ".join(sys.argv[1:]))
+        # A proxy's password may be among them; what redacts takes a while to import.
+        from sykube import redaction
+
+        log.debug("sykube %s", redaction.text(" ".join(sys.argv[1:])))
 
     def say(self, text: str) -> None:
         """One line of progress."""

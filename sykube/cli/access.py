@@ -11,7 +11,7 @@ from sykube.cli import completion, context
 from sykube.cluster import lookup
 from sykube.cluster.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import preflight
+from sykube.host import preflight, proxies
 from sykube.host.run import replace_process
 
 # What follows the command's own options belongs to the other program, untouched.
@@ -34,7 +34,9 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
             resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
-    environment = dict(os.environ) | {"KUBECONFIG": str(cluster.paths.kubeconfig)}
+    # Manifests of the world may need a proxy, the cluster's own API server has none.
+    environment = proxies.with_exception(os.environ, cluster.endpoint_address)
+    environment |= {"KUBECONFIG": str(cluster.paths.kubeconfig)}
     replace_process([cluster.image.kubectl, *arguments], environment)
 
 

@@ -12,7 +12,7 @@ from sykube.cluster import archive, lifecycle, reborn
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import MAX_WORKERS, make_spec, split_options
 from sykube.errors import UsageError
-from sykube.host import preflight
+from sykube.host import preflight, proxies
 
 
 @click.command()
@@ -116,6 +116,28 @@ from sykube.host import preflight
 @click.option("--cpus", metavar="N", help="Processors that each node may use, such as 1.5.")
 @click.option("--memory", metavar="SIZE", help="Memory that each node may use, such as 2Gi.")
 @click.option("--pids", type=int, metavar="N", help="Processes that each node may have.")
+@click.option(
+    "--http-proxy",
+    metavar="URL",
+    help="Proxy that nodes fetch images by, for http: URLs. [default: yours, http_proxy]",
+)
+@click.option(
+    "--https-proxy", metavar="URL", help="And for https: URLs. [default: yours, https_proxy]"
+)
+@click.option(
+    "--no-proxy",
+    metavar="NAMES",
+    help="Names, domains and ranges that nodes reach without, separated by commas. "
+    "[default: yours, no_proxy]",
+)
+@click.option(
+    "--ca-certificate",
+    "ca_certificates",
+    multiple=True,
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Let nodes trust the authorities of this PEM file, too; may be repeated.",
+)
 @click.option("--retain", is_flag=True, help="Leave a failed cluster as it is; init again resumes.")
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
@@ -125,8 +147,13 @@ def init(
     file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
     """Make a cluster and add its context to your kubeconfig."""
-    for name in ("dns", "addons", "ports", "mounts"):
+    for name in ("dns", "addons", "ports", "mounts", "ca_certificates"):
         flags[name] = flags[name] or None
+    if flags["no_proxy"] is not None:
+        flags["no_proxy"] = proxies.split_exceptions(flags["no_proxy"])
+    if flags["ca_certificates"]:
+        files = flags["ca_certificates"]
+        flags["ca_certificates"] = tuple(str(Path(each).absolute()) for each in files)
     if flags["options"] is not None:
         flags["options"], problem = split_options(flags["options"])
         if problem:

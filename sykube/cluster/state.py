@@ -15,6 +15,7 @@ from sykube.errors import SykubeError
 from sykube.host import lock, paths
 from sykube.host.files import write_atomically
 from sykube.host.paths import ClusterPaths
+from sykube.host.proxies import Proxies
 from sykube.network.ports import PortMap
 from sykube.network.subnets import Subnets
 
@@ -39,6 +40,8 @@ class State:
         ports: ports of the host that lead to nodes.
         addons: names of those that are on.
         cordoned: nodes that `stop --drain` emptied and start opens again.
+        proxies: those that nodes fetch images by; a password may be among them.
+        authorities: certificates, in PEM, that nodes trust beside Debian's.
     """
 
     spec: ClusterSpec
@@ -58,6 +61,8 @@ class State:
     nodes: list[str] = field(default_factory=list)
     ports: list[PortMap] = field(default_factory=list)
     addons: list[str] = field(default_factory=list)
+    proxies: Proxies = field(default_factory=Proxies)
+    authorities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.nodes = self.nodes or members.initial(self.spec.control_planes, self.spec.workers)
@@ -92,6 +97,8 @@ class State:
             "cordoned": self.cordoned,
             "ports": [str(port) for port in self.ports],
             "addons": self.addons,
+            "proxies": self.proxies.to_dict(),
+            "authorities": list(self.authorities),
         }
         write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
 
@@ -132,8 +139,10 @@ class State:
                 previous_context=stored["previousContext"],
                 owned_folders=stored["ownedFolders"],
                 cordoned=stored["cordoned"],
-                ports=[PortMap.parse(text) for text in stored["ports"]],
-                addons=stored["addons"],
+                ports=[PortMap.parse(text) for text in stored.get("ports", [])],
+                addons=stored.get("addons", []),
+                proxies=Proxies.of(stored.get("proxies", {})),
+                authorities=tuple(stored.get("authorities", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, repr(error)) from error
