@@ -66,7 +66,11 @@ class Shell:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._terminal], [], [], left)[0]:
                 raise AssertionError(f"{pattern!r} did not come; there is: {self._seen!r}")
-            self._seen += os.read(self._terminal, 65536).decode(errors="replace")
+            text = os.read(self._terminal, 65536).decode(errors="replace")
+            # "What are you?" Newer fish wait for the answer of a real terminal: a VT102.
+            if re.search(r"\x1b\[0?c", text):
+                self.type("\x1b[?6c")
+            self._seen += text
         self._seen = self._seen[match.end() :]
         return match[0]
 
