@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
@@ -54,14 +55,25 @@ def _cluster_names(_: click.Context) -> list[str]:
     return [folder.name for folder in folders if (folder / "state.json").exists()]
 
 
-def _node_names(ctx: click.Context) -> list[str]:
+def _stored(ctx: click.Context) -> dict[str, Any]:
+    """The record of the cluster that the command is about."""
     name = ctx.params.get("name") or "sykube"
-    stored = json.loads(ClusterPaths(name).state.read_text())
-    return [str(node) for node in stored["nodes"]]
+    stored: dict[str, Any] = json.loads(ClusterPaths(name).state.read_text())
+    return stored
+
+
+def _node_names(ctx: click.Context) -> list[str]:
+    return [str(node) for node in _stored(ctx)["nodes"]]
 
 
 def _worker_names(ctx: click.Context) -> list[str]:
     return [name for name in _node_names(ctx) if not name.startswith("master")]
+
+
+def _port_names(ctx: click.Context) -> list[str]:
+    from sykube.network.ports import PortMap
+
+    return [str(PortMap.parse(text).host_port) for text in _stored(ctx)["ports"]]
 
 
 def _snapshot_names(_: click.Context) -> list[str]:
@@ -93,5 +105,6 @@ def folders(
 clusters = _completer(_cluster_names)
 nodes = _completer(_node_names)
 workers = _completer(_worker_names)
+ports = _completer(_port_names)
 snapshots = _completer(_snapshot_names)
 addons = _completer(_addon_names)

@@ -94,6 +94,14 @@ def test_nodes_are_those_of_the_cluster_that_was_named(recorded: World) -> None:
     assert offered("exec", "node7") == []
 
 
+def test_ports_are_those_that_lead_somewhere(recorded: World) -> None:
+    state = paths.DATA / "sykube/state.json"
+    stored = json.loads(state.read_text())
+    state.write_text(json.dumps(stored | {"ports": ["8080:80", "127.0.0.2:8443:443"]}))
+    assert offered("port", "delete", "") == ["8080", "8443"]
+    assert offered("port", "delete", "84") == ["8443"]
+
+
 def test_what_follows_kubectl_is_kubectls_own(recorded: World) -> None:
     for words in (["kubectl", "get", "po"], ["kubectl", "apply", "-f", "x"], ["kubectl", "st"]):
         assert offered(*words) == ["(file)"]
@@ -382,6 +390,26 @@ def test_on_a_terminal_only_what_is_said_is_coloured(
     assert not (no_color and SGR.search(text))
     if arguments in FAILING and not no_color:
         assert "\033[1;31merror:\033[0m" in text
+
+
+def leaves(ctx: click.Context) -> Iterator[click.Context]:
+    """Every command that has none below it."""
+    children = man._children(ctx)
+    for child in children:
+        yield from leaves(child)
+    if not children:
+        yield ctx
+
+
+def test_every_command_can_be_quiet_and_verbose() -> None:
+    """But for those that pass on all that follows them."""
+    root = click.Context(main.cli, info_name="sykube")
+    silent = {
+        ctx.command_path
+        for ctx in leaves(root)
+        if not {"verbose", "quiet"} <= {str(each.name) for each in ctx.command.params}
+    }
+    assert silent == {"sykube kubectl", "sykube exec", "sykube completion"}
 
 
 @pytest.mark.parametrize("arguments", TALKING, ids=" ".join)
