@@ -7,10 +7,8 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: cluster test check node-image integration e2e test-fresh vm-test soak bench clean
 .DELETE_ON_ERROR:
 
-cluster: $(VENV)/installed ## a cluster of two nodes, and the command sykube on root's PATH
-	ln -sfn $(CURDIR)/$(BIN)/sykube /usr/local/bin/sykube
-	$(BIN)/sykube init --yes
-	$(BIN)/sykube kubectl get nodes
+cluster: ## a cluster of two nodes, and the command sykube on root's PATH
+	VENV=$(VENV) scripts/provision
 
 test: check node-image integration e2e ## every test, among them a real cluster from nothing
 
@@ -31,7 +29,7 @@ e2e: $(VENV)/installed-dev
 	scripts/test-packages
 	$(PYTEST) tests/e2e -v
 
-test-fresh: $(VENV)/installed-dev ## both commands of the README in fresh Debian roots (SUITES="bookworm trixie")
+test-fresh: $(VENV)/installed-dev ## in fresh Debian roots, the README's commands and Vagrant's (SUITES="bookworm trixie vagrant")
 	$(BIN)/python -m tests.fresh $(SUITES)
 
 vm-test: $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
@@ -39,7 +37,7 @@ vm-test: $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 1
 
 soak: $(VENV)/installed-dev ## what takes longer than CI has (SEED=N repeats the random moments of a run)
 	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
-	$(BIN)/python -m tests.fresh bookworm trixie
+	$(BIN)/python -m tests.fresh
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.init

@@ -34,6 +34,12 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # Bootstrap tokens: https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/
     # Events are called NAME.0123456789abcdef, mostly with a dash in NAME.
     (re.compile(r"(?<![A-Za-z0-9.-])[a-z0-9]{6}\.[a-z0-9]{16}(?![A-Za-z0-9])"), REDACTED),
+    # Of a proxy, whose scheme may be left out.
+    (
+        re.compile(r"(https?[-_]?proxy[\"']?[ \t]*[:= ][ \t]*[\"']?)(?!https?://)[^\s/\"']+@",
+                   re.IGNORECASE),
+        rf"\g<1>{REDACTED}@",
+    ),
     # The user and password of a URL.
     (re.compile(r"(?<=://)[^\s/\"'@?#]+@"), f"{REDACTED}@"),
     (re.compile(r"(?<=://)[^\s/\"'@:]*:(?!\d+(?:[/\s\"']|$))[^\s\"']+@"), f"{REDACTED}@"),

@@ -45,21 +45,24 @@ class Ui:
         self.timings: dict[str, float] = {}
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._colour = self._terminal and "NO_COLOR" not in os.environ
+        # https://no-color.org: when it is there and not empty.
+        self._colour = self._terminal and not os.environ.get("NO_COLOR")
         self._note = ""
         self._log_file: Path | None = None
+        if verbose:
+            to_stream = logging.StreamHandler(self._stream)
+            to_stream.setFormatter(logging.Formatter("  %(message)s"))
+            # What is said here is on the stream already.
+            to_stream.addFilter(lambda record: record.name != log.name)
+            log.addHandler(to_stream)
+            log.setLevel(logging.DEBUG)
 
     def open_log(self, path: Path) -> None:
         """Send everything to a log file from here on, bounded to two files of 5 MB.
 
         A folder that cannot be written is no reason to fail: then there is no log.
         """
-        logger = logging.getLogger("sykube")
-        logger.setLevel(logging.DEBUG)
-        if self.verbose:
-            to_stream = logging.StreamHandler(self._stream)
-            to_stream.setFormatter(logging.Formatter("  %(message)s"))
-            logger.addHandler(to_stream)
+        log.setLevel(logging.DEBUG)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
             # Not above: not every command has a log.
@@ -67,9 +70,12 @@ class Ui:
 
             to_file = PrivateLog(path)
             to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            logger.addHandler(to_file)
+            log.addHandler(to_file)
             self._log_file = path
-        log.debug("sykube %s", " ".join(sys.argv[1:]))
+        # A proxy's password may be among them; what redacts takes a while to import.
+        from sykube import redaction
+
+        log.debug("sykube %s", redaction.text(" ".join(sys.argv[1:])))
 
     def say(self, text: str) -> None:
         """One line of progress."""

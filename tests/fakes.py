@@ -404,7 +404,7 @@ class FakeHost:
         argv: Sequence[str | Path],
         *,
         stdin: str | None = None,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
         cwd: str | Path = "/",
         timeout: float = 60.0,
         check: bool = True,

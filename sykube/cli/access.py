@@ -7,11 +7,11 @@ import sys
 
 import click
 
-from sykube.cli import context
+from sykube.cli import completion, context
 from sykube.cluster import lookup
 from sykube.cluster.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import preflight
+from sykube.host import preflight, proxies
 from sykube.host.run import replace_process
 
 # What follows the command's own options belongs to the other program, untouched.
@@ -24,26 +24,34 @@ _PASS_THROUGH = {
 
 @click.command(context_settings=_PASS_THROUGH)
 @context.named
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=completion.files)
 def kubectl(name: str, arguments: tuple[str, ...]) -> None:
-    """Run kubectl against the cluster, in this folder."""
-    cluster = _load(name)
+    """Run kubectl against the cluster, in this folder; its exit code is kubectl's."""
+    cluster = load_finished(name)
     if not cluster.bridge.exists():
         raise SykubeError(
             f"the cluster {name} does not run",
             resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
-    environment = dict(os.environ) | {"KUBECONFIG": str(cluster.paths.kubeconfig)}
+    # Manifests of the world may need a proxy, the cluster's own API server has none.
+    environment = proxies.with_exception(os.environ, cluster.endpoint_address)
+    environment |= {"KUBECONFIG": str(cluster.paths.kubeconfig)}
     replace_process([cluster.image.kubectl, *arguments], environment)
 
 
 @click.command("exec", context_settings=_PASS_THROUGH)
 @context.named
-@click.argument("node")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.argument("node", shell_complete=completion.nodes)
+@click.argument(
+    "command",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    required=True,
+    shell_complete=completion.files,
+)
 def exec_(name: str, node: str, command: tuple[str, ...]) -> None:
-    """Run a command in a node: master, node1 …"""
+    """Run a command in a node: master, node1 … Its exit code is the command's."""
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise UsageError("there is no command to run", resolution="sykube exec NODE COMMAND…")
@@ -52,7 +60,7 @@ def exec_(name: str, node: str, command: tuple[str, ...]) -> None:
 
 @click.command()
 @context.named
-@click.argument("node", default="master")
+@click.argument("node", default="master", shell_complete=completion.nodes)
 @context.common
 def shell(name: str, node: str) -> None:
     """Open a shell in a node: master, node1 …"""
@@ -64,10 +72,15 @@ def shell(name: str, node: str) -> None:
 @context.common
 def config(name: str) -> None:
     """Print the cluster's kubeconfig."""
-    sys.stdout.write(_load(name).paths.kubeconfig.read_text())
+    sys.stdout.write(load_finished(name).paths.kubeconfig.read_text())
 
 
-def _load(name: str) -> Cluster:
+def load_finished(name: str) -> Cluster:
+    """The cluster of that name, which has a kubeconfig.
+
+    Raises:
+        SykubeError: the caller is not root, there is no such cluster, or init did not come so far.
+    """
     preflight.check_identity()
     cluster = lookup.load(name, context.ui())
     if not cluster.paths.kubeconfig.exists():

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from sykube.cli import context, log
+from sykube.cli import completion, context, log
 from sykube.cluster import addons as cluster_addons
 from sykube.cluster import lookup
 from sykube.host import preflight
@@ -34,7 +34,7 @@ def list_addons(name: str, output: str) -> None:
 
 @addons.command()
 @context.named
-@click.argument("addon", metavar="ADD-ON")
+@click.argument("addon", metavar="ADD-ON", shell_complete=completion.addons)
 @context.common
 def enable(name: str, addon: str) -> None:
     """Switch an add-on on and wait until it works."""
@@ -45,7 +45,7 @@ def enable(name: str, addon: str) -> None:
 
 @addons.command()
 @context.named
-@click.argument("addon", metavar="ADD-ON")
+@click.argument("addon", metavar="ADD-ON", shell_complete=completion.addons)
 @context.common
 def disable(name: str, addon: str) -> None:
     """Switch an add-on off; the data of users stays."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from sykube.cluster.spec import check_name
+from sykube.cli import completion
 from sykube.host.paths import ClusterPaths
 from sykube.ui import Ui
 
@@ -43,9 +43,13 @@ def named(function: Callable[..., Any]) -> Callable[..., Any]:
     """The option --name, checked."""
 
     @click.option("--name", default="sykube", show_default=True, metavar="CLUSTER",
-                  envvar=CLUSTER_VARIABLE, help="Which cluster.")  # fmt: skip
+                  envvar=CLUSTER_VARIABLE, shell_complete=completion.clusters,
+                  help="Which cluster.")  # fmt: skip
     @functools.wraps(function)
     def wrapper(*args: Any, name: str, **kwargs: Any) -> Any:
+        # Not above: a shell that completes words needs none of it.
+        from sykube.cluster.spec import check_name
+
         check_name(name)
         return function(*args, name=name, **kwargs)
 

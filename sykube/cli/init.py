@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from sykube.cli import context
+from sykube.cli import completion, context
 from sykube.cluster import archive, lifecycle, reborn
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import MAX_WORKERS, make_spec, split_options
 from sykube.errors import UsageError
-from sykube.host import preflight
+from sykube.host import preflight, proxies
 
 
 @click.command()
@@ -26,6 +26,7 @@ from sykube.host import preflight
     "--from",
     "from_snapshot",
     metavar="SNAPSHOT",
+    shell_complete=completion.snapshots,
     help="Start from what a snapshot holds, with new keys and addresses.",
 )
 @click.option(
@@ -51,7 +52,12 @@ from sykube.host import preflight
     metavar="FILE",
     help="Read the cluster from a YAML file; options win.",
 )
-@click.option("--dest", metavar="DIR", help="Keep the cluster's data in this folder.")
+@click.option(
+    "--dest",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="Keep the cluster's data in this folder.",
+)
 @click.option(
     "--ephemeral",
     is_flag=True,
@@ -69,6 +75,7 @@ from sykube.host import preflight
     "addons",
     multiple=True,
     metavar="NAME",
+    shell_complete=completion.addons,
     help="Begin with this add-on; may be repeated. See: sykube addons list",
 )
 @click.option(
@@ -95,15 +102,26 @@ from sykube.host import preflight
 @click.option(
     "--registry-auth",
     metavar="FILE",
+    shell_complete=completion.files,
     help="Credentials for registries, as in ~/.docker/config.json.",
 )
-@click.option("--network-dir", metavar="DIR", help="Folder for the engine's CNI configuration.")
+@click.option(
+    "--network-dir",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="Folder for the engine's CNI configuration.",
+)
 @click.option(
     "--options",
     metavar="OPTIONS",
     help="Further options of `apptainer instance start`, in one text.",
 )
-@click.option("--local-image", metavar="FILE", help="Use this node image instead of building one.")
+@click.option(
+    "--local-image",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Use this node image instead of building one.",
+)
 @click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
 @click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
 @click.option("--pod-subnet", metavar="CIDR", help="Addresses of pods, a /16.")
@@ -111,6 +129,28 @@ from sykube.host import preflight
 @click.option("--cpus", metavar="N", help="Processors that each node may use, such as 1.5.")
 @click.option("--memory", metavar="SIZE", help="Memory that each node may use, such as 2Gi.")
 @click.option("--pids", type=int, metavar="N", help="Processes that each node may have.")
+@click.option(
+    "--http-proxy",
+    metavar="URL",
+    help="Proxy that nodes fetch images by, for http: URLs. [default: yours, http_proxy]",
+)
+@click.option(
+    "--https-proxy", metavar="URL", help="And for https: URLs. [default: yours, https_proxy]"
+)
+@click.option(
+    "--no-proxy",
+    metavar="NAMES",
+    help="Names, domains and ranges that nodes reach without, separated by commas. "
+    "[default: yours, no_proxy]",
+)
+@click.option(
+    "--ca-certificate",
+    "ca_certificates",
+    multiple=True,
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Let nodes trust the authorities of this PEM file, too; may be repeated.",
+)
 @click.option("--retain", is_flag=True, help="Leave a failed cluster as it is; init again resumes.")
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
@@ -120,12 +160,17 @@ def init(
     file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
     """Make a cluster and add its context to your kubeconfig."""
-    for name in ("dns", "addons", "ports", "mounts", "registry_mirrors"):
+    for name in ("dns", "addons", "ports", "mounts", "registry_mirrors", "ca_certificates"):
         flags[name] = flags[name] or None
+    if flags["no_proxy"] is not None:
+        flags["no_proxy"] = proxies.split_exceptions(flags["no_proxy"])
+    if flags["ca_certificates"]:
+        files = flags["ca_certificates"]
+        flags["ca_certificates"] = tuple(str(Path(each).absolute()) for each in files)
     if flags["options"] is not None:
         flags["options"], problem = split_options(flags["options"])
         if problem:
-            raise UsageError(problem)
+            raise UsageError(problem, resolution="Correct it and run the command again.")
     for name in ("dest", "network_dir", "local_image", "registry_auth"):
         if flags[name]:
             flags[name] = str(Path(flags[name]).absolute())

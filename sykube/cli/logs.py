@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from sykube.cli import context
+from sykube.cli import completion, context
 from sykube.cluster import export as cluster_export
 from sykube.cluster import logs as cluster_logs
 from sykube.cluster import lookup
@@ -22,7 +22,7 @@ _FOLLOWED_LINES = 10
 
 
 @click.command()
-@click.argument("node", required=False)
+@click.argument("node", required=False, shell_complete=completion.nodes)
 @context.named
 @click.option(
     "--service", type=click.Choice([*SERVICES, "all"]), default="all", show_default=True,
@@ -56,7 +56,8 @@ def logs(
     if folder:
         if node or follow or tail is not None or service != "all":
             raise UsageError(
-                "--export writes all of the cluster: give it no node, service, --follow or --tail"
+                "--export writes all of the cluster: give it no node, service, --follow or --tail",
+                resolution="sykube logs --export DIR",
             )
         missing = cluster_export.export(name, folder.absolute(), context.ui())
         click.echo(folder)

@@ -8,6 +8,7 @@ import sys
 from types import FrameType
 
 import click
+from click.shell_completion import CompletionItem
 
 from sykube.cli import context
 from sykube.errors import ExitCode, SykubeError
@@ -42,6 +43,9 @@ _COMMANDS = {
     "version": "sykube.cli.version:version",
     "snapshot": "sykube.cli.snapshot:snapshot",
     "node-image": "sykube.cli.node_image:node_image",
+    "env": "sykube.cli.env:env",
+    "completion": "sykube.cli.completion:completion",
+    "man": "sykube.cli.man:man",
 }
 
 
@@ -57,6 +61,11 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click's own, without the help of each command, for which all would be imported."""
+        names = [CompletionItem(name) for name in _COMMANDS if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
 
 @click.group(
     cls=_LazyGroup,
@@ -71,7 +80,7 @@ def main() -> None:
     """Run a command; turn what went wrong into one clear error and its exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="sykube", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except SykubeError as error:
         context.ui().error(error)

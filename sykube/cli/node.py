@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sykube.cli import context, log
+from sykube.cli import completion, context, log
 from sykube.cluster import lookup, scaling
 from sykube.cluster import status as cluster_status
 from sykube.cluster.scaling import RemovalOptions
@@ -35,7 +35,7 @@ def add(name: str, count: int, output: str) -> None:
 
 @node.command()
 @context.named
-@click.argument("node_name", metavar="NODE")
+@click.argument("node_name", metavar="NODE", shell_complete=completion.workers)
 @click.option("--force", is_flag=True, help="Also when its pods cannot be evicted.")
 @click.option(
     "--timeout", type=click.IntRange(1), default=120, show_default=True, metavar="SECONDS",

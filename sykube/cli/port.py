@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from sykube.cli import context, log
+from sykube.cli import completion, context, log
 from sykube.cluster import lookup
 from sykube.cluster import ports as cluster_ports
 from sykube.host import preflight
@@ -39,7 +39,7 @@ def add(name: str, text: str) -> None:
 
 @port.command()
 @context.named
-@click.argument("host_port", metavar="PORT")
+@click.argument("host_port", metavar="PORT", shell_complete=completion.ports)
 @context.common
 def delete(name: str, host_port: str) -> None:
     """Take a port of this host away from the cluster; PORT as `port list` shows it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sykube.cli import context
+from sykube.cli import completion, context
 from sykube.cluster import archive, snapshots
 from sykube.errors import SykubeError
 from sykube.host import preflight
@@ -51,7 +51,7 @@ def list_snapshots(output: str) -> None:
 
 
 @snapshot.command()
-@click.argument("snapshot_name", metavar="SNAPSHOT")
+@click.argument("snapshot_name", metavar="SNAPSHOT", shell_complete=completion.snapshots)
 @click.option("--yes", "-y", is_flag=True, help="Replace the present cluster without asking.")
 @context.common
 def restore(snapshot_name: str, yes: bool) -> None:
@@ -67,7 +67,7 @@ def restore(snapshot_name: str, yes: bool) -> None:
 
 
 @snapshot.command()
-@click.argument("snapshot_name", metavar="SNAPSHOT")
+@click.argument("snapshot_name", metavar="SNAPSHOT", shell_complete=completion.snapshots)
 @context.common
 def delete(snapshot_name: str) -> None:
     """Remove a snapshot; its cluster stays."""

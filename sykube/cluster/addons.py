@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sykube.addons import catalog, registry
 from sykube.addons.addon import Addon, Site
 from sykube.cluster import lookup, registries
+from sykube.cluster.addon_site import site
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import require_complete
-from sykube.cluster.site import site
 from sykube.cluster.state import locked
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import archive, autostart, lookup, plan, ports, registries
+from sykube.cluster import archive, autostart, lookup, plan, ports, registries, site
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
@@ -84,6 +84,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     for text in spec.mounts:
         Mount.parse(text).check()
     snapshot = _source(spec)
+    site.authorities(spec.ca_certificates)
     image = None if spec.local_image else build.cached(source, mirror)
     if snapshot:
         image = archive.image_of(snapshot)
@@ -238,6 +239,8 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
         )
     found_logins = registries.logins(spec, ui)
     snapshot = _source(spec)
+    authorities = site.authorities(spec.ca_certificates)
+    proxies = site.proxies(spec, ui)
     ready = spec.local_image or snapshot or build.cached(source, apt.find_mirror(spec.mirror))
     building = not ready
     prepare_host(spec, options, ui, building=building)
@@ -267,6 +270,8 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             loopback_resolver=resolvers.loopback,
             resolvers=resolvers.as_seen_by_nodes(chosen.gateway),
             nodes=snapshot.state().nodes if snapshot else [],
+            proxies=proxies,
+            authorities=authorities,
         )
         for text in spec.ports:
             ports.check(state, wanted := PortMap.parse(text))

@@ -70,7 +70,7 @@ def check(state: State, wanted: PortMap) -> None:
     if wanted.node and wanted.node not in state.nodes:
         raise UsageError(
             f"the cluster {state.spec.name} has no node {wanted.node!r}",
-            details=f"nodes: {', '.join(state.nodes)}",
+            resolution=f"Its nodes: {', '.join(state.nodes)}",
         )
     for name in {*clusters(), state.spec.name}:
         found = state if name == state.spec.name else State.load(ClusterPaths(name).state)

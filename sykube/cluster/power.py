@@ -18,7 +18,7 @@ from sykube.cluster.steps.ready import wait_ready, wait_restarted
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
-from sykube.host.run import run
+from sykube.host.run import WITHOUT_PROXIES, run
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api, wait_until
 from sykube.network import subnets
@@ -208,7 +208,7 @@ def drain(cluster: Cluster, node: Node, timeout: int) -> None:
     command = ["drain", node.instance, "--ignore-daemonsets", "--delete-emptydir-data"]
     run(
         [cluster.image.kubectl, *command, f"--timeout={timeout}s"],
-        env={"KUBECONFIG": str(cluster.paths.kubeconfig)},
+        env={**WITHOUT_PROXIES, "KUBECONFIG": str(cluster.paths.kubeconfig)},
         timeout=timeout + 30,
     )
 

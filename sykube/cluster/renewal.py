@@ -214,7 +214,8 @@ def api_on(cluster: Cluster, node: Node) -> Api:
 
 
 def _hand_out(cluster: Cluster) -> None:
-    """Renew the user's copy of the credentials; which context is the current one stays."""
+    """Renew the users' copies of the credentials; which context is the current one stays."""
+    kubeconfig.renew_copies(cluster.paths.kubeconfig)
     path = Path(cluster.state.kubeconfig)
     if not cluster.state.kubeconfig or not path.exists():
         return

@@ -123,6 +123,10 @@ def _replace(snapshot: Snapshot, present: State, ui: Ui) -> Cluster:
         dest=present.spec.dest,
         ephemeral=present.spec.ephemeral,
         network_dir=present.spec.network_dir,
+        http_proxy=present.spec.http_proxy,
+        https_proxy=present.spec.https_proxy,
+        no_proxy=present.spec.no_proxy,
+        ca_certificates=present.spec.ca_certificates,
     )
     state = replace(
         saved,
@@ -132,12 +136,15 @@ def _replace(snapshot: Snapshot, present: State, ui: Ui) -> Cluster:
         kubeconfig=present.kubeconfig,
         previous_context=present.previous_context,
         owned_folders=present.owned_folders,
+        proxies=present.proxies,
+        authorities=present.authorities,
     )
     cluster = Cluster.of(state, ui)
     before = _text(cluster.paths.kubeconfig)
     with ui.step(f"Restoring the cluster {cluster.name}"):
         _unpack_and_swap(snapshot, cluster)
     if _text(cluster.paths.kubeconfig) != before:
+        kubeconfig.renew_copies(cluster.paths.kubeconfig)
         _hand_out(cluster)
     return cluster
 

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sykube.errors import UsageError
+from sykube.host import proxies
 from sykube.image.registries import Mirror
 from sykube.network.ports import PortMap
 from sykube.node.limits import (
@@ -68,6 +69,9 @@ class ClusterSpec:
         registry_mirrors: where images are looked for before their registry, each as HOST=URL.
         registry_auth: a file of Docker's with credentials for registries.
         addons: names of those that it begins with, beside those that every cluster has.
+        http_proxy, https_proxy: proxies that nodes fetch images by, instead of the caller's own.
+        no_proxy: names, domains and ranges that they reach without one.
+        ca_certificates: PEM files of authorities that nodes trust beside Debian's.
     """
 
     name: str = "sykube"
@@ -93,6 +97,10 @@ class ClusterSpec:
     registry_auth: str = ""
     ports: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: tuple[str, ...] = ()
+    ca_certificates: tuple[str, ...] = ()
 
     @property
     def limits(self) -> Limits:
@@ -118,9 +126,13 @@ class ClusterSpec:
     def differences(self, wanted: ClusterSpec) -> list[str]:
         """Lines `key: is → wanted` for what differs, for the things a cluster is made with."""
         is_now, asked = self.to_dict(), wanted.to_dict()
-        return [
+        lines = [
             f"{key}: {is_now[key]!r} → {asked[key]!r}" for key in _KEYS if is_now[key] != asked[key]
         ]
+        # A proxy's URL may hold a password. What hides it is compiled only where it is needed.
+        from sykube import redaction
+
+        return [redaction.text(line) for line in lines]
 
 
 def _camel(name: str) -> str:
@@ -218,6 +230,23 @@ def _absolute(value: str) -> str:
     return "" if not value or value.startswith("/") else f"the path {value!r} must be absolute"
 
 
+def _absolutes(value: tuple[str, ...]) -> str:
+    return next(filter(None, map(_absolute, value)), "")
+
+
+def _proxy(name: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        wrong = proxies.problem(value)
+        return f"the {name} {wrong}" if wrong else ""
+
+    return check
+
+
+def _no_proxy(value: tuple[str, ...]) -> str:
+    wrong = next(filter(None, map(proxies.exception_problem, value)), "")
+    return f"{wrong} that can be reached without a proxy" if wrong else ""
+
+
 def _resolvers(value: tuple[str, ...]) -> str:
     for address in value:
         try:
@@ -267,6 +296,10 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "dest": _absolute,
     "network_dir": _absolute,
     "local_image": _absolute,
+    "ca_certificates": _absolutes,
+    "http_proxy": _proxy("proxy for HTTP"),
+    "https_proxy": _proxy("proxy for HTTPS"),
+    "no_proxy": _no_proxy,
     "dns": _resolvers,
     "mirror": _mirror,
     "control_planes": _control_planes,
@@ -329,14 +362,26 @@ def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[i
 
     import yaml
 
+    from sykube import redaction
+
     try:
         root = yaml.compose(file.read_text(), Loader=yaml.SafeLoader)
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read {file}: {error.strerror}",
+            resolution="Give a file that root can read with --config.",
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is no valid YAML", details=str(error)) from error
+        raise UsageError(
+            f"{file} is no valid YAML",
+            details=redaction.text(str(error)),
+            resolution="Correct it and run the command again.",
+        ) from error
     if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"{file} must hold a mapping such as `workers: 2`")
+        raise UsageError(
+            f"{file} must hold a mapping such as `workers: 2`",
+            resolution="Correct it and run the command again.",
+        )
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     problems: list[tuple[int, str]] = []
@@ -388,6 +433,8 @@ def _convert(name: str, key: str, value: Any) -> tuple[Any, str]:
     if isinstance(default, tuple):
         if name == "options" and isinstance(value, str):
             return split_options(value)
+        if name == "no_proxy" and isinstance(value, str):
+            return proxies.split_exceptions(value), ""
         ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
         return (tuple(value), "") if ok else (None, f"{key} must be a list of texts")
     if name in _QUANTITIES:

@@ -15,6 +15,7 @@ from sykube.errors import SykubeError
 from sykube.host import lock, paths
 from sykube.host.files import write_atomically
 from sykube.host.paths import ClusterPaths
+from sykube.host.proxies import Proxies
 from sykube.network.ports import PortMap
 from sykube.network.subnets import Subnets
 
@@ -40,6 +41,8 @@ class State:
         registry: the port of the host, among `ports`, that leads to the add-on of that name.
         addons: names of those that are on.
         cordoned: nodes that `stop --drain` emptied and start opens again.
+        proxies: those that nodes fetch images by; a password may be among them.
+        authorities: certificates, in PEM, that nodes trust beside Debian's.
     """
 
     spec: ClusterSpec
@@ -60,6 +63,8 @@ class State:
     ports: list[PortMap] = field(default_factory=list)
     registry: str = ""
     addons: list[str] = field(default_factory=list)
+    proxies: Proxies = field(default_factory=Proxies)
+    authorities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.nodes = self.nodes or members.initial(self.spec.control_planes, self.spec.workers)
@@ -95,6 +100,8 @@ class State:
             "ports": [str(port) for port in self.ports],
             "registry": self.registry,
             "addons": self.addons,
+            "proxies": self.proxies.to_dict(),
+            "authorities": list(self.authorities),
         }
         write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
 
@@ -138,6 +145,8 @@ class State:
                 ports=[PortMap.parse(text) for text in stored["ports"]],
                 registry=stored["registry"],
                 addons=stored["addons"],
+                proxies=Proxies.of(stored["proxies"]),
+                authorities=tuple(stored["authorities"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, repr(error)) from error

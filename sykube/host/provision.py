@@ -196,7 +196,8 @@ def cluster_configuration(binary: str, network_dir: Path) -> str:
         return configuration(Path(file).read_text(), network_dir)
     except OSError as error:
         raise SykubeError(
-            f"cannot read {file}, the configuration of {binary}: {error.strerror}"
+            f"cannot read {file}, the configuration of {binary}: {error.strerror}",
+            resolution=f"Install {name} again; `sykube doctor` shows which engine is used.",
         ) from error
 
 

@@ -23,15 +23,12 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL_LINES = 20
 # From the request to end to the kill.
 _GRACE_S = 5.0
-_KEPT_VARIABLES = (
-    "TERM",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
+_PROXY_VARIABLES = (
+    *("http_proxy", "https_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
 )
+# For `env`: what talks to the cluster alone, or is a part of it, goes by no proxy.
+WITHOUT_PROXIES: Mapping[str, None] = dict.fromkeys(_PROXY_VARIABLES)
 
 
 @dataclass(frozen=True)
@@ -52,25 +49,38 @@ class Completed:
 class CommandError(SykubeError):
     """A command failed, timed out or could not be started."""
 
-    def __init__(self, brief: str, argv: Sequence[str], output: str) -> None:
+    def __init__(
+        self,
+        brief: str,
+        argv: Sequence[str],
+        output: str,
+        resolution: str = "`sykube doctor` looks for the cause; -v shows every command.",
+    ) -> None:
         tail = "\n".join(output.strip().splitlines()[-_TAIL_LINES:])
-        super().__init__(brief, details=f"$ {shlex.join(argv)}\n{tail}".rstrip())
+        details = f"$ {shlex.join(argv)}\n{tail}".rstrip()
+        super().__init__(brief, details=details, resolution=resolution)
         self.output = output
 
 
-def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """An environment in which the caller's settings (APPTAINER_BIND, LANG …) change nothing."""
-    env = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+def clean_environment(extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """An environment in which the caller's settings (APPTAINER_BIND, LANG …) change nothing.
+
+    Args:
+        extra: variables that are added, or taken out where they are None.
+    """
+    kept = ("TERM", *_PROXY_VARIABLES)
+    env: dict[str, str | None] = {name: os.environ[name] for name in kept if name in os.environ}
     # The engine keeps its list of instances below HOME, which sudo may or may not have changed.
     env |= {"PATH": PATH, "LC_ALL": "C.UTF-8", "HOME": pwd.getpwuid(os.geteuid()).pw_dir}
-    return env | dict(extra or {})
+    env |= dict(extra or {})
+    return {name: value for name, value in env.items() if value is not None}
 
 
 def run(
     argv: Sequence[str | Path],
     *,
     stdin: str | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     cwd: str | Path = "/",
     timeout: float = 60.0,
     check: bool = True,
@@ -82,7 +92,7 @@ def run(
     Args:
         argv: program and arguments; never a secret, since any user can read them.
         stdin: text for its standard input, which is empty otherwise.
-        env: variables added to the clean environment.
+        env: variables added to the clean environment, or taken out of it (None).
         timeout: seconds until it is killed.
         check: raise when it exits with anything but 0.
         on_line: called with each line of output as it comes.
@@ -183,7 +193,8 @@ def _stream(
 
 def _not_started(words: Sequence[str], cwd: str, error: Exception) -> CommandError:
     if Path(cwd).is_dir():
-        return CommandError(f"could not find the program {words[0]}", words, "")
+        cure = "Install it; `sykube doctor` names the Debian package of what sykube needs."
+        return CommandError(f"could not find the program {words[0]}", words, "", cure)
     return CommandError(f"could not start {words[0]} in {cwd}", words, str(error))
 
 
@@ -258,5 +269,7 @@ def replace_process(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
         os.execvpe(words[0], words, dict(env))
     except OSError as error:
         raise SykubeError(
-            f"could not start {words[0]}: {error.strerror}", exit_code=ExitCode.FAILED
+            f"could not start {words[0]}: {error.strerror}",
+            resolution="`sykube doctor` names what is missing.",
+            exit_code=ExitCode.FAILED,
         ) from error

@@ -227,7 +227,9 @@ def check_sif(file: Path) -> None:
             stream.seek(_SIF_MAGIC_OFFSET)
             is_sif = stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
     except OSError as error:
-        raise UsageError(f"cannot read the image {file}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read the image {file}: {error.strerror}", resolution=_MAKE_ONE
+        ) from error
     if not is_sif:
         raise UsageError(f"{file} is no SIF image", resolution=_MAKE_ONE)
 

@@ -43,7 +43,10 @@ class NodeImage:
             repository, _, tag = name.rpartition(":")
             if repository.rsplit("/", 1)[-1] == image:
                 return tag
-        raise SykubeError(f"the node image {self.sif} holds no container image {image!r}")
+        raise SykubeError(
+            f"the node image {self.sif} holds no container image {image!r}",
+            resolution="Make one with: sykube node-image build",
+        )
 
     @property
     def size(self) -> int:

@@ -30,13 +30,16 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _TIMEOUT_S = 10.0
 _PIECE = 65536
+_RENEW = "`sykube certs renew` makes new ones."
 
 
 class ApiError(SykubeError):
     """The API server refused a request, or does not answer (status 0)."""
 
     def __init__(self, brief: str, status: int) -> None:
-        super().__init__(brief)
+        # Status 0 is mostly a cluster of which something does not run.
+        cure = "" if status else "`sykube start` brings back what does not run; "
+        super().__init__(brief, resolution=f"{cure}`sykube doctor` looks for the cause.")
         self.status = status
 
 
@@ -69,6 +72,7 @@ class Credentials:
             raise SykubeError(
                 f"{kubeconfig} is no kubeconfig with the cluster's credentials",
                 details=str(error),
+                resolution=_RENEW,
             ) from error
 
 
@@ -231,7 +235,7 @@ def _tls(credentials: Credentials) -> ssl.SSLContext:
             context.load_cert_chain(f"/proc/self/fd/{descriptor}")
         except (ssl.SSLError, ValueError) as error:
             raise SykubeError(
-                "the cluster's credentials are damaged", details=str(error)
+                "the cluster's credentials are damaged", details=str(error), resolution=_RENEW
             ) from error
     return context
 

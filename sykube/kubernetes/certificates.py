@@ -31,6 +31,11 @@ class Certificate:
         return self.not_after - now
 
 
+def split(text: str) -> list[str]:
+    """Each certificate of a PEM file by itself, without what else is in the file."""
+    return [f"{found[0].strip()}\n" for found in _PEM.finditer(text)]
+
+
 def parse(text: str) -> Certificate:
     """Read the first certificate of a PEM file, or the one that a kubeconfig embeds.
 

@@ -116,6 +116,50 @@ def remove(path: Path, name: str, previous: str, owner: Owner) -> None:
             path.parent.rmdir()
 
 
+def copy_for(source: Path, uid: int) -> Path:
+    """Where the copy of a cluster's kubeconfig is that one user can read."""
+    return source.with_name(f"{source.name}-{uid}")
+
+
+def share(source: Path, owner: Owner) -> Path:
+    """Make, or renew, a copy of a cluster's kubeconfig that one user alone can read.
+
+    Not the file itself: root's kubectl runs what a kubeconfig tells it to run.
+
+    Raises:
+        SykubeError: the user cannot reach the cluster's folder.
+    """
+    copy = copy_for(source, owner.uid)
+    closed = [str(folder) for folder in source.resolve().parents if not _may_enter(folder, owner)]
+    if closed:
+        raise SykubeError(
+            "you cannot reach the cluster's kubeconfig",
+            details=f"the folder {closed[-1]} is closed to you",
+            resolution="Write a copy to a place of your own: sudo sykube config > FILE",
+        )
+    _write_copy(source, copy, owner.uid, owner.gid)
+    return copy
+
+
+def renew_copies(source: Path) -> None:
+    """Give the users' copies of a cluster's kubeconfig the credentials that it has now."""
+    for copy in source.parent.glob(f"{source.name}-*"):
+        found = copy.stat()
+        _write_copy(source, copy, found.st_uid, found.st_gid)
+
+
+def _write_copy(source: Path, copy: Path, uid: int, gid: int) -> None:
+    write_atomically(copy, source.read_text(), mode=0o600)
+    os.chown(copy, uid, gid)
+
+
+def _may_enter(folder: Path, owner: Owner) -> bool:
+    found = folder.stat()
+    if found.st_uid == owner.uid:
+        return bool(found.st_mode & 0o100)
+    return bool(found.st_mode & (0o010 if found.st_gid == owner.gid else 0o001))
+
+
 def _is_ours(config: dict[str, Any], name: str) -> bool:
     """Whether the cluster entry of that name carries sykube's mark."""
     for entry in config["clusters"]:

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from sykube.errors import SykubeError
-from sykube.host.run import Completed, clean_environment, replace_process, run
+from sykube.host.run import (
+    WITHOUT_PROXIES,
+    Completed,
+    clean_environment,
+    replace_process,
+    run,
+)
 
 PROC = Path("/proc")
 _GONE_TIMEOUT_S = 30.0
@@ -136,7 +142,7 @@ class CommandLineEngine:
             self._forget(name)
             # Two instances of a node would share its files.
             self._end_unrecorded(name)
-        run([*self._argv(), *arguments], env=self.environment, timeout=120)
+        run([*self._argv(), *arguments], env=self._inside, timeout=120)
 
     def kill(self, name: str) -> None:
         if name not in self.instances():
@@ -177,7 +183,7 @@ class CommandLineEngine:
     ) -> Completed:
         return run(
             [*self._exec(name), *argv],
-            env=self.environment,
+            env=self._inside,
             stdin=stdin,
             timeout=timeout,
             check=check,
@@ -185,7 +191,7 @@ class CommandLineEngine:
         )
 
     def replace_with_exec(self, name: str, argv: Sequence[str]) -> None:
-        replace_process([*self._exec(name), *argv], clean_environment(self.environment))
+        replace_process([*self._exec(name), *argv], clean_environment(self._inside))
 
     def leftovers(self, name: str) -> list[Path]:
         logs = self._records(f"logs/*/*/{name}.*")
@@ -193,6 +199,15 @@ class CommandLineEngine:
 
     def output(self, name: str) -> str:
         return "\n".join(log.read_text(errors="replace") for log in self.leftovers(name))
+
+    @property
+    def _inside(self) -> Mapping[str, str | None]:
+        """Variables for calls that start something in an instance.
+
+        Apptainer hands proxies on in spite of --cleanenv; a node's kubelet would ask one for the
+        API server, and kubeadm write it into the control plane's pods.
+        """
+        return {**WITHOUT_PROXIES, **self.environment}
 
     def _records(self, pattern: str) -> list[Path]:
         """Files that the engine keeps of instances, in the home folder of its user."""

@@ -31,7 +31,10 @@ def states(pid: int) -> dict[str, str]:
             programs = server.supervisor.getAllProcessInfo()
         return {program["name"]: program["statename"] for program in programs}  # type: ignore
     except (OSError, HTTPException, xmlrpc.client.Error) as error:
-        raise SykubeError(f"supervisord does not answer: {error}") from error
+        raise SykubeError(
+            f"supervisord does not answer: {error}",
+            resolution="`sykube start` mends nodes; `sykube logs` shows what they say.",
+        ) from error
 
 
 class _Connection(HTTPConnection):

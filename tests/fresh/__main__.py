@@ -1,4 +1,7 @@
-"""Both commands of the README in freshly bootstrapped Debian roots: python3 -m tests.fresh SUITE…
+"""What is meant for fresh machines, in freshly bootstrapped Debian roots: python3 -m tests.fresh NAME…
+
+`bookworm` and `trixie` are both commands of the README; `vagrant` is what the Vagrantfile's
+machine runs, on a Debian 13 that has nothing yet.
 
 A machine used for development hides missing steps. Each root has namespaces of
 its own (mount, PID, network, host name, IPC, cgroup), so that what runs there
@@ -14,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
@@ -23,47 +27,78 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 _ENTER = Path(__file__).with_name("enter")
 # As long as CI has.
 _COMMAND_TIMEOUT_S = 5400
-# What the README asks of a machine.
-_ASKED_FOR = "ca-certificates,git,make,python3"
-# Those of the README; the second time, the cluster is found up. Then nothing of it may stay.
-_COMMANDS = (
-    "make cluster",
-    "make cluster 2>&1 | grep 'The cluster sykube is up'",
-    "make test",
+# Of each cluster nothing may stay.
+_END = (
     "sykube status",
     "sykube delete --yes",
     "sykube uninstall --yes",
     "test ! -e /var/lib/sykube -a ! -e /var/cache/sykube -a ! -e /var/log/sykube",
 )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A fresh machine: its Debian, the packages that it has been given, and what is run there."""
+
+    suite: str
+    packages: str
+    commands: tuple[str, ...]
+
+
+def _of_readme(suite: str) -> Machine:
+    # The second time, the cluster is found up.
+    again = "make cluster 2>&1 | grep 'The cluster sykube is up'"
+    commands = ("make cluster", again, "make test", *_END)
+    return Machine(suite, "ca-certificates,git,make,python3", commands)
+
+
+_MACHINES = {
+    "bookworm": _of_readme("bookworm"),
+    "trixie": _of_readme("trixie"),
+    # Tests in CI are `make test` there, too.
+    "vagrant": Machine(
+        "trixie",
+        "",
+        (
+            "! command -v python3 && ! command -v git",
+            "scripts/provision",
+            "scripts/provision 2>&1 | grep 'The cluster sykube is up'",
+            *_END,
+        ),
+    ),
+}
 _HOST_LINK, _GUEST_LINK = "sykfresh0", "sykfresh1"
 _SUBNET, _HOST_ADDRESS, _GUEST_ADDRESS = "10.253.253.0/30", "10.253.253.1", "10.253.253.2"
 
 
 def main() -> int:
-    suites = sys.argv[1:] or ["bookworm", "trixie"]
-    for suite in suites:
-        print(f"== {suite}: bootstrapping", flush=True)
-        with _root(suite) as root, _network():
-            script = " && ".join(f"echo {quote(f'== {line}')} && {line}" for line in _COMMANDS)
-            code = _run(root, script)
+    names = sys.argv[1:] or list(_MACHINES)
+    for name in names:
+        machine = _MACHINES[name]
+        print(f"== {name}: bootstrapping", flush=True)
+        with _root(machine) as root, _network():
+            lines = (f"echo {quote(f'== {line}')} && {line}" for line in machine.commands)
+            code = _run(root, " && ".join(lines))
             if code != 0:
-                print(f"== {suite}: failed with exit code {code}", flush=True)
+                print(f"== {name}: failed with exit code {code}", flush=True)
                 return 1
-        print(f"== {suite}: passed", flush=True)
-    print(f"{len(suites)} passed, 0 failed")
+        print(f"== {name}: passed", flush=True)
+    print(f"{len(names)} passed, 0 failed")
     return 0
 
 
 @contextlib.contextmanager
-def _root(suite: str) -> Iterator[Path]:
-    """A root file system with what the README asks for, and a clone of this checkout."""
+def _root(machine: Machine) -> Iterator[Path]:
+    """A root file system with the machine's packages, and a clone of this checkout."""
+    suite = machine.suite
     mirror = find_mirror()
     if not shutil.which("debootstrap"):
         _check("apt-get", "install", "-q", "-y", "--no-install-recommends", "debootstrap")
     root = Path(tempfile.mkdtemp(prefix=f"sykube-fresh-{suite}-", dir="/var/tmp"))
     try:
         root.chmod(0o755)
-        command = ["debootstrap", "--variant=minbase", f"--include={_ASKED_FOR}"]
+        command = ["debootstrap", "--variant=minbase"]
+        command += [f"--include={machine.packages}"] if machine.packages else []
         log = root.with_suffix(".log")
         with log.open("w") as output:
             subprocess.run([*command, suite, root, mirror.main], check=True, stdout=output)
@@ -81,6 +116,7 @@ def _configure(root: Path, mirror: Mirror, suite: str) -> None:
     # How this machine reaches its package registries is the site's, not the root's.
     for name in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt", "etc/pip.conf"):
         if (Path("/") / name).exists():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(Path("/") / name, root / name)
 
 

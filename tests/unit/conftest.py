@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sykube.cli import context, main
+from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.state import State
+from sykube.host import paths
+from sykube.node.engine import InstanceOptions
 from tests import fakes
-from tests.fakes import World
+from tests.fakes import FakeInstance, World, make_subnets
+from tests.unit.helpers import Result, Sykube, Terminal
 
 
 def _no_process(*args: object, **_: object) -> None:
@@ -57,3 +65,51 @@ def world(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(fast_path / "host")
     made.install(monkeypatch)
     return made
+
+
+@pytest.fixture
+def sykube(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Sykube]:
+    """Runs `sykube` with arguments in this process."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(context, "_ui", [])
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: str) -> Result:
+        context._ui.clear()
+        monkeypatch.setattr(sys, "argv", ["sykube", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Result(int(ended.value.code or 0), out, err)
+
+    yield call
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def recorded(world: World, sykube: Sykube) -> World:
+    """The same two clusters as they look from outside, without the time that init takes."""
+    for number, name in enumerate(("sykube", "lab")):
+        folder = paths.DATA / name
+        folder.mkdir(parents=True)
+        (folder / "kubeconfig").write_text("the kubeconfig\n")
+        ranges = make_subnets(f"10.11.{11 + number}.0/24")
+        image = str(world.root / "cache/node-images/x")
+        spec = ClusterSpec(name=name)
+        state = State(spec, ranges, "apptainer", {}, "x", image, {}, "", ())
+        state.save(folder / "state.json")
+        nowhere = Path("/nonexistent")
+        options = InstanceOptions(nowhere, nowhere, (), "", "", "", "")
+        for node in ("master", "node1"):
+            world.instances[f"{name}-{node}"] = FakeInstance(0, options)
+        world.kernel.add_link(f"sk-{name}")
+    return world
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return Terminal()

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import fcntl
+import os
+import pty
+import struct
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sykube.cluster import lifecycle
@@ -62,3 +69,40 @@ def unchanged(world: World) -> Iterator[None]:
     before = world.snapshot()
     yield
     assert differences(before, world.snapshot()) == []
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Sykube = Callable[..., Result]
+
+
+class Terminal:
+    """A real pseudo-terminal, and what was written to it."""
+
+    def __init__(self) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        self.stream = os.fdopen(slave, "w")
+        self._read = bytearray()
+        self._thread = threading.Thread(target=self._collect, daemon=True)
+        self._thread.start()
+
+    def _collect(self) -> None:
+        # EIO is the end of it.
+        try:
+            while data := os.read(self._master, 65536):
+                self._read += data
+        except OSError:
+            pass
+
+    def text(self) -> str:
+        """Everything that was written; closes it."""
+        self.stream.close()
+        self._thread.join()
+        os.close(self._master)
+        return self._read.decode()

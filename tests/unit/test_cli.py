@@ -9,58 +9,25 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
 
-from sykube.cli import access, context, main
+from sykube.cli import access, main
 from sykube.cluster import lifecycle
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import State, locked
+from sykube.cluster.state import locked
 from sykube.errors import ExitCode
 from sykube.host import paths, preflight
 from sykube.host.paths import ClusterPaths
-from sykube.node.engine import InstanceOptions
 from tests import containers
 from tests.containers import Image
-from tests.fakes import FakeInstance, World, add_image, make_subnets
+from tests.fakes import World, add_image
+from tests.unit.helpers import Sykube
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Sykube = Callable[..., Result]
-
-
-@pytest.fixture
-def sykube(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Sykube]:
-    """Runs `sykube` with arguments in this process."""
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(context, "_ui", [])
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: str) -> Result:
-        context._ui.clear()
-        monkeypatch.setattr(sys, "argv", ["sykube", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return Result(int(ended.value.code or 0), out, err)
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -70,26 +37,6 @@ def up(world: World, sykube: Sykube) -> World:
         spec = ClusterSpec(name=name, dns=("192.0.2.1",))
         lifecycle.init(spec, InitOptions(), world.ui())
     world.calls.all.clear()
-    return world
-
-
-@pytest.fixture
-def recorded(world: World, sykube: Sykube) -> World:
-    """The same two clusters as they look from outside, without the time that init takes."""
-    for number, name in enumerate(("sykube", "lab")):
-        folder = paths.DATA / name
-        folder.mkdir(parents=True)
-        (folder / "kubeconfig").write_text("the kubeconfig\n")
-        ranges = make_subnets(f"10.11.{11 + number}.0/24")
-        image = str(world.root / "cache/node-images/x")
-        spec = ClusterSpec(name=name)
-        state = State(spec, ranges, "apptainer", {}, "x", image, {}, "", ())
-        state.save(folder / "state.json")
-        nowhere = Path("/nonexistent")
-        options = InstanceOptions(nowhere, nowhere, (), "", "", "", "")
-        for node in ("master", "node1"):
-            world.instances[f"{name}-{node}"] = FakeInstance(0, options)
-        world.kernel.add_link(f"sk-{name}")
     return world
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sykube.errors import SykubeError
-from sykube.host.run import CommandError, Completed
+from sykube.host.run import WITHOUT_PROXIES, CommandError, Completed
 from sykube.node import engine as engine_module
 from sykube.node.engine import CommandLineEngine, Instance, InstanceOptions, read_record
 from sykube.node.node import Node
@@ -92,7 +92,8 @@ def test_start(run: Recorder) -> None:
     assert argv[-2:] == ["/cache/node.sif", "lab-master"]
     # The user's own options come last, so that they win.
     assert argv[-5:-2] == ["--nv", "--bind", "/data"]
-    assert options["env"] == {"A": "b"}
+    # Apptainer would hand proxies on to the node.
+    assert options["env"] == {"A": "b", **WITHOUT_PROXIES}
     pairs = list(zip(argv, argv[1:], strict=False))
     for pair in (
         ("--overlay", "/d/overlay"),
@@ -128,7 +129,7 @@ def test_exec(run: Recorder) -> None:
     assert "--cleanenv" in argv
     assert argv[argv.index("--pwd") + 1] == "/"
     assert options == {
-        "env": {"A": "b"},
+        "env": {"A": "b", **WITHOUT_PROXIES},
         "stdin": "text",
         "timeout": 5,
         "check": False,
@@ -141,12 +142,13 @@ def test_becoming_a_command_in_an_instance(run: Recorder, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         engine_module, "replace_process", lambda argv, env: became.append((argv, dict(env)))
     )
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     ENGINE.replace_with_exec("lab-master", ("bash", "-l"))
     ((argv, environment),) = became
     assert argv[:3] == BEFORE
     assert argv[-3:] == ["instance://lab-master", "bash", "-l"]
     assert environment["A"] == "b"
-    assert "APPTAINER_BIND" not in environment
+    assert {"APPTAINER_BIND", "https_proxy"}.isdisjoint(environment)
     assert not run.calls
 
 

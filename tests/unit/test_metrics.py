@@ -6,8 +6,8 @@ import pytest
 
 from sykube.addons.metrics import METRICS
 from sykube.cluster import addons, lookup, scaling
+from sykube.cluster.addon_site import site
 from sykube.cluster.cluster import Cluster
-from sykube.cluster.site import site
 from sykube.errors import SykubeError
 from sykube.kubernetes.api import ApiError
 from tests.fakes import World

@@ -20,11 +20,10 @@ from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import forget_program
 from sykube.kubernetes.forget_program import edit
 from tests.fakes import Answer, FakeInstance, Injected, World
-from tests.unit import test_cli, test_snapshots
-from tests.unit.test_cli import Sykube
+from tests.unit import test_snapshots
+from tests.unit.helpers import Sykube
 from tests.unit.test_snapshots import unchanged
 
-sykube = test_cli.sykube
 OVERLAY = "overlay/upper"
 
 

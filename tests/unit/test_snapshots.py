@@ -30,11 +30,8 @@ from sykube.host import paths, tar
 from sykube.host.paths import ClusterPaths
 from sykube.node import cgroups
 from tests.fakes import Answer, Injected, World
-from tests.unit import test_cli
-from tests.unit.test_cli import Sykube
+from tests.unit.helpers import Sykube
 
-# The fixture that runs a command.
-sykube = test_cli.sykube
 USERS_FILE = "overlay/upper/home/kept"
 
 
@@ -228,6 +225,16 @@ def test_restore_replaces_what_changed_since(stopped: World) -> None:
         (ClusterPaths("fake").node("fake-node9")).mkdir()
         restore(stopped)
         assert users_file("fake").read_text() == "as it was"
+
+
+def test_what_the_site_is_now_stays(stopped: World) -> None:
+    snapshots.save("fake", "kept", stopped.ui())
+    lifecycle.delete("fake", stopped.ui())
+    make(stopped, "fake", http_proxy="http://proxy.example:1")
+    stop(stopped, "fake")
+    restored = restore(stopped)
+    assert restored.state.proxies.http == "http://proxy.example:1"
+    assert restored.state.spec.http_proxy == "http://proxy.example:1"
 
 
 def test_where_a_cluster_is_on_this_host_stays(stopped: World) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import logging
 import os
-import pty
 import re
-import struct
-import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,43 +16,10 @@ from sykube import logfile
 from sykube import ui as ui_module
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.ui import Ui, duration
+from tests.unit.helpers import Terminal
 
 ERROR = SykubeError("it broke", details="$ command\nwhy it broke", resolution="Repair it.")
 TIME = re.compile(r"\(\d+\.\d s\)|\(\d+ min \d\d s\)")
-
-
-class Terminal:
-    """A real pseudo-terminal, and what was written to it."""
-
-    def __init__(self) -> None:
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-        self.stream = os.fdopen(slave, "w")
-        self._read = bytearray()
-        self._thread = threading.Thread(target=self._collect, daemon=True)
-        self._thread.start()
-
-    def _collect(self) -> None:
-        # EIO is the end of it.
-        try:
-            while data := os.read(self._master, 65536):
-                self._read += data
-        except OSError:
-            pass
-
-    def text(self) -> str:
-        """Everything that was written; closes it."""
-        self.stream.close()
-        self._thread.join()
-        os.close(self._master)
-        return self._read.decode()
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    return Terminal()
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sykube.addons import catalog
 from sykube.cluster import addons
+from sykube.cluster.addon_site import site
 from sykube.cluster.cluster import Cluster
-from sykube.cluster.site import site
 
 
 class Addons:

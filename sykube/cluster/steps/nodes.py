@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sykube import resources
 from sykube.addons.storage import VOLUMES
-from sykube.cluster import members, reborn, registries
+from sykube.cluster import members, reborn, registries, site
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError
 from sykube.host import paths
@@ -170,9 +170,13 @@ def prepare(cluster: Cluster, node: Node) -> None:
             "cni", "pod-network.conflist.j2", pod_subnet=node.pod_subnet
         ),
         "keepalived.conf": _keepalived(cluster, node),
+        "ca-certificates.pem": "\n".join(cluster.state.authorities),
+        "containerd.env": site.containerd_variables(cluster),
     }
     for name, text in files.items():
-        write_atomically(node.config / name, f"{text.strip()}\n" if text else "")
+        # A proxy's URL may hold a password.
+        mode = 0o600 if name == "containerd.env" else 0o644
+        write_atomically(node.config / name, f"{text.strip()}\n" if text else "", mode)
     registries.tell(cluster, node)
     cgroups.create(node.instance, limits)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sykube.cluster.addon_site import settle
 from sykube.cluster.cluster import DOMAIN, Cluster
-from sykube.cluster.site import settle
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import wait_until
 

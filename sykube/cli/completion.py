@@ -1,0 +1,110 @@
+"""sykube completion, and what a shell offers for names of things that are on this host.
+
+Whoever presses TAB waits and is told no errors: names are read from files, and where those cannot
+be read, as without root, there are none to offer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
+
+from sykube.host import paths
+from sykube.host.paths import ClusterPaths
+
+_SHELLS = ("bash", "zsh", "fish")
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(_SHELLS))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what makes a shell complete sykube's commands and the names of what is there.
+
+    \b
+    bash: source <(sykube completion bash)
+    zsh:  source <(sykube completion zsh), after compinit
+    fish: sykube completion fish | source
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    program = ctx.find_root().command
+    # Not the class's own source(): bash's starts a bash to ask for its version.
+    click.echo(ShellComplete.source(found(program, {}, "sykube", "_SYKUBE_COMPLETE")), nl=False)
+
+
+def _completer(names: Callable[[click.Context], Iterable[str]]) -> Completer:
+    def complete(
+        ctx: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        try:
+            return [CompletionItem(name) for name in names(ctx) if name.startswith(incomplete)]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    return complete
+
+
+def _cluster_names(_: click.Context) -> list[str]:
+    folders = sorted(paths.DATA.iterdir())
+    return [folder.name for folder in folders if (folder / "state.json").exists()]
+
+
+def _stored(ctx: click.Context) -> dict[str, Any]:
+    """The record of the cluster that the command is about."""
+    name = ctx.params.get("name") or "sykube"
+    stored: dict[str, Any] = json.loads(ClusterPaths(name).state.read_text())
+    return stored
+
+
+def _node_names(ctx: click.Context) -> list[str]:
+    return [str(node) for node in _stored(ctx)["nodes"]]
+
+
+def _worker_names(ctx: click.Context) -> list[str]:
+    return [name for name in _node_names(ctx) if not name.startswith("master")]
+
+
+def _port_names(ctx: click.Context) -> list[str]:
+    from sykube.network.ports import PortMap
+
+    return [str(PortMap.parse(text).host_port) for text in _stored(ctx)["ports"]]
+
+
+def _snapshot_names(_: click.Context) -> list[str]:
+    return sorted(
+        folder.name for folder in paths.SNAPSHOTS.iterdir() if not folder.name.startswith(".")
+    )
+
+
+def _addon_names(_: click.Context) -> tuple[str, ...]:
+    from sykube.addons import catalog
+
+    return catalog.NAMES
+
+
+def files(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """What the shell itself offers: names of files."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def folders(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """What the shell itself offers: names of folders."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+clusters = _completer(_cluster_names)
+nodes = _completer(_node_names)
+workers = _completer(_worker_names)
+ports = _completer(_port_names)
+snapshots = _completer(_snapshot_names)
+addons = _completer(_addon_names)

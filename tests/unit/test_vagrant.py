@@ -1,0 +1,80 @@
+"""The Vagrantfile's machine and `make cluster` are made by one script."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROVISION = REPOSITORY / "scripts/provision"
+VAGRANTFILE = (REPOSITORY / "Vagrantfile").read_text()
+
+
+def test_the_machine_and_make_cluster_run_the_same_script() -> None:
+    assert os.access(PROVISION, os.X_OK)
+    assert re.search(r'^ *config\.vm\.provision "cluster".*"/opt/sykube/scripts/provision"$',
+                     VAGRANTFILE, re.MULTILINE)  # fmt: skip
+    assert 'synced_folder ".", "/opt/sykube", type: "rsync"' in VAGRANTFILE
+    rule = re.search(
+        r"^cluster:.*\n((?:\t.*\n)+)", (REPOSITORY / "Makefile").read_text(), re.MULTILINE
+    )
+    assert rule
+    assert rule[1] == "\tVENV=$(VENV) scripts/provision\n"
+
+
+def test_the_tests_run_in_ci_and_when_asked_for() -> None:
+    tests = VAGRANTFILE[VAGRANTFILE.index('provision "tests"') :]
+    assert "make test" in tests
+    assert 'run: ENV["CI"] ? "once" : "never"' in tests
+
+
+@pytest.mark.parametrize("missing", [(), ("git", "make")], ids=["whole", "bare"])
+def test_what_the_script_does(tmp_path: Path, missing: tuple[str, ...]) -> None:
+    """With programs that only note how they were called."""
+    checkout, programs = tmp_path / "checkout", tmp_path / "bin"
+    (checkout / "scripts").mkdir(parents=True)
+    programs.mkdir()
+    (checkout / "pyproject.toml").touch()
+    # A certificate store of this machine would be in the way of the test, or lack.
+    script = PROVISION.read_text().replace("/etc/ssl/certs/ca-certificates.crt", str(tmp_path))
+    script = script.replace("/usr/local/bin/sykube", str(tmp_path / "sykube"))
+    (checkout / "scripts/provision").write_text(script)
+    note = f'#!/bin/sh\necho "$(basename "$0") $*" >> {tmp_path}/calls\n'
+    make_venv = note + f"mkdir -p $1/bin; cp {programs}/sykube $1/bin/sykube\n"
+    for path, text in {
+        **{programs / name: note for name in ("apt-get", "git", "make", "python3", "sykube")},
+        checkout / "scripts/make-venv": make_venv,
+    }.items():
+        path.write_text(text)
+        path.chmod(0o755)
+    for name in missing:
+        (programs / name).unlink()
+    for name in ("sh", "basename", "dirname", "mkdir", "cp", "touch", "ln", "realpath", "env"):
+        (programs / name).symlink_to(f"/usr/bin/{name}")
+
+    def run() -> list[str]:
+        (tmp_path / "calls").write_text("")
+        environment = {"PATH": str(programs), "VENV": "venv"}
+        subprocess.run(
+            ["/bin/sh", checkout / "scripts/provision"], env=environment, check=True, cwd="/"
+        )
+        return (tmp_path / "calls").read_text().splitlines()
+
+    install = [
+        "apt-get -q update",
+        f"apt-get -q install -y --no-install-recommends {' '.join(missing)}",
+    ]
+    cluster = ["sykube init --yes", "sykube kubectl get nodes"]
+    assert run() == [*(install if missing else []), "make-venv venv .", *cluster]
+    assert (tmp_path / "sykube").resolve() == checkout / "venv/bin/sykube"
+    # The second time, what is there is not made again.
+    assert run() == [*(install if missing else []), *cluster]
+
+
+def test_it_names_no_mirror_and_no_registry() -> None:
+    for text in (VAGRANTFILE, PROVISION.read_text()):
+        assert "://" not in text
