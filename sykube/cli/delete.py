@@ -27,9 +27,8 @@ def delete(name: str, every: bool, yes: bool) -> None:
     if every:
         problems = _delete_all(yes)
     else:
-        if not lookup.exists(name):
-            raise lookup.no_such_cluster(name)
-        context.open_log(name)
+        if lookup.exists(name):
+            context.open_log(name)
         problems = lifecycle.delete(name, context.ui())
     if problems:
         what = "the clusters were" if every else f"the cluster {name} was"

@@ -117,6 +117,8 @@ def delete(name: str, ui: Ui) -> list[str]:
     preflight.check_identity()
     paths = ClusterPaths(name)
     if not lookup.exists(name):
+        # All that an init leaves that was killed before it recorded anything.
+        lock.remove_abandoned(paths.lock)
         raise lookup.no_such_cluster(name)
     with locked(paths):
         problems: list[str] = []

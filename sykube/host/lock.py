@@ -13,6 +13,7 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host import paths
 
 _POLL_S = 0.05
+_HOST = "host.lock"
 _HOST_TIMEOUT_S = 60.0
 
 
@@ -60,7 +61,16 @@ def host_settings() -> contextlib.AbstractContextManager[None]:
     Raises:
         LockedError: another command holds it for a minute.
     """
-    return exclusive(paths.LOCKS / "host.lock", "this host's settings", _HOST_TIMEOUT_S)
+    return exclusive(paths.LOCKS / _HOST, "this host's settings", _HOST_TIMEOUT_S)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove a lock file whose holder was killed, and the host's own; those that are held stay."""
+    for file in (path, paths.LOCKS / _HOST):
+        with contextlib.suppress(LockedError):
+            if file.exists():
+                with exclusive(file, ""):
+                    pass
 
 
 def _try(path: Path, what: str, *, last: bool) -> int | None:

@@ -17,7 +17,7 @@ from sykube.cluster.state import DONE, State, clusters
 from sykube.cluster.steps import order
 from sykube.cluster.steps import ready as ready_step
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import paths, preflight
+from sykube.host import lock, paths, preflight
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.image import build
@@ -910,3 +910,21 @@ def test_the_first_error_is_shown_when_its_folder_cannot_be_removed(
     world.calls.fail(lambda call: "umount" in call.words)
     with pytest.raises(OSError, match="No space left"):
         init(world, fake_spec(ephemeral=True))
+
+
+def test_delete_removes_the_locks_of_an_init_that_was_killed_before_all_else(world: World) -> None:
+    locks = paths.LOCKS
+    with unchanged(world):
+        locks.mkdir(parents=True, exist_ok=True)
+        for name in ("fake.lock", "host.lock"):
+            (locks / name).write_text("4711")
+        with pytest.raises(SykubeError, match="there is no cluster 'fake'"):
+            lifecycle.delete("fake", world.ui())
+
+
+def test_delete_leaves_locks_that_are_held(world: World) -> None:
+    file = ClusterPaths("fake").lock
+    with lock.exclusive(file, "the cluster"):
+        with pytest.raises(SykubeError, match="there is no cluster 'fake'"):
+            lifecycle.delete("fake", world.ui())
+        assert file.exists()
