@@ -31,6 +31,8 @@ from sykube.ui import Ui, duration
 # In the cluster's folder, so that parts of images can be linked from there to its nodes.
 _WORK = ".images-"
 _ENDED = ("Succeeded", "Failed")
+_SOURCES = "Give a docker archive, an OCI archive or layout, or a SIF."
+_READABLE = "Let root read it, or copy it to where root can."
 
 
 @dataclass(frozen=True)
@@ -206,9 +208,9 @@ def _require_awake(cluster: Cluster, nodes: Sequence[Node]) -> None:
 
 def _check_there(source: Path) -> None:
     if not source.exists():
-        raise UsageError(f"there is no file {source}")
+        raise UsageError(f"there is no file {source}", resolution=_SOURCES)
     if not os.access(source, os.R_OK):
-        raise UsageError(f"cannot read {source}")
+        raise UsageError(f"cannot read {source}", resolution=_READABLE)
 
 
 def _remove_work(cluster: Cluster) -> None:

@@ -158,7 +158,9 @@ class _Routes:
                 await asyncio.to_thread(self._source.scale, namespace, name, replicas)
                 self._collector.hurry()
             case _:
-                raise UsageError("scale wants namespace, name and replicas")
+                raise UsageError(
+                    "scale wants namespace, name and replicas", resolution="Load the page again."
+                )
 
 
 def _event(name: str, data: Any) -> str:

@@ -35,7 +35,10 @@ def listen(port: int) -> socket.socket:
                 f"the port {port} is taken",
                 resolution="Give another --port, or none for any that is free.",
             ) from error
-        raise SykubeError(f"cannot listen on {_ADDRESS}:{port}: {error.strerror}") from error
+        raise SykubeError(
+            f"cannot listen on {_ADDRESS}:{port}: {error.strerror}",
+            resolution="Give another --port, or none for any that is free.",
+        ) from error
     return listening
 
 

@@ -150,7 +150,10 @@ class ClusterSource:
     def node_log(self, node: str, service: str) -> Log:
         found = node_logs.sources(self.name, [node], [service])
         if service not in node_logs.SERVICES or not found:
-            raise UsageError(f"there is no log of {service} in {node}")
+            raise UsageError(
+                f"there is no log of {service} in {node}",
+                resolution=f"Services: {', '.join(node_logs.SERVICES)}",
+            )
         return _NodeLog(found)
 
     def _load(self) -> Cluster:
@@ -230,7 +233,10 @@ def check_replicas(replicas: int) -> None:
         UsageError: it is not between 0 and 100.
     """
     if not 0 <= replicas <= MAX_REPLICAS:
-        raise UsageError(f"a Deployment gets 0 to {MAX_REPLICAS} pods here, not {replicas}")
+        raise UsageError(
+            f"a Deployment gets 0 to {MAX_REPLICAS} pods here, not {replicas}",
+            resolution="For more: sykube kubectl scale",
+        )
 
 
 def _word(name: str) -> str:
@@ -240,7 +246,7 @@ def _word(name: str) -> str:
         UsageError: it is none.
     """
     if not name or not all(letter.isalnum() or letter in "-." for letter in name):
-        raise UsageError(f"{name!r} is no name of an object")
+        raise UsageError(f"{name!r} is no name of an object", resolution="Load the page again.")
     return name
 
 

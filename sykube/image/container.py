@@ -143,7 +143,10 @@ def read(source: Path, folder: Path) -> list[ContainerImage]:
             return _of_layout(source, staging)
         return _of_archive(source, staging)
     except OSError as error:
-        raise UsageError(f"cannot read {source}: {error.strerror or error}") from error
+        raise UsageError(
+            f"cannot read {source}: {error.strerror or error}",
+            resolution="Let root read it, or copy it to where root can.",
+        ) from error
     except (_Damaged, EOFError, tarfile.TarError, zlib.error) as error:
         raise UsageError(
             f"{source} is damaged or cut off", details=str(error), resolution="Make it anew."

@@ -112,7 +112,10 @@ def read_logins(file: Path, only: Collection[str] | None = None) -> list[Login]:
     try:
         stored = json.loads(file.read_text())
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read {file}: {error.strerror}",
+            resolution="Let root read it, or copy it to where root can.",
+        ) from error
     except ValueError:
         raise _unusable(file, "it is no JSON") from None
     entries = stored.get("auths") if isinstance(stored, dict) else None

@@ -43,7 +43,10 @@ def is_sif(file: Path) -> bool:
     try:
         return file.is_file() and _header(file)[1].startswith(_MAGIC)
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read {file}: {error.strerror}",
+            resolution="Let root read it, or copy it to where root can.",
+        ) from error
 
 
 def convert(file: Path, name: str, folder: Path, builder: Builder) -> ContainerImage:
