@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sykube.errors import ExitCode
+from sykube.network.bridge import Bridge
 from tests.e2e import manifests
 from tests.e2e.cluster import TestCluster, data_folders, eventually
 from tests.hostdiff import HostSnapshot, leaks_since
@@ -149,6 +150,7 @@ def test_several_nodes_write_to_one_volume_of_the_class_for_it(day: TestCluster)
     day.in_pod("two", "sh", "-c", "cat /data/one > /data/two")
     assert day.in_pod("one", "cat", "/data/two") == "from one\n"
     day.kubectl("delete", "pod/one", "pod/two", "pvc/both")
+    eventually("its folder is gone", lambda: folders() == set())
 
 
 @pytest.mark.parametrize(
@@ -199,8 +201,8 @@ def test_ports_come_and_go_while_the_cluster_runs(day: TestCluster, web: str) ->
     for _ in range(2):
         day.sykube("port", "add", text, "--name", NAME)
     assert text in day.sykube("port", "list", "--name", NAME).stdout.split()
-    address = socket.gethostbyname(socket.gethostname())
-    for host in ("127.0.0.1", address):
+    gateway = Bridge(NAME).addresses()[0].split("/")[0]
+    for host in ("127.0.0.1", gateway):
         eventually(f"{host} answers", answers(f"http://{host}:{port}/"))
     day.sykube("port", "delete", str(port), "--name", NAME)
     assert text not in day.sykube("port", "list", "--name", NAME).stdout.split()
