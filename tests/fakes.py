@@ -669,9 +669,11 @@ class FakeInstance:
         assert place is not None
         parts = {file.name: file.read_bytes() for file in place.iterdir()}
         with tarfile.open(fileobj=io.BytesIO(parts.pop("index.tar"))) as archive:
-            index = archive.extractfile("index.json")
-            assert index is not None
-            (entry,) = json.load(index)["manifests"]
+            for member in archive:
+                file = archive.extractfile(member)
+                assert file is not None
+                parts[member.name.rpartition("/")[2]] = file.read()
+        (entry,) = json.loads(parts["index.json"])["manifests"]
         assert entry["annotations"]["io.containerd.image.name"] == image
         manifest = json.loads(parts[entry["digest"].removeprefix("sha256:")])
         wanted = [entry, manifest["config"], *manifest["layers"]]

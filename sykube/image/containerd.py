@@ -22,25 +22,24 @@ _ROOT = "/var/lib/containerd"
 _TIMEOUT_S = 1800.0
 _ATTEMPTS = 2
 _WORK = ".load-"
-# Parts that containerd's store holds already are taken in without reading them: `ingest` finds the
+# Layers that containerd's store holds already are taken in without reading them: `ingest` finds the
 # file by its digest and only notes it. Nothing refers to them until the import, so a collection of
 # garbage in between takes them again. At last the kubelet's side of containerd knows the image.
 _LOAD = f"""
 export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
 cd "$1"
 content={_ROOT}/io.containerd.content.v1.content/blobs/sha256
-for part in *; do
-    [ "$part" != index.tar ] || continue
-    [ -e "$content/$part" ] || ln "$part" "$content/$part"
-    ctr content ingest --expected-digest "sha256:$part" --expected-size "$(stat -c %s "$part")" \\
-        "sykube-$part" < "$part"
+for layer in *; do
+    [ "$layer" != index.tar ] || continue
+    [ -e "$content/$layer" ] || ln "$layer" "$content/$layer"
+    ctr content ingest --expected-digest "sha256:$layer" --expected-size "$(stat -c %s "$layer")" \\
+        "sykube-$layer" < "$layer"
 done
 ctr images import index.tar
-# A name that stood for another image before: without its label the image is taken for a new one.
-[ -n "$(ctr images list --quiet "name==$2")" ] ||
-    ctr images label "$3" io.cri-containerd.image= > /dev/null
-for _ in $(seq 100); do
+for try in $(seq 100); do
     [ -z "$(ctr images list --quiet "name==$2")" ] || exit 0
+    # A name that stood for another image: without its label the image is taken for a new one.
+    [ $((try % 10)) != 1 ] || ctr images label "$3" io.cri-containerd.image= > /dev/null
     sleep 0.1
 done
 echo "containerd does not tell the kubelet of the image $2" >&2
@@ -105,15 +104,16 @@ def targets(node: Node, digests: Iterable[str], architecture: str) -> dict[str, 
 def load(node: Node, image: ContainerImage) -> None:
     """Give a node an image, unpacked, as the kubelet uses it.
 
-    Its parts become links to the same files: they take their place on the disk once for all nodes.
+    Its layers become links to the same files: they take their place on the disk once for all nodes.
 
     Raises:
         CommandError: containerd does not take it; what it took is removed by its garbage collector.
     """
     folder = Path(tempfile.mkdtemp(prefix=_WORK, dir=node.folder / "containerd"))
     try:
-        for part in image.parts:
-            os.link(part.file, folder / part.file.name)
+        # Images hold the same empty layer several times.
+        for file in {layer.file for layer in image.layers}:
+            os.link(file, folder / file.name)
         (folder / "index.tar").write_bytes(_index(image))
         inside = f"{_ROOT}/{folder.name}"
         command = ["sh", "-euc", _LOAD, "sh", inside, image.id, image.name]

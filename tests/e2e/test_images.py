@@ -245,7 +245,7 @@ def test_nodes_pull_from_a_mirror_with_its_password_which_nobody_sees(
     for place in ("registry-auth.toml", f"nodes/{NAME}-node1/config/registry-auth.toml"):
         assert (data / place).stat().st_mode & 0o777 == 0o600
         assert password in (data / place).read_bytes()
-    inside = ("exec", "node1", "--name", NAME, "stat", "-c", "%a", "/run/sykube/containerd.toml")
+    inside = ("exec", "--name", NAME, "node1", "stat", "-c", "%a", "/run/sykube/containerd.toml")
     assert pictures.sykube(*inside).stdout.strip() == "600"
     logs = [*Path("/var/log/sykube").glob(f"{NAME}.log*"), *data.glob("nodes/*/log/sykube/*")]
     assert len(logs) > 3
@@ -275,7 +275,7 @@ def test_what_is_pushed_runs_on_every_node_and_on_one_that_joins(
 ) -> None:
     words = containers.oci_archive(tmp_path / "it", speaking(root, "pushed\n"), "pushed:1")
     load(pictures, words, "--node", "master")
-    in_master = ("exec", "master", "--name", NAME, "ctr", "images")
+    in_master = ("exec", "--name", NAME, "master", "ctr", "images")
     pictures.sykube(*in_master, "tag", "docker.io/library/pushed:1", f"{registry}/team/words:1")
     push = ("push", "--hosts-dir", "/etc/sykube/certs.d", f"{registry}/team/words:1")
     pictures.sykube(*in_master, *push)

@@ -99,6 +99,13 @@ def test_the_same_image_in_two_files_is_loaded_once(
     assert len(load(world, source, again)) == 1
 
 
+def test_an_image_with_the_same_layer_twice(world: World, cluster: Cluster, tmp_path: Path) -> None:
+    twice = Image([*IMAGE.layers, *IMAGE.layers], {})
+    for make in (containers.docker_archive, containers.oci_archive):
+        (found,) = load(world, make(tmp_path / "twice.tar", twice, "twice:1"))
+        assert found.id == twice.id
+
+
 def test_another_name(world: World, cluster: Cluster, source: Path) -> None:
     (found,) = load(world, source, wanted="team/tool:2")
     assert found.name == "docker.io/team/tool:2"
