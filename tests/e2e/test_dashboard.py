@@ -146,7 +146,6 @@ def test_pods_have_kubectls_words_and_what_they_use(page: Chrome, shop: TestClus
     eventually("two fit", lambda: len(texts(page, "tbody tr")) == 2)
     page.find_element(By.CSS_SELECTOR, 'input[type="search"]').clear()
     page.find_element(By.CSS_SELECTOR, 'input[type="search"]').send_keys(" ", Keys.BACKSPACE)
-    shot(page, "pods")
 
 
 def test_a_deployment_is_scaled_from_the_page_by_the_keyboard(
@@ -218,6 +217,8 @@ def test_nothing_came_from_elsewhere_and_nothing_failed(page: Chrome) -> None:
 
 
 def test_a_stopped_cluster_is_said_to_be_stopped(page: Chrome, shop: TestCluster) -> None:
+    go(page, "pods")
+    shot(page, "pods")
     go(page, "nodes")
     shot(page, "nodes")
     shop.sykube("stop", "--name", shop.name)

@@ -56,20 +56,21 @@ def test_discovery_shows_no_error_and_the_certificate_is_verified(observed: Test
     assert {c["type"]: c["status"] for c in service["status"]["conditions"]}["Available"] == "True"
 
 
-def allowed(observed: TestCluster, verb: str, resource: str, account: str) -> bool:
-    user = f"--as=system:serviceaccount:{account}"
-    said = observed.kubectl("auth", "can-i", verb, resource, user, check=False)
-    return said.strip() == "yes"
+def allowed(observed: TestCluster, verb: str, resource: str, part: str = "") -> bool:
+    """Whether the program may do something to a resource, or to a part of it (subresource)."""
+    user = "--as=system:serviceaccount:kube-system:metrics"
+    words = (verb, resource, f"--subresource={part}", user)
+    return observed.kubectl("auth", "can-i", *words, check=False).strip() == "yes"
 
 
 def test_it_may_do_little_and_others_need_leave_to_ask_it(observed: TestCluster) -> None:
-    account = "kube-system:metrics"
-    assert allowed(observed, "get", "nodes/metrics", account)
-    for verb, resource in (
-        ("get", "nodes/proxy"), ("get", "secrets"), ("get", "configmaps"), ("create", "pods/exec"),
-        ("patch", "apiservices"), ("create", "subjectaccessreviews.authorization.k8s.io"),
+    assert allowed(observed, "get", "nodes", "metrics")
+    for what in (
+        ("get", "nodes", "proxy"), ("create", "pods", "exec"), ("get", "secrets"),
+        ("get", "configmaps"), ("patch", "apiservices"),
+        ("create", "subjectaccessreviews.authorization.k8s.io"),
     ):  # fmt: skip
-        assert not allowed(observed, verb, resource, account), (verb, resource)
+        assert not allowed(observed, *what), what
     refused = observed.kubectl(
         "get",
         "--raw",

@@ -115,9 +115,12 @@ export function logsView() {
       return;
     }
     select.dataset.shape = shape;
+    // What was asked for stays, also when it is gone by now.
+    const other = known || here === "logs"
+      ? [] : [h("option", { value: here }, here.split("/").slice(2).join(" / "))];
     select.replaceChildren(
       h("option", { value: "logs" }, "Choose a log …"),
-      known || here === "logs" ? null : h("option", { value: here }, here.split("/").slice(2).join(" / ")),
+      ...other,
       ...groups.map(([label, options]) => h("optgroup", { label }, options.map(([value, name]) => h("option", { value }, name)))),
     );
     select.value = here;

@@ -74,6 +74,8 @@ function update(card, node) {
   );
   const shown = plots.get(card);
   const points = usage.map(({ time, nodes }) => ({ time, ...(nodes[node.name] ?? {}) }));
+  // Its cgroups may be there a moment longer than the node.
+  if (node.state === "stopped" && points.length) points.push({ time: points.pop().time });
   shown.cpu.update(points, { limit: `${cluster.cores} cores` });
   shown.memory.update(points, { limit: bytes(cluster.memory) });
   shown.disk.update(disk.map(({ time, nodes }) => ({ time, ...(nodes[node.name] ?? {}) })));

@@ -10,7 +10,7 @@ const RIGHT = 6;
 const TOP = 8;
 const BOTTOM = 20;
 // Shorter spans would make noise look like news.
-const SHORTEST_S = 120;
+const SHORTEST_S = 60;
 
 function niceMax(value, least) {
   const wanted = Math.max(value * 1.08, least);
@@ -19,6 +19,7 @@ function niceMax(value, least) {
 }
 
 function span(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s ago`;
   return seconds < 5400 ? `${Math.round(seconds / 60)} min ago` : `${(seconds / 3600).toFixed(1)} h ago`;
 }
 
