@@ -202,7 +202,7 @@ def test_env_leads_anybodys_kubectl_to_the_cluster(behind: Site) -> None:
         script = f'eval "$1"; echo "$KUBECONFIG" >&2; exec {kubectl} get nodes -o name'
         done = subprocess.run(
             [*become, "bash", "-c", script, "bash", printed],
-            env=plain | {"HOME": "/nonexistent"},
+            env=plain | {"HOME": "/dev/null"},
             capture_output=True,
             text=True,
             check=False,

@@ -162,9 +162,9 @@ def test_no_resolver_is_a_warning(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--resolv-conf=/nonexistent"],
-        ["--resolv-conf=/dev/null", "--config=/nonexistent/unbound.conf"],
-        ["--resolv-conf=/dev/null", "--config=/dev/null", "--program=/nonexistent/unbound"],
+        ["--resolv-conf=/dev/null/absent"],
+        ["--resolv-conf=/dev/null", "--config=/dev/null/absent/unbound.conf"],
+        ["--resolv-conf=/dev/null", "--config=/dev/null", "--program=/dev/null/absent"],
     ],
 )
 def test_what_cannot_start_says_why_in_a_line(
@@ -176,7 +176,7 @@ def test_what_cannot_start_says_why_in_a_line(
     last = caplog.records[-1]
     assert last.levelname == "ERROR"
     assert last.exc_info is None
-    assert "nonexistent" in last.getMessage()
+    assert "absent" in last.getMessage()
 
 
 def test_a_wrong_range_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
