@@ -856,6 +856,7 @@ class FakeApi(Api):
                 server.objects[name] = body
                 return body
             case "PATCH", _ if content_type == "application/apply-patch+yaml":
+                _check_ports(body)
                 metadata = {"generation": 1} | body["metadata"]
                 server.objects[path] = body | {"metadata": metadata}
                 if body["kind"] == "Service" and body["spec"].get("type") == "NodePort":
@@ -867,6 +868,15 @@ class FakeApi(Api):
             case "DELETE", _ if path in server.objects:
                 return server.objects.pop(path)
         raise ApiError(f"{method} {path}: not found", 404)
+
+
+def _check_ports(body: dict[str, Any]) -> None:
+    """Refuse what server-side apply refuses: ports are told apart by their protocol, too."""
+    spec = body.get("spec", {})
+    containers = spec.get("template", {}).get("spec", {}).get("containers", [])
+    lists = [spec.get("ports", []), *(each.get("ports", []) for each in containers)]
+    if not all("protocol" in port for ports in lists for port in ports):
+        raise ApiError("failed to create typed patch object: a port omits key field protocol", 500)
 
 
 def _merge(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
