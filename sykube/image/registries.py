@@ -97,7 +97,11 @@ def mirrored(mirrors: Iterable[Mirror]) -> dict[str, str]:
 
 def elsewhere(url: str) -> str:
     """hosts.toml of a registry that is at another place than its name says."""
-    return f"server = {_quoted(url)}\n"
+    # A file without a host is refused, though the server says it all.
+    return (
+        f"server = {_quoted(url)}\n\n[host.{_quoted(url)}]\n"
+        '  capabilities = ["pull", "resolve", "push"]\n'
+    )
 
 
 def read_logins(file: Path, only: Collection[str] | None = None) -> list[Login]:

@@ -215,7 +215,8 @@ def test_the_registry_is_on_the_hosts_loopback_and_known_to_every_node(
     found = now(world)
     assert [str(port) for port in found.state.ports] == ["127.0.0.1:5000:31000"]
     assert "127.0.0.1:5000" in ui.said[0]
-    place = {"server": f"http://{cluster.endpoint_address}:31000"}
+    url = f"http://{cluster.endpoint_address}:31000"
+    place = {"server": url, "host": {url: {"capabilities": ["pull", "resolve", "push"]}}}
     names = ("127.0.0.1:5000", "localhost:5000", "registry.kube-system.svc.cluster.local:5000")
     for name in ("master", "node1"):
         assert hosts(found, name) == dict.fromkeys(names, place)
