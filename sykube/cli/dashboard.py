@@ -35,8 +35,8 @@ def dashboard(name: str, port: int, no_open: bool) -> None:
         with browser.page_leading_to(access.link, owner) as page:
             opened = not no_open and browser.show(page, owner, os.environ)
             click.echo(access.link)
-            how = "It is open in your browser" if opened else "Open it in a browser of this host"
-            context.ui().say(f"{how}; it works once, within ten minutes. Ctrl-C ends it.")
+            how = "Your browser was asked to open it" if opened else "Open it in a browser here"
+            context.ui().say(f"{how}: the link works once, within ten minutes. Ctrl-C ends it.")
             # uvicorn raises the signal again once it has ended in order.
             with contextlib.suppress(KeyboardInterrupt):
                 server.run(sockets=[listening])

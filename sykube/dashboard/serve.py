@@ -39,6 +39,8 @@ def listen(port: int) -> socket.socket:
             f"cannot listen on {_ADDRESS}:{port}: {error.strerror}",
             resolution="Give another --port, or none for any that is free.",
         ) from error
+    # A browser that is quicker than the server waits for it.
+    listening.listen()
     return listening
 
 

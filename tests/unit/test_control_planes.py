@@ -9,8 +9,18 @@ import pytest
 from sykube.cluster import lifecycle, power
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import StopOptions
+from sykube.cluster.steps.join import register
 from sykube.errors import ExitCode, SykubeError
-from tests.fakes import CONTROL_PLANE_LABEL, SHARED_KEYS, Injected, World
+from tests.fakes import (
+    CONTROL_PLANE_LABEL,
+    NODES,
+    SHARED_KEYS,
+    Calls,
+    FakeApi,
+    Injected,
+    Kubernetes,
+    World,
+)
 from tests.unit.helpers import fake_spec, init, made, unchanged
 
 MASTERS = ["fake-master", "fake-master2", "fake-master3"]
@@ -49,6 +59,16 @@ def test_they_join_one_after_the_other_and_before_the_workers(world: World) -> N
     order = joins(world)
     assert order[:2] == MASTERS[1:]
     assert set(order[2:]) == {"fake-node1", "fake-node2"}
+
+
+def test_a_slow_kubelet_has_room_for_its_static_pods(world: World) -> None:
+    cluster, server = made(world, control_planes=3), Kubernetes()
+    register(FakeApi(server, Calls()), cluster.node("master2"))
+    status = server.objects[f"{NODES}/fake-master2"]["status"]
+    assert status["allocatable"] == status["capacity"]
+    # What kubeadm 1.20 asks for: 650m for all four, and 100Mi of the others for etcd.
+    assert status["allocatable"].keys() == {"cpu", "memory", "ephemeral-storage", "pods"}
+    assert int(status["allocatable"]["cpu"]) >= 1
 
 
 def test_they_share_the_clusters_keys_and_workers_get_none(world: World) -> None:

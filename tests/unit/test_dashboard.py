@@ -292,9 +292,16 @@ def test_a_port_that_is_taken_is_wrong_use() -> None:
     with serve.listen(0) as listening:
         port = listening.getsockname()[1]
         assert listening.getsockname()[0] == "127.0.0.1"
-        listening.listen()
         with pytest.raises(UsageError, match=f"the port {port} is taken"):
             serve.listen(port)
+
+
+def test_a_browser_that_is_quicker_than_the_server_waits_for_it() -> None:
+    with (
+        serve.listen(0) as listening,
+        socket.create_connection(listening.getsockname(), 5) as early,
+    ):
+        assert early.getpeername() == listening.getsockname()
 
 
 def test_the_page_comes_with_the_package() -> None:

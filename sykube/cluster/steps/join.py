@@ -26,6 +26,10 @@ _ETCDCTL = (
     *("etcdctl", "--endpoints", "https://127.0.0.1:2379", "--cacert", f"{_PKI}/etcd/ca.crt"),
     *("--cert", f"{_PKI}/etcd/peer.crt", "--key", f"{_PKI}/etcd/peer.key"),
 )
+# The kubelet of 1.20 takes an existing Node without any for a bug and panics
+# (reconcileHugePageResource). A slow one admits its static pods by these, before its first status
+# replaces them, and never looks at those again that had no room: kubeadm's ask for 650m.
+_ROOM = {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi", "pods": "110"}
 
 
 class Join:
@@ -90,9 +94,7 @@ def register(api: Api, node: Node) -> None:
         "kind": "Node",
         "metadata": {"name": node.instance},
         "spec": {"podCIDR": node.pod_subnet, "podCIDRs": [node.pod_subnet]},
-        # The kubelet of 1.20 takes an existing Node without any for a bug and panics
-        # (reconcileHugePageResource); its first status replaces these.
-        "status": {"capacity": {"pods": "110"}, "allocatable": {"pods": "110"}},
+        "status": {"capacity": _ROOM, "allocatable": _ROOM},
     }
     try:
         api.request("POST", "/api/v1/nodes", manifest)
