@@ -35,6 +35,8 @@ class Link:
         self.close()
         for words in (
             ["link", "add", LINK, "type", "bridge"],
+            # An address of IPv6 would come by itself, some time later.
+            ["link", "set", LINK, "addrgenmode", "none"],
             ["address", "add", f"{ADDRESS}/32", "dev", LINK],
             ["link", "set", LINK, "up"],
         ):

@@ -55,10 +55,11 @@ def _of_readme(suite: str) -> Machine:
 _MACHINES = {
     "bookworm": _of_readme("bookworm"),
     "trixie": _of_readme("trixie"),
-    # Tests in CI are `make test` there, too.
+    # Tests in CI are `make test` there, too. The package of authorities would replace the site's,
+    # which are this machine's, if it came later.
     "vagrant": Machine(
         "trixie",
-        "",
+        "ca-certificates",
         (
             "! command -v python3 && ! command -v git",
             "scripts/provision",
@@ -97,8 +98,7 @@ def _root(machine: Machine) -> Iterator[Path]:
     root = Path(tempfile.mkdtemp(prefix=f"sykube-fresh-{suite}-", dir="/var/tmp"))
     try:
         root.chmod(0o755)
-        command = ["debootstrap", "--variant=minbase"]
-        command += [f"--include={machine.packages}"] if machine.packages else []
+        command = ["debootstrap", "--variant=minbase", f"--include={machine.packages}"]
         log = root.with_suffix(".log")
         with log.open("w") as output:
             subprocess.run([*command, suite, root, mirror.main], check=True, stdout=output)
