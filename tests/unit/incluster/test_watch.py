@@ -513,8 +513,9 @@ def test_tls_and_a_token_that_changes(
 ) -> None:
     shutil.copy(certificates / "right.pem", tmp_path / "ca.crt")
     (tmp_path / "token").write_text("first\n")
-    follower = follow(server=tls_api.url, account=tmp_path)
-    eventually(lambda: follower.live.zone and tls_api.watches())
+    follow(server=tls_api.url, account=tmp_path)
+    # Both watchers: one that only begins to watch would still show the first token.
+    eventually(lambda: all(tls_api.watches(each) for each in ("services", "endpoints")))
     assert {token for *_, token in tls_api.requests} == {"Bearer first"}
     (tmp_path / "token").write_text("second")
     seen = len(tls_api.requests)
