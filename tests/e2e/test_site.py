@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +74,14 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for server in (*registries, proxy):
             server.close()
         link.close()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody can read, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def _pause_image(cluster: TestCluster) -> tuple[dict[str, bytes], bytes]:
@@ -186,11 +196,13 @@ def test_nobody_is_told_the_password(behind: Site, tmp_path: Path) -> None:
         assert file.is_dir() or PASSWORD not in file.read_text(errors="replace"), file
 
 
-def test_env_leads_anybodys_kubectl_to_the_cluster(behind: Site) -> None:
+def test_env_leads_anybodys_kubectl_to_the_cluster(behind: Site, open_folder: Path) -> None:
     """As root, and as a user who calls it by sudo and then reads a copy of his own."""
     cluster = behind.cluster
     state = json.loads(Path(f"/var/lib/sykube/{NAME}/state.json").read_text())
-    kubectl = f"{state['imageFolder']}/kubectl"
+    home = open_folder / "home"
+    home.mkdir()
+    kubectl = shutil.copy(f"{state['imageFolder']}/kubectl", open_folder)
     plain = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     for sudo, become in (
         ({}, []),
@@ -202,7 +214,7 @@ def test_env_leads_anybodys_kubectl_to_the_cluster(behind: Site) -> None:
         script = f'eval "$1"; echo "$KUBECONFIG" >&2; exec {kubectl} get nodes -o name'
         done = subprocess.run(
             [*become, "bash", "-c", script, "bash", printed],
-            env=plain | {"HOME": "/dev/null"},
+            env=plain | {"HOME": str(home)},
             capture_output=True,
             text=True,
             check=False,
