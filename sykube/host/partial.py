@@ -1,0 +1,142 @@
+"""Files on their way: what is there of one goes on where it was cut off.
+
+Source: RFC 9110, sections 8.8, 13.1.5 and 14
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+Progress = Callable[[int, int], None]
+# As much of a file as makes a try worth while, so that it does not count as one of the few.
+_WORTH_WHILE = 1 << 20
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+
+
+class InPassing(Exception):
+    """A try that failed; the next one may not.
+
+    Attributes:
+        wait_s: how long the server asks to wait, in seconds.
+        worth_while: whether more of the file is there than ever before.
+    """
+
+    def __init__(
+        self, why: str, *, wait_s: float | None = None, status: int = 0, worth_while: bool = False
+    ) -> None:
+        super().__init__(why)
+        self.wait_s, self.status, self.worth_while = wait_s, status, worth_while
+
+
+class Partial:
+    """A file on its way: what is there of it, and how the server tells it from a later one."""
+
+    def __init__(self, target: Path, progress: Progress) -> None:
+        self._target, self._progress = target, progress
+        self.part = target.with_name(f".{target.name}.part")
+        self._validator = target.with_name(f".{target.name}.validator")
+        self._most = 0
+
+    def begin(self) -> None:
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        self._most = self._size
+
+    @property
+    def _size(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def headers(self) -> dict[str, str]:
+        """Ask for the rest where it can be told that the beginning is of the same file.
+
+        Source: RFC 9110, sections 13.1.5 and 14.2
+        """
+        if not self._size or not self._validator.exists():
+            return {}
+        return {"Range": f"bytes={self._size}-", "If-Range": self._validator.read_text()}
+
+    def take(self, status: int, headers: Mapping[str, str], pieces: Iterable[bytes]) -> None:
+        """Write what comes.
+
+        Args:
+            status: 200, 206 or 416.
+
+        Raises:
+            InPassing: it ended before its end, or is not what was asked for.
+        """
+        start, total = _range(headers)
+        if status == 416:
+            if total and total == self._size:
+                return
+            self.discard()
+            raise InPassing("the file has become another one", status=status)
+        if status != 206:
+            start, total = 0, _length(headers)
+            self._start_anew(_validator(headers))
+        elif start != self._size:
+            self.discard()
+            raise InPassing("another part came than was asked for", status=status)
+        done = start
+        try:
+            with self.part.open("ab") as file:
+                for piece in pieces:
+                    file.write(piece)
+                    done += len(piece)
+                    self._progress(done, total)
+        except InPassing as failure:
+            failure.worth_while = done >= self._most + _WORTH_WHILE
+            raise
+        finally:
+            self._most = max(self._most, done)
+
+    def _start_anew(self, validator: str) -> None:
+        self.discard()
+        self.part.touch()
+        if validator:
+            self._validator.write_text(validator)
+
+    def finish(self) -> None:
+        """Put it at its place, for good also when the power fails."""
+        with self.part.open("rb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        self.part.replace(self._target)
+        self._validator.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Forget what is there of it."""
+        self._validator.unlink(missing_ok=True)
+        self.part.unlink(missing_ok=True)
+
+
+def _range(headers: Mapping[str, str]) -> tuple[int, int]:
+    """Where what comes begins, and the size of the whole file; 0 where it is not said."""
+    found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+    if not found:
+        return 0, 0
+    return int(found[1] or 0), 0 if found[2] == "*" else int(found[2])
+
+
+def _length(headers: Mapping[str, str]) -> int:
+    length = headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else 0
+
+
+def _validator(headers: Mapping[str, str]) -> str:
+    """What tells this version of a file from any other, byte by byte; empty where nothing does.
+
+    Source: RFC 9110, sections 8.8.1 and 8.8.2.2
+    """
+    tag = headers.get("ETag", "")
+    if tag:
+        return "" if tag.startswith("W/") else tag
+    changed = headers.get("Last-Modified", "")
+    try:
+        age = parsedate_to_datetime(headers["Date"]) - parsedate_to_datetime(changed)
+    except (KeyError, TypeError, ValueError):
+        return ""
+    # Within one second it could have changed twice.
+    return changed if age.total_seconds() >= 1 else ""
