@@ -17,8 +17,9 @@ import re
 import ssl
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from netrc import NetrcParseError
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,7 @@ from sykube.errors import SykubeError, UsageError
 from sykube.host.checksum import Checksum
 from sykube.host.partial import InPassing, Partial, Progress
 from sykube.host.proxies import Proxies
+from sykube.host.threads import at_once
 
 log = logging.getLogger("sykube.download")
 
@@ -96,10 +98,10 @@ class Patience:
 
 
 class Downloader:
-    """Asks servers, patiently. Its methods may be called by several threads at once.
+    """Asks servers, patiently; for several threads at once where they ask.
 
     Args:
-        pause: waits some seconds; instead of one that `stop` ends.
+        pause: waits some seconds, instead of a wait that the failure of another download ends.
 
     Raises:
         UsageError: the authorities are none.
@@ -113,6 +115,7 @@ class Downloader:
     ) -> None:
         self._access, self._patience, self._tls = access, patience, _tls(access.authorities)
         self._stopped = threading.Event()
+        self._given_pause = pause
         self._pause = pause or self._stopped.wait
 
     def hurried(self, seconds: float) -> Downloader:
@@ -120,11 +123,16 @@ class Downloader:
         brief = replace(
             self._patience, connect_s=seconds, stall_s=seconds, whole_s=seconds, tries=1
         )
-        return Downloader(self._access, brief, self._pause)
+        return Downloader(self._access, brief, self._given_pause)
 
-    def stop(self) -> None:
-        """End all that other threads are at, soon."""
-        self._stopped.set()
+    def together(self, calls: Mapping[str, Callable[[Downloader], _T]]) -> dict[str, _T]:
+        """What some calls make of a downloader, all at once; the first error ends the others."""
+        shared = Downloader(self._access, self._patience, self._given_pause)
+        try:
+            return at_once({name: partial(call, shared) for name, call in calls.items()})
+        except BaseException:
+            shared._stopped.set()
+            raise
 
     def text(self, url: str, otherwise: str = "") -> str:
         """A short text, without space around it.
@@ -137,24 +145,13 @@ class Downloader:
         """
         if not self._patience.whole_s:
             return self._text(url, otherwise)
-        result: list[str | SykubeError] = []
-
-        def ask() -> None:
-            try:
-                result.append(self._text(url, otherwise))
-            except SykubeError as error:
-                result.append(error)
-
         # The resolver knows no time limit of ours: it is left behind.
-        thread = threading.Thread(target=ask, daemon=True)
-        thread.start()
-        thread.join(self._patience.whole_s)
-        if not result:
+        try:
+            call = {"text": lambda: self._text(url, otherwise)}
+            return at_once(call, self._patience.whole_s)["text"]
+        except TimeoutError:
             why = f"no answer within {self._patience.whole_s:g} s"
-            raise DownloadError(url, why, _network(otherwise))
-        if isinstance(result[0], SykubeError):
-            raise result[0]
-        return result[0]
+            raise DownloadError(url, why, _network(otherwise)) from None
 
     def file(
         self,
@@ -176,13 +173,13 @@ class Downloader:
             DownloadError: it cannot be had, or is not what the checksum says: then nothing is left.
             SykubeError: it cannot be written.
         """
-        partial = Partial(target, progress)
+        arriving = Partial(target, progress)
         try:
-            partial.begin()
-            self._patiently(url, otherwise, lambda: self._part(url, partial, otherwise))
-            found = checksum.of(partial.part)
+            arriving.begin()
+            self._patiently(url, otherwise, lambda: self._part(url, arriving, otherwise))
+            found = checksum.of(arriving.part)
             if found != checksum.value:
-                partial.discard()
+                arriving.discard()
                 raise DownloadError(
                     url,
                     f"its {checksum.algorithm.upper()} is {found}, but {checksum.value} is "
@@ -190,9 +187,9 @@ class Downloader:
                     "Nothing of it was kept. Run the command again; where it stays so, ask those "
                     f"who keep the proxy or the mirror. {otherwise}".rstrip(),
                 )
-            partial.finish()
+            arriving.finish()
         except OSError as error:
-            partial.discard()
+            arriving.discard()
             raise SykubeError(
                 f"cannot write {target}: {error.strerror or error}",
                 resolution="Make room there, or choose another place with SYKUBE_CACHE_DIR.",
@@ -213,9 +210,9 @@ class Downloader:
 
         return self._patiently(url, otherwise, attempt)
 
-    def _part(self, url: str, partial: Partial, otherwise: str) -> None:
-        with self._ask(url, partial.headers(), otherwise, (416,)) as answer:
-            partial.take(answer.status_code, answer.headers, self._pieces(answer))
+    def _part(self, url: str, arriving: Partial, otherwise: str) -> None:
+        with self._ask(url, arriving.headers(), otherwise, (416,)) as answer:
+            arriving.take(answer.status_code, answer.headers, self._pieces(answer))
 
     def _pieces(self, answer: requests.Response) -> Iterator[bytes]:
         """What comes, as it comes.

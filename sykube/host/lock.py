@@ -95,3 +95,12 @@ def _try(path: Path, what: str, *, last: bool) -> int | None:
             return descriptor
     os.close(descriptor)
     return None
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Hold a folder that is made where it is missing; a second command waits for the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

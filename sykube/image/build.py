@@ -8,18 +8,18 @@ they were downloaded from.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sykube import resources
 from sykube.errors import UsageError
+from sykube.host import lock
 from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
 from sykube.host.paths import cache_dir
@@ -348,10 +348,6 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
         shutil.rmtree(work, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _locked_cache() -> Iterator[None]:
+def _locked_cache() -> contextlib.AbstractContextManager[None]:
     """One build at a time; a second one waits and then finds the first one's image."""
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    with (cache_dir() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return lock.in_turn(cache_dir())

@@ -1,0 +1,110 @@
+"""Where the Kubernetes of a new cluster comes from: upstream's releases, or Debian's source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sykube.errors import UsageError
+from sykube.host.download import Downloader, DownloadError
+from sykube.image import container, upstream
+from sykube.image.sites import Sites
+
+AUTO, UPSTREAM, DEBIAN = "auto", "upstream", "debian"
+SOURCES = (AUTO, UPSTREAM, DEBIAN)
+# For a text of ten letters: a network that takes longer is not one to download 200 MB by.
+_ANSWER_S = 5.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, for good: a cluster keeps it in its record.
+
+    Attributes:
+        source: upstream or debian.
+        kubernetes: the exact version, without the v.
+        reason: why, in one line, for the user.
+    """
+
+    source: str
+    kubernetes: str
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> Choice:
+        """What `to_dict` gave."""
+        return cls(stored["source"], stored["kubernetes"], stored["reason"])
+
+
+def choose(
+    source: str,
+    version: str,
+    debian: str,
+    supported: Sequence[str],
+    sites: Sites,
+    downloader: Downloader,
+) -> Choice:
+    """Where Kubernetes comes from.
+
+    What is asked for is taken or refused. Debian's stands in where nothing is asked for and
+    upstream's release site does not answer; a mirror that the user names is asked for.
+
+    Args:
+        source: one of SOURCES.
+        version: stable, a minor version, an exact one; empty for any.
+        debian: the version that Debian has.
+        supported: upstream's minor versions that sykube can make a cluster of.
+
+    Raises:
+        UsageError: the version is none, or the source does not have it.
+        SykubeError: upstream was asked for, and does not have it or does not answer.
+    """
+    debians = version in _names(debian)
+    if source == DEBIAN:
+        if version and not debians:
+            raise UsageError(
+                f"Debian has no Kubernetes {version}, but {debian} alone",
+                resolution=f"Leave the version out, or take it from upstream: --source {UPSTREAM}",
+            )
+        return Choice(DEBIAN, debian, "asked for")
+    if source == AUTO and debians:
+        return Choice(DEBIAN, debian, f"{debian} is the version of Debian")
+    if source == UPSTREAM or version or sites.kubernetes_is_mirrored:
+        found = upstream.resolve(version or upstream.STABLE, supported, sites, downloader)
+        return _upstream(found, sites)
+    if container.machine() not in upstream.ARCHITECTURES:
+        why = f"upstream has no releases of containerd for {container.machine()}"
+        return Choice(DEBIAN, debian, why)
+    try:
+        hurried = downloader.hurried(_ANSWER_S)
+        found = upstream.resolve(upstream.STABLE, supported, sites, hurried)
+    except DownloadError as error:
+        return Choice(DEBIAN, debian, f"{sites.kubernetes} does not answer ({error.details})")
+    return _upstream(found, sites)
+
+
+def check_asked(source: str) -> None:
+    """Refuse a source that is none.
+
+    Raises:
+        UsageError: says which there are.
+    """
+    if source not in SOURCES:
+        raise UsageError(
+            f"there is no source {source!r}", resolution=f"Choose one of: {', '.join(SOURCES)}"
+        )
+
+
+def _upstream(found: upstream.Version, sites: Sites) -> Choice:
+    remark = f"; {found.remark}" if found.remark else ""
+    return Choice(UPSTREAM, found.kubernetes, f"a release of {sites.kubernetes}{remark}")
+
+
+def _names(version: str) -> tuple[str, ...]:
+    """What a user may call a version."""
+    return (version, f"v{version}", version.rpartition(".")[0])

@@ -1,0 +1,368 @@
+"""What upstream publishes: which versions there are, and their programs in the download cache.
+
+A file of the cache stands beside its checksum and is compared with it before each use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sykube.errors import SykubeError, UsageError
+from sykube.host import lock
+from sykube.host.checksum import Checksum
+from sykube.host.download import Downloader, DownloadError
+from sykube.host.files import write_atomically
+from sykube.host.paths import cache_dir
+from sykube.image import container
+from sykube.image.sites import Sites, elsewhere
+
+STABLE = "stable"
+_ASKED = re.compile(r"v?(?P<minor>1\.(?:0|[1-9]\d?))(?P<patch>\.(?:0|[1-9]\d*))?")
+_PUBLISHED = re.compile(r"v(\d+\.\d+\.\d+)")
+# Of these there are releases of all that is needed: containerd's docs/getting-started.md.
+ARCHITECTURES = ("amd64", "arm64")
+_PROGRAMS = ("kubeadm", "kubelet", "kubectl")
+
+
+@dataclass(frozen=True)
+class Release:
+    """Versions that go together, without the v."""
+
+    kubernetes: str
+    containerd: str
+    runc: str
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """Files of a release in the download cache, compared with their checksums.
+
+    Attributes:
+        containerd: an archive with bin/; the others are programs.
+    """
+
+    kubeadm: Path
+    kubelet: Path
+    kubectl: Path
+    containerd: Path
+    runc: Path
+
+
+@dataclass(frozen=True)
+class Version:
+    """An exact version of Kubernetes, and what the user should know of how it came about."""
+
+    kubernetes: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A file of the download cache."""
+
+    project: str
+    version: str
+    architecture: str
+    file: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.file.stat().st_size
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A file of a release: where it is, its checksum, and what stands in for its site."""
+
+    url: str
+    target: Path
+    checksum: Callable[[Downloader], Checksum]
+    otherwise: str
+
+
+def folder() -> Path:
+    """The download cache: PROJECT/VERSION/ARCHITECTURE/FILE."""
+    return cache_dir() / "downloads"
+
+
+def architecture() -> str:
+    """This machine's, where upstream has releases for it.
+
+    Raises:
+        SykubeError: it has none.
+    """
+    found = container.machine()
+    if found not in ARCHITECTURES:
+        raise SykubeError(
+            f"there are no releases of containerd for {found} machines",
+            resolution=f"Use a machine of {' or '.join(ARCHITECTURES)}, or Debian's Kubernetes.",
+        )
+    return found
+
+
+def resolve(asked: str, supported: Sequence[str], sites: Sites, downloader: Downloader) -> Version:
+    """The exact version that `stable`, `1.36`, `1.36.2` or `v1.36.2` means now.
+
+    Args:
+        supported: minor versions that sykube can make a cluster of.
+
+    Raises:
+        UsageError: it is none of these, or not supported.
+        SykubeError: there is no such version.
+        DownloadError: the release site does not say.
+    """
+    if asked == STABLE:
+        return _stable(supported, sites, downloader)
+    found = _ASKED.fullmatch(asked)
+    if not found:
+        raise UsageError(
+            f"{asked!r} is no version of Kubernetes",
+            resolution="Ask for stable, a minor version such as 1.36, or one such as 1.36.2.",
+        )
+    minor = found["minor"]
+    if minor not in supported:
+        raise UsageError(
+            f"this sykube makes no clusters of Kubernetes {minor}",
+            details=f"It knows {_listed(supported)}.",
+            resolution="Choose one of these, or look for a newer sykube.",
+        )
+    if not found["patch"]:
+        return Version(_newest(minor, sites, downloader))
+    version = asked.removeprefix("v")
+    _check_there(version, minor, sites, downloader)
+    return Version(version)
+
+
+def newest(supported: Sequence[str], sites: Sites, downloader: Downloader) -> dict[str, str]:
+    """The newest release of each supported minor version; a minor without any is left out.
+
+    Raises:
+        DownloadError: the release site does not say.
+    """
+
+    def ask(minor: str, shared: Downloader) -> str:
+        try:
+            return _published(sites.stable(minor), shared)
+        except DownloadError as error:
+            if error.absent:
+                return ""
+            raise
+
+    found = downloader.together({minor: partial(ask, minor) for minor in supported})
+    return {minor: found[minor] for minor in supported if found[minor]}
+
+
+def fetch(
+    release: Release,
+    sites: Sites,
+    downloader: Downloader,
+    step: Callable[[str], contextlib.AbstractContextManager[None]],
+    note: Callable[[str], None],
+) -> Downloads:
+    """The programs of a release for this machine; what is cached and whole is not asked for again.
+
+    Args:
+        step: opens a step of the user interface, where something is to be downloaded.
+        note: told how far it is.
+
+    Raises:
+        SykubeError: one cannot be had, or is not what its checksum says; the cache has the others.
+    """
+    wanted = _wanted(release, sites, architecture())
+    with lock.in_turn(folder()):
+        missing = {name: each for name, each in wanted.items() if not _whole(each.target)}
+        if missing:
+            with step(f"Downloading Kubernetes {release.kubernetes}"):
+                progress = _Progress(note)
+                downloader.together(
+                    {
+                        name: partial(_download, each, partial(progress.tell, name))
+                        for name, each in missing.items()
+                    }
+                )
+    return Downloads(**{name: each.target for name, each in wanted.items()})
+
+
+def cached() -> list[Cached]:
+    """What the download cache holds, whole files alone, by project and version."""
+    found = []
+    for mark in sorted(folder().glob("*/*/*/*.checksum")):
+        file = mark.with_suffix("")
+        if file.exists():
+            project, version, machine = file.parent.relative_to(folder()).parts
+            found.append(Cached(project, version, machine, file))
+    return found
+
+
+def _wanted(release: Release, sites: Sites, machine: str) -> dict[str, _Wanted]:
+    """By the field of Downloads."""
+    version = release.kubernetes
+    urls = {name: sites.kubernetes_program(version, machine, name) for name in _PROGRAMS}
+    found = {
+        name: _Wanted(
+            url,
+            folder() / "kubernetes" / version / machine / name,
+            partial(_of_program, url),
+            elsewhere("kubernetes"),
+        )
+        for name, url in urls.items()
+    }
+    containerd = sites.containerd_archive(release.containerd, machine)
+    runc = sites.runc_program(release.runc, machine)
+    for name, version, url, checksums in (
+        ("containerd", release.containerd, containerd, f"{containerd}.sha256sum"),
+        ("runc", release.runc, runc, sites.runc_checksums(release.runc)),
+    ):
+        found[name] = _Wanted(
+            url,
+            folder() / name / version / machine / url.rpartition("/")[2],
+            partial(_of_list, checksums, url, elsewhere(name)),
+            elsewhere(name),
+        )
+    return found
+
+
+def _of_program(url: str, downloader: Downloader) -> Checksum:
+    """The checksum of a program of Kubernetes, which stands alone in its file."""
+    where = f"{url}.sha256"
+    try:
+        text = downloader.text(where, elsewhere("kubernetes"))
+    except DownloadError as error:
+        if not error.absent:
+            raise
+        # A mirror may have the other one alone.
+        where = f"{url}.sha512"
+        text = downloader.text(where, elsewhere("kubernetes"))
+    try:
+        return Checksum.parse(text)
+    except ValueError as error:
+        raise _no_checksum(where, error, elsewhere("kubernetes")) from error
+
+
+def _of_list(where: str, url: str, otherwise: str, downloader: Downloader) -> Checksum:
+    text = downloader.text(where, otherwise)
+    try:
+        return Checksum.listed(text, url.rpartition("/")[2])
+    except ValueError as error:
+        raise _no_checksum(where, error, otherwise) from error
+
+
+def _no_checksum(where: str, error: ValueError, otherwise: str) -> DownloadError:
+    return DownloadError(
+        where, str(error), f"Does a proxy answer in its place? {otherwise}", status=200
+    )
+
+
+def _whole(file: Path) -> bool:
+    """Whether a file is there and what its checksum beside it says."""
+    try:
+        return Checksum.parse(_mark(file).read_text()).fits(file)
+    except (OSError, ValueError):
+        return False
+
+
+def _mark(file: Path) -> Path:
+    return file.with_name(f"{file.name}.checksum")
+
+
+def _download(
+    wanted: _Wanted, progress: Callable[[int, int], None], downloader: Downloader
+) -> None:
+    checksum = wanted.checksum(downloader)
+    _mark(wanted.target).unlink(missing_ok=True)
+    downloader.file(wanted.url, wanted.target, checksum, progress, wanted.otherwise)
+    write_atomically(_mark(wanted.target), f"{checksum.value}\n")
+
+
+def _stable(supported: Sequence[str], sites: Sites, downloader: Downloader) -> Version:
+    version = _published(sites.stable(), downloader)
+    if _minor(version) in supported:
+        return Version(version)
+    known = [minor for minor in supported if _number(minor) < _number(_minor(version))]
+    if not known:
+        raise SykubeError(
+            f"Kubernetes {version} is the newest release, and older than all that sykube knows",
+            details=f"It knows {_listed(supported)}; {sites.stable()} names {version}.",
+            resolution=f"Is the mirror out of date? {elsewhere('kubernetes')}",
+        )
+    mine = _newest(max(known, key=_number), sites, downloader)
+    return Version(mine, f"Kubernetes {version} is newer than what this sykube knows")
+
+
+def _newest(minor: str, sites: Sites, downloader: Downloader) -> str:
+    try:
+        return _published(sites.stable(minor), downloader)
+    except DownloadError as error:
+        if error.absent:
+            raise SykubeError(
+                f"there is no release of Kubernetes {minor}",
+                details=error.details,
+                resolution=f"`sykube versions` lists what there is. {elsewhere('kubernetes')}",
+            ) from error
+        raise
+
+
+def _check_there(version: str, minor: str, sites: Sites, downloader: Downloader) -> None:
+    """Refuse a version that the site does not have; one that is cached was there."""
+    if any(each.version == version for each in cached() if each.project == "kubernetes"):
+        return
+    url = sites.kubernetes_program(version, architecture(), _PROGRAMS[0])
+    try:
+        _of_program(url, downloader)
+    except DownloadError as error:
+        if not error.absent:
+            raise
+        raise SykubeError(
+            f"there is no Kubernetes {version}",
+            details=f"The newest of {minor} is {_newest(minor, sites, downloader)}.",
+            resolution=f"`sykube versions` lists what there is. {elsewhere('kubernetes')}",
+        ) from error
+
+
+def _published(url: str, downloader: Downloader) -> str:
+    """The version that a text of the release site holds."""
+    text = downloader.text(url, elsewhere("kubernetes"))
+    found = _PUBLISHED.fullmatch(text)
+    if not found:
+        raise DownloadError(
+            url,
+            "what comes is no version",
+            f"Does a proxy answer in its place? {elsewhere('kubernetes')}",
+            status=200,
+        )
+    return found[1]
+
+
+def _minor(version: str) -> str:
+    return version.rpartition(".")[0]
+
+
+def _number(minor: str) -> tuple[int, ...]:
+    return tuple(map(int, minor.split(".")))
+
+
+def _listed(supported: Sequence[str]) -> str:
+    return ", ".join(sorted(supported, key=_number, reverse=True))
+
+
+class _Progress:
+    """Bytes of several files at once, as one line."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._files: dict[str, tuple[int, int]] = {}
+
+    def tell(self, name: str, done: int, size: int) -> None:
+        self._files = {**self._files, name: (done, size)}
+        parts = [
+            f"{each} {done // 1_000_000} of {size // 1_000_000} MB"
+            for each, (done, size) in self._files.items()
+            if done < size
+        ]
+        self._note(", ".join(parts))
