@@ -116,7 +116,7 @@ class Downloader:
         self._access, self._patience, self._tls = access, patience, _tls(access.authorities)
         self._stopped = threading.Event()
         self._given_pause = pause
-        self._pause = pause or self._stopped.wait
+        self._pause = self._stopped.wait if pause is None else pause
 
     def hurried(self, seconds: float) -> Downloader:
         """One that tries once, and not for longer than some seconds."""

@@ -88,18 +88,6 @@ def choose(
     return _upstream(found, sites)
 
 
-def check_asked(source: str) -> None:
-    """Refuse a source that is none.
-
-    Raises:
-        UsageError: says which there are.
-    """
-    if source not in SOURCES:
-        raise UsageError(
-            f"there is no source {source!r}", resolution=f"Choose one of: {', '.join(SOURCES)}"
-        )
-
-
 def _upstream(found: upstream.Version, sites: Sites) -> Choice:
     remark = f"; {found.remark}" if found.remark else ""
     return Choice(UPSTREAM, found.kubernetes, f"a release of {sites.kubernetes}{remark}")
