@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,18 +39,21 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Downloads:
-    """Files of a release in the download cache, compared with their checksums.
+class Published:
+    """A file that upstream publishes, in the download cache and compared with its checksum.
 
     Attributes:
-        containerd: an archive with bin/; the others are programs.
+        path: where it is on this host.
+        checksum: what upstream says of it, SHA-256 or SHA-512, in hexadecimal digits.
     """
 
-    kubeadm: Path
-    kubelet: Path
-    kubectl: Path
-    containerd: Path
-    runc: Path
+    path: Path
+    checksum: str
+
+
+# By kubeadm, kubelet, kubectl, containerd and runc: containerd is an archive with bin/, the others
+# are programs.
+Downloads = Mapping[str, Published]
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ def fetch(
     """
     wanted = _wanted(release, sites, architecture())
     with lock.in_turn(folder()):
-        missing = {name: each for name, each in wanted.items() if not _whole(each.target)}
+        missing = {name: each for name, each in wanted.items() if not _kept(each.target)}
         if missing:
             with step(f"Downloading Kubernetes {release.kubernetes}"):
                 progress = _Progress(note)
@@ -186,7 +189,7 @@ def fetch(
                         for name, each in missing.items()
                     }
                 )
-    return Downloads(**{name: each.target for name, each in wanted.items()})
+        return {name: Published(each.target, _sum(each.target)) for name, each in wanted.items()}
 
 
 def cached() -> list[Cached]:
@@ -201,7 +204,7 @@ def cached() -> list[Cached]:
 
 
 def _wanted(release: Release, sites: Sites, machine: str) -> dict[str, _Wanted]:
-    """By the field of Downloads."""
+    """By the names of Downloads."""
     version = release.kubernetes
     urls = {name: sites.kubernetes_program(version, machine, name) for name in _PROGRAMS}
     found = {
@@ -259,12 +262,16 @@ def _no_checksum(where: str, error: ValueError, otherwise: str) -> DownloadError
     )
 
 
-def _whole(file: Path) -> bool:
+def _kept(file: Path) -> bool:
     """Whether a file is there and what its checksum beside it says."""
     try:
-        return Checksum.parse(_mark(file).read_text()).fits(file)
+        return Checksum.parse(_sum(file)).fits(file)
     except (OSError, ValueError):
         return False
+
+
+def _sum(file: Path) -> str:
+    return _mark(file).read_text().strip()
 
 
 def _mark(file: Path) -> Path:

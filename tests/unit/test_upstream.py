@@ -1,0 +1,490 @@
+"""Upstream's releases from a server laid out like their sites, and the choice of the source."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sykube.errors import SykubeError, UsageError
+from sykube.host.download import Downloader, DownloadError, Patience
+from sykube.image import container, sites, source, upstream
+from sykube.image.sites import Sites
+from sykube.image.source import Choice
+from sykube.image.upstream import Release, Version
+from tests import releases
+from tests.releases import CONTAINERD, RUNC, STORE, Fault, Server
+
+RELEASE = Release("1.36.2", "2.3.4", "1.4.3")
+PROGRAMS = {name: os.urandom(200_000) for name in ("kubeadm", "kubelet", "kubectl")}
+ARCHIVE, RUNC_PROGRAM = os.urandom(150_000), os.urandom(100_000)
+SUPPORTED = ("1.35", "1.36", "1.37")
+DEBIAN = "1.20.2"
+
+
+@pytest.fixture(autouse=True)
+def an_amd64_machine_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container.platform, "machine", lambda: "x86_64")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server(
+        releases.stable(["1.37.1", "1.36.2", "1.35.6"])
+        | releases.kubernetes("1.36.2", PROGRAMS)
+        | releases.kubernetes("1.36.2", {"kubeadm": b"of arm64"}, "arm64")
+        | releases.containerd("2.3.4", ARCHIVE)
+        | releases.runc("1.4.3", {"amd64": RUNC_PROGRAM, "arm64": b"of arm64"})
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def mirrors(server: Server) -> Sites:
+    return Sites(server.url, f"{server.url}{CONTAINERD}", f"{server.url}{RUNC}")
+
+
+@pytest.fixture
+def downloader() -> Downloader:
+    return Downloader(patience=Patience(stall_s=2, tries=2), pause=lambda _: None)
+
+
+class Shown:
+    """The user interface as far as a download knows it."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.notes: list[str] = []
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        self.steps.append(title)
+        yield
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def shown() -> Shown:
+    return Shown()
+
+
+def fetched(mirrors: Sites, downloader: Downloader, shown: Shown) -> upstream.Downloads:
+    return upstream.fetch(RELEASE, mirrors, downloader, shown.step, shown.note)
+
+
+def in_cache() -> list[str]:
+    return sorted(str(file.relative_to(upstream.folder())) for file in upstream.folder().rglob("*")
+                  if file.is_file() and file.name != ".lock")  # fmt: skip
+
+
+# --- the sites ---
+
+
+def test_upstreams_own_urls_are_the_documented_ones() -> None:
+    known = Sites()
+    assert known.stable() == "https://dl.k8s.io/release/stable.txt"
+    assert known.stable("1.36") == "https://dl.k8s.io/release/stable-1.36.txt"
+    assert known.kubernetes_program("1.36.2", "arm64", "kubectl") == (
+        "https://dl.k8s.io/release/v1.36.2/bin/linux/arm64/kubectl"
+    )
+    assert known.containerd_archive("2.3.4", "amd64") == (
+        "https://github.com/containerd/containerd/releases/download/v2.3.4/"
+        "containerd-2.3.4-linux-amd64.tar.gz"
+    )
+    assert known.runc_program("1.4.3", "amd64") == (
+        "https://github.com/opencontainers/runc/releases/download/v1.4.3/runc.amd64"
+    )
+    assert known.images == "registry.k8s.io"
+    assert not known.kubernetes_is_mirrored
+
+
+def test_what_is_asked_for_wins_over_the_environment() -> None:
+    environment = {
+        "SYKUBE_KUBERNETES_MIRROR": "https://one.example/k8s/",
+        "SYKUBE_RUNC_MIRROR": "https://two.example:8443/runc",
+        "SYKUBE_IMAGE_REPOSITORY": "registry.example:5000/kubernetes",
+    }
+    asked = {"kubernetes": "http://three.example", "containerd": "", "images": "r.example"}
+    found = sites.chosen(asked, environment)
+    assert found == Sites(
+        "http://three.example", Sites.containerd, "https://two.example:8443/runc", "r.example"
+    )
+    assert found.kubernetes_is_mirrored
+    assert sites.chosen({}, environment).kubernetes == "https://one.example/k8s"
+    assert sites.chosen({}, {}) == Sites()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("mirror.example", "is no http or https URL"),
+        ("ftp://mirror.example", "is no http or https URL"),
+        ("https://", "is no http or https URL"),
+        ("https://mirror.example:0", "is no http or https URL"),
+        ("https://mirror.example:99999", "is no http or https URL"),
+        ("https://mirror example", "is no http or https URL"),
+        ("https://mirror.example\n", "is no http or https URL"),
+        ("https://me:Planted@mirror.example", "has a password in its URL"),
+        ("https://mirror.example?key=Planted", "is a URL with a query or fragment"),
+    ],
+)
+def test_mirrors_that_are_refused_are_not_said_again(value: str, words: str) -> None:
+    with pytest.raises(UsageError, match=f"^--kubernetes-mirror {words}") as raised:
+        sites.chosen({"kubernetes": value}, {})
+    assert "Planted" not in str(vars(raised.value))
+    with pytest.raises(UsageError, match=f"^SYKUBE_RUNC_MIRROR {words}"):
+        sites.chosen({}, {"SYKUBE_RUNC_MIRROR": value})
+
+
+@pytest.mark.parametrize("value", ["https://r.example", "r.example/UPPER", "me@r.example", "a b"])
+def test_image_repositories_that_are_refused(value: str) -> None:
+    with pytest.raises(UsageError, match="^--image-repository is no registry with a path"):
+        sites.chosen({"images": value}, {})
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(UsageError) as raised:
+        sites.chosen({"kubernetes": "x", "images": "a b"}, {"SYKUBE_RUNC_MIRROR": "y"})
+    for word in ("--kubernetes-mirror", "--image-repository", "SYKUBE_RUNC_MIRROR"):
+        assert word in raised.value.brief
+
+
+# --- versions ---
+
+
+@pytest.mark.parametrize(
+    ("asked", "version"),
+    [
+        ("stable", "1.37.1"),
+        ("1.36", "1.36.2"),
+        ("v1.36", "1.36.2"),
+        ("1.36.2", "1.36.2"),
+        ("v1.36.2", "1.36.2"),
+    ],
+)
+def test_what_a_version_means(
+    mirrors: Sites, downloader: Downloader, asked: str, version: str
+) -> None:
+    assert upstream.resolve(asked, SUPPORTED, mirrors, downloader) == Version(version)
+
+
+def test_stable_is_what_this_sykube_knows(mirrors: Sites, downloader: Downloader) -> None:
+    found = upstream.resolve("stable", ("1.36", "1.9", "1.35"), mirrors, downloader)
+    assert found.kubernetes == "1.36.2"
+    assert found.remark == "Kubernetes 1.37.1 is newer than what this sykube knows"
+
+
+def test_a_mirror_that_is_older_than_this_sykube(mirrors: Sites, downloader: Downloader) -> None:
+    with pytest.raises(SykubeError, match="older than all that sykube knows") as raised:
+        upstream.resolve("stable", ("1.38",), mirrors, downloader)
+    assert "--kubernetes-mirror" in raised.value.resolution
+
+
+@pytest.mark.parametrize(
+    "asked", ["newest", "", "1", "1.36.", "1.036", "1.36.2-rc.1", "2.0", "../1.36.2", "1.36.2\n"]
+)
+def test_what_is_no_version(server: Server, downloader: Downloader, asked: str) -> None:
+    with pytest.raises(UsageError, match="is no version of Kubernetes"):
+        upstream.resolve(asked, SUPPORTED, Sites(server.url), downloader)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("asked", ["1.20", "1.20.2", "v1.38", "1.3"])
+def test_a_minor_that_is_not_supported(server: Server, downloader: Downloader, asked: str) -> None:
+    with pytest.raises(UsageError, match="makes no clusters of Kubernetes") as raised:
+        upstream.resolve(asked, SUPPORTED, Sites(server.url), downloader)
+    assert "1.37, 1.36, 1.35" in raised.value.details
+    assert server.asked == []
+
+
+def test_versions_that_were_never_released(mirrors: Sites, downloader: Downloader) -> None:
+    with pytest.raises(SykubeError, match=r"there is no Kubernetes 1\.36\.99") as raised:
+        upstream.resolve("1.36.99", SUPPORTED, mirrors, downloader)
+    assert raised.value.details == "The newest of 1.36 is 1.36.2."
+    with pytest.raises(SykubeError, match=r"there is no release of Kubernetes 1\.38"):
+        upstream.resolve("1.38", (*SUPPORTED, "1.38"), mirrors, downloader)
+
+
+def test_a_page_in_the_place_of_a_version(
+    server: Server, mirrors: Sites, downloader: Downloader
+) -> None:
+    server.files["/release/stable.txt"] = b"<html>Log in to this network</html>"
+    with pytest.raises(DownloadError) as raised:
+        upstream.resolve("stable", SUPPORTED, mirrors, downloader)
+    assert raised.value.details == "what comes is no version"
+    assert "proxy" in raised.value.resolution
+
+
+def test_the_newest_of_each_minor(server: Server, mirrors: Sites, downloader: Downloader) -> None:
+    found = upstream.newest(("1.34", *SUPPORTED), mirrors, downloader)
+    assert found == {"1.35": "1.35.6", "1.36": "1.36.2", "1.37": "1.37.1"}
+    server.fail("/release/stable-1.36.txt", *[Fault(503)] * 2)
+    with pytest.raises(DownloadError):
+        upstream.newest(SUPPORTED, mirrors, downloader)
+
+
+# --- the download cache ---
+
+
+def test_a_release_is_fetched_once(
+    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+) -> None:
+    found = fetched(mirrors, downloader, shown)
+    for name, content in (PROGRAMS | {"containerd": ARCHIVE, "runc": RUNC_PROGRAM}).items():
+        assert found[name].path.read_bytes() == content
+        assert found[name].path.is_relative_to(upstream.folder())
+    assert {len(each.checksum) for each in found.values()} == {64}
+    assert shown.steps == ["Downloading Kubernetes 1.36.2"]
+    assert any("kubelet" in note for note in shown.notes)
+    server.requests.clear()
+    shown.steps.clear()
+    assert fetched(mirrors, downloader, shown) == found
+    assert upstream.resolve("1.36.2", SUPPORTED, mirrors, downloader).kubernetes == "1.36.2"
+    assert (server.asked, shown.steps) == ([], [])
+    assert sorted((each.project, each.version) for each in upstream.cached()) == [
+        ("containerd", "2.3.4"),
+        *[("kubernetes", "1.36.2")] * 3,
+        ("runc", "1.4.3"),
+    ]
+
+
+@pytest.mark.parametrize("spoil", ["changed", "cut", "gone", "unmarked"])
+def test_a_cached_file_is_compared_before_it_is_used(
+    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown, spoil: str
+) -> None:
+    kubelet = fetched(mirrors, downloader, shown)["kubelet"].path
+    if spoil == "changed":
+        kubelet.write_bytes(PROGRAMS["kubelet"][:-1] + b"?")
+    elif spoil == "cut":
+        kubelet.write_bytes(PROGRAMS["kubelet"][:-1])
+    elif spoil == "gone":
+        kubelet.unlink()
+    else:
+        kubelet.with_name("kubelet.checksum").write_text("")
+    server.requests.clear()
+    assert fetched(mirrors, downloader, shown)["kubelet"].path.read_bytes() == PROGRAMS["kubelet"]
+    assert {path.rpartition("/")[2].partition("?")[0] for path in server.asked} == {
+        "kubelet", "kubelet.sha256",
+    }  # fmt: skip
+
+
+def test_a_wrong_checksum_leaves_the_file_out_of_the_cache(
+    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+) -> None:
+    path = f"{STORE}/release/v1.36.2/bin/linux/amd64/kubeadm.sha256"
+    server.files[path] = b"0" * 64
+    with pytest.raises(DownloadError, match="/bin/linux/amd64/kubeadm$") as raised:
+        fetched(mirrors, downloader, shown)
+    assert "0" * 64 in raised.value.details
+    assert "--kubernetes-mirror" in raised.value.resolution
+    assert not [name for name in in_cache() if "kubeadm" in name]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "words", "option"),
+    [
+        (
+            f"{CONTAINERD}/v2.3.4/containerd-2.3.4-linux-amd64.tar.gz.sha256sum",
+            "1" * 64 + "  containerd-2.3.4-linux-arm64.tar.gz\n",
+            "it has no checksums of containerd-2.3.4-linux-amd64.tar.gz",
+            "--containerd-mirror",
+        ),
+        (f"{RUNC}/v1.4.3/runc.sha256sum", "<html>", "no checksums of runc.amd64", "--runc-mirror"),
+        (
+            f"{STORE}/release/v1.36.2/bin/linux/amd64/kubectl.sha256",
+            "<Error/>",
+            "neither a SHA-256 nor a SHA-512",
+            "--kubernetes-mirror",
+        ),
+    ],
+)
+def test_checksums_that_are_none_are_fatal(
+    server: Server,
+    mirrors: Sites,
+    downloader: Downloader,
+    shown: Shown,
+    path: str,
+    text: str,
+    words: str,
+    option: str,
+) -> None:
+    server.files[path] = text.encode()
+    with pytest.raises(DownloadError) as raised:
+        fetched(mirrors, downloader, shown)
+    assert words in raised.value.details
+    assert option in raised.value.resolution
+
+
+def test_a_mirror_with_sha512_alone(
+    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+) -> None:
+    for path in [path for path in server.files if path.endswith(".sha256")]:
+        del server.files[path]
+    found = fetched(mirrors, downloader, shown)
+    assert len(found["kubeadm"].checksum) == 128
+    assert found["kubeadm"].path.read_bytes() == PROGRAMS["kubeadm"]
+
+
+def test_no_checksum_no_file(
+    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+) -> None:
+    for path in [path for path in server.files if ".sha" in path]:
+        del server.files[path]
+    with pytest.raises(DownloadError) as raised:
+        fetched(mirrors, downloader, shown)
+    assert raised.value.absent
+    assert in_cache() == []
+
+
+def test_what_failed_does_not_undo_what_came(
+    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+) -> None:
+    kubelet = f"{STORE}/release/v1.36.2/bin/linux/amd64/kubelet"
+    server.fail(f"{kubelet}?signed=Planted", *[Fault(503)] * 2)
+    with pytest.raises(DownloadError, match="kubelet"):
+        fetched(mirrors, downloader, shown)
+    deadline = time.monotonic() + 5
+    while {thread.name for thread in threading.enumerate()} & {*PROGRAMS, "containerd", "runc"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    before = {each.file.name for each in upstream.cached()}
+    server.requests.clear()
+    fetched(mirrors, downloader, shown)
+    assert not [path for path in server.asked if path.rpartition("/")[2] in before]
+
+
+def test_another_machine(
+    mirrors: Sites, downloader: Downloader, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container.platform, "machine", lambda: "aarch64")
+    wanted = upstream._wanted(RELEASE, mirrors, upstream.architecture())
+    assert wanted["runc"].url.endswith("/runc.arm64")
+    assert wanted["kubeadm"].url.endswith("/bin/linux/arm64/kubeadm")
+    assert wanted["containerd"].target.name == "containerd-2.3.4-linux-arm64.tar.gz"
+    monkeypatch.setattr(container.platform, "machine", lambda: "riscv64")
+    with pytest.raises(SykubeError, match="no releases of containerd for riscv64"):
+        fetched(mirrors, downloader, shown)
+
+
+# --- the source ---
+
+
+def choose(
+    asked: str, version: str, found: Sites, downloader: Downloader, supported=SUPPORTED
+) -> Choice:
+    return source.choose(asked, version, DEBIAN, supported, found, downloader)
+
+
+@pytest.fixture
+def upstreams_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> Sites:
+    """Upstream's own site, which is the server's for this test."""
+    monkeypatch.setattr(Sites, "kubernetes", server.url)
+    return Sites(server.url)
+
+
+def test_upstream_where_it_answers(upstreams_own: Sites, downloader: Downloader) -> None:
+    found = choose("auto", "", upstreams_own, downloader)
+    assert found == Choice("upstream", "1.37.1", f"a release of {upstreams_own.kubernetes}")
+    assert Choice.of(found.to_dict()) == found
+
+
+def test_a_newer_upstream_is_said(upstreams_own: Sites, downloader: Downloader) -> None:
+    found = choose("auto", "", upstreams_own, downloader, ("1.36",))
+    assert found.kubernetes == "1.36.2"
+    assert "1.37.1 is newer than what this sykube knows" in found.reason
+
+
+@pytest.mark.parametrize("fault", [Fault(503), Fault(403), Fault(404), Fault(429)])
+def test_debian_where_upstream_refuses(
+    server: Server, upstreams_own: Sites, downloader: Downloader, fault: Fault
+) -> None:
+    server.fail("/release/stable.txt", fault)
+    found = choose("auto", "", upstreams_own, downloader)
+    assert (found.source, found.kubernetes) == ("debian", DEBIAN)
+    assert found.reason.startswith(f"{server.url} does not answer (localhost:")
+    assert f"answers {fault.status}" in found.reason
+    assert "\n" not in found.reason
+    assert len(server.asked) == 1, "one try"
+
+
+def test_debian_where_there_is_no_network(
+    server: Server, upstreams_own: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_ANSWER_S", 0.3)
+    server.fail("/release/stable.txt", Fault(stall=3))
+    began = time.monotonic()
+    found = choose("auto", "", upstreams_own, downloader)
+    assert time.monotonic() - began < 2
+    assert found.source == "debian"
+    server.close()
+    found = choose("auto", "", upstreams_own, downloader)
+    assert "Connection refused" in found.reason
+
+
+def test_debian_behind_a_page_to_log_in(
+    server: Server, upstreams_own: Sites, downloader: Downloader
+) -> None:
+    server.files["/release/stable.txt"] = b"<html>"
+    assert choose("auto", "", upstreams_own, downloader).source == "debian"
+
+
+def test_debian_on_a_machine_that_upstream_does_not_know(
+    server: Server,
+    upstreams_own: Sites,
+    downloader: Downloader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(container.platform, "machine", lambda: "riscv64")
+    assert choose("auto", "", upstreams_own, downloader).source == "debian"
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("asked", ["auto", "debian"])
+@pytest.mark.parametrize("version", ["1.20.2", "v1.20.2", "1.20"])
+def test_debians_version(
+    server: Server, upstreams_own: Sites, downloader: Downloader, asked: str, version: str
+) -> None:
+    found = choose(asked, version, upstreams_own, downloader)
+    assert (found.source, found.kubernetes, server.asked) == ("debian", DEBIAN, [])
+
+
+def test_a_source_that_is_asked_for(
+    server: Server, upstreams_own: Sites, downloader: Downloader
+) -> None:
+    assert choose("debian", "", upstreams_own, downloader).source == "debian"
+    assert server.asked == []
+    with pytest.raises(UsageError, match=r"Debian has no Kubernetes 1\.36"):
+        choose("debian", "1.36", upstreams_own, downloader)
+    with pytest.raises(UsageError, match=r"makes no clusters of Kubernetes 1\.20"):
+        choose("upstream", "1.20", upstreams_own, downloader)
+    assert choose("upstream", "1.36", upstreams_own, downloader).kubernetes == "1.36.2"
+
+
+@pytest.mark.parametrize(("asked", "version"), [("upstream", ""), ("auto", "1.36")])
+def test_nothing_stands_in_for_what_is_asked_for(
+    server: Server, upstreams_own: Sites, downloader: Downloader, asked: str, version: str
+) -> None:
+    for path in ("/release/stable.txt", "/release/stable-1.36.txt"):
+        server.fail(path, *[Fault(503)] * 2)
+    with pytest.raises(DownloadError):
+        choose(asked, version, upstreams_own, downloader)
+    assert len(server.asked) == 2, "and it is asked for patiently"
+
+
+def test_nothing_stands_in_for_a_mirror(
+    server: Server, mirrors: Sites, downloader: Downloader
+) -> None:
+    server.fail("/release/stable.txt", *[Fault(503)] * 3)
+    with pytest.raises(DownloadError):
+        choose("auto", "", mirrors, downloader)
+    assert choose("auto", "", mirrors, downloader).source == "upstream"
