@@ -15,6 +15,7 @@ from sykube.cluster.state import State, clusters
 from sykube.host import preflight
 from sykube.host.paths import LOGS, ClusterPaths
 from sykube.image import build as image_build
+from sykube.image import downloads
 from sykube.image.node_image import NodeImage
 
 
@@ -73,12 +74,12 @@ def list_images(output: str) -> None:
 @click.option("--all", "everything", is_flag=True, help="Also the newest one.")
 @context.common
 def prune(everything: bool) -> None:
-    """Remove images that no cluster and no snapshot uses, but for the newest one."""
+    """Remove images that no cluster and no snapshot uses, but for the newest one, and downloads."""
     preflight.check_identity()
     states = [State.load(ClusterPaths(name).state) for name in clusters()]
     used = {state.image for state in states if state} | archive.images()
     newest = set() if everything else {image.fingerprint for image in image_build.list_images()[:1]}
-    for path in image_build.prune(frozenset(used | newest)):
+    for path in image_build.prune(frozenset(used | newest)) + downloads.prune():
         click.echo(path)
 
 

@@ -1,13 +1,10 @@
-"""What upstream publishes: which versions there are, and their programs in the download cache.
-
-A file of the cache stands beside its checksum and is compared with it before each use.
-"""
+"""What upstream publishes: which versions there are, and their programs."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,9 +13,8 @@ from sykube.errors import SykubeError, UsageError
 from sykube.host import lock
 from sykube.host.checksum import Checksum
 from sykube.host.download import Downloader, DownloadError
-from sykube.host.files import write_atomically
-from sykube.host.paths import cache_dir
-from sykube.image import container
+from sykube.image import container, downloads
+from sykube.image.downloads import Downloads, Published
 from sykube.image.sites import Sites, elsewhere
 
 STABLE = "stable"
@@ -39,44 +35,11 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Published:
-    """A file that upstream publishes, in the download cache and compared with its checksum.
-
-    Attributes:
-        path: where it is on this host.
-        checksum: what upstream says of it, SHA-256 or SHA-512, in hexadecimal digits.
-    """
-
-    path: Path
-    checksum: str
-
-
-# By kubeadm, kubelet, kubectl, containerd and runc: containerd is an archive with bin/, the others
-# are programs.
-Downloads = Mapping[str, Published]
-
-
-@dataclass(frozen=True)
 class Version:
     """An exact version of Kubernetes, and what the user should know of how it came about."""
 
     kubernetes: str
     remark: str = ""
-
-
-@dataclass(frozen=True)
-class Cached:
-    """A file of the download cache."""
-
-    project: str
-    version: str
-    architecture: str
-    file: Path
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.file.stat().st_size
 
 
 @dataclass(frozen=True)
@@ -87,11 +50,6 @@ class _Wanted:
     target: Path
     checksum: Callable[[Downloader], Checksum]
     otherwise: str
-
-
-def folder() -> Path:
-    """The download cache: PROJECT/VERSION/ARCHITECTURE/FILE."""
-    return cache_dir() / "downloads"
 
 
 def architecture() -> str:
@@ -178,29 +136,19 @@ def fetch(
         SykubeError: one cannot be had, or is not what its checksum says; the cache has the others.
     """
     wanted = _wanted(release, sites, architecture())
-    with lock.in_turn(folder()):
-        missing = {name: each for name, each in wanted.items() if not _kept(each.target)}
+    with lock.in_turn(downloads.folder()):
+        found = {name: downloads.kept(each.target) for name, each in wanted.items()}
+        missing = {name: each for name, each in wanted.items() if not found[name]}
         if missing:
             with step(f"Downloading Kubernetes {release.kubernetes}"):
                 progress = _Progress(note)
-                downloader.together(
+                found |= downloader.together(
                     {
                         name: partial(_download, each, partial(progress.tell, name))
                         for name, each in missing.items()
                     }
                 )
-        return {name: Published(each.target, _sum(each.target)) for name, each in wanted.items()}
-
-
-def cached() -> list[Cached]:
-    """What the download cache holds, whole files alone, by project and version."""
-    found = []
-    for mark in sorted(folder().glob("*/*/*/*.checksum")):
-        file = mark.with_suffix("")
-        if file.exists():
-            project, version, machine = file.parent.relative_to(folder()).parts
-            found.append(Cached(project, version, machine, file))
-    return found
+    return {name: each for name, each in found.items() if each}
 
 
 def _wanted(release: Release, sites: Sites, machine: str) -> dict[str, _Wanted]:
@@ -210,7 +158,7 @@ def _wanted(release: Release, sites: Sites, machine: str) -> dict[str, _Wanted]:
     found = {
         name: _Wanted(
             url,
-            folder() / "kubernetes" / version / machine / name,
+            downloads.place("kubernetes", version, machine, name),
             partial(_of_program, url),
             elsewhere("kubernetes"),
         )
@@ -224,7 +172,7 @@ def _wanted(release: Release, sites: Sites, machine: str) -> dict[str, _Wanted]:
     ):
         found[name] = _Wanted(
             url,
-            folder() / name / version / machine / url.rpartition("/")[2],
+            downloads.place(name, version, machine, url.rpartition("/")[2]),
             partial(_of_list, checksums, url, elsewhere(name)),
             elsewhere(name),
         )
@@ -262,29 +210,14 @@ def _no_checksum(where: str, error: ValueError, otherwise: str) -> DownloadError
     )
 
 
-def _kept(file: Path) -> bool:
-    """Whether a file is there and what its checksum beside it says."""
-    try:
-        return Checksum.parse(_sum(file)).fits(file)
-    except (OSError, ValueError):
-        return False
-
-
-def _sum(file: Path) -> str:
-    return _mark(file).read_text().strip()
-
-
-def _mark(file: Path) -> Path:
-    return file.with_name(f"{file.name}.checksum")
-
-
 def _download(
     wanted: _Wanted, progress: Callable[[int, int], None], downloader: Downloader
-) -> None:
+) -> Published:
     checksum = wanted.checksum(downloader)
-    _mark(wanted.target).unlink(missing_ok=True)
+    downloads.forget(wanted.target)
     downloader.file(wanted.url, wanted.target, checksum, progress, wanted.otherwise)
-    write_atomically(_mark(wanted.target), f"{checksum.value}\n")
+    downloads.mark(wanted.target, checksum)
+    return Published(wanted.target, checksum.value)
 
 
 def _stable(supported: Sequence[str], sites: Sites, downloader: Downloader) -> Version:
@@ -317,7 +250,7 @@ def _newest(minor: str, sites: Sites, downloader: Downloader) -> str:
 
 def _check_there(version: str, minor: str, sites: Sites, downloader: Downloader) -> None:
     """Refuse a version that the site does not have; one that is cached was there."""
-    if any(each.version == version for each in cached() if each.project == "kubernetes"):
+    if ("kubernetes", version) in {(each.project, each.version) for each in downloads.listed()}:
         return
     url = sites.kubernetes_program(version, architecture(), _PROGRAMS[0])
     try:

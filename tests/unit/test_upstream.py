@@ -12,7 +12,8 @@ import pytest
 
 from sykube.errors import SykubeError, UsageError
 from sykube.host.download import Downloader, DownloadError, Patience
-from sykube.image import container, sites, source, upstream
+from sykube.image import container, downloads, sites, source, upstream
+from sykube.image.downloads import Downloads
 from sykube.image.sites import Sites
 from sykube.image.source import Choice
 from sykube.image.upstream import Release, Version
@@ -78,12 +79,12 @@ def shown() -> Shown:
     return Shown()
 
 
-def fetched(mirrors: Sites, downloader: Downloader, shown: Shown) -> upstream.Downloads:
+def fetched(mirrors: Sites, downloader: Downloader, shown: Shown) -> Downloads:
     return upstream.fetch(RELEASE, mirrors, downloader, shown.step, shown.note)
 
 
 def in_cache() -> list[str]:
-    return sorted(str(file.relative_to(upstream.folder())) for file in upstream.folder().rglob("*")
+    return sorted(str(file.relative_to(downloads.folder())) for file in downloads.folder().rglob("*")
                   if file.is_file() and file.name != ".lock")  # fmt: skip
 
 
@@ -242,7 +243,7 @@ def test_a_release_is_fetched_once(
     found = fetched(mirrors, downloader, shown)
     for name, content in (PROGRAMS | {"containerd": ARCHIVE, "runc": RUNC_PROGRAM}).items():
         assert found[name].path.read_bytes() == content
-        assert found[name].path.is_relative_to(upstream.folder())
+        assert found[name].path.is_relative_to(downloads.folder())
     assert {len(each.checksum) for each in found.values()} == {64}
     assert shown.steps == ["Downloading Kubernetes 1.36.2"]
     assert any("kubelet" in note for note in shown.notes)
@@ -251,7 +252,7 @@ def test_a_release_is_fetched_once(
     assert fetched(mirrors, downloader, shown) == found
     assert upstream.resolve("1.36.2", SUPPORTED, mirrors, downloader).kubernetes == "1.36.2"
     assert (server.asked, shown.steps) == ([], [])
-    assert sorted((each.project, each.version) for each in upstream.cached()) == [
+    assert sorted((each.project, each.version) for each in downloads.listed()) == [
         ("containerd", "2.3.4"),
         *[("kubernetes", "1.36.2")] * 3,
         ("runc", "1.4.3"),
@@ -357,7 +358,7 @@ def test_what_failed_does_not_undo_what_came(
     while {thread.name for thread in threading.enumerate()} & {*PROGRAMS, "containerd", "runc"}:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    before = {each.file.name for each in upstream.cached()}
+    before = {each.file.name for each in downloads.listed()}
     server.requests.clear()
     fetched(mirrors, downloader, shown)
     assert not [path for path in server.asked if path.rpartition("/")[2] in before]
@@ -374,6 +375,14 @@ def test_another_machine(
     monkeypatch.setattr(container.platform, "machine", lambda: "riscv64")
     with pytest.raises(SykubeError, match="no releases of containerd for riscv64"):
         fetched(mirrors, downloader, shown)
+
+
+def test_downloads_are_removed(mirrors: Sites, downloader: Downloader, shown: Shown) -> None:
+    assert downloads.prune() == []
+    assert not downloads.folder().exists()
+    fetched(mirrors, downloader, shown)
+    assert {path.name for path in downloads.prune()} == {"kubernetes", "containerd", "runc"}
+    assert (in_cache(), downloads.listed()) == ([], [])
 
 
 # --- the source ---

@@ -1,0 +1,103 @@
+"""The download cache: PROJECT/VERSION/ARCHITECTURE/FILE, each with its checksum beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sykube.host import lock
+from sykube.host.checksum import Checksum
+from sykube.host.files import write_atomically
+from sykube.host.paths import cache_dir
+
+_MARK = ".checksum"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that upstream publishes, in the cache and compared with its checksum.
+
+    Attributes:
+        path: where it is on this host.
+        checksum: what upstream says of it, SHA-256 or SHA-512, in hexadecimal digits.
+    """
+
+    path: Path
+    checksum: str
+
+
+# By kubeadm, kubelet, kubectl, containerd and runc: containerd is an archive with bin/, the others
+# are programs.
+Downloads = Mapping[str, Published]
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A file of the cache; bytes."""
+
+    project: str
+    version: str
+    architecture: str
+    file: Path
+    size: int
+
+
+def folder() -> Path:
+    """Where it is."""
+    return cache_dir() / "downloads"
+
+
+def place(project: str, version: str, architecture: str, name: str) -> Path:
+    """Where a file belongs."""
+    return folder() / project / version / architecture / name
+
+
+def kept(file: Path) -> Published | None:
+    """A file that is there and is what its checksum says, looked at anew."""
+    try:
+        checksum = Checksum.parse(_mark(file).read_text())
+    except (OSError, ValueError):
+        return None
+    return Published(file, checksum.value) if checksum.fits(file) else None
+
+
+def forget(file: Path) -> None:
+    """Take its checksum from a file that another one is to replace."""
+    _mark(file).unlink(missing_ok=True)
+
+
+def mark(file: Path, checksum: Checksum) -> None:
+    """Note what a file has been compared with."""
+    write_atomically(_mark(file), f"{checksum.value}\n")
+
+
+def listed() -> list[Cached]:
+    """What it holds of whole files, by project and version."""
+    found = []
+    for noted in sorted(folder().glob(f"*/*/*/*{_MARK}")):
+        file = noted.with_name(noted.name.removesuffix(_MARK))
+        if file.exists():
+            project, version, architecture = file.parent.relative_to(folder()).parts
+            found.append(Cached(project, version, architecture, file, file.stat().st_size))
+    return found
+
+
+def prune() -> list[Path]:
+    """Remove all of it, once nothing is being downloaded; images that were built of it have it.
+
+    Returns:
+        What was removed.
+    """
+    if not folder().exists():
+        return []
+    with lock.in_turn(folder()):
+        removed = [path for path in folder().iterdir() if path.is_dir()]
+        for path in removed:
+            shutil.rmtree(path)
+    return removed
+
+
+def _mark(file: Path) -> Path:
+    return file.with_name(f"{file.name}{_MARK}")
