@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from http import HTTPStatus
 from netrc import NetrcParseError
 from pathlib import Path
 from typing import Any, TypeVar
@@ -278,8 +279,10 @@ class Downloader:
                     proxies={"http": given.http, "https": given.https} if given else None,
                 )
             except requests.RequestException as error:
-                raise self._failure(url, error, otherwise) from error
+                # Its own words hold whole URLs, with what signs them.
+                raise self._failure(url, error, otherwise) from None
             with answer:
+                _check_encrypted(url, answer, otherwise)
                 if not answer.ok and answer.status_code not in also:
                     raise _refused(url, answer, otherwise)
                 yield answer
@@ -373,10 +376,22 @@ def _retry_after(answer: requests.Response) -> float | None:
         return None
 
 
+def _check_encrypted(url: str, answer: requests.Response, otherwise: str) -> None:
+    """Refuse what was asked for by https and came by a place where others could change it."""
+    if not url.startswith("https://"):
+        return
+    for each in (*answer.history, answer):
+        if not each.url.startswith("https://"):
+            why = f"{_host(url)} leads to {_host(each.url)} without encryption"
+            raise DownloadError(url, why, _network(otherwise))
+
+
 def _refused(url: str, answer: requests.Response, otherwise: str) -> DownloadError | InPassing:
     """What an answer comes to that says no."""
     host, status = _host(answer.url), answer.status_code
-    why = f"{host} answers {status} {answer.reason}"
+    # The server's own words could hold anything.
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+    why = f"{host} answers {status} {phrase}".rstrip()
     if status in _AGAIN:
         return InPassing(why, wait_s=_retry_after(answer), status=status)
     if status in (401, 403):

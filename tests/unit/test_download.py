@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -551,6 +552,12 @@ def test_what_signs_a_place_is_not_shown(
         downloader.text(f"{server.url}/far")
     assert "answers 503" in raised.value.details
     assert "Planted" not in str(vars(raised.value)) + caplog.text
+    server.files["/gone"] = b""
+    server.fail("/gone", *[Fault(302, {"Location": "http://localhost:1/x?signed=Planted"})] * 4)
+    with pytest.raises(DownloadError) as raised:
+        downloader.text(f"{server.url}/gone")
+    assert "no connection to localhost:1: Connection refused" in raised.value.details
+    assert "Planted" not in "".join(traceback.format_exception(raised.value)) + caplog.text
     assert download.shown("https://me:pw@x.example:1/a?signed=y#z") == "https://x.example:1/a"
 
 
@@ -663,6 +670,16 @@ def test_an_authority_of_the_site(
     assert downloader.text(f"{encrypted.url}/text") == "v1.36.2"
     downloader.file(f"{encrypted.url}/file", target, SUM)
     assert target.read_bytes() == CONTENT
+
+
+def test_a_site_that_leads_to_one_without_encryption(
+    encrypted: Server, server: Server, certificates: Path, waits: Waits
+) -> None:
+    access = Access(authorities=((certificates / "ca.pem").read_text(),))
+    encrypted.fail("/text", Fault(302, {"Location": f"{server.url}/text"}))
+    with pytest.raises(DownloadError) as raised:
+        Downloader(access, QUICK, waits).text(f"{encrypted.url}/text")
+    assert raised.value.details.endswith(f"leads to localhost:{server.port} without encryption")
 
 
 def test_a_certificate_for_another_name(

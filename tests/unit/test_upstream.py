@@ -91,22 +91,24 @@ def in_cache() -> list[str]:
 # --- the sites ---
 
 
-def test_upstreams_own_urls_are_the_documented_ones() -> None:
-    known = Sites()
-    assert known.stable() == "https://dl.k8s.io/release/stable.txt"
-    assert known.stable("1.36") == "https://dl.k8s.io/release/stable-1.36.txt"
+def test_urls_are_the_documented_ones() -> None:
+    known = Sites("https://k.example", "https://c.example", "https://r.example")
+    assert known.stable() == "https://k.example/release/stable.txt"
+    assert known.stable("1.36") == "https://k.example/release/stable-1.36.txt"
     assert known.kubernetes_program("1.36.2", "arm64", "kubectl") == (
-        "https://dl.k8s.io/release/v1.36.2/bin/linux/arm64/kubectl"
+        "https://k.example/release/v1.36.2/bin/linux/arm64/kubectl"
     )
     assert known.containerd_archive("2.3.4", "amd64") == (
-        "https://github.com/containerd/containerd/releases/download/v2.3.4/"
-        "containerd-2.3.4-linux-amd64.tar.gz"
+        "https://c.example/v2.3.4/containerd-2.3.4-linux-amd64.tar.gz"
     )
-    assert known.runc_program("1.4.3", "amd64") == (
-        "https://github.com/opencontainers/runc/releases/download/v1.4.3/runc.amd64"
-    )
-    assert known.images == "registry.k8s.io"
-    assert not known.kubernetes_is_mirrored
+    assert known.runc_program("1.4.3", "amd64") == "https://r.example/v1.4.3/runc.amd64"
+    assert known.runc_checksums("1.4.3") == "https://r.example/v1.4.3/runc.sha256sum"
+
+
+def test_upstreams_own_sites_are_encrypted() -> None:
+    for url in (Sites.kubernetes, Sites.containerd, Sites.runc):
+        assert url.startswith("https://")
+    assert not Sites().kubernetes_is_mirrored
 
 
 def test_what_is_asked_for_wins_over_the_environment() -> None:
