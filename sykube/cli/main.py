@@ -41,6 +41,7 @@ _COMMANDS = {
     "uninstall": "sykube.cli.delete:uninstall",
     "doctor": "sykube.cli.doctor:doctor",
     "version": "sykube.cli.version:version",
+    "versions": "sykube.cli.versions:versions_",
     "snapshot": "sykube.cli.snapshot:snapshot",
     "node-image": "sykube.cli.node_image:node_image",
     "env": "sykube.cli.env:env",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import logging
 import os
@@ -96,6 +97,17 @@ def test_sha512_and_a_server_that_leads_elsewhere(
     assert checksum.algorithm == "sha512"
     downloader.file(f"{server.url}/far", target, checksum)
     assert target.read_bytes() == CONTENT
+
+
+def test_an_archive_stays_packed_also_where_a_server_calls_that_an_encoding(
+    server: Server, downloader: Downloader, target: Path
+) -> None:
+    packed = gzip.compress(b"an archive" * 1000)
+    server.files["/a.tar.gz"] = packed
+    server.fail("/a.tar.gz", Fault(headers={"Content-Encoding": "gzip"}))
+    checksum = Checksum.parse(hashlib.sha256(packed).hexdigest())
+    downloader.file(f"{server.url}/a.tar.gz", target, checksum)
+    assert target.read_bytes() == packed
 
 
 def test_what_was_there_is_replaced_only_by_what_is_right(

@@ -1,0 +1,109 @@
+"""sykube versions"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from sykube.cli import completion, context
+from sykube.cluster import site
+from sykube.host.download import Access, Downloader, DownloadError
+from sykube.image import build, downloads, sites, upstream, versions
+from sykube.image.sites import Sites
+
+# One text each, all at once; whoever has no network shall not wait for long.
+_ANSWER_S = 10.0
+_MIRROR = sites.SETTINGS["kubernetes"]
+
+
+@click.command("versions")
+@click.option(
+    _MIRROR.option,
+    metavar="URL",
+    help=f"{_MIRROR.help} [default: ${_MIRROR.variable}, or {Sites.kubernetes}]",
+)
+@click.option(
+    "--ca-certificate", "ca_certificates", multiple=True, metavar="FILE",
+    shell_complete=completion.files,
+    help="Trust the authorities of this PEM file, too; may be repeated.",
+)  # fmt: skip
+@context.output_option
+@context.common
+def versions_(kubernetes_mirror: str | None, ca_certificates: tuple[str, ...], output: str) -> None:
+    """List the versions of Kubernetes that can be had, and what of them is cached."""
+    chosen = sites.chosen({"kubernetes": kubernetes_mirror or ""}, os.environ)
+    downloader = Downloader(Access(authorities=site.authorities(ca_certificates)))
+    found = _find(chosen, downloader)
+    if output == "json":
+        context.emit(found)
+    else:
+        _show(found)
+
+
+def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
+    minors = [each for each in reversed(versions.MINORS) if each.source == "upstream"]
+    newest: dict[str, str] = {}
+    problem = ""
+    try:
+        with context.ui().step(f"Asking {chosen.kubernetes}"):
+            hurried = downloader.hurried(_ANSWER_S)
+            newest = upstream.newest([each.version for each in minors], chosen, hurried)
+    except DownloadError as error:
+        problem = f"{error.brief}: {error.details}"
+    return {
+        "site": chosen.kubernetes,
+        "problem": problem,
+        "upstream": [
+            {
+                "minor": each.version,
+                "newest": newest.get(each.version, ""),
+                "endOfLife": each.end_of_life,
+            }
+            for each in minors
+        ],
+        "debian": versions.DEBIAN.kubernetes_version,
+        "nodeImages": [
+            {
+                "fingerprint": image.fingerprint,
+                "kubernetes": image.versions()["kubernetes"],
+                "bytes": image.size,
+            }
+            for image in build.list_images()
+        ],
+        "downloads": [
+            {
+                "project": each.project,
+                "version": each.version,
+                "architecture": each.architecture,
+                "file": str(each.file),
+                "bytes": each.size,
+            }
+            for each in downloads.listed()
+        ],
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    if found["problem"]:
+        known = ", ".join(each["minor"] for each in found["upstream"])
+        click.echo(f"upstream: the release site does not answer ({found['problem']})")
+        click.echo(f"  known to this sykube: {known}")
+    else:
+        click.echo(f"upstream ({found['site']}):")
+        for each in found["upstream"]:
+            newest = each["newest"] or "not there"
+            over = each["endOfLife"] < f"{datetime.now(UTC):%Y-%m-%d}"
+            until = "past its end of life:" if over else "supported until"
+            click.echo(f"  {each['minor']:6} {newest:12} {until} {each['endOfLife']}")
+    click.echo(f"debian:\n  {found['debian']}")
+    click.echo("cached:" if found["nodeImages"] or found["downloads"] else "cached: nothing")
+    for each in found["nodeImages"]:
+        size = each["bytes"] // 1_000_000
+        click.echo(f"  node image {each['fingerprint']}  {each['kubernetes']}  {size} MB")
+    for each in found["downloads"]:
+        size = each["bytes"] // 1_000_000
+        what = f"{each['project']} {each['version']} {each['architecture']}"
+        click.echo(f"  {what}  {each['file'].rpartition('/')[2]}  {size} MB")
