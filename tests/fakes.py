@@ -1057,6 +1057,8 @@ class World:
         self.host = FakeHost(self.kernel, self.calls, root / "etc/apptainer")
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
+        # What kubeadm was given: the node, its arguments, the documents of its configuration.
+        self.configurations: list[tuple[str, list[str], list[dict[str, Any]]]] = []
         self.killed: list[int] = []
         self.disks: dict[str, dict[str, str]] = {}
         # Nodes whose kubelets do not come up; how much of the disk is free; systemd is there.
@@ -1119,6 +1121,16 @@ class World:
         known = property(lambda layer: _fingerprints[layer.name])
         monkeypatch.setattr(build.Layer, "fingerprint", known)
         add_image(self.root / "cache", chain[-1].fingerprint)
+
+    def use_kubernetes(self, version: str, containerd: str, repository: str) -> None:
+        """Let the cached node image be one of another Kubernetes, as upstream's is."""
+        names = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+        images = [f"{repository}/{name}:v{version}" for name in names]
+        images += [f"{repository}/{name}" for name in ("etcd:3.6.5-0", "coredns:v1.12.1")]
+        images += [f"{repository}/pause:3.10.1", versions.SYSTEM_IMAGE]
+        (file,) = (self.root / "cache/node-images").glob("*/versions")
+        file.write_text(f"kubernetes=v{version}\ncontainerd={containerd}\n")
+        file.with_name("container-images").write_text("\n".join(images))
 
     def path(self, *parts: str | Path) -> Path:
         """The fake place of a path of the real host; other paths as they are."""
@@ -1300,8 +1312,14 @@ class World:
                 for path in paths:
                     instance.files.pop(path, None)
             case ["kubeadm", "init", "--config", path, *_]:
+                self._keep_configuration(name, instance, argv, path)
                 return self._kubeadm_init(name, instance, path)
+            case ["kubeadm", "init", "phase", "addon", "coredns", "--config", path]:
+                self._keep_configuration(name, instance, argv, path)
+                deployments = "/apis/apps/v1/namespaces/kube-system/deployments"
+                self._etcd_of(name).objects[f"{deployments}/coredns"] = {}
             case ["kubeadm", "join", "--config", path, *_]:
+                self._keep_configuration(name, instance, argv, path)
                 return self._kubeadm_join(name, instance, path)
             case ["/usr/lib/sykube/node-network"]:
                 instance.lay_network()
@@ -1341,6 +1359,12 @@ class World:
                 etcd.members[name] = document["controlPlane"]["localAPIEndpoint"][
                     "advertiseAddress"
                 ]
+
+    def _keep_configuration(
+        self, name: str, instance: FakeInstance, argv: list[str], path: str
+    ) -> None:
+        text = instance.files.get(path, "")
+        self.configurations.append((name, argv, list(yaml.load_all(text, _Loader))))
 
     def _etcd_of(self, name: str) -> Kubernetes:
         """What the control planes of a node's cluster share."""

@@ -11,7 +11,7 @@ from sykube.image import versions
 from sykube.kubernetes import api as kubernetes
 from sykube.kubernetes.api import Api, ApiError
 
-_DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/cluster-dns"
+DEPLOYMENT = "cluster-dns"
 
 
 def install(
@@ -45,10 +45,10 @@ def install(
         api.apply(object_)
 
 
-def is_installed(api: Api) -> bool:
-    """Whether its Deployment exists."""
+def is_installed(api: Api, deployment: str) -> bool:
+    """Whether a Deployment of kube-system exists."""
     try:
-        api.get(_DEPLOYMENT)
+        api.get(f"/apis/apps/v1/namespaces/kube-system/deployments/{deployment}")
     except ApiError as error:
         if error.status == 404:
             return False

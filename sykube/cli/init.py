@@ -122,6 +122,12 @@ from sykube.host import preflight, proxies
     shell_complete=completion.files,
     help="Use this node image instead of building one.",
 )
+@click.option(
+    "--allow-cgroup-v1",
+    is_flag=True,
+    default=None,
+    help="Where this host has cgroup v1, let a kubelet of 1.35 or later run all the same.",
+)
 @click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
 @click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
 @click.option("--pod-subnet", metavar="CIDR", help="Addresses of pods, a /16.")

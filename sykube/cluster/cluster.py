@@ -12,6 +12,7 @@ from sykube.cluster import members
 from sykube.cluster.state import State
 from sykube.errors import ExitCode, SykubeError
 from sykube.host.paths import ClusterPaths
+from sykube.image import versions
 from sykube.image.node_image import NodeImage
 from sykube.kubernetes.api import Api, Credentials
 from sykube.network.bridge import Bridge, Wiring
@@ -55,6 +56,15 @@ class Cluster:
     @property
     def image(self) -> NodeImage:
         return NodeImage(self.state.image, Path(self.state.image_folder))
+
+    @property
+    def minor(self) -> versions.Minor:
+        """The minor version of its Kubernetes.
+
+        Raises:
+            UsageError: this sykube does not know it.
+        """
+        return versions.minor(self.state.versions["kubernetes"])
 
     @property
     def bridge(self) -> Bridge:

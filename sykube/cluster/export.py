@@ -61,7 +61,7 @@ _OBJECTS = (
     *("/api/v1/endpoints", "/api/v1/persistentvolumes", "/api/v1/persistentvolumeclaims"),
     "/api/v1/namespaces/kube-system/configmaps",
     *(f"/apis/apps/v1/{kind}" for kind in ("deployments", "daemonsets", "statefulsets")),
-    *("/apis/apps/v1/replicasets", "/apis/batch/v1/jobs", "/apis/batch/v1beta1/cronjobs"),
+    *("/apis/apps/v1/replicasets", "/apis/batch/v1/jobs"),
     *("/apis/networking.k8s.io/v1/ingresses", "/apis/networking.k8s.io/v1/networkpolicies"),
     *("/apis/storage.k8s.io/v1/storageclasses", "/apis/coordination.k8s.io/v1/leases"),
     "/apis/certificates.k8s.io/v1/certificatesigningrequests",
@@ -226,7 +226,7 @@ def _objects(report: _Report, cluster: Cluster) -> None:
         with cluster.api() as api:
             _answers(api)
             report.attempt("kubernetes/health.txt", lambda: str(api.get("/readyz?verbose")))
-            for path in _OBJECTS:
+            for path in (*_OBJECTS, f"/apis/{cluster.minor.cron_jobs_api}/cronjobs"):
                 file = f"kubernetes/{path.rpartition('/')[2]}.yaml"
                 report.attempt(file, partial(_listed, api, path))
     except SykubeError as error:

@@ -7,10 +7,11 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import archive, autostart, lookup, plan, ports, registries, site
+from sykube.cluster import archive, autostart, cgroup_version, lookup, plan, ports, registries, site
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
@@ -26,6 +27,7 @@ from sykube.host.resolver import host_resolvers
 from sykube.image import build, versions
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
+from sykube.image.versions import Minor
 from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
 from sykube.network.bridge import Bridge
@@ -231,7 +233,6 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
 
 def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     """Everything that comes before the cluster's own steps and is never undone."""
-    source = versions.DEBIAN
     if spec.local_image:
         build.check_sif(Path(spec.local_image))
     if Bridge(spec.name).exists() or ClusterPaths(spec.name).root.exists():
@@ -243,7 +244,9 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
     proxies = site.proxies(spec, ui)
-    ready = spec.local_image or snapshot or build.cached(source, apt.find_mirror(spec.mirror))
+    ready = (
+        spec.local_image or snapshot or build.cached(versions.DEBIAN, apt.find_mirror(spec.mirror))
+    )
     building = not ready
     prepare_host(spec, options, ui, building=building)
     owner = kubeconfig.Owner.of_caller()
@@ -253,11 +256,10 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     _choose_subnets(spec)
     engine = find_engine(spec, ui)
     image = archive.image_of(snapshot) if snapshot else node_image(spec, engine, ui)
+    minor = versions.minor(image.versions()["kubernetes"])
+    cgroup_version.check(minor, allow_v1=spec.allow_cgroup_v1)
     if not spec.local_image:
-        ui.say(
-            f"Kubernetes {image.versions()['kubernetes']} from Debian: past its end of life "
-            f"({source.past_end_of_life}); for trying and learning, not for the public."
-        )
+        ui.say(_introduction(image.versions()["kubernetes"], minor))
     with contextlib.ExitStack() as held:
         held.enter_context(lock.host_settings())
         chosen = _choose_subnets(spec)
@@ -289,6 +291,17 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
                 ui.warn(f"not undone: {problem}")
             raise
     return cluster
+
+
+def _introduction(kubernetes: str, minor: Minor) -> str:
+    """What Kubernetes a cluster gets, and whether it is past its end of life."""
+    origin = f"Kubernetes {kubernetes} from {minor.source.capitalize()}"
+    if date.fromisoformat(minor.end_of_life) > datetime.now(UTC).date():
+        return f"{origin}."
+    return (
+        f"{origin}: past its end of life ({minor.end_of_life}); for trying and learning, not for "
+        "the public."
+    )
 
 
 def _source(spec: ClusterSpec) -> archive.Snapshot | None:

@@ -14,7 +14,6 @@ from sykube.cluster.archive import Snapshot
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import SykubeError, UsageError
-from sykube.image import versions
 from sykube.kubernetes import forget_program
 from sykube.node.node import Node
 
@@ -48,11 +47,14 @@ done
 exit 1
 """
 # What etcd wrote before it wrote its database still has the secrets that were taken out. This
-# leaves it behind, and makes a member of a cluster of its own.
+# leaves it behind, and makes a member of a cluster of its own. From 3.6 on etcdctl cannot do it:
+# etcd-io/etcd, CHANGELOG/CHANGELOG-3.6.md
 _RENEW_ETCD = """
 cd /var/lib/etcd
 rm -rf new
-etcdctl snapshot restore member/snap/db --skip-hash-check --data-dir new \\
+tool=etcdctl
+! command -v etcdutl > /dev/null || tool=etcdutl
+$tool snapshot restore member/snap/db --skip-hash-check --data-dir new \\
     --name "$1" --initial-cluster "$1=$2" --initial-advertise-peer-urls "$2"
 rm -rf member
 mv new/member .
@@ -147,7 +149,7 @@ def forget(cluster: Cluster) -> None:
     """
     master, snapshot = cluster.master, archive.find(cluster.state.spec.from_snapshot)
     nodes = {f"{snapshot.cluster}-{node.name}": node.instance for node in cluster.nodes}
-    image = f"{versions.IMAGE_REPOSITORY}/etcd:{cluster.image.tag_of('etcd')}"
+    image = cluster.image.name_of("etcd")
     master.run(["sh", "-ec", _START_ETCD, "sh", image, master.instance], timeout=_TIMEOUT_S)
     try:
         program = Path(forget_program.__file__).read_text()

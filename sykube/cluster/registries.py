@@ -51,7 +51,8 @@ def logins(spec: ClusterSpec, ui: Ui) -> list[Login]:
 def keep(cluster: Cluster, found: list[Login]) -> None:
     """Put credentials into the cluster's folder, where nodes get them from."""
     if found:
-        write_atomically(cluster.paths.root / _AUTH, registries.auth_toml(found), mode=0o600)
+        text = registries.auth_toml(found, cluster.state.versions["containerd"])
+        write_atomically(cluster.paths.root / _AUTH, text, mode=0o600)
 
 
 def tell(cluster: Cluster, node: Node) -> None:

@@ -14,8 +14,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
-
 from sykube.cluster import lookup
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.power import require_complete
@@ -28,7 +26,7 @@ from sykube.errors import SykubeError
 from sykube.host import preflight
 from sykube.host.files import write_atomically
 from sykube.host.paths import ClusterPaths
-from sykube.kubernetes import kubeconfig, readiness
+from sykube.kubernetes import kubeadm, kubeconfig, readiness
 from sykube.kubernetes.api import Api, Credentials, wait_until
 from sykube.node import cgroups
 from sykube.node.node import Node
@@ -139,12 +137,8 @@ def _wake(cluster: Cluster) -> None:
 def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
     """One after the other: meanwhile the others serve, where there are others."""
     # What it would find in the cluster, it could not get from an API server that refuses.
-    config = {
-        "apiVersion": "kubeadm.k8s.io/v1beta2",
-        "kind": "ClusterConfiguration",
-        "kubernetesVersion": cluster.state.versions["kubernetes"],
-    }
-    node.write(_CONFIG, yaml.safe_dump(config), mode="0600")
+    config = kubeadm.renewal_configuration(cluster.minor, cluster.state.versions["kubernetes"])
+    node.write(_CONFIG, config, mode="0600")
     since = float(int(datetime.now(UTC).timestamp()))
     try:
         with _without_kubelet(node):

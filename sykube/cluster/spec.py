@@ -58,6 +58,7 @@ class ClusterSpec:
         network_dir: folder for the engine's CNI configuration instead of the cluster's own.
         options: further options for `apptainer instance start`.
         local_image: a node image to use instead of building one.
+        allow_cgroup_v1: on a host with cgroup v1, take a Kubernetes whose kubelet refuses it.
         mirror: base URL of a Debian mirror instead of the host's.
         cpus: processors that each node may use at most, such as "1.5"; empty for all.
         memory: bytes that each node may use at most, such as "2Gi"; empty for all.
@@ -84,6 +85,7 @@ class ClusterSpec:
     network_dir: str = ""
     options: tuple[str, ...] = ()
     local_image: str = ""
+    allow_cgroup_v1: bool = False
     mirror: str = ""
     node_subnet: str = ""
     pod_subnet: str = ""

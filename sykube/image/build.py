@@ -26,7 +26,7 @@ from sykube.host.paths import cache_dir
 from sykube.host.run import CommandError, run
 from sykube.image import versions
 from sykube.image.node_image import NodeImage
-from sykube.image.versions import Source
+from sykube.image.versions import Source, Upstream
 
 _BUILD_TIMEOUT_S = 3600.0
 _SIF_MAGIC = b"SIF_MAGIC"
@@ -35,6 +35,13 @@ _MAKE_ONE = "Make one with: sykube node-image build --file FILE"
 _SIF_MAGIC_OFFSET = 32
 # Kernels have read zstd since 4.14, and unpack it several times faster than the default, gzip.
 _MKSQUASHFS = "-comp zstd -Xcompression-level 6"
+# Variables that only say where to download from, and by what leave; not Path, or not always.
+_OF_THIS_MACHINE: dict[str, Any] = {
+    "mirror": "@mirror@",
+    "apt_sources": [],
+    "auth_file": None,
+    "certificates": None,
+}
 
 
 @dataclass(frozen=True)
@@ -79,15 +86,22 @@ class Layer:
         paths = {
             name: f"@{name}@" for name, value in self.variables.items() if isinstance(value, Path)
         }
-        return self.variables | paths | {"mirror": "@mirror@", "apt_sources": []}
+        return self.variables | paths | _OF_THIS_MACHINE
 
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def layers(source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
-    """The chain of images of a source: Kubernetes, its container images, the node image."""
+def layers(source: Source | Upstream, mirror: Mirror) -> tuple[Layer, ...]:
+    """The chain of images of a source; the last one is the node image."""
+    if isinstance(source, Upstream):
+        return _upstream_layers(source, mirror)
+    return _debian_layers(source, mirror)
+
+
+def _debian_layers(source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
+    """Kubernetes, its container images, the node image."""
     common: dict[str, Any] = {
         "mirror": mirror.main,
         "kubernetes_version": source.kubernetes_version,
@@ -108,44 +122,85 @@ def layers(source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
         (),
         (),
     )
-    node_suite = {
-        "suite": versions.NODE_SUITE,
-        "apt_sources": mirror.sources(versions.NODE_SUITE),
-        "kubernetes_image": _stage(kubernetes),
-    }
-    incluster = Path(__file__).resolve().parent.parent / "incluster"
-    container_images = Layer(
-        "container-images",
+    common |= _node_suite(mirror) | {"kubernetes_image": _stage(kubernetes)}
+    container_images = _container_images(
         "container-images-debian.def.j2",
-        common
-        | node_suite
-        | {
-            "packages": versions.CONTAINER_IMAGE_PACKAGES,
-            "system_image": versions.SYSTEM_IMAGE,
-            "incluster_dir": incluster,
-        },
-        (("incluster", incluster),),
-        ((kubernetes.name, kubernetes.fingerprint),),
+        common | {"packages": versions.CONTAINER_IMAGE_PACKAGES},
+        (kubernetes,),
     )
-    definitions, supervisor = resources.folder("definitions"), resources.folder("supervisor")
-    node = Layer(
-        "node",
+    node = _node(
         "node.def.j2",
+        common | {"packages": versions.NODE_PACKAGES},
+        (kubernetes, container_images),
+    )
+    return kubernetes, container_images, node
+
+
+def _upstream_layers(source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
+    """The container images, the node image: the programs are there, verified, so none is built."""
+    common: dict[str, Any] = {
+        "mirror": mirror.main,
+        "kubernetes_version": source.kubernetes_version,
+        "image_repository": source.image_repository,
+        "source": source.name,
+        "checksums": {name: file.checksum for name, file in source.files.items()},
+        **{name: file.path for name, file in source.files.items()},
+        **_node_suite(mirror),
+    }
+    container_images = _container_images(
+        "container-images-upstream.def.j2",
         common
-        | node_suite
         | {
-            "packages": versions.NODE_PACKAGES,
-            "container_images_image": _stage(container_images),
+            "packages": versions.UPSTREAM_CONTAINER_IMAGE_PACKAGES,
+            "auth_file": source.auth_file,
+            "certificates": source.certificates,
+        },
+        (),
+    )
+    upstream = resources.folder("definitions") / "upstream"
+    node = _node(
+        "node-upstream.def.j2",
+        common | {"packages": versions.UPSTREAM_NODE_PACKAGES},
+        (container_images,),
+        ("definitions/upstream", upstream),
+    )
+    return container_images, node
+
+
+def _node_suite(mirror: Mirror) -> dict[str, Any]:
+    return {"suite": versions.NODE_SUITE, "apt_sources": mirror.sources(versions.NODE_SUITE)}
+
+
+def _container_images(template: str, variables: dict[str, Any], bases: tuple[Layer, ...]) -> Layer:
+    incluster = Path(__file__).resolve().parent.parent / "incluster"
+    return Layer(
+        "container-images",
+        template,
+        variables | {"system_image": versions.SYSTEM_IMAGE, "incluster_dir": incluster},
+        (("incluster", incluster),),
+        tuple((base.name, base.fingerprint) for base in bases),
+    )
+
+
+def _node(
+    template: str,
+    variables: dict[str, Any],
+    bases: tuple[Layer, ...],
+    *inputs: tuple[str, Path],
+) -> Layer:
+    definitions, supervisor = resources.folder("definitions"), resources.folder("supervisor")
+    return Layer(
+        "node",
+        template,
+        variables
+        | {
+            "container_images_image": _stage(bases[-1]),
             "definitions_dir": definitions,
             "supervisor_dir": supervisor,
         },
-        (("definitions/node", definitions / "node"), ("supervisor", supervisor)),
-        (
-            (kubernetes.name, kubernetes.fingerprint),
-            (container_images.name, container_images.fingerprint),
-        ),
+        (("definitions/node", definitions / "node"), ("supervisor", supervisor), *inputs),
+        tuple((base.name, base.fingerprint) for base in bases),
     )
-    return kubernetes, container_images, node
 
 
 def _stage(layer: Layer) -> Path:
@@ -153,7 +208,7 @@ def _stage(layer: Layer) -> Path:
     return cache_dir() / "build" / f"{layer.name}-{layer.fingerprint}.sif"
 
 
-def cached(source: Source, mirror: Mirror) -> NodeImage | None:
+def cached(source: Source | Upstream, mirror: Mirror) -> NodeImage | None:
     """The node image of a source, where it is in the cache and still up to date."""
     fingerprint = layers(source, mirror)[-1].fingerprint
     return next((image for image in list_images() if image.fingerprint == fingerprint), None)
@@ -167,7 +222,7 @@ def list_images() -> list[NodeImage]:
 
 
 def build(
-    source: Source,
+    source: Source | Upstream,
     mirror: Mirror,
     builder: Builder,
     step: Callable[[str], contextlib.AbstractContextManager[None]],
@@ -205,7 +260,7 @@ def build(
             )
 
 
-def what_changed(source: Source, mirror: Mirror) -> list[str]:
+def what_changed(source: Source | Upstream, mirror: Mirror) -> list[str]:
     """Inputs that differ from the newest cached image of the same kind, for people."""
     for image in list_images():
         with contextlib.suppress(OSError, ValueError):

@@ -39,10 +39,22 @@ class NodeImage:
 
     def tag_of(self, image: str) -> str:
         """The tag of one of its container images, by the last part of its name."""
+        return self.name_of(image).rpartition(":")[2]
+
+    @property
+    def repository(self) -> str:
+        """The registry, and path, that the control plane's images are named after."""
+        return self.name_of("kube-apiserver").rpartition("/")[0]
+
+    def name_of(self, image: str) -> str:
+        """The whole name of one of its container images, by the last part of it.
+
+        Raises:
+            SykubeError: it has none.
+        """
         for name in self.container_images():
-            repository, _, tag = name.rpartition(":")
-            if repository.rsplit("/", 1)[-1] == image:
-                return tag
+            if name.rpartition(":")[0].rpartition("/")[2] == image:
+                return name
         raise SykubeError(
             f"the node image {self.sif} holds no container image {image!r}",
             resolution="Make one with: sykube node-image build",

@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 from sykube.errors import UsageError
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?")
-_PLUGIN = 'plugins."io.containerd.grpc.v1.cri".registry.configs'
+# What fetches images for the kubelet, by containerd's major version; from 2.4 on it is to read
+# credentials no more (RELEASES.md, "Deprecated config properties").
+_PLUGINS = {"1": "io.containerd.grpc.v1.cri", "2": "io.containerd.cri.v1.images"}
 # The registry docker.io is at another host than its name says, and `docker login` notes a third.
 _DOCKER_HUB = "registry-1.docker.io"
 _ALIASES = {"docker.io": _DOCKER_HUB, "index.docker.io": _DOCKER_HUB}
@@ -135,11 +137,16 @@ def read_logins(file: Path, only: Collection[str] | None = None) -> list[Login]:
     return logins
 
 
-def auth_toml(logins: Iterable[Login]) -> str:
-    """The part of containerd's configuration with credentials."""
+def auth_toml(logins: Iterable[Login], containerd: str) -> str:
+    """The part of containerd's configuration with credentials.
+
+    Args:
+        containerd: its version, such as 1.7.24.
+    """
+    plugin = _PLUGINS[containerd.partition(".")[0]]
     sections = []
     for login in logins:
-        lines = [f"[{_PLUGIN}.{_quoted(login.host)}.auth]"]
+        lines = [f'[plugins."{plugin}".registry.configs.{_quoted(login.host)}.auth]']
         for key, value in (
             ("username", login.user),
             ("password", login.password),

@@ -2,17 +2,125 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-# The registry that kubeadm 1.20 names by default; the images in a node image carry its names.
+from sykube.errors import UsageError
+
+# The registry that kubeadm 1.20 names by default; the images made from Debian carry its names.
 IMAGE_REPOSITORY = "k8s.gcr.io"
 # What the programs of sykube/incluster run in.
 SYSTEM_IMAGE = "sykube.local/system:1"
 
+_VERSION = re.compile(r"v?(\d+)\.(\d+)(\.\d+.*)?")
+
+
+@dataclass(frozen=True)
+class Minor:
+    """A minor version of Kubernetes that sykube can make clusters of.
+
+    Attributes:
+        version: MAJOR.MINOR.
+        source: where its programs come from: debian or upstream.
+        kubeadm_api: version of kubeadm.k8s.io that its configuration is written in.
+        end_of_life: the date upstream support ends or ended.
+        containerd: the release for it, for the source upstream; Debian's is the suite's own.
+        runc: and of runc.
+    """
+
+    version: str
+    source: str
+    kubeadm_api: str
+    end_of_life: str
+    containerd: str = ""
+    runc: str = ""
+
+    @property
+    def number(self) -> int:
+        """The MINOR of MAJOR.MINOR."""
+        return int(self.version.split(".")[1])
+
+    @property
+    def has_dockershim(self) -> bool:
+        """Whether the kubelet must be told not to use Docker.
+
+        Its flag --container-runtime went with 1.27, where it is an error. Source:
+        CHANGELOG/CHANGELOG-1.24.md and CHANGELOG-1.27.md of kubernetes/kubernetes.
+        """
+        return self.number < 24
+
+    @property
+    def refuses_cgroup_v1(self) -> bool:
+        """Whether its kubelet ends at once on a host with cgroup v1, unless failCgroupV1 is false.
+
+        Source: kubernetes/kubelet, config/v1beta1/types.go: the field is there from release-1.31
+        on, and true by default from release-1.35 on.
+        """
+        return self.number >= 35
+
+    @property
+    def cron_jobs_api(self) -> str:
+        """The API of CronJobs: batch/v1 came with 1.21, and v1beta1 went with 1.25.
+
+        Source: https://kubernetes.io/docs/reference/using-api/deprecation-guide/#cronjob-v125
+        """
+        return "batch/v1" if self.number >= 21 else "batch/v1beta1"
+
+
+# Two containerds serve them all, each a long-term release:
+#   2.0 (maintained to March 2027) those up to 1.34, 2.3 (to April 2028) those from 1.35 on.
+# RELEASES.md of containerd ("Kubernetes Support") lists for each minor the containerds that it was
+# tested with, such as "2.2.0+, 2.1.5+" for 1.35, where + is "or later". 1.29 is listed with 1.x
+# alone, so it is not here. That file did not know 1.37 yet when it was last read (2026-08); 2.3 is
+# what it lists for the minor before. runc is the one that each containerd is tested with: its file
+# script/setup/runc-version.
+_CONTAINERD_2_0 = {"containerd": "2.0.11", "runc": "1.3.6"}
+_CONTAINERD_2_3 = {"containerd": "2.3.4", "runc": "1.4.3"}
+
+# kubeadm reads v1beta2 from 1.15 to 1.26 (kubernetes/kubeadm#2459), v1beta3 from 1.22 to 1.36
+# (kubernetes/kubernetes#101129, #136016) and v1beta4 from 1.31 on (kubernetes/kubernetes#125029).
+# Ends of life: https://kubernetes.io/releases/patch-releases/; that of 1.37, whose release was
+# planned for 2026-08-26 (kubernetes/sig-release, releases/release-1.37/README.md), is 14 months
+# after it, as for every minor (https://kubernetes.io/releases/patch-releases/#support-period).
+MINORS = (
+    Minor("1.20", "debian", "v1beta2", "2022-02-28"),
+    Minor("1.30", "upstream", "v1beta3", "2025-07-15", **_CONTAINERD_2_0),
+    Minor("1.31", "upstream", "v1beta4", "2025-11-11", **_CONTAINERD_2_0),
+    Minor("1.32", "upstream", "v1beta4", "2026-02-28", **_CONTAINERD_2_0),
+    Minor("1.33", "upstream", "v1beta4", "2026-06-28", **_CONTAINERD_2_0),
+    Minor("1.34", "upstream", "v1beta4", "2026-10-27", **_CONTAINERD_2_0),
+    Minor("1.35", "upstream", "v1beta4", "2027-02-28", **_CONTAINERD_2_3),
+    Minor("1.36", "upstream", "v1beta4", "2027-06-28", **_CONTAINERD_2_3),
+    Minor("1.37", "upstream", "v1beta4", "2027-10-28", **_CONTAINERD_2_3),
+)
+
+
+def minor(version: str) -> Minor:
+    """The minor version that a version of Kubernetes belongs to.
+
+    Args:
+        version: such as 1.36, 1.36.4 or v1.36.4.
+
+    Raises:
+        UsageError: sykube makes no clusters of it.
+    """
+    match = _VERSION.fullmatch(version)
+    found = f"{match[1]}.{match[2]}" if match else ""
+    for each in MINORS:
+        if each.version == found:
+            return each
+    raise UsageError(
+        f"sykube makes no clusters of Kubernetes {version!r}",
+        details=f"there are: {', '.join(each.version for each in MINORS)}",
+        resolution=f"Take another one, such as {MINORS[-1].version}, or a newer sykube.",
+    )
+
 
 @dataclass(frozen=True)
 class Source:
-    """Where Kubernetes comes from.
+    """Kubernetes as Debian's source package has it.
 
     Attributes:
         name: of the source.
@@ -20,7 +128,6 @@ class Source:
         build_suite: Debian release whose source package and Go build it.
         package: version of the source package, up to its Debian revision.
         pause_version: of the pause image that kubeadm of this version names.
-        past_end_of_life: the date upstream support ended, for the notice.
     """
 
     name: str
@@ -28,24 +135,65 @@ class Source:
     build_suite: str
     package: str
     pause_version: str
-    past_end_of_life: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that upstream publishes, downloaded and verified.
+
+    Attributes:
+        path: where it is on this host.
+        checksum: what upstream says of it, SHA-256 or SHA-512, in hexadecimal digits.
+    """
+
+    path: Path
+    checksum: str
+
+
+# The keys of Upstream.files; containerd is its archive, the others are programs.
+PUBLISHED = ("kubeadm", "kubelet", "kubectl", "containerd", "runc")
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Kubernetes as upstream releases it, with a containerd and runc that it supports.
+
+    Attributes:
+        kubernetes_version, containerd_version, runc_version: without a v.
+        image_repository: the registry's host and folder that container images are pulled from;
+            they keep its name.
+        files: by the names of PUBLISHED.
+        auth_file: credentials for the registry, as ~/.docker/config.json has them.
+        certificates: a folder with the registry's authority as a *.crt, where Debian knows none.
+    """
+
+    kubernetes_version: str
+    containerd_version: str
+    runc_version: str
+    image_repository: str
+    files: Mapping[str, Published]
+    auth_file: Path | None = None
+    certificates: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the source."""
+        return "upstream"
 
 
 # Debian 12 is the last release whose source package `kubernetes` is the whole tree; later ones
-# carry kubectl alone. The end of support of 1.20 is the one of
-# https://kubernetes.io/releases/patch-releases/#non-active-branch-history
+# carry kubectl alone.
 DEBIAN = Source(
     name="debian",
     kubernetes_version="1.20.2",
     build_suite="bookworm",
     package="1.20.5+really1.20.2",
     pause_version="3.2",
-    past_end_of_life="2022-02-28",
 )
 
-# Debian 13's containerd 1.7 serves every Kubernetes from 1.20 to 1.35; Debian 12's stops earlier.
+# Debian 13's containerd 1.7 serves Kubernetes 1.20 (CRI v1alpha2); Debian 12's glibc is older.
+# Upstream's containerd is linked with glibc (containerd's docs/getting-started.md).
 NODE_SUITE = "trixie"
-
 KUBERNETES_PROGRAMS = (
     "kubeadm",
     "kubelet",
@@ -83,4 +231,9 @@ NODE_PACKAGES = (
     "socat",
     "supervisor",
     "util-linux",
+)
+# With CoreDNS, kube-proxy and etcd in images of their own, what sykube/incluster needs is left.
+UPSTREAM_CONTAINER_IMAGE_PACKAGES = ("docker-registry", "python3-minimal")
+UPSTREAM_NODE_PACKAGES = tuple(
+    name for name in NODE_PACKAGES if name not in ("containerd", "etcd-client", "runc")
 )

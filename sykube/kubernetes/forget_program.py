@@ -34,6 +34,8 @@ _GONE = (
     # Who leads: a new leader would wait until the old one's time is over.
     "leases/kube-system/kube-controller-manager",
     "leases/kube-system/kube-scheduler",
+    # API servers by themselves, from 1.26 on: apiserver-HASH.
+    "leases/kube-system/apiserver-",
     # Addresses of the old API server.
     "masterleases/",
     "services/endpoints/default/kubernetes",
@@ -46,13 +48,17 @@ _GONE = (
     "configmaps/kube-public/cluster-info",
     "configmaps/kube-system/kubeadm-config",
     "configmaps/kube-system/kube-proxy",
+    # With its version at the end up to 1.23, without from 1.24 on.
     "configmaps/kube-system/kubelet-config-",
+    "configmaps/kube-system/kubelet-config",
     "daemonsets/kube-system/kube-proxy",
     "controllerrevisions/kube-system/kube-proxy-",
     "deployments/kube-system/storage",
     "replicasets/kube-system/storage-",
     "deployments/kube-system/cluster-dns",
     "replicasets/kube-system/cluster-dns-",
+    "deployments/kube-system/coredns",
+    "replicasets/kube-system/coredns-",
 )
 _REGISTRY = "/registry/"
 _MARK = "sykube/forgotten"

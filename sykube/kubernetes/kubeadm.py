@@ -1,4 +1,8 @@
-"""kubeadm's configuration, as data. API: kubeadm.k8s.io/v1beta2 (Kubernetes 1.15 to 1.21)."""
+"""kubeadm's configuration, as data, in the version of its API that a Kubernetes reads.
+
+Sources: https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta3/ and …v1beta4/, and
+kubernetes/kubernetes, cmd/kubeadm/app/apis/kubeadm/v1beta2/types.go
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,15 @@ from typing import Any
 
 import yaml
 
+from sykube.image.versions import Minor
+
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 API_PORT = 6443
 # What is changed in the control plane's manifests; the node image has it.
-PATCHES = ("--experimental-patches", "/usr/share/sykube/kubeadm-patches")
+_PATCHES = "/usr/share/sykube/kubeadm-patches"
+# kubeadm's own 4 minutes are not enough on a machine that is emulated or overloaded. It also gives
+# the static pods that long to start.
+_START_TIMEOUT = "9m0s"
 # kubeadm insists on a token of its own; workers get others (tokens.py).
 _TOKEN_TTL = "1m0s"
 
@@ -33,12 +42,16 @@ class ControlPlaneSettings:
     """What kubeadm init is told.
 
     Attributes:
+        minor: whose formats are written.
+        etcd_tag: of etcd's image; empty for the one that kubeadm names.
+        allow_cgroup_v1: let a kubelet run on a host with cgroup v1 that would refuse it.
         endpoint: host:port of the API server for every node and user, from the first day.
         names: further names and addresses in the API server's certificate.
         token: bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`.
     """
 
     cluster: str
+    minor: Minor
     kubernetes_version: str
     image_repository: str
     etcd_tag: str
@@ -52,12 +65,14 @@ class ControlPlaneSettings:
     domain: str
     token: str
     taint: bool
+    allow_cgroup_v1: bool = False
 
 
 def init_configuration(settings: ControlPlaneSettings) -> str:
     """The YAML documents for `kubeadm init --config`."""
+    minor = settings.minor
     init: dict[str, Any] = {
-        "apiVersion": "kubeadm.k8s.io/v1beta2",
+        "apiVersion": _api(minor),
         "kind": "InitConfiguration",
         "bootstrapTokens": [
             {
@@ -71,34 +86,37 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
             "advertiseAddress": settings.node_address,
             "bindPort": API_PORT,
         },
-        "nodeRegistration": _registration(settings.node_name, settings.node_address),
+        "nodeRegistration": _registration(minor, settings.node_name, settings.node_address),
+        **_patches(minor),
+        **_timeouts(minor),
     }
     if not settings.taint:
         init["nodeRegistration"]["taints"] = []
     cluster: dict[str, Any] = {
-        "apiVersion": "kubeadm.k8s.io/v1beta2",
+        "apiVersion": _api(minor),
         "kind": "ClusterConfiguration",
         "clusterName": settings.cluster,
         "kubernetesVersion": f"v{settings.kubernetes_version}",
         "imageRepository": settings.image_repository,
         "controlPlaneEndpoint": settings.endpoint,
-        "apiServer": {
-            "certSANs": list(settings.names),
-            # kubeadm's own 4 minutes are not enough on a machine that is emulated or overloaded.
-            # It also gives the static pods that long to start.
-            "timeoutForControlPlane": "9m0s",
-        },
+        "apiServer": {"certSANs": list(settings.names)},
         # sykube gives each node its pod subnet. The allocator would hold up every controller that
         # starts after it for 10 s (listNodes, pkg/controller/nodeipam/ipam/cidr_allocator.go).
-        "controllerManager": {"extraArgs": {"allocate-node-cidrs": "false", **_ELECTION}},
-        "scheduler": {"extraArgs": _ELECTION},
-        "etcd": {"local": {"dataDir": "/var/lib/etcd", "imageTag": settings.etcd_tag}},
+        "controllerManager": {
+            "extraArgs": _arguments(minor, {"allocate-node-cidrs": "false", **_ELECTION})
+        },
+        "scheduler": {"extraArgs": _arguments(minor, _ELECTION)},
+        "etcd": {"local": {"dataDir": "/var/lib/etcd"}},
         "networking": {
             "podSubnet": settings.pod_subnet,
             "serviceSubnet": settings.service_subnet,
             "dnsDomain": settings.domain,
         },
     }
+    if not _has_timeouts(minor):
+        cluster["apiServer"]["timeoutForControlPlane"] = _START_TIMEOUT
+    if settings.etcd_tag:
+        cluster["etcd"]["local"]["imageTag"] = settings.etcd_tag
     kubelet: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -118,6 +136,8 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         "syncFrequency": "10s",
         "serverTLSBootstrap": False,
     }
+    if settings.allow_cgroup_v1 and minor.refuses_cgroup_v1:
+        kubelet["failCgroupV1"] = False
     proxy: dict[str, Any] = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -130,6 +150,7 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
 
 
 def join_configuration(
+    minor: Minor,
     node_name: str,
     node_address: str,
     endpoint: str,
@@ -147,7 +168,7 @@ def join_configuration(
         taint: keep ordinary pods off a control plane.
     """
     join: dict[str, Any] = {
-        "apiVersion": "kubeadm.k8s.io/v1beta2",
+        "apiVersion": _api(minor),
         "kind": "JoinConfiguration",
         "discovery": {
             "bootstrapToken": {
@@ -156,23 +177,70 @@ def join_configuration(
                 "caCertHashes": [ca_hash],
             }
         },
-        "nodeRegistration": _registration(node_name, node_address),
+        "nodeRegistration": _registration(minor, node_name, node_address),
+        **_timeouts(minor),
     }
     if control_plane:
         api = {"advertiseAddress": node_address, "bindPort": API_PORT}
         join["controlPlane"] = {"localAPIEndpoint": api}
+        join |= _patches(minor)
         if not taint:
             join["nodeRegistration"]["taints"] = []
     return yaml.safe_dump(join, sort_keys=False)
 
 
-def _registration(name: str, address: str) -> dict[str, Any]:
+def renewal_configuration(minor: Minor, kubernetes_version: str) -> str:
+    """The YAML document for `kubeadm certs renew --config`, so that it asks no API server.
+
+    Args:
+        kubernetes_version: with its v.
+    """
+    config = {
+        "apiVersion": _api(minor),
+        "kind": "ClusterConfiguration",
+        "kubernetesVersion": kubernetes_version,
+    }
+    return yaml.safe_dump(config)
+
+
+def patch_options(minor: Minor) -> tuple[str, ...]:
+    """Options of kubeadm init, and of join for a control plane, that its configuration lacks."""
+    return () if _patches(minor) else ("--experimental-patches", _PATCHES)
+
+
+def _api(minor: Minor) -> str:
+    return f"kubeadm.k8s.io/{minor.kubeadm_api}"
+
+
+def _has_timeouts(minor: Minor) -> bool:
+    """Whether timeouts have a place of their own; it came with lists of arguments."""
+    return minor.kubeadm_api not in ("v1beta2", "v1beta3")
+
+
+def _patches(minor: Minor) -> dict[str, Any]:
+    return {} if minor.kubeadm_api == "v1beta2" else {"patches": {"directory": _PATCHES}}
+
+
+def _timeouts(minor: Minor) -> dict[str, Any]:
+    if not _has_timeouts(minor):
+        return {}
+    names = ("controlPlaneComponentHealthCheck", "kubeletHealthCheck")
+    return {"timeouts": dict.fromkeys(names, _START_TIMEOUT)}
+
+
+def _arguments(minor: Minor, values: dict[str, str]) -> dict[str, str] | list[dict[str, str]]:
+    """Further arguments of a program."""
+    if not _has_timeouts(minor):
+        return values
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _registration(minor: Minor, name: str, address: str) -> dict[str, Any]:
+    arguments = {"node-ip": address}
+    if minor.has_dockershim:
+        arguments |= {"container-runtime": "remote", "container-runtime-endpoint": CRI_SOCKET}
     return {
         "name": name,
         "criSocket": CRI_SOCKET,
-        "kubeletExtraArgs": {
-            "node-ip": address,
-            "container-runtime": "remote",
-            "container-runtime-endpoint": CRI_SOCKET,
-        },
+        "kubeletExtraArgs": _arguments(minor, arguments),
     }

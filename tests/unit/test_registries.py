@@ -183,7 +183,7 @@ def test_an_identity_token_is_passed_on(tmp_path: Path) -> None:
     file.write_text('{"auths": {"x.example": {"username": "me", "identitytoken": "t"}}}')
     (login,) = registries.read_logins(file)
     assert "t" not in repr(login).replace("host", "")[-5:]
-    text = registries.auth_toml([login])
+    text = registries.auth_toml([login], "1.7.24")
     auth = tomllib.loads(text)["plugins"][PLUGIN]["registry"]["configs"]["x.example"]["auth"]
     assert auth == {"username": "me", "identitytoken": "t"}
 

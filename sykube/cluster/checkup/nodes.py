@@ -9,6 +9,7 @@ from typing import Any
 
 from sykube.cluster.checkup.files import ended
 from sykube.cluster.checkup.look import Look, failure, ok, warning
+from sykube.cluster.steps.dns import deployment
 from sykube.cluster.steps.ready import dns_problem
 from sykube.errors import SykubeError
 from sykube.host.preflight import Finding
@@ -162,7 +163,13 @@ def dns(look: Look) -> Iterator[Finding]:
     problems = {node.name: dns_problem(look.cluster, look.pid(node)) for node in look.awake}
     failing = [name for name, problem in problems.items() if problem]
     if failing:
-        restart = ("-n", "kube-system", "rollout", "restart", "deployment/cluster-dns")
+        restart = (
+            "-n",
+            "kube-system",
+            "rollout",
+            "restart",
+            f"deployment/{deployment(look.cluster)}",
+        )
         detail = f"{problems[failing[0]]} (asked from {', '.join(failing)})"
         yield failure(_DNS, detail, look.command("kubectl", *restart))
     elif problems:

@@ -6,7 +6,6 @@ from sykube.cluster import reborn
 from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.cluster.steps.nodes import renew
 from sykube.host.files import write_atomically
-from sykube.image import versions
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.api import Api, ApiError
 from sykube.kubernetes.tokens import new_token
@@ -33,31 +32,10 @@ class ControlPlane:
             renew(cluster, master)
         if state.spec.from_snapshot:
             reborn.forget(cluster)
-        settings = kubeadm.ControlPlaneSettings(
-            cluster=cluster.name,
-            kubernetes_version=state.versions["kubernetes"].removeprefix("v"),
-            image_repository=versions.IMAGE_REPOSITORY,
-            etcd_tag=cluster.image.tag_of("etcd"),
-            node_name=master.instance,
-            node_address=master.address,
-            endpoint=cluster.endpoint,
-            names=(cluster.endpoint_address, "localhost", "127.0.0.1"),
-            pod_subnet=str(state.subnets.pods),
-            service_subnet=str(state.subnets.services),
-            dns=state.subnets.dns,
-            domain=DOMAIN,
-            token=new_token(),
-            taint=state.spec.taint_master,
-        )
-        master.write(_CONFIG, kubeadm.init_configuration(settings), mode="0600")
         # Its preflight needs crictl, which Debian lacks: node_checks has been in its place. The
-        # cluster's DNS is sykube's own add-on.
-        command = ["kubeadm", "init", "--config", _CONFIG, "--skip-token-print"]
-        command += ["--skip-phases", "preflight,addon/coredns", *kubeadm.PATCHES]
-        try:
-            master.run(command, timeout=_TIMEOUT_S)
-        finally:
-            master.discard(_CONFIG)
+        # cluster's DNS is a step of its own.
+        options = ["--skip-token-print", "--skip-phases", "preflight,addon/coredns"]
+        run_init(cluster, [], [*options, *kubeadm.patch_options(cluster.minor)])
         config = master.read("/etc/kubernetes/admin.conf", secret=True)
         write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
         with cluster.api() as api:
@@ -65,6 +43,47 @@ class ControlPlane:
 
     def undo(self, cluster: Cluster) -> None:
         """Nothing outside the nodes' folders, which go with the nodes."""
+
+
+def run_init(cluster: Cluster, phase: list[str], options: list[str]) -> None:
+    """Run kubeadm init, or one phase of it, on the master.
+
+    Args:
+        phase: such as ["phase", "addon", "coredns"]; none for all of it.
+
+    Raises:
+        CommandError: kubeadm failed or took more than 10 minutes.
+    """
+    master = cluster.master
+    master.write(_CONFIG, kubeadm.init_configuration(_settings(cluster)), mode="0600")
+    try:
+        command = ["kubeadm", "init", *phase, "--config", _CONFIG, *options]
+        master.run(command, timeout=_TIMEOUT_S)
+    finally:
+        master.discard(_CONFIG)
+
+
+def _settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
+    state, master = cluster.state, cluster.master
+    return kubeadm.ControlPlaneSettings(
+        cluster=cluster.name,
+        minor=cluster.minor,
+        kubernetes_version=state.versions["kubernetes"].removeprefix("v"),
+        image_repository=cluster.image.repository,
+        # kubeadm leaves an etcd alone in upgrades whose tag it was told.
+        etcd_tag=cluster.image.tag_of("etcd") if cluster.minor.source == "debian" else "",
+        node_name=master.instance,
+        node_address=master.address,
+        endpoint=cluster.endpoint,
+        names=(cluster.endpoint_address, "localhost", "127.0.0.1"),
+        pod_subnet=str(state.subnets.pods),
+        service_subnet=str(state.subnets.services),
+        dns=state.subnets.dns,
+        domain=DOMAIN,
+        token=new_token(),
+        taint=state.spec.taint_master,
+        allow_cgroup_v1=state.spec.allow_cgroup_v1,
+    )
 
 
 def set_pod_subnet(api: Api, node: Node) -> None:

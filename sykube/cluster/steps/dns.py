@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from sykube.addons import dns
 from sykube.cluster.cluster import DOMAIN, Cluster
+from sykube.cluster.steps.control_plane import run_init
+
+# What kubeadm's own add-on is called.
+COREDNS = "coredns"
+
+
+def deployment(cluster: Cluster) -> str:
+    """Name of the Deployment in kube-system that answers: Debian has no CoreDNS."""
+    return dns.DEPLOYMENT if cluster.minor.source == "debian" else COREDNS
 
 
 class Dns:
@@ -12,9 +21,12 @@ class Dns:
 
     def is_done(self, cluster: Cluster) -> bool:
         with cluster.api() as api:
-            return dns.is_installed(api)
+            return dns.is_installed(api, deployment(cluster))
 
     def apply(self, cluster: Cluster) -> None:
+        if deployment(cluster) == COREDNS:
+            run_init(cluster, ["phase", "addon", "coredns"], [])
+            return
         subnets = cluster.state.subnets
         with cluster.api() as api:
             dns.install(

@@ -118,6 +118,7 @@ def authority_hash(master: Node) -> str:
 def join(cluster: Cluster, node: Node, token: str, ca_hash: str) -> None:
     """Run kubeadm join; its preflight was replaced by node_checks, as for init."""
     config = kubeadm.join_configuration(
+        cluster.minor,
         node.instance,
         node.address,
         cluster.endpoint,
@@ -130,7 +131,7 @@ def join(cluster: Cluster, node: Node, token: str, ca_hash: str) -> None:
     try:
         command = ["kubeadm", "join", "--config", _CONFIG, "--skip-phases", "preflight"]
         if node.is_control_plane:
-            command += kubeadm.PATCHES
+            command += kubeadm.patch_options(cluster.minor)
         node.run(command, timeout=_TIMEOUT_S)
     finally:
         node.discard(_CONFIG)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sykube import resources
 from sykube.addons.storage import VOLUMES
-from sykube.cluster import members, reborn, registries, site
+from sykube.cluster import cgroup_version, members, reborn, registries, site
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError
 from sykube.host import paths
@@ -41,6 +41,8 @@ class Nodes:
         return all(node.instance in running for node in cluster.nodes)
 
     def apply(self, cluster: Cluster) -> None:
+        # A host that was booted otherwise, or another one, since the cluster was made.
+        cgroup_version.check(cluster.minor, allow_v1=cluster.state.spec.allow_cgroup_v1)
         running = cluster.engine.instances()
         missing = [node for node in cluster.nodes if node.instance not in running]
         for node in cluster.nodes:
