@@ -44,13 +44,13 @@ def versions_(kubernetes_mirror: str | None, ca_certificates: tuple[str, ...], o
 
 
 def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
-    minors = [each for each in reversed(versions.MINORS) if each.source == "upstream"]
+    minors = [versions.minor(each) for each in upstream.minors()]
     newest: dict[str, str] = {}
     problem = ""
     try:
         with context.ui().step(f"Asking {chosen.kubernetes}"):
             hurried = downloader.hurried(_ANSWER_S)
-            newest = upstream.newest([each.version for each in minors], chosen, hurried)
+            newest = upstream.newest(upstream.minors(), chosen, hurried)
     except DownloadError as error:
         problem = f"{error.brief}: {error.details}"
     return {

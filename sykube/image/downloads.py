@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,26 +10,9 @@ from sykube.host import lock
 from sykube.host.checksum import Checksum
 from sykube.host.files import write_atomically
 from sykube.host.paths import cache_dir
+from sykube.image.versions import Published
 
 _MARK = ".checksum"
-
-
-@dataclass(frozen=True)
-class Published:
-    """A file that upstream publishes, in the cache and compared with its checksum.
-
-    Attributes:
-        path: where it is on this host.
-        checksum: what upstream says of it, SHA-256 or SHA-512, in hexadecimal digits.
-    """
-
-    path: Path
-    checksum: str
-
-
-# By kubeadm, kubelet, kubectl, containerd and runc: containerd is an archive with bin/, the others
-# are programs.
-Downloads = Mapping[str, Published]
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sykube.errors import UsageError
 from sykube.host.download import Downloader, DownloadError
-from sykube.image import container, upstream
+from sykube.image import container, upstream, versions
 from sykube.image.sites import Sites
+from sykube.image.versions import Source, Upstream
 
 AUTO, UPSTREAM, DEBIAN = "auto", "upstream", "debian"
 SOURCES = (AUTO, UPSTREAM, DEBIAN)
@@ -41,14 +43,7 @@ class Choice:
         return cls(stored["source"], stored["kubernetes"], stored["reason"])
 
 
-def choose(
-    source: str,
-    version: str,
-    debian: str,
-    supported: Sequence[str],
-    sites: Sites,
-    downloader: Downloader,
-) -> Choice:
+def choose(source: str, version: str, sites: Sites, downloader: Downloader) -> Choice:
     """Where Kubernetes comes from.
 
     What is asked for is taken or refused. Debian's stands in where nothing is asked for and
@@ -57,13 +52,12 @@ def choose(
     Args:
         source: one of SOURCES.
         version: stable, a minor version, an exact one; empty for any.
-        debian: the version that Debian has.
-        supported: upstream's minor versions that sykube can make a cluster of.
 
     Raises:
         UsageError: the version is none, or the source does not have it.
         SykubeError: upstream was asked for, and does not have it or does not answer.
     """
+    debian, supported = versions.DEBIAN.kubernetes_version, upstream.minors()
     debians = version in _names(debian)
     if source == DEBIAN:
         if version and not debians:
@@ -86,6 +80,29 @@ def choose(
     except DownloadError as error:
         return Choice(DEBIAN, debian, f"{sites.kubernetes} does not answer ({error.details})")
     return _upstream(found, sites)
+
+
+def obtain(
+    choice: Choice,
+    sites: Sites,
+    downloader: Downloader,
+    step: Callable[[str], contextlib.AbstractContextManager[None]],
+    note: Callable[[str], None],
+) -> Source | Upstream:
+    """What a node image is built of; upstream's files are downloaded where they are not cached.
+
+    Args:
+        step: opens a step of the user interface, where something is to be downloaded.
+        note: told how far it is.
+
+    Raises:
+        SykubeError: a file cannot be had, or is not what its checksum says.
+    """
+    if choice.source == DEBIAN:
+        return versions.DEBIAN
+    release = upstream.Release.of(choice.kubernetes)
+    files = upstream.fetch(release, sites, downloader, step, note)
+    return Upstream(release.kubernetes, release.containerd, release.runc, sites.images, files)
 
 
 def _upstream(found: upstream.Version, sites: Sites) -> Choice:

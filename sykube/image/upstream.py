@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,9 @@ from sykube.errors import SykubeError, UsageError
 from sykube.host import lock
 from sykube.host.checksum import Checksum
 from sykube.host.download import Downloader, DownloadError
-from sykube.image import container, downloads
-from sykube.image.downloads import Downloads, Published
+from sykube.image import container, downloads, versions
 from sykube.image.sites import Sites, elsewhere
+from sykube.image.versions import Published
 
 STABLE = "stable"
 _ASKED = re.compile(r"v?(?P<minor>1\.(?:0|[1-9]\d?))(?P<patch>\.(?:0|[1-9]\d*))?")
@@ -32,6 +32,20 @@ class Release:
     kubernetes: str
     containerd: str
     runc: str
+
+    @classmethod
+    def of(cls, kubernetes: str) -> Release:
+        """A version of Kubernetes with the containerd and runc of its minor version.
+
+        Raises:
+            UsageError: sykube makes no clusters of it.
+        """
+        minor = versions.minor(kubernetes)
+        return cls(kubernetes, minor.containerd, minor.runc)
+
+
+# By versions.PUBLISHED.
+Downloads = Mapping[str, Published]
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,11 @@ class _Wanted:
     target: Path
     checksum: Callable[[Downloader], Checksum]
     otherwise: str
+
+
+def minors() -> tuple[str, ...]:
+    """Minor versions that sykube can make a cluster of, the newest first."""
+    return tuple(each.version for each in reversed(versions.MINORS) if each.source == "upstream")
 
 
 def architecture() -> str:
@@ -89,8 +108,8 @@ def resolve(asked: str, supported: Sequence[str], sites: Sites, downloader: Down
     minor = found["minor"]
     if minor not in supported:
         raise UsageError(
-            f"this sykube makes no clusters of Kubernetes {minor}",
-            details=f"It knows {_listed(supported)}.",
+            f"this sykube makes no clusters of upstream's Kubernetes {minor}",
+            details=f"It knows {_listed(supported)} of upstream's.",
             resolution="Choose one of these, or look for a newer sykube.",
         )
     if not found["patch"]:

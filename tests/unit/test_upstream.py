@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 import time
@@ -12,8 +13,7 @@ import pytest
 
 from sykube.errors import SykubeError, UsageError
 from sykube.host.download import Downloader, DownloadError, Patience
-from sykube.image import container, downloads, sites, source, upstream
-from sykube.image.downloads import Downloads
+from sykube.image import container, downloads, sites, source, upstream, versions
 from sykube.image.sites import Sites
 from sykube.image.source import Choice
 from sykube.image.upstream import Release, Version
@@ -24,7 +24,7 @@ RELEASE = Release("1.36.2", "2.3.4", "1.4.3")
 PROGRAMS = {name: os.urandom(200_000) for name in ("kubeadm", "kubelet", "kubectl")}
 ARCHIVE, RUNC_PROGRAM = os.urandom(150_000), os.urandom(100_000)
 SUPPORTED = ("1.35", "1.36", "1.37")
-DEBIAN = "1.20.2"
+DEBIAN = versions.DEBIAN.kubernetes_version
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def shown() -> Shown:
     return Shown()
 
 
-def fetched(mirrors: Sites, downloader: Downloader, shown: Shown) -> Downloads:
+def fetched(mirrors: Sites, downloader: Downloader, shown: Shown) -> upstream.Downloads:
     return upstream.fetch(RELEASE, mirrors, downloader, shown.step, shown.note)
 
 
@@ -204,7 +204,7 @@ def test_what_is_no_version(server: Server, downloader: Downloader, asked: str) 
 
 @pytest.mark.parametrize("asked", ["1.20", "1.20.2", "v1.38", "1.3"])
 def test_a_minor_that_is_not_supported(server: Server, downloader: Downloader, asked: str) -> None:
-    with pytest.raises(UsageError, match="makes no clusters of Kubernetes") as raised:
+    with pytest.raises(UsageError, match="makes no clusters of upstream's Kubernetes") as raised:
         upstream.resolve(asked, SUPPORTED, Sites(server.url), downloader)
     assert "1.37, 1.36, 1.35" in raised.value.details
     assert server.asked == []
@@ -234,6 +234,16 @@ def test_the_newest_of_each_minor(server: Server, mirrors: Sites, downloader: Do
     server.fail("/release/stable-1.36.txt", *[Fault(503)] * 2)
     with pytest.raises(DownloadError):
         upstream.newest(SUPPORTED, mirrors, downloader)
+
+
+def test_what_goes_with_a_version() -> None:
+    newest = versions.MINORS[-1]
+    assert upstream.minors()[0] == newest.version
+    assert versions.DEBIAN.kubernetes_version.rpartition(".")[0] not in upstream.minors()
+    version = f"{newest.version}.1"
+    assert Release.of(version) == Release(version, newest.containerd, newest.runc)
+    with pytest.raises(UsageError):
+        Release.of("1.99.1")
 
 
 # --- the download cache ---
@@ -390,12 +400,6 @@ def test_downloads_are_removed(mirrors: Sites, downloader: Downloader, shown: Sh
 # --- the source ---
 
 
-def choose(
-    asked: str, version: str, found: Sites, downloader: Downloader, supported=SUPPORTED
-) -> Choice:
-    return source.choose(asked, version, DEBIAN, supported, found, downloader)
-
-
 @pytest.fixture
 def upstreams_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> Sites:
     """Upstream's own site, which is the server's for this test."""
@@ -404,13 +408,16 @@ def upstreams_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> Sites:
 
 
 def test_upstream_where_it_answers(upstreams_own: Sites, downloader: Downloader) -> None:
-    found = choose("auto", "", upstreams_own, downloader)
+    found = source.choose("auto", "", upstreams_own, downloader)
     assert found == Choice("upstream", "1.37.1", f"a release of {upstreams_own.kubernetes}")
     assert Choice.of(found.to_dict()) == found
 
 
-def test_a_newer_upstream_is_said(upstreams_own: Sites, downloader: Downloader) -> None:
-    found = choose("auto", "", upstreams_own, downloader, ("1.36",))
+def test_a_newer_upstream_is_said(
+    upstreams_own: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "minors", lambda: ("1.36",))
+    found = source.choose("auto", "", upstreams_own, downloader)
     assert found.kubernetes == "1.36.2"
     assert "1.37.1 is newer than what this sykube knows" in found.reason
 
@@ -420,7 +427,7 @@ def test_debian_where_upstream_refuses(
     server: Server, upstreams_own: Sites, downloader: Downloader, fault: Fault
 ) -> None:
     server.fail("/release/stable.txt", fault)
-    found = choose("auto", "", upstreams_own, downloader)
+    found = source.choose("auto", "", upstreams_own, downloader)
     assert (found.source, found.kubernetes) == ("debian", DEBIAN)
     assert found.reason.startswith(f"{server.url} does not answer (localhost:")
     assert f"answers {fault.status}" in found.reason
@@ -434,11 +441,11 @@ def test_debian_where_there_is_no_network(
     monkeypatch.setattr(source, "_ANSWER_S", 0.3)
     server.fail("/release/stable.txt", Fault(stall=3))
     began = time.monotonic()
-    found = choose("auto", "", upstreams_own, downloader)
+    found = source.choose("auto", "", upstreams_own, downloader)
     assert time.monotonic() - began < 2
     assert found.source == "debian"
     server.close()
-    found = choose("auto", "", upstreams_own, downloader)
+    found = source.choose("auto", "", upstreams_own, downloader)
     assert "Connection refused" in found.reason
 
 
@@ -446,7 +453,7 @@ def test_debian_behind_a_page_to_log_in(
     server: Server, upstreams_own: Sites, downloader: Downloader
 ) -> None:
     server.files["/release/stable.txt"] = b"<html>"
-    assert choose("auto", "", upstreams_own, downloader).source == "debian"
+    assert source.choose("auto", "", upstreams_own, downloader).source == "debian"
 
 
 def test_debian_on_a_machine_that_upstream_does_not_know(
@@ -456,7 +463,7 @@ def test_debian_on_a_machine_that_upstream_does_not_know(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(container.platform, "machine", lambda: "riscv64")
-    assert choose("auto", "", upstreams_own, downloader).source == "debian"
+    assert source.choose("auto", "", upstreams_own, downloader).source == "debian"
     assert server.asked == []
 
 
@@ -465,20 +472,20 @@ def test_debian_on_a_machine_that_upstream_does_not_know(
 def test_debians_version(
     server: Server, upstreams_own: Sites, downloader: Downloader, asked: str, version: str
 ) -> None:
-    found = choose(asked, version, upstreams_own, downloader)
+    found = source.choose(asked, version, upstreams_own, downloader)
     assert (found.source, found.kubernetes, server.asked) == ("debian", DEBIAN, [])
 
 
 def test_a_source_that_is_asked_for(
     server: Server, upstreams_own: Sites, downloader: Downloader
 ) -> None:
-    assert choose("debian", "", upstreams_own, downloader).source == "debian"
+    assert source.choose("debian", "", upstreams_own, downloader).source == "debian"
     assert server.asked == []
     with pytest.raises(UsageError, match=r"Debian has no Kubernetes 1\.36"):
-        choose("debian", "1.36", upstreams_own, downloader)
-    with pytest.raises(UsageError, match=r"makes no clusters of Kubernetes 1\.20"):
-        choose("upstream", "1.20", upstreams_own, downloader)
-    assert choose("upstream", "1.36", upstreams_own, downloader).kubernetes == "1.36.2"
+        source.choose("debian", "1.36", upstreams_own, downloader)
+    with pytest.raises(UsageError, match=r"makes no clusters of upstream's Kubernetes 1\.20"):
+        source.choose("upstream", "1.20", upstreams_own, downloader)
+    assert source.choose("upstream", "1.36", upstreams_own, downloader).kubernetes == "1.36.2"
 
 
 @pytest.mark.parametrize(("asked", "version"), [("upstream", ""), ("auto", "1.36")])
@@ -488,7 +495,7 @@ def test_nothing_stands_in_for_what_is_asked_for(
     for path in ("/release/stable.txt", "/release/stable-1.36.txt"):
         server.fail(path, *[Fault(503)] * 2)
     with pytest.raises(DownloadError):
-        choose(asked, version, upstreams_own, downloader)
+        source.choose(asked, version, upstreams_own, downloader)
     assert len(server.asked) == 2, "and it is asked for patiently"
 
 
@@ -497,5 +504,27 @@ def test_nothing_stands_in_for_a_mirror(
 ) -> None:
     server.fail("/release/stable.txt", *[Fault(503)] * 3)
     with pytest.raises(DownloadError):
-        choose("auto", "", mirrors, downloader)
-    assert choose("auto", "", mirrors, downloader).source == "upstream"
+        source.choose("auto", "", mirrors, downloader)
+    assert source.choose("auto", "", mirrors, downloader).source == "upstream"
+
+
+def test_what_was_chosen_is_obtained(
+    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+) -> None:
+    goes_with = Release.of("1.36.2")
+    server.files |= releases.containerd(goes_with.containerd, ARCHIVE)
+    server.files |= releases.runc(goes_with.runc, {"amd64": RUNC_PROGRAM})
+    mine = dataclasses.replace(mirrors, images="registry.example/kubernetes")
+    choice = source.choose("auto", "1.36", mine, downloader)
+    found = source.obtain(choice, mine, downloader, shown.step, shown.note)
+    assert isinstance(found, versions.Upstream)
+    assert (found.kubernetes_version, found.containerd_version, found.runc_version) == (
+        "1.36.2", goes_with.containerd, goes_with.runc,
+    )  # fmt: skip
+    assert found.image_repository == "registry.example/kubernetes"
+    assert set(found.files) == set(versions.PUBLISHED)
+    assert found.files["kubelet"].path.read_bytes() == PROGRAMS["kubelet"]
+    server.requests.clear()
+    debian = Choice("debian", DEBIAN, "asked for")
+    assert source.obtain(debian, mine, downloader, shown.step, shown.note) is versions.DEBIAN
+    assert server.asked == []

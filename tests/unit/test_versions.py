@@ -13,14 +13,14 @@ from sykube.cli import versions as command
 from sykube.errors import ExitCode
 from sykube.host.checksum import Checksum
 from sykube.host.paths import cache_dir
-from sykube.image import downloads, versions
+from sykube.image import downloads, upstream
 from tests import releases
 from tests.e2e.site import make_authority
 from tests.fakes import add_image
 from tests.releases import Fault, Server
 from tests.unit.helpers import Sykube
 
-NEWEST = [f"{each.version}.4" for each in reversed(versions.MINORS) if each.source == "upstream"]
+NEWEST = [f"{each}.4" for each in upstream.minors()]
 
 
 @pytest.fixture(autouse=True)
