@@ -68,7 +68,7 @@ def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
         "nodeImages": [
             {
                 "fingerprint": image.fingerprint,
-                "kubernetes": image.versions()["kubernetes"],
+                "kubernetes": image.versions()["kubernetes"].removeprefix("v"),
                 "bytes": image.size,
             }
             for image in build.list_images()

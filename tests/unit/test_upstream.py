@@ -8,16 +8,18 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from sykube.errors import SykubeError, UsageError
-from sykube.host.download import Downloader, DownloadError, Patience
+from sykube.host.download import Access, Downloader, DownloadError, Patience
 from sykube.image import container, downloads, sites, source, upstream, versions
 from sykube.image.sites import Sites
 from sykube.image.source import Choice
 from sykube.image.upstream import Release, Version
 from tests import releases
+from tests.e2e.site import make_authority
 from tests.releases import CONTAINERD, RUNC, STORE, Fault, Server
 
 RELEASE = Release("1.36.2", "2.3.4", "1.4.3")
@@ -374,6 +376,37 @@ def test_what_failed_does_not_undo_what_came(
     server.requests.clear()
     fetched(mirrors, downloader, shown)
     assert not [path for path in server.asked if path.rpartition("/")[2] in before]
+
+
+def test_a_mirror_with_all_that_a_site_asks_for(
+    server: Server, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An authority of its own, a password, and a network that fails in every way."""
+    authority = make_authority(tmp_path / "tls", "localhost").read_text()
+    netrc = tmp_path / "netrc"
+    netrc.touch(mode=0o600)
+    netrc.write_text("machine localhost login me password secret\n")
+    mirror = Server(server.files, certificate=tmp_path / "tls", login="me:secret")
+    folder = "/release/v1.36.2/bin/linux/amd64"
+    mirror.fail(f"{folder}/kubeadm.sha256", Fault(429, {"Retry-After": "1"}))
+    mirror.faults[f"{STORE}{folder}/kubeadm?signed=Planted"] += [Fault(500), Fault(cut=70_000)]
+    mirror.faults[f"{STORE}{folder}/kubelet?signed=Planted"] += [Fault(stall=90_000)]
+    mirror.fail(f"{RUNC}/v1.4.3/runc.amd64", Fault(cut=10), Fault(ranges=False))
+    sites = Sites(mirror.url, f"{mirror.url}{CONTAINERD}", f"{mirror.url}{RUNC}")
+    patience = Patience(stall_s=0.5)
+    downloader = Downloader(Access(authorities=(authority,)), patience, pause=lambda _: None)
+    try:
+        with pytest.raises(DownloadError, match=r"cannot download https://localhost"):
+            fetched(sites, downloader, shown)
+        assert downloads.listed() == []
+        monkeypatch.setenv("NETRC", str(netrc))
+        found = fetched(sites, downloader, shown)
+    finally:
+        mirror.close()
+    for name, content in (PROGRAMS | {"containerd": ARCHIVE, "runc": RUNC_PROGRAM}).items():
+        assert found[name].path.read_bytes() == content
+    resumed = [each.headers["Range"] for each in mirror.requests if "Range" in each.headers]
+    assert set(resumed) == {"bytes=70000-", "bytes=90000-", "bytes=10-"}
 
 
 def test_another_machine(
