@@ -34,6 +34,8 @@ KUBERNETES, CONTAINERD, RUNC = (
 )
 # Where files are that the release site leads to.
 STORE = "/store"
+# How long a server says nothing that stalls.
+STALL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Server:
                     self.close_connection = True
                 elif fault and fault.stall >= 0:
                     self.wfile.write(body[: fault.stall])
-                    server._ended.wait(20)
+                    server._ended.wait(STALL_S)
                     self.close_connection = True
                 else:
                     self.wfile.write(body)

@@ -24,12 +24,13 @@ from sykube.host.download import Access, Downloader, DownloadError, Patience
 from sykube.host.proxies import Proxies
 from sykube.host.threads import at_once
 from tests.e2e.site import make_authority
-from tests.releases import STORE, Fault, Server, last_modified
+from tests.releases import STALL_S, STORE, Fault, Server, last_modified
 
 # Not a multiple of any block.
 CONTENT = os.urandom(300_007)
 SUM = Checksum("sha256", hashlib.sha256(CONTENT).hexdigest())
-QUICK = Patience(connect_s=2, stall_s=0.3, tries=4)
+# Not what a busy machine takes for an answer.
+QUICK = Patience(connect_s=30, stall_s=30, tries=4)
 PASSWORD = "s3cretPlanted"
 
 
@@ -385,13 +386,12 @@ def test_a_part_of_another_place_is_not_taken(
     assert target.read_bytes() == CONTENT
 
 
-def test_a_server_that_stops_in_the_middle(
-    server: Server, downloader: Downloader, target: Path
-) -> None:
+def test_a_server_that_stops_in_the_middle(server: Server, waits: Waits, target: Path) -> None:
     server.fail("/file", Fault(stall=100_000))
+    downloader = Downloader(patience=Patience(stall_s=1), pause=waits)
     downloader.file(f"{server.url}/file", target, SUM)
     assert target.read_bytes() == CONTENT
-    assert server.requests[-1].headers["Range"] == "bytes=100000-"
+    assert server.requests[1].headers["Range"] == "bytes=100000-"
 
 
 def test_a_server_that_always_stops(server: Server, waits: Waits, target: Path) -> None:
@@ -428,18 +428,22 @@ def test_an_answer_that_comes_too_late_for_who_is_in_a_hurry(
     began = time.monotonic()
     with pytest.raises(DownloadError):
         downloader.hurried(0.3).text(f"{server.url}/text")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < STALL_S / 2
     with pytest.raises(DownloadError):
-        downloader.hurried(5).text(f"{server.url}/text")
+        downloader.hurried(30).text(f"{server.url}/text")
     assert waits == []
 
 
 def test_a_resolver_that_hangs(downloader: Downloader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
+    resolved = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved.wait(60))
     began = time.monotonic()
-    with pytest.raises(DownloadError) as raised:
-        downloader.hurried(0.2).text("http://releases.example/text")
-    assert time.monotonic() - began < 1
+    try:
+        with pytest.raises(DownloadError) as raised:
+            downloader.hurried(0.2).text("http://releases.example/text")
+        assert time.monotonic() - began < 30
+    finally:
+        resolved.set()
     assert raised.value.details == "no answer within 0.2 s"
 
 
@@ -459,17 +463,21 @@ def test_the_first_error_ends_the_others(server: Server, tmp_path: Path) -> None
         )
     assert raised.value.absent
     while any(thread.name == "waiting" for thread in threading.enumerate()):
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
         time.sleep(0.02)
     assert patient.text(f"{server.url}/text") == "v1.36.2", "itself it goes on"
 
 
 def test_results_by_name_and_an_end_of_the_wait() -> None:
     assert at_once({"a": lambda: 1, "b": lambda: 2}) == {"a": 1, "b": 2}
-    with pytest.raises(TimeoutError):
-        at_once({"a": lambda: 1, "b": lambda: time.sleep(2)}, timeout=0.1)
-    with pytest.raises(ZeroDivisionError):
-        at_once({"a": lambda: 1 // 0, "b": lambda: time.sleep(2)})
+    end = threading.Event()
+    try:
+        with pytest.raises(TimeoutError):
+            at_once({"a": lambda: True, "b": lambda: end.wait(60)}, timeout=0.1)
+        with pytest.raises(ZeroDivisionError):
+            at_once({"a": lambda: bool(1 // 0), "b": lambda: end.wait(60)})
+    finally:
+        end.set()
 
 
 # --- users and passwords ---

@@ -25,6 +25,8 @@ NEWEST = [f"{each}.4" for each in upstream.minors()]
 
 @pytest.fixture(autouse=True)
 def nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not what a busy machine takes for an answer.
+    monkeypatch.setattr(command, "_ANSWER_S", 30)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
