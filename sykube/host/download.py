@@ -54,7 +54,7 @@ _NETRC = "machine HOST login USER password PASSWORD"
 class DownloadError(SykubeError):
     """Something could not be had; `status` is the server's answer, 0 where there was none."""
 
-    def __init__(self, url: str, why: str, resolution: str, status: int = 0) -> None:
+    def __init__(self, url: str, why: str, *, resolution: str, status: int = 0) -> None:
         super().__init__(f"cannot download {shown(url)}", details=why, resolution=resolution)
         self.status = status
 
@@ -152,7 +152,7 @@ class Downloader:
             return at_once(call, self._patience.whole_s)["text"]
         except TimeoutError:
             why = f"no answer within {self._patience.whole_s:g} s"
-            raise DownloadError(url, why, _network(otherwise)) from None
+            raise DownloadError(url, why, resolution=_network(otherwise)) from None
 
     def file(
         self,
@@ -185,8 +185,8 @@ class Downloader:
                     url,
                     f"its {checksum.algorithm.upper()} is {found}, but {checksum.value} is "
                     "published: it is damaged or was changed on the way",
-                    "Nothing of it was kept. Run the command again; where it stays so, ask those "
-                    f"who keep the proxy or the mirror. {otherwise}".rstrip(),
+                    resolution="Nothing of it was kept. Run the command again; where it stays so, "
+                    f"ask those who keep the proxy or the mirror. {otherwise}".rstrip(),
                 )
             arriving.finish()
         except OSError as error:
@@ -205,7 +205,10 @@ class Downloader:
                     size += len(piece)
                     if size > _TEXT_MAX:
                         raise DownloadError(
-                            url, "what comes is no short text", _network(otherwise), 200
+                            url,
+                            "what comes is no short text",
+                            resolution=_network(otherwise),
+                            status=200,
                         )
                 return b"".join(pieces).decode(errors="replace").strip()
 
@@ -247,7 +250,10 @@ class Downloader:
                     tries = f" ({failures} tries)" if failures > 1 else ""
                     wait = f"; it asks to wait {failure.wait_s:.0f} s" if too_long else ""
                     raise DownloadError(
-                        url, f"{failure}{wait}{tries}", _network(otherwise), failure.status
+                        url,
+                        f"{failure}{wait}{tries}",
+                        resolution=_network(otherwise),
+                        status=failure.status,
                     ) from failure
                 # Half of it by chance, so that those who failed together do not come back together.
                 grown = min(longest, self._patience.pause_s * 2.0 ** (failures - 1))
@@ -298,12 +304,14 @@ class Downloader:
             return DownloadError(
                 url,
                 f"the certificate of {host} is not trusted: {why}",
-                "Where a site has an authority of its own: --ca-certificate FILE (PEM). "
+                resolution="Where a site has an authority of its own: --ca-certificate FILE (PEM). "
                 f"{otherwise}".rstrip(),
             )
         if tunnel := _TUNNEL.search(said):
             if tunnel[1] == "407":
-                return DownloadError(url, "the proxy wants a user and password", _LOGIN, 407)
+                return DownloadError(
+                    url, "the proxy wants a user and password", resolution=_LOGIN, status=407
+                )
             return InPassing(f"the proxy answers {tunnel[1]} when asked for {host}")
         if isinstance(error, requests.exceptions.ConnectTimeout):
             return InPassing(f"no connection to {host} within {self._patience.connect_s:g} s")
@@ -316,14 +324,16 @@ class Downloader:
                 return InPassing(f"the name {host} cannot be resolved")
             return InPassing(f"no connection to {host}: {_said(reason)}")
         if isinstance(error, requests.exceptions.TooManyRedirects):
-            return DownloadError(url, f"{host} leads in a circle", _network(otherwise))
+            return DownloadError(url, f"{host} leads in a circle", resolution=_network(otherwise))
         if "SOCKS" in said:
             return DownloadError(
                 url,
                 "sykube itself downloads through http and https proxies alone, not SOCKS",
-                "Set https_proxy to one of those for this command.",
+                resolution="Set https_proxy to one of those for this command.",
             )
-        return DownloadError(url, f"{type(error).__name__} of {host}", _network(otherwise))
+        return DownloadError(
+            url, f"{type(error).__name__} of {host}", resolution=_network(otherwise)
+        )
 
 
 class _Adapter(HTTPAdapter):
@@ -364,7 +374,9 @@ def _tls(authorities: tuple[str, ...]) -> ssl.SSLContext:
             context.load_verify_locations(cadata="\n".join(authorities))
         except ssl.SSLError as error:
             raise UsageError(
-                "the certificates of --ca-certificate are damaged", details=str(error)
+                "the certificates of --ca-certificate are damaged",
+                details=str(error),
+                resolution="Ask the site for whole ones, in PEM.",
             ) from error
     return context
 
@@ -383,7 +395,7 @@ def _check_encrypted(url: str, answer: requests.Response, otherwise: str) -> Non
     for each in (*answer.history, answer):
         if not each.url.startswith("https://"):
             why = f"{_host(url)} leads to {_host(each.url)} without encryption"
-            raise DownloadError(url, why, _network(otherwise))
+            raise DownloadError(url, why, resolution=_network(otherwise))
 
 
 def _refused(url: str, answer: requests.Response, otherwise: str) -> DownloadError | InPassing:
@@ -402,7 +414,7 @@ def _refused(url: str, answer: requests.Response, otherwise: str) -> DownloadErr
         resolution = otherwise or "Look whether the URL is right."
     else:
         resolution = _network(otherwise)
-    return DownloadError(url, why, resolution, status)
+    return DownloadError(url, why, resolution=resolution, status=status)
 
 
 def _check_netrc(url: str) -> None:

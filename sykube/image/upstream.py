@@ -225,7 +225,7 @@ def _of_list(where: str, url: str, otherwise: str, downloader: Downloader) -> Ch
 
 def _no_checksum(where: str, error: ValueError, otherwise: str) -> DownloadError:
     return DownloadError(
-        where, str(error), f"Does a proxy answer in its place? {otherwise}", status=200
+        where, str(error), resolution=f"Does a proxy answer in its place? {otherwise}", status=200
     )
 
 
@@ -292,7 +292,7 @@ def _published(url: str, downloader: Downloader) -> str:
         raise DownloadError(
             url,
             "what comes is no version",
-            f"Does a proxy answer in its place? {elsewhere('kubernetes')}",
+            resolution=f"Does a proxy answer in its place? {elsewhere('kubernetes')}",
             status=200,
         )
     return found[1]

@@ -16,6 +16,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from requests.exceptions import InvalidSchema
 
 from sykube.errors import SykubeError, UsageError
 from sykube.host import download
@@ -197,6 +198,16 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(
         downloader.file(f"{server.url}/file", folder / "file", SUM, to_full_disk)
     assert "SYKUBE_CACHE_DIR" in raised.value.resolution
     assert list(folder.iterdir()) == []
+
+
+def test_a_server_that_leads_in_a_circle(
+    server: Server, downloader: Downloader, waits: Waits
+) -> None:
+    server.fail("/text", *[Fault(302, {"Location": "/text"})] * 40)
+    with pytest.raises(DownloadError) as raised:
+        downloader.text(f"{server.url}/text")
+    assert raised.value.details == f"localhost:{server.port} leads in a circle"
+    assert waits == []
 
 
 # --- what passes ---
@@ -651,6 +662,20 @@ def test_a_proxy_that_is_not_there(downloader: Downloader, monkeypatch: pytest.M
         raised.value.details
     )
     assert PASSWORD not in str(vars(raised.value))
+
+
+def test_a_proxy_of_another_kind(
+    downloader: Downloader, waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_pysocks(*_: object, **__: object) -> None:
+        raise InvalidSchema("Missing dependencies for SOCKS support.")
+
+    monkeypatch.setattr("requests.adapters.SOCKSProxyManager", without_pysocks)
+    monkeypatch.setenv("https_proxy", f"socks5://me:{PASSWORD}@localhost:1")
+    with pytest.raises(DownloadError) as raised:
+        downloader.text("https://releases.example/text")
+    assert "not SOCKS" in raised.value.details
+    assert waits == []
 
 
 # --- authorities ---
