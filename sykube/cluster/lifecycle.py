@@ -393,12 +393,9 @@ def _unknown_state(name: str) -> State:
             "could not find Apptainer, which is required to stop the nodes",
             resolution="Set SYKUBE_CACHE_DIR to the folder that was used for init.",
         )
-    ranges = subnets.Subnets(
-        subnets.NODE_CANDIDATES[0], subnets.POD_CANDIDATES[0], subnets.SERVICE_CANDIDATES[0]
-    )
     return State(
         spec=ClusterSpec(name=name),
-        subnets=ranges,
+        subnets=subnets.choose(()),
         engine=str(engine.binary),
         engine_environment=dict(engine.environment),
         image="",
