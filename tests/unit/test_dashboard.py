@@ -6,7 +6,6 @@ import http.client
 import importlib.resources
 import re
 import socket
-import stat
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -18,12 +17,11 @@ import pytest
 
 from sykube.cli.dashboard import dashboard
 from sykube.cluster import power
-from sykube.dashboard import browser, rows, serve
+from sykube.dashboard import rows, serve
 from sykube.dashboard.access import TOKEN_LIFE_S, Access
 from sykube.dashboard.source import ClusterSource
 from sykube.errors import SykubeError, UsageError
 from sykube.kubernetes.api import ApiError
-from sykube.kubernetes.kubeconfig import Owner
 from sykube.node import cgroups
 from sykube.node.cgroups import Usage
 from tests.dashboard import QUICK, Served, StubSource, served
@@ -452,37 +450,6 @@ def test_a_nodes_log_is_followed(world: World) -> None:
 
 
 # --- the command ---
-
-
-def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    owner = Owner.of_caller()
-    with browser.page_leading_to("http://127.0.0.1:1/enter?token=a&b", owner) as page:
-        assert "url=http://127.0.0.1:1/enter?token=a&amp;b" in page.read_text()
-        assert stat.S_IMODE(page.stat().st_mode) == 0o600
-        assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
-    assert not page.parent.exists()
-
-
-@pytest.mark.parametrize("other", [False, True])
-def test_the_browser_is_the_callers(
-    world: World, monkeypatch: pytest.MonkeyPatch, other: bool
-) -> None:
-    monkeypatch.setattr(browser.shutil, "which", lambda *_, **__: "/usr/bin/xdg-open")
-    for program in ("xdg-open", "setpriv"):
-        world.host.programs[program] = lambda _: (0, "", "")
-    me = Owner.of_caller()
-    owner = Owner(me.uid + 1, me.gid, me.home) if other else me
-    page = Path("/tmp/open.html")
-    assert not browser.show(page, owner, {})
-    assert browser.show(page, owner, {"DISPLAY": ":0", "SECRET": "x"})
-    (words,) = world.host.argvs
-    assert words[-2:] == ["xdg-open", "/tmp/open.html"]
-    assert (words[0] == "setpriv") is other
-    world.host.programs["xdg-open"] = world.host.programs["setpriv"] = lambda _: (3, "", "no")
-    assert not browser.show(page, owner, {"WAYLAND_DISPLAY": "w"})
 
 
 def test_the_command_prints_the_link_and_ends_in_order(
