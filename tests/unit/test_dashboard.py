@@ -9,6 +9,7 @@ import socket
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sykube.dashboard import rows, serve
 from sykube.dashboard.access import TOKEN_LIFE_S, Access
 from sykube.dashboard.source import ClusterSource
 from sykube.errors import SykubeError, UsageError
-from sykube.kubernetes.api import ApiError
+from sykube.kubernetes.api import Api, ApiError
 from sykube.node import cgroups
 from sykube.node.cgroups import Usage
 from tests.dashboard import QUICK, Served, StubSource, served
@@ -437,13 +438,43 @@ def test_objects_and_scaling_go_to_the_api(world: World) -> None:
             source.scale(namespace, name, 3)
 
 
+class Pieces:
+    """What the API server sends of a log, and no more."""
+
+    def __init__(self, *pieces: str) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pieces)
+
+
+def test_a_pods_log_comes_in_whole_lines(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(world)
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    def stream(_: Api, path: str, **params: str) -> Pieces:
+        asked.append((path, params))
+        return Pieces("one\ntw", "o\n", "", "\nthree")
+
+    monkeypatch.setattr(Api, "stream", stream)
+    lines: list[str] = []
+    ClusterSource("fake", world.ui()).pod_log("shop", "web-1", "web").follow(lines.append)
+    assert lines == ["one", "two", "", "three"]
+    ((path, params),) = asked
+    assert path == "/api/v1/namespaces/shop/pods/web-1/log"
+    assert (params["container"], params["follow"]) == ("web", "true")
+
+
 def test_a_nodes_log_is_followed(world: World) -> None:
     made(world)
     log = ClusterSource("fake", world.ui()).node_log("master", "supervisord")
-    lines = iter(log)
-    assert next(lines) == "fake-master has booted"
-    log.close()
-    assert list(lines) == []
+    lines: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        following = pool.submit(log.follow, lines.append)
+        eventually(lambda: lines)
+        log.close()
+        following.result(10)
+    assert lines == ["fake-master has booted"]
     for node, service in (("none", "kubelet"), ("master", "../../etc/passwd"), ("..", "kubelet")):
         with pytest.raises(UsageError):
             ClusterSource("fake", world.ui()).node_log(node, service)
