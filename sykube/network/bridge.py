@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sykube.host.run import run
 from sykube.network.ports import ANY, PortMap
-from sykube.network.subnets import Subnets
+from sykube.network.subnets import BRIDGE_PREFIX, Subnets
 
 _INTERFACE_NAME_MAX = 15
 # Forwarding, masquerading, the ways to a resolver on the host's loopback and to the nodes' ports.
@@ -25,10 +25,10 @@ _SUFFIXES = ("FWD", "POST", "PRE", "SNAT", "IN", "OUT")
 
 def bridge_name(cluster: str) -> str:
     """sk-CLUSTER, or a digest where the kernel's 15 characters do not hold it."""
-    name = f"sk-{cluster}"
+    name = f"{BRIDGE_PREFIX}{cluster}"
     if len(name) <= _INTERFACE_NAME_MAX:
         return name
-    return f"sk-{hashlib.sha256(cluster.encode()).hexdigest()[:10]}"
+    return f"{BRIDGE_PREFIX}{hashlib.sha256(cluster.encode()).hexdigest()[:10]}"
 
 
 Rule = tuple[str, ...]
