@@ -26,7 +26,6 @@ from sykube.ui import Ui
 
 # Beside what it will replace, so that replacing is a matter of names.
 _WORK = ".restore"
-_REPLACED = ("nodes", "volumes", "kubeconfig")
 
 
 def save(cluster_name: str, name: str, ui: Ui) -> Snapshot:
@@ -220,7 +219,7 @@ def _swapped(root: Path, work: Path) -> Iterator[None]:
         moved.append((source, target))
 
     try:
-        for name in _REPLACED:
+        for name in archive.CONTENTS:
             if (root / name).exists():
                 move(root / name, work / "old" / name)
             move(work / "new" / name, root / name)

@@ -118,16 +118,11 @@ class Api:
         """
         target = f"{path}?{urlencode(params)}" if params else path
         text = None if body is None else json.dumps(body)
-        try:
+        with self._answering():
             self._drop_if_closed()
             self._connection.request(method, target, text, {"Content-Type": content_type})
             answer = self._connection.getresponse()
             content = answer.read().decode(errors="replace")
-        except (OSError, HTTPException) as error:
-            self._connection.close()
-            raise ApiError(
-                f"the API server at {self._server} does not answer: {error}", 0
-            ) from error
         if answer.status >= 400:
             raise _refused(method, path, answer.status, content)
         return json.loads(content) if "json" in answer.getheader("Content-Type", "") else content
@@ -139,20 +134,26 @@ class Api:
             ApiError: any status of 400 and above, or no answer within 10 s.
         """
         self._connection.close()
-        try:
+        with self._answering():
             self._connection.request("GET", f"{path}?{urlencode(params)}")
             open_socket = self._connection.sock
             answer = self._connection.getresponse()
             if answer.status >= 400:
                 raise _refused("GET", path, answer.status, answer.read().decode(errors="replace"))
+        # It may have nothing to say for hours.
+        open_socket.settimeout(None)
+        return Stream(open_socket, answer)
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Turn what goes wrong with the connection into an ApiError."""
+        try:
+            yield
         except (OSError, HTTPException) as error:
             self._connection.close()
             raise ApiError(
                 f"the API server at {self._server} does not answer: {error}", 0
             ) from error
-        # It may have nothing to say for hours.
-        open_socket.settimeout(None)
-        return Stream(open_socket, answer)
 
     def _drop_if_closed(self) -> None:
         """Forget a connection that the server has ended since; the next request makes another."""

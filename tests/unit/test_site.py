@@ -94,11 +94,6 @@ def test_proxies_that_are_refused_are_not_said_again(url: str) -> None:
     assert "ted" not in problem.replace("started", "")
 
 
-def test_a_proxy_is_shown_without_its_password() -> None:
-    assert proxies.shown(PROXY) == "http://proxy.example:3128"
-    assert proxies.shown("me:pw@proxy.example:3128") == "http://proxy.example:3128"
-
-
 def test_all_of_the_cluster_is_reached_without_a_proxy() -> None:
     given = Proxies(PROXY, "", (".site.example", "localhost"))
     found = given.variables(["10.11.11.0/24", "10.244.0.0/16"])
