@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -86,9 +86,7 @@ def choose(
     used = list(taken)
 
     def pick(what: str, wanted: IPv4Network | None, candidates: tuple[str, ...]) -> IPv4Network:
-        networks = map(IPv4Network, candidates)
-        last = sorted(networks, key=lambda net: any(net.overlaps(other) for other in avoid))
-        for candidate in [wanted] if wanted else last:
+        for candidate in [wanted] if wanted else _in_order(candidates, avoid):
             clash = next((net for net in used if net.overlaps(candidate)), None)
             if clash is None:
                 used.append(candidate)
@@ -115,6 +113,16 @@ def choose(
         for name, label, wanted, candidates in sorted(ranges, key=lambda row: row[2] is None)
     }
     return Subnets(**picked)
+
+
+def _in_order(candidates: Iterable[str], avoid: Sequence[IPv4Network]) -> Iterator[IPv4Network]:
+    last = []
+    for candidate in map(IPv4Network, candidates):
+        if any(candidate.overlaps(other) for other in avoid):
+            last.append(candidate)
+        else:
+            yield candidate
+    yield from last
 
 
 def parse(text: str) -> IPv4Network | None:
