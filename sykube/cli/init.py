@@ -11,7 +11,8 @@ import click
 from sykube.cli import completion, context
 from sykube.cluster import archive, lifecycle, reborn
 from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import MAX_WORKERS, make_spec, split_options
+from sykube.cluster.spec import MAX_WORKERS
+from sykube.cluster.spec_reader import make_spec, split_options
 from sykube.errors import UsageError
 from sykube.host import preflight, proxies
 

@@ -17,7 +17,8 @@ from sykube.cluster import ports as cluster_ports
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.power import StopOptions
-from sykube.cluster.spec import ClusterSpec, make_spec
+from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.spec_reader import make_spec
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.image import registries
 from sykube.image.registries import Mirror

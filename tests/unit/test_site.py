@@ -14,7 +14,8 @@ import pytest
 from sykube import redaction
 from sykube.cli import access
 from sykube.cluster import lifecycle, power, scaling, site
-from sykube.cluster.spec import ClusterSpec, make_spec
+from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State
 from sykube.errors import ExitCode, UsageError
 from sykube.host import paths, proxies
