@@ -295,7 +295,8 @@ def test_add_ons_go_off_and_on(day: TestCluster) -> None:
     assert day.sykube("addons", "list", "--name", NAME).stdout.split("\n")[0].split()[1] == "on"
     day.sykube("addons", "disable", "storage", "--name", NAME)
     assert day.get("storageclass")["items"] == []
-    assert "storage" not in day.kubectl("get", "pods", "-n", "kube-system", "-o", "name").split("-")
+    pods = ("get", "pods", "-n", "kube-system", "-o", "name")
+    eventually("its pod is gone", lambda: "pod/storage-" not in day.kubectl(*pods))
     for words in ("storage is on.", "storage is on already."):
         done = day.sykube("addons", "enable", "storage", "--name", NAME)
         assert words in done.stderr + done.stdout

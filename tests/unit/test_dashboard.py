@@ -26,7 +26,7 @@ from sykube.kubernetes.api import Api, ApiError
 from sykube.node import cgroups
 from sykube.node.cgroups import Usage
 from tests.dashboard import QUICK, Served, StubSource, served
-from tests.fakes import World, ready
+from tests.fakes import World
 from tests.unit.helpers import made
 
 Json = dict[str, Any]
@@ -421,12 +421,39 @@ def test_disk_is_told_by_what_it_is_for(world: World) -> None:
     assert found["master"] == {"overlay": 7, "images": 7, "etcd": 7, "other": 21}
 
 
-def test_objects_and_scaling_go_to_the_api(world: World) -> None:
+METRICS = "/apis/metrics.k8s.io/v1beta1/pods"
+
+
+def test_objects_come_from_the_api(world: World) -> None:
+    made(world)
+    objects = world.kubernetes["fake"].objects
+    deployment = {"metadata": {"name": "web", "namespace": "shop", "uid": "1"}, "spec": {}}
+    objects["/apis/apps/v1/deployments"] = {"items": [deployment]}
+    objects["/apis/apps/v1/replicasets"] = {"items": []}
+    objects["/api/v1/events"] = {"items": [event("a", lastTimestamp="2026-01-01T00:00:00Z")]}
+    source = ClusterSource("fake", world.ui())
+    found = source.objects()
+    pods = {row["name"]: row for row in found["pods"]}
+    assert pods["etcd-fake-master"]["node"] == "fake-master"
+    assert pods["etcd-fake-master"]["memory"] is None
+    assert [row["name"] for row in found["deployments"]] == ["web"]
+    assert [row["id"] for row in found["events"]] == ["a"]
+    assert found["measured"] is False
+    measured = {
+        "metadata": {"name": "etcd-fake-master", "namespace": "kube-system"},
+        "containers": [{"usage": {"cpu": "1m", "memory": "1Mi"}}],
+    }
+    objects[METRICS] = {"items": [measured]}
+    found = source.objects()
+    assert found["measured"] is True
+    memory = {row["name"]: row["memory"] for row in found["pods"]}
+    assert memory["etcd-fake-master"] == 2**20
+
+
+def test_scaling_goes_to_the_api(world: World) -> None:
     made(world)
     source = ClusterSource("fake", world.ui())
     objects = world.kubernetes["fake"].objects
-    for each in world.kubernetes["fake"].pods():
-        assert each["status"]["conditions"] == [ready()]
     scale = "/apis/apps/v1/namespaces/default/deployments/web/scale"
     objects[scale] = {"spec": {"replicas": 1}}
     source.scale("default", "web", 3)

@@ -181,12 +181,12 @@ def test_a_file_that_cannot_be_used_changes_nothing(content: str | None, world: 
 
 def test_an_identity_token_is_passed_on(tmp_path: Path) -> None:
     file = tmp_path / "c.json"
-    file.write_text('{"auths": {"x.example": {"username": "me", "identitytoken": "t"}}}')
+    file.write_text('{"auths": {"x.example": {"username": "me", "identitytoken": "geheim"}}}')
     (login,) = registries.read_logins(file)
-    assert "t" not in repr(login).replace("host", "")[-5:]
+    assert "geheim" not in repr(login)
     text = registries.auth_toml([login])
     auth = tomllib.loads(text)["plugins"][PLUGIN]["registry"]["configs"]["x.example"]["auth"]
-    assert auth == {"username": "me", "identitytoken": "t"}
+    assert auth == {"username": "me", "identitytoken": "geheim"}
 
 
 def test_hosts_of_a_mirror_as_containerd_asks_for_them() -> None:
