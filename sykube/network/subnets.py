@@ -18,12 +18,8 @@ _SERVICES = (
     *("10.96.0.0/12", "10.112.0.0/12", "172.28.0.0/16"),
     *(f"100.{n}.0.0/16" for n in range(67, 100)),
 )
-_BRIDGE_PREFIX = "sk-"
-
-
-def is_bridge(name: str) -> bool:
-    """Whether a link is the bridge of a cluster, by its name."""
-    return name.startswith(_BRIDGE_PREFIX)
+# What the names of clusters' bridges begin with.
+BRIDGE_PREFIX = "sk-"
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def host_routes() -> list[IPv4Network]:
     for route in routes:
         if route["dst"] == "default" or route.get("type") in ("local", "broadcast"):
             continue
-        if is_bridge(route.get("dev", "")) and "gateway" in route:
+        if route.get("dev", "").startswith(BRIDGE_PREFIX) and "gateway" in route:
             continue
         network = IPv4Network(route["dst"], strict=False)
         # A VPN writes the default route as two halves.
