@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import archive, autostart, lookup, plan, ports, registries, site
+from sykube.cluster import archive, autostart, lookup, plan, ports, preparation, registries, site
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
@@ -18,13 +18,10 @@ from sykube.cluster.steps.data import make_root
 from sykube.cluster.steps.network import Network
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import apt, engines, lock, preflight, signals
-from sykube.host.paths import HOST_RECORDS, ClusterPaths, cache_dir
-from sykube.host.preflight import Finding
+from sykube.host.paths import HOST_RECORDS, ClusterPaths
 from sykube.host.records import HostRecords
 from sykube.host.resolver import host_resolvers
 from sykube.image import build, versions
-from sykube.image.build import Builder
-from sykube.image.node_image import NodeImage
 from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
 from sykube.network.bridge import Bridge
@@ -93,7 +90,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     return {
         "findings": [
             {"what": f.what, "level": f.level.value, "detail": f.detail, "cure": f.cure}
-            for f in _examine(spec, building=building)
+            for f in preparation.examine(spec, building=building)
         ],
         "engine": engine.version if engine else "a private Apptainer would be set up",
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
@@ -147,60 +144,6 @@ def delete_all(ui: Ui) -> list[str]:
     return problems
 
 
-def node_image(
-    spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui, *, force: bool = False
-) -> NodeImage:
-    """The node image to use: the user's own, the cached one, or a new one.
-
-    Raises:
-        SykubeError: it could not be built or is none of sykube's.
-    """
-    builder = Builder(engine.binary, engine.environment)
-    if spec.local_image:
-        return build.adopt(Path(spec.local_image), builder)
-    mirror = apt.find_mirror(spec.mirror)
-    if not force and build.cached(versions.DEBIAN, mirror) is None:
-        changed = build.what_changed(versions.DEBIAN, mirror)
-        if changed:
-            ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
-    return build.build(versions.DEBIAN, mirror, builder, ui.step, ui.note, force=force)
-
-
-def prepare_host(spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: bool) -> None:
-    """Check the host; with `yes`, install what Debian has for it.
-
-    Raises:
-        HostError: it lacks something; nothing was changed.
-    """
-    with ui.step("Checking the host"):
-        findings = _examine(spec, building=building)
-    packages = preflight.missing_packages(findings)
-    if packages and (options.yes or options.ask(f"Install {' '.join(packages)}?")):
-        with ui.step(f"Installing {' '.join(packages)}"):
-            preflight.install(packages)
-        findings = _examine(spec, building=building)
-    for finding in findings:
-        if finding.level is preflight.Level.WARNING:
-            ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
-    preflight.require(findings)
-
-
-def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
-    """The host's engine, or a private one that is set up now."""
-    found = engines.find()
-    if found is None:
-        with ui.step("Setting up a private Apptainer"):
-            found = engines.find_or_create(lambda: apt.find_mirror(spec.mirror), ui.note)
-    return found
-
-
-def _examine(spec: ClusterSpec, *, building: bool) -> list[Finding]:
-    data = Path(spec.dest) if spec.dest else ClusterPaths(spec.name).root
-    return preflight.examine(
-        nodes=spec.control_planes + spec.workers, data=data, cache=cache_dir(), building=building
-    )
-
-
 def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
     """The cluster to resume; None when it is complete and as asked.
 
@@ -244,14 +187,16 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     proxies = site.proxies(spec, ui)
     ready = spec.local_image or snapshot or build.cached(source, apt.find_mirror(spec.mirror))
     building = not ready
-    prepare_host(spec, options, ui, building=building)
+    preparation.prepare_host(
+        spec, lambda question: options.yes or options.ask(question), ui, building=building
+    )
     owner = kubeconfig.Owner.of_caller()
     kubeconfig.check_free(kubeconfig.user_kubeconfig(owner), spec.name)
     resolvers = host_resolvers(spec.dns)
     # Wrong ones are refused before the long steps; they are chosen for good below.
     _choose_subnets(spec)
-    engine = find_engine(spec, ui)
-    image = archive.image_of(snapshot) if snapshot else node_image(spec, engine, ui)
+    engine = preparation.find_engine(spec, ui)
+    image = archive.image_of(snapshot) if snapshot else preparation.node_image(spec, engine, ui)
     if not spec.local_image:
         ui.say(
             f"Kubernetes {image.versions()['kubernetes']} from Debian: past its end of life "

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from sykube.cluster import archive, lifecycle, lookup, power
+from sykube.cluster import archive, lifecycle, lookup, power, preparation
 from sykube.cluster.archive import Snapshot
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.state import State, clusters, locked
@@ -159,7 +159,7 @@ def _bring_back(snapshot: Snapshot, ui: Ui) -> Cluster:
     kubeconfig.check_free(
         kubeconfig.user_kubeconfig(kubeconfig.Owner.of_caller()), snapshot.cluster
     )
-    engine = lifecycle.find_engine(saved.spec, ui)
+    engine = preparation.find_engine(saved.spec, ui)
     state = replace(
         saved,
         engine=str(engine.binary),

@@ -22,7 +22,6 @@ class FoundEngine:
     binary: Path
     version: str
     environment: Mapping[str, str]
-    private: bool
 
 
 def private() -> provision.PrivateApptainer:
@@ -41,12 +40,12 @@ def find() -> FoundEngine | None:
             binary = shutil.which(name, path=PATH)
             if binary and _version(Path(binary)) >= least:
                 text = ".".join(map(str, _version(Path(binary))))
-                return FoundEngine(Path(binary), f"{name} {text}", {}, private=False)
+                return FoundEngine(Path(binary), f"{name} {text}", {})
     own = private()
     if own.exists():
         text = ".".join(map(str, _version(own.binary)))
         environment = provision.fresh_environment()
-        return FoundEngine(own.binary, f"apptainer {text} (private)", environment, private=True)
+        return FoundEngine(own.binary, f"apptainer {text} (private)", environment)
     return None
 
 

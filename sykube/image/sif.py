@@ -14,7 +14,7 @@ from typing import Any
 from sykube.errors import UsageError
 from sykube.host.files import unreadable
 from sykube.host.run import CommandError, run
-from sykube.image import container
+from sykube.image import build, container
 from sykube.image.build import Builder
 from sykube.image.container import LAYER, MANIFEST, ContainerImage, Staging, made_manifest
 
@@ -22,7 +22,6 @@ _TIMEOUT_S = 3600.0
 # github.com/apptainer/sif, pkg/sif/sif.go: a launch script, the magic word, the version, the
 # architecture, an ID, the time of its making.
 _HEADER = struct.Struct("<32s 10s 3s 3s 16s q")
-_MAGIC = b"SIF_MAGIC"
 _ARCHITECTURES = {b"02": "amd64", b"04": "arm64"}
 _RUN = ".singularity.d/actions/run"
 _RUNSCRIPT = ".singularity.d/runscript"
@@ -42,7 +41,7 @@ def is_sif(file: Path) -> bool:
         UsageError: it cannot be read.
     """
     try:
-        return file.is_file() and _header(file)[1].startswith(_MAGIC)
+        return file.is_file() and build.is_sif(file)
     except OSError as error:
         raise unreadable(file, error) from error
 
