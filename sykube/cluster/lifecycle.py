@@ -23,7 +23,7 @@ from sykube.host.paths import HOST_RECORDS, ClusterPaths, cache_dir
 from sykube.host.preflight import Finding
 from sykube.host.records import HostRecords
 from sykube.host.resolver import host_resolvers
-from sykube.image import build, versions
+from sykube.image import build, local, versions
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
 from sykube.kubernetes import kubeconfig
@@ -85,6 +85,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
         Mount.parse(text).check()
     snapshot = _source(spec)
     site.authorities(spec.ca_certificates)
+    _examine_local(spec)
     image = None if spec.local_image else build.cached(source, mirror)
     if snapshot:
         image = archive.image_of(snapshot)
@@ -154,11 +155,14 @@ def node_image(
     """The node image to use: the user's own, the cached one, or a new one.
 
     Raises:
-        SykubeError: it could not be built or is none of sykube's.
+        SykubeError: it could not be built, is none of sykube's or is not signed as it must be.
     """
     builder = Builder(engine.binary, engine.environment)
     if spec.local_image:
-        return build.adopt(Path(spec.local_image), builder)
+        if spec.no_verify:
+            ui.warn(f"{spec.local_image} is used unverified (--no-verify): it runs as root")
+        with ui.step(f"Checking the image {Path(spec.local_image).name}"):
+            return local.adopt(Path(spec.local_image), spec.trust, builder)
     mirror = apt.find_mirror(spec.mirror)
     if not force and build.cached(versions.DEBIAN, mirror) is None:
         changed = build.what_changed(versions.DEBIAN, mirror)
@@ -170,12 +174,16 @@ def node_image(
 def prepare_host(spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: bool) -> None:
     """Check the host; with `yes`, install what Debian has for it.
 
+    With an image of the user's nothing is installed, since nothing is to be downloaded then.
+
     Raises:
         HostError: it lacks something; nothing was changed.
     """
     with ui.step("Checking the host"):
         findings = _examine(spec, building=building)
-    packages = preflight.missing_packages(findings)
+    if spec.local_image:
+        findings.append(_engine_there())
+    packages = () if spec.local_image else preflight.missing_packages(findings)
     if packages and (options.yes or options.ask(f"Install {' '.join(packages)}?")):
         with ui.step(f"Installing {' '.join(packages)}"):
             preflight.install(packages)
@@ -183,7 +191,25 @@ def prepare_host(spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: b
     for finding in findings:
         if finding.level is preflight.Level.WARNING:
             ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
-    preflight.require(findings)
+    preflight.require(findings, downloading=not spec.local_image)
+
+
+def _engine_there() -> Finding:
+    found = engines.find()
+    if found:
+        return Finding("engine", preflight.Level.OK, found.version)
+    return Finding(
+        "engine",
+        preflight.Level.FAILURE,
+        "there is no Apptainer that sykube can use, and none is downloaded with --local-image",
+        "Ask the administrator to install Apptainer 1.2 or later, or let sykube set one up where "
+        "there is a network: sykube node-image build",
+    )
+
+
+def _examine_local(spec: ClusterSpec) -> None:
+    if spec.local_image:
+        local.examine(Path(spec.local_image), trusted=spec.no_verify or bool(spec.fingerprint))
 
 
 def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
@@ -232,8 +258,7 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
 def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     """Everything that comes before the cluster's own steps and is never undone."""
     source = versions.DEBIAN
-    if spec.local_image:
-        build.check_sif(Path(spec.local_image))
+    _examine_local(spec)
     if Bridge(spec.name).exists() or ClusterPaths(spec.name).root.exists():
         raise SykubeError(
             f"there are remains of a cluster {spec.name} without a record",
