@@ -591,6 +591,20 @@ class FakeHost:
                 return self._verify(Path(sif))
             case ["key", "list", *_]:
                 return 0, KEY_LIST, ""
+            case ["key", "import", file]:
+                assert Path(file).read_text() == PUBLIC_KEY
+                return 0, "", ""
+            case ["key", "export", "--armor", file]:
+                Path(file).write_text(PUBLIC_KEY)
+                return 0, "", ""
+            case ["sign", "--keyidx", "1", sif]:
+                with Path(sif).open("ab") as stream:
+                    stream.write(b"signed")
+                return 0, "", ""
+            case ["sif", "add", *_, sif, file]:
+                with Path(sif).open("ab") as stream:
+                    stream.write(Path(file).read_bytes())
+                return 0, "", ""
             case ["sif", "list", _]:
                 return 0, "3    |1       |NONE    |36864-356352  |FS (Squashfs/*System/amd64)\n", ""
         raise AssertionError(f"the fake apptainer does not know: {words}")
@@ -634,6 +648,7 @@ def _compile_once(
 
 
 TRUSTED = "11811599135F074136577927587C460A0C2C1FCC"
+PUBLIC_KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
 KEY_LIST = f"""Public key listing (/root/.apptainer/keys/pgp-public):
 
 0)  User:              Stranger () <s@example.org>

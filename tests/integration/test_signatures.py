@@ -21,6 +21,8 @@ from sykube.image import bundle, local, signature
 from sykube.image.build import Builder, list_images
 from sykube.image.node_image import NodeImage
 from sykube.image.trust import Trust
+from tests.e2e.cluster import data_folders
+from tests.hostdiff import Difference, HostSnapshot, leaks_since
 
 pytestmark = pytest.mark.integration
 
@@ -179,6 +181,7 @@ def test_the_public_key_may_come_in_a_file(site: Site, monkeypatch: pytest.Monke
 def test_a_key_with_a_passphrase_is_asked_for_it(site: Site) -> None:
     own = site.new_key(password=_SECRET)
     file = site.copy(site.unsigned, "passphrase.sif")
+    file.chmod(0o640)
     before = file.read_bytes()
     for given, code in (("wrong", 1), (_SECRET, 0)):
         done = subprocess.run(
@@ -190,6 +193,7 @@ def test_a_key_with_a_passphrase_is_asked_for_it(site: Site) -> None:
         assert _SECRET not in done.stdout + done.stderr
         assert (file.read_bytes() == before) == bool(code)
     assert done.stdout.strip() == own
+    assert file.stat().st_mode & 0o777 == 0o640
     signature.verify(file, Trust(own), site.builder)
     assert not list(file.parent.glob(".sykube-*"))
 
@@ -332,6 +336,99 @@ def test_without_a_key_to_sign_with(site: Site) -> None:
     assert raised.value.details.split() == [first, second]
     file = signed(site, second.lower())
     signature.verify(file, Trust(second), site.builder)
+
+
+# --- init ---
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An image as `make` leaves it, the exit code of init, and words of its error."""
+
+    make: Callable[[Site, str], Path]
+    code: int
+    words: str
+
+
+def _unsigned(site: Site, _own: str) -> Path:
+    return site.unsigned
+
+
+def _by_a_stranger(site: Site, _own: str) -> Path:
+    site.new_key("other", "Stranger")
+    file = site.copy(site.unsigned, "stranger.sif")
+    site.apptainer("sign", file, ring="other")
+    return file
+
+
+def _tampered(site: Site, own: str) -> Path:
+    file = signed(site, own)
+    data = bytearray(file.read_bytes())
+    _flip_partition(data)
+    file.write_bytes(data)
+    return file
+
+
+def _cut_short(site: Site, own: str) -> Path:
+    file = signed(site, own)
+    file.write_bytes(file.read_bytes()[:100_000])
+    return file
+
+
+REFUSALS = {
+    "unsigned": Refusal(_unsigned, ExitCode.UNTRUSTED, "is not signed"),
+    "an unknown key": Refusal(_by_a_stranger, ExitCode.UNTRUSTED, "not the trusted one"),
+    "a bad signature": Refusal(_tampered, ExitCode.UNTRUSTED, "was changed after it was signed"),
+    "truncated": Refusal(_cut_short, ExitCode.UNTRUSTED, "damaged or cut short"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize("by", ["option", "variable", "file"])
+def test_init_refuses_with_one_error_and_changes_nothing(
+    site: Site, place: Path, case: str, by: str
+) -> None:
+    if by != "option" and case != "unsigned":
+        pytest.skip("how the fingerprint is given is told by one case")
+    own = site.new_key()
+    file = REFUSALS[case].make(site, own)
+    arguments, variables = ["--local-image", str(file)], {}
+    if by == "option":
+        arguments += ["--fingerprint", own]
+    elif by == "variable":
+        variables["SYKUBE_FINGERPRINT"] = own
+    else:
+        config = place / "cluster.yaml"
+        config.write_text(f"localImage: {file}\nfingerprint: '{own}'\n")
+        arguments = ["--config", str(config)]
+    before = HostSnapshot.take([*data_folders("unsigned"), place])
+    done = _init(*arguments, **variables)
+    assert done.returncode == REFUSALS[case].code, done.stderr
+    assert done.stderr.count("error:") == 1
+    assert REFUSALS[case].words in done.stderr
+    leaks = [leak for leak in leaks_since(before) if not _is_cache_lock(leak, place)]
+    assert not leaks, "\n".join(map(str, leaks))
+
+
+def test_init_asks_whose_signature_to_trust(site: Site, place: Path) -> None:
+    before = HostSnapshot.take([*data_folders("unsigned"), place])
+    done = _init("--local-image", str(site.unsigned))
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr.count("error:") == 1
+    assert "--fingerprint" in done.stderr
+    assert not leaks_since(before)
+
+
+def _init(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sykube", "init", "--name", "unsigned", "--workers", "0", *arguments],
+        env=os.environ | variables, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def _is_cache_lock(leak: Difference, place: Path) -> bool:
+    """The cache is no cluster's: what is in it is not undone, and here it is empty."""
+    return leak.what in (f"{place}/cache/.lock", f"{place}/cache/node-images")
 
 
 # --- bundles ---
