@@ -162,7 +162,9 @@ def node_image(
         if spec.no_verify:
             ui.warn(f"{spec.local_image} is used unverified (--no-verify): it runs as root")
         with ui.step(f"Checking the image {Path(spec.local_image).name}"):
-            return local.adopt(Path(spec.local_image), spec.trust, builder)
+            return local.adopt(
+                Path(spec.local_image), spec.trust, builder, unverified=spec.no_verify
+            )
     mirror = apt.find_mirror(spec.mirror)
     if not force and build.cached(versions.DEBIAN, mirror) is None:
         changed = build.what_changed(versions.DEBIAN, mirror)

@@ -27,11 +27,14 @@ _SIF_MAGIC_OFFSET = 32
 _MAKE_ONE = "Make one with: sykube bundle save FILE"
 
 
-def examine(file: Path, *, trusted: bool) -> None:
+def examine(file: Path, *, trusted: bool) -> NodeImage | None:
     """Refuse a file that is no SIF image, or about which nobody said whose signature to trust.
 
     Args:
         trusted: whether the user named a trusted key, or wants nothing verified.
+
+    Returns:
+        The image in the cache that this machine built and of which the file is a copy.
 
     Raises:
         UsageError: it is so, or cannot be read.
@@ -46,29 +49,34 @@ def examine(file: Path, *, trusted: bool) -> None:
         ) from error
     if not is_sif:
         raise UsageError(f"{file} is no SIF image", resolution=_MAKE_ONE)
-    if not trusted and _built_here(file) is None:
+    own = _built_here(file)
+    if not trusted and own is None:
         raise UsageError(
             f"{file} was not built by this machine: whose signature is it to have?",
             resolution="Name the key that you trust: --fingerprint FINGERPRINT, and its file with\n"
             "  --public-key FILE unless root's key ring has it. Have the fingerprint from whoever\n"
             "  signed the image, by another way than the image. To run it unverified: --no-verify",
         )
+    return own
 
 
-def adopt(file: Path, trust: Trust | None, builder: Builder) -> NodeImage:
+def adopt(
+    file: Path, trust: Trust | None, builder: Builder, *, unverified: bool = False
+) -> NodeImage:
     """Verify a node image that the user gives and take it into the cache.
 
     One that this machine built itself and has in its cache is taken from there as it is.
 
     Args:
-        trust: whose signature it must have; with None it is not verified.
+        trust: whose signature it must have.
+        unverified: whether it may do without, where `trust` is None.
 
     Raises:
-        UsageError: it is no SIF, or not one of sykube's node images.
+        UsageError: as `examine`, or it is not one of sykube's node images.
         SykubeError: it is not signed by the trusted key (UNTRUSTED), or made by another sykube.
     """
-    examine(file, trusted=True)
-    own = _built_here(file)
+    # Once more: it may be another file by now.
+    own = examine(file, trusted=unverified or trust is not None)
     if own:
         return own
     digest = _digest(file)

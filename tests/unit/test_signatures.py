@@ -270,7 +270,7 @@ def test_an_image_that_changes_under_way(host: FakeHost, cache: Path, tmp_path: 
 def test_a_file_that_is_no_image(host: FakeHost, tmp_path: Path, data: bytes) -> None:
     (tmp_path / "own.sif").write_bytes(data)
     with pytest.raises(UsageError, match="is no SIF image") as raised:
-        adopt(tmp_path / "own.sif", None, BUILDER)
+        adopt(tmp_path / "own.sif", None, BUILDER, unverified=True)
     assert raised.value.exit_code is ExitCode.USAGE
     assert "bundle save" in raised.value.resolution
     assert list_images() == []
@@ -278,9 +278,9 @@ def test_a_file_that_is_no_image(host: FakeHost, tmp_path: Path, data: bytes) ->
 
 def test_a_file_that_cannot_be_read(host: FakeHost, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
-        adopt(tmp_path / "absent.sif", None, BUILDER)
+        adopt(tmp_path / "absent.sif", None, BUILDER, unverified=True)
     with pytest.raises(UsageError, match="Is a directory"):
-        adopt(tmp_path, None, BUILDER)
+        adopt(tmp_path, None, BUILDER, unverified=True)
 
 
 def test_an_image_of_something_else(host: FakeHost, cache: Path, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_an_image_of_something_else(host: FakeHost, cache: Path, tmp_path: Path)
         lambda call: CommandError("apptainer failed", call.words, "cp: cannot stat"),
     )
     with pytest.raises(UsageError, match="no node image of sykube") as raised:
-        adopt(tmp_path / "own.sif", None, BUILDER)
+        adopt(tmp_path / "own.sif", None, BUILDER, unverified=True)
     assert "cp: cannot stat" in raised.value.details
     assert list((cache / "node-images").iterdir()) == []
 
@@ -304,3 +304,6 @@ def test_only_an_image_that_was_built_here_needs_no_word_about_trust(
     (built.folder / "parts.json").write_text("{}")
     with pytest.raises(UsageError, match="whose signature"):
         local.examine(built.sif, trusted=False)
+    # Nor when it was another file the first time.
+    with pytest.raises(UsageError, match="whose signature"):
+        adopt(built.sif, None, BUILDER)
