@@ -42,9 +42,9 @@ _REASONS = {
     "integrity compromised": "{file} was changed after it was signed",
     "signed object not found": "{file} was changed after it was signed",
     "invalid signature": "{file} has a signature that is not valid",
-    "unknown entity": "{file} is signed by a key that is not the trusted one",
-    "do not match threshold": "{file} is signed by a key that is not the trusted one",
-    "key material not provided": "{file} is signed by a key that is not the trusted one",
+    "unknown entity": "{file} has a signature of a key that is not the trusted one",
+    "do not match threshold": "{file} has a signature of a key that is not the trusted one",
+    "key material not provided": "{file} has a signature of a key that is not the trusted one",
     "EOF": "{file} is damaged or cut short",
     "reading ": "{file} is damaged or cut short",
 }
@@ -188,7 +188,7 @@ def _judge(done: Completed, trust: Trust, *, pem_key: bool, file: Path) -> None:
     strangers = signers - {"" if pem_key else trust.fingerprint}
     if strangers:
         raise _untrusted(
-            "{file} is signed by a key that is not the trusted one",
+            "{file} has a signature of a key that is not the trusted one",
             file,
             trust,
             "signed by " + ", ".join(sorted(strangers)),

@@ -125,7 +125,7 @@ def test_an_object_that_fails_its_check_is_no_proof_whatever_the_exit_code(host:
         ("integrity: signature not found for object group 2", "is not signed, or not all of it"),
         (
             "integrity: signature object 6 not valid: openpgp: signature made by unknown entity",
-            "signed by a key that is not the trusted one",
+            "a signature of a key that is not the trusted one",
         ),
         ("integrity: object 6: object not signed", "only a part"),
         ("integrity: non-signature object not associated with object group", "only a part"),
@@ -142,12 +142,12 @@ def test_an_object_that_fails_its_check_is_no_proof_whatever_the_exit_code(host:
         ("reading descriptors: EOF", "damaged or cut short"),
         (
             "integrity: key material not provided for DSSE envelope signature",
-            "signed by a key that is not the trusted one",
+            "a signature of a key that is not the trusted one",
         ),
         (
             "integrity: signature object 5 not valid: dsse: verify envelope failed: accepted "
             "signatures do not match threshold, Found: 0, Expected 1",
-            "signed by a key that is not the trusted one",
+            "a signature of a key that is not the trusted one",
         ),
     ],
 )
