@@ -29,7 +29,8 @@ from sykube.image.trust import Trust, read_fingerprint
 _PEM_BEGIN, _PEM_END = "-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"
 _PEM = re.compile(rf"{_PEM_BEGIN}([A-Za-z0-9+/=\s]+){_PEM_END}")
 _LISTED = re.compile(r"^(\d+)\) .*?^ +Fingerprint: +([0-9A-F]+)$", re.MULTILINE | re.DOTALL)
-_RING_VARIABLES = ("APPTAINER_KEYSDIR", "SINGULARITY_KEYSDIR")
+# internal/pkg/sypgp or pkg/syfs of github.com/apptainer/apptainer and github.com/sylabs/singularity
+_RING_VARIABLES = ("APPTAINER_KEYSDIR", "SINGULARITY_SYPGPDIR")
 _SYSTEM_PARTITION = "FS"
 # An image of some hundred MB is read once, on a slow disk; a person is asked for a passphrase.
 _TIMEOUT_S = 1200.0
@@ -159,7 +160,14 @@ def sign(sif: Path, key: SigningKey, builder: Builder) -> None:
     with tempfile.NamedTemporaryFile("w", prefix="sykube-key-", suffix=".pub") as file:
         file.write(key.public)
         file.flush()
-        verify(sif, Trust(key.fingerprint, Path(file.name)), builder)
+        try:
+            verify(sif, Trust(key.fingerprint, Path(file.name)), builder)
+        except SykubeError as error:
+            raise SykubeError(
+                "the signed image would be refused, so it was not kept",
+                details=f"{error.brief}\n{error.details}",
+                resolution="Sign one without a signature: sykube bundle save --unsigned FILE",
+            ) from error
 
 
 def _judge(done: Completed, trust: Trust, *, pem_key: bool, file: Path) -> None:

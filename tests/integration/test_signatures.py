@@ -338,6 +338,18 @@ def test_without_a_key_to_sign_with(site: Site) -> None:
     signature.verify(file, Trust(second), site.builder)
 
 
+def test_what_somebody_else_has_signed_is_not_signed_as_well(site: Site) -> None:
+    own = site.new_key()
+    site.new_key("other", "Stranger")
+    file = site.copy(site.unsigned, "stranger.sif")
+    site.apptainer("sign", file, ring="other")
+    before = file.read_bytes()
+    with pytest.raises(SykubeError, match="would be refused") as raised:
+        bundle.sign(file, signature.signing_key(own, site.builder), site.builder)
+    assert "not the trusted one" in raised.value.details
+    assert file.read_bytes() == before
+
+
 # --- init ---
 
 

@@ -30,7 +30,7 @@ def failing(words: str) -> tuple[Callable[[Call], bool], Callable[[Call], Comman
 
 @pytest.fixture
 def folder(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    for name in ("APPTAINER_KEYSDIR", "SINGULARITY_KEYSDIR", "SYKUBE_FINGERPRINT"):
+    for name in ("APPTAINER_KEYSDIR", "SINGULARITY_SYPGPDIR", "SYKUBE_FINGERPRINT"):
         monkeypatch.delenv(name, raising=False)
     made = tmp_path / "out"
     made.mkdir()

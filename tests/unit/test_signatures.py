@@ -34,7 +34,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
     for module in (signature, local, bundle):
         monkeypatch.setattr(module, "run", made.run)
     monkeypatch.setattr("sykube.image.build.run", made.run)
-    for name in ("APPTAINER_KEYSDIR", "SINGULARITY_KEYSDIR"):
+    for name in ("APPTAINER_KEYSDIR", "SINGULARITY_SYPGPDIR"):
         monkeypatch.delenv(name, raising=False)
     return made
 
