@@ -8,15 +8,14 @@ from pathlib import Path
 import click
 
 from sykube.cli import completion, context
-from sykube.cluster import lifecycle
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import make_spec
+from sykube.cluster import preparation
+from sykube.cluster.spec_reader import make_spec
 from sykube.errors import UsageError
-from sykube.host import apt, engines, preflight
+from sykube.host import engines, preflight
 from sykube.host.files import write_atomically
 from sykube.host.paths import LOGS
-from sykube.image import build, signature, versions
 from sykube.image import bundle as bundles
+from sykube.image import signature
 from sykube.image.build import Builder
 from sykube.image.signature import SigningKey
 
@@ -64,13 +63,15 @@ def save(
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
     spec = make_spec(None, {"mirror": mirror})
-    building = build.cached(versions.DEBIAN, apt.find_mirror(spec.mirror)) is None
-    lifecycle.prepare_host(spec, InitOptions(yes=yes, ask=context.ask), ui, building=building)
-    engine = lifecycle.find_engine(spec, ui)
+    building = preparation.cached(spec) is None
+    preparation.prepare_host(
+        spec, lambda question: yes or context.ask(question), ui, building=building
+    )
+    engine = preparation.find_engine(spec, ui)
     builder = Builder(engine.binary, engine.environment)
     # Before an image is built for minutes.
     chosen = None if unsigned else signature.signing_key(key, builder)
-    image = lifecycle.node_image(spec, engine, ui)
+    image = preparation.node_image(spec, engine, ui)
     ui.say(f"Writing {file}")
     bundles.save(image, file.absolute(), chosen, builder)
     if chosen and export_key:

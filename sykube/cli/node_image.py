@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from sykube.cli import completion, context
-from sykube.cluster import archive, lifecycle
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import make_spec
+from sykube.cluster import archive, preparation
+from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State, clusters
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
@@ -47,9 +46,9 @@ def build(force: bool, file: Path | None, mirror: str | None, yes: bool, output:
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
     spec = make_spec(None, {"mirror": mirror})
-    lifecycle.prepare_host(spec, InitOptions(yes=yes, ask=context.ask), ui, building=True)
-    engine = lifecycle.find_engine(spec, ui)
-    image = lifecycle.node_image(spec, engine, ui, force=force)
+    preparation.prepare_host(spec, lambda question: yes or context.ask(question), ui, building=True)
+    engine = preparation.find_engine(spec, ui)
+    image = preparation.node_image(spec, engine, ui, force=force)
     if file:
         with ui.step(f"Copying it to {file}"):
             shutil.copyfile(image.sif, file)

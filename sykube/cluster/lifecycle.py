@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from sykube.cluster import archive, autostart, lookup, plan, ports, registries, site
+from sykube.cluster import archive, autostart, lookup, plan, ports, preparation, registries, site
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
@@ -18,14 +16,11 @@ from sykube.cluster.steps import order
 from sykube.cluster.steps.data import make_root
 from sykube.cluster.steps.network import Network
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import apt, engines, lock, preflight
-from sykube.host.paths import HOST_RECORDS, ClusterPaths, cache_dir
-from sykube.host.preflight import Finding
+from sykube.host import engines, lock, preflight, signals
+from sykube.host.paths import HOST_RECORDS, ClusterPaths
 from sykube.host.records import HostRecords
 from sykube.host.resolver import host_resolvers
-from sykube.image import build, local, versions
-from sykube.image.build import Builder
-from sykube.image.node_image import NodeImage
+from sykube.image import versions
 from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
 from sykube.network.bridge import Bridge
@@ -80,24 +75,24 @@ def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
 def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     """What init would find and do, without any change."""
     preflight.check_identity()
-    source, mirror = versions.DEBIAN, apt.find_mirror(spec.mirror)
     for text in spec.mounts:
         Mount.parse(text).check()
     snapshot = _source(spec)
     site.authorities(spec.ca_certificates)
-    _examine_local(spec)
-    image = None if spec.local_image else build.cached(source, mirror)
+    preparation.examine_local_image(spec)
+    image = None if spec.local_image else preparation.cached(spec)
     if snapshot:
         image = archive.image_of(snapshot)
     engine = engines.find()
+    without = "none" if spec.local_image else "a private Apptainer would be set up"
     building = not (image or spec.local_image)
     chosen = _choose_subnets(spec)
     return {
         "findings": [
             {"what": f.what, "level": f.level.value, "detail": f.detail, "cure": f.cure}
-            for f in _examine(spec, building=building)
+            for f in preparation.examine(spec, building=building)
         ],
-        "engine": engine.version if engine else "a private Apptainer would be set up",
+        "engine": engine.version if engine else without,
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
@@ -149,87 +144,6 @@ def delete_all(ui: Ui) -> list[str]:
     return problems
 
 
-def node_image(
-    spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui, *, force: bool = False
-) -> NodeImage:
-    """The node image to use: the user's own, the cached one, or a new one.
-
-    Raises:
-        SykubeError: it could not be built, is none of sykube's or is not signed as it must be.
-    """
-    builder = Builder(engine.binary, engine.environment)
-    if spec.local_image:
-        if spec.no_verify:
-            ui.warn(f"{spec.local_image} is used unverified (--no-verify): it runs as root")
-        with ui.step(f"Checking the image {Path(spec.local_image).name}"):
-            return local.adopt(
-                Path(spec.local_image), spec.trust, builder, unverified=spec.no_verify
-            )
-    mirror = apt.find_mirror(spec.mirror)
-    if not force and build.cached(versions.DEBIAN, mirror) is None:
-        changed = build.what_changed(versions.DEBIAN, mirror)
-        if changed:
-            ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
-    return build.build(versions.DEBIAN, mirror, builder, ui.step, ui.note, force=force)
-
-
-def prepare_host(spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: bool) -> None:
-    """Check the host; with `yes`, install what Debian has for it.
-
-    With an image of the user's nothing is installed, since nothing is to be downloaded then.
-
-    Raises:
-        HostError: it lacks something; nothing was changed.
-    """
-    with ui.step("Checking the host"):
-        findings = _examine(spec, building=building)
-    if spec.local_image:
-        findings.append(_engine_there())
-    packages = () if spec.local_image else preflight.missing_packages(findings)
-    if packages and (options.yes or options.ask(f"Install {' '.join(packages)}?")):
-        with ui.step(f"Installing {' '.join(packages)}"):
-            preflight.install(packages)
-        findings = _examine(spec, building=building)
-    for finding in findings:
-        if finding.level is preflight.Level.WARNING:
-            ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
-    preflight.require(findings, downloading=not spec.local_image)
-
-
-def _engine_there() -> Finding:
-    found = engines.find()
-    if found:
-        return Finding("engine", preflight.Level.OK, found.version)
-    return Finding(
-        "engine",
-        preflight.Level.FAILURE,
-        "there is no Apptainer that sykube can use, and none is downloaded with --local-image",
-        "Ask the administrator to install Apptainer 1.2 or later, or let sykube set one up where "
-        "there is a network: sykube node-image build",
-    )
-
-
-def _examine_local(spec: ClusterSpec) -> None:
-    if spec.local_image:
-        local.examine(Path(spec.local_image), trusted=spec.no_verify or bool(spec.fingerprint))
-
-
-def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
-    """The host's engine, or a private one that is set up now."""
-    found = engines.find()
-    if found is None:
-        with ui.step("Setting up a private Apptainer"):
-            found = engines.find_or_create(lambda: apt.find_mirror(spec.mirror), ui.note)
-    return found
-
-
-def _examine(spec: ClusterSpec, *, building: bool) -> list[Finding]:
-    data = Path(spec.dest) if spec.dest else ClusterPaths(spec.name).root
-    return preflight.examine(
-        nodes=spec.control_planes + spec.workers, data=data, cache=cache_dir(), building=building
-    )
-
-
 def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
     """The cluster to resume; None when it is complete and as asked.
 
@@ -260,7 +174,7 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
 def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     """Everything that comes before the cluster's own steps and is never undone."""
     source = versions.DEBIAN
-    _examine_local(spec)
+    preparation.examine_local_image(spec)
     if Bridge(spec.name).exists() or ClusterPaths(spec.name).root.exists():
         raise SykubeError(
             f"there are remains of a cluster {spec.name} without a record",
@@ -270,16 +184,18 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
     proxies = site.proxies(spec, ui)
-    ready = spec.local_image or snapshot or build.cached(source, apt.find_mirror(spec.mirror))
+    ready = spec.local_image or snapshot or preparation.cached(spec)
     building = not ready
-    prepare_host(spec, options, ui, building=building)
+    preparation.prepare_host(
+        spec, lambda question: options.yes or options.ask(question), ui, building=building
+    )
     owner = kubeconfig.Owner.of_caller()
     kubeconfig.check_free(kubeconfig.user_kubeconfig(owner), spec.name)
     resolvers = host_resolvers(spec.dns)
     # Wrong ones are refused before the long steps; they are chosen for good below.
     _choose_subnets(spec)
-    engine = find_engine(spec, ui)
-    image = archive.image_of(snapshot) if snapshot else node_image(spec, engine, ui)
+    engine = preparation.find_engine(spec, ui)
+    image = archive.image_of(snapshot) if snapshot else preparation.node_image(spec, engine, ui)
     if not spec.local_image:
         ui.say(
             f"Kubernetes {image.versions()['kubernetes']} from Debian: past its end of life "
@@ -343,7 +259,7 @@ def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
 
 def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException) -> None:
     """Keep the nodes' logs, then roll back; the first error stays the one that is shown."""
-    with uninterrupted():
+    with signals.uninterrupted():
         keep_node_logs(cluster)
         if options.retain:
             cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
@@ -355,18 +271,6 @@ def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException)
     if isinstance(error, SykubeError):
         kept = f"The nodes' logs are in {cluster.paths.node_logs}."
         error.resolution = f"{error.resolution}\n  {kept}".strip()
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C does not leave half of a cluster behind."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 def keep_node_logs(cluster: Cluster) -> None:
@@ -420,12 +324,9 @@ def _unknown_state(name: str) -> State:
             "could not find Apptainer, which is required to stop the nodes",
             resolution="Set SYKUBE_CACHE_DIR to the folder that was used for init.",
         )
-    ranges = subnets.Subnets(
-        subnets.NODE_CANDIDATES[0], subnets.POD_CANDIDATES[0], subnets.SERVICE_CANDIDATES[0]
-    )
     return State(
         spec=ClusterSpec(name=name),
-        subnets=ranges,
+        subnets=subnets.choose(()),
         engine=str(engine.binary),
         engine_environment=dict(engine.environment),
         image="",

@@ -23,7 +23,6 @@ class FoundEngine:
     binary: Path
     version: str
     environment: Mapping[str, str]
-    private: bool
 
 
 def private() -> provision.PrivateApptainer:
@@ -45,7 +44,7 @@ def find() -> FoundEngine | None:
     if own.exists():
         text = ".".join(map(str, _version(own.binary)))
         environment = provision.fresh_environment()
-        return FoundEngine(own.binary, f"apptainer {text} (private)", environment, private=True)
+        return FoundEngine(own.binary, f"apptainer {text} (private)", environment)
     return None
 
 
@@ -84,7 +83,7 @@ def _of_the_host() -> FoundEngine | None:
         binary = shutil.which(name, path=PATH)
         if binary and _version(Path(binary)) >= least:
             text = ".".join(map(str, _version(Path(binary))))
-            return FoundEngine(Path(binary), f"{name} {text}", {}, private=False)
+            return FoundEngine(Path(binary), f"{name} {text}", {})
     return None
 
 

@@ -28,6 +28,9 @@ from sykube.image.node_image import NodeImage
 from sykube.image.versions import Source
 
 _BUILD_TIMEOUT_S = 3600.0
+_SIF_MAGIC = b"SIF_MAGIC"
+# After the 32 bytes of its launch script: github.com/apptainer/sif, pkg/sif/sif.go
+_SIF_MAGIC_OFFSET = 32
 # Kernels have read zstd since 4.14, and unpack it several times faster than the default, gzip.
 _MKSQUASHFS = "-comp zstd -Xcompression-level 6"
 
@@ -209,6 +212,17 @@ def what_changed(source: Source, mirror: Mirror) -> list[str]:
             if before:
                 return sorted(name for name in before | now if before.get(name) != now.get(name))
     return []
+
+
+def is_sif(file: Path) -> bool:
+    """Whether a file looks like a SIF.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as stream:
+        stream.seek(_SIF_MAGIC_OFFSET)
+        return stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
 
 
 def prune(keep: frozenset[str]) -> list[Path]:

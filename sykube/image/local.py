@@ -16,14 +16,11 @@ from pathlib import Path
 from sykube.errors import UsageError
 from sykube.host.run import CommandError, run
 from sykube.image import bundle, signature
-from sykube.image.build import Builder, keep, list_images, locked_cache
+from sykube.image.build import Builder, is_sif, keep, list_images, locked_cache
 from sykube.image.node_image import NodeImage
 from sykube.image.trust import Trust
 
 _COPY_TIMEOUT_S = 3600.0
-_SIF_MAGIC = b"SIF_MAGIC"
-# After the 32 bytes of its launch script: github.com/apptainer/sif, pkg/sif/sif.go
-_SIF_MAGIC_OFFSET = 32
 _MAKE_ONE = "Make one with: sykube bundle save FILE"
 
 
@@ -40,14 +37,12 @@ def examine(file: Path, *, trusted: bool) -> NodeImage | None:
         UsageError: it is so, or cannot be read.
     """
     try:
-        with file.open("rb") as stream:
-            stream.seek(_SIF_MAGIC_OFFSET)
-            is_sif = stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
+        looks_like_one = is_sif(file)
     except OSError as error:
         raise UsageError(
             f"cannot read the image {file}: {error.strerror}", resolution=_MAKE_ONE
         ) from error
-    if not is_sif:
+    if not looks_like_one:
         raise UsageError(f"{file} is no SIF image", resolution=_MAKE_ONE)
     own = _built_here(file)
     if not trusted and own is None:

@@ -18,7 +18,7 @@ from sykube.cluster.state import DONE, State, clusters
 from sykube.cluster.steps import order
 from sykube.cluster.steps import ready as ready_step
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import engines, lock, paths, preflight
+from sykube.host import apt, engines, lock, paths, preflight
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.image import build
@@ -899,6 +899,14 @@ def test_with_an_own_image_nothing_is_downloaded(
     assert "apt-get install -y iptables" in raised.value.resolution
     assert "--yes" not in raised.value.resolution
     assert world.host.argvs == []
+
+    def no_mirror(_: str) -> None:
+        raise UsageError("the apt sources of this host name no Debian mirror")
+
+    monkeypatch.setattr(apt, "find_mirror", no_mirror)
+    found = lifecycle.dry_run(spec, world.ui())
+    assert found["engine"] == "none"
+    assert [each["what"] for each in found["findings"]] == ["programs", "engine"]
 
 
 def test_an_own_image_that_is_none_is_refused_before_any_change(
