@@ -5,6 +5,7 @@ sykube's and CNI's data in them are not this machine's, so that nothing made the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -31,6 +32,8 @@ class Offline:
     """The namespaces; they go with `close` and what runs in them."""
 
     def __init__(self, folder: Path) -> None:
+        # Something must be there to mount on, also outside.
+        self._made = [each for each in map(Path, _OWN_FOLDERS) if not each.exists()]
         self._holder = subprocess.Popen(
             [
                 *("unshare", "--net", "--mount", "--propagation", "private"),
@@ -62,3 +65,6 @@ class Offline:
     def close(self) -> None:
         self._holder.kill()
         self._holder.wait()
+        for each in self._made:
+            with contextlib.suppress(OSError):
+                each.rmdir()
