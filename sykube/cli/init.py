@@ -130,7 +130,28 @@ def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
     "--local-image",
     metavar="FILE",
     shell_complete=completion.files,
-    help="Use this node image instead of building one.",
+    help="Use this bundle or node image instead of building one; download nothing.",
+)
+@click.option(
+    "--fingerprint",
+    metavar="FINGERPRINT",
+    envvar="SYKUBE_FINGERPRINT",
+    show_envvar=True,
+    help="Of the key that must have signed it.",
+)
+@click.option(
+    "--public-key",
+    metavar="FILE",
+    envvar="SYKUBE_PUBLIC_KEY",
+    show_envvar=True,
+    shell_complete=completion.files,
+    help="The file with that key, instead of root's key ring.",
+)
+@click.option(
+    "--no-verify",
+    is_flag=True,
+    default=None,
+    help="Use the image whoever signed it, or nobody.",
 )
 @click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
 @click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
@@ -178,7 +199,7 @@ def init(
         flags["options"], problem = split_options(flags["options"])
         if problem:
             raise UsageError(problem, resolution="Correct it and run the command again.")
-    for name in ("dest", "network_dir", "local_image", "registry_auth"):
+    for name in ("dest", "network_dir", "local_image", "public_key", "registry_auth"):
         if flags[name]:
             flags[name] = str(Path(flags[name]).absolute())
     file = file.absolute() if file else None

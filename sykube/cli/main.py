@@ -42,6 +42,7 @@ _COMMANDS = {
     "doctor": "sykube.cli.doctor:doctor",
     "version": "sykube.cli.version:version",
     "snapshot": "sykube.cli.snapshot:snapshot",
+    "bundle": "sykube.cli.bundle:bundle",
     "node-image": "sykube.cli.node_image:node_image",
     "env": "sykube.cli.env:env",
     "completion": "sykube.cli.completion:completion",

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sykube.cluster import archive, autostart, lookup, plan, ports, preparation, registries, site
@@ -17,11 +16,11 @@ from sykube.cluster.steps import order
 from sykube.cluster.steps.data import make_root
 from sykube.cluster.steps.network import Network
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import apt, engines, lock, preflight, signals
+from sykube.host import engines, lock, preflight, signals
 from sykube.host.paths import HOST_RECORDS, ClusterPaths
 from sykube.host.records import HostRecords
 from sykube.host.resolver import host_resolvers
-from sykube.image import build, versions
+from sykube.image import versions
 from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
 from sykube.network.bridge import Bridge
@@ -76,15 +75,16 @@ def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
 def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     """What init would find and do, without any change."""
     preflight.check_identity()
-    source, mirror = versions.DEBIAN, apt.find_mirror(spec.mirror)
     for text in spec.mounts:
         Mount.parse(text).check()
     snapshot = _source(spec)
     site.authorities(spec.ca_certificates)
-    image = None if spec.local_image else build.cached(source, mirror)
+    preparation.examine_local_image(spec)
+    image = None if spec.local_image else preparation.cached(spec)
     if snapshot:
         image = archive.image_of(snapshot)
     engine = engines.find()
+    without = "none" if spec.local_image else "a private Apptainer would be set up"
     building = not (image or spec.local_image)
     chosen = _choose_subnets(spec)
     return {
@@ -92,7 +92,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
             {"what": f.what, "level": f.level.value, "detail": f.detail, "cure": f.cure}
             for f in preparation.examine(spec, building=building)
         ],
-        "engine": engine.version if engine else "a private Apptainer would be set up",
+        "engine": engine.version if engine else without,
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
@@ -174,8 +174,7 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
 def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     """Everything that comes before the cluster's own steps and is never undone."""
     source = versions.DEBIAN
-    if spec.local_image:
-        build.check_sif(Path(spec.local_image))
+    preparation.examine_local_image(spec)
     if Bridge(spec.name).exists() or ClusterPaths(spec.name).root.exists():
         raise SykubeError(
             f"there are remains of a cluster {spec.name} without a record",
@@ -185,7 +184,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
     proxies = site.proxies(spec, ui)
-    ready = spec.local_image or snapshot or build.cached(source, apt.find_mirror(spec.mirror))
+    ready = spec.local_image or snapshot or preparation.cached(spec)
     building = not ready
     preparation.prepare_host(
         spec, lambda question: options.yes or options.ask(question), ui, building=building

@@ -9,7 +9,7 @@ from sykube.cluster.spec import ClusterSpec
 from sykube.host import apt, engines, preflight
 from sykube.host.paths import ClusterPaths, cache_dir
 from sykube.host.preflight import Finding
-from sykube.image import build, versions
+from sykube.image import build, local, versions
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
 from sykube.ui import Ui
@@ -18,15 +18,18 @@ from sykube.ui import Ui
 def examine(spec: ClusterSpec, *, building: bool) -> list[Finding]:
     """What the host lacks for a cluster, and what is doubtful."""
     data = Path(spec.dest) if spec.dest else ClusterPaths(spec.name).root
-    return preflight.examine(
+    findings = preflight.examine(
         nodes=spec.control_planes + spec.workers, data=data, cache=cache_dir(), building=building
     )
+    return [*findings, _engine_there()] if spec.local_image else findings
 
 
 def prepare_host(
     spec: ClusterSpec, agrees: Callable[[str], bool], ui: Ui, *, building: bool
 ) -> None:
     """Check the host, and install what Debian has for it where the user agrees.
+
+    With an image of the user's nothing is installed, since nothing is to be downloaded then.
 
     Args:
         agrees: puts a question to the user.
@@ -37,7 +40,7 @@ def prepare_host(
     """
     with ui.step("Checking the host"):
         findings = examine(spec, building=building)
-    packages = preflight.missing_packages(findings)
+    packages = () if spec.local_image else preflight.missing_packages(findings)
     if packages and agrees(f"Install {' '.join(packages)}?"):
         with ui.step(f"Installing {' '.join(packages)}"):
             preflight.install(packages)
@@ -45,7 +48,30 @@ def prepare_host(
     for finding in findings:
         if finding.level is preflight.Level.WARNING:
             ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
-    preflight.require(findings)
+    preflight.require(findings, downloading=not spec.local_image)
+
+
+def examine_local_image(spec: ClusterSpec) -> None:
+    """Refuse a file of the user's that cannot be used, before anything changes.
+
+    Raises:
+        UsageError: it is no image, or nobody said whose signature it must have.
+    """
+    if spec.local_image:
+        local.examine(Path(spec.local_image), trusted=spec.no_verify or bool(spec.fingerprint))
+
+
+def _engine_there() -> Finding:
+    found = engines.find()
+    if found:
+        return Finding("engine", preflight.Level.OK, found.version)
+    return Finding(
+        "engine",
+        preflight.Level.FAILURE,
+        "there is no Apptainer that sykube can use, and none is downloaded with --local-image",
+        "Ask the administrator to install Apptainer 1.2 or later, or let sykube set one up where "
+        "there is a network: sykube node-image build",
+    )
 
 
 def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
@@ -57,17 +83,26 @@ def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
     return found
 
 
+def cached(spec: ClusterSpec) -> NodeImage | None:
+    """The node image that is there and needs no building."""
+    return build.cached(versions.DEBIAN, apt.find_mirror(spec.mirror))
+
+
 def node_image(
     spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui, *, force: bool = False
 ) -> NodeImage:
     """The node image to use: the user's own, the cached one, or a new one.
 
     Raises:
-        SykubeError: it could not be built or is none of sykube's.
+        SykubeError: it could not be built, is none of sykube's or is not signed as it must be.
     """
     builder = Builder(engine.binary, engine.environment)
     if spec.local_image:
-        return build.adopt(Path(spec.local_image), builder)
+        if spec.no_verify:
+            ui.warn(f"{spec.local_image} is used unverified (--no-verify): it runs as root")
+        file = Path(spec.local_image)
+        with ui.step(f"Checking the image {file.name}"):
+            return local.adopt(file, spec.trust, builder, unverified=spec.no_verify)
     mirror = apt.find_mirror(spec.mirror)
     if not force and build.cached(versions.DEBIAN, mirror) is None:
         changed = build.what_changed(versions.DEBIAN, mirror)

@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from sykube.errors import UsageError
 from sykube.host import proxies
 from sykube.image.registries import Mirror
+from sykube.image.trust import Trust, read_fingerprint
 from sykube.network.ports import PortMap
 from sykube.node.limits import (
     LEAST_MEMORY,
@@ -35,6 +37,8 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _PRIVATE = tuple(
     IPv4Network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
+# How the image was chosen to be taken in, which is over once a cluster is there.
+_OF_IMAGE = frozenset({"fingerprint", "public_key", "no_verify"})
 _RESERVED_NAMES = frozenset({"host", "snapshots"})
 
 
@@ -53,6 +57,9 @@ class ClusterSpec:
         network_dir: folder for the engine's CNI configuration instead of the cluster's own.
         options: further options for `apptainer instance start`.
         local_image: a node image to use instead of building one.
+        fingerprint: of the key that must have signed it; empty where it needs no signature.
+        public_key: a file with that key; empty for root's key ring.
+        no_verify: use it whoever signed it.
         mirror: base URL of a Debian mirror instead of the host's.
         cpus: processors that each node may use at most, such as "1.5"; empty for all.
         memory: bytes that each node may use at most, such as "2Gi"; empty for all.
@@ -79,6 +86,9 @@ class ClusterSpec:
     network_dir: str = ""
     options: tuple[str, ...] = ()
     local_image: str = ""
+    fingerprint: str = ""
+    public_key: str = ""
+    no_verify: bool = False
     mirror: str = ""
     node_subnet: str = ""
     pod_subnet: str = ""
@@ -102,6 +112,14 @@ class ClusterSpec:
         """What each node may use; the texts were checked."""
         return Limits(parse_cpus(self.cpus), parse_memory(self.memory), self.pids)
 
+    @property
+    def trust(self) -> Trust | None:
+        """Who must have signed the image; None where nobody must."""
+        if self.no_verify or not self.fingerprint:
+            return None
+        key = Path(self.public_key) if self.public_key else None
+        return Trust(read_fingerprint(self.fingerprint), key)
+
     def to_dict(self) -> dict[str, Any]:
         """Its fields by the keys of the configuration file; lists for tuples."""
         return {
@@ -122,7 +140,9 @@ class ClusterSpec:
         """Lines `key: is → wanted` for what differs, for the things a cluster is made with."""
         is_now, asked = self.to_dict(), wanted.to_dict()
         lines = [
-            f"{key}: {is_now[key]!r} → {asked[key]!r}" for key in KEYS if is_now[key] != asked[key]
+            f"{key}: {is_now[key]!r} → {asked[key]!r}"
+            for key, name in KEYS.items()
+            if name not in _OF_IMAGE and is_now[key] != asked[key]
         ]
         # A proxy's URL may hold a password. What hides it is compiled only where it is needed.
         from sykube import redaction
@@ -230,6 +250,14 @@ def _absolutes(value: tuple[str, ...]) -> str:
     return next(filter(None, map(_absolute, value)), "")
 
 
+def _fingerprint(value: str) -> str:
+    try:
+        read_fingerprint(value or 40 * "0")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _proxy(name: str) -> Callable[[str], str]:
     def check(value: str) -> str:
         wrong = proxies.problem(value)
@@ -292,6 +320,8 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "dest": _absolute,
     "network_dir": _absolute,
     "local_image": _absolute,
+    "fingerprint": _fingerprint,
+    "public_key": _absolute,
     "ca_certificates": _absolutes,
     "http_proxy": _proxy("proxy for HTTP"),
     "https_proxy": _proxy("proxy for HTTPS"),

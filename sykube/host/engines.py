@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sykube.errors import HostError
 from sykube.host import apt, capabilities, provision
 from sykube.host.paths import cache_dir
 from sykube.host.run import PATH, run
@@ -36,17 +37,31 @@ def find() -> FoundEngine | None:
     otherwise its configuration would have to be changed (see FACTS of the project).
     """
     if capabilities.effective() == capabilities.known():
-        for name, least in _LEAST.items():
-            binary = shutil.which(name, path=PATH)
-            if binary and _version(Path(binary)) >= least:
-                text = ".".join(map(str, _version(Path(binary))))
-                return FoundEngine(Path(binary), f"{name} {text}", {})
+        found = _of_the_host()
+        if found:
+            return found
     own = private()
     if own.exists():
         text = ".".join(map(str, _version(own.binary)))
         environment = provision.fresh_environment()
         return FoundEngine(own.binary, f"apptainer {text} (private)", environment)
     return None
+
+
+def find_for_files() -> FoundEngine:
+    """An engine to look into images, which no node is to be started with.
+
+    Raises:
+        HostError: there is none.
+    """
+    found = find() or _of_the_host()
+    if found is None:
+        raise HostError(
+            "there is no Apptainer that sykube can use",
+            resolution="Install Apptainer 1.2 or later, or let sykube set one up as root: "
+            "sykube node-image build",
+        )
+    return found
 
 
 def find_or_create(mirror: Callable[[], apt.Mirror], say: Callable[[str], None]) -> FoundEngine:
@@ -61,6 +76,15 @@ def find_or_create(mirror: Callable[[], apt.Mirror], say: Callable[[str], None])
         found = find()
     assert found is not None, "create() raises unless the program starts"
     return found
+
+
+def _of_the_host() -> FoundEngine | None:
+    for name, least in _LEAST.items():
+        binary = shutil.which(name, path=PATH)
+        if binary and _version(Path(binary)) >= least:
+            text = ".".join(map(str, _version(Path(binary))))
+            return FoundEngine(Path(binary), f"{name} {text}", {})
+    return None
 
 
 def _version(binary: Path) -> tuple[int, ...]:

@@ -123,8 +123,11 @@ def missing_packages(findings: list[Finding]) -> tuple[str, ...]:
     return tuple(sorted({package for finding in findings for package in finding.packages}))
 
 
-def require(findings: list[Finding]) -> None:
+def require(findings: list[Finding], *, downloading: bool = True) -> None:
     """Stop at failures.
+
+    Args:
+        downloading: whether `sykube init --yes` would install packages.
 
     Raises:
         HostError: lists each failure with its cure.
@@ -135,7 +138,8 @@ def require(findings: list[Finding]) -> None:
     packages = missing_packages(failures)
     cures = [finding.cure for finding in failures if not finding.packages]
     if packages:
-        cures.insert(0, f"sykube init --yes, or: apt-get install -y {' '.join(packages)}")
+        by_hand = f"apt-get install -y {' '.join(packages)}"
+        cures.insert(0, f"sykube init --yes, or: {by_hand}" if downloading else by_hand)
     raise HostError(
         "this host is not ready for a cluster",
         details="\n".join(f"{finding.what}: {finding.detail}" for finding in failures),

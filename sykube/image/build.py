@@ -19,18 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from sykube import resources
-from sykube.errors import UsageError
 from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
 from sykube.host.paths import cache_dir
-from sykube.host.run import CommandError, run
+from sykube.host.run import run
 from sykube.image import versions
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import Source
 
 _BUILD_TIMEOUT_S = 3600.0
 _SIF_MAGIC = b"SIF_MAGIC"
-_MAKE_ONE = "Make one with: sykube node-image build --file FILE"
 # After the 32 bytes of its launch script: github.com/apptainer/sif, pkg/sif/sif.go
 _SIF_MAGIC_OFFSET = 32
 # Kernels have read zstd since 4.14, and unpack it several times faster than the default, gzip.
@@ -185,7 +183,7 @@ def build(
     Raises:
         SykubeError: a build failed; what was in the cache stays.
     """
-    with _locked_cache():
+    with locked_cache():
         chain = layers(source, mirror)
         final = chain[-1]
         image = cached(source, mirror)
@@ -197,7 +195,7 @@ def build(
                     _stage(layer).parent.mkdir(parents=True, exist_ok=True)
                     _build_sif(layer, _stage(layer), builder, note)
         with step(_title(final)):
-            return _keep(
+            return keep(
                 final.fingerprint,
                 final.parts(),
                 builder,
@@ -227,52 +225,13 @@ def is_sif(file: Path) -> bool:
         return stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
 
 
-def check_sif(file: Path) -> None:
-    """Refuse a file that is no SIF image.
-
-    Raises:
-        UsageError: it is not, or cannot be read.
-    """
-    try:
-        sif = is_sif(file)
-    except OSError as error:
-        raise UsageError(
-            f"cannot read the image {file}: {error.strerror}", resolution=_MAKE_ONE
-        ) from error
-    if not sif:
-        raise UsageError(f"{file} is no SIF image", resolution=_MAKE_ONE)
-
-
-def adopt(file: Path, builder: Builder) -> NodeImage:
-    """Take a node image that the user gives (--local-image) into the cache.
-
-    Raises:
-        UsageError: it is no SIF, or not one of sykube's node images.
-    """
-    check_sif(file)
-    with file.open("rb") as stream:
-        fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-    with _locked_cache():
-        for image in list_images():
-            if image.fingerprint == fingerprint:
-                return image
-        try:
-            return _keep(fingerprint, {}, builder, lambda sif: _copy(file, sif))
-        except CommandError as error:
-            raise UsageError(
-                f"{file} is no node image of sykube",
-                details=error.details,
-                resolution=_MAKE_ONE,
-            ) from error
-
-
 def prune(keep: frozenset[str]) -> list[Path]:
     """Remove cached images but for some fingerprints, and the images they were built from.
 
     Returns:
         What was removed.
     """
-    with _locked_cache():
+    with locked_cache():
         removed = [image.folder for image in list_images() if image.fingerprint not in keep]
         for folder, pattern in (("build", "*.sif"), ("tmp", "*"), ("node-images", ".new-*")):
             removed += (cache_dir() / folder).glob(pattern)
@@ -289,14 +248,15 @@ def _title(layer: Layer) -> str:
     }[layer.name]
 
 
-def _copy(source: Path, target: Path) -> None:
-    run(["cp", "--reflink=auto", source, target], timeout=_BUILD_TIMEOUT_S)
-
-
-def _keep(
+def keep(
     fingerprint: str, parts: dict[str, str], builder: Builder, make: Callable[[Path], None]
 ) -> NodeImage:
-    """Make node.sif in the cache, read from it what sykube needs, and mark it complete."""
+    """Make node.sif in the cache, read from it what sykube needs, and mark it complete.
+
+    Args:
+        parts: digests of what it was made from; none where it was not built here.
+        make: writes the image into a file; what it raises leaves the cache as it was.
+    """
     folder = cache_dir() / "node-images" / fingerprint
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
@@ -358,7 +318,7 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
 
 
 @contextlib.contextmanager
-def _locked_cache() -> Iterator[None]:
+def locked_cache() -> Iterator[None]:
     """One build at a time; a second one waits and then finds the first one's image."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / ".lock").open("w") as lock:
