@@ -33,8 +33,10 @@ def node_image() -> None:
     metavar="FILE",
     help="Also copy the image there, for `init --local-image FILE` elsewhere.",
 )
-@click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
-@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
+@click.option(
+    "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
+)
+@click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
 @context.output_option
 @context.common
 def build(force: bool, file: Path | None, mirror: str | None, yes: bool, output: str) -> None:
@@ -43,7 +45,8 @@ def build(force: bool, file: Path | None, mirror: str | None, yes: bool, output:
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
     spec = make_spec(None, {"mirror": mirror})
-    lifecycle.prepare_host(spec, InitOptions(yes=yes, ask=context.ask), ui, building=True)
+    options = InitOptions(yes=yes, ask=context.ask)
+    lifecycle.prepare_host(spec, options, ui, building=True, nodes=0)
     engine = lifecycle.find_engine(spec, ui)
     image = lifecycle.node_image(spec, engine, ui, force=force)
     if file:

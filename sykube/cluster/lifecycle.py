@@ -27,11 +27,14 @@ from sykube.image import build, versions
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
 from sykube.kubernetes import kubeconfig
-from sykube.network import subnets
-from sykube.network.bridge import Bridge
+from sykube.network import firewall, subnets
+from sykube.network.bridge import Bridge, bridge_name
 from sykube.network.ports import PortMap
 from sykube.node.mounts import Mount
 from sykube.ui import Ui
+
+# What images are known by does not depend on where they were downloaded from.
+_ANY_MIRROR = apt.Mirror("")
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,11 @@ def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
 def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     """What init would find and do, without any change."""
     preflight.check_identity()
-    source, mirror = versions.DEBIAN, apt.find_mirror(spec.mirror)
     for text in spec.mounts:
         Mount.parse(text).check()
     snapshot = _source(spec)
     site.authorities(spec.ca_certificates)
-    image = None if spec.local_image else build.cached(source, mirror)
+    image = None if spec.local_image else build.cached(versions.DEBIAN, _ANY_MIRROR)
     if snapshot:
         image = archive.image_of(snapshot)
     engine = engines.find()
@@ -94,7 +96,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     return {
         "findings": [
             {"what": f.what, "level": f.level.value, "detail": f.detail, "cure": f.cure}
-            for f in _examine(spec, building=building)
+            for f in _examine(spec, building=building, nodes=_count(spec))
         ],
         "engine": engine.version if engine else "a private Apptainer would be set up",
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
@@ -159,27 +161,35 @@ def node_image(
     builder = Builder(engine.binary, engine.environment)
     if spec.local_image:
         return build.adopt(Path(spec.local_image), builder)
-    mirror = apt.find_mirror(spec.mirror)
-    if not force and build.cached(versions.DEBIAN, mirror) is None:
-        changed = build.what_changed(versions.DEBIAN, mirror)
-        if changed:
+    if not force:
+        image = build.cached(versions.DEBIAN, _ANY_MIRROR)
+        if image:
+            return image
+        if changed := build.what_changed(versions.DEBIAN, _ANY_MIRROR):
             ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
+    mirror = apt.find_mirror(spec.mirror)
     return build.build(versions.DEBIAN, mirror, builder, ui.step, ui.note, force=force)
 
 
-def prepare_host(spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: bool) -> None:
-    """Check the host; with `yes`, install what Debian has for it.
+def prepare_host(
+    spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: bool, nodes: int
+) -> None:
+    """Check the host; with `yes`, install what its distribution has for it.
+
+    Args:
+        building: whether a node image has to be built.
+        nodes: how many are to be started.
 
     Raises:
         HostError: it lacks something; nothing was changed.
     """
     with ui.step("Checking the host"):
-        findings = _examine(spec, building=building)
+        findings = _examine(spec, building=building, nodes=nodes)
     packages = preflight.missing_packages(findings)
     if packages and (options.yes or options.ask(f"Install {' '.join(packages)}?")):
         with ui.step(f"Installing {' '.join(packages)}"):
             preflight.install(packages)
-        findings = _examine(spec, building=building)
+        findings = _examine(spec, building=building, nodes=nodes)
     for finding in findings:
         if finding.level is preflight.Level.WARNING:
             ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
@@ -195,11 +205,16 @@ def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
     return found
 
 
-def _examine(spec: ClusterSpec, *, building: bool) -> list[Finding]:
+def _count(spec: ClusterSpec) -> int:
+    return spec.control_planes + spec.workers
+
+
+def _examine(spec: ClusterSpec, *, building: bool, nodes: int) -> list[Finding]:
     data = Path(spec.dest) if spec.dest else ClusterPaths(spec.name).root
-    return preflight.examine(
-        nodes=spec.control_planes + spec.workers, data=data, cache=cache_dir(), building=building
+    findings = preflight.examine(
+        nodes=nodes, data=data, cache=cache_dir(), building=building, mirror=spec.mirror
     )
+    return findings + (firewall.examine_firewalld(bridge_name(spec.name)) if nodes else [])
 
 
 def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
@@ -243,9 +258,9 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
     proxies = site.proxies(spec, ui)
-    ready = spec.local_image or snapshot or build.cached(source, apt.find_mirror(spec.mirror))
+    ready = spec.local_image or snapshot or build.cached(source, _ANY_MIRROR)
     building = not ready
-    prepare_host(spec, options, ui, building=building)
+    prepare_host(spec, options, ui, building=building, nodes=_count(spec))
     owner = kubeconfig.Owner.of_caller()
     kubeconfig.check_free(kubeconfig.user_kubeconfig(owner), spec.name)
     resolvers = host_resolvers(spec.dns)
