@@ -98,7 +98,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
             {"what": f.what, "level": f.level.value, "detail": f.detail, "cure": f.cure}
             for f in _examine(spec, building=building, nodes=_count(spec))
         ],
-        "engine": engine.version if engine else "a private Apptainer would be set up",
+        "engine": engine.version if engine else "none yet",
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
