@@ -141,7 +141,7 @@ def candidates(wanted: str = "") -> list[Candidate]:
         wanted: the name or path of the only one to look at; all of them when empty.
     """
     if "/" in wanted:
-        return [look(Path(wanted))]
+        return [look(Path(wanted).absolute())]
     found = []
     for kind in KINDS:
         binary = shutil.which(kind.name, path=PATH) if wanted in ("", kind.name) else None
