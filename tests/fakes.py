@@ -1095,7 +1095,7 @@ class World:
         proxy = types.SimpleNamespace(walk=os.walk, kill=self.kill_process)
         monkeypatch.setattr(cgroups, "os", proxy)
         monkeypatch.setattr(Path, "is_mount", lambda path: str(path) in self.kernel.mounts)
-        found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {}, False)
+        found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {})
         monkeypatch.setattr(engines, "find", lambda: found)
         # What a host has and lacks is not what these tests are about.
         monkeypatch.setattr(preflight, "examine", lambda **_: [])

@@ -11,6 +11,8 @@ from sykube.cluster import addons as cluster_addons
 from sykube.cluster import lookup
 from sykube.host import preflight
 
+_ADDON = click.argument("addon", metavar="ADD-ON", shell_complete=completion.addons)
+
 
 @click.group()
 def addons() -> None:
@@ -34,7 +36,7 @@ def list_addons(name: str, output: str) -> None:
 
 @addons.command()
 @context.named
-@click.argument("addon", metavar="ADD-ON", shell_complete=completion.addons)
+@_ADDON
 @context.common
 def enable(name: str, addon: str) -> None:
     """Switch an add-on on and wait until it works."""
@@ -45,7 +47,7 @@ def enable(name: str, addon: str) -> None:
 
 @addons.command()
 @context.named
-@click.argument("addon", metavar="ADD-ON", shell_complete=completion.addons)
+@_ADDON
 @context.common
 def disable(name: str, addon: str) -> None:
     """Switch an add-on off; the data of users stays."""

@@ -76,7 +76,6 @@ def _describe(engine: FoundEngine) -> dict[str, Any]:
     return {
         "version": engine.version,
         "binary": str(engine.binary),
-        "private": engine.private,
         "why": engine.why,
     }
 

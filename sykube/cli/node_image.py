@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from sykube.cli import context
-from sykube.cluster import archive, lifecycle
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import make_spec
+from sykube.cluster import archive, preparation
+from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State, clusters
 from sykube.host import preflight
 from sykube.host.paths import LOGS, ClusterPaths
@@ -33,10 +32,8 @@ def node_image() -> None:
     metavar="FILE",
     help="Also copy the image there, for `init --local-image FILE` elsewhere.",
 )
-@click.option(
-    "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
-)
-@click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
+@click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
+@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @context.output_option
 @context.common
 def build(force: bool, file: Path | None, mirror: str | None, yes: bool, output: str) -> None:
@@ -45,10 +42,11 @@ def build(force: bool, file: Path | None, mirror: str | None, yes: bool, output:
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
     spec = make_spec(None, {"mirror": mirror})
-    options = InitOptions(yes=yes, ask=context.ask)
-    lifecycle.prepare_host(spec, options, ui, building=True, nodes=0)
-    engine = lifecycle.find_engine(spec, ui)
-    image = lifecycle.node_image(spec, engine, ui, force=force)
+    preparation.prepare_host(
+        spec, lambda question: yes or context.ask(question), ui, building=True, starting=False
+    )
+    engine = preparation.find_engine(spec, ui)
+    image = preparation.node_image(spec, engine, ui, force=force)
     if file:
         with ui.step(f"Copying it to {file}"):
             shutil.copyfile(image.sif, file)

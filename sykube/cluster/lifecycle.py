@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import archive, autostart, lookup, plan, ports, registries, site
+from sykube.cluster import archive, autostart, lookup, plan, ports, preparation, registries, site
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
@@ -18,23 +17,17 @@ from sykube.cluster.steps import order
 from sykube.cluster.steps.data import make_root
 from sykube.cluster.steps.network import Network
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import apt, engines, lock, preflight
-from sykube.host.paths import HOST_RECORDS, ClusterPaths, cache_dir
-from sykube.host.preflight import Finding
+from sykube.host import engines, lock, preflight, signals
+from sykube.host.paths import HOST_RECORDS, ClusterPaths
 from sykube.host.records import HostRecords
 from sykube.host.resolver import host_resolvers
 from sykube.image import build, versions
-from sykube.image.build import Builder
-from sykube.image.node_image import NodeImage
 from sykube.kubernetes import kubeconfig
-from sykube.network import firewall, subnets
-from sykube.network.bridge import Bridge, bridge_name
+from sykube.network import subnets
+from sykube.network.bridge import Bridge
 from sykube.network.ports import PortMap
 from sykube.node.mounts import Mount
 from sykube.ui import Ui
-
-# What images are known by does not depend on where they were downloaded from.
-_ANY_MIRROR = apt.Mirror("")
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
         Mount.parse(text).check()
     snapshot = _source(spec)
     site.authorities(spec.ca_certificates)
-    image = None if spec.local_image else build.cached(versions.DEBIAN, _ANY_MIRROR)
+    image = None if spec.local_image else preparation.cached_image()
     if snapshot:
         image = archive.image_of(snapshot)
     engine = engines.find()
@@ -96,7 +89,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     return {
         "findings": [
             {"what": f.what, "level": f.level.value, "detail": f.detail, "cure": f.cure}
-            for f in _examine(spec, building=building, nodes=_count(spec))
+            for f in preparation.examine(spec, building=building)
         ],
         "engine": engine.version if engine else "none yet",
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
@@ -150,73 +143,6 @@ def delete_all(ui: Ui) -> list[str]:
     return problems
 
 
-def node_image(
-    spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui, *, force: bool = False
-) -> NodeImage:
-    """The node image to use: the user's own, the cached one, or a new one.
-
-    Raises:
-        SykubeError: it could not be built or is none of sykube's.
-    """
-    builder = Builder(engine.binary, engine.environment)
-    if spec.local_image:
-        return build.adopt(Path(spec.local_image), builder)
-    if not force:
-        image = build.cached(versions.DEBIAN, _ANY_MIRROR)
-        if image:
-            return image
-        if changed := build.what_changed(versions.DEBIAN, _ANY_MIRROR):
-            ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
-    mirror = apt.find_mirror(spec.mirror)
-    return build.build(versions.DEBIAN, mirror, builder, ui.step, ui.note, force=force)
-
-
-def prepare_host(
-    spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: bool, nodes: int
-) -> None:
-    """Check the host; with `yes`, install what its distribution has for it.
-
-    Args:
-        building: whether a node image has to be built.
-        nodes: how many are to be started.
-
-    Raises:
-        HostError: it lacks something; nothing was changed.
-    """
-    with ui.step("Checking the host"):
-        findings = _examine(spec, building=building, nodes=nodes)
-    packages = preflight.missing_packages(findings)
-    if packages and (options.yes or options.ask(f"Install {' '.join(packages)}?")):
-        with ui.step(f"Installing {' '.join(packages)}"):
-            preflight.install(packages)
-        findings = _examine(spec, building=building, nodes=nodes)
-    for finding in findings:
-        if finding.level is preflight.Level.WARNING:
-            ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
-    preflight.require(findings)
-
-
-def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
-    """The host's engine, or a private one that is set up now."""
-    found = engines.find()
-    if found is None:
-        with ui.step("Setting up a private Apptainer"):
-            found = engines.find_or_create(lambda: apt.find_mirror(spec.mirror), ui.note)
-    return found
-
-
-def _count(spec: ClusterSpec) -> int:
-    return spec.control_planes + spec.workers
-
-
-def _examine(spec: ClusterSpec, *, building: bool, nodes: int) -> list[Finding]:
-    data = Path(spec.dest) if spec.dest else ClusterPaths(spec.name).root
-    findings = preflight.examine(
-        nodes=nodes, data=data, cache=cache_dir(), building=building, mirror=spec.mirror
-    )
-    return findings + (firewall.examine_firewalld(bridge_name(spec.name)) if nodes else [])
-
-
 def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
     """The cluster to resume; None when it is complete and as asked.
 
@@ -258,16 +184,18 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
     proxies = site.proxies(spec, ui)
-    ready = spec.local_image or snapshot or build.cached(source, _ANY_MIRROR)
+    ready = spec.local_image or snapshot or preparation.cached_image()
     building = not ready
-    prepare_host(spec, options, ui, building=building, nodes=_count(spec))
+    preparation.prepare_host(
+        spec, lambda question: options.yes or options.ask(question), ui, building=building
+    )
     owner = kubeconfig.Owner.of_caller()
     kubeconfig.check_free(kubeconfig.user_kubeconfig(owner), spec.name)
     resolvers = host_resolvers(spec.dns)
     # Wrong ones are refused before the long steps; they are chosen for good below.
     _choose_subnets(spec)
-    engine = find_engine(spec, ui)
-    image = archive.image_of(snapshot) if snapshot else node_image(spec, engine, ui)
+    engine = preparation.find_engine(spec, ui)
+    image = archive.image_of(snapshot) if snapshot else preparation.node_image(spec, engine, ui)
     if not spec.local_image:
         ui.say(
             f"Kubernetes {image.versions()['kubernetes']} from Debian: past its end of life "
@@ -331,7 +259,7 @@ def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
 
 def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException) -> None:
     """Keep the nodes' logs, then roll back; the first error stays the one that is shown."""
-    with uninterrupted():
+    with signals.uninterrupted():
         keep_node_logs(cluster)
         if options.retain:
             cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
@@ -343,18 +271,6 @@ def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException)
     if isinstance(error, SykubeError):
         kept = f"The nodes' logs are in {cluster.paths.node_logs}."
         error.resolution = f"{error.resolution}\n  {kept}".strip()
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C does not leave half of a cluster behind."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 def keep_node_logs(cluster: Cluster) -> None:

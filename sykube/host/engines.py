@@ -71,7 +71,6 @@ class FoundEngine:
     binary: Path
     version: str
     environment: Mapping[str, str]
-    private: bool
     why: str = ""
 
 
@@ -166,7 +165,7 @@ def find_or_create(mirror: Callable[[], apt.Mirror], say: Callable[[str], None])
 
 def _found(candidate: Candidate, why: str, *, private: bool = False) -> FoundEngine:
     version = f"{candidate.version} (private)" if private else candidate.version
-    return FoundEngine(candidate.binary, version, _environment(candidate.kind), private, why)
+    return FoundEngine(candidate.binary, version, _environment(candidate.kind), why)
 
 
 def _environment(kind: Kind) -> dict[str, str]:

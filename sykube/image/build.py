@@ -216,6 +216,17 @@ def what_changed(source: Source, mirror: Mirror) -> list[str]:
     return []
 
 
+def is_sif(file: Path) -> bool:
+    """Whether a file looks like a SIF.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as stream:
+        stream.seek(_SIF_MAGIC_OFFSET)
+        return stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
+
+
 def check_sif(file: Path) -> None:
     """Refuse a file that is no SIF image.
 
@@ -223,14 +234,12 @@ def check_sif(file: Path) -> None:
         UsageError: it is not, or cannot be read.
     """
     try:
-        with file.open("rb") as stream:
-            stream.seek(_SIF_MAGIC_OFFSET)
-            is_sif = stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
+        sif = is_sif(file)
     except OSError as error:
         raise UsageError(
             f"cannot read the image {file}: {error.strerror}", resolution=_MAKE_ONE
         ) from error
-    if not is_sif:
+    if not sif:
         raise UsageError(f"{file} is no SIF image", resolution=_MAKE_ONE)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -18,12 +18,8 @@ _SERVICES = (
     *("10.96.0.0/12", "10.112.0.0/12", "172.28.0.0/16"),
     *(f"100.{n}.0.0/16" for n in range(67, 100)),
 )
-_BRIDGE_PREFIX = "sk-"
-
-
-def is_bridge(name: str) -> bool:
-    """Whether a link is the bridge of a cluster, by its name."""
-    return name.startswith(_BRIDGE_PREFIX)
+# What the names of clusters' bridges begin with.
+BRIDGE_PREFIX = "sk-"
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def host_routes() -> list[IPv4Network]:
     for route in routes:
         if route["dst"] == "default" or route.get("type") in ("local", "broadcast"):
             continue
-        if is_bridge(route.get("dev", "")) and "gateway" in route:
+        if route.get("dev", "").startswith(BRIDGE_PREFIX) and "gateway" in route:
             continue
         network = IPv4Network(route["dst"], strict=False)
         # A VPN writes the default route as two halves.
@@ -90,9 +86,7 @@ def choose(
     used = list(taken)
 
     def pick(what: str, wanted: IPv4Network | None, candidates: tuple[str, ...]) -> IPv4Network:
-        networks = map(IPv4Network, candidates)
-        last = sorted(networks, key=lambda net: any(net.overlaps(other) for other in avoid))
-        for candidate in [wanted] if wanted else last:
+        for candidate in [wanted] if wanted else _in_order(candidates, avoid):
             clash = next((net for net in used if net.overlaps(candidate)), None)
             if clash is None:
                 used.append(candidate)
@@ -119,6 +113,16 @@ def choose(
         for name, label, wanted, candidates in sorted(ranges, key=lambda row: row[2] is None)
     }
     return Subnets(**picked)
+
+
+def _in_order(candidates: Iterable[str], avoid: Sequence[IPv4Network]) -> Iterator[IPv4Network]:
+    last = []
+    for candidate in map(IPv4Network, candidates):
+        if any(candidate.overlaps(other) for other in avoid):
+            last.append(candidate)
+        else:
+            yield candidate
+    yield from last
 
 
 def parse(text: str) -> IPv4Network | None:

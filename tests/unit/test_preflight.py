@@ -21,7 +21,7 @@ FIXTURES = Path(__file__).parent / "fixtures/os-release"
 # With EPEL where it is Enterprise Linux.
 HOSTS = {file.name: distribution.this(file, FIXTURES) for file in FIXTURES.iterdir()}
 KEYS = b"\xb4\x49Debian Archive Automatic Signing Key (12/bookworm) <x>"
-ENGINE = FoundEngine(Path("/usr/bin/apptainer"), "apptainer 1.4.5", {}, False, "the first")
+ENGINE = FoundEngine(Path("/usr/bin/apptainer"), "apptainer 1.4.5", {}, "the first")
 
 
 def become(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
