@@ -72,7 +72,6 @@ class Distribution:
     Attributes:
         name: for people, such as "Rocky Linux 9.4 (Blue Onyx)".
         id: os-release's ID, such as rocky; see os-release(5).
-        version: os-release's VERSION_ID as numbers; empty where it has none.
         manager: what installs packages.
         enterprise: whether it is Enterprise Linux or a rebuild of it.
         has_epel: whether Fedora's packages for Enterprise Linux are set up.
@@ -80,7 +79,6 @@ class Distribution:
 
     name: str
     id: str
-    version: tuple[int, ...]
     manager: Manager
     enterprise: bool = False
     has_epel: bool = False
@@ -125,8 +123,6 @@ class Distribution:
     def command(self, packages: Iterable[str]) -> str:
         """The command that installs packages, as a person types it."""
         wanted = tuple(packages)
-        if self.manager is Manager.OTHER:
-            return f"install {' '.join(wanted)}"
         install = f"{self.manager.value} install -y {' '.join(wanted)}"
         if not self._lacks_epel(wanted):
             return install
@@ -161,7 +157,6 @@ def this(file: Path = OS_RELEASE, epel: Path = EPEL) -> Distribution:
     return Distribution(
         name=fields.get("PRETTY_NAME") or own,
         id=own,
-        version=_numbers(fields.get("VERSION_ID", "")),
         manager=manager,
         enterprise=own != "fedora" and bool(family & {"rhel", "centos"}),
         has_epel=epel.exists(),
@@ -179,8 +174,3 @@ def _fields(text: str) -> dict[str, str]:
             except ValueError:
                 fields[name] = value
     return fields
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.split(".")
-    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -270,14 +271,28 @@ def _keyring(host: Distribution) -> Finding:
     if not apt.KEYRING.is_file():
         detail = f"{apt.KEYRING} is missing, which signatures are checked with"
         return _missing("Debian's keys", detail, host, things)
-    if _LEAST_KEY in apt.KEYRING.read_bytes():
-        return _ok("Debian's keys", str(apt.KEYRING))
-    return _failure(
-        "Debian's keys",
-        f"{apt.KEYRING} is older than Debian 12 and has no key of today's archive",
-        f"A newer {' '.join(host.packages(things)) or 'debian-archive-keyring'}, "
-        f"or that file of a Debian 12 or 13 machine, in its place",
-    )
+    if _LEAST_KEY not in apt.KEYRING.read_bytes():
+        return _failure(
+            "Debian's keys",
+            f"{apt.KEYRING} is older than Debian 12 and has no key of today's archive",
+            f"A newer {' '.join(host.packages(things)) or 'debian-archive-keyring'}, "
+            f"or that file of a Debian 12 or 13 machine, in its place",
+        )
+    for other in _keyrings_of_debootstrap():
+        if not other.is_file():
+            return _failure(
+                "Debian's keys",
+                f"debootstrap looks for them in {other}, and would check nothing without it",
+                f"ln -s {apt.KEYRING} {other}",
+            )
+    return _ok("Debian's keys", str(apt.KEYRING))
+
+
+def _keyrings_of_debootstrap() -> set[Path]:
+    """The files that its scripts name, where it is there."""
+    scripts = [_SCRIPTS / suite for suite in _SUITES if (_SCRIPTS / suite).is_file()]
+    named = (re.findall(r"^keyring (\S+)$", file.read_text(), re.MULTILINE) for file in scripts)
+    return {Path(keyring) for found in named for keyring in found}
 
 
 def _mirror(wanted: str) -> Finding:

@@ -57,7 +57,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(preflight, "run", answer())
     root.mkdir()
     (root / "keyring.gpg").write_bytes(KEYS)
-    fill(root / "scripts", {"bookworm": "", "trixie": ""})
+    script = f"variants - minbase\nkeyring {root}/keyring.gpg\n"
+    fill(root / "scripts", {"bookworm": script, "trixie": script})
     fill(root / "usr/lib/cni", {"bridge": "", "static": ""})
     fill(root / "proc", {"filesystems": "nodev\toverlay\n\tsquashfs\n"})
     fill(root / "proc", {"meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n"})
@@ -305,6 +306,16 @@ def test_keys_that_are_older_than_what_is_built(
     assert "debian-archive-keyring" in finding.cure
     # Installing the same again cures nothing.
     assert finding.packages == ()
+
+
+def test_a_debootstrap_that_looks_for_keys_elsewhere(host: Path) -> None:
+    """It would go on without them, and check nothing."""
+    fill(host / "scripts", {"trixie": f"keyring {host}/keyring.pgp\n"})
+    finding = failures(host)["Debian's keys"]
+    assert f"{host}/keyring.pgp" in finding.detail
+    assert finding.cure == f"ln -s {host}/keyring.gpg {host}/keyring.pgp"
+    (host / "keyring.pgp").symlink_to("keyring.gpg")
+    assert failures(host) == {}
 
 
 def test_a_debootstrap_that_is_older_than_what_is_built(host: Path) -> None:
