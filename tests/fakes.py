@@ -1509,6 +1509,7 @@ class World:
 
     def _make_files(self) -> None:
         fill(self.root / "etc", {"resolv.conf": "nameserver 127.0.0.53\nnameserver 192.0.2.53\n"})
+        fill(self.root / "etc", {"os-release": 'PRETTY_NAME="Debian, a fake one"\nID=debian\n'})
         fill(self.root / "etc/apptainer", {"apptainer.conf": "# cni configuration path =\n"})
         fill(self.root / "home/.kube", {"config": yaml.safe_dump(OTHER_KUBECONFIG)})
         for name in ("var/lib", "run"):

@@ -63,9 +63,13 @@ def save(
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
     spec = make_spec(None, {"mirror": mirror})
-    building = preparation.cached(spec) is None
+    building = preparation.cached_image() is None
     preparation.prepare_host(
-        spec, lambda question: yes or context.ask(question), ui, building=building
+        spec,
+        lambda question: yes or context.ask(question),
+        ui,
+        building=building,
+        starting=False,
     )
     engine = preparation.find_engine(spec, ui)
     builder = Builder(engine.binary, engine.environment)

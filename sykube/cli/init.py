@@ -153,7 +153,9 @@ def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
     default=None,
     help="Use the image whoever signed it, or nobody.",
 )
-@click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
+@click.option(
+    "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
+)
 @click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
 @click.option("--pod-subnet", metavar="CIDR", help="Addresses of pods, a /16.")
 @click.option("--service-subnet", metavar="CIDR", help="Addresses of Services.")
@@ -182,7 +184,7 @@ def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
     text="Let nodes trust the authorities of this PEM file, too",
 )
 @click.option("--retain", is_flag=True, help="Leave a failed cluster as it is; init again resumes.")
-@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
+@click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
 @context.output_option
 @context.common

@@ -12,6 +12,7 @@ import click
 
 from sykube.cli import completion, context
 from sykube.errors import ExitCode, UsageError
+from sykube.host import apt, engines
 from sykube.host.paths import DATA, LOGS
 
 _ENVIRONMENT = {
@@ -20,6 +21,8 @@ _ENVIRONMENT = {
     "SYKUBE_CACHE_DIR": "Folder of node images and of what they are built from, instead of "
     "/var/cache/sykube.",
     context.CLUSTER_VARIABLE: "Which cluster a command is about, where --name is not given.",
+    engines.VARIABLE: "The engine to use: apptainer, singularity, private, or a program's path.",
+    apt.VARIABLE: "Debian mirror, where --mirror is not given.",
 }
 _FILES = {
     f"{DATA}/CLUSTER": "A cluster's data.",

@@ -46,7 +46,9 @@ def build(force: bool, file: Path | None, mirror: str | None, yes: bool, output:
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
     spec = make_spec(None, {"mirror": mirror})
-    preparation.prepare_host(spec, lambda question: yes or context.ask(question), ui, building=True)
+    preparation.prepare_host(
+        spec, lambda question: yes or context.ask(question), ui, building=True, starting=False
+    )
     engine = preparation.find_engine(spec, ui)
     image = preparation.node_image(spec, engine, ui, force=force)
     if file:

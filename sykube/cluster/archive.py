@@ -19,7 +19,7 @@ from typing import Any
 
 from sykube.cluster.state import State
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import paths, tar
+from sykube.host import distribution, paths, tar
 from sykube.host.files import write_atomically
 from sykube.image.node_image import NodeImage
 
@@ -212,7 +212,7 @@ def check_whole(snapshot: Snapshot) -> None:
     if not tar.has(program):
         raise SykubeError(
             f"could not find {program}, which is required to unpack {snapshot.name}",
-            resolution=f"apt-get install -y {program}",
+            resolution=distribution.this().cure([program]),
         )
 
 

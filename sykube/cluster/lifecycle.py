@@ -80,7 +80,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     snapshot = _source(spec)
     site.authorities(spec.ca_certificates)
     preparation.examine_local_image(spec)
-    image = None if spec.local_image else preparation.cached(spec)
+    image = None if spec.local_image else preparation.cached_image()
     if snapshot:
         image = archive.image_of(snapshot)
     engine = engines.find()
@@ -184,7 +184,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
     proxies = site.proxies(spec, ui)
-    ready = spec.local_image or snapshot or preparation.cached(spec)
+    ready = spec.local_image or snapshot or preparation.cached_image()
     building = not ready
     preparation.prepare_host(
         spec, lambda question: options.yes or options.ask(question), ui, building=building

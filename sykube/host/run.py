@@ -220,7 +220,7 @@ def _stream(
 
 def _not_started(words: Sequence[str], cwd: str, error: Exception) -> CommandError:
     if Path(cwd).is_dir():
-        cure = "Install it; `sykube doctor` names the Debian package of what sykube needs."
+        cure = "Install it; `sykube doctor` names the package of what sykube needs."
         return CommandError(f"could not find the program {words[0]}", words, "", cure)
     return CommandError(f"could not start {words[0]} in {cwd}", words, str(error))
 

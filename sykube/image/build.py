@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube import resources
+from sykube.host import engines
 from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
 from sykube.host.paths import cache_dir
@@ -300,15 +301,10 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
         definition = work / f"{layer.name}.def"
         definition.write_text(resources.render("definitions", layer.template, **layer.variables))
         sif = work / f"{layer.name}.sif"
-        environment = {
-            **builder.environment,
-            "APPTAINER_TMPDIR": str(work),
-            "APPTAINER_CACHEDIR": str(work),
-            "TMPDIR": str(work),
-        }
+        engine = engines.look(builder.binary)
         run(
-            [builder.binary, "build", "--mksquashfs-args", _MKSQUASHFS, sif, definition],
-            env=environment,
+            [builder.binary, "build", *engine.mksquashfs_options(_MKSQUASHFS), sif, definition],
+            env={**builder.environment, **engine.work_environment(work)},
             timeout=_BUILD_TIMEOUT_S,
             on_line=note,
         )

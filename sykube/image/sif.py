@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube.errors import UsageError
+from sykube.host import engines
 from sykube.host.files import unreadable
 from sykube.host.run import CommandError, run
 from sykube.image import build, container
@@ -92,7 +93,7 @@ def _header(file: Path) -> tuple[Any, ...]:
 
 
 def _unpack(file: Path, root: Path, folder: Path, builder: Builder) -> None:
-    variables = {f"{name}DIR": str(folder) for name in ("APPTAINER_TMP", "APPTAINER_CACHE", "TMP")}
+    variables = engines.look(builder.binary).work_environment(folder)
     try:
         run(
             [builder.binary, "build", "--sandbox", root, file],

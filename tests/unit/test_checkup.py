@@ -22,6 +22,7 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host import inotify, preflight
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
+from sykube.host.run import CommandError
 from sykube.network import firewall
 from sykube.node import cgroups, netns, services
 from tests import fakes
@@ -62,6 +63,17 @@ def test_a_cluster_that_is_well(cluster: Cluster) -> None:
     said = {each.what for each in checkup.examine(cluster).findings}
     assert said >= {"nodes", "bridge", "iptables", "API server", "cluster DNS", "resolver", "disk"}
     assert said >= {"certificates"}
+
+
+def test_an_engine_that_was_removed(cluster: Cluster, world: World) -> None:
+    def gone(_: list[str]) -> fakes.Answer:
+        raise CommandError("could not find the program apptainer", ["apptainer"], "")
+
+    assert "engine" not in found(cluster)
+    world.host.programs["apptainer"] = gone
+    bad = found(cluster)["engine"]
+    assert "could not find" in bad.detail
+    assert str(world.root / "usr/bin/apptainer") in bad.cure
 
 
 def test_every_failure_and_warning_has_a_cure(cluster: Cluster, world: World) -> None:

@@ -240,7 +240,7 @@ def test_results_for_machines_are_json_and_nothing_else(world: World, sykube: Sy
     (listed,) = json.loads(sykube("list", "-o", "json").out)
     assert listed == {"name": "sykube", "state": "running", "nodes": 2, "kubernetes": "v1.20.2"}
     assert json.loads(sykube("status", "-o", "json").out)["status"] == "well"
-    assert json.loads(sykube("doctor", "-o", "json").out)["engine"] == "apptainer 1.4.5"
+    assert json.loads(sykube("doctor", "-o", "json").out)["engine"]["version"] == "apptainer 1.4.5"
     (image,) = json.loads(sykube("node-image", "list", "-o", "json").out)
     assert image["versions"]["kubernetes"] == "v1.20.2"
     dry = json.loads(sykube("init", "--name", "other", "--dry-run", "-o", "json").out)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from sykube.errors import SykubeError
+from sykube.host import engines
 from sykube.host.apt import Mirror
 from sykube.host.run import CommandError
 from sykube.image import build, versions
 from sykube.image.build import Builder, list_images, prune
 from sykube.image.node_image import NodeImage
-from tests.fakes import Calls, FakeHost, Kernel, add_image, write_sif
+from tests.fakes import Answer, Calls, FakeHost, Kernel, add_image, write_sif
 
 MIRROR = Mirror("http://m/debian")
 BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"})
@@ -25,7 +26,8 @@ BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"}
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
     made = FakeHost(Kernel(tmp_path / "kernel"), Calls(), tmp_path)
-    monkeypatch.setattr(build, "run", made.run)
+    for module in (build, engines):
+        monkeypatch.setattr(module, "run", made.run)
     return made
 
 
@@ -140,6 +142,39 @@ def test_the_engine_builds_with_its_own_settings_in_the_cache(
         assert environment["APPTAINER_DROP_CAPS"] == "CAP_BPF"
         for name in ("APPTAINER_TMPDIR", "APPTAINER_CACHEDIR", "TMPDIR"):
             assert environment[name].startswith(str(cache))
+
+
+@pytest.mark.parametrize(
+    ("said", "compresses", "prefix"),
+    [
+        ("apptainer version 1.4.5", True, "APPTAINER"),
+        ("apptainer version 1.2.5", False, "APPTAINER"),
+        ("singularity-ce version 4.1.1", False, "SINGULARITY"),
+    ],
+)
+def test_each_engine_builds_as_it_can(
+    host: FakeHost, cache: Path, monkeypatch: pytest.MonkeyPatch, said: str, compresses: bool,
+    prefix: str,
+) -> None:  # fmt: skip
+    apptainer = host.programs["apptainer"]
+
+    def engine(words: list[str]) -> Answer:
+        return (0, said, "") if words == ["--version"] else apptainer(words)
+
+    host.programs["apptainer"] = engine
+    run, environments = host.run, []
+
+    def look(argv: list[str], **options: object) -> object:
+        if argv[1] == "build":
+            environments.append(dict(options["env"]))  # type: ignore[call-overload]
+        return run(argv, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(build, "run", look)
+    build_all()
+    builds = [argv for argv in host.argvs if argv[1] == "build"]
+    assert builds
+    assert all(("--mksquashfs-args" in argv) is compresses for argv in builds)
+    assert all(each[f"{prefix}_TMPDIR"].startswith(str(cache)) for each in environments)
 
 
 # --- the cache ---

@@ -371,8 +371,10 @@ def test_a_command_at_the_terminal_that_fails_takes_too_long_or_is_not_there() -
 
 def test_a_command_at_the_terminal_ends_with_sykube(tmp_path: Path) -> None:
     note = tmp_path / "pid"
+    # Late enough that sykube knows of the process that it has started.
+    script = f"sleep 1; echo $$ >{note}; exec sleep 60"
     waiting = subprocess.Popen(
-        _in_python(f"run(['sh', '-c', 'echo $$ >{note}; exec sleep 60'], terminal=True)"),
+        _in_python(f"run(['sh', '-c', '{script}'], terminal=True)"),
         stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=REPOSITORY,
     )  # fmt: skip
     pid = read_pid(note)
