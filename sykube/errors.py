@@ -17,6 +17,7 @@ class ExitCode(enum.IntEnum):
     HOST_NOT_READY = 6
     LOCKED = 7
     NO_SUCH_SNAPSHOT = 8
+    UNTRUSTED = 9
     INTERRUPTED = 130
 
     @property
@@ -35,6 +36,7 @@ _MEANINGS = {
     ExitCode.HOST_NOT_READY: "the host lacks something; each finding comes with its cure",
     ExitCode.LOCKED: "another sykube command works on the cluster",
     ExitCode.NO_SUCH_SNAPSHOT: "there is no snapshot of that name",
+    ExitCode.UNTRUSTED: "an image is not wholly and rightly signed by the key that you trust",
     ExitCode.INTERRUPTED: "interrupted by a signal",
 }
 

@@ -410,6 +410,7 @@ class FakeHost:
         check: bool = True,
         on_line: Callable[[str], None] | None = None,
         secret: bool = False,
+        terminal: bool = False,
     ) -> Completed:
         """See sykube.host.run.run."""
         words = tuple(str(word) for word in argv)
@@ -586,7 +587,39 @@ class FakeHost:
                 folder, inside = bind.split(":")
                 (Path(folder) / Path(target).relative_to(inside)).write_text(IMAGE_FILES[path])
                 return 0, "", ""
+            case ["verify", "--local", "--json", sif]:
+                return self._verify(Path(sif))
+            case ["key", "list", *_]:
+                return 0, KEY_LIST, ""
+            case ["key", "import", file]:
+                assert Path(file).read_text() == PUBLIC_KEY
+                return 0, "", ""
+            case ["key", "export", "--armor", file]:
+                Path(file).write_text(PUBLIC_KEY)
+                return 0, "", ""
+            case ["sign", "--keyidx", "1", sif]:
+                with Path(sif).open("ab") as stream:
+                    stream.write(b"signed")
+                return 0, "", ""
+            case ["sif", "add", *_, sif, file]:
+                with Path(sif).open("ab") as stream:
+                    stream.write(Path(file).read_bytes())
+                return 0, "", ""
+            case ["sif", "list", _]:
+                return 0, "3    |1       |NONE    |36864-356352  |FS (Squashfs/*System/amd64)\n", ""
         raise AssertionError(f"the fake apptainer does not know: {words}")
+
+    def _verify(self, sif: Path) -> Answer:
+        """As Apptainer 1.4.5 answered for an image that is signed by TRUSTED, and for others."""
+        if b"signed" in sif.read_bytes():
+            return (
+                0,
+                json.dumps(signed_by(TRUSTED)),
+                "INFO:    Verifying image with PGP key material\n",
+            )
+        words = "integrity: signature not found for object group 1"
+        nothing = json.dumps({"Signatures": 0, "SignerKeys": None})
+        return 255, nothing, f"FATAL:   Failed to verify container: {words}\n"
 
 
 _compile = jinja2.Environment.compile
@@ -612,6 +645,42 @@ def _compile_once(
     if source not in _compiled:
         _compiled[source] = _compile(environment, source, *args)  # type: ignore[call-overload]
     return _compiled[source]  # type: ignore[no-any-return]
+
+
+TRUSTED = "11811599135F074136577927587C460A0C2C1FCC"
+PUBLIC_KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
+KEY_LIST = f"""Public key listing (/root/.apptainer/keys/pgp-public):
+
+0)  User:              Stranger () <s@example.org>
+    Creation time:     2026-11-22 21:39:22 +0000 UTC
+    Fingerprint:       DDA3F9244C7D1CA13BF07E0C6B1FE319D3A2F017
+    Length (in bits):  2048
+
+1)  User:              Own (c) <own@example.org>
+    Creation time:     2026-11-22 21:38:58 +0000 UTC
+    Fingerprint:       {TRUSTED}
+    Length (in bits):  2048
+
+"""
+
+
+def signed_by(*fingerprints: str) -> dict[str, Any]:
+    """What `apptainer verify --json` reports on an image with a signature of each of these keys."""
+    entries = [
+        {
+            "Signer": {
+                "Partition": partition,
+                "Name": "Own (c) <own@example.org>",
+                "Fingerprint": fingerprint.lower(),
+                "KeyLocal": True,
+                "KeyCheck": bool(fingerprint),
+                "DataCheck": True,
+            }
+        }
+        for fingerprint in fingerprints
+        for partition in ("Def.FILE", "JSON.Generic", "FS")
+    ]
+    return {"Signatures": len(fingerprints), "SignerKeys": entries}
 
 
 def write_sif(path: Path, text: str = "") -> None:
@@ -794,8 +863,10 @@ class Kubernetes:
             found.append(("cluster-dns", found[0][1], {"k8s-app": "kube-dns"}))
         return [
             {
-                "metadata": {"name": f"{name}-{node}", "labels": labels},
-                "spec": {"nodeName": node},
+                "metadata": {
+                    "name": f"{name}-{node}", "namespace": "kube-system", "labels": labels,
+                },
+                "spec": {"nodeName": node, "containers": [{"name": name}]},
                 "status": {
                     "conditions": [ready(name not in self.broken)],
                     "containerStatuses": [
@@ -804,7 +875,7 @@ class Kubernetes:
                 },
             }
             for name, node, labels in found
-        ]
+        ]  # fmt: skip
 
 
 class FakeApi(Api):
@@ -1097,7 +1168,7 @@ class World:
         proxy = types.SimpleNamespace(walk=os.walk, kill=self.kill_process)
         monkeypatch.setattr(cgroups, "os", proxy)
         monkeypatch.setattr(Path, "is_mount", lambda path: str(path) in self.kernel.mounts)
-        found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {}, False)
+        found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {})
         monkeypatch.setattr(engines, "find", lambda: found)
         # What a host has and lacks is not what these tests are about.
         monkeypatch.setattr(preflight, "examine", lambda **_: [])
@@ -1462,6 +1533,7 @@ class World:
 
     def _make_files(self) -> None:
         fill(self.root / "etc", {"resolv.conf": "nameserver 127.0.0.53\nnameserver 192.0.2.53\n"})
+        fill(self.root / "etc", {"os-release": 'PRETTY_NAME="Debian, a fake one"\nID=debian\n'})
         fill(self.root / "etc/apptainer", {"apptainer.conf": "# cni configuration path =\n"})
         fill(self.root / "home/.kube", {"config": yaml.safe_dump(OTHER_KUBECONFIG)})
         for name in ("var/lib", "run"):

@@ -64,6 +64,14 @@ def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)  # fmt: skip
 
 
+def signing_key(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The option --key."""
+    return click.option(
+        "--key", default="", metavar="FILE|FINGERPRINT", shell_complete=completion.files,
+        help="A private key in PEM, or one of your key ring. [default: its only one]",
+    )(function)  # fmt: skip
+
+
 def open_log(name: str) -> None:
     """Log to the cluster's file from here on."""
     ui().open_log(ClusterPaths(name).log)

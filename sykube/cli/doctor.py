@@ -14,8 +14,11 @@ from sykube.cluster.checkup import Checkup
 from sykube.cluster.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import engines, preflight
+from sykube.host.engines import FoundEngine
 from sykube.host.paths import ClusterPaths, cache_dir
 from sykube.host.preflight import Finding, Level
+from sykube.network import firewall
+from sykube.network.bridge import bridge_name
 
 
 @click.command()
@@ -37,20 +40,21 @@ def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
         cache=cache_dir(),
         building=not there,
     )
+    if not there:
+        findings += firewall.examine_firewalld(bridge_name(name))
     engine = engines.find()
-    shown = engine.version if engine else "none usable; init sets up a private Apptainer"
     found = _examine_cluster(name) if there else None
     if output == "json":
         context.emit(
             {
-                "engine": shown,
+                "engine": _describe(engine) if engine else None,
                 "findings": _listed(findings),
                 "cluster": {"name": name, "findings": _listed(found.findings)} if found else None,
             }
         )
     else:
         click.echo("host")
-        _show([*findings, Finding("engine", Level.OK, shown)])
+        _show(findings)
         if found:
             click.echo(f"cluster {name}")
             _show(found.findings)
@@ -66,6 +70,14 @@ def _examine_cluster(name: str) -> Checkup:
         cure = error.resolution or f"sykube delete --name {name}"
         return Checkup((Finding("record", Level.FAILURE, error.brief, cure),))
     return checkup.examine(cluster)
+
+
+def _describe(engine: FoundEngine) -> dict[str, Any]:
+    return {
+        "version": engine.version,
+        "binary": str(engine.binary),
+        "why": engine.why,
+    }
 
 
 def _listed(findings: Sequence[Finding]) -> list[dict[str, Any]]:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from sykube.cli import completion, context
 from sykube.cluster import archive, lifecycle, reborn
 from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import MAX_WORKERS, make_spec, split_options
+from sykube.cluster.spec import MAX_WORKERS
+from sykube.cluster.spec_reader import make_spec, split_options
 from sykube.errors import UsageError
 from sykube.host import preflight, proxies
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
+    """An option that may be given several times, for a tuple; None where it is not given."""
+    return click.option(
+        *names,
+        multiple=True,
+        callback=lambda _ctx, _parameter, given: given or None,
+        help=f"{text}; may be repeated.",
+        **settings,
+    )
 
 
 @click.command()
@@ -64,40 +79,35 @@ from sykube.host import preflight, proxies
     default=None,
     help="Keep the cluster's data in memory: fast, and gone after a reboot.",
 )
-@click.option(
+@_repeated(
     "--dns",
-    multiple=True,
     metavar="ADDRESS",
-    help="Forward names to this resolver instead of the host's; may be repeated.",
+    text="Forward names to this resolver instead of the host's",
 )
-@click.option(
+@_repeated(
     "--addon",
     "addons",
-    multiple=True,
     metavar="NAME",
     shell_complete=completion.addons,
-    help="Begin with this add-on; may be repeated. See: sykube addons list",
+    text="Begin with this add-on (see: sykube addons list)",
 )
-@click.option(
+@_repeated(
     "--port",
     "ports",
-    multiple=True,
     metavar="HOST:NODE",
-    help="Let a port of this host's loopback lead to a port of the nodes; may be repeated.",
+    text="Let a port of this host's loopback lead to a port of the nodes",
 )
-@click.option(
+@_repeated(
     "--mount",
     "mounts",
-    multiple=True,
     metavar="HOST:NODE",
-    help="Let nodes see a folder of this host, read-only with :ro at the end; may be repeated.",
+    text="Let nodes see a folder of this host, read-only with :ro at the end",
 )
-@click.option(
+@_repeated(
     "--registry-mirror",
     "registry_mirrors",
-    multiple=True,
     metavar="HOST=URL",
-    help="Look for images of this registry here first; may be repeated.",
+    text="Look for images of this registry here first",
 )
 @click.option(
     "--registry-auth",
@@ -120,7 +130,31 @@ from sykube.host import preflight, proxies
     "--local-image",
     metavar="FILE",
     shell_complete=completion.files,
-    help="Use this node image instead of building one.",
+    help="Use this bundle or node image instead of building one; download nothing.",
+)
+@click.option(
+    "--fingerprint",
+    metavar="FINGERPRINT",
+    envvar="SYKUBE_FINGERPRINT",
+    show_envvar=True,
+    help="Of the key that must have signed it.",
+)
+@click.option(
+    "--public-key",
+    metavar="FILE",
+    envvar="SYKUBE_PUBLIC_KEY",
+    show_envvar=True,
+    shell_complete=completion.files,
+    help="The file with that key, instead of root's key ring.",
+)
+@click.option(
+    "--no-verify",
+    is_flag=True,
+    default=None,
+    help="Use the image whoever signed it, or nobody.",
+)
+@click.option(
+    "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
 )
 @click.option(
     "--allow-cgroup-v1",
@@ -128,7 +162,6 @@ from sykube.host import preflight, proxies
     default=None,
     help="Where this host has cgroup v1, let a kubelet of 1.35 or later run all the same.",
 )
-@click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
 @click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
 @click.option("--pod-subnet", metavar="CIDR", help="Addresses of pods, a /16.")
 @click.option("--service-subnet", metavar="CIDR", help="Addresses of Services.")
@@ -149,16 +182,15 @@ from sykube.host import preflight, proxies
     help="Names, domains and ranges that nodes reach without, separated by commas. "
     "[default: yours, no_proxy]",
 )
-@click.option(
+@_repeated(
     "--ca-certificate",
     "ca_certificates",
-    multiple=True,
     metavar="FILE",
     shell_complete=completion.files,
-    help="Let nodes trust the authorities of this PEM file, too; may be repeated.",
+    text="Let nodes trust the authorities of this PEM file, too",
 )
 @click.option("--retain", is_flag=True, help="Leave a failed cluster as it is; init again resumes.")
-@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
+@click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
 @context.output_option
 @context.common
@@ -166,8 +198,6 @@ def init(
     file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
     """Make a cluster and add its context to your kubeconfig."""
-    for name in ("dns", "addons", "ports", "mounts", "registry_mirrors", "ca_certificates"):
-        flags[name] = flags[name] or None
     if flags["no_proxy"] is not None:
         flags["no_proxy"] = proxies.split_exceptions(flags["no_proxy"])
     if flags["ca_certificates"]:
@@ -177,7 +207,7 @@ def init(
         flags["options"], problem = split_options(flags["options"])
         if problem:
             raise UsageError(problem, resolution="Correct it and run the command again.")
-    for name in ("dest", "network_dir", "local_image", "registry_auth"):
+    for name in ("dest", "network_dir", "local_image", "public_key", "registry_auth"):
         if flags[name]:
             flags[name] = str(Path(flags[name]).absolute())
     file = file.absolute() if file else None

@@ -43,6 +43,7 @@ _COMMANDS = {
     "version": "sykube.cli.version:version",
     "versions": "sykube.cli.versions:versions_",
     "snapshot": "sykube.cli.snapshot:snapshot",
+    "bundle": "sykube.cli.bundle:bundle",
     "node-image": "sykube.cli.node_image:node_image",
     "env": "sykube.cli.env:env",
     "completion": "sykube.cli.completion:completion",

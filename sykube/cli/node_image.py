@@ -7,21 +7,23 @@ from pathlib import Path
 
 import click
 
-from sykube.cli import context
-from sykube.cluster import archive, lifecycle
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import make_spec
+from sykube.cli import completion, context
+from sykube.cluster import archive, preparation
+from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State, clusters
-from sykube.host import preflight
-from sykube.host.paths import LOGS, ClusterPaths
+from sykube.errors import UsageError
+from sykube.host import engines, preflight
+from sykube.host.paths import LOGS, ClusterPaths, cache_dir
 from sykube.image import build as image_build
-from sykube.image import downloads
+from sykube.image import bundle, downloads, local, signature
+from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
+from sykube.image.trust import Trust, read_fingerprint
 
 
 @click.group("node-image")
 def node_image() -> None:
-    """Build and keep the images that nodes are started from."""
+    """Build, keep, sign and verify the images that nodes are started from."""
 
 
 @node_image.command()
@@ -44,9 +46,11 @@ def build(force: bool, file: Path | None, mirror: str | None, yes: bool, output:
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
     spec = make_spec(None, {"mirror": mirror})
-    lifecycle.prepare_host(spec, InitOptions(yes=yes, ask=context.ask), ui, building=True)
-    engine = lifecycle.find_engine(spec, ui)
-    image = lifecycle.node_image(spec, engine, ui, force=force)
+    preparation.prepare_host(
+        spec, lambda question: yes or context.ask(question), ui, building=True, starting=False
+    )
+    engine = preparation.find_engine(spec, ui)
+    image = preparation.node_image(spec, engine, ui, force=force)
     if file:
         with ui.step(f"Copying it to {file}"):
             shutil.copyfile(image.sif, file)
@@ -54,6 +58,55 @@ def build(force: bool, file: Path | None, mirror: str | None, yes: bool, output:
         context.emit(_describe(image))
     else:
         click.echo(image.sif)
+
+
+@node_image.command()
+@click.argument("file", type=click.Path(path_type=Path), shell_complete=completion.files)
+@context.signing_key
+@context.common
+def sign(file: Path, key: str) -> None:
+    """Sign an image file with a key of your own."""
+    local.examine(file, trusted=True)
+    if cache_dir().resolve() in file.resolve().parents:
+        raise UsageError(
+            f"{file} is in sykube's cache, where images stay as they are",
+            resolution="Make a signed copy: sykube bundle save FILE",
+        )
+    engine = engines.find_for_files()
+    builder = Builder(engine.binary, engine.environment)
+    chosen = signature.signing_key(key, builder)
+    bundle.sign(file.resolve(), chosen, builder)
+    click.echo(chosen.fingerprint)
+
+
+@node_image.command()
+@click.argument("file", type=click.Path(path_type=Path), shell_complete=completion.files)
+@click.option(
+    "--fingerprint",
+    metavar="FINGERPRINT",
+    envvar="SYKUBE_FINGERPRINT",
+    show_envvar=True,
+    required=True,
+    help="Of the key that must have signed it.",
+)
+@click.option(
+    "--public-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    envvar="SYKUBE_PUBLIC_KEY",
+    show_envvar=True,
+    shell_complete=completion.files,
+    help="The file with that key, instead of your key ring.",
+)
+@context.common
+def verify(file: Path, fingerprint: str, public_key: Path | None) -> None:
+    """Check that all of an image file is signed by the key that you trust."""
+    local.examine(file, trusted=True)
+    spec = make_spec(None, {"fingerprint": fingerprint})
+    trust = Trust(read_fingerprint(spec.fingerprint), public_key and public_key.absolute())
+    engine = engines.find_for_files()
+    signature.verify(file.absolute(), trust, Builder(engine.binary, engine.environment))
+    click.echo(f"{file}: signed by {trust.fingerprint}")
 
 
 @node_image.command("list")

@@ -19,13 +19,13 @@ from typing import Any
 
 from sykube.cluster.state import State
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import paths, tar
+from sykube.host import distribution, paths, tar
 from sykube.host.files import write_atomically
 from sykube.image.node_image import NodeImage
 
 VERSION = 1
 # What is archived of a cluster's data folder; start makes the rest anew.
-_CONTENTS = ("nodes", "volumes", "kubeconfig")
+CONTENTS = ("nodes", "volumes", "kubeconfig")
 _NAME = re.compile(r"[A-Za-z0-9][-_.A-Za-z0-9]{0,99}")
 
 
@@ -153,9 +153,9 @@ def create(name: str, state: State, root: Path) -> Snapshot:
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir(mode=0o700)
-        unpacked = tar.size_of(root, _CONTENTS)
+        unpacked = tar.size_of(root, CONTENTS)
         tar.require_space(work, unpacked)
-        file = tar.pack(root, _CONTENTS, work)
+        file = tar.pack(root, CONTENTS, work)
         snapshot = Snapshot(
             name=name,
             cluster=state.spec.name,
@@ -212,7 +212,7 @@ def check_whole(snapshot: Snapshot) -> None:
     if not tar.has(program):
         raise SykubeError(
             f"could not find {program}, which is required to unpack {snapshot.name}",
-            resolution=f"apt-get install -y {program}",
+            resolution=distribution.this().cure([program]),
         )
 
 

@@ -25,6 +25,7 @@ from sykube.cluster import status as cluster_status
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError, UsageError
 from sykube.host import engines, preflight
+from sykube.host.distribution import OS_RELEASE
 from sykube.host.paths import ClusterPaths, cache_dir
 from sykube.host.run import Completed, run
 from sykube.kubernetes.api import Api, ApiError
@@ -34,7 +35,6 @@ from sykube.ui import Ui
 
 MISSING = "missing.txt"
 _TIMEOUT_S = 20.0
-_OS_RELEASE = Path("/etc/os-release")
 
 # File → what is run for it, in each node.
 _NODE_COMMANDS = {
@@ -167,7 +167,7 @@ def _facts(paths: ClusterPaths) -> dict[str, Any]:
     engine = engines.find()
     return {
         "kernel": " ".join(os.uname()[2:]),
-        "operatingSystem": _OS_RELEASE.read_text().splitlines() if _OS_RELEASE.exists() else [],
+        "operatingSystem": OS_RELEASE.read_text().splitlines() if OS_RELEASE.exists() else [],
         "python": platform.python_version(),
         "cgroupVersion": 2 if cgroups.is_v2() else 1,
         "processors": os.cpu_count(),

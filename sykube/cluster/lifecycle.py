@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
-from sykube.cluster import archive, autostart, cgroup_version, lookup, plan, ports, registries, site
+from sykube.cluster import (
+    archive,
+    autostart,
+    cgroup_version,
+    lookup,
+    plan,
+    ports,
+    preparation,
+    registries,
+    site,
+)
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
@@ -19,14 +27,11 @@ from sykube.cluster.steps import order
 from sykube.cluster.steps.data import make_root
 from sykube.cluster.steps.network import Network
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import apt, engines, lock, preflight
-from sykube.host.paths import HOST_RECORDS, ClusterPaths, cache_dir
-from sykube.host.preflight import Finding
+from sykube.host import engines, lock, preflight, signals
+from sykube.host.paths import HOST_RECORDS, ClusterPaths
 from sykube.host.records import HostRecords
 from sykube.host.resolver import host_resolvers
-from sykube.image import build, versions
-from sykube.image.build import Builder
-from sykube.image.node_image import NodeImage
+from sykube.image import versions
 from sykube.image.versions import Minor
 from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
@@ -82,23 +87,24 @@ def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
 def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     """What init would find and do, without any change."""
     preflight.check_identity()
-    source, mirror = versions.DEBIAN, apt.find_mirror(spec.mirror)
     for text in spec.mounts:
         Mount.parse(text).check()
     snapshot = _source(spec)
     site.authorities(spec.ca_certificates)
-    image = None if spec.local_image else build.cached(source, mirror)
+    preparation.examine_local_image(spec)
+    image = None if spec.local_image else preparation.cached_image()
     if snapshot:
         image = archive.image_of(snapshot)
     engine = engines.find()
+    without = "none" if spec.local_image else "a private Apptainer would be set up"
     building = not (image or spec.local_image)
     chosen = _choose_subnets(spec)
     return {
         "findings": [
             {"what": f.what, "level": f.level.value, "detail": f.detail, "cure": f.cure}
-            for f in _examine(spec, building=building)
+            for f in preparation.examine(spec, building=building)
         ],
-        "engine": engine.version if engine else "a private Apptainer would be set up",
+        "engine": engine.version if engine else without,
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
@@ -150,60 +156,6 @@ def delete_all(ui: Ui) -> list[str]:
     return problems
 
 
-def node_image(
-    spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui, *, force: bool = False
-) -> NodeImage:
-    """The node image to use: the user's own, the cached one, or a new one.
-
-    Raises:
-        SykubeError: it could not be built or is none of sykube's.
-    """
-    builder = Builder(engine.binary, engine.environment)
-    if spec.local_image:
-        return build.adopt(Path(spec.local_image), builder)
-    mirror = apt.find_mirror(spec.mirror)
-    if not force and build.cached(versions.DEBIAN, mirror) is None:
-        changed = build.what_changed(versions.DEBIAN, mirror)
-        if changed:
-            ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
-    return build.build(versions.DEBIAN, mirror, builder, ui.step, ui.note, force=force)
-
-
-def prepare_host(spec: ClusterSpec, options: InitOptions, ui: Ui, *, building: bool) -> None:
-    """Check the host; with `yes`, install what Debian has for it.
-
-    Raises:
-        HostError: it lacks something; nothing was changed.
-    """
-    with ui.step("Checking the host"):
-        findings = _examine(spec, building=building)
-    packages = preflight.missing_packages(findings)
-    if packages and (options.yes or options.ask(f"Install {' '.join(packages)}?")):
-        with ui.step(f"Installing {' '.join(packages)}"):
-            preflight.install(packages)
-        findings = _examine(spec, building=building)
-    for finding in findings:
-        if finding.level is preflight.Level.WARNING:
-            ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
-    preflight.require(findings)
-
-
-def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
-    """The host's engine, or a private one that is set up now."""
-    found = engines.find()
-    if found is None:
-        with ui.step("Setting up a private Apptainer"):
-            found = engines.find_or_create(lambda: apt.find_mirror(spec.mirror), ui.note)
-    return found
-
-
-def _examine(spec: ClusterSpec, *, building: bool) -> list[Finding]:
-    data = Path(spec.dest) if spec.dest else ClusterPaths(spec.name).root
-    return preflight.examine(
-        nodes=spec.control_planes + spec.workers, data=data, cache=cache_dir(), building=building
-    )
-
-
 def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
     """The cluster to resume; None when it is complete and as asked.
 
@@ -233,8 +185,7 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
 
 def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     """Everything that comes before the cluster's own steps and is never undone."""
-    if spec.local_image:
-        build.check_sif(Path(spec.local_image))
+    preparation.examine_local_image(spec)
     if Bridge(spec.name).exists() or ClusterPaths(spec.name).root.exists():
         raise SykubeError(
             f"there are remains of a cluster {spec.name} without a record",
@@ -244,18 +195,18 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
     proxies = site.proxies(spec, ui)
-    ready = (
-        spec.local_image or snapshot or build.cached(versions.DEBIAN, apt.find_mirror(spec.mirror))
-    )
+    ready = spec.local_image or snapshot or preparation.cached_image()
     building = not ready
-    prepare_host(spec, options, ui, building=building)
+    preparation.prepare_host(
+        spec, lambda question: options.yes or options.ask(question), ui, building=building
+    )
     owner = kubeconfig.Owner.of_caller()
     kubeconfig.check_free(kubeconfig.user_kubeconfig(owner), spec.name)
     resolvers = host_resolvers(spec.dns)
     # Wrong ones are refused before the long steps; they are chosen for good below.
     _choose_subnets(spec)
-    engine = find_engine(spec, ui)
-    image = archive.image_of(snapshot) if snapshot else node_image(spec, engine, ui)
+    engine = preparation.find_engine(spec, ui)
+    image = archive.image_of(snapshot) if snapshot else preparation.node_image(spec, engine, ui)
     minor = versions.minor(image.versions()["kubernetes"])
     cgroup_version.check(minor, allow_v1=spec.allow_cgroup_v1)
     if not spec.local_image:
@@ -329,7 +280,7 @@ def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
 
 def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException) -> None:
     """Keep the nodes' logs, then roll back; the first error stays the one that is shown."""
-    with uninterrupted():
+    with signals.uninterrupted():
         keep_node_logs(cluster)
         if options.retain:
             cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
@@ -341,18 +292,6 @@ def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException)
     if isinstance(error, SykubeError):
         kept = f"The nodes' logs are in {cluster.paths.node_logs}."
         error.resolution = f"{error.resolution}\n  {kept}".strip()
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C does not leave half of a cluster behind."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 def keep_node_logs(cluster: Cluster) -> None:
@@ -406,12 +345,9 @@ def _unknown_state(name: str) -> State:
             "could not find Apptainer, which is required to stop the nodes",
             resolution="Set SYKUBE_CACHE_DIR to the folder that was used for init.",
         )
-    ranges = subnets.Subnets(
-        subnets.NODE_CANDIDATES[0], subnets.POD_CANDIDATES[0], subnets.SERVICE_CANDIDATES[0]
-    )
     return State(
         spec=ClusterSpec(name=name),
-        subnets=ranges,
+        subnets=subnets.choose(()),
         engine=str(engine.binary),
         engine_environment=dict(engine.environment),
         image="",

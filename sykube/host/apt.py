@@ -1,7 +1,8 @@
-"""Debian's archive as the host's own apt configuration names it."""
+"""Debian's archive as the user or the host's own apt configuration names it."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 
 from sykube.errors import UsageError
 
+# Stands for --mirror where that is not given.
+VARIABLE = "SYKUBE_MIRROR"
 APT = Path("/etc/apt")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SUITES = frozenset(
@@ -49,17 +52,19 @@ class Mirror:
 
 
 def find_mirror(wanted: str = "", apt: Path = APT) -> Mirror:
-    """The mirror to use: `wanted` (--mirror), else the first Debian one of the host's apt sources.
+    """The mirror to use: `wanted` (--mirror), else SYKUBE_MIRROR, else the first of apt's sources.
 
     Raises:
-        UsageError: `wanted` is no URL, or the host names no Debian mirror.
+        UsageError: what is wanted is no URL, or the host names no Debian mirror.
     """
+    named = "--mirror" if wanted else VARIABLE
+    wanted = wanted or os.environ.get(VARIABLE, "")
     entries = [entry for file in _source_files(apt) for entry in _entries(file)]
     security = next((uri for uri, suite in entries if suite.endswith("-security")), "")
     if wanted:
         if urlsplit(wanted).scheme not in ("http", "https", "file"):
             raise UsageError(
-                f"--mirror {wanted!r} is not a URL",
+                f"{named} {wanted!r} is not a URL",
                 resolution="Give the base URL of a Debian mirror, the folder that holds dists/.",
             )
         return Mirror(wanted.rstrip("/"))
@@ -67,9 +72,10 @@ def find_mirror(wanted: str = "", apt: Path = APT) -> Mirror:
         if suite.removesuffix("-updates").removesuffix("-backports") in _SUITES:
             return Mirror(uri, security)
     raise UsageError(
-        "the apt sources of this host name no Debian mirror",
+        "this host names no Debian mirror, which nodes are built from",
         details=f"looked in {apt}/sources.list and {apt}/sources.list.d",
-        resolution="Name one: sykube init --mirror URL",
+        resolution="Name one by the URL that holds dists/: sykube init --mirror URL, or "
+        f"{VARIABLE}=URL in the environment.",
     )
 
 

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import HostError, UsageError
-from sykube.host import apt, capabilities, provision
+from sykube.host import apt, capabilities, confinement, distribution, engines, provision
+from sykube.host.distribution import Distribution
+from sykube.host.engines import FoundEngine
 from sykube.host.records import read_sysctl
-from sykube.host.run import CommandError, run
+from sykube.host.run import PATH, CommandError, run
 
-# Program → the Debian package that brings it.
-_PROGRAMS = {
-    "ip": "iproute2",
-    "iptables": "iptables",
-    "sysctl": "procps",
-    "mount": "mount",
-    "modprobe": "kmod",
-}
-_BUILD_PROGRAMS = {
-    "debootstrap": "debootstrap",
-    "mksquashfs": "squashfs-tools",
-    "dpkg-deb": "dpkg",
-    "apt-get": "apt",
-}
-_CNI_PLUGINS = Path("/usr/lib/cni")
+_PROGRAMS = ("ip", "iptables", "sysctl", "mount", "modprobe")
+_BUILD_PROGRAMS = ("debootstrap", "mksquashfs")
+# By these a private Apptainer is downloaded and unpacked.
+_APT_PROGRAMS = ("apt-get", "dpkg-deb")
+_SCRIPTS = Path("/usr/share/debootstrap/scripts")
+# Releases that images are built of.
+_SUITES = ("bookworm", "trixie")
+# Debian signs what nodes are built from with this key and with that of Debian 13; older keyrings
+# have neither. It stands in the keyring as plain text: RFC 9580, 5.11 (user ID packet).
+_LEAST_KEY = b"Debian Archive Automatic Signing Key (12/bookworm)"
 _FILE_SYSTEMS = {"overlay": "overlay", "squashfs": "squashfs"}
 _CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 
@@ -36,6 +35,11 @@ _MASTER_MEMORY_MB = 1100
 _WORKER_MEMORY_MB = 500
 _NODE_DISK_MB = 1000
 _BUILD_DISK_MB = 8000
+
+_ENGINES = (
+    "Apptainer 1.2 or later (https://apptainer.org/docs/admin/main/installation.html) or "
+    "SingularityCE 4 or later (https://docs.sylabs.io/guides/latest/admin-guide/installation.html)"
+)
 
 
 class Level(enum.Enum):
@@ -52,7 +56,7 @@ class Finding:
 
     Attributes:
         cure: a command, or what to ask the administrator for; empty when all is well.
-        packages: Debian packages that cure it.
+        packages: packages of this host's distribution that cure it.
     """
 
     what: str
@@ -66,8 +70,18 @@ def _ok(what: str, detail: str) -> Finding:
     return Finding(what, Level.OK, detail)
 
 
-def _failure(what: str, detail: str, cure: str, *packages: str) -> Finding:
-    return Finding(what, Level.FAILURE, detail, cure, packages)
+def _warning(what: str, detail: str, cure: str) -> Finding:
+    return Finding(what, Level.WARNING, detail, cure)
+
+
+def _failure(what: str, detail: str, cure: str, packages: Iterable[str] = ()) -> Finding:
+    return Finding(what, Level.FAILURE, detail, cure, tuple(packages))
+
+
+def _missing(what: str, detail: str, host: Distribution, things: Iterable[str]) -> Finding:
+    """A failure that packages of the host's distribution cure, where it has any."""
+    wanted = tuple(things)
+    return _failure(what, detail, host.cure(wanted), host.packages(wanted))
 
 
 def check_identity() -> None:
@@ -90,7 +104,9 @@ def check_identity() -> None:
         )
 
 
-def examine(*, nodes: int, data: Path, cache: Path, building: bool) -> list[Finding]:
+def examine(
+    *, nodes: int, data: Path, cache: Path, building: bool, mirror: str = ""
+) -> list[Finding]:
     """Look at everything that a cluster of so many nodes needs.
 
     Args:
@@ -98,12 +114,27 @@ def examine(*, nodes: int, data: Path, cache: Path, building: bool) -> list[Find
         data: folder that the cluster will be in.
         cache: folder that images are built in.
         building: whether a node image has to be built first.
+        mirror: the Debian mirror that was asked for (--mirror).
+
+    Raises:
+        UsageError: SYKUBE_ENGINE names no engine that will do.
     """
-    findings = [_programs(_PROGRAMS), _cni_plugins()]
+    host = distribution.this()
+    engine = engines.find()
+    findings = [
+        _programs(host, _PROGRAMS), _iptables(host), _engine(host, engine),
+        _cni_plugins(host, engine),
+    ]  # fmt: skip
+    unpacking = engine is None and host.can_unpack_debian
     if building:
-        findings += [_programs(_BUILD_PROGRAMS), _keyring()]
+        findings += [_programs(host, _BUILD_PROGRAMS), _debootstrap()]
         findings.append(_disk("disk for building", cache, _BUILD_DISK_MB))
-    findings += [*_file_systems(), _capabilities(), _cgroups(), _inotify(), _namespaces()]
+    if unpacking:
+        findings.append(_programs(host, _APT_PROGRAMS))
+    if building or unpacking:
+        findings += [_keyring(host), _mirror(mirror)]
+    findings += [*_file_systems(host), _capabilities(), _cgroups(), _inotify(), _namespaces()]
+    findings += [_selinux(), _apparmor()]
     if nodes:
         findings.append(_memory(_MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
         findings.append(_disk("disk for nodes", data, nodes * _NODE_DISK_MB))
@@ -119,12 +150,15 @@ def examine_for_workers(count: int, data: Path) -> list[Finding]:
 
 
 def missing_packages(findings: list[Finding]) -> tuple[str, ...]:
-    """Debian packages that would cure findings."""
+    """Packages of this host's distribution that would cure findings."""
     return tuple(sorted({package for finding in findings for package in finding.packages}))
 
 
-def require(findings: list[Finding]) -> None:
+def require(findings: list[Finding], *, downloading: bool = True) -> None:
     """Stop at failures.
+
+    Args:
+        downloading: whether `sykube init --yes` would install packages.
 
     Raises:
         HostError: lists each failure with its cure.
@@ -135,7 +169,9 @@ def require(findings: list[Finding]) -> None:
     packages = missing_packages(failures)
     cures = [finding.cure for finding in failures if not finding.packages]
     if packages:
-        cures.insert(0, f"sykube init --yes, or: apt-get install -y {' '.join(packages)}")
+        command = distribution.this().command(packages)
+        can_install = downloading and distribution.this().installation(packages)
+        cures.insert(0, f"sykube init --yes, or: {command}" if can_install else command)
     raise HostError(
         "this host is not ready for a cluster",
         details="\n".join(f"{finding.what}: {finding.detail}" for finding in failures),
@@ -143,64 +179,135 @@ def require(findings: list[Finding]) -> None:
     )
 
 
-def install(packages: tuple[str, ...], on_line: object = None) -> None:
-    """Install Debian packages on the host.
+def install(packages: tuple[str, ...]) -> None:
+    """Install packages on the host, by its own package manager.
 
     Raises:
-        HostError: apt-get failed; holds its output.
+        HostError: it failed, and holds the output; or something has to be set up by hand first.
     """
-    environment = {"DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]
+    host = distribution.this()
+    commands = host.installation(packages)
+    cure = f"Ask the administrator for: {host.command(packages)}"
+    if not commands:
+        raise HostError(f"cannot install {' '.join(packages)} on {host.name}", resolution=cure)
     try:
-        run(["apt-get", "-q", "update"], env=environment, timeout=600)
-        run(command, env=environment, timeout=1200)
+        for command in commands:
+            run(command, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=1200)
     except CommandError as error:
         raise HostError(
-            f"could not install {' '.join(packages)}",
-            details=error.details,
-            resolution=f"Ask the administrator for: apt-get install -y {' '.join(packages)}",
+            f"could not install {' '.join(packages)}", details=error.details, resolution=cure
         ) from error
 
 
-def _programs(programs: dict[str, str]) -> Finding:
-    search = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    missing = [name for name in programs if not shutil.which(name, path=search)]
+def _programs(host: Distribution, programs: tuple[str, ...]) -> Finding:
+    missing = [name for name in programs if not shutil.which(name, path=PATH)]
     if not missing:
         return _ok("programs", ", ".join(programs))
-    packages = sorted({programs[name] for name in missing})
+    return _missing("programs", f"missing: {', '.join(missing)}", host, missing)
+
+
+def _iptables(host: Distribution) -> Finding:
+    """Whether iptables and this kernel fit together: some kernels have nftables' side alone."""
+    if not shutil.which("iptables", path=PATH):
+        return _ok("packet filter", "looked at once iptables is there")
+    version = run(["iptables", "--version"], check=False).stdout.strip()
+    done = run(["iptables", "-w", "-t", "filter", "-S"], check=False)
+    if done.ok:
+        return _ok("packet filter", version)
+    cure = "Ask the administrator for: modprobe nf_tables; modprobe nft_compat"
+    if "(legacy)" in version:
+        cure = "update-alternatives --set iptables /usr/sbin/iptables-nft"
+    if host.kernel_modules:
+        cure += f"; where that module is missing: {host.kernel_modules}"
+    detail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.code}"]
+    return _failure("packet filter", f"{version or 'iptables'}: {detail[0]}", cure)
+
+
+def _engine(host: Distribution, engine: FoundEngine | None) -> Finding:
+    if engine:
+        return _ok("engine", f"{engine.version}, {engine.binary}: {engine.why}")
+    passed = "; ".join(each.problem for each in engines.candidates() if each.problem)
+    if host.can_unpack_debian:
+        own = "init sets up a private Apptainer"
+        if not passed:
+            return _ok("engine", own)
+        return _warning("engine", f"{passed}; {own}", f"For one of the host's own: {_ENGINES}")
+    packages = host.packages([distribution.APPTAINER])
     return _failure(
-        "programs",
-        f"missing: {', '.join(missing)}",
-        f"apt-get install -y {' '.join(packages)}",
-        *packages,
+        "engine",
+        passed or "neither Apptainer nor SingularityCE is there",
+        host.command(packages) if packages else f"Install one of these: {_ENGINES}",
+        packages,
     )
 
 
-def _cni_plugins() -> Finding:
-    missing = [name for name in ("bridge", "static") if not (_CNI_PLUGINS / name).exists()]
+def _cni_plugins(host: Distribution, engine: FoundEngine | None) -> Finding:
+    settings = provision.build_settings(engine.binary) if engine else {}
+    folder = provision.cni_plugins(settings)
+    if folder:
+        return _ok("CNI plugins", str(folder))
+    wanted = [distribution.CNI_PLUGINS]
+    return _missing("CNI plugins", "bridge and static are missing", host, wanted)
+
+
+def _debootstrap() -> Finding:
+    """Whether debootstrap is new enough for the releases that images are built of."""
+    if not _SCRIPTS.is_dir():
+        return _ok("debootstrap", "looked at once it is there")
+    missing = [suite for suite in _SUITES if not (_SCRIPTS / suite).exists()]
     if not missing:
-        return _ok("CNI plugins", str(_CNI_PLUGINS))
+        return _ok("debootstrap", f"knows {', '.join(_SUITES)}")
+    links = " && ".join(f"ln -s sid {_SCRIPTS}/{suite}" for suite in missing)
     return _failure(
-        "CNI plugins",
-        f"missing in {_CNI_PLUGINS}: {', '.join(missing)}",
-        "apt-get install -y containernetworking-plugins",
-        "containernetworking-plugins",
+        "debootstrap", f"it is older than Debian's releases {', '.join(missing)}", links
     )
 
 
-def _keyring() -> Finding:
-    if apt.KEYRING.is_file():
-        return _ok("Debian's keys", str(apt.KEYRING))
-    return _failure(
-        "Debian's keys",
-        f"{apt.KEYRING} is missing, which signatures are checked with",
-        "apt-get install -y debian-archive-keyring",
-        "debian-archive-keyring",
-    )
+def _keyring(host: Distribution) -> Finding:
+    """Debian's keys, without which nothing may be built.
+
+    debootstrap only warns where they are missing, and takes packages unchecked (functions,
+    keyring()); the engines call it without --force-check-gpg
+    (internal/pkg/build/sources/conveyorPacker_debootstrap.go).
+    """
+    things = [distribution.DEBIAN_KEYS]
+    if not apt.KEYRING.is_file():
+        detail = f"{apt.KEYRING} is missing, which signatures are checked with"
+        return _missing("Debian's keys", detail, host, things)
+    if _LEAST_KEY not in apt.KEYRING.read_bytes():
+        return _failure(
+            "Debian's keys",
+            f"{apt.KEYRING} is older than Debian 12 and has no key of today's archive",
+            f"A newer {' '.join(host.packages(things)) or 'debian-archive-keyring'}, "
+            f"or that file of a Debian 12 or 13 machine, in its place",
+        )
+    for other in _keyrings_of_debootstrap():
+        if not other.is_file():
+            return _failure(
+                "Debian's keys",
+                f"debootstrap looks for them in {other}, and would check nothing without it",
+                f"ln -s {apt.KEYRING} {other}",
+            )
+    return _ok("Debian's keys", str(apt.KEYRING))
 
 
-def _file_systems() -> list[Finding]:
+def _keyrings_of_debootstrap() -> set[Path]:
+    """The files that its scripts name, where it is there."""
+    scripts = [_SCRIPTS / suite for suite in _SUITES if (_SCRIPTS / suite).is_file()]
+    named = (re.findall(r"^keyring (\S+)$", file.read_text(), re.MULTILINE) for file in scripts)
+    return {Path(keyring) for found in named for keyring in found}
+
+
+def _mirror(wanted: str) -> Finding:
+    try:
+        return _ok("Debian mirror", apt.find_mirror(wanted).main)
+    except UsageError as error:
+        return _failure("Debian mirror", error.brief, error.resolution)
+
+
+def _file_systems(host: Distribution) -> list[Finding]:
     findings = []
+    modules = f"{host.kernel_modules} && " if host.kernel_modules else ""
     for name, module in _FILE_SYSTEMS.items():
         known = Path("/proc/filesystems").read_text().split()
         if name in known or run(["modprobe", module], check=False).ok:
@@ -210,7 +317,7 @@ def _file_systems() -> list[Finding]:
                 _failure(
                     f"kernel: {name}",
                     "this kernel has no such file system",
-                    f"Ask the administrator for: modprobe {module}",
+                    f"Ask the administrator for: {modules}modprobe {module}",
                 )
             )
     return findings
@@ -259,6 +366,20 @@ def _namespaces() -> Finding:
     return _failure(
         "namespaces", f"this kernel lacks {', '.join(missing)}", "Use a kernel that has them."
     )
+
+
+def _selinux() -> Finding:
+    trouble = confinement.selinux()
+    if trouble:
+        return _warning("SELinux", trouble.detail, trouble.cure)
+    return _ok("SELinux", "does not confine this process")
+
+
+def _apparmor() -> Finding:
+    trouble = confinement.apparmor()
+    if trouble:
+        return _warning("AppArmor", trouble.detail, trouble.cure)
+    return _ok("AppArmor", "does not confine this process")
 
 
 def _memory(needed_mb: int) -> Finding:

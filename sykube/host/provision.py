@@ -7,26 +7,28 @@ host's own alone; apt checks every signature.
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import SykubeError
-from sykube.host import apt
-from sykube.host.capabilities import effective, known, names
+from sykube.host import apt, distribution
 from sykube.host.files import write_atomically
 from sykube.host.run import run
 
 # The libraries come from the newest release that is stable, not from sid.
 _PACKAGES = ("apptainer/sid", "libc6/trixie", "libseccomp2/trixie", "libsqlite3-0/trixie")
 TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
-_CNI_PLUGINS = Path("/usr/lib/cni")
+# Where containernetworking-plugins puts them: Debian and Ubuntu, Fedora and Enterprise Linux.
+_CNI_OF_DEBIAN = Path("/usr/lib/cni")
+_CNI_OF_FEDORA = Path("/usr/libexec/cni")
+# Those that the cluster's bridge needs (cni/host-bridge.conflist.j2).
+_NEEDED_PLUGINS = ("bridge", "static")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _download(work: Path, mirror: apt.Mirror) -> list[Path]:
     if not apt.KEYRING.is_file():
         raise SykubeError(
             f"{apt.KEYRING} is missing, which is required to check the signatures of packages",
-            resolution="apt-get install debian-archive-keyring",
+            resolution=distribution.this().cure([distribution.DEBIAN_KEYS]),
         )
     for folder in ("lists/partial", "cache/archives/partial", "debs"):
         (work / folder).mkdir(parents=True)
@@ -144,32 +146,33 @@ def _patchelf() -> Path:
 def _configure(tree: Path) -> None:
     """Write the configuration where the program and its starter look for it."""
     text = (tree / "etc/apptainer/apptainer.conf").read_text()
-    capabilities = json.dumps({"users": {"root": sorted(names(effective()))}})
     # The program reads usr/etc, its starter usr/lib/etc.
     for folder in (tree / "usr/etc/apptainer", tree / "usr/lib/etc/apptainer"):
         shutil.copytree(tree / "etc/apptainer", folder)
         write_atomically(folder / "apptainer.conf", configuration(text))
-        write_atomically(folder / "capability.json", capabilities)
     for session in ("usr/var", "usr/lib/var"):
         (tree / session / "lib/apptainer/mnt/session").mkdir(parents=True)
 
 
-def configuration(text: str, network_dir: Path | None = None) -> str:
-    """apptainer.conf for sykube: the packaged one with what nodes need.
+def configuration(text: str, network_dir: Path | None = None, plugins: Path | None = None) -> str:
+    """apptainer.conf or singularity.conf for sykube: the packaged one with what nodes need.
+
+    Both engines know these keys: pkg/util/apptainerconf/config.go of Apptainer,
+    pkg/util/singularityconf/config.go of SingularityCE.
 
     Args:
         text: the engine's own configuration file.
         network_dir: folder of the CNI configuration; the engine's own when None.
+        plugins: folder of the CNI plugins; Debian's when None.
     """
     systemd = Path("/run/systemd/system").is_dir()
     wanted = {
         "systemd cgroups": "yes" if systemd else "no",
         "shared loop devices": "yes",
-        "cni plugin path": str(_CNI_PLUGINS),
+        "cni plugin path": str(plugins or _CNI_OF_DEBIAN),
+        # What this process lacks of them is named in the environment (engines.py).
+        "root default capabilities": "full",
     }
-    if effective() != known():
-        # Root of a container or a CI runner: "full" would ask for what it does not have.
-        wanted["root default capabilities"] = "file"
     if network_dir:
         wanted["cni configuration path"] = str(network_dir)
     for key, value in wanted.items():
@@ -179,29 +182,43 @@ def configuration(text: str, network_dir: Path | None = None) -> str:
     return text
 
 
+def cni_plugins(settings: Mapping[str, str]) -> Path | None:
+    """The folder of the CNI plugins: the distribution's, else those that an engine brings along.
+
+    An engine's own are in LIBEXECDIR/apptainer/cni or LIBEXECDIR/singularity/cni, its
+    defaultCNIPluginPath (internal/pkg/runtime/engine/*/container_linux.go).
+
+    Args:
+        settings: what the engine was built with; empty where there is none yet.
+    """
+    folders = [_CNI_OF_DEBIAN, _CNI_OF_FEDORA]
+    if libexec := settings.get("LIBEXECDIR"):
+        folders += [Path(libexec) / name / "cni" for name in ("apptainer", "singularity")]
+    return next(
+        (each for each in folders if all((each / name).exists() for name in _NEEDED_PLUGINS)), None
+    )
+
+
 def cluster_configuration(binary: str, network_dir: Path) -> str:
-    """apptainer.conf of one cluster: the engine's own, with the cluster's CNI folder.
+    """The configuration file of one cluster: the engine's own, with the cluster's CNI folder.
 
     Raises:
         SykubeError: the engine's own file cannot be read.
     """
-    settings = dict(
-        line.split("=", 1) for line in run([binary, "buildcfg"]).stdout.splitlines() if "=" in line
-    )
-    name = Path(binary).name
-    file = (
-        settings.get(f"{name.upper()}_CONF_FILE") or f"{settings['SYSCONFDIR']}/{name}/{name}.conf"
-    )
+    settings = build_settings(Path(binary))
+    # APPTAINER_CONF_FILE or SINGULARITY_CONF_FILE: cmd/internal/cli/buildconfig.go of both
+    file = next((value for key, value in settings.items() if key.endswith("_CONF_FILE")), "")
     try:
-        return configuration(Path(file).read_text(), network_dir)
+        text = Path(file).read_text()
     except OSError as error:
         raise SykubeError(
-            f"cannot read {file}, the configuration of {binary}: {error.strerror}",
-            resolution=f"Install {name} again; `sykube doctor` shows which engine is used.",
+            f"cannot read {file or 'any file'}, the configuration of {binary}: {error.strerror}",
+            resolution="Install the engine again; `sykube doctor` shows which one is used.",
         ) from error
+    return configuration(text, network_dir, cni_plugins(settings))
 
 
-def fresh_environment() -> dict[str, str]:
-    """Variables that make an Apptainer of ours drop what the host's root lacks."""
-    missing = names(known() & ~effective())
-    return {"APPTAINER_DROP_CAPS": ",".join(sorted(missing))} if missing else {}
+def build_settings(binary: Path) -> dict[str, str]:
+    """What an engine was built with, by its own names."""
+    lines = run([binary, "buildcfg"]).stdout.splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)

@@ -86,6 +86,7 @@ def run(
     check: bool = True,
     on_line: Callable[[str], None] | None = None,
     secret: bool = False,
+    terminal: bool = False,
 ) -> Completed:
     """Run a command to its end, with a clean environment, and log it.
 
@@ -97,6 +98,8 @@ def run(
         check: raise when it exits with anything but 0.
         on_line: called with each line of output as it comes.
         secret: keep the output out of the log and of errors.
+        terminal: leave it the caller's terminal, so that it may ask a person for a passphrase; its
+            output goes there and is not returned.
 
     Raises:
         CommandError: it was not found, timed out or, with `check`, failed.
@@ -105,7 +108,10 @@ def run(
     log.debug("$ %s", shlex.join(words))
     settings = {"cwd": str(cwd), "env": clean_environment(env)}
     lines: list[str] = []
-    if on_line:
+    if terminal:
+        timed_out, code = _attached(words, settings, timeout)
+        stdout = stderr = ""
+    elif on_line:
         take = _line_taker(lines, on_line)
         timed_out, code = _stream(words, stdin or "", settings, timeout, take)
         stdout, stderr = "".join(lines), ""
@@ -143,6 +149,27 @@ def _collect(
         _end(process, SIGTERM)
         raise
     return timed_out, process.returncode, _text(stdout), _text(stderr)
+
+
+def _attached(
+    words: Sequence[str], settings: Mapping[str, Any], timeout: float
+) -> tuple[bool, int]:
+    """Run a command at the caller's terminal: whether its time ran out, and its code."""
+    try:
+        # In the caller's own group, or it could not read from the terminal; standard output is for
+        # results alone.
+        process = Popen(words, stdout=2, **settings)
+    except OSError as error:
+        raise _not_started(words, settings["cwd"], error) from error
+    try:
+        return False, process.wait(timeout)
+    except TimeoutExpired:
+        process.kill()
+        return True, process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
 
 
 def _end(process: Popen[bytes], number: int) -> tuple[bytes, bytes]:
@@ -193,7 +220,7 @@ def _stream(
 
 def _not_started(words: Sequence[str], cwd: str, error: Exception) -> CommandError:
     if Path(cwd).is_dir():
-        cure = "Install it; `sykube doctor` names the Debian package of what sykube needs."
+        cure = "Install it; `sykube doctor` names the package of what sykube needs."
         return CommandError(f"could not find the program {words[0]}", words, "", cure)
     return CommandError(f"could not start {words[0]} in {cwd}", words, str(error))
 

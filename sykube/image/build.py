@@ -18,19 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from sykube import resources
-from sykube.errors import UsageError
-from sykube.host import lock
+from sykube.host import engines, lock
 from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
 from sykube.host.paths import cache_dir
-from sykube.host.run import CommandError, run
+from sykube.host.run import run
 from sykube.image import versions
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import Source, Upstream
 
 _BUILD_TIMEOUT_S = 3600.0
 _SIF_MAGIC = b"SIF_MAGIC"
-_MAKE_ONE = "Make one with: sykube node-image build --file FILE"
 # After the 32 bytes of its launch script: github.com/apptainer/sif, pkg/sif/sif.go
 _SIF_MAGIC_OFFSET = 32
 # Kernels have read zstd since 4.14, and unpack it several times faster than the default, gzip.
@@ -240,7 +238,7 @@ def build(
     Raises:
         SykubeError: a build failed; what was in the cache stays.
     """
-    with _locked_cache():
+    with locked_cache():
         chain = layers(source, mirror)
         final = chain[-1]
         image = cached(source, mirror)
@@ -252,7 +250,7 @@ def build(
                     _stage(layer).parent.mkdir(parents=True, exist_ok=True)
                     _build_sif(layer, _stage(layer), builder, note)
         with step(_title(final)):
-            return _keep(
+            return keep(
                 final.fingerprint,
                 final.parts(),
                 builder,
@@ -271,45 +269,15 @@ def what_changed(source: Source | Upstream, mirror: Mirror) -> list[str]:
     return []
 
 
-def check_sif(file: Path) -> None:
-    """Refuse a file that is no SIF image.
+def is_sif(file: Path) -> bool:
+    """Whether a file looks like a SIF.
 
     Raises:
-        UsageError: it is not, or cannot be read.
+        OSError: it cannot be read.
     """
-    try:
-        with file.open("rb") as stream:
-            stream.seek(_SIF_MAGIC_OFFSET)
-            is_sif = stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
-    except OSError as error:
-        raise UsageError(
-            f"cannot read the image {file}: {error.strerror}", resolution=_MAKE_ONE
-        ) from error
-    if not is_sif:
-        raise UsageError(f"{file} is no SIF image", resolution=_MAKE_ONE)
-
-
-def adopt(file: Path, builder: Builder) -> NodeImage:
-    """Take a node image that the user gives (--local-image) into the cache.
-
-    Raises:
-        UsageError: it is no SIF, or not one of sykube's node images.
-    """
-    check_sif(file)
     with file.open("rb") as stream:
-        fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-    with _locked_cache():
-        for image in list_images():
-            if image.fingerprint == fingerprint:
-                return image
-        try:
-            return _keep(fingerprint, {}, builder, lambda sif: _copy(file, sif))
-        except CommandError as error:
-            raise UsageError(
-                f"{file} is no node image of sykube",
-                details=error.details,
-                resolution=_MAKE_ONE,
-            ) from error
+        stream.seek(_SIF_MAGIC_OFFSET)
+        return stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
 
 
 def prune(keep: frozenset[str]) -> list[Path]:
@@ -318,7 +286,7 @@ def prune(keep: frozenset[str]) -> list[Path]:
     Returns:
         What was removed.
     """
-    with _locked_cache():
+    with locked_cache():
         removed = [image.folder for image in list_images() if image.fingerprint not in keep]
         for folder, pattern in (("build", "*.sif"), ("tmp", "*"), ("node-images", ".new-*")):
             removed += (cache_dir() / folder).glob(pattern)
@@ -335,14 +303,15 @@ def _title(layer: Layer) -> str:
     }[layer.name]
 
 
-def _copy(source: Path, target: Path) -> None:
-    run(["cp", "--reflink=auto", source, target], timeout=_BUILD_TIMEOUT_S)
-
-
-def _keep(
+def keep(
     fingerprint: str, parts: dict[str, str], builder: Builder, make: Callable[[Path], None]
 ) -> NodeImage:
-    """Make node.sif in the cache, read from it what sykube needs, and mark it complete."""
+    """Make node.sif in the cache, read from it what sykube needs, and mark it complete.
+
+    Args:
+        parts: digests of what it was made from; none where it was not built here.
+        make: writes the image into a file; what it raises leaves the cache as it was.
+    """
     folder = cache_dir() / "node-images" / fingerprint
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
@@ -386,15 +355,10 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
         definition = work / f"{layer.name}.def"
         definition.write_text(resources.render("definitions", layer.template, **layer.variables))
         sif = work / f"{layer.name}.sif"
-        environment = {
-            **builder.environment,
-            "APPTAINER_TMPDIR": str(work),
-            "APPTAINER_CACHEDIR": str(work),
-            "TMPDIR": str(work),
-        }
+        engine = engines.look(builder.binary)
         run(
-            [builder.binary, "build", "--mksquashfs-args", _MKSQUASHFS, sif, definition],
-            env=environment,
+            [builder.binary, "build", *engine.mksquashfs_options(_MKSQUASHFS), sif, definition],
+            env={**builder.environment, **engine.work_environment(work)},
             timeout=_BUILD_TIMEOUT_S,
             on_line=note,
         )
@@ -403,6 +367,6 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _locked_cache() -> contextlib.AbstractContextManager[None]:
+def locked_cache() -> contextlib.AbstractContextManager[None]:
     """One build at a time; a second one waits and then finds the first one's image."""
     return lock.in_turn(cache_dir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,14 @@ class NodeImage:
     @property
     def sif(self) -> Path:
         return self.folder / "node.sif"
+
+    @property
+    def built_here(self) -> bool:
+        """Whether this machine built it; otherwise the user gave it (--local-image)."""
+        try:
+            return bool(json.loads((self.folder / "parts.json").read_text()))
+        except (OSError, ValueError):
+            return False
 
     @property
     def kubectl(self) -> Path:

@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 from sykube.errors import UsageError
+from sykube.image.registries import HOST
 
 _DEFAULT_REGISTRY = "docker.io"
 # github.com/distribution/reference, regexp.go
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
-_REGISTRY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SUFFIXES = (".sif", ".tar", ".tar.gz", ".tgz", ".oci")
 # Not `latest`: the kubelet would look for it in a registry before every start.
@@ -33,7 +33,7 @@ def full(name: str) -> str:
     if registry == _DEFAULT_REGISTRY and "/" not in path:
         path = f"library/{path}"
     if (
-        not _REGISTRY.fullmatch(registry)
+        not HOST.fullmatch(registry)
         or not _PATH.fullmatch(path)
         or (colon and not _TAG.fullmatch(tag))
         or (digest and not _DIGEST.fullmatch(digest))

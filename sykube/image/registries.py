@@ -17,8 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sykube.errors import UsageError
+from sykube.host.files import unreadable
 
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?")
+# Of a registry, with a port where it has one.
+HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?")
 # What fetches images for the kubelet, by containerd's major version; from 2.4 on it is to read
 # credentials no more (RELEASES.md, "Deprecated config properties").
 _PLUGINS = {"1": "io.containerd.grpc.v1.cri", "2": "io.containerd.cri.v1.images"}
@@ -47,7 +49,7 @@ class Mirror:
             ValueError: it is not that; says what is wrong.
         """
         host, equals, url = text.partition("=")
-        if not equals or not _HOST.fullmatch(host):
+        if not equals or not HOST.fullmatch(host):
             raise ValueError(
                 f"the registry mirror {_shown(text)!r} is not HOST=URL, such as "
                 "docker.io=https://mirror.example"
@@ -118,10 +120,7 @@ def read_logins(file: Path, only: Collection[str] | None = None) -> list[Login]:
     try:
         stored = json.loads(file.read_text())
     except OSError as error:
-        raise UsageError(
-            f"cannot read {file}: {error.strerror}",
-            resolution="Let root read it, or copy it to where root can.",
-        ) from error
+        raise unreadable(file, error) from error
     except ValueError:
         raise _unusable(file, "it is no JSON") from None
     entries = stored.get("auths") if isinstance(stored, dict) else None

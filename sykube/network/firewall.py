@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 
+from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError, run
 
 _DROPS = ("DROP", "REJECT")
@@ -56,6 +57,21 @@ def firewalld_zone(bridge: str) -> str:
         return ""
     zone = done.stdout.strip() if done.ok else "the default one"
     return "" if zone == "trusted" else zone
+
+
+def examine_firewalld(bridge: str) -> list[Finding]:
+    """What is to be done about firewalld, for a bridge that is there or is to come.
+
+    In any other zone what nodes send to this host, such as questions for its resolver, is refused,
+    and what they send elsewhere where the zone has no `forward`: firewalld.zone(5).
+    """
+    zone = firewalld_zone(bridge)
+    if not zone:
+        return []
+    command = f"firewall-cmd --zone=trusted --change-interface={bridge}"
+    detail = f"firewalld has {bridge} in the zone {zone}, and may drop what nodes send"
+    cure = f"{command} && {command} --permanent"
+    return [Finding("firewall", Level.WARNING, detail, cure)]
 
 
 def _dropping(

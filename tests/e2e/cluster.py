@@ -21,13 +21,17 @@ _INIT_TIMEOUT_S = 3000
 
 @dataclass
 class TestCluster:
-    """A cluster of the tests; `before` is the host as it was without it."""
+    """A cluster of the tests; `before` is the host as it was without it.
+
+    `prefix` is a command that runs sykube somewhere else, as nsenter does.
+    """
 
     __test__ = False
 
     name: str
     folder: Path
     before: HostSnapshot | None = None
+    prefix: tuple[str, ...] = ()
 
     @property
     def kubeconfig(self) -> Path:
@@ -47,7 +51,7 @@ class TestCluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run sykube and return how it ended."""
         done = subprocess.run(
-            [sys.executable, "-m", "sykube", *arguments],
+            [*self.prefix, sys.executable, "-m", "sykube", *arguments],
             env=self.environment,
             input=stdin,
             capture_output=True,
@@ -65,7 +69,8 @@ class TestCluster:
 
     def init(self, *arguments: str, resolv_conf: Path | None = None) -> None:
         """sykube init; `resolv_conf` becomes the host's for this command."""
-        command = [sys.executable, "-m", "sykube", "init", "--name", self.name, *arguments]
+        command = [*self.prefix, sys.executable, "-m", "sykube"]
+        command += ["init", "--name", self.name, *arguments]
         if resolv_conf:
             mount = f'mount --bind {resolv_conf} /etc/resolv.conf && exec "$@"'
             command = ["unshare", "--mount", "sh", "-c", mount, "sh", *command]

@@ -37,8 +37,10 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     fakes.keep_compiled_templates(monkeypatch)
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("KUBECONFIG", "SUDO_UID", "SYKUBE_FAIL_AT", "SYKUBE_TEST_MACHINE"):
+    for name in ("KUBECONFIG", "SUDO_UID"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("FAIL_AT", "TEST_MACHINE", "ENGINE", "MIRROR"):
+        monkeypatch.delenv(f"SYKUBE_{name}", raising=False)
     logger = logging.getLogger("sykube")
     handlers, level = list(logger.handlers), logger.level
     yield

@@ -113,15 +113,16 @@ def test_ubuntu_is_no_debian(apt: Path) -> None:
         apt / "sources.list.d",
         {"ubuntu.sources": DEB822.replace("debian", "ubuntu").replace("trixie", "noble")},
     )
-    with pytest.raises(UsageError, match="name no Debian mirror") as raised:
+    with pytest.raises(UsageError, match="names no Debian mirror") as raised:
         one_line(apt, "deb http://archive.ubuntu.com/ubuntu jammy main universe\n")
     assert raised.value.exit_code is ExitCode.USAGE
     assert "--mirror" in raised.value.resolution
+    assert "SYKUBE_MIRROR" in raised.value.resolution
     assert str(apt) in raised.value.details
 
 
 def test_a_host_without_apt(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="name no Debian mirror"):
+    with pytest.raises(UsageError, match="names no Debian mirror"):
         find_mirror(apt=tmp_path / "absent")
 
 
@@ -144,6 +145,15 @@ def test_another_vendors_repository_for_debian_is_not_debians(apt: Path, line: s
 def test_the_mirror_that_was_asked_for_wins(apt: Path, url: str) -> None:
     fill(apt, {"sources.list": "deb http://deb.example/debian bookworm main\n"})
     assert find_mirror(url, apt) == Mirror(url.rstrip("/"))
+
+
+def test_the_mirror_of_the_environment(apt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYKUBE_MIRROR", "http://m.example/debian/")
+    assert find_mirror(apt=apt) == Mirror("http://m.example/debian")
+    assert find_mirror("file:///srv/d", apt) == Mirror("file:///srv/d")
+    monkeypatch.setenv("SYKUBE_MIRROR", "m.example")
+    with pytest.raises(UsageError, match="SYKUBE_MIRROR 'm.example' is not a URL"):
+        find_mirror(apt=apt)
 
 
 @pytest.mark.parametrize("url", ["m.example", "/srv/debian", "ftp://m.example/debian"])

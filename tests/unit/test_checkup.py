@@ -22,13 +22,12 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host import inotify, preflight
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
+from sykube.host.run import CommandError
 from sykube.network import firewall
 from sykube.node import cgroups, netns, services
 from tests import fakes
 from tests.fakes import NODES, World
 from tests.unit.test_certs import fill, pem
-
-NOW = datetime.now(UTC)
 
 
 @pytest.fixture
@@ -36,7 +35,8 @@ def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """One that is well, with the links that the kernel makes for instances."""
     made = lifecycle.init(ClusterSpec(name="fake", dns=("127.0.0.53",)), InitOptions(), world.ui())
     assert made is not None
-    for number, instance in enumerate(world.instances.values(), 9000):
+    # By name: they started at once, in any order.
+    for number, (_, instance) in enumerate(sorted(world.instances.items()), 9000):
         eth0 = world.path(f"/proc/{instance.pid}/root/sys/class/net/eth0")
         fakes.fill(eth0, {"iflink": f"{number}\n"})
         link = world.kernel.class_net / f"veth{number}"
@@ -45,13 +45,13 @@ def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(
         shutil, "disk_usage", lambda _: types.SimpleNamespace(free=5e11, total=1e12)
     )
-    fill(made, NOW + timedelta(days=300))
+    fill(made, datetime.now(UTC) + timedelta(days=300))
     return made
 
 
-def found(cluster: Cluster, now: datetime = NOW) -> dict[str, Finding]:
+def found(cluster: Cluster, later: timedelta = timedelta()) -> dict[str, Finding]:
     """What is not well, by what it is about."""
-    findings = checkup.examine(cluster, now).findings
+    findings = checkup.examine(cluster, datetime.now(UTC) + later).findings
     return {each.what: each for each in findings if each.level is not Level.OK}
 
 
@@ -63,12 +63,23 @@ def test_a_cluster_that_is_well(cluster: Cluster) -> None:
     assert said >= {"certificates"}
 
 
+def test_an_engine_that_was_removed(cluster: Cluster, world: World) -> None:
+    def gone(_: list[str]) -> fakes.Answer:
+        raise CommandError("could not find the program apptainer", ["apptainer"], "")
+
+    assert "engine" not in found(cluster)
+    world.host.programs["apptainer"] = gone
+    bad = found(cluster)["engine"]
+    assert "could not find" in bad.detail
+    assert str(world.root / "usr/bin/apptainer") in bad.cure
+
+
 def test_every_failure_and_warning_has_a_cure(cluster: Cluster, world: World) -> None:
     world.end("fake-node1")
     world.services["kubelet"] = "STOPPED"
     world.host.programs["iptables"] = lambda _: (1, "", "")
     world.kubernetes.clear()
-    bad = found(cluster, NOW + timedelta(days=400))
+    bad = found(cluster, timedelta(days=400))
     assert len(bad) >= 4
     assert all(each.cure for each in bad.values())
 
@@ -167,7 +178,7 @@ def test_pods_and_the_api_server(cluster: Cluster, world: World) -> None:
 
 def test_an_api_server_whose_certificates_ended(cluster: Cluster, world: World) -> None:
     world.kubernetes.clear()
-    bad = found(cluster, NOW + timedelta(days=301))
+    bad = found(cluster, timedelta(days=301))
     assert bad["API server"].cure == "sykube certs renew --name fake"
 
 
@@ -342,23 +353,23 @@ def test_inodes_and_big_overlays(cluster: Cluster, monkeypatch: pytest.MonkeyPat
 
 
 def test_certificates(cluster: Cluster) -> None:
-    assert found(cluster, NOW + timedelta(days=260)) == {}
-    bad = found(cluster, NOW + timedelta(days=280))["certificates"]
+    assert found(cluster, timedelta(days=260)) == {}
+    bad = found(cluster, timedelta(days=280))["certificates"]
     assert bad.level is Level.WARNING
     assert bad.cure == "sykube certs renew --name fake"
-    assert found(cluster, NOW + timedelta(days=301))["certificates"].level is Level.FAILURE
+    assert found(cluster, timedelta(days=301))["certificates"].level is Level.FAILURE
     (cluster.master.folder / "kubelet/pki/kubelet.crt").write_text("broken")
     assert "cannot be read" in found(cluster)["certificates"].detail
 
 
 def test_an_authority_near_its_end(cluster: Cluster) -> None:
     ca = cluster.master.overlay / "upper/etc/kubernetes/pki/ca.crt"
-    ca.write_text(pem(NOW + timedelta(days=3)))
+    ca.write_text(pem(datetime.now(UTC) + timedelta(days=3)))
     assert "sykube delete --name fake" in found(cluster)["certificates"].cure
 
 
 def test_a_clock_that_went_back(cluster: Cluster) -> None:
-    bad = found(cluster, NOW - timedelta(days=400))["clock"]
+    bad = found(cluster, timedelta(days=-400))["clock"]
     assert bad.level is Level.FAILURE
     assert "timedatectl" in bad.cure
 

@@ -307,6 +307,8 @@ def apptainer(world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def engine(words: list[str]) -> tuple[int, str, str]:
         match words:
+            case ["--version"]:
+                return 0, "apptainer version 1.4.5\n", ""
             case ["build", "--sandbox", root, _]:
                 for name, text in inside["files"].items():
                     (Path(root) / name).parent.mkdir(parents=True, exist_ok=True)

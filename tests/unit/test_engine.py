@@ -215,6 +215,38 @@ def test_instances_of_either_engine(run: Recorder, home: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("engine", "folder"),
+    [
+        ("apptainer-1.4.5", ".apptainer/instances/app"),
+        ("singularity-ce-4.1.1", ".singularity/instances/sing"),
+    ],
+)
+def test_records_as_the_engines_write_them(
+    run: Recorder, home: Path, engine: str, folder: str
+) -> None:
+    text = (Path(__file__).parent / "fixtures/engines" / engine / "record.json").read_text()
+    record(home, "lab-master", text, engine=folder)
+    assert ENGINE.instances() == {"lab-master": Instance("lab-master", 157, "/i.sif")}
+    logs = home / folder.split("/")[0] / "instances/logs/host/root"
+    logs.mkdir(parents=True)
+    (logs / "lab-master.err").write_text("why")
+    named = json.loads(text)["logErrPath"].removeprefix("/root/")
+    assert [str(log.relative_to(home)) for log in ENGINE.leftovers("lab-master")] == [
+        named.replace("/box/", "/host/")
+    ]
+
+
+@pytest.mark.parametrize("title", ["Apptainer", "Singularity"])
+def test_the_monitor_of_either_engine_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, title: str
+) -> None:
+    """By its title: ProgPrefix in internal/pkg/instance of both."""
+    process(tmp_path, 10, 1, f"{title} instance: root [lab-master]")
+    monkeypatch.setattr(engine_module, "PROC", tmp_path)
+    assert engine_module._monitors("lab-master") == [10]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         " ",

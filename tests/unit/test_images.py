@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.errors import SykubeError
+from sykube.host import engines
 from sykube.host.apt import Mirror
 from sykube.host.run import CommandError
 from sykube.image import build, versions
-from sykube.image.build import Builder, adopt, list_images, prune
+from sykube.image.build import Builder, list_images, prune
 from sykube.image.node_image import NodeImage
-from tests.fakes import Calls, FakeHost, Kernel, add_image, write_sif
+from tests.fakes import Answer, Calls, FakeHost, Kernel, add_image, write_sif
 
 MIRROR = Mirror("http://m/debian")
 BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"})
@@ -25,7 +26,8 @@ BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"}
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
     made = FakeHost(Kernel(tmp_path / "kernel"), Calls(), tmp_path)
-    monkeypatch.setattr(build, "run", made.run)
+    for module in (build, engines):
+        monkeypatch.setattr(module, "run", made.run)
     return made
 
 
@@ -142,49 +144,37 @@ def test_the_engine_builds_with_its_own_settings_in_the_cache(
             assert environment[name].startswith(str(cache))
 
 
-# --- the user's own image ---
+@pytest.mark.parametrize(
+    ("said", "compresses", "prefix"),
+    [
+        ("apptainer version 1.4.5", True, "APPTAINER"),
+        ("apptainer version 1.2.5", False, "APPTAINER"),
+        ("singularity-ce version 4.1.1", False, "SINGULARITY"),
+    ],
+)
+def test_each_engine_builds_as_it_can(
+    host: FakeHost, cache: Path, monkeypatch: pytest.MonkeyPatch, said: str, compresses: bool,
+    prefix: str,
+) -> None:  # fmt: skip
+    apptainer = host.programs["apptainer"]
 
+    def engine(words: list[str]) -> Answer:
+        return (0, said, "") if words == ["--version"] else apptainer(words)
 
-def test_an_image_of_the_user_is_taken_into_the_cache_once(
-    host: FakeHost, cache: Path, tmp_path: Path
-) -> None:
-    write_sif(tmp_path / "own.sif", "mine")
-    image = adopt(tmp_path / "own.sif", BUILDER)
-    assert image.sif.read_bytes() == (tmp_path / "own.sif").read_bytes()
-    assert image.versions()["kubernetes"] == "v1.20.2"
-    assert list_images() == [image]
-    host.calls.all.clear()
-    assert adopt(tmp_path / "own.sif", BUILDER) == image
-    assert host.argvs == []
+    host.programs["apptainer"] = engine
+    run, environments = host.run, []
 
+    def look(argv: list[str], **options: object) -> object:
+        if argv[1] == "build":
+            environments.append(dict(options["env"]))  # type: ignore[call-overload]
+        return run(argv, **options)  # type: ignore[arg-type]
 
-@pytest.mark.parametrize("data", [b"", b"SIF_MAGIC", b"x" * 100, b"\x7fELF" + b"\0" * 100])
-def test_a_file_that_is_no_image(host: FakeHost, tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "own.sif").write_bytes(data)
-    with pytest.raises(UsageError, match="is no SIF image") as raised:
-        adopt(tmp_path / "own.sif", BUILDER)
-    assert raised.value.exit_code is ExitCode.USAGE
-    assert "node-image build" in raised.value.resolution
-    assert list_images() == []
-
-
-def test_a_file_that_cannot_be_read(host: FakeHost, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="No such file"):
-        adopt(tmp_path / "absent.sif", BUILDER)
-    with pytest.raises(UsageError, match="Is a directory"):
-        adopt(tmp_path, BUILDER)
-
-
-def test_an_image_of_something_else(host: FakeHost, cache: Path, tmp_path: Path) -> None:
-    write_sif(tmp_path / "own.sif")
-    host.calls.fail(
-        lambda call: "exec" in call.words,
-        lambda call: CommandError("apptainer failed", call.words, "cp: cannot stat"),
-    )
-    with pytest.raises(UsageError, match="no node image of sykube") as raised:
-        adopt(tmp_path / "own.sif", BUILDER)
-    assert "cp: cannot stat" in raised.value.details
-    assert list((cache / "node-images").iterdir()) == []
+    monkeypatch.setattr(build, "run", look)
+    build_all()
+    builds = [argv for argv in host.argvs if argv[1] == "build"]
+    assert builds
+    assert all(("--mksquashfs-args" in argv) is compresses for argv in builds)
+    assert all(each[f"{prefix}_TMPDIR"].startswith(str(cache)) for each in environments)
 
 
 # --- the cache ---

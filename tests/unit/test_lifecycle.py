@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,12 +18,13 @@ from sykube.cluster.state import DONE, State, clusters
 from sykube.cluster.steps import order
 from sykube.cluster.steps import ready as ready_step
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import lock, paths, preflight
+from sykube.host import apt, engines, lock, paths, preflight
+from sykube.host.apt import Mirror
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.image import build
 from sykube.kubernetes.api import ApiError
-from tests.fakes import Call, Injected, World, write_sif
+from tests.fakes import TRUSTED, Answer, Call, Injected, World, write_sif
 from tests.unit.helpers import differences, fake_spec, init, unchanged
 
 STEPS = [step.name for step in order.ALL]
@@ -829,6 +831,32 @@ def test_missing_packages_are_installed_when_init_may(
     assert installs[-1][-1] == "iptables"
 
 
+def test_init_says_what_to_tell_firewalld_about_its_bridge(world: World) -> None:
+    def firewalld(words: list[str]) -> Answer:
+        assert words == ["--get-zone-of-interface=sk-fake"]
+        return 2, "no zone\n", ""
+
+    world.host.programs["firewall-cmd"] = firewalld
+    ui = world.ui()
+    lifecycle.init(fake_spec(), InitOptions(), ui)
+    (said,) = (each for each in ui.warnings if "firewalld" in each)
+    assert "firewall-cmd --zone=trusted --change-interface=sk-fake --permanent" in said
+
+
+def test_a_cached_node_image_needs_no_mirror(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a host without Debian's sources."""
+
+    def find_mirror(*_: object) -> Mirror:
+        raise UsageError("this host names no Debian mirror")
+
+    monkeypatch.setattr(apt, "find_mirror", find_mirror)
+    assert lifecycle.dry_run(fake_spec(), world.ui())["nodeImage"] != "would be built"
+    assert init(world) is not None
+    shutil.rmtree(world.root / "cache/node-images")
+    with pytest.raises(UsageError, match="no Debian mirror"):
+        init(world, fake_spec("other"))
+
+
 def test_a_missing_node_image_is_built_and_outlives_a_failed_init(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -845,12 +873,67 @@ def test_a_missing_node_image_is_built_and_outlives_a_failed_init(
     assert len(build.list_images()) == 1
 
 
-def test_the_users_own_image_is_taken(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_users_own_image_is_taken(world: World, tmp_path: Path, signed: bool) -> None:
+    own = tmp_path / "own.sif"
+    write_sif(own, "signed" if signed else "mine")
+    trust: dict[str, Any] = {"fingerprint": TRUSTED} if signed else {"no_verify": True}
+    cluster = init(world, fake_spec(local_image=str(own), **trust))
+    assert cluster is not None
+    assert cluster.image.sif.read_bytes() == own.read_bytes()
+    assert not [argv for argv in world.host.argvs if argv[1] == "build"]
+    assert bool([argv for argv in world.host.argvs if argv[1] == "verify"]) == signed
+    # How it was chosen is no property of the cluster.
+    assert init(world, fake_spec(local_image=str(own))) is None
+
+
+@pytest.mark.parametrize("trust", [{}, {"fingerprint": TRUSTED}])
+def test_an_own_image_that_nobody_signed_is_refused_before_any_change(
+    world: World, tmp_path: Path, trust: dict[str, Any]
+) -> None:
     write_sif(tmp_path / "own.sif", "mine")
+    spec = fake_spec(local_image=str(tmp_path / "own.sif"), **trust)
+    with unchanged(world), pytest.raises(SykubeError) as raised:
+        init(world, spec)
+    assert raised.value.exit_code is (ExitCode.UNTRUSTED if trust else ExitCode.USAGE)
+    assert not [argv for argv in world.host.argvs if "exec" in argv]
+    if not trust:
+        with pytest.raises(UsageError, match="whose signature"):
+            lifecycle.dry_run(spec, world.ui())
+
+
+def test_an_image_that_this_machine_built_needs_no_signature(world: World, tmp_path: Path) -> None:
+    (image,) = build.list_images()
+    (image.folder / "parts.json").write_text('{"definitions/node.def.j2": "x"}')
+    shutil.copyfile(image.sif, tmp_path / "own.sif")
     cluster = init(world, fake_spec(local_image=str(tmp_path / "own.sif")))
     assert cluster is not None
-    assert cluster.image.sif.read_bytes() == (tmp_path / "own.sif").read_bytes()
-    assert not [argv for argv in world.host.argvs if argv[1] == "build"]
+    assert cluster.image == image
+
+
+def test_with_an_own_image_nothing_is_downloaded(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sif(tmp_path / "own.sif", "signed")
+    monkeypatch.setattr(preflight, "examine", lambda **_: [finding("iptables")])
+    monkeypatch.setattr(engines, "find", lambda: None)
+    spec = fake_spec(local_image=str(tmp_path / "own.sif"), fingerprint=TRUSTED)
+    world.host.programs["apt-get"] = lambda _: (0, "", "")
+    with unchanged(world), pytest.raises(HostError, match="not ready") as raised:
+        lifecycle.init(spec, InitOptions(yes=True, ask=lambda _: True), world.ui())
+    assert "missing: iptables" in raised.value.details
+    assert "no Apptainer that sykube can use" in raised.value.details
+    assert "apt-get install -y iptables" in raised.value.resolution
+    assert "--yes" not in raised.value.resolution
+    assert not any(argv[0] == "apt-get" for argv in world.host.argvs)
+
+    def no_mirror(_: str) -> None:
+        raise UsageError("the apt sources of this host name no Debian mirror")
+
+    monkeypatch.setattr(apt, "find_mirror", no_mirror)
+    found = lifecycle.dry_run(spec, world.ui())
+    assert found["engine"] == "none"
+    assert [each["what"] for each in found["findings"]] == ["programs", "engine"]
 
 
 def test_an_own_image_that_is_none_is_refused_before_any_change(

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import apt, capabilities, preflight
+from sykube.host import apt, capabilities, confinement, distribution, engines, preflight, provision
+from sykube.host.engines import APPTAINER, Candidate, FoundEngine
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError, Completed
 from tests.fakes import fill, host_path
+
+FIXTURES = Path(__file__).parent / "fixtures/os-release"
+# With EPEL where it is Enterprise Linux.
+HOSTS = {file.name: distribution.this(file, FIXTURES) for file in FIXTURES.iterdir()}
+KEYS = b"\xb4\x49Debian Archive Automatic Signing Key (12/bookworm) <x>"
+ENGINE = FoundEngine(Path("/usr/bin/apptainer"), "apptainer 1.4.5", {}, "the first")
+
+
+def become(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(distribution, "this", lambda: HOSTS[name])
+
+
+def have_engine(
+    monkeypatch: pytest.MonkeyPatch, engine: FoundEngine | None, *problems: str
+) -> None:
+    monkeypatch.setattr(engines, "find", lambda: engine)
+    looked_at = [Candidate(Path("/usr/bin/old"), APPTAINER, (1, 1, 9), each) for each in problems]
+    monkeypatch.setattr(engines, "candidates", lambda: looked_at)
 
 
 @pytest.fixture
@@ -22,11 +43,22 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(preflight, "Path", lambda *parts: host_path(root, *parts))
     monkeypatch.setattr(shutil, "which", lambda name, path="": f"/usr/bin/{name}")
     monkeypatch.setattr(os, "access", lambda *_: True)
-    monkeypatch.setattr(preflight, "_CNI_PLUGINS", root / "usr/lib/cni")
+    for name, value in {"_CNI_OF_DEBIAN": "usr/lib/cni", "_CNI_OF_FEDORA": "absent"}.items():
+        monkeypatch.setattr(provision, name, root / value)
+    monkeypatch.setattr(provision, "build_settings", lambda _: {"LIBEXECDIR": str(root / "usr")})
+    monkeypatch.setattr(preflight, "_SCRIPTS", root / "scripts")
+    for name in ("SELINUX", "APPARMOR", "ATTRIBUTES"):
+        monkeypatch.setattr(confinement, name, root / "absent")
+    become(monkeypatch, "debian-12")
+    have_engine(monkeypatch, ENGINE)
+    monkeypatch.setenv("SYKUBE_MIRROR", "http://m.example/debian")
     monkeypatch.setattr(apt, "KEYRING", root / "keyring.gpg")
     monkeypatch.setattr(capabilities, "effective", lambda: (1 << 41) - 1)
-    monkeypatch.setattr(preflight, "run", lambda argv, **_: Completed(tuple(argv), 1, "", ""))
-    fill(root, {"keyring.gpg": ""})
+    monkeypatch.setattr(preflight, "run", answer())
+    root.mkdir()
+    (root / "keyring.gpg").write_bytes(KEYS)
+    script = f"variants - minbase\nkeyring {root}/keyring.gpg\n"
+    fill(root / "scripts", {"bookworm": script, "trixie": script})
     fill(root / "usr/lib/cni", {"bridge": "", "static": ""})
     fill(root / "proc", {"filesystems": "nodev\toverlay\n\tsquashfs\n"})
     fill(root / "proc", {"meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n"})
@@ -34,6 +66,22 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     names = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
     fill(root / "proc/self/ns", dict.fromkeys(names, ""))
     return root
+
+
+def answer(
+    modprobe: int = 1, iptables: Completed | None = None, version: str = "v1.8.9 (nf_tables)"
+) -> Callable[..., Completed]:
+    """Stands in for run."""
+
+    def run(argv: list[str], **_: object) -> Completed:
+        if argv == ["iptables", "--version"]:
+            return Completed(tuple(argv), 0, f"iptables {version}\n", "")
+        if argv[0] == "iptables":
+            return iptables or Completed(tuple(argv), 0, "-P INPUT ACCEPT\n", "")
+        assert argv[0] == "modprobe", argv
+        return Completed(tuple(argv), modprobe, "", "")
+
+    return run
 
 
 def examine(host: Path, nodes: int = 2, *, building: bool = True) -> list[Finding]:
@@ -68,7 +116,6 @@ def test_missing_files_of_packages(host: Path) -> None:
     (host / "keyring.gpg").unlink()
     found = failures(host)
     assert found["CNI plugins"].packages == ("containernetworking-plugins",)
-    assert "static" in found["CNI plugins"].detail
     assert found["Debian's keys"].packages == ("debian-archive-keyring",)
 
 
@@ -76,7 +123,7 @@ def test_a_kernel_without_overlay(host: Path, monkeypatch: pytest.MonkeyPatch) -
     fill(host / "proc", {"filesystems": "\tsquashfs\n"})
     assert "modprobe overlay" in failures(host)["kernel: overlay"].cure
     # A module that can be loaded is as good.
-    monkeypatch.setattr(preflight, "run", lambda argv, **_: Completed(tuple(argv), 0, "", ""))
+    monkeypatch.setattr(preflight, "run", answer(modprobe=0))
     assert failures(host) == {}
 
 
@@ -152,6 +199,165 @@ def test_warnings_stop_nothing() -> None:
     preflight.require([Finding("x", Level.WARNING, "y"), Finding("z", Level.OK, "")])
 
 
+# --- the host's distribution and its engine ---
+
+
+@pytest.mark.parametrize(
+    ("name", "cures"),
+    [
+        ("debian-13", ("apt-get install -y iptables", "apt-get install -y containernetworking-plugins",
+                       "apt-get install -y debian-archive-keyring")),
+        ("fedora-42", ("dnf install -y iptables-nft", "dnf install -y apptainer",
+                       "dnf install -y debian-keyring")),
+        ("arch", ("install what brings iptables on Arch Linux",
+                  "install what brings CNI plugins on Arch Linux",
+                  "install what brings Debian's keys on Arch Linux")),
+    ],
+)  # fmt: skip
+def test_cures_are_right_for_the_host_at_hand(
+    host: Path, monkeypatch: pytest.MonkeyPatch, name: str, cures: tuple[str, ...]
+) -> None:
+    become(monkeypatch, name)
+    monkeypatch.setattr(shutil, "which", lambda each, path="": None if each == "iptables" else each)
+    (host / "usr/lib/cni/static").unlink()
+    (host / "keyring.gpg").unlink()
+    found = failures(host)
+    assert tuple(found[what].cure for what in ("programs", "CNI plugins", "Debian's keys")) == cures
+    with pytest.raises(HostError) as raised:
+        preflight.require(list(found.values()))
+    first = raised.value.resolution.splitlines()[0]
+    assert first.startswith("sykube init --yes, or: ") == (name != "arch")
+    if name == "fedora-42":
+        assert first.endswith("dnf install -y apptainer debian-keyring iptables-nft")
+
+
+def test_plugins_that_the_engine_brings_along_will_do(host: Path) -> None:
+    shutil.rmtree(host / "usr/lib/cni")
+    assert "CNI plugins" in failures(host)
+    fill(host / "usr/apptainer/cni", {"bridge": "", "static": ""})
+    assert failures(host) == {}
+
+
+@pytest.mark.parametrize("name", ["debian-12", "ubuntu-22.04", "fedora-42", "rocky-9", "arch"])
+@pytest.mark.parametrize("old", ["", "/usr/bin/apptainer is apptainer version 1.1.9"])
+def test_a_host_without_an_engine_that_will_do(
+    host: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str
+) -> None:
+    become(monkeypatch, name)
+    have_engine(monkeypatch, None, *([old] if old else []))
+    (finding,) = (each for each in examine(host) if each.what == "engine")
+    assert old in finding.detail
+    if name in ("debian-12", "ubuntu-22.04"):
+        # A private one is set up, which takes nothing from the host's own.
+        assert finding.level is (Level.WARNING if old else Level.OK)
+        assert "private" in finding.detail
+        assert bool(finding.cure) is bool(old)
+        assert finding.packages == ()
+    elif name == "arch":
+        assert finding.level is Level.FAILURE
+        assert "https://apptainer.org" in finding.cure
+    else:
+        assert finding.level is Level.FAILURE
+        assert (finding.cure, finding.packages) == ("dnf install -y apptainer", ("apptainer",))
+
+
+def test_the_engine_is_shown_with_its_place_and_the_reason(host: Path) -> None:
+    (finding,) = (each for each in examine(host) if each.what == "engine")
+    assert finding.level is Level.OK
+    assert finding.detail == "apptainer 1.4.5, /usr/bin/apptainer: the first"
+
+
+def test_what_a_private_apptainer_needs(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where nothing is to be built."""
+    monkeypatch.delenv("SYKUBE_MIRROR")
+    monkeypatch.setattr(apt, "find_mirror", no_mirror)
+    (host / "keyring.gpg").unlink()
+
+    def bad() -> set[str]:
+        found = examine(host, building=False)
+        return {each.what for each in found if each.level is Level.FAILURE}
+
+    assert bad() == set()
+    have_engine(monkeypatch, None)
+    assert bad() == {"Debian's keys", "Debian mirror"}
+
+
+def no_mirror(_wanted: str) -> apt.Mirror:
+    raise UsageError("this host names no Debian mirror", resolution="sykube init --mirror URL")
+
+
+def test_a_host_without_debian_sources(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    become(monkeypatch, "fedora-42")
+    assert failures(host) == {}
+    monkeypatch.setattr(apt, "find_mirror", no_mirror)
+    finding = failures(host)["Debian mirror"]
+    assert "no Debian mirror" in finding.detail
+    assert "--mirror" in finding.cure
+
+
+def test_keys_that_are_older_than_what_is_built(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ubuntu 22.04 has such a package."""
+    become(monkeypatch, "ubuntu-22.04")
+    (host / "keyring.gpg").write_bytes(KEYS.replace(b"12/bookworm", b"11/bullseye"))
+    finding = failures(host)["Debian's keys"]
+    assert "older than Debian 12" in finding.detail
+    assert "debian-archive-keyring" in finding.cure
+    # Installing the same again cures nothing.
+    assert finding.packages == ()
+
+
+def test_a_debootstrap_that_looks_for_keys_elsewhere(host: Path) -> None:
+    """It would go on without them, and check nothing."""
+    fill(host / "scripts", {"trixie": f"keyring {host}/keyring.pgp\n"})
+    finding = failures(host)["Debian's keys"]
+    assert f"{host}/keyring.pgp" in finding.detail
+    assert finding.cure == f"ln -s {host}/keyring.gpg {host}/keyring.pgp"
+    (host / "keyring.pgp").symlink_to("keyring.gpg")
+    assert failures(host) == {}
+
+
+def test_a_debootstrap_that_is_older_than_what_is_built(host: Path) -> None:
+    (host / "scripts/trixie").unlink()
+    finding = failures(host)["debootstrap"]
+    assert "trixie" in finding.detail
+    assert "bookworm" not in finding.cure
+    assert finding.cure == f"ln -s sid {host}/scripts/trixie"
+
+
+# --- packet filters and other guards ---
+
+
+@pytest.mark.parametrize(
+    ("version", "cure"),
+    [
+        ("v1.8.9 (nf_tables)", "modprobe nf_tables"),
+        ("v1.8.10 (legacy)", "update-alternatives --set iptables /usr/sbin/iptables-nft"),
+    ],
+)
+def test_a_kernel_that_iptables_does_not_fit(
+    host: Path, monkeypatch: pytest.MonkeyPatch, version: str, cure: str
+) -> None:
+    said = "modprobe: FATAL: Module ip_tables not found.\niptables: can't initialize table `filter'"
+    failed = Completed(("iptables",), 3, "", said)
+    monkeypatch.setattr(preflight, "run", answer(iptables=failed, version=version))
+    finding = failures(host)["packet filter"]
+    assert version in finding.detail
+    assert "can't initialize" in finding.detail
+    assert cure in finding.cure
+    become(monkeypatch, "ubuntu-24.04")
+    assert "linux-modules-extra" in failures(host)["packet filter"].cure
+
+
+def test_a_confined_root_is_warned(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble = confinement.Trouble("it is held", "Let it go.")
+    for name, what in (("selinux", "SELinux"), ("apparmor", "AppArmor")):
+        monkeypatch.setattr(confinement, name, lambda: trouble)
+        finding = failures(host)[what]
+        assert (finding.level, finding.cure) == (Level.WARNING, "Let it go.")
+
+
 # --- who and where ---
 
 
@@ -179,18 +385,31 @@ def test_a_foreign_processor_is_said_before_all_else(monkeypatch: pytest.MonkeyP
 # --- installing ---
 
 
-def test_packages_are_installed_without_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [
+        ("debian-12", [["apt-get", "update"], ["apt-get", "iptables", "kmod"]]),
+        ("ubuntu-24.04", [["apt-get", "update"], ["apt-get", "iptables", "kmod"]]),
+        ("fedora-42", [["dnf", "iptables", "kmod"]]),
+    ],
+)
+def test_packages_are_installed_without_questions(
+    monkeypatch: pytest.MonkeyPatch, name: str, commands: list[list[str]]
+) -> None:
     calls: list[tuple[list[str], dict[str, object]]] = []
 
     def run(argv: list[str], **options: object) -> Completed:
-        calls.append((argv, options))
+        calls.append((list(argv), options))
         return Completed(tuple(argv), 0, "", "")
 
+    become(monkeypatch, name)
     monkeypatch.setattr(preflight, "run", run)
     preflight.install(("iptables", "kmod"))
-    assert calls[0][0][-1] == "update"
-    assert calls[1][0][-2:] == ["iptables", "kmod"]
-    assert "-y" in calls[1][0]
+    shown = [
+        [argv[0], *(w for w in argv if w in ("update", "iptables", "kmod"))] for argv, _ in calls
+    ]
+    assert shown == commands
+    assert "-y" in calls[-1][0]
     assert all(o["env"] == {"DEBIAN_FRONTEND": "noninteractive"} for _, o in calls)
 
 
@@ -198,9 +417,18 @@ def test_packages_that_cannot_be_installed(monkeypatch: pytest.MonkeyPatch) -> N
     def run(argv: list[str], **_: object) -> Completed:
         raise CommandError("apt-get failed with exit code 100", argv, "E: Unable to locate")
 
+    become(monkeypatch, "debian-12")
     monkeypatch.setattr(preflight, "run", run)
     with pytest.raises(SykubeError, match="could not install iptables") as raised:
         preflight.install(("iptables",))
     assert raised.value.exit_code is ExitCode.HOST_NOT_READY
     assert "Unable to locate" in raised.value.details
     assert "Ask the administrator for: apt-get install -y iptables" in raised.value.resolution
+
+
+def test_packages_that_need_a_repository_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    rhel = dataclasses.replace(HOSTS["rhel-9"], has_epel=False)
+    monkeypatch.setattr(distribution, "this", lambda: rhel)
+    with pytest.raises(HostError, match="cannot install debootstrap on Red Hat") as raised:
+        preflight.install(("debootstrap",))
+    assert "EPEL" in raised.value.resolution

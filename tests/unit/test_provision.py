@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import platform
-import shutil
 from pathlib import Path
 
 import pytest
 
 from sykube.errors import SykubeError
-from sykube.host import apt, capabilities, engines, provision
+from sykube.host import apt, engines, provision
 from sykube.host.apt import Mirror
 from sykube.host.provision import PrivateApptainer, cluster_configuration, configuration
 from tests.fakes import Calls, FakeHost, Kernel, fill
@@ -24,7 +22,7 @@ max loop devices = 256
 # cni configuration path =
 root default capabilities = full
 """
-FEW, MANY = 0b0111, 0b1111
+ENGINES = Path(__file__).parent / "fixtures/engines"
 
 
 @pytest.fixture
@@ -35,12 +33,6 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
     return made
 
 
-def have(monkeypatch: pytest.MonkeyPatch, effective: int, known: int = MANY) -> None:
-    for module in (provision, capabilities):
-        monkeypatch.setattr(module, "effective", lambda: effective)
-        monkeypatch.setattr(module, "known", lambda: known)
-
-
 def settings(text: str) -> dict[str, str]:
     """The lines that count; each key once."""
     lines = [line.split(" = ") for line in text.splitlines() if line and line[0] != "#"]
@@ -49,7 +41,6 @@ def settings(text: str) -> dict[str, str]:
 
 
 def test_settings_are_replaced_where_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
-    have(monkeypatch, MANY)
     found = settings(configuration(PACKAGED, Path("/x/network")))
     assert found["shared loop devices"] == "yes"
     assert found["cni plugin path"] == "/usr/lib/cni"
@@ -59,7 +50,6 @@ def test_settings_are_replaced_where_they_stand(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_settings_that_are_missing_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    have(monkeypatch, MANY)
     found = settings(configuration("max loop devices = 256", Path("/x/network")))
     assert found["max loop devices"] == "256"
     assert found["cni configuration path"] == "/x/network"
@@ -69,44 +59,59 @@ def test_settings_that_are_missing_are_added(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_engines_own_networks_stay_where_none_are_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    have(monkeypatch, MANY)
     assert "cni configuration path" not in settings(configuration(PACKAGED))
 
 
 def test_configuring_twice_is_configuring_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    have(monkeypatch, FEW)
     once = configuration(PACKAGED, Path("/x/network"))
     assert configuration(once, Path("/x/network")) == once
 
 
-@pytest.mark.parametrize(("effective", "expected"), [(MANY, "full"), (FEW, "file")])
-def test_root_asks_for_no_capability_that_it_lacks(
-    monkeypatch: pytest.MonkeyPatch, effective: int, expected: str
-) -> None:
-    have(monkeypatch, effective)
-    assert settings(configuration(PACKAGED))["root default capabilities"] == expected
-    dropped = provision.fresh_environment()
-    assert dropped == ({} if expected == "full" else {"APPTAINER_DROP_CAPS": "CAP_FOWNER"})
+def test_root_keeps_what_the_environment_does_not_take_away() -> None:
+    """What root lacks is named in DROP_CAPS, whatever the host's own configuration says."""
+    for value in ("full", "file", "no"):
+        text = PACKAGED.replace("capabilities = full", f"capabilities = {value}")
+        assert settings(configuration(text))["root default capabilities"] == "full"
 
 
 def test_a_clusters_configuration_starts_from_the_engines_own(
     host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    have(monkeypatch, MANY)
     fill(tmp_path / "etc", {"apptainer.conf": PACKAGED})
     found = settings(cluster_configuration("/usr/bin/apptainer", tmp_path / "network"))
     assert found["cni configuration path"] == str(tmp_path / "network")
     assert found["max loop devices"] == "256"
 
 
-def test_singularity_names_its_file_by_its_folder(
-    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("engine", ["apptainer-1.4.5", "singularity-ce-4.1.1"])
+def test_each_engine_names_its_configuration_file_and_its_plugins(
+    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    have(monkeypatch, MANY)
-    fill(tmp_path / "etc/singularity", {"singularity.conf": PACKAGED})
-    host.programs["singularity"] = lambda _: (0, f"PREFIX=/usr\nSYSCONFDIR={tmp_path}/etc\n", "")
-    found = settings(cluster_configuration("/usr/bin/singularity", tmp_path / "network"))
-    assert found["max loop devices"] == "256"
+    name = engine.split("-")[0]
+    printed = (ENGINES / engine / "buildcfg").read_text()
+    for path in ("/var/cache/sykube/apptainer", "/usr/libexec", "/etc"):
+        printed = printed.replace(f"={path}", f"={tmp_path}{path}")
+    host.programs[name] = lambda _: (0, printed, "")
+    found = provision.build_settings(Path(f"/usr/bin/{name}"))
+    conf = Path(found[f"{name.upper()}_CONF_FILE"])
+    assert tmp_path in conf.parents
+    fill(conf.parent, {conf.name: PACKAGED})
+    for place in ("_CNI_OF_DEBIAN", "_CNI_OF_FEDORA"):
+        monkeypatch.setattr(provision, place, tmp_path / place)
+    own = Path(found["LIBEXECDIR"]) / name / "cni"
+    fill(own, {"bridge": "", "static": ""})
+
+    def chosen() -> dict[str, str]:
+        return settings(cluster_configuration(f"/usr/bin/{name}", tmp_path / "network"))
+
+    assert chosen()["max loop devices"] == "256"
+    assert chosen()["cni configuration path"] == str(tmp_path / "network")
+    assert chosen()["cni plugin path"] == str(own)
+    # The distribution's are preferred, if they are whole.
+    fill(tmp_path / "_CNI_OF_FEDORA", {"bridge": ""})
+    assert chosen()["cni plugin path"] == str(own)
+    fill(tmp_path / "_CNI_OF_FEDORA", {"static": ""})
+    assert chosen()["cni plugin path"] == str(tmp_path / "_CNI_OF_FEDORA")
 
 
 def test_an_engine_whose_configuration_cannot_be_read(host: FakeHost, tmp_path: Path) -> None:
@@ -121,7 +126,6 @@ def test_an_engine_whose_configuration_cannot_be_read(host: FakeHost, tmp_path: 
 @pytest.fixture
 def archive(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """A Debian archive whose packages unpack to a small Apptainer."""
-    have(monkeypatch, FEW)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     fill(tmp_path / "keys", {"debian.gpg": ""})
     monkeypatch.setattr(apt, "KEYRING", tmp_path / "keys/debian.gpg")
@@ -157,11 +161,7 @@ def test_a_private_apptainer_is_made_and_configured(archive: FakeHost, tmp_path:
     assert private.exists()
     for folder in ("usr/etc/apptainer", "usr/lib/etc/apptainer"):
         conf = settings((private.root / folder / "apptainer.conf").read_text())
-        assert conf["root default capabilities"] == "file"
-        allowed = json.loads((private.root / folder / "capability.json").read_text())
-        assert allowed == {
-            "users": {"root": ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]}
-        }
+        assert conf["root default capabilities"] == "full"
     assert sorted((tmp_path / "cache").iterdir()) == [private.root]
     # Its libraries are looked for where it ends up, not where it is made.
     relinks = [argv for argv in archive.argvs if "--set-rpath" in argv]
@@ -216,54 +216,3 @@ def test_no_keys_no_download(
     with pytest.raises(SykubeError, match=r"absent\.gpg is missing"):
         create(tmp_path)
     assert not [argv for argv in archive.argvs if argv[0] == "apt-get"]
-
-
-# --- which engine ---
-
-
-@pytest.mark.parametrize(
-    ("effective", "installed", "version", "expected"),
-    [
-        (MANY, "apptainer", "apptainer version 1.3.0", "apptainer 1.3.0"),
-        (MANY, "singularity", "singularity-ce version 4.1.0", "singularity 4.1.0"),
-        (MANY, "apptainer", "apptainer version 1.1.9", "apptainer 1.4.5 (private)"),
-        (MANY, "singularity", "singularity version 3.8.7", "apptainer 1.4.5 (private)"),
-        (MANY, "", "", "apptainer 1.4.5 (private)"),
-        # Its configuration would have to be changed.
-        (FEW, "apptainer", "apptainer version 1.3.0", "apptainer 1.4.5 (private)"),
-    ],
-)
-def test_the_hosts_own_engine_where_it_will_do(
-    host: FakeHost,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    effective: int,
-    installed: str,
-    version: str,
-    expected: str,
-) -> None:
-    have(monkeypatch, effective)
-    monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path))
-    fill(tmp_path / "apptainer/usr/bin", {"apptainer": ""})
-    own = str(tmp_path / "apptainer/usr/bin/apptainer")
-    binary = f"/opt/bin/{installed}"
-    monkeypatch.setattr(shutil, "which", lambda name, path: binary if name == installed else None)
-
-    def run(argv: list[object], **options: object) -> object:
-        text = version if str(argv[0]) != own else "apptainer version 1.4.5"
-        from sykube.host.run import Completed
-
-        return Completed(tuple(map(str, argv)), 0, text, "")
-
-    monkeypatch.setattr(engines, "run", run)
-    found = engines.find()
-    assert found is not None
-    assert found.version == expected
-    assert found.private == expected.endswith("(private)")
-    assert str(found.binary) == (own if found.private else binary)
-
-
-def test_no_engine_at_all(host: FakeHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(shutil, "which", lambda name, path: None)
-    assert engines.find() is None

@@ -340,3 +340,44 @@ def test_sykube_becomes_another_program() -> None:
 def test_a_program_that_cannot_be_become(tmp_path: Path) -> None:
     with pytest.raises(SykubeError, match="could not start .*No such file"):
         replace_process([tmp_path / "absent"], clean_environment())
+
+
+# --- at the terminal ---
+
+
+def _in_python(call: str) -> list[str]:
+    return [sys.executable, "-c", f"from sykube.host.run import run\n{call}"]
+
+
+def test_a_command_at_the_terminal_reads_and_writes_there() -> None:
+    ask = "run(['sh', '-c', 'read answer; echo got $answer; exit 3'], check=False, terminal=True)"
+    done = subprocess.run(
+        _in_python(f"done = {ask}\nprint(done.code, repr(done.stdout + done.stderr))"),
+        input="yes\n", capture_output=True, text=True, timeout=30, check=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    # Standard output is for results alone.
+    assert done.stdout == "3 ''\n"
+    assert done.stderr == "got yes\n"
+
+
+def test_a_command_at_the_terminal_that_fails_takes_too_long_or_is_not_there() -> None:
+    with pytest.raises(CommandError, match="exit code 1"):
+        run(["false"], terminal=True)
+    with pytest.raises(CommandError, match="did not end within 0 s"):
+        run(["sleep", "60"], terminal=True, timeout=0.2)
+    with pytest.raises(CommandError, match="could not find the program /nowhere"):
+        run(["/nowhere"], terminal=True)
+
+
+def test_a_command_at_the_terminal_ends_with_sykube(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    # Late enough that sykube knows of the process that it has started.
+    script = f"sleep 1; echo $$ >{note}; exec sleep 60"
+    waiting = subprocess.Popen(
+        _in_python(f"run(['sh', '-c', '{script}'], terminal=True)"),
+        stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=REPOSITORY,
+    )  # fmt: skip
+    pid = read_pid(note)
+    waiting.send_signal(signal.SIGINT)
+    waiting.wait(30)
+    assert ends(pid)

@@ -43,11 +43,13 @@ def test_what_the_script_does(tmp_path: Path, missing: tuple[str, ...]) -> None:
     script = PROVISION.read_text().replace("/etc/ssl/certs/ca-certificates.crt", str(tmp_path))
     script = script.replace("/usr/local/bin/sykube", str(tmp_path / "sykube"))
     (checkout / "scripts/provision").write_text(script)
+    install = (PROVISION.parent / "install-packages").read_text()
     note = f'#!/bin/sh\necho "$(basename "$0") $*" >> {tmp_path}/calls\n'
     make_venv = note + f"mkdir -p $1/bin; cp {programs}/sykube $1/bin/sykube\n"
     for path, text in {
         **{programs / name: note for name in ("apt-get", "git", "make", "python3", "sykube")},
         checkout / "scripts/make-venv": make_venv,
+        checkout / "scripts/install-packages": install.replace("$(id -u)", "0"),
     }.items():
         path.write_text(text)
         path.chmod(0o755)

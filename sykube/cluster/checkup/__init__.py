@@ -14,6 +14,7 @@ from sykube.host.preflight import Finding, Level
 
 _ALWAYS: tuple[Callable[[Look], Iterable[Finding]], ...] = (
     files.record,
+    files.engine,
     files.clock,
     files.certificates,
     files.disk,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sykube.cluster import certs
 from sykube.cluster.checkup.look import Look, failure, ok, warning
+from sykube.host import engines
 from sykube.host import inotify as inotify_limits
 from sykube.host.preflight import Finding, Level
 
@@ -27,6 +28,16 @@ def record(look: Look) -> Iterator[Finding]:
     """Whether init came to its end."""
     if not look.cluster.state.complete:
         yield failure("record", "init did not finish this cluster", look.command("init"))
+
+
+def engine(look: Look) -> Iterator[Finding]:
+    """The engine that the cluster was made with, which it keeps."""
+    looked_at = engines.look(Path(look.cluster.state.engine))
+    if looked_at.problem:
+        cure = f"Install it again at {looked_at.binary}, or make the cluster anew"
+        yield failure("engine", f"{looked_at.problem}; this cluster was made with it", cure)
+    else:
+        yield ok("engine", f"{looked_at.version}, {looked_at.binary}")
 
 
 def clock(look: Look) -> Iterator[Finding]:

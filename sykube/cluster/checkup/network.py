@@ -80,14 +80,7 @@ def firewalls(look: Look) -> Iterator[Finding]:
             f"{insert} iifname {bridge.name} accept && "
             f"{insert} oifname {bridge.name} ct state established,related accept",
         )
-    zone = firewall.firewalld_zone(bridge.name)
-    if zone:
-        command = f"firewall-cmd --zone=trusted --change-interface={bridge.name}"
-        yield warning(
-            "firewall",
-            f"firewalld has {bridge.name} in the zone {zone}, and may drop what nodes send",
-            f"{command} && {command} --permanent",
-        )
+    yield from firewall.examine_firewalld(bridge.name)
 
 
 def links(look: Look) -> Iterator[Finding]:

@@ -1,0 +1,116 @@
+"""sykube bundle"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from sykube.cli import completion, context
+from sykube.cluster import preparation
+from sykube.cluster.spec_reader import make_spec
+from sykube.errors import UsageError
+from sykube.host import engines, preflight
+from sykube.host.files import write_atomically
+from sykube.host.paths import LOGS
+from sykube.image import bundle as bundles
+from sykube.image import signature
+from sykube.image.build import Builder
+from sykube.image.signature import SigningKey
+
+
+@click.group()
+def bundle() -> None:
+    """Everything that init needs in one signed file, for machines without a network."""
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path), shell_complete=completion.files)
+@context.signing_key
+@click.option(
+    "--export-key",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write the public key there, for `init --public-key FILE`.",
+)
+@click.option("--unsigned", is_flag=True, help="Sign it later: sykube node-image sign FILE")
+@click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
+@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
+@context.output_option
+@context.common
+def save(
+    file: Path,
+    key: str,
+    export_key: Path | None,
+    unsigned: bool,
+    mirror: str | None,
+    yes: bool,
+    output: str,
+) -> None:
+    """Write a bundle; the node image is built where it is not in the cache."""
+    if unsigned and (key or export_key):
+        raise UsageError(
+            "--unsigned goes with neither --key nor --export-key",
+            resolution="Leave out the one or the other.",
+        )
+    preflight.check_identity()
+    if not file.absolute().parent.is_dir() or file.is_dir():
+        raise UsageError(
+            f"{file} cannot be written: there is no such folder, or it is one itself",
+            resolution="Give the name of a file in a folder that is there.",
+        )
+    ui = context.ui()
+    ui.open_log(LOGS / "node-image.log")
+    spec = make_spec(None, {"mirror": mirror})
+    building = preparation.cached_image() is None
+    preparation.prepare_host(
+        spec,
+        lambda question: yes or context.ask(question),
+        ui,
+        building=building,
+        starting=False,
+    )
+    engine = preparation.find_engine(spec, ui)
+    builder = Builder(engine.binary, engine.environment)
+    # Before an image is built for minutes.
+    chosen = None if unsigned else signature.signing_key(key, builder)
+    image = preparation.node_image(spec, engine, ui)
+    ui.say(f"Writing {file}")
+    bundles.save(image, file.absolute(), chosen, builder)
+    if chosen and export_key:
+        write_atomically(export_key.absolute(), chosen.public)
+    command = _init_command(file, chosen, export_key)
+    if output == "json":
+        context.emit(
+            {
+                "file": str(file.absolute()),
+                "fingerprint": chosen.fingerprint if chosen else None,
+                "versions": image.versions(),
+                "init": command,
+            }
+        )
+        return
+    click.echo(file)
+    ui.say(f"Signed by {chosen.fingerprint}" if chosen else "Not signed.")
+    ui.say(f"On the other machine, as root:\n  {command}")
+    if chosen and not export_key:
+        ui.say(_how_to_export(engine, chosen))
+
+
+def _init_command(file: Path, key: SigningKey | None, public: Path | None) -> str:
+    words = ["sykube", "init", "--local-image", file.name]
+    words += ["--fingerprint", key.fingerprint] if key else ["--no-verify"]
+    words += ["--public-key", public.name] if public else []
+    return shlex.join(words)
+
+
+def _how_to_export(engine: engines.FoundEngine, key: SigningKey) -> str:
+    if key.is_pem:
+        return (
+            "It needs the public key, too: --export-key FILE writes it, --public-key FILE takes it."
+        )
+    return (
+        "Its key ring must have the public key; write it here with --export-key FILE, and there:\n"
+        f"  {engine.binary.name} key import FILE"
+    )

@@ -1,0 +1,160 @@
+"""Bundles: everything that init needs, in one signed file.
+
+A bundle is a node image, which holds Kubernetes' programs and the container images of its control
+plane and of the add-ons, with one more object: the manifests and the network configuration that
+this sykube applies to a cluster. They are installed with sykube, whose code fills them in, so init
+does not take them from the bundle; it refuses a bundle whose own differ from them. What is applied
+is then what was signed, and what the container images of the bundle were made for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from sykube import resources
+from sykube.errors import SykubeError, UsageError
+from sykube.host.run import run
+from sykube.image import signature
+from sykube.image.build import Builder
+from sykube.image.node_image import NodeImage
+from sykube.image.signature import SigningKey
+
+OBJECT = "sykube-bundle.json"
+_VERSION = "sykube/v1alpha1"
+_KIND = "Bundle"
+_FOLDERS = ("manifests", "cni")
+# `apptainer sif add --help`: GenericJSON. The image's own objects are in group 1, too, and so one
+# signature covers all of them.
+_GENERIC_JSON = "6"
+_GROUP = "1"
+_JSON_ROW = re.compile(r"^(\d+) *\|[^|]*\|[^|]*\|[^|]*\|JSON\.Generic", re.MULTILINE)
+_COPY_TIMEOUT_S = 3600.0
+
+
+def save(image: NodeImage, file: Path, key: SigningKey | None, builder: Builder) -> None:
+    """Write a bundle, signed where there is a key; a file of that name is replaced at the end.
+
+    Raises:
+        SykubeError: it could not be written or signed; nothing was changed.
+    """
+    with _replaced(file) as work:
+        _copy(image.sif, work)
+        description = work.parent / OBJECT
+        description.write_text(json.dumps(_description(), indent=1, sort_keys=True))
+        run(
+            [
+                builder.binary, "sif", "add", "--datatype", _GENERIC_JSON, "--groupid", _GROUP,
+                "--filename", OBJECT, work, description,
+            ],
+            env=builder.environment,
+        )  # fmt: skip
+        if key:
+            signature.sign(work, key, builder)
+
+
+def sign(file: Path, key: SigningKey, builder: Builder) -> None:
+    """Add a signature to an image file of the user's.
+
+    Raises:
+        SykubeError: it could not be signed; nothing was changed.
+    """
+    with _replaced(file) as work:
+        _copy(file, work)
+        signature.sign(work, key, builder)
+
+
+def check_fits(sif: Path, builder: Builder, *, shown: Path) -> None:
+    """Refuse a bundle that was made by a sykube with other manifests; any other image fits.
+
+    Raises:
+        SykubeError: it is so.
+    """
+    found = _read(sif, builder)
+    if found is None:
+        return
+    own = _description()
+    if found.get("apiVersion") != _VERSION or not isinstance(found.get("files"), dict):
+        differ = ["the form of bundles"]
+    else:
+        ours, theirs = own["files"], found["files"]
+        differ = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
+    if differ:
+        raise SykubeError(
+            f"the bundle {shown} was made by sykube {found.get('sykube', '?')}, which is not like "
+            f"this one ({own['sykube']})",
+            details="different: " + ", ".join(differ),
+            resolution="Install the same sykube here, or make the bundle anew with this one's "
+            "version: sykube bundle save FILE",
+        )
+
+
+def _description() -> dict[str, Any]:
+    return {
+        "apiVersion": _VERSION,
+        "kind": _KIND,
+        "sykube": installed_version("sykube"),
+        "files": {
+            f"{name}/{file.name}": file.read_text()
+            for name in _FOLDERS
+            for file in sorted(resources.folder(name).iterdir())
+            if file.is_file()
+        },
+    }
+
+
+def _read(sif: Path, builder: Builder) -> dict[str, Any] | None:
+    """What a bundle says of itself; None where an image is no bundle."""
+    listed = run([builder.binary, "sif", "list", sif], env=builder.environment, check=False)
+    if not listed.ok:
+        raise UsageError(
+            f"{sif} is damaged or cut short",
+            details=listed.stderr.strip(),
+            resolution="Get the file again.",
+        )
+    for number in _JSON_ROW.findall(listed.stdout):
+        info = run([builder.binary, "sif", "info", number, sif], env=builder.environment)
+        if re.search(rf"^ *Name: +{re.escape(OBJECT)}$", info.stdout, re.MULTILINE):
+            text = run([builder.binary, "sif", "dump", number, sif], env=builder.environment).stdout
+            return _mapping(text)
+    return None
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _copy(source: Path, target: Path) -> None:
+    run(
+        ["cp", "--reflink=auto", "--preserve=mode,ownership", source, target],
+        timeout=_COPY_TIMEOUT_S,
+    )
+
+
+@contextmanager
+def _replaced(file: Path) -> Iterator[Path]:
+    """A file to write beside the one that it becomes when all went well."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".sykube-", dir=file.parent))
+    except OSError as error:
+        raise UsageError(
+            f"cannot write into {file.parent}: {error.strerror}",
+            resolution="Give a file in a folder that is there and that you can write to.",
+        ) from error
+    try:
+        work = folder / file.name
+        yield work
+        work.replace(file)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,67 @@
+"""SELinux and AppArmor, as /sys and /proc show them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sykube.host import confinement
+from tests.fakes import fill
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(confinement, "SELINUX", tmp_path / "enforce")
+    monkeypatch.setattr(confinement, "APPARMOR", tmp_path / "enabled")
+    monkeypatch.setattr(confinement, "ATTRIBUTES", tmp_path / "attr")
+    return tmp_path
+
+
+def test_a_kernel_without_either(host: Path) -> None:
+    assert confinement.selinux() is None
+    assert confinement.apparmor() is None
+
+
+@pytest.mark.parametrize(
+    ("enforce", "context", "confined"),
+    [
+        ("1", "unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023\0", False),
+        ("1", "system_u:system_r:unconfined_service_t:s0\0", False),
+        ("1", "staff_u:sysadm_r:sysadm_t:s0-s0:c0.c1023\0", True),
+        ("1", "system_u:system_r:container_t:s0:c1,c2\0", True),
+        ("0", "staff_u:sysadm_r:sysadm_t:s0\0", False),
+        ("1", "", True),
+    ],
+)
+def test_selinux(host: Path, enforce: str, context: str, confined: bool) -> None:
+    fill(host, {"enforce": enforce})
+    fill(host / "attr", {"current": context})
+    trouble = confinement.selinux()
+    assert bool(trouble) is confined
+    if trouble:
+        assert (context.strip("\0") or "unknown") in trouble.detail
+        assert "unconfined_t" in trouble.cure
+
+
+@pytest.mark.parametrize(
+    ("profile", "confined"),
+    [
+        ("unconfined\n", False),
+        ("/usr/bin/apptainer (unconfined)\n", False),
+        ("docker-default (enforce)\n", True),
+        ("lxc-container-default-cgns (enforce)\n", True),
+        ("tried-out (complain)\n", False),
+    ],
+)
+@pytest.mark.parametrize("file", ["current", "apparmor/current"])
+def test_apparmor(host: Path, file: str, profile: str, confined: bool) -> None:
+    fill(host, {"enabled": "Y\n"})
+    place = host / "attr" / file
+    fill(place.parent, {place.name: profile})
+    trouble = confinement.apparmor()
+    assert bool(trouble) is confined
+    if trouble:
+        assert profile.strip() in trouble.detail
+    fill(host, {"enabled": "N\n"})
+    assert confinement.apparmor() is None
