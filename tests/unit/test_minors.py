@@ -292,6 +292,18 @@ def test_upstreams_dns_is_kubeadms_own(world: World) -> None:
     assert len(world.configurations) == before
 
 
+@pytest.mark.parametrize(("control_planes", "rules"), [(1, 0), (3, 1)])
+def test_upstreams_dns_outlives_a_control_plane_where_there_are_others(
+    world: World, control_planes: int, rules: int
+) -> None:
+    cluster_of(world, minor("1.34"), control_planes=control_planes)
+    objects = world.kubernetes["fake"].objects
+    (found,) = (each for path, each in objects.items() if path.endswith("/deployments/coredns"))
+    text = str(found)
+    assert text.count("'requiredDuringSchedulingIgnoredDuringExecution'") == rules
+    assert text.count("'k8s-app': 'kube-dns'") == rules
+
+
 def test_debians_dns_is_sykubes_own(world: World) -> None:
     cluster = cluster_of(world, minor("1.20"))
     assert "cluster-dns" in deployments(world)
