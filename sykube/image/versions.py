@@ -164,7 +164,7 @@ class Upstream:
             they keep its name.
         files: by the names of PUBLISHED.
         auth_file: credentials for the registry, as ~/.docker/config.json has them.
-        certificates: a folder with the registry's authority as a *.crt, where Debian knows none.
+        authorities: PEM files of authorities that the registry may have, beside those of Debian.
     """
 
     kubernetes_version: str
@@ -173,7 +173,7 @@ class Upstream:
     image_repository: str
     files: Mapping[str, Published]
     auth_file: Path | None = None
-    certificates: Path | None = None
+    authorities: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:

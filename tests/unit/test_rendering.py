@@ -39,7 +39,7 @@ UPSTREAM = versions.Upstream(
         for name, digit in zip(versions.PUBLISHED, "12345", strict=True)
     },
     auth_file=Path("/root/auth.json"),
-    certificates=Path("/root/certificates"),
+    authorities=(Path("/root/site.pem"), Path("/root/other.pem")),
 )
 
 CNI = {
@@ -303,13 +303,15 @@ def test_images_are_pulled_with_what_the_site_gives_and_nothing_of_it_is_kept() 
     assert "--image-repository registry.example/kubernetes > /build/names" in text
     assert "--kubernetes-version v1.36.4 " in text
     pull = text.split("skopeo --insecure-policy copy --quiet --retry-times 5")[1].split("\n")[0]
-    assert pull == " --src-authfile auth.json --src-cert-dir certificates \\"
+    assert pull == " --src-authfile auth.json --src-cert-dir authorities \\"
+    assert "/root/site.pem /opt/upstream/authorities/1.crt\n" in text
+    assert "/root/other.pem /opt/upstream/authorities/2.crt\n" in text
     assert "/root/auth.json /opt/upstream/auth.json\n" in text
     last = text.split("Bootstrap: scratch")[1]
     assert "/opt/container-images" in last
     assert "upstream" not in last
 
-    plain = dataclasses.replace(UPSTREAM, auth_file=None, certificates=None)
+    plain = dataclasses.replace(UPSTREAM, auth_file=None, authorities=())
     images, _ = build.layers(plain, MIRROR)
     text = resources.render("definitions", images.template, **images.variables)
     assert "skopeo --insecure-policy copy --quiet --retry-times 5 \\\n" in text
@@ -321,7 +323,7 @@ def test_images_are_pulled_with_what_the_site_gives_and_nothing_of_it_is_kept() 
     [
         ({"kubernetes_version": "1.36.5"}, {"container-images", "node"}),
         ({"image_repository": "registry.k8s.example"}, {"container-images", "node"}),
-        ({"auth_file": None, "certificates": None}, set()),
+        ({"auth_file": None, "authorities": ()}, set()),
         ({"auth_file": Path("/elsewhere")}, set()),
     ],
 )
