@@ -104,13 +104,22 @@ def of_kind(world: World, kind: str) -> list[Json]:
 
 SHAPES: dict[str, Json] = {
     "one node": {"workers": 0},
-    "a worker": {"workers": 1},
+    "a worker, with all that can be said of it": {
+        "workers": 1,
+        "cpus": "1.5",
+        "memory": "2Gi",
+        "pids": 1000,
+        "registry_mirrors": ("docker.io=https://mirror.example",),
+        "pod_subnet": "10.50.0.0/16",
+        "service_subnet": "10.60.0.0/20",
+    },
     "three control planes": {"workers": 1, "control_planes": 3},
-    "tainted control planes": {"workers": 1, "control_planes": 3, "taint_master": True},
-    "limits": {"workers": 1, "cpus": "1.5", "memory": "2Gi", "pids": 1000},
-    "mirrors": {"workers": 1, "registry_mirrors": ("docker.io=https://mirror.example",)},
-    "ranges": {"pod_subnet": "10.50.0.0/16", "service_subnet": "10.60.0.0/20"},
-    "cgroup v1": {"allow_cgroup_v1": True},
+    "tainted control planes, and cgroup v1": {
+        "workers": 1,
+        "control_planes": 3,
+        "taint_master": True,
+        "allow_cgroup_v1": True,
+    },
 }
 
 
