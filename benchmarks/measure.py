@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -18,8 +19,12 @@ def sykube(*arguments: str | Path, check: bool = True) -> tuple[float, str]:
 
 def timed(command: Sequence[str | Path], *, check: bool = True) -> tuple[float, str]:
     """Run a command; seconds and what it printed."""
+    # An installed sykube has its bytecode; a checkout writes it unless this forbids it.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     started = time.monotonic()
-    done = subprocess.run(command, check=check, stdout=subprocess.PIPE, text=True, timeout=900)
+    done = subprocess.run(
+        command, check=check, stdout=subprocess.PIPE, text=True, timeout=900, env=environment
+    )
     return time.monotonic() - started, done.stdout
 
 

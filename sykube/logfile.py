@@ -1,4 +1,4 @@
-"""The log file of a cluster."""
+"""sykube's own log file of a cluster."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,15 +26,11 @@ Json = dict[str, Any]
 QUICK = Pace(usage=0.1, disk=0.2, look=0.1, objects=0.1)
 
 
-def ago(seconds: float) -> str:
-    return datetime.fromtimestamp(time.time() - seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 class StubLog:
     """Lines that are there, then one for each `write`, up to `close`."""
 
-    def __init__(self, lines: list[str], *, ends: bool = False) -> None:
-        self._lines, self._ends = [*lines], ends
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = [*lines]
         self._news = threading.Condition()
         self.closed = False
 
@@ -48,13 +44,14 @@ class StubLog:
             self.closed = True
             self._news.notify_all()
 
-    def __iter__(self) -> Iterator[str]:
+    def follow(self, take: Callable[[str], None]) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._lines or self.closed or self._ends)
+                self._news.wait_for(lambda: self._lines or self.closed)
                 lines, self._lines = self._lines, []
-            yield from lines
-            if self.closed or (self._ends and not lines):
+            for line in lines:
+                take(line)
+            if self.closed:
                 return
 
 
@@ -113,7 +110,6 @@ class StubSource:
                     "address": f"10.11.11.{number}",
                     "control_plane": name == "master",
                     "state": self.state,
-                    "summary": self.problems.get(name) or ("Ready" if runs else self.state),
                     "problem": self.problems.get(name, ""),
                     "services": services if runs else {},
                 }
@@ -174,8 +170,6 @@ class StubSource:
             "name": name,
             "wanted": count,
             "ready": count,
-            "updated": count,
-            "created": datetime.fromtimestamp(self.made - 5400, UTC).isoformat(),
             "sets": [f"{name}-6b7f9c"],
         }
 
@@ -286,12 +280,12 @@ class Served:
 
 
 @contextmanager
-def served(source: StubSource, pace: Pace = QUICK, **options: Any) -> Iterator[Served]:
+def served(source: StubSource, pace: Pace = QUICK) -> Iterator[Served]:
     """A dashboard of a source, until the end of the block."""
     import uvicorn
 
     with serve.listen(0) as listening:
-        access = Access(listening.getsockname()[1], **options)
+        access = Access(listening.getsockname()[1])
         collector = Collector(source, pace)
         config = serve.configuration(application(source, access, collector))
         server: uvicorn.Server = serve.Server(config, collector.close)

@@ -794,8 +794,10 @@ class Kubernetes:
             found.append(("cluster-dns", found[0][1], {"k8s-app": "kube-dns"}))
         return [
             {
-                "metadata": {"name": f"{name}-{node}", "labels": labels},
-                "spec": {"nodeName": node},
+                "metadata": {
+                    "name": f"{name}-{node}", "namespace": "kube-system", "labels": labels,
+                },
+                "spec": {"nodeName": node, "containers": [{"name": name}]},
                 "status": {
                     "conditions": [ready(name not in self.broken)],
                     "containerStatuses": [
@@ -804,7 +806,7 @@ class Kubernetes:
                 },
             }
             for name, node, labels in found
-        ]
+        ]  # fmt: skip
 
 
 class FakeApi(Api):

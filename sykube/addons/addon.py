@@ -6,14 +6,23 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sykube import resources
-from sykube.kubernetes import api as kubernetes
+from sykube.image import versions
+from sykube.kubernetes import objects
 from sykube.kubernetes.api import Api, ApiError
-from sykube.network.subnets import Subnets
 from sykube.node.node import Node
 
-# Server-side apply takes the objects of a manifest in any order, but pods without their account,
-# and what is in a namespace without it, are refused. Deleting goes the other way round.
-Manifest = list[dict[str, Any]]
+
+class RegistryPort(Protocol):
+    """The port of the host that leads to the cluster's own registry; nodes know it, too."""
+
+    def open(self, node_port: int) -> None:
+        """Let it lead to a port of the nodes; one that does already is kept."""
+
+    def close(self) -> None:
+        """Undo `open`; one that is closed is no error."""
+
+    def problem(self) -> str:
+        """What keeps the host from reaching the registry by it, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -22,53 +31,23 @@ class Site:
 
     Attributes:
         domain: of the cluster's own names.
-        endpoint: HOST:PORT of the API server.
     """
 
     api: Api
-    cluster: str
     domain: str
-    endpoint: str
-    subnets: Subnets
     nodes: tuple[Node, ...]
-
-
-class Addon(Protocol):
-    """An add-on of the catalogue.
-
-    Attributes:
-        by_default: whether init enables it unasked.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def summary(self) -> str: ...
-
-    @property
-    def by_default(self) -> bool: ...
-
-    def enable(self, site: Site) -> None:
-        """Make it, or bring it up to date; what waits for it asks `problem`."""
-
-    def disable(self, site: Site) -> None:
-        """Remove all of it but the user's data; what is gone already is no error."""
-
-    def settle(self, site: Site) -> None:
-        """Take in which nodes there are now, and their certificates; all of them are up."""
-
-    def problem(self, site: Site) -> str:
-        """What keeps it from working, or nothing."""
+    registry_port: RegistryPort
 
 
 @dataclass(frozen=True)
-class Manifested:
-    """An add-on that is objects in the cluster alone.
+class Addon:
+    """An add-on of the catalogue: objects in the cluster, and for some a little more.
 
     Attributes:
         template: of its manifest, in manifests/.
         deployments: NAMESPACE/NAME of those that must be available.
+        by_default: whether init enables it unasked.
+        kept: kinds of its objects that hold the users' data, which outlives it.
     """
 
     name: str
@@ -76,27 +55,36 @@ class Manifested:
     template: str
     deployments: tuple[str, ...]
     by_default: bool = False
+    kept: tuple[str, ...] = ()
 
     def variables(self, site: Site) -> dict[str, Any]:
-        """What its template is rendered with, beside nothing."""
+        """What its template is rendered with, beside the image of its programs."""
         return {}
 
-    def objects(self, site: Site) -> Manifest:
-        text = resources.render("manifests", self.template, **self.variables(site))
-        return list(kubernetes.manifests(text))
+    def objects(self, site: Site) -> list[dict[str, Any]]:
+        variables = {"image": versions.SYSTEM_IMAGE, **self.variables(site)}
+        text = resources.render("manifests", self.template, **variables)
+        return objects.read(text)
 
     def enable(self, site: Site) -> None:
+        """Make it, or bring it up to date; what waits for it asks `problem`.
+
+        In the order of its manifest: pods are refused while their account is not there.
+        """
         for each in self.objects(site):
             site.api.apply(each)
 
     def disable(self, site: Site) -> None:
+        """Remove all of it but the users' data; what is gone already is no error."""
         for each in reversed(self.objects(site)):
-            site.api.delete(f"{kubernetes.collection_path(each)}/{each['metadata']['name']}")
+            if each["kind"] not in self.kept:
+                site.api.delete(objects.path_of(each))
 
     def settle(self, site: Site) -> None:
-        """Most take the nodes as they come."""
+        """Take in which nodes there are now, and their certificates; all of them are up."""
 
     def problem(self, site: Site) -> str:
+        """What keeps it from working, or nothing."""
         found = (deployment_problem(site.api, each) for each in self.deployments)
         return "; ".join(filter(None, found))
 

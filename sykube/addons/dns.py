@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sykube import resources
 from sykube.image import versions
-from sykube.kubernetes import api as kubernetes
+from sykube.kubernetes import objects
 from sykube.kubernetes.api import Api, ApiError
 
 DEPLOYMENT = "cluster-dns"
@@ -42,7 +42,7 @@ def install(
         api_server=f"https://{endpoint}",
         replicas=replicas,
     )
-    for object_ in kubernetes.manifests(manifest):
+    for object_ in objects.read(manifest):
         api.apply(object_)
 
 

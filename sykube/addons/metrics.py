@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sykube.addons.addon import Manifested, Site
-from sykube.image import versions
+from sykube.addons.addon import Addon, Site
 from sykube.kubernetes.api import ApiError
 
 _METRICS = "/apis/metrics.k8s.io/v1beta1/nodes"
@@ -15,7 +14,7 @@ _CERTIFICATE = "kubelet/pki/kubelet.crt"
 
 
 @dataclass(frozen=True)
-class Metrics(Manifested):
+class Metrics(Addon):
     """metrics.k8s.io/v1beta1 over the kubelets' own metrics.
 
     A kubelet signs its serving certificate itself. The host, which every node's files lie on, tells
@@ -23,11 +22,7 @@ class Metrics(Manifested):
     """
 
     def variables(self, site: Site) -> dict[str, Any]:
-        return {
-            "image": versions.SYSTEM_IMAGE,
-            "domain": site.domain,
-            "certificates": kubelet_certificates(site),
-        }
+        return {"domain": site.domain, "certificates": kubelet_certificates(site)}
 
     def settle(self, site: Site) -> None:
         for each in self.objects(site):

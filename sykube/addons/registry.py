@@ -7,31 +7,24 @@ everybody there may see.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from sykube.addons.addon import Manifested, Site
+from sykube.addons.addon import Addon, Site
 from sykube.errors import SykubeError
-from sykube.image import versions
-from sykube.kubernetes import api as kubernetes
 from sykube.kubernetes.api import ApiError
 
-NAME = "registry"
-SERVICE = "/api/v1/namespaces/kube-system/services/registry"
+_SERVICE = "/api/v1/namespaces/kube-system/services/registry"
 _CLASS = "/apis/storage.k8s.io/v1/storageclasses/standard"
 
 
 @dataclass(frozen=True)
-class Registry(Manifested):
-    """Its images are in a volume, which stays when it is switched off."""
-
-    def variables(self, site: Site) -> dict[str, Any]:
-        return {"image": versions.SYSTEM_IMAGE}
+class Registry(Addon):
+    """Its images are in a volume; the host and the nodes reach it by a port of the host."""
 
     def enable(self, site: Site) -> None:
-        """See Addon.
+        """As Addon.enable.
 
         Raises:
-            SykubeError: there is nothing to make its volume.
+            SykubeError: there is nothing to make its volume, or no port of the host is free.
         """
         try:
             site.api.get(_CLASS)
@@ -43,16 +36,21 @@ class Registry(Manifested):
                 resolution="sykube addons enable storage",
             ) from error
         super().enable(site)
+        service = site.api.get(_SERVICE)
+        site.registry_port.open(int(service["spec"]["ports"][0]["nodePort"]))
 
     def disable(self, site: Site) -> None:
-        for each in reversed(self.objects(site)):
-            if each["kind"] != "PersistentVolumeClaim":
-                site.api.delete(f"{kubernetes.collection_path(each)}/{each['metadata']['name']}")
+        site.registry_port.close()
+        super().disable(site)
+
+    def problem(self, site: Site) -> str:
+        return super().problem(site) or site.registry_port.problem()
 
 
 REGISTRY = Registry(
-    name=NAME,
+    name="registry",
     summary="A registry for images, on this host's loopback and in the cluster",
     template="registry.yaml.j2",
     deployments=("kube-system/registry",),
+    kept=("PersistentVolumeClaim",),
 )

@@ -8,22 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sykube.addons.addon import Manifested, Site
-from sykube.image import versions
+from sykube.addons.addon import Addon, Site
 
 # Where each node sees the host's folder; also in sykube/incluster/storage.py, by its command line.
 VOLUMES = "/var/lib/sykube/volumes"
 
 
 @dataclass(frozen=True)
-class Storage(Manifested):
+class Storage(Addon):
     """Dynamic provisioning: a claim gets a folder, which goes with it."""
 
     def variables(self, site: Site) -> dict[str, Any]:
-        return {
-            "image": versions.SYSTEM_IMAGE,
-            "volumes": VOLUMES,
-        }
+        return {"volumes": VOLUMES}
 
 
 STORAGE = Storage(

@@ -6,10 +6,12 @@ from dataclasses import asdict
 
 import click
 
-from sykube.cli import completion, context, log
+from sykube.cli import completion, context, logfile
 from sykube.cluster import addons as cluster_addons
 from sykube.cluster import lookup
 from sykube.host import preflight
+
+_ADDON = click.argument("addon", metavar="ADD-ON", shell_complete=completion.addons)
 
 
 @click.group()
@@ -34,21 +36,21 @@ def list_addons(name: str, output: str) -> None:
 
 @addons.command()
 @context.named
-@click.argument("addon", metavar="ADD-ON", shell_complete=completion.addons)
+@_ADDON
 @context.common
 def enable(name: str, addon: str) -> None:
     """Switch an add-on on and wait until it works."""
-    log.open_for(name)
+    logfile.open_for(name)
     done = cluster_addons.enable(name, addon, context.ui())
     context.ui().say(f"{addon} is on." if done else f"{addon} is on already.")
 
 
 @addons.command()
 @context.named
-@click.argument("addon", metavar="ADD-ON", shell_complete=completion.addons)
+@_ADDON
 @context.common
 def disable(name: str, addon: str) -> None:
     """Switch an add-on off; the data of users stays."""
-    log.open_for(name)
+    logfile.open_for(name)
     done = cluster_addons.disable(name, addon, context.ui())
     context.ui().say(f"{addon} is off." if done else f"{addon} is off already.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sykube.cli import context, log
+from sykube.cli import context, logfile
 from sykube.cluster import autostart as unit
 from sykube.cluster import lookup
 from sykube.cluster.power import require_complete
@@ -20,7 +20,7 @@ def autostart() -> None:
 @context.common
 def enable(name: str) -> None:
     """Start the cluster whenever the host boots."""
-    log.open_for(name)
+    logfile.open_for(name)
     cluster = lookup.load(name, context.ui())
     require_complete(cluster)
     booted = unit.enable(cluster)
@@ -34,7 +34,7 @@ def enable(name: str) -> None:
 @context.common
 def disable(name: str) -> None:
     """Leave the cluster as it is when the host boots."""
-    log.open_for(name)
+    logfile.open_for(name)
     lookup.load(name, context.ui())
     was = unit.disable(name)
     context.ui().say(

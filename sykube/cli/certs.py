@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sykube.cli import context
+from sykube.cli import context, logfile
 from sykube.cluster import certs as cluster_certs
 from sykube.cluster import lookup, renewal
 from sykube.cluster.certs import Found
@@ -38,8 +38,7 @@ def renew(name: str, output: str) -> None:
 
     The control plane is restarted for it, pods go on. Authorities (CA) hold for ten years and stay.
     """
-    preflight.check_identity()
-    context.open_log(name)
+    logfile.open_for(name)
     _show(cluster_certs.find(renewal.renew(name, context.ui())), output)
 
 

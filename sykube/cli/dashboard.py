@@ -22,7 +22,8 @@ from sykube.kubernetes.kubeconfig import Owner
 def dashboard(name: str, port: int, no_open: bool) -> None:
     """Show the cluster on a page of this host: nodes, pods, events, logs. Ctrl-C ends it."""
     # They take longer to import than most commands take to run.
-    from sykube.dashboard import browser, serve
+    from sykube.cli import browser
+    from sykube.dashboard import serve
     from sykube.dashboard.access import Access
     from sykube.dashboard.source import ClusterSource
 

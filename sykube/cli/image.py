@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sykube.cli import context, log
+from sykube.cli import context, logfile
 from sykube.cluster import images
 from sykube.cluster.images import Listed
 
@@ -41,7 +41,7 @@ def load(
     name: str, sources: tuple[Path, ...], nodes: tuple[str, ...], wanted: str, output: str
 ) -> None:
     """Give images to nodes: docker archives, OCI archives, OCI layouts, SIFs; - is stdin."""
-    log.open_for(name)
+    logfile.open_for(name)
     files = [_STDIN if str(each) == "-" else each.absolute() for each in sources]
     found = images.load(name, files, nodes, wanted, context.ui())
     if output == "json":
@@ -82,7 +82,7 @@ def list_images(name: str, output: str) -> None:
 @context.common
 def delete(name: str, wanted: str, nodes: tuple[str, ...], output: str) -> None:
     """Remove an image, by its name or its ID (sha256:…)."""
-    log.open_for(name)
+    logfile.open_for(name)
     had = images.delete(name, wanted, nodes, context.ui())
     if output == "json":
         context.emit(had)

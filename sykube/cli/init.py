@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from sykube.cli import completion, context
 from sykube.cluster import archive, lifecycle, reborn
 from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import MAX_WORKERS, make_spec, split_options
+from sykube.cluster.spec import MAX_WORKERS
+from sykube.cluster.spec_reader import make_spec, split_options
 from sykube.errors import UsageError
 from sykube.host import preflight, proxies
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
+    """An option that may be given several times, for a tuple; None where it is not given."""
+    return click.option(
+        *names,
+        multiple=True,
+        callback=lambda _ctx, _parameter, given: given or None,
+        help=f"{text}; may be repeated.",
+        **settings,
+    )
 
 
 @click.command()
@@ -64,40 +79,35 @@ from sykube.host import preflight, proxies
     default=None,
     help="Keep the cluster's data in memory: fast, and gone after a reboot.",
 )
-@click.option(
+@_repeated(
     "--dns",
-    multiple=True,
     metavar="ADDRESS",
-    help="Forward names to this resolver instead of the host's; may be repeated.",
+    text="Forward names to this resolver instead of the host's",
 )
-@click.option(
+@_repeated(
     "--addon",
     "addons",
-    multiple=True,
     metavar="NAME",
     shell_complete=completion.addons,
-    help="Begin with this add-on; may be repeated. See: sykube addons list",
+    text="Begin with this add-on (see: sykube addons list)",
 )
-@click.option(
+@_repeated(
     "--port",
     "ports",
-    multiple=True,
     metavar="HOST:NODE",
-    help="Let a port of this host's loopback lead to a port of the nodes; may be repeated.",
+    text="Let a port of this host's loopback lead to a port of the nodes",
 )
-@click.option(
+@_repeated(
     "--mount",
     "mounts",
-    multiple=True,
     metavar="HOST:NODE",
-    help="Let nodes see a folder of this host, read-only with :ro at the end; may be repeated.",
+    text="Let nodes see a folder of this host, read-only with :ro at the end",
 )
-@click.option(
+@_repeated(
     "--registry-mirror",
     "registry_mirrors",
-    multiple=True,
     metavar="HOST=URL",
-    help="Look for images of this registry here first; may be repeated.",
+    text="Look for images of this registry here first",
 )
 @click.option(
     "--registry-auth",
@@ -149,13 +159,12 @@ from sykube.host import preflight, proxies
     help="Names, domains and ranges that nodes reach without, separated by commas. "
     "[default: yours, no_proxy]",
 )
-@click.option(
+@_repeated(
     "--ca-certificate",
     "ca_certificates",
-    multiple=True,
     metavar="FILE",
     shell_complete=completion.files,
-    help="Let nodes trust the authorities of this PEM file, too; may be repeated.",
+    text="Let nodes trust the authorities of this PEM file, too",
 )
 @click.option("--retain", is_flag=True, help="Leave a failed cluster as it is; init again resumes.")
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
@@ -166,8 +175,6 @@ def init(
     file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
     """Make a cluster and add its context to your kubeconfig."""
-    for name in ("dns", "addons", "ports", "mounts", "registry_mirrors", "ca_certificates"):
-        flags[name] = flags[name] or None
     if flags["no_proxy"] is not None:
         flags["no_proxy"] = proxies.split_exceptions(flags["no_proxy"])
     if flags["ca_certificates"]:

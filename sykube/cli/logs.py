@@ -1,4 +1,4 @@
-"""sykube logs"""
+"""sykube logs: what nodes log."""
 
 from __future__ import annotations
 

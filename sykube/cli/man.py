@@ -19,6 +19,7 @@ _ENVIRONMENT = {
     "NO_COLOR": "When it is set, nothing is coloured: https://no-color.org",
     "SYKUBE_CACHE_DIR": "Folder of node images and of what they are built from, instead of "
     "/var/cache/sykube.",
+    context.CLUSTER_VARIABLE: "Which cluster a command is about, where --name is not given.",
 }
 _FILES = {
     f"{DATA}/CLUSTER": "A cluster's data.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sykube.cli import completion, context, log
+from sykube.cli import completion, context, logfile
 from sykube.cluster import lookup, scaling
 from sykube.cluster import status as cluster_status
 from sykube.cluster.scaling import RemovalOptions
@@ -25,7 +25,7 @@ def node() -> None:
 @context.common
 def add(name: str, count: int, output: str) -> None:
     """Join further workers to a running cluster."""
-    log.open_for(name)
+    logfile.open_for(name)
     added = scaling.add(name, count, context.ui())
     if output == "json":
         context.emit(added)
@@ -44,7 +44,7 @@ def add(name: str, count: int, output: str) -> None:
 @context.common
 def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
     """Evict a worker's pods, then remove it: node1 …"""
-    log.open_for(name)
+    logfile.open_for(name)
     scaling.remove(name, node_name, RemovalOptions(force, timeout), context.ui())
     context.ui().say(f"{node_name} left the cluster {name}.")
 

@@ -10,7 +10,7 @@ import click
 from sykube.cli import context
 from sykube.cluster import archive, lifecycle
 from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import make_spec
+from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State, clusters
 from sykube.host import preflight
 from sykube.host.paths import LOGS, ClusterPaths

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from sykube.cli import completion, context, log
+from sykube.cli import completion, context, logfile
 from sykube.cluster import lookup
 from sykube.cluster import ports as cluster_ports
 from sykube.host import preflight
@@ -28,7 +28,7 @@ def add(name: str, text: str) -> None:
     It is on loopback alone unless an ADDRESS is given: 0.0.0.0 stands for all of them.
     """
     wanted = ports.parse(text)
-    log.open_for(name)
+    logfile.open_for(name)
     done = cluster_ports.add(name, wanted, context.ui())
     already = "" if done else " already"
     context.ui().say(
@@ -43,7 +43,7 @@ def add(name: str, text: str) -> None:
 @context.common
 def delete(name: str, host_port: str) -> None:
     """Take a port of this host away from the cluster; PORT as `port list` shows it."""
-    log.open_for(name)
+    logfile.open_for(name)
     for gone in cluster_ports.remove(name, host_port, context.ui()):
         context.ui().say(f"{gone.address}:{gone.host_port} leads to the cluster no more.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sykube.cli import context, log
+from sykube.cli import context, logfile
 from sykube.cluster import power
 from sykube.cluster.power import StopOptions
 
@@ -25,7 +25,7 @@ _grace = click.option(
 @context.common
 def stop(name: str, grace: int, drain: bool, drain_timeout: int) -> None:
     """End all nodes in order; everything in the cluster stays for start."""
-    log.open_for(name)
+    logfile.open_for(name)
     stopped = power.stop(name, StopOptions(grace, drain, drain_timeout), context.ui())
     context.ui().say(f"The cluster {name} {'is stopped' if stopped else 'was stopped already'}.")
 
@@ -35,7 +35,7 @@ def stop(name: str, grace: int, drain: bool, drain_timeout: int) -> None:
 @context.common
 def start(name: str) -> None:
     """Bring a stopped, rebooted or damaged cluster back, and wait until it is well."""
-    log.open_for(name)
+    logfile.open_for(name)
     started = power.start(name, context.ui())
     context.ui().say(f"The cluster {name} is up{'' if started else ', as it was'}.")
 
@@ -46,7 +46,7 @@ def start(name: str) -> None:
 @context.common
 def restart(name: str, grace: int) -> None:
     """Stop the cluster and start it again."""
-    log.open_for(name)
+    logfile.open_for(name)
     power.stop(name, StopOptions(grace), context.ui())
     power.start(name, context.ui())
     context.ui().say(f"The cluster {name} is up.")
@@ -57,7 +57,7 @@ def restart(name: str, grace: int) -> None:
 @context.common
 def pause(name: str) -> None:
     """Freeze all processes of the cluster: they keep their memory and use no processor."""
-    log.open_for(name)
+    logfile.open_for(name)
     power.pause(name, context.ui())
     context.ui().say(f"The cluster {name} is paused.")
 
@@ -67,6 +67,6 @@ def pause(name: str) -> None:
 @context.common
 def unpause(name: str) -> None:
     """Let a paused cluster go on."""
-    log.open_for(name)
+    logfile.open_for(name)
     power.unpause(name, context.ui())
     context.ui().say(f"The cluster {name} goes on.")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import webbrowser
+import os
 from dataclasses import asdict
 
 import click
 
-from sykube.cli import context
+from sykube.cli import browser, context
 from sykube.cluster import lookup
 from sykube.cluster import service as cluster_service
 from sykube.errors import SykubeError
 from sykube.host import preflight
+from sykube.kubernetes.kubeconfig import Owner
 
 
 @click.command()
@@ -41,5 +42,8 @@ def service(name: str, service_name: str, namespace: str, open_it: bool, output:
                 f"the Service {service_name} has no port that is known for http or https",
                 resolution="Name its port http or https, or open an address yourself.",
             )
-        if not webbrowser.open(url):
-            raise SykubeError("there is no browser here", resolution=f"Open it elsewhere: {url}")
+        if not browser.show(url, Owner.of_caller(), os.environ):
+            raise SykubeError(
+                "there is no desktop here with a browser that xdg-open finds",
+                resolution=f"Open it elsewhere: {url}",
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sykube.cli import completion, context
+from sykube.cli import completion, context, logfile
 from sykube.cluster import archive, snapshots
 from sykube.errors import SykubeError
 from sykube.host import preflight
@@ -22,7 +22,7 @@ def snapshot() -> None:
 @context.common
 def save(snapshot_name: str, name: str, output: str) -> None:
     """Save a stopped cluster, with everything that is in it."""
-    context.open_log(name)
+    logfile.open_for(name)
     saved = snapshots.save(name, snapshot_name, context.ui())
     if output == "json":
         context.emit(_describe(saved))

@@ -5,22 +5,17 @@ from __future__ import annotations
 from sykube.addons import catalog
 from sykube.addons.addon import Site
 from sykube.cluster.cluster import DOMAIN, Cluster
+from sykube.cluster.registries import RegistryPort
 from sykube.kubernetes.api import Api
 
 
 def site(cluster: Cluster, api: Api) -> Site:
     """What add-ons are told."""
-    return Site(
-        api,
-        cluster.name,
-        DOMAIN,
-        cluster.endpoint,
-        cluster.state.subnets,
-        tuple(cluster.nodes),
-    )
+    return Site(api, DOMAIN, tuple(cluster.nodes), RegistryPort(cluster))
 
 
 def settle(cluster: Cluster, api: Api) -> None:
     """Tell the add-ons that are on which nodes there are; all of them are up."""
+    there = site(cluster, api)
     for name in cluster.state.addons:
-        catalog.find(name).settle(site(cluster, api))
+        catalog.find(name).settle(there)

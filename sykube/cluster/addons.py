@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
-from sykube.addons import catalog, registry
-from sykube.addons.addon import Addon, Site
-from sykube.cluster import lookup, registries
+from sykube.addons import catalog
+from sykube.cluster import lookup
 from sykube.cluster.addon_site import site
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import require_complete
@@ -58,14 +56,12 @@ def enable(name: str, addon_name: str, ui: Ui) -> bool:
                 return False
             with ui.step(f"Enabling {addon_name}"):
                 try:
-                    switch_on(cluster, addon, there)
-                    wait(addon, there)
-                    if addon.name == registry.NAME:
-                        problem = functools.partial(registries.problem, cluster)
-                        wait_until("the registry", problem, _TIMEOUT_S)
+                    addon.enable(there)
+                    what = f"the add-on {addon_name}"
+                    wait_until(what, lambda: addon.problem(there), _TIMEOUT_S)
                 except BaseException:
                     if addon_name not in cluster.state.addons:
-                        _switch_off(cluster, addon, there)
+                        addon.disable(there)
                     raise
         record(cluster, {*cluster.state.addons, addon_name})
         return True
@@ -88,32 +84,9 @@ def disable(name: str, addon_name: str, ui: Ui) -> bool:
         if addon_name not in cluster.state.addons:
             return False
         with ui.step(f"Disabling {addon_name}"), cluster.api() as api:
-            _switch_off(cluster, addon, site(cluster, api))
+            addon.disable(site(cluster, api))
         record(cluster, {*cluster.state.addons} - {addon_name})
         return True
-
-
-def switch_on(cluster: Cluster, addon: Addon, there: Site) -> None:
-    """Make an add-on, and what it needs outside the cluster's API."""
-    addon.enable(there)
-    if addon.name == registry.NAME:
-        place = registries.expose(cluster, there.api)
-        cluster.ui.say(f"The registry is at {place}, for this host and for the nodes.")
-
-
-def _switch_off(cluster: Cluster, addon: Addon, there: Site) -> None:
-    if addon.name == registry.NAME:
-        registries.conceal(cluster)
-    addon.disable(there)
-
-
-def wait(addon: Addon, there: Site) -> None:
-    """Wait until an add-on works.
-
-    Raises:
-        SykubeError: not within 5 minutes; says what is missing.
-    """
-    wait_until(f"the add-on {addon.name}", lambda: addon.problem(there), _TIMEOUT_S)
 
 
 def record(cluster: Cluster, names: set[str]) -> None:

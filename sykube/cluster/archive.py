@@ -25,7 +25,7 @@ from sykube.image.node_image import NodeImage
 
 VERSION = 1
 # What is archived of a cluster's data folder; start makes the rest anew.
-_CONTENTS = ("nodes", "volumes", "kubeconfig")
+CONTENTS = ("nodes", "volumes", "kubeconfig")
 _NAME = re.compile(r"[A-Za-z0-9][-_.A-Za-z0-9]{0,99}")
 
 
@@ -153,9 +153,9 @@ def create(name: str, state: State, root: Path) -> Snapshot:
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir(mode=0o700)
-        unpacked = tar.size_of(root, _CONTENTS)
+        unpacked = tar.size_of(root, CONTENTS)
         tar.require_space(work, unpacked)
-        file = tar.pack(root, _CONTENTS, work)
+        file = tar.pack(root, CONTENTS, work)
         snapshot = Snapshot(
             name=name,
             cluster=state.spec.name,

@@ -24,11 +24,6 @@ def unit_of(name: str) -> Path:
     return UNITS / f"sykube-{name}.service"
 
 
-def is_enabled(name: str) -> bool:
-    """Whether the cluster of that name starts with the host."""
-    return unit_of(name).exists()
-
-
 def enable(cluster: Cluster) -> bool:
     """Write the unit and enable it; from now on the host's shutdown stops the cluster in order.
 

@@ -15,8 +15,9 @@ from sykube.host.paths import ClusterPaths
 from sykube.image import versions
 from sykube.image.node_image import NodeImage
 from sykube.kubernetes.api import Api, Credentials
-from sykube.network.bridge import Bridge, Wiring
+from sykube.network.bridge import Bridge
 from sykube.network.ports import PortMap
+from sykube.network.rules import Wiring
 from sykube.node.engine import CommandLineEngine, Engine
 from sykube.node.node import Node
 from sykube.ui import Ui

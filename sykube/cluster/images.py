@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import tempfile
@@ -19,8 +20,9 @@ from sykube.cluster.power import require_complete
 from sykube.cluster.state import locked
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import engines, preflight, tar
+from sykube.host.files import unreadable
 from sykube.host.paths import ClusterPaths
-from sykube.image import container, containerd, reference, sif
+from sykube.image import containerd, layout, reference, sif
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
 from sykube.kubernetes.api import Api
@@ -32,7 +34,6 @@ from sykube.ui import Ui, duration
 _WORK = ".images-"
 _ENDED = ("Succeeded", "Failed")
 _SOURCES = "Give a docker archive, an OCI archive or layout, or a SIF."
-_READABLE = "Let root read it, or copy it to where root can."
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def listing(name: str, ui: Ui) -> list[Listed]:
     for node in nodes:
         names = containerd.names(node)
         unknown = {*names.values()} - {*known}
-        known |= containerd.targets(node, sorted(unknown), container.machine())
+        known |= containerd.targets(node, sorted(unknown))
         named = {digest for each, digest in names.items() if not reference.is_id(each)}
         for each, digest in names.items():
             if not reference.is_id(each):
@@ -210,7 +211,7 @@ def _check_there(source: Path) -> None:
     if not source.exists():
         raise UsageError(f"there is no file {source}", resolution=_SOURCES)
     if not os.access(source, os.R_OK):
-        raise UsageError(f"cannot read {source}", resolution=_READABLE)
+        raise unreadable(source, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def _remove_work(cluster: Cluster) -> None:
@@ -230,7 +231,7 @@ def _read(source: Path, wanted: str, work: Path, ui: Ui) -> list[ContainerImage]
             raise SykubeError("there is no Apptainer to unpack it with", resolution="sykube doctor")
         ui.note("making a container image of it")
         return [sif.convert(source, name, work, Builder(engine.binary, engine.environment))]
-    images = container.read(source, work)
+    images = layout.read(source, work)
     return [
         image if image.name and not wanted else dataclasses.replace(image, name=name)
         for image in images

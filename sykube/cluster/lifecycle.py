@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from sykube.cluster.steps import order
 from sykube.cluster.steps.data import make_root
 from sykube.cluster.steps.network import Network
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import apt, engines, lock, preflight
+from sykube.host import apt, engines, lock, preflight, signals
 from sykube.host.paths import HOST_RECORDS, ClusterPaths, cache_dir
 from sykube.host.preflight import Finding
 from sykube.host.records import HostRecords
@@ -329,7 +328,7 @@ def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
 
 def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException) -> None:
     """Keep the nodes' logs, then roll back; the first error stays the one that is shown."""
-    with uninterrupted():
+    with signals.uninterrupted():
         keep_node_logs(cluster)
         if options.retain:
             cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
@@ -341,18 +340,6 @@ def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException)
     if isinstance(error, SykubeError):
         kept = f"The nodes' logs are in {cluster.paths.node_logs}."
         error.resolution = f"{error.resolution}\n  {kept}".strip()
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C does not leave half of a cluster behind."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 def keep_node_logs(cluster: Cluster) -> None:
@@ -406,12 +393,9 @@ def _unknown_state(name: str) -> State:
             "could not find Apptainer, which is required to stop the nodes",
             resolution="Set SYKUBE_CACHE_DIR to the folder that was used for init.",
         )
-    ranges = subnets.Subnets(
-        subnets.NODE_CANDIDATES[0], subnets.POD_CANDIDATES[0], subnets.SERVICE_CANDIDATES[0]
-    )
     return State(
         spec=ClusterSpec(name=name),
-        subnets=ranges,
+        subnets=subnets.choose(()),
         engine=str(engine.binary),
         engine_environment=dict(engine.environment),
         image="",

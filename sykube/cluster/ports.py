@@ -75,7 +75,7 @@ def check(state: State, wanted: PortMap) -> None:
     for name in {*clusters(), state.spec.name}:
         found = state if name == state.spec.name else State.load(ClusterPaths(name).state)
         for other in found.ports if found else []:
-            if other != wanted and wanted.collides(other):
+            if wanted.collides(other):
                 raise HostError(
                     f"the port {wanted.host_port} of {wanted.address} leads to the cluster {name}",
                     resolution=f"Take another, or: sykube port delete {other} --name {name}",

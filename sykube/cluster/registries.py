@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import socket
+from dataclasses import dataclass
 from pathlib import Path
 
-from sykube.addons.registry import SERVICE
-from sykube.cluster import ports
 from sykube.cluster.cluster import DOMAIN, Cluster
+from sykube.cluster.ports import check
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.host import lock
 from sykube.host.files import write_atomically
 from sykube.image import registries
 from sykube.image.registries import Login, Mirror
-from sykube.kubernetes.api import Api
 from sykube.kubernetes.kubeconfig import Owner
+from sykube.network import ports
 from sykube.network.ports import PortMap
 from sykube.node.node import Node
 from sykube.ui import Ui
 
-_CONNECT_TIMEOUT_S = 2.0
 _CERTS, _AUTH = "certs.d", "registry-auth.toml"
 # Docker's own registry listens on the first; the next are for further clusters.
 _HOST_PORTS = range(5000, 5100)
@@ -75,63 +73,59 @@ def tell(cluster: Cluster, node: Node) -> None:
             return
 
 
-def expose(cluster: Cluster, api: Api) -> str:
-    """Let the cluster's own registry be reached from the host and by its nodes.
+@dataclass(frozen=True)
+class RegistryPort:
+    """The port of the host that leads to a cluster's own registry; see sykube.addons.addon."""
 
-    Returns:
-        Its address on the host.
+    cluster: Cluster
 
-    Raises:
-        SykubeError: all ports that it may have are taken.
-    """
-    node_port = int(api.get(SERVICE)["spec"]["ports"][0]["nodePort"])
-    with lock.host_settings():
-        known = cluster.state.registry
-        port = PortMap.parse(known) if known else None
-        if port is None or port.node_port != node_port:
-            _hide(cluster)
-            port = _free(cluster, node_port)
-        if port not in cluster.state.ports:
-            cluster.state.ports = [*cluster.state.ports, port]
-        cluster.state.registry = str(port)
-        cluster.save()
-        cluster.bridge.create(cluster.wiring)
-    for node in cluster.nodes:
-        tell(cluster, node)
-    return f"{port.address}:{port.host_port}"
+    def open(self, node_port: int) -> None:
+        """Let the host and the nodes reach the registry.
 
+        Raises:
+            SykubeError: all ports that it may have are taken.
+        """
+        state = self.cluster.state
+        with lock.host_settings():
+            port = state.registry
+            if port is None or port.node_port != node_port:
+                self._forget()
+                port = _free(self.cluster, node_port)
+            if port not in state.ports:
+                state.ports = [*state.ports, port]
+            state.registry = port
+            self._lay()
+        place = f"{port.address}:{port.host_port}"
+        self.cluster.ui.say(f"The registry is at {place}, for this host and for the nodes.")
 
-def problem(cluster: Cluster) -> str:
-    """What keeps the host from reaching the cluster's own registry, or nothing."""
-    port = PortMap.parse(cluster.state.registry)
-    try:
-        socket.create_connection((port.address, port.host_port), _CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        return f"{port.address}:{port.host_port} does not answer: {error}"
-    return ""
+    def close(self) -> None:
+        with lock.host_settings():
+            self._forget()
+            self._lay()
 
+    def problem(self) -> str:
+        port = self.cluster.state.registry
+        if port is None:
+            return "no port of this host leads to the registry"
+        return ports.silence(port.address, port.host_port)
 
-def conceal(cluster: Cluster) -> None:
-    """Undo `expose`."""
-    with lock.host_settings():
-        _hide(cluster)
-        cluster.save()
-        cluster.bridge.create(cluster.wiring)
-    for node in cluster.nodes:
-        tell(cluster, node)
+    def _forget(self) -> None:
+        state = self.cluster.state
+        state.ports = [port for port in state.ports if port != state.registry]
+        state.registry = None
 
-
-def _hide(cluster: Cluster) -> None:
-    known = cluster.state.registry
-    cluster.state.ports = [port for port in cluster.state.ports if str(port) != known]
-    cluster.state.registry = ""
+    def _lay(self) -> None:
+        self.cluster.save()
+        self.cluster.bridge.create(self.cluster.wiring)
+        for node in self.cluster.nodes:
+            tell(self.cluster, node)
 
 
 def _free(cluster: Cluster, node_port: int) -> PortMap:
     for number in _HOST_PORTS:
         wanted = PortMap("127.0.0.1", number, node_port)
         try:
-            ports.check(cluster.state, wanted)
+            check(cluster.state, wanted)
         except HostError:
             continue
         return wanted
@@ -144,8 +138,7 @@ def _free(cluster: Cluster, node_port: int) -> PortMap:
 def _hosts(cluster: Cluster) -> dict[str, str]:
     """hosts.toml of each registry that is not where its name says, or not only there."""
     found = registries.mirrored(Mirror.parse(text) for text in cluster.state.spec.registry_mirrors)
-    if cluster.state.registry:
-        port = PortMap.parse(cluster.state.registry)
+    if port := cluster.state.registry:
         place = registries.elsewhere(f"http://{cluster.endpoint_address}:{port.node_port}")
         names = (f"127.0.0.1:{port.host_port}", f"localhost:{port.host_port}")
         found |= dict.fromkeys((*names, f"registry.kube-system.svc.{DOMAIN}:5000"), place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from sykube.cluster import lifecycle, lookup, members
+from sykube.cluster import lookup, members
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.power import drain, require_complete, uncordon
 from sykube.cluster.spec import MAX_WORKERS
@@ -14,7 +14,7 @@ from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.join import join_all
 from sykube.cluster.steps.ready import wait_ready
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import preflight
+from sykube.host import preflight, signals
 from sykube.host.paths import ClusterPaths
 from sykube.node import cgroups
 from sykube.node.node import Node
@@ -59,7 +59,7 @@ def add(name: str, count: int, ui: Ui) -> list[str]:
         except BaseException:
             # The first error stays the one that is shown.
             try:
-                with lifecycle.uninterrupted(), ui.step(f"Removing {', '.join(added)} again"):
+                with signals.uninterrupted(), ui.step(f"Removing {', '.join(added)} again"):
                     _take_out(cluster, nodes)
             except Exception as error:
                 ui.warn(f"not undone: {error}; node delete --force removes the rest")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from sykube.cluster.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError
 from sykube.kubernetes.api import ApiError
+from sykube.network import ports
 
-_CONNECT_TIMEOUT_S = 2.0
 _SCHEMES = {80: "http", 443: "https", 8080: "http", 8443: "https"}
 
 
@@ -54,7 +53,7 @@ def addresses(cluster: Cluster, namespace: str, name: str) -> list[Address]:
         Address(str(port.get("name", port["port"])), by, _url(port, host, number))
         for port in service["spec"].get("ports", [])
         for by, host, number in _ways(cluster, service, port)
-        if port["protocol"] != "TCP" or _answers(host, number)
+        if port["protocol"] != "TCP" or not ports.silence(host, number)
     ]
     if not found:
         raise SykubeError(
@@ -90,14 +89,6 @@ def _url(port: dict[str, Any], host: str, number: int) -> str:
     if port["protocol"] != "TCP":
         scheme = ""
     return f"{scheme}://{host}:{number}" if scheme else f"{host}:{number}"
-
-
-def _answers(host: str, number: int) -> bool:
-    try:
-        socket.create_connection((host, number), _CONNECT_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def _no_such(cluster: Cluster, namespace: str, name: str) -> SykubeError:

@@ -16,7 +16,7 @@ from sykube.cluster.state import State, clusters, locked
 from sykube.cluster.steps.data import Data, make_root, remains_after_boot
 from sykube.cluster.steps.handout import Handout
 from sykube.errors import HostError, SykubeError, UsageError
-from sykube.host import lock, preflight
+from sykube.host import lock, preflight, signals
 from sykube.host.paths import ClusterPaths
 from sykube.host.records import HostRecords
 from sykube.kubernetes import kubeconfig
@@ -26,7 +26,6 @@ from sykube.ui import Ui
 
 # Beside what it will replace, so that replacing is a matter of names.
 _WORK = ".restore"
-_REPLACED = ("nodes", "volumes", "kubeconfig")
 
 
 def save(cluster_name: str, name: str, ui: Ui) -> Snapshot:
@@ -175,7 +174,7 @@ def _bring_back(snapshot: Snapshot, ui: Ui) -> Cluster:
             _take_place(snapshot, cluster)
             _unpack_and_swap(snapshot, cluster)
         except BaseException:
-            with lifecycle.uninterrupted():
+            with signals.uninterrupted():
                 for problem in lifecycle.remove(cluster):
                     ui.warn(f"not undone: {problem}")
             raise
@@ -204,7 +203,7 @@ def _unpack_and_swap(snapshot: Snapshot, cluster: Cluster) -> None:
         for folder in (work, work / "new", work / "old"):
             folder.mkdir(mode=0o700)
         archive.unpack(snapshot, work / "new")
-        with lifecycle.uninterrupted(), _swapped(cluster.paths.root, work):
+        with signals.uninterrupted(), _swapped(cluster.paths.root, work):
             cluster.save()
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -220,7 +219,7 @@ def _swapped(root: Path, work: Path) -> Iterator[None]:
         moved.append((source, target))
 
     try:
-        for name in _REPLACED:
+        for name in archive.CONTENTS:
             if (root / name).exists():
                 move(root / name, work / "old" / name)
             move(work / "new" / name, root / name)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,8 +24,6 @@ from sykube.node.limits import (
 )
 from sykube.node.mounts import Mount
 
-API_VERSION = "sykube/v1alpha1"
-KIND = "Cluster"
 # Each node takes a /24 of the pods' /16 and an address of the nodes' /24, some of which are for the
 # bridge, the endpoint and further control planes (cluster/members.py).
 MAX_WORKERS = 240
@@ -39,7 +35,6 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _PRIVATE = tuple(
     IPv4Network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
-_QUANTITIES = frozenset({"cpus", "memory"})
 _RESERVED_NAMES = frozenset({"host", "snapshots"})
 
 
@@ -113,13 +108,13 @@ class ClusterSpec:
         """Its fields by the keys of the configuration file; lists for tuples."""
         return {
             key: list(value) if isinstance(value := getattr(self, name), tuple) else value
-            for key, name in _KEYS.items()
+            for key, name in KEYS.items()
         }
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> ClusterSpec:
         """What `to_dict` gave; keys of a later version are left out."""
-        values = {_KEYS[key]: value for key, value in stored.items() if key in _KEYS}
+        values = {KEYS[key]: value for key, value in stored.items() if key in KEYS}
         fields: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
@@ -129,7 +124,7 @@ class ClusterSpec:
         """Lines `key: is → wanted` for what differs, for the things a cluster is made with."""
         is_now, asked = self.to_dict(), wanted.to_dict()
         lines = [
-            f"{key}: {is_now[key]!r} → {asked[key]!r}" for key in _KEYS if is_now[key] != asked[key]
+            f"{key}: {is_now[key]!r} → {asked[key]!r}" for key in KEYS if is_now[key] != asked[key]
         ]
         # A proxy's URL may hold a password. What hides it is compiled only where it is needed.
         from sykube import redaction
@@ -142,7 +137,8 @@ def _camel(name: str) -> str:
     return head + "".join(word.capitalize() for word in rest)
 
 
-_KEYS = {_camel(field.name): field.name for field in dataclasses.fields(ClusterSpec)}
+# The configuration file's keys, each with the field that it is for.
+KEYS = {_camel(field.name): field.name for field in dataclasses.fields(ClusterSpec)}
 
 
 def _name(value: str) -> str:
@@ -314,6 +310,11 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
 }
 
 
+def problem_with(name: str, value: Any) -> str:
+    """What is wrong with the value of a field, or nothing."""
+    return _CHECKS[name](value) if name in _CHECKS else ""
+
+
 def check_name(name: str) -> None:
     """Refuse a cluster name that is no DNS label.
 
@@ -322,125 +323,3 @@ def check_name(name: str) -> None:
     """
     if problem := _name(name):
         raise UsageError(problem, resolution="Choose another name with --name.")
-
-
-def make_spec(
-    file: Path | None, flags: dict[str, Any], defaults: dict[str, Any] | None = None
-) -> ClusterSpec:
-    """Combine a configuration file with flags; flags win.
-
-    Args:
-        flags: fields of ClusterSpec; those that are None were not given.
-        defaults: fields for what neither gives, instead of ClusterSpec's own.
-
-    Raises:
-        UsageError: with every error of the file (by line number) and of the flags.
-    """
-    values, lines, problems = _read_file(file) if file else ({}, {}, [])
-    for name, value in flags.items():
-        if value is not None:
-            values[name] = value
-            lines.pop(name, None)
-    for name, value in values.items():
-        if name in _CHECKS and (problem := _CHECKS[name](value)):
-            problems.append((lines.get(name, 0), problem))
-    if problems:
-        where = f"{file}:" if file else ""
-        shown = [f"{where}{line}: {text}" if line else text for line, text in sorted(problems)]
-        if len(shown) == 1:
-            raise UsageError(shown[0], resolution="Correct it and run the command again.")
-        raise UsageError(
-            f"{len(shown)} errors in what was asked for",
-            details="\n".join(shown),
-            resolution="Correct them and run the command again.",
-        )
-    return ClusterSpec(**{**(defaults or {}), **values})
-
-
-def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[int, str]]]:
-    """Values and line numbers by field name, and the errors found so far."""
-    # Not above: most commands read no such file.
-    import difflib
-
-    import yaml
-
-    from sykube import redaction
-
-    try:
-        root = yaml.compose(file.read_text(), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {file}: {error.strerror}",
-            resolution="Give a file that root can read with --config.",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{file} is no valid YAML",
-            details=redaction.text(str(error)),
-            resolution="Correct it and run the command again.",
-        ) from error
-    if not isinstance(root, yaml.MappingNode):
-        raise UsageError(
-            f"{file} must hold a mapping such as `workers: 2`",
-            resolution="Correct it and run the command again.",
-        )
-    values: dict[str, Any] = {}
-    lines: dict[str, int] = {}
-    problems: list[tuple[int, str]] = []
-    fixed = {"apiVersion": API_VERSION, "kind": KIND}
-    seen: set[str] = set()
-    for key_node, value_node in root.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        try:
-            value = yaml.safe_load(yaml.serialize(value_node))
-        except (yaml.YAMLError, ValueError) as error:
-            text = " ".join(str(error).split())
-            problems.append((line, f"the value of {key!r} cannot be read: {text}"))
-            continue
-        if key in seen:
-            problems.append((line, f"the key {key!r} stands here for the second time"))
-        elif key in fixed:
-            if value != fixed[key]:
-                problems.append((line, f"{key} must be {fixed[key]!r}, not {value!r}"))
-        elif key not in _KEYS:
-            near = difflib.get_close_matches(key, [*_KEYS, *fixed], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            problems.append((line, f"unknown key {key!r}{hint}"))
-        else:
-            converted, problem = _convert(_KEYS[key], key, value)
-            if problem:
-                problems.append((line, problem))
-            else:
-                values[_KEYS[key]], lines[_KEYS[key]] = converted, line
-        seen.add(key)
-    return values, lines, problems
-
-
-def split_options(text: str) -> tuple[tuple[str, ...] | None, str]:
-    """The words of --options as a shell splits them, or what is wrong with it."""
-    try:
-        return tuple(shlex.split(text)), ""
-    except ValueError as error:
-        return None, f"options {text!r} cannot be split into words: {error}"
-
-
-def _convert(name: str, key: str, value: Any) -> tuple[Any, str]:
-    """The value in the field's own type, or what is wrong with it."""
-    default = getattr(ClusterSpec(), name)
-    if isinstance(default, bool):
-        return value, "" if isinstance(value, bool) else f"{key} must be true or false"
-    if isinstance(default, int):
-        ok = isinstance(value, int) and not isinstance(value, bool)
-        return value, "" if ok else f"{key} must be a whole number"
-    if isinstance(default, tuple):
-        if name == "options" and isinstance(value, str):
-            return split_options(value)
-        if name == "no_proxy" and isinstance(value, str):
-            return proxies.split_exceptions(value), ""
-        ok = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        return (tuple(value), "") if ok else (None, f"{key} must be a list of texts")
-    if name in _QUANTITIES:
-        # YAML takes 2 and 1.5 for numbers, and Kubernetes takes both for quantities.
-        ok = isinstance(value, str | int | float) and not isinstance(value, bool)
-        return (str(value), "") if ok else (None, f"{key} must be a number or a text")
-    return value, "" if isinstance(value, str) else f"{key} must be a text"

@@ -33,7 +33,6 @@ class State:
         steps: step name → "started" or "done".
         image: fingerprint of its node image.
         engine: the engine's program.
-        etcd_tag, dns_image: what the node image calls these container images.
         kubeconfig: the user's file that its context was merged into.
         previous_context: what was current there before.
         owned_folders: folders that sykube made for it outside its data folder.
@@ -61,7 +60,7 @@ class State:
     cordoned: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
     ports: list[PortMap] = field(default_factory=list)
-    registry: str = ""
+    registry: PortMap | None = None
     addons: list[str] = field(default_factory=list)
     proxies: Proxies = field(default_factory=Proxies)
     authorities: tuple[str, ...] = ()
@@ -98,7 +97,7 @@ class State:
             "ownedFolders": self.owned_folders,
             "cordoned": self.cordoned,
             "ports": [str(port) for port in self.ports],
-            "registry": self.registry,
+            "registry": str(self.registry or ""),
             "addons": self.addons,
             "proxies": self.proxies.to_dict(),
             "authorities": list(self.authorities),
@@ -143,7 +142,7 @@ class State:
                 owned_folders=stored["ownedFolders"],
                 cordoned=stored["cordoned"],
                 ports=[PortMap.parse(text) for text in stored["ports"]],
-                registry=stored["registry"],
+                registry=PortMap.parse(text) if (text := stored["registry"]) else None,
                 addons=stored["addons"],
                 proxies=Proxies.of(stored["proxies"]),
                 authorities=tuple(stored["authorities"]),

@@ -10,7 +10,7 @@ from typing import Any
 
 from sykube.cluster import certs, lookup
 from sykube.cluster.cluster import Cluster
-from sykube.cluster.steps.ready import dns_problem
+from sykube.cluster.dns import dns_problem
 from sykube.errors import ExitCode, SykubeError
 from sykube.host.run import run
 from sykube.kubernetes import readiness

@@ -68,9 +68,8 @@ class Access:
             found = SimpleCookie(cookies).get(COOKIE)
         except CookieError:
             return False
-        return bool(found) and secrets.compare_digest(
-            found.value.encode() if found else b"", self._session.encode()
-        )
+        value = found.value if found else ""
+        return secrets.compare_digest(value.encode(), self._session.encode())
 
     def refusal(self, method: str, headers: Mapping[str, str]) -> str:
         """Why a request cannot be from the page itself or from its link, or nothing.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _MAX_BODY = 4096
-# Lines of a log that are sent at a time, and how long the page may take for them.
-_BATCH = 200
+# Lines of a log that wait to be sent; who writes more of them has to wait.
+_QUEUED = 200
 _SSE = "text/event-stream"
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -116,7 +116,7 @@ class _Routes:
             lifespan=self._lifespan,
         )
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         async with self._collector.running():
             yield
@@ -201,18 +201,21 @@ def _log_response(open_log: Callable[[], Log]) -> Response:
             yield _event("end", problem_of(error))
             return
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[str | None] = asyncio.Queue(_BATCH)
+        queue: asyncio.Queue[str | None] = asyncio.Queue(_QUEUED)
         ended = threading.Event()
 
-        def pump() -> None:
-            # A thread of its own: it waits for hours, and there are few in the pool.
-            for line in log:
-                if ended.is_set():
-                    return
+        def put(line: str | None) -> None:
+            if not ended.is_set():
                 asyncio.run_coroutine_threadsafe(queue.put(line), loop).result()
-            asyncio.run_coroutine_threadsafe(queue.put(None), loop).result()
 
-        threading.Thread(target=_quietly(pump), daemon=True).start()
+        def pump() -> None:
+            # The event loop may have ended, and the page with it.
+            with contextlib.suppress(RuntimeError):
+                log.follow(put)
+                put(None)
+
+        # A thread of its own: it waits for hours, and there are few in the pool.
+        threading.Thread(target=pump, daemon=True).start()
         try:
             # Something at once, so that the browser knows that it is connected.
             yield _event("lines", [])
@@ -232,14 +235,3 @@ def _log_response(open_log: Callable[[], Log]) -> Response:
                 queue.get_nowait()
 
     return StreamingResponse(messages(), media_type=_SSE)
-
-
-def _quietly(action: Callable[[], None]) -> Callable[[], None]:
-    def run() -> None:
-        try:
-            action()
-        except RuntimeError:
-            # The event loop has ended, and the page with it.
-            return
-
-    return run

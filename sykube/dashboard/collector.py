@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,14 +74,14 @@ class Collector:
     _watched: asyncio.Event = field(default_factory=asyncio.Event)
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look at the cluster in the background."""
         loops = (
             self._repeat(self.pace.usage, self._sample),
             self._repeat(self.pace.disk, self._measure),
             self._repeat(self.pace.look, self._look, watched=True),
-            self._repeat(self.pace.objects, self._list, watched=True),
+            self._repeat(self.pace.objects, self._list, watched=True, wake=self._hurry),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
@@ -91,7 +91,7 @@ class Collector:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def page(self) -> AsyncIterator[Page]:
         """A page that is open; it gets what is known at once."""
         page = Page()
@@ -117,8 +117,15 @@ class Collector:
         self._hurry.set()
 
     async def _repeat(
-        self, seconds: float, look: Callable[[], Awaitable[None]], *, watched: bool = False
+        self,
+        seconds: float,
+        look: Callable[[], Awaitable[None]],
+        *,
+        watched: bool = False,
+        wake: asyncio.Event | None = None,
     ) -> None:
+        """Look for good: while a page is open, or always; sooner when it is woken."""
+        woken = wake or asyncio.Event()
         while True:
             if watched:
                 await self._watched.wait()
@@ -129,11 +136,9 @@ class Collector:
                 log.exception("the dashboard could not look")
             # What takes long is not done without a pause.
             pause = max(seconds, time.monotonic() - started)
-            if look == self._list:
-                self._hurry.clear()
-                await _either(self._hurry, pause)
-            else:
-                await asyncio.sleep(pause)
+            woken.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(woken.wait(), pause)
 
     def _publish(self, name: str, data: Any, *, keep: bool = True) -> None:
         if keep:
@@ -154,13 +159,12 @@ class Collector:
         self._publish("cluster", found)
 
     async def _list(self) -> None:
+        known = self._last.get("objects", {})
         try:
             found = await asyncio.to_thread(self.source.objects)
             found |= {"problem": "", "time": self.clock()}
         except (SykubeError, OSError) as error:
-            earlier = self._last.get("objects", {})
-            found = {**earlier, "problem": problem_of(error)}
-        known = self._last.get("objects", {})
+            found = {**known, "problem": problem_of(error)}
         # The time alone is no news.
         if {**found, "time": 0} != {**known, "time": 0}:
             self._publish("objects", found)
@@ -202,10 +206,3 @@ def _rate(before: Usage | None, now: Usage, seconds: float) -> float | None:
     spent = now.cpu - before.cpu
     # A node that was started again counts from zero.
     return round(spent / seconds, 4) if spent >= 0 else None
-
-
-async def _either(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return

@@ -88,8 +88,6 @@ def deployments(found: Iterable[Json], replica_sets: Iterable[Json]) -> list[Jso
             "name": each["metadata"]["name"],
             "wanted": each["spec"].get("replicas", 1),
             "ready": each.get("status", {}).get("readyReplicas", 0),
-            "updated": each.get("status", {}).get("updatedReplicas", 0),
-            "created": each["metadata"].get("creationTimestamp", ""),
             "sets": sorted(owned.get(each["metadata"].get("uid", ""), [])),
         }
         for each in found

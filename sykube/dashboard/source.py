@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from sykube.cluster.cluster import Cluster
 from sykube.dashboard import rows
 from sykube.errors import SykubeError, UsageError
 from sykube.host.run import run
-from sykube.kubernetes.api import Api, ApiError
+from sykube.kubernetes.api import Api, ApiError, Stream
 from sykube.node import cgroups
 from sykube.node.cgroups import Usage
 from sykube.ui import Ui
@@ -29,12 +30,13 @@ _DISK = {"overlay": "overlay", "containerd": "images", "etcd": "etcd"}
 
 
 class Log(Protocol):
-    """Lines as they come."""
+    """A log as it comes."""
 
-    def __iter__(self) -> Iterator[str]: ...
+    def follow(self, take: Callable[[str], None]) -> None:
+        """Hand out its last lines, then every new one, until it ends or is closed."""
 
     def close(self) -> None:
-        """End it, also while another thread waits for its next line."""
+        """End it, also while another thread follows it."""
 
 
 class Source(Protocol):
@@ -95,7 +97,6 @@ class ClusterSource:
                     "address": node.address,
                     "control_plane": node.name in controls,
                     "state": node.state,
-                    "summary": node.summary,
                     "problem": node.problem,
                     "services": node.services,
                 }
@@ -144,8 +145,7 @@ class ClusterSource:
     def pod_log(self, namespace: str, name: str, container: str) -> Log:
         path = f"/api/v1/namespaces/{_word(namespace)}/pods/{_word(name)}/log"
         options = {"container": container} if container else {}
-        api = self._api()
-        return _Lines(api.stream(path, follow="true", tailLines=str(_TAIL), **options))
+        return _PodLog(self._api().stream(path, follow="true", tailLines=str(_TAIL), **options))
 
     def node_log(self, node: str, service: str) -> Log:
         found = node_logs.sources(self.name, [node], [service])
@@ -163,19 +163,20 @@ class ClusterSource:
         return self._load().api()
 
 
-class _Lines:
-    """Whole lines of a text that comes in pieces."""
+class _PodLog:
+    """A log of the API, whose text comes in pieces."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
-    def __iter__(self) -> Iterator[str]:
+    def follow(self, take: Callable[[str], None]) -> None:
         rest = ""
         for piece in self._stream:
             *whole, rest = (rest + piece).split("\n")
-            yield from whole
+            for line in whole:
+                take(line)
         if rest:
-            yield rest
+            take(rest)
 
     def close(self) -> None:
         self._stream.close()
@@ -186,40 +187,18 @@ class _Closed(Exception):
 
 
 class _NodeLog:
-    """A node's log; it is followed in a thread of its own, up to `close`."""
+    """A log of a node's program."""
 
     def __init__(self, found: Sequence[node_logs.Source]) -> None:
         self._found = found
         self._closed = threading.Event()
-        self._news = threading.Condition()
-        self._lines: list[str] = []
 
-    def __iter__(self) -> Iterator[str]:
-        pump = threading.Thread(target=self._follow, daemon=True)
-        pump.start()
-        while True:
-            with self._news:
-                self._news.wait_for(lambda: self._lines or self._closed.is_set())
-                lines, self._lines = self._lines, []
-            yield from lines
-            if self._closed.is_set():
-                return
+    def follow(self, take: Callable[[str], None]) -> None:
+        with contextlib.suppress(_Closed):
+            node_logs.follow(self._found, _TAIL, lambda _, line: take(line), self._sleep)
 
     def close(self) -> None:
         self._closed.set()
-        with self._news:
-            self._news.notify_all()
-
-    def _follow(self) -> None:
-        try:
-            node_logs.follow(self._found, _TAIL, self._take, self._sleep)
-        except _Closed:
-            return
-
-    def _take(self, _source: node_logs.Source, line: str) -> None:
-        with self._news:
-            self._lines.append(line)
-            self._news.notify_all()
 
     def _sleep(self, seconds: float) -> None:
         if self._closed.wait(seconds):

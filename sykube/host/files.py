@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from sykube.errors import UsageError
+
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace a file as a whole, so that a reader or a crash sees the old or the new text.
@@ -24,3 +26,11 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def unreadable(file: Path, error: OSError) -> UsageError:
+    """The error for a user's file that cannot be read."""
+    return UsageError(
+        f"cannot read {file}: {error.strerror or error}",
+        resolution="Let root read it, or copy it to where root can.",
+    )

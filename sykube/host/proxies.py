@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 # What Go's net/http, and so containerd, takes: golang.org/x/net/http/httpproxy
 _SCHEMES = ("http", "https", "socks5")
@@ -42,9 +42,12 @@ class Proxies:
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> Proxies:
-        """What `to_dict` gave; of a cluster that was made before there were any, none."""
-        exceptions = tuple(stored.get("exceptions", ()))
-        return cls(stored.get("http", ""), stored.get("https", ""), exceptions)
+        """What `to_dict` gave.
+
+        Raises:
+            KeyError: something of it is missing.
+        """
+        return cls(stored["http"], stored["https"], tuple(stored["exceptions"]))
 
     def variables(self, own: Sequence[str]) -> dict[str, str]:
         """Variables for a program, in both spellings; none where there is no proxy.
@@ -101,12 +104,6 @@ def exception_problem(text: str) -> str:
 def split_exceptions(text: str) -> tuple[str, ...]:
     """The parts of `no_proxy`."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def shown(url: str) -> str:
-    """A proxy's URL without its user and password."""
-    parts: SplitResult = urlsplit(normal(url))
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def of_environment(environment: Mapping[str, str]) -> tuple[Proxies, list[str]]:

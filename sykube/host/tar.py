@@ -36,13 +36,10 @@ def pack(root: Path, names: Sequence[str], folder: Path) -> Path:
     # Before tar fills it.
     file.touch(mode=0o600)
     command = ["tar", "--create", *_FAITHFUL, "--sparse", "--one-file-system"]
-    # Sockets are what it leaves out.
     # Nodes share parts of images by links, and one of them may be unpacked without the others.
-    command += [
-        "--hard-dereference",
-        "--warning=no-file-ignored",
-        f"--use-compress-program={program}",
-    ]
+    command += ["--hard-dereference"]
+    # Sockets are what it leaves out.
+    command += ["--warning=no-file-ignored", f"--use-compress-program={program}"]
     run([*command, f"--file={file}", f"--directory={root}", *names], timeout=_TIMEOUT_S)
     with file.open("rb") as stream:
         os.fsync(stream.fileno())

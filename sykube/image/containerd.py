@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube.host.run import CommandError
+from sykube.image import container
 from sykube.image.container import ContainerImage
 from sykube.node.node import Node
 
@@ -76,20 +76,15 @@ def names(node: Node) -> dict[str, str]:
     return {words[0]: words[2] for line in listed if len(words := line.split()) > 2}
 
 
-def targets(node: Node, digests: Iterable[str], architecture: str) -> dict[str, Target]:
-    """What some digests stand for; those that the node lacks a part of are left out.
-
-    Args:
-        architecture: whose image counts where there are several.
-    """
+def targets(node: Node, digests: Sequence[str]) -> dict[str, Target]:
+    """What some digests stand for; those that the node lacks a part of are left out."""
     manifests = _read(node, digests)
-    # Images of several architectures, as registries have them.
-    chosen = {
-        digest: _choose(value, architecture)
-        for digest, value in manifests.items()
-        if "manifests" in value
-    }
-    manifests |= _read(node, filter(None, chosen.values()))
+    chosen: dict[str, str] = {}
+    for digest, value in manifests.items():
+        # An image of several architectures, as registries have them.
+        if entry := container.of_this_machine(value.get("manifests") or []):
+            chosen[digest] = str(entry["digest"])
+    manifests |= _read(node, chosen.values())
     found = {}
     for digest in digests:
         manifest = manifests.get(chosen.get(digest, digest), {})
@@ -145,7 +140,7 @@ def _index(image: ContainerImage) -> bytes:
         "mediaType": image.media_type,
         "digest": image.manifest.digest,
         "size": image.manifest.size,
-        "annotations": {"io.containerd.image.name": image.name},
+        "annotations": {container.NAME: image.name},
     }
     files = {
         "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
@@ -172,13 +167,3 @@ def _read(node: Node, digests: Iterable[str]) -> dict[str, dict[str, Any]]:
         f"sha256:{digest}": json.loads(manifest)
         for digest, manifest in zip(lines, lines, strict=True)
     }
-
-
-def _choose(index: dict[str, Any], architecture: str) -> str:
-    """The digest of an index's manifest for Linux on that architecture, or nothing."""
-    with contextlib.suppress(KeyError, TypeError):
-        for entry in index["manifests"]:
-            where = entry.get("platform", {})
-            if (where.get("os"), where.get("architecture")) == ("linux", architecture):
-                return str(entry["digest"])
-    return ""

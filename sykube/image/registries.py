@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sykube.errors import UsageError
+from sykube.host.files import unreadable
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?")
 # What fetches images for the kubelet, by containerd's major version; from 2.4 on it is to read
@@ -118,10 +119,7 @@ def read_logins(file: Path, only: Collection[str] | None = None) -> list[Login]:
     try:
         stored = json.loads(file.read_text())
     except OSError as error:
-        raise UsageError(
-            f"cannot read {file}: {error.strerror}",
-            resolution="Let root read it, or copy it to where root can.",
-        ) from error
+        raise unreadable(file, error) from error
     except ValueError:
         raise _unusable(file, "it is no JSON") from None
     entries = stored.get("auths") if isinstance(stored, dict) else None

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sykube.errors import UsageError
+from sykube.host.files import unreadable
 from sykube.host.run import CommandError, run
 from sykube.image import container
 from sykube.image.build import Builder
-from sykube.image.container import CONFIG, LAYER, MANIFEST, ContainerImage, Staging
+from sykube.image.container import LAYER, MANIFEST, ContainerImage, Staging, made_manifest
 
 _TIMEOUT_S = 3600.0
 # github.com/apptainer/sif, pkg/sif/sif.go: a launch script, the magic word, the version, the
@@ -43,10 +44,7 @@ def is_sif(file: Path) -> bool:
     try:
         return file.is_file() and _header(file)[1].startswith(_MAGIC)
     except OSError as error:
-        raise UsageError(
-            f"cannot read {file}: {error.strerror}",
-            resolution="Let root read it, or copy it to where root can.",
-        ) from error
+        raise unreadable(file, error) from error
 
 
 def convert(file: Path, name: str, folder: Path, builder: Builder) -> ContainerImage:
@@ -85,13 +83,8 @@ def convert(file: Path, name: str, folder: Path, builder: Builder) -> ContainerI
             "rootfs": {"type": "layers", "diff_ids": [blob.digest]},
         }
     )
-    manifest: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": config.descriptor(CONFIG),
-        "layers": [blob.descriptor(LAYER)],
-    }
-    return ContainerImage(name, MANIFEST, staging.add_json(manifest), config, (blob,))
+    manifest = staging.add_json(made_manifest(config, [(blob, LAYER)]))
+    return ContainerImage(name, MANIFEST, manifest, config, (blob,))
 
 
 def _header(file: Path) -> tuple[Any, ...]:

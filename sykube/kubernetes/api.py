@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import select
 import socket
 import ssl
@@ -19,15 +20,13 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
-import yaml
-
 from sykube.errors import SykubeError
+from sykube.kubernetes.objects import collection_path, path_of
 
 log = logging.getLogger("sykube.api")
 
-# The one in C, where PyYAML has it, is ten times as fast.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
+# The aggregator of 1.20 panics: "FieldManager must be installed to run apply".
+_WITHOUT_APPLY = frozenset(["APIService"])
 _TIMEOUT_S = 10.0
 _PIECE = 65536
 _RENEW = "`sykube certs renew` makes new ones."
@@ -56,24 +55,33 @@ class Credentials:
     def read(cls, kubeconfig: Path) -> Credentials:
         """Read the first cluster and user of a kubeconfig with embedded certificates.
 
+        Read line by line, as kubeadm and kubectl write it: `sykube status` would spend a tenth of
+        its time on importing all of YAML.
+
         Raises:
             SykubeError: the file is missing or holds no such thing.
         """
         try:
-            config = yaml.load(kubeconfig.read_text(), _Loader)
-            cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+            text = kubeconfig.read_text()
             return cls(
-                cluster["server"],
-                base64.b64decode(cluster["certificate-authority-data"]),
-                base64.b64decode(user["client-certificate-data"]),
-                base64.b64decode(user["client-key-data"]),
+                _value(text, "server"),
+                base64.b64decode(_value(text, "certificate-authority-data"), validate=True),
+                base64.b64decode(_value(text, "client-certificate-data"), validate=True),
+                base64.b64decode(_value(text, "client-key-data"), validate=True),
             )
-        except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise SykubeError(
                 f"{kubeconfig} is no kubeconfig with the cluster's credentials",
                 details=str(error),
                 resolution=_RENEW,
             ) from error
+
+
+def _value(kubeconfig: str, key: str) -> str:
+    found = re.search(rf"^[ -]*{key}: *(\S+)$", kubeconfig, re.MULTILINE)
+    if not found:
+        raise ValueError(f"it has no {key}")
+    return found[1]
 
 
 class Api:
@@ -113,16 +121,11 @@ class Api:
         """
         target = f"{path}?{urlencode(params)}" if params else path
         text = None if body is None else json.dumps(body)
-        try:
+        with self._answering():
             self._drop_if_closed()
             self._connection.request(method, target, text, {"Content-Type": content_type})
             answer = self._connection.getresponse()
             content = answer.read().decode(errors="replace")
-        except (OSError, HTTPException) as error:
-            self._connection.close()
-            raise ApiError(
-                f"the API server at {self._server} does not answer: {error}", 0
-            ) from error
         if answer.status >= 400:
             raise _refused(method, path, answer.status, content)
         return json.loads(content) if "json" in answer.getheader("Content-Type", "") else content
@@ -134,20 +137,26 @@ class Api:
             ApiError: any status of 400 and above, or no answer within 10 s.
         """
         self._connection.close()
-        try:
+        with self._answering():
             self._connection.request("GET", f"{path}?{urlencode(params)}")
             open_socket = self._connection.sock
             answer = self._connection.getresponse()
             if answer.status >= 400:
                 raise _refused("GET", path, answer.status, answer.read().decode(errors="replace"))
+        # It may have nothing to say for hours.
+        open_socket.settimeout(None)
+        return Stream(open_socket, answer)
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Turn what goes wrong with the connection into an ApiError."""
+        try:
+            yield
         except (OSError, HTTPException) as error:
             self._connection.close()
             raise ApiError(
                 f"the API server at {self._server} does not answer: {error}", 0
             ) from error
-        # It may have nothing to say for hours.
-        open_socket.settimeout(None)
-        return Stream(open_socket, answer)
 
     def _drop_if_closed(self) -> None:
         """Forget a connection that the server has ended since; the next request makes another."""
@@ -163,26 +172,25 @@ class Api:
 
         Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/
         """
-        collection = collection_path(manifest)
-        place = f"{collection}/{manifest['metadata']['name']}"
         if manifest["kind"] in _WITHOUT_APPLY:
-            self._create_or_merge(collection, place, manifest)
+            self._create_or_merge(manifest)
             return
         self.request(
             "PATCH",
-            place,
+            path_of(manifest),
             manifest,
             content_type="application/apply-patch+yaml",
             params={"fieldManager": "sykube", "force": "true"},
         )
 
-    def _create_or_merge(self, collection: str, place: str, manifest: dict[str, Any]) -> None:
+    def _create_or_merge(self, manifest: dict[str, Any]) -> None:
         try:
-            self.request("POST", collection, manifest)
+            self.request("POST", collection_path(manifest), manifest)
         except ApiError as error:
             if error.status != 409:
                 raise
-            self.request("PATCH", place, manifest, content_type="application/merge-patch+json")
+            merge = "application/merge-patch+json"
+            self.request("PATCH", path_of(manifest), manifest, content_type=merge)
 
     def delete(self, path: str) -> None:
         """Delete an object; one that is gone already is no error."""
@@ -238,50 +246,6 @@ def _tls(credentials: Credentials) -> ssl.SSLContext:
                 "the cluster's credentials are damaged", details=str(error), resolution=_RENEW
             ) from error
     return context
-
-
-# The aggregator of 1.20 panics: "FieldManager must be installed to run apply".
-_WITHOUT_APPLY = frozenset(["APIService"])
-_CLUSTER_SCOPED = frozenset(
-    [
-        "Namespace",
-        "Node",
-        "ClusterRole",
-        "ClusterRoleBinding",
-        "PersistentVolume",
-        "StorageClass",
-        "PriorityClass",
-        "APIService",
-        "IngressClass",
-        "CustomResourceDefinition",
-        "CSIDriver",
-    ]
-)
-
-
-def _plural(kind: str) -> str:
-    """The name of a kind's collection, as apimachinery's UnsafeGuessKindToResource forms it."""
-    name = kind.lower()
-    if name == "endpoints":
-        return name
-    if name.endswith("s"):
-        return f"{name}es"
-    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
-
-
-def collection_path(manifest: dict[str, Any]) -> str:
-    """The path of the collection that an object belongs to."""
-    version, kind = manifest["apiVersion"], manifest["kind"]
-    plural = _plural(kind)
-    prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"
-    if kind in _CLUSTER_SCOPED:
-        return f"{prefix}/{plural}"
-    return f"{prefix}/namespaces/{manifest['metadata'].get('namespace', 'default')}/{plural}"
-
-
-def manifests(text: str) -> Iterator[dict[str, Any]]:
-    """The objects of a YAML stream."""
-    return (document for document in yaml.safe_load_all(text) if document)
 
 
 def wait_until(

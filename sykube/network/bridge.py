@@ -9,67 +9,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from sykube.host.run import run
-from sykube.network.ports import ANY, PortMap
-from sykube.network.subnets import Subnets
+from sykube.network import rules
+from sykube.network.rules import Wiring
+from sykube.network.subnets import BRIDGE_PREFIX
 
 _INTERFACE_NAME_MAX = 15
-# Forwarding, masquerading, the ways to a resolver on the host's loopback and to the nodes' ports.
-_SUFFIXES = ("FWD", "POST", "PRE", "SNAT", "IN", "OUT")
 
 
 def bridge_name(cluster: str) -> str:
     """sk-CLUSTER, or a digest where the kernel's 15 characters do not hold it."""
-    name = f"sk-{cluster}"
+    name = f"{BRIDGE_PREFIX}{cluster}"
     if len(name) <= _INTERFACE_NAME_MAX:
         return name
-    return f"sk-{hashlib.sha256(cluster.encode()).hexdigest()[:10]}"
-
-
-Rule = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A chain of ours and where the kernel's own chain jumps to it."""
-
-    table: str
-    parent: str
-    name: str
-    rules: tuple[Rule, ...]
-
-    def is_whole(self, listed: Sequence[list[str]]) -> bool:
-        """Whether it has all its rules and is reached, by what `iptables -S` lists."""
-        own = [words for words in listed if words[:2] == ["-A", self.name]]
-        jumps = [words for words in listed if words[1] == self.parent and words[-1] == self.name]
-        return len(own) == len(self.rules) and bool(jumps)
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """What a bridge and its rules are made for.
-
-    Attributes:
-        resolver: the host's resolver where it listens on loopback, which nodes then reach at the
-            gateway's address; empty otherwise.
-        endpoint: the control plane's own address.
-        ports: ports of the host, each with the address of the node that it leads to.
-    """
-
-    subnets: Subnets
-    resolver: str
-    endpoint: str
-    ports: tuple[tuple[PortMap, str], ...] = ()
-
-    @property
-    def uses_loopback(self) -> bool:
-        """Whether packets with addresses of loopback go over the bridge."""
-        return bool(self.resolver) or any(port.is_loopback for port, _ in self.ports)
+    return f"{BRIDGE_PREFIX}{hashlib.sha256(cluster.encode()).hexdigest()[:10]}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +53,7 @@ class Bridge:
         on = int(wiring.uses_loopback)
         run(["sysctl", "-q", "-w", f"net.ipv4.conf.{self.name}.route_localnet={on}"])
         self.remove_rules()
-        for chain in self._chains(wiring):
+        for chain in rules.chains(self.name, wiring):
             _iptables(chain.table, "-N", chain.name)
             for rule in chain.rules:
                 _iptables(chain.table, "-A", chain.name, *rule)
@@ -116,12 +72,12 @@ class Bridge:
     def missing_rules(self, wiring: Wiring) -> list[str]:
         """Rules of ours that are not there, as iptables would list them; whoever removed them."""
         missing = []
-        for chain in self._chains(wiring):
+        for chain in rules.chains(self.name, wiring):
             jump = (*self._comment(), "-j", chain.name)
-            rules = [(chain.parent, jump), *((chain.name, rule) for rule in chain.rules)]
+            wanted = [(chain.parent, jump), *((chain.name, rule) for rule in chain.rules)]
             missing += [
                 f"-t {chain.table} -A {where} {' '.join(rule)}"
-                for where, rule in rules
+                for where, rule in wanted
                 if not run(
                     ["iptables", "-w", "-t", chain.table, "-C", where, *rule], check=False
                 ).ok
@@ -131,7 +87,7 @@ class Bridge:
     @property
     def forward_chain(self) -> str:
         """The chain of ours that lets packets through."""
-        return self._chain("FWD")
+        return rules.chain_name(self.name, "FWD")
 
     def link_problem(self, index: str) -> str:
         """What is wrong with a node's link on the host, by its interface index; or nothing."""
@@ -168,8 +124,8 @@ class Bridge:
     def remove_rules(self) -> None:
         """Remove every chain of this cluster and the jumps to them."""
         for table in ("filter", "nat"):
-            listed = _rules(table)
-            ours = {self._chain(suffix) for suffix in _SUFFIXES}
+            listed = _listed(table)
+            ours = {rules.chain_name(self.name, suffix) for suffix in rules.SUFFIXES}
             chains = [words[1] for words in listed if words[0] == "-N" and words[1] in ours]
             for words in listed:
                 if words[0] == "-A" and words[-1] in chains and words[1] not in chains:
@@ -185,9 +141,9 @@ class Bridge:
         subnets = wiring.subnets
         if f"{subnets.gateway}/{subnets.nodes.prefixlen}" not in self.addresses():
             return f"the bridge {self.name} has lost its address {subnets.gateway}"
-        chains = self._chains(wiring)
-        rules = {table: _rules(table) for table in {chain.table for chain in chains}}
-        lacking = [chain.name for chain in chains if not chain.is_whole(rules[chain.table])]
+        chains = rules.chains(self.name, wiring)
+        there = {table: _listed(table) for table in {chain.table for chain in chains}}
+        lacking = [chain.name for chain in chains if not chain.is_whole(there[chain.table])]
         return f"rules are gone from {', '.join(lacking)}" if lacking else ""
 
     def addresses(self) -> list[str]:
@@ -199,91 +155,11 @@ class Bridge:
             for info in link.get("addr_info", [])
         ]
 
-    def _chain(self, suffix: str) -> str:
-        return f"SYKUBE-{self.name.removeprefix('sk-')}-{suffix}"
-
     def _comment(self) -> tuple[str, ...]:
         return ("-m", "comment", "--comment", f"sykube:{self.cluster}")
 
-    def _chains(self, wiring: Wiring) -> list[Chain]:
-        pre, out = self._port_rules(wiring.ports)
-        before, snat, accepted = self._resolver_rules(wiring)
-        chains = [
-            Chain("filter", "FORWARD", self._chain("FWD"), self._forwarding(wiring)),
-            Chain("nat", "POSTROUTING", self._chain("POST"), self._masquerading(wiring)),
-            Chain("nat", "PREROUTING", self._chain("PRE"), (*before, *pre)),
-            Chain("nat", "INPUT", self._chain("SNAT"), snat),
-            Chain("nat", "OUTPUT", self._chain("OUT"), out),
-        ]
-        if wiring.uses_loopback:
-            # Loopback is reachable over the bridge then, for what was led there alone.
-            led = ("-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED,DNAT")
-            closed = ("-i", self.name, "-d", "127.0.0.0/8", *led, "-j", "DROP")
-            chains.append(Chain("filter", "INPUT", self._chain("IN"), (*accepted, closed)))
-        return [chain for chain in chains if chain.rules]
 
-    def _forwarding(self, wiring: Wiring) -> tuple[Rule, ...]:
-        known = "RELATED,ESTABLISHED" + (",DNAT" if wiring.ports else "")
-        return (
-            # An address that the node's kube-proxy does not know yet. Whoever answers out there,
-            # or another cluster, would keep the connection, also when it does.
-            ("-i", self.name, "-d", str(wiring.subnets.services), "-j", "REJECT"),
-            ("-i", self.name, "-j", "ACCEPT"),
-            ("-o", self.name, "-m", "conntrack", "--ctstate", known, "-j", "ACCEPT"),
-            # Forwarding is on for the nodes, not to open them to the host's neighbours.
-            ("-o", self.name, "-j", "DROP"),
-        )
-
-    def _masquerading(self, wiring: Wiring) -> tuple[Rule, ...]:
-        nodes = str(wiring.subnets.nodes)
-        rules: tuple[Rule, ...] = (("-s", nodes, "!", "-o", self.name, "-j", "MASQUERADE"),)
-        if wiring.ports:
-            # What came from loopback or from a node itself would be answered past the host.
-            led = ("-o", self.name, "-m", "conntrack", "--ctstate", "DNAT", "-j", "MASQUERADE")
-            rules += (("-s", "127.0.0.0/8", *led), ("-s", nodes, *led))
-        return rules
-
-    def _port_rules(
-        self, ports: Sequence[tuple[PortMap, str]]
-    ) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
-        """Rules for packets from elsewhere, and for those of the host's own programs."""
-        everybody, own = [], []
-        for port, node in ports:
-            local = ("-m", "addrtype", "--dst-type", "LOCAL")
-            here = local if port.address == ANY else ("-d", f"{port.address}/32")
-            match = ("-p", port.protocol, *here, "--dport", str(port.host_port))
-            rule = (*match, "-j", "DNAT", "--to-destination", f"{node}:{port.node_port}")
-            own.append(rule)
-            if not port.is_loopback:
-                everybody.append(rule)
-        return tuple(everybody), tuple(own)
-
-    def _resolver_rules(
-        self, wiring: Wiring
-    ) -> tuple[tuple[Rule, ...], tuple[Rule, ...], tuple[Rule, ...]]:
-        """The gateway's port 53 leads to the host's loopback resolver: DNAT, SNAT, and its leave.
-
-        The source becomes loopback too: systemd-resolved's stub answers no other.
-        """
-        if not wiring.resolver:
-            return (), (), ()
-        resolver = str(IPv4Address(wiring.resolver))
-
-        def asks(address: str) -> list[Rule]:
-            protocols = ("udp", "tcp")
-            return [("-i", self.name, "-d", address, "-p", p, "--dport", "53") for p in protocols]
-
-        return (
-            tuple(
-                (*match, "-j", "DNAT", "--to-destination", resolver)
-                for match in asks(wiring.subnets.gateway)
-            ),
-            tuple((*match, "-j", "SNAT", "--to-source", "127.0.0.1") for match in asks(resolver)),
-            tuple((*match, "-j", "ACCEPT") for match in asks(resolver)),
-        )
-
-
-def _rules(table: str) -> list[list[str]]:
+def _listed(table: str) -> list[list[str]]:
     """The lines of `iptables -S`, in words; nothing where there is no such table."""
     listed = run(["iptables", "-w", "-t", table, "-S"], check=False).stdout
     return [line.split() for line in listed.splitlines() if line]

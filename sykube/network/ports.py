@@ -15,6 +15,7 @@ _TEXT = re.compile(
 )
 _LAST = 65535
 ANY = "0.0.0.0"
+_CONNECT_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,12 @@ def check_free(wanted: PortMap) -> None:
                 f"the port {wanted.host_port} of {wanted.address} is in use on this host",
                 resolution=f"Take another, or see who has it: ss -lnp sport = :{wanted.host_port}",
             ) from error
+
+
+def silence(address: str, port: int) -> str:
+    """Why nothing answers at a TCP port within 2 s, or nothing where something does."""
+    try:
+        socket.create_connection((address, port), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        return f"{address}:{port} does not answer: {error}"
+    return ""

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from sykube.errors import HostError
 from sykube.host.run import run
 
-# The first of each is what people know: old sykube's nodes, flannel's pods, kubeadm's Services.
-NODE_CANDIDATES = tuple(
-    IPv4Network(f"{prefix}.{n}.0/24")
-    for prefix in ("10.11", "172.27", "192.168")
-    for n in range(11, 251)
+# As text: each command imports this module, and 800 networks take 3 ms to make. The first of each
+# is what people know: old sykube's nodes, flannel's pods, kubeadm's Services.
+_NODES = tuple(f"{net}.{n}.0/24" for net in ("10.11", "172.27", "192.168") for n in range(11, 251))
+_PODS = ("10.244.0.0/16", "10.245.0.0/16", "172.26.0.0/16", "100.66.0.0/16")
+_SERVICES = (
+    *("10.96.0.0/12", "10.112.0.0/12", "172.28.0.0/16"),
+    *(f"100.{n}.0.0/16" for n in range(67, 100)),
 )
-POD_CANDIDATES = tuple(
-    IPv4Network(f"{prefix}.0.0/16") for prefix in ("10.244", "10.245", "172.26", "100.66")
-)
-SERVICE_CANDIDATES = tuple(
-    IPv4Network(net)
-    for net in (
-        *("10.96.0.0/12", "10.112.0.0/12", "172.28.0.0/16"),
-        *(f"100.{n}.0.0/16" for n in range(67, 100)),
-    )
-)
-
-
-_BRIDGE_PREFIX = "sk-"
-
-
-def is_bridge(name: str) -> bool:
-    """Whether a link is the bridge of a cluster, by its name."""
-    return name.startswith(_BRIDGE_PREFIX)
+# What the names of clusters' bridges begin with.
+BRIDGE_PREFIX = "sk-"
 
 
 @dataclass(frozen=True)
@@ -70,7 +56,7 @@ def host_routes() -> list[IPv4Network]:
     for route in routes:
         if route["dst"] == "default" or route.get("type") in ("local", "broadcast"):
             continue
-        if is_bridge(route.get("dev", "")) and "gateway" in route:
+        if route.get("dev", "").startswith(BRIDGE_PREFIX) and "gateway" in route:
             continue
         network = IPv4Network(route["dst"], strict=False)
         # A VPN writes the default route as two halves.
@@ -99,11 +85,8 @@ def choose(
     """
     used = list(taken)
 
-    def pick(
-        what: str, wanted: IPv4Network | None, candidates: Iterable[IPv4Network]
-    ) -> IPv4Network:
-        last = sorted(candidates, key=lambda net: any(net.overlaps(other) for other in avoid))
-        for candidate in [wanted] if wanted else last:
+    def pick(what: str, wanted: IPv4Network | None, candidates: tuple[str, ...]) -> IPv4Network:
+        for candidate in [wanted] if wanted else _in_order(candidates, avoid):
             clash = next((net for net in used if net.overlaps(candidate)), None)
             if clash is None:
                 used.append(candidate)
@@ -120,9 +103,9 @@ def choose(
         )
 
     ranges = (
-        ("nodes", "node", nodes, NODE_CANDIDATES),
-        ("pods", "pod", pods, POD_CANDIDATES),
-        ("services", "service", services, SERVICE_CANDIDATES),
+        ("nodes", "node", nodes, _NODES),
+        ("pods", "pod", pods, _PODS),
+        ("services", "service", services, _SERVICES),
     )
     # What the user chose is set aside first, so that nothing picked here takes it.
     picked = {
@@ -130,6 +113,16 @@ def choose(
         for name, label, wanted, candidates in sorted(ranges, key=lambda row: row[2] is None)
     }
     return Subnets(**picked)
+
+
+def _in_order(candidates: Iterable[str], avoid: Sequence[IPv4Network]) -> Iterator[IPv4Network]:
+    last = []
+    for candidate in map(IPv4Network, candidates):
+        if any(candidate.overlaps(other) for other in avoid):
+            last.append(candidate)
+        else:
+            yield candidate
+    yield from last
 
 
 def parse(text: str) -> IPv4Network | None:

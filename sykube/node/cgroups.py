@@ -170,11 +170,22 @@ def remove(instance: str) -> None:
             _remove_tree(folder)
         with contextlib.suppress(OSError):
             (hierarchy / PARENT).rmdir()
+    _remove_abandoned()
 
 
 def of_engines() -> list[Path]:
     """The parents of the cgroups that engines make for their instances, in each hierarchy."""
     return [root / name for root in _all_hierarchies() for name in _ENGINES]
+
+
+def _remove_abandoned() -> None:
+    """Remove what an engine leaves that was killed: cgroups of processes that are no more."""
+    for parent in of_engines():
+        for folder in parent.glob("[0-9]*"):
+            if not Path("/proc", folder.name).exists():
+                # The kernel refuses where there is still another process in it.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 def processes(folder: Path) -> list[int]:

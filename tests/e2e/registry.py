@@ -1,51 +1,99 @@
-"""A registry outside the cluster that serves one image, to those who know the password."""
+"""A registry outside the cluster that serves one image."""
 
 from __future__ import annotations
 
 import base64
-import http.server
-import threading
-from types import TracebackType
+import ssl
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Self
 
 from sykube.image import container
-from tests.containers import Image
+from tests.containers import digest
 
 
-class Registry:
-    """Serves the image under any name and tag.
+class Served:
+    """A server of HTTP in threads of its own, from its making to `close`."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        handler: type[BaseHTTPRequestHandler],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._server = ThreadingHTTPServer(address, handler)
+        if context:
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return self._server.server_address[1]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Registry(Served):
+    """Serves the image under any name and tag, as the OCI distribution specification has it.
 
     Args:
-        address: of this host, and a port.
-        login: USER:PASSWORD.
+        blobs: its parts by their digests.
+        login: USER:PASSWORD that it asks for.
+        context: for HTTPS.
+
+    Attributes:
+        asked: the paths of requests that were let in.
+        refused: how many others there were.
     """
 
-    def __init__(self, address: tuple[str, int], image: Image, login: str) -> None:
-        wanted = f"Basic {base64.b64encode(login.encode()).decode()}"
-        blobs = {name.rpartition("/")[2]: content for name, content in image.blobs.items()}
+    def __init__(
+        self,
+        address: tuple[str, int],
+        blobs: Mapping[str, bytes],
+        manifest: bytes,
+        *,
+        login: str = "",
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.asked: list[str] = []
         self.refused = 0
-        registry = self
+        self._wanted = f"Basic {base64.b64encode(login.encode()).decode()}" if login else None
+        self._blobs, self._manifest = blobs, manifest
+        super().__init__(address, self._handler(), context)
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+    def _found(self, path: str) -> tuple[bytes | None, str]:
+        """What a path leads to, and its type."""
+        what = path.partition("?")[0].rpartition("/")[2]
+        if "/manifests/" in path:
+            return self._manifest, container.MANIFEST
+        return b"{}" if path == "/v2/" else self._blobs.get(what), "application/octet-stream"
+
+    def _handler(registry) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+        class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                if self.headers.get("Authorization") != wanted:
+                if self.headers.get("Authorization") != registry._wanted and registry._wanted:
                     registry.refused += 1
                     self._answer(401, b"", **{"WWW-Authenticate": 'Basic realm="test"'})
                     return
-                *_, kind, what = self.path.partition("?")[0].split("/")
-                if kind == "manifests":
-                    digest = what.removeprefix("sha256:")
-                    content = blobs.get(digest, image.manifest)
-                    more = {"Docker-Content-Digest": image.digest}
-                    self._answer(200, content, **{"Content-Type": container.MANIFEST}, **more)
-                elif kind == "blobs" and what.removeprefix("sha256:") in blobs:
-                    self._answer(200, blobs[what.removeprefix("sha256:")])
-                else:
-                    self._answer(404, b"")
+                registry.asked.append(self.path)
+                body, kind = registry._found(self.path)
+                about = {"Content-Type": kind, "Docker-Content-Digest": digest(body or b"")}
+                self._answer(200 if body is not None else 404, body or b"", **about)
 
-            do_HEAD = do_GET  # noqa: N815 - the name is http.server's
+            do_HEAD = do_GET  # noqa: N815
 
             def _answer(self, status: int, content: bytes, **headers: str) -> None:
                 self.send_response(status)
@@ -57,19 +105,6 @@ class Registry:
                     self.wfile.write(content)
 
             def log_message(self, *_: object) -> None:
-                """Nothing is said."""
+                """Not on the tests' terminal."""
 
-        self._server = http.server.ThreadingHTTPServer(address, Handler)
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        return Handler

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import json
 import select
 import socket
 import ssl
 import subprocess
 import tarfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from sykube.image import container
+from tests.containers import descriptor, digest
+from tests.e2e.registry import Served
 
 REGISTRY, STRANGER = "registry.site.test", "stranger.site.test"
 # Of what RFC 2544 keeps for benchmarks: it is on no network, and on no other link of the host.
 LINK, ADDRESS = "e2esite0", "198.18.53.1"
-_CONFIG = "application/vnd.oci.image.config.v1+json"
-_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 class Link:
@@ -46,7 +45,7 @@ class Link:
         subprocess.run(["ip", "link", "delete", LINK], check=False, stderr=subprocess.DEVNULL)
 
 
-class Proxy:
+class Proxy(Served):
     """A forward proxy that asks for a password, and notes who wanted to go where."""
 
     def __init__(self, user: str, password: str, places: dict[str, int]) -> None:
@@ -55,16 +54,7 @@ class Proxy:
         self._places = places
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
         self._expected = f"Basic {credentials}"
-        self._server = ThreadingHTTPServer((ADDRESS, 0), self._handler())
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def port(self) -> int:
-        return self._server.server_address[1]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__((ADDRESS, 0), self._handler())
 
     def _handler(proxy) -> type[BaseHTTPRequestHandler]:  # noqa: N805
         class Handler(BaseHTTPRequestHandler):
@@ -104,58 +94,11 @@ def _pass_on(one: socket.socket, other: socket.socket) -> None:
             (other if source is one else one).sendall(data)
 
 
-class Registry:
-    """A registry of one image over HTTPS, as the OCI distribution specification has it."""
-
-    def __init__(self, blobs: dict[str, bytes], manifest: bytes, folder: Path) -> None:
-        self.asked: list[str] = []
-        self._blobs, self._manifest = blobs, manifest
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "crt", folder / "key")
-        self._server.socket = context.wrap_socket(
-            self._server.socket, server_side=True, do_handshake_on_connect=False
-        )
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    @property
-    def port(self) -> int:
-        return self._server.server_address[1]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _handler(registry) -> type[BaseHTTPRequestHandler]:  # noqa: N805
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                registry.asked.append(self.path)
-                what = self.path.rpartition("/")[2]
-                body, kind = registry._blobs.get(what), "application/octet-stream"
-                if "/manifests/" in self.path:
-                    body, kind = registry._manifest, _MANIFEST
-                elif self.path == "/v2/":
-                    body = b"{}"
-                self.send_response(200 if body is not None else 404)
-                self.send_header("Content-Type", kind)
-                self.send_header("Docker-Content-Digest", digest(body or b""))
-                self.send_header("Content-Length", str(len(body or b"")))
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body or b"")
-
-            do_HEAD = do_GET  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                """Not on the tests' terminal."""
-
-        return Handler
-
-
-def digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+def secured(folder: Path) -> ssl.SSLContext:
+    """TLS with the server's certificate that `make_authority` has made in a folder."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "crt", folder / "key")
+    return context
 
 
 def new_image(archive: Path) -> tuple[dict[str, bytes], bytes]:
@@ -174,18 +117,18 @@ def new_image(archive: Path) -> tuple[dict[str, bytes], bytes]:
     )
     config = json.loads(blobs[manifest["config"]["digest"]])
     config["config"]["Labels"] = {"site": "test"}
-    new = {"config": (json.dumps(config).encode(), _CONFIG)}
+    new = {"config": (json.dumps(config).encode(), container.CONFIG)}
     for number, layer in enumerate(manifest["layers"]):
         data = blobs[layer["digest"]]
         plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        new[str(number)] = (gzip.compress(plain, compresslevel=1, mtime=1), _LAYER)
-    described = {
-        name: {"mediaType": kind, "digest": digest(data), "size": len(data)}
-        for name, (data, kind) in new.items()
-    }
+        new[str(number)] = (
+            gzip.compress(plain, compresslevel=1, mtime=1),
+            f"{container.LAYER}+gzip",
+        )
+    described = {name: descriptor(data, kind) for name, (data, kind) in new.items()}
     manifest |= {
         "schemaVersion": 2,
-        "mediaType": _MANIFEST,
+        "mediaType": container.MANIFEST,
         "config": described.pop("config"),
         "layers": list(described.values()),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import urllib.request
@@ -289,30 +288,6 @@ def test_a_service_that_is_not_to_be_reached_is_said(
     assert words in done.stderr
 
 
-def test_the_first_address_is_opened_in_the_users_browser(day: TestCluster, web: str) -> None:
-    browser = day.folder / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$1" > {day.folder}/opened\n')
-    browser.chmod(0o755)
-    done = subprocess.run(
-        ["python3", "-m", "sykube", "service", "outside", "--open", "--name", NAME],
-        env=day.environment | {"BROWSER": f"{browser} %s", "PATH": _path()},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    first = done.stdout.split()[0]
-    eventually("it is opened", lambda: (day.folder / "opened").exists())
-    assert (day.folder / "opened").read_text().strip() == first
-
-
-def _path() -> str:
-    """A search path on which python3 is this one."""
-    import sys
-
-    return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-
-
 # --- add-ons ---
 
 
@@ -320,7 +295,8 @@ def test_add_ons_go_off_and_on(day: TestCluster) -> None:
     assert day.sykube("addons", "list", "--name", NAME).stdout.split("\n")[0].split()[1] == "on"
     day.sykube("addons", "disable", "storage", "--name", NAME)
     assert day.get("storageclass")["items"] == []
-    assert "storage" not in day.kubectl("get", "pods", "-n", "kube-system", "-o", "name").split("-")
+    pods = ("get", "pods", "-n", "kube-system", "-o", "name")
+    eventually("its pod is gone", lambda: "pod/storage-" not in day.kubectl(*pods))
     for words in ("storage is on.", "storage is on already."):
         done = day.sykube("addons", "enable", "storage", "--name", NAME)
         assert words in done.stderr + done.stdout

@@ -234,7 +234,9 @@ def test_nodes_pull_from_a_mirror_with_its_password_which_nobody_sees(
     pictures: TestCluster, root: bytes
 ) -> None:
     image = speaking(root, "from a mirror\n")
-    with Registry((GATEWAY, MIRROR_PORT), image, LOGIN) as registry:
+    parts = {containers.digest(each): each for each in image.blobs.values()}
+    mirror = ((GATEWAY, MIRROR_PORT), parts, image.manifest)
+    with Registry(*mirror, login=LOGIN) as registry:
         name = "registry.test/words:1"
         run_pod(pictures, "mirrored", name, "node1", imagePullPolicy="Always")
         assert registry.refused > 0

@@ -346,6 +346,7 @@ def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
         found = cluster.sykube("status", "--name", cluster.name, check=False)
         assert found.returncode == 4
         assert re.search(r"^  master .*stopped", found.stdout, re.MULTILINE)
+        eventually("names are answered", lambda: dns_answers(cluster), timeout=120)
         sykube(cluster, "start")
         assert status_code(cluster) == 0
         maps = {each["metadata"]["name"] for each in cluster.get("configmaps")["items"]}
@@ -355,6 +356,11 @@ def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
         assert not leaks, "\n".join(str(leak) for leak in leaks)
     finally:
         cluster.delete_quietly()
+
+
+def dns_answers(cluster: TestCluster) -> bool:
+    found = cluster.sykube("status", "--name", cluster.name, check=False)
+    return "  DNS: well" in found.stdout
 
 
 def instances() -> dict[str, int]:

@@ -15,7 +15,8 @@ import pytest
 
 from tests.e2e import site
 from tests.e2e.cluster import TestCluster, data_folders, eventually
-from tests.e2e.site import ADDRESS, REGISTRY, STRANGER, Link, Proxy, Registry
+from tests.e2e.registry import Registry
+from tests.e2e.site import ADDRESS, REGISTRY, STRANGER, Link, Proxy
 from tests.hostdiff import HostSnapshot, leaks_since
 
 NAME = "e2e-site"
@@ -66,7 +67,8 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         cluster.init("--workers", "0", "--dns", "127.0.0.1", "--ca-certificate", str(authority))
         image = _pause_image(cluster)
         for name, kept in ((REGISTRY, "ours"), (STRANGER, "another")):
-            registries.append(Registry(*image, folder / kept))
+            context = site.secured(folder / kept)
+            registries.append(Registry(("127.0.0.1", 0), *image, context=context))
             places[name] = registries[-1].port
         yield Site(cluster, proxy, registries[0])
     finally:

@@ -43,7 +43,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     cluster = TestCluster("e2e-snap", tmp_path_factory.mktemp("e2e-snap"))
     _clean(cluster)
     cluster.before = HostSnapshot.take(data_folders(cluster.name))
-    cluster.init("--workers", "1", "--yes")
+    cluster.init("--workers", "1", "--addon", "registry")
     image = cluster.image
     cluster.apply(
         manifests.deployment("web", image, 2),
@@ -66,6 +66,9 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     for node in ("master", "node1"):
         pause = in_node(cluster, node, "ctr images ls -q | grep /pause:").strip()
         in_node(cluster, node, f"ctr images tag {pause} {IMAGE}; rm {REMOVED}; echo x > /opt/kept")
+    pushed = f"{registry(cluster)}/mine:1"
+    push = f"ctr images push --hosts-dir /etc/sykube/certs.d {pushed}"
+    in_node(cluster, "master", f"ctr images tag {IMAGE} {pushed}; {push}")
     yield cluster
     _clean(cluster)
 
@@ -83,6 +86,12 @@ def config(value: str) -> dict[str, object]:
 
 def in_node(cluster: TestCluster, node: str, script: str) -> str:
     return cluster.sykube("exec", "--name", cluster.name, node, "sh", "-ec", script).stdout
+
+
+def registry(cluster: TestCluster) -> str:
+    """Where its registry is on the host."""
+    state = json.loads(Path(f"/var/lib/sykube/{cluster.name}/state.json").read_text())
+    return str(state["registry"]).rpartition(":")[0]
 
 
 def identity(cluster: TestCluster) -> Identity:
@@ -108,6 +117,8 @@ def assert_works(cluster: TestCluster) -> None:
     for workload in ("deployment/web", "statefulset/db"):
         cluster.kubectl("rollout", "status", workload, "--timeout=90s")
     eventually("the Service answers", lambda: "web-" in cluster.fetch("db-0", "http://web"))
+    with urllib.request.urlopen(f"http://{registry(cluster)}/v2/_catalog", timeout=5) as answer:
+        assert json.load(answer) == {"repositories": ["mine"]}
     for node in ("master", "node1"):
         assert in_node(cluster, node, "cat /opt/kept") == "x\n"
         assert in_node(cluster, node, f"test ! -e {REMOVED}; ctr images ls -q").count(IMAGE) == 1
@@ -156,6 +167,7 @@ def test_a_new_cluster_of_a_snapshot(old: TestCluster, tmp_path: Path) -> None:
     was, is_now = identity(old), identity(new)
     assert list(is_now.nodes) == ["e2e-reborn-master", "e2e-reborn-node1"]
     assert not set(was.nodes.values()) & set(is_now.nodes.values())
+    assert registry(old) != registry(new)
     for what in ("authority", "signing_key", "certificate", "kubeconfig", "token"):
         assert getattr(was, what) != getattr(is_now, what), what
     # A token that a user asked for is there again, signed anew.

@@ -143,13 +143,10 @@ def test_a_shell_completes_commands_options_and_names(
 
 
 @pytest.mark.parametrize("name", sorted(_START))
-def test_what_env_prints_is_understood_by_the_shell(name: str, folder: Path) -> None:
+def test_a_shell_forgets_the_cluster_by_what_env_prints(name: str, folder: Path) -> None:
     program = [name, "-c"]
     use = {"fish": "{} | source"}.get(name, 'eval "$({})"')
     sykube = f"{folder}/bin/sykube env --shell {name}"
-    for cluster in ("lab", "sykube"):
-        (folder / "data" / cluster / "kubeconfig").touch()
-    # As it prints it; what it needs of a cluster is not what this is about.
     forget = use.format(f"{sykube} --unset")
     script = f'{forget}; echo "<$KUBECONFIG>"'
     done = subprocess.run(

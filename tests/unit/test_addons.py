@@ -6,7 +6,7 @@ import pytest
 
 from sykube.addons import addon as addon_module
 from sykube.addons import catalog
-from sykube.addons.addon import Manifested, deployment_problem
+from sykube.addons.addon import Addon, deployment_problem
 from sykube.cluster import addons, lifecycle, lookup
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
@@ -93,8 +93,8 @@ def test_names_are_words_for_a_command_line_and_summaries_are_one_line() -> None
         assert len(addon.summary) < 80
 
 
-@pytest.mark.parametrize("addon", [each for each in catalog.ALL if isinstance(each, Manifested)])
-def test_what_waits_for_a_deployment_makes_it(addon: Manifested, up: World) -> None:
+@pytest.mark.parametrize("addon", catalog.ALL)
+def test_what_waits_for_a_deployment_makes_it(addon: Addon, up: World) -> None:
     cluster = lookup.load("fake", up.ui())
     with cluster.api() as api:
         objects = addon.objects(addons.site(cluster, api))

@@ -31,10 +31,9 @@ from sykube.kubernetes.api import (
     ApiError,
     Credentials,
     Stream,
-    collection_path,
-    manifests,
     wait_until,
 )
+from sykube.kubernetes.objects import collection_path, path_of, read
 from tests.fakes import Calls, FakeApi, Kubernetes, admin_kubeconfig
 
 Answer = tuple[int, str, bytes]
@@ -345,6 +344,7 @@ def test_paths_of_collections(version: str, kind: str, namespace: str, path: str
     metadata = {"name": "x"} | ({"namespace": namespace} if namespace else {})
     manifest = {"apiVersion": version, "kind": kind, "metadata": metadata}
     assert collection_path(manifest) == path
+    assert path_of(manifest) == f"{path}/x"
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_plurals_that_are_not_just_an_s(kind: str, plural: str) -> None:
 
 
 def test_manifests_of_a_stream() -> None:
-    assert list(manifests("---\na: 1\n---\n---\nb: 2\n")) == [{"a": 1}, {"b": 2}]
+    assert read("---\na: 1\n---\n---\nb: 2\n") == [{"a": 1}, {"b": 2}]
 
 
 # --- waiting ---

@@ -107,7 +107,7 @@ def test_systemd_itself_finds_nothing_wrong_with_the_unit(
 
 def test_enabling_it_lets_systemd_watch_over_the_cluster_that_runs(systemd: World) -> None:
     enabled(systemd)
-    assert autostart.is_enabled("fake")
+    assert autostart.unit_of("fake").exists()
     assert (systemd.root / WANTED).is_symlink()
     assert commands(systemd) == [
         ["systemctl", "enable", "sykube-fake.service"],
@@ -129,7 +129,7 @@ def test_disabling_it_leaves_the_cluster_and_nothing_else(systemd: World) -> Non
     with unchanged(systemd):
         autostart.enable(cluster)
         assert autostart.disable("fake") is True
-        assert not autostart.is_enabled("fake")
+        assert not autostart.unit_of("fake").exists()
     assert len(systemd.instances) == 2
 
 
@@ -164,7 +164,7 @@ def test_a_unit_that_systemd_refuses_is_not_left_behind(systemd: World) -> None:
     systemd.calls.fail(lambda call: call.words[0] == "systemctl")
     with unchanged(systemd), pytest.raises(Injected):
         autostart.enable(cluster)
-    assert not autostart.is_enabled("fake")
+    assert not autostart.unit_of("fake").exists()
 
 
 def test_delete_removes_it(systemd: World) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from sykube.host.run import CommandError
 from sykube.network import bridge as bridge_module
-from sykube.network.bridge import Bridge, Wiring, bridge_name
+from sykube.network.bridge import Bridge, bridge_name
 from sykube.network.ports import PortMap
+from sykube.network.rules import Wiring
 from tests.fakes import Calls, FakeHost, Injected, Kernel, host_path, make_subnets
 
 SUBNETS = make_subnets()

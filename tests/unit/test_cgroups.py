@@ -136,6 +136,19 @@ def test_what_runs_in_it_is_killed_and_what_is_below_goes_too(either: World) -> 
     assert either.snapshot() == before
 
 
+def test_what_a_killed_engine_leaves_goes_too(either: World) -> None:
+    cgroups.create("fake-master")
+    parents = cgroups.of_engines()
+    # No kernel gives so high a number: proc_sys_kernel(5), pid_max.
+    abandoned = [parent / "99999999" for parent in parents]
+    alive = [parent / str(os.getpid()) for parent in parents]
+    for folder in abandoned + alive:
+        folder.mkdir(parents=True)
+    cgroups.remove("fake-master")
+    assert not any(folder.exists() for folder in abandoned)
+    assert all(folder.is_dir() for folder in alive)
+
+
 def test_the_processes_of_other_namespaces_count_as_none(either: World) -> None:
     """The kernel shows a process that this namespace cannot see as 0: never kill(0)."""
     cgroups.create("fake-master")

@@ -36,7 +36,8 @@ def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """One that is well, with the links that the kernel makes for instances."""
     made = lifecycle.init(ClusterSpec(name="fake", dns=("127.0.0.53",)), InitOptions(), world.ui())
     assert made is not None
-    for number, instance in enumerate(world.instances.values(), 9000):
+    # By name: they started at once, in any order.
+    for number, (_, instance) in enumerate(sorted(world.instances.items()), 9000):
         eth0 = world.path(f"/proc/{instance.pid}/root/sys/class/net/eth0")
         fakes.fill(eth0, {"iflink": f"{number}\n"})
         link = world.kernel.class_net / f"veth{number}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sykube.errors import UsageError
-from sykube.image import container, reference
+from sykube.image import container, layout, reference
 from sykube.image.container import ContainerImage
 from tests import containers
 from tests.containers import Image
@@ -30,13 +30,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def one(source: Path, folder: Path) -> ContainerImage:
-    (found,) = container.read(source, folder)
+    (found,) = layout.read(source, folder)
     return found
 
 
 def refused(source: Path, folder: Path) -> UsageError:
     with pytest.raises(UsageError) as raised:
-        container.read(source, folder)
+        layout.read(source, folder)
     assert raised.value.resolution
     return raised.value
 
@@ -69,7 +69,7 @@ def test_a_docker_archive_gets_a_manifest_that_is_always_the_same(
     tmp_path: Path, folder: Path
 ) -> None:
     file = containers.docker_archive(tmp_path / "x.tar", IMAGE, "web:1", "other/web:2")
-    first, second = container.read(file, folder)
+    first, second = layout.read(file, folder)
     check(first)
     assert [first.name, second.name] == [NAME, "docker.io/other/web:2"]
     manifest = json.loads(first.manifest.file.read_text())

@@ -6,10 +6,10 @@ import http.client
 import importlib.resources
 import re
 import socket
-import stat
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,15 @@ import pytest
 
 from sykube.cli.dashboard import dashboard
 from sykube.cluster import power
-from sykube.dashboard import browser, rows, serve
+from sykube.dashboard import rows, serve
 from sykube.dashboard.access import TOKEN_LIFE_S, Access
 from sykube.dashboard.source import ClusterSource
 from sykube.errors import SykubeError, UsageError
-from sykube.kubernetes.api import ApiError
-from sykube.kubernetes.kubeconfig import Owner
+from sykube.kubernetes.api import Api, ApiError
 from sykube.node import cgroups
 from sykube.node.cgroups import Usage
 from tests.dashboard import QUICK, Served, StubSource, served
-from tests.fakes import World, ready
+from tests.fakes import World
 from tests.unit.helpers import made
 
 Json = dict[str, Any]
@@ -422,12 +421,39 @@ def test_disk_is_told_by_what_it_is_for(world: World) -> None:
     assert found["master"] == {"overlay": 7, "images": 7, "etcd": 7, "other": 21}
 
 
-def test_objects_and_scaling_go_to_the_api(world: World) -> None:
+METRICS = "/apis/metrics.k8s.io/v1beta1/pods"
+
+
+def test_objects_come_from_the_api(world: World) -> None:
+    made(world)
+    objects = world.kubernetes["fake"].objects
+    deployment = {"metadata": {"name": "web", "namespace": "shop", "uid": "1"}, "spec": {}}
+    objects["/apis/apps/v1/deployments"] = {"items": [deployment]}
+    objects["/apis/apps/v1/replicasets"] = {"items": []}
+    objects["/api/v1/events"] = {"items": [event("a", lastTimestamp="2026-01-01T00:00:00Z")]}
+    source = ClusterSource("fake", world.ui())
+    found = source.objects()
+    pods = {row["name"]: row for row in found["pods"]}
+    assert pods["etcd-fake-master"]["node"] == "fake-master"
+    assert pods["etcd-fake-master"]["memory"] is None
+    assert [row["name"] for row in found["deployments"]] == ["web"]
+    assert [row["id"] for row in found["events"]] == ["a"]
+    assert found["measured"] is False
+    measured = {
+        "metadata": {"name": "etcd-fake-master", "namespace": "kube-system"},
+        "containers": [{"usage": {"cpu": "1m", "memory": "1Mi"}}],
+    }
+    objects[METRICS] = {"items": [measured]}
+    found = source.objects()
+    assert found["measured"] is True
+    memory = {row["name"]: row["memory"] for row in found["pods"]}
+    assert memory["etcd-fake-master"] == 2**20
+
+
+def test_scaling_goes_to_the_api(world: World) -> None:
     made(world)
     source = ClusterSource("fake", world.ui())
     objects = world.kubernetes["fake"].objects
-    for each in world.kubernetes["fake"].pods():
-        assert each["status"]["conditions"] == [ready()]
     scale = "/apis/apps/v1/namespaces/default/deployments/web/scale"
     objects[scale] = {"spec": {"replicas": 1}}
     source.scale("default", "web", 3)
@@ -439,50 +465,49 @@ def test_objects_and_scaling_go_to_the_api(world: World) -> None:
             source.scale(namespace, name, 3)
 
 
+class Pieces:
+    """What the API server sends of a log, and no more."""
+
+    def __init__(self, *pieces: str) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pieces)
+
+
+def test_a_pods_log_comes_in_whole_lines(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(world)
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    def stream(_: Api, path: str, **params: str) -> Pieces:
+        asked.append((path, params))
+        return Pieces("one\ntw", "o\n", "", "\nthree")
+
+    monkeypatch.setattr(Api, "stream", stream)
+    lines: list[str] = []
+    ClusterSource("fake", world.ui()).pod_log("shop", "web-1", "web").follow(lines.append)
+    assert lines == ["one", "two", "", "three"]
+    ((path, params),) = asked
+    assert path == "/api/v1/namespaces/shop/pods/web-1/log"
+    assert (params["container"], params["follow"]) == ("web", "true")
+
+
 def test_a_nodes_log_is_followed(world: World) -> None:
     made(world)
     log = ClusterSource("fake", world.ui()).node_log("master", "supervisord")
-    lines = iter(log)
-    assert next(lines) == "fake-master has booted"
-    log.close()
-    assert list(lines) == []
+    lines: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        following = pool.submit(log.follow, lines.append)
+        eventually(lambda: lines)
+        log.close()
+        following.result(10)
+    assert lines == ["fake-master has booted"]
     for node, service in (("none", "kubelet"), ("master", "../../etc/passwd"), ("..", "kubelet")):
         with pytest.raises(UsageError):
             ClusterSource("fake", world.ui()).node_log(node, service)
 
 
 # --- the command ---
-
-
-def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    owner = Owner.of_caller()
-    with browser.page_leading_to("http://127.0.0.1:1/enter?token=a&b", owner) as page:
-        assert "url=http://127.0.0.1:1/enter?token=a&amp;b" in page.read_text()
-        assert stat.S_IMODE(page.stat().st_mode) == 0o600
-        assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
-    assert not page.parent.exists()
-
-
-@pytest.mark.parametrize("other", [False, True])
-def test_the_browser_is_the_callers(
-    world: World, monkeypatch: pytest.MonkeyPatch, other: bool
-) -> None:
-    monkeypatch.setattr(browser.shutil, "which", lambda *_, **__: "/usr/bin/xdg-open")
-    for program in ("xdg-open", "setpriv"):
-        world.host.programs[program] = lambda _: (0, "", "")
-    me = Owner.of_caller()
-    owner = Owner(me.uid + 1, me.gid, me.home) if other else me
-    page = Path("/tmp/open.html")
-    assert not browser.show(page, owner, {})
-    assert browser.show(page, owner, {"DISPLAY": ":0", "SECRET": "x"})
-    (words,) = world.host.argvs
-    assert words[-2:] == ["xdg-open", "/tmp/open.html"]
-    assert (words[0] == "setpriv") is other
-    world.host.programs["xdg-open"] = world.host.programs["setpriv"] = lambda _: (3, "", "no")
-    assert not browser.show(page, owner, {"WAYLAND_DISPLAY": "w"})
 
 
 def test_the_command_prints_the_link_and_ends_in_order(

@@ -12,7 +12,8 @@ import pytest
 
 from sykube.cluster import archive, lifecycle, lookup, reborn, snapshots
 from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec, make_spec
+from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State, clusters
 from sykube.cluster.steps import nodes, order
 from sykube.errors import ExitCode, SykubeError, UsageError

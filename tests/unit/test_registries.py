@@ -13,11 +13,12 @@ import pytest
 
 from sykube.addons import addon as addon_module
 from sykube.cluster import addons, lifecycle, lookup, power, scaling
-from sykube.cluster import registries as cluster_registries
+from sykube.cluster import ports as cluster_ports
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.power import StopOptions
-from sykube.cluster.spec import ClusterSpec, make_spec
+from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.spec_reader import make_spec
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.image import registries
 from sykube.image.registries import Mirror
@@ -180,12 +181,12 @@ def test_a_file_that_cannot_be_used_changes_nothing(content: str | None, world: 
 
 def test_an_identity_token_is_passed_on(tmp_path: Path) -> None:
     file = tmp_path / "c.json"
-    file.write_text('{"auths": {"x.example": {"username": "me", "identitytoken": "t"}}}')
+    file.write_text('{"auths": {"x.example": {"username": "me", "identitytoken": "geheim"}}}')
     (login,) = registries.read_logins(file)
-    assert "t" not in repr(login).replace("host", "")[-5:]
+    assert "geheim" not in repr(login)
     text = registries.auth_toml([login], "1.7.24")
     auth = tomllib.loads(text)["plugins"][PLUGIN]["registry"]["configs"]["x.example"]["auth"]
-    assert auth == {"username": "me", "identitytoken": "t"}
+    assert auth == {"username": "me", "identitytoken": "geheim"}
 
 
 def test_hosts_of_a_mirror_as_containerd_asks_for_them() -> None:
@@ -199,7 +200,7 @@ def test_hosts_of_a_mirror_as_containerd_asks_for_them() -> None:
 def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
     monkeypatch.setattr(ports, "check_free", lambda _: None)
-    monkeypatch.setattr(cluster_registries, "problem", lambda _: "")
+    monkeypatch.setattr(ports, "silence", lambda *_: "")
     return up(world)
 
 
@@ -265,7 +266,7 @@ def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.Monk
     monkeypatch.setattr(ports, "check_free", check_free)
     with pytest.raises(SykubeError, match="all in use"):
         addons.enable("fake", "registry", world.ui())
-    assert now(world).state.registry == ""
+    assert now(world).state.registry is None
     assert "registry" not in now(world).state.addons
 
 
@@ -273,11 +274,26 @@ def test_a_registry_that_the_host_does_not_reach_is_off_again(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(addons, "_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(cluster_registries, "problem", lambda _: "refused")
-    with pytest.raises(SykubeError, match="the registry: not there"):
+    monkeypatch.setattr(ports, "silence", lambda *_: "refused")
+    with pytest.raises(SykubeError, match="the add-on registry: not there"):
         addons.enable("fake", "registry", world.ui())
     assert now(world).state.ports == []
     assert "registry" not in now(world).state.addons
+
+
+def test_on_again_brings_back_a_port_that_was_taken_away(
+    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silence(address: str, port: int) -> str:
+        led = [(each.address, each.host_port) for each in now(world).state.ports]
+        return "" if (address, port) in led else "refused"
+
+    monkeypatch.setattr(ports, "silence", silence)
+    addons.enable("fake", "registry", world.ui())
+    assert addons.enable("fake", "registry", world.ui()) is False
+    cluster_ports.remove("fake", "5000", world.ui())
+    assert addons.enable("fake", "registry", world.ui()) is True
+    assert [port.host_port for port in now(world).state.ports] == [5000]
 
 
 def test_without_storage_it_says_what_to_do(world: World, cluster: Cluster) -> None:

@@ -79,6 +79,8 @@ MANIFESTS = {
         "certificates": {"lab-master": "-----BEGIN CERTIFICATE-----\nQQ==\n"},
     },
     "storage.yaml.j2": {"image": "sykube.local/system:1", "volumes": "/var/lib/sykube/volumes"},
+    # A part of the others.
+    "tolerations.yaml.j2": {},
 }
 
 

@@ -67,7 +67,6 @@ def offered(*words: str) -> list[str]:
         (["init", "--local-image", "d"], ["(file)"]),
         (["exec", "master", "ls", "/e"], ["(file)"]),
         (["stop", "--dr"], ["--drain", "--drain-timeout"]),
-        (["nosuch", ""], []),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -78,12 +77,12 @@ def test_words_are_completed_from_what_is_there(
 ) -> None:
     for name in ("before", "other", ".new-sykube"):
         (paths.SNAPSHOTS / name).mkdir(parents=True)
-    found = offered(*words)
-    if words == ["nosuch", ""]:
-        assert "init" in found
-        return
-    assert found == expected
+    assert offered(*words) == expected
     assert recorded.calls.all == [], "nothing is started and no API server asked"
+
+
+def test_after_a_word_that_is_no_command_all_commands_are_offered() -> None:
+    assert "init" in offered("nosuch", "")
 
 
 def test_nodes_are_those_of_the_cluster_that_was_named(recorded: World) -> None:
@@ -322,6 +321,7 @@ def test_a_page_has_every_option_and_exit_code() -> None:
     assert r"\fB\-h\fR" not in pages["sykube-kubectl"]
     assert "\nsykube\\-node\\-add \\- Join further workers" in pages["sykube-node-add"]
     assert "SYKUBE_CACHE_DIR" in pages["sykube"]
+    assert context.CLUSTER_VARIABLE in pages["sykube"]
 
 
 def test_what_a_page_says_is_no_request_of_roff() -> None:

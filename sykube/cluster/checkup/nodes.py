@@ -9,8 +9,8 @@ from typing import Any
 
 from sykube.cluster.checkup.files import ended
 from sykube.cluster.checkup.look import Look, failure, ok, warning
+from sykube.cluster.dns import dns_problem
 from sykube.cluster.steps.dns import deployment
-from sykube.cluster.steps.ready import dns_problem
 from sykube.errors import SykubeError
 from sykube.host.preflight import Finding
 from sykube.kubernetes import readiness

@@ -20,9 +20,10 @@ class Addons:
     def apply(self, cluster: Cluster) -> None:
         wanted = _wanted(cluster)
         with cluster.api() as api:
+            there = site(cluster, api)
             # In the order of the catalogue: some need others.
             for name in [each for each in catalog.NAMES if each in wanted]:
-                addons.switch_on(cluster, catalog.find(name), site(cluster, api))
+                catalog.find(name).enable(there)
         addons.record(cluster, wanted)
 
     def undo(self, cluster: Cluster) -> None:

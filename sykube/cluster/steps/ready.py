@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from sykube.cluster.addon_site import settle
-from sykube.cluster.cluster import DOMAIN, Cluster
+from sykube.cluster.cluster import Cluster
+from sykube.cluster.dns import dns_problem
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import wait_until
 
 _TIMEOUT_S = 300.0
-# A name that every cluster has.
-DNS_PROBE = f"kubernetes.default.svc.{DOMAIN}"
 
 
 class Ready:
@@ -63,8 +62,3 @@ def wait_restarted(cluster: Cluster, names: list[str], since: float) -> None:
     with cluster.api() as api:
         wait_until("nodes", lambda: readiness.alive(api, names, since), _TIMEOUT_S)
         wait_until("pods", lambda: readiness.containers_started(api, names, since), _TIMEOUT_S)
-
-
-def dns_problem(cluster: Cluster, pid: int) -> str:
-    """What is wrong with the cluster DNS as seen from a node, by a process of it."""
-    return readiness.dns_answers(pid, cluster.state.subnets.dns, DNS_PROBE)

@@ -12,7 +12,7 @@ const DISK = [
   { key: "other", label: "logs, pods and settings" },
 ];
 
-export function kindOf(node) {
+function kindOf(node) {
   if (node.state === "stopped") return "idle";
   if (node.state === "paused") return "warn";
   return node.problem ? "bad" : "ok";
@@ -76,8 +76,8 @@ function update(card, node) {
   const points = usage.map(({ time, nodes }) => ({ time, ...(nodes[node.name] ?? {}) }));
   // Its cgroups may be there a moment longer than the node.
   if (node.state === "stopped" && points.length) points.push({ time: points.pop().time });
-  shown.cpu.update(points, { limit: `${cluster.cores} cores` });
-  shown.memory.update(points, { limit: bytes(cluster.memory) });
+  shown.cpu.update(points, `${cluster.cores} cores`);
+  shown.memory.update(points, bytes(cluster.memory));
   shown.disk.update(disk.map(({ time, nodes }) => ({ time, ...(nodes[node.name] ?? {}) })));
 }
 

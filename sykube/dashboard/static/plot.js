@@ -23,9 +23,9 @@ function span(seconds) {
   return seconds < 5400 ? `${Math.round(seconds / 60)} min ago` : `${(seconds / 3600).toFixed(1)} h ago`;
 }
 
-// title: what is shown; series: [{key, label}], stacked from the first one on; format: of a value;
-// least: smallest top of the scale; fill: CSS class of the plot's colours
-export function plot({ title, series, format, least, limit, stacked = false, name }) {
+// title, name: what is shown, and of which node; series: [{key, label}], where stacked from the first
+// one on; format: of a value; least: smallest top of the scale
+export function plot({ title, name, series, format, least, stacked = false }) {
   const value = h("span", { class: "plot-value" }, "–");
   const when = h("span", { class: "plot-when" });
   const grid = s("g", { class: "grid" });
@@ -52,6 +52,7 @@ export function plot({ title, series, format, least, limit, stacked = false, nam
   );
 
   let points = [];
+  let limit;
   let chosen = null;
   let scale = { first: 0, last: 1, top: 1 };
 
@@ -165,7 +166,7 @@ export function plot({ title, series, format, least, limit, stacked = false, nam
 
   return {
     element,
-    update(fresh, context = {}) {
+    update(fresh, most) {
       if (chosen !== null) {
         // The same moment stays chosen while others come in.
         const time = points[chosen]?.time;
@@ -173,7 +174,7 @@ export function plot({ title, series, format, least, limit, stacked = false, nam
         const index = points.findIndex((point) => point.time === time);
         chosen = index < 0 ? null : index;
       } else points = fresh;
-      limit = context.limit ?? limit;
+      limit = most;
       draw();
     },
   };

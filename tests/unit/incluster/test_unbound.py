@@ -6,16 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 import yaml
 
+from sykube import resources
 from sykube.incluster.dns import unbound
 from sykube.incluster.dns.__main__ import parse_arguments
 from sykube.incluster.dns.unbound import Configuration, upstreams
 
 CIDRS = ("10.96.0.0/12", "10.244.0.0/16")
-MANIFEST = Path(__file__).parents[3] / "manifests" / "dns.yaml.j2"
 
 
 def clauses(text: str) -> list[tuple[str, dict[str, list[str]]]]:
@@ -189,10 +188,9 @@ def test_a_wrong_range_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.fixture
 def manifest() -> dict[str, dict[str, Any]]:
     """The rendered objects by their kind."""
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(
-        MANIFEST.read_text()
-    )
-    text = template.render(
+    text = resources.render(
+        "manifests",
+        "dns.yaml.j2",
         image="example.org/dns:1",
         cluster_dns_ip="10.96.0.10",
         cluster_domain="cluster.local",

@@ -1,4 +1,4 @@
-"""Opening a link in the browser of who sits at this machine."""
+"""Opening a page in the browser of who sits at this machine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ from sykube.host.run import PATH, run
 from sykube.kubernetes.kubeconfig import Owner
 
 _OPENER = "xdg-open"
+# On some desktops it becomes the browser, which goes on after this command: what has not failed
+# within 5 s is left alone.
+_LAUNCH = """
+setsid "$@" > /dev/null 2>&1 &
+for try in $(seq 50); do
+    sleep 0.1
+    kill -0 $! 2> /dev/null || { wait $!; exit; }
+done
+"""
 # What a desktop's programs need to find it.
 _DESKTOP = (
     "DISPLAY",
@@ -28,7 +37,7 @@ _DESKTOP = (
 
 @contextmanager
 def page_leading_to(link: str, owner: Owner) -> Iterator[Path]:
-    """A file for its owner alone that leads to a link; any user can read a command line."""
+    """A file for its owner alone that leads to a link which nobody else may see."""
     folder = Path(tempfile.mkdtemp(prefix="sykube-dashboard-"))
     try:
         page = folder / "open.html"
@@ -42,17 +51,22 @@ def page_leading_to(link: str, owner: Owner) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def show(page: Path, owner: Owner, environ: Mapping[str, str]) -> bool:
-    """Open a page in the owner's browser; whether there was one to ask."""
+def show(page: str | Path, owner: Owner, environ: Mapping[str, str]) -> bool:
+    """Open a page in the owner's browser; whether there was one to ask.
+
+    Args:
+        page: a file, or a URL that everybody may see: any user can read a command line.
+        environ: variables of the caller.
+    """
     desktop = {name: environ[name] for name in _DESKTOP if name in environ}
     if not {"DISPLAY", "WAYLAND_DISPLAY"} & desktop.keys() or not shutil.which(_OPENER, path=PATH):
         return False
-    # Browsers refuse to be root's, and should.
     words = [_OPENER, str(page)]
+    # Browsers refuse to be root's, and should.
     if owner.uid != os.geteuid():
         words = ["setpriv", f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups", *words]
     try:
-        run(words, env={**desktop, "HOME": str(owner.home)}, timeout=20)
+        run(["sh", "-c", _LAUNCH, "sh", *words], env={**desktop, "HOME": str(owner.home)})
     except SykubeError:
         return False
     return True

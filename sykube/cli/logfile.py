@@ -1,4 +1,4 @@
-"""The log file of a cluster that is there."""
+"""sykube's own log file of a cluster that is there; what nodes log is in logs.py."""
 
 from __future__ import annotations
 

@@ -1,0 +1,118 @@
+"""Pages in the browser of whoever called: for `dashboard` and for `service --open`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sykube.cli import browser
+from sykube.cluster import service
+from sykube.cluster.service import Address
+from sykube.errors import ExitCode
+from sykube.kubernetes.kubeconfig import Owner
+from tests.fakes import World
+from tests.unit.helpers import Sykube, made
+
+URL = "http://10.96.0.7:80"
+
+
+def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    owner = Owner.of_caller()
+    with browser.page_leading_to("http://127.0.0.1:1/enter?token=a&b", owner) as page:
+        assert "url=http://127.0.0.1:1/enter?token=a&amp;b" in page.read_text()
+        assert stat.S_IMODE(page.stat().st_mode) == 0o600
+        assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
+    assert not page.parent.exists()
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_the_browser_is_the_callers(
+    world: World, monkeypatch: pytest.MonkeyPatch, other: bool
+) -> None:
+    monkeypatch.setattr(browser.shutil, "which", lambda *_, **__: "/usr/bin/xdg-open")
+    world.host.programs["sh"] = lambda _: (0, "", "")
+    me = Owner.of_caller()
+    owner = Owner(me.uid + 1, me.gid, me.home) if other else me
+    page = Path("/tmp/open.html")
+    assert not browser.show(page, owner, {})
+    assert browser.show(page, owner, {"DISPLAY": ":0", "SECRET": "x"})
+    (words,) = world.host.argvs
+    assert words[-2:] == ["xdg-open", "/tmp/open.html"]
+    assert ("setpriv" in words) is other
+    assert (f"--reuid={owner.uid}" in words) is other
+    world.host.programs["sh"] = lambda _: (3, "", "no")
+    assert not browser.show(page, owner, {"WAYLAND_DISPLAY": "w"})
+
+
+@contextlib.contextmanager
+def launched(folder: Path, *words: str) -> Iterator[int]:
+    """What is launched with a patience of 0.3 s, and the code that says how it went."""
+    note = f"echo $$ > {folder}/pid; exec {' '.join(words)}"
+    script = browser._LAUNCH.replace("50", "3")
+    done = subprocess.run(["sh", "-c", script, "sh", "sh", "-c", note], check=False, timeout=10)
+    try:
+        yield done.returncode
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_browser_that_goes_on_is_left_alone(tmp_path: Path) -> None:
+    with launched(tmp_path, "sleep", "30") as code:
+        assert code == 0
+        assert Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+@pytest.mark.parametrize(("program", "expected"), [("true", 0), ("false", 1)])
+def test_one_that_ends_at_once_says_how_it_went(
+    tmp_path: Path, program: str, expected: int
+) -> None:
+    with launched(tmp_path, program) as code:
+        assert code == expected
+
+
+@pytest.fixture
+def reached(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A cluster with a Service whose second port is for browsers; the pages that were opened."""
+    made(world)
+    found = [Address("db", "cluster address", "10.96.0.7:5432"), Address("web", "node port", URL)]
+    monkeypatch.setattr(service, "addresses", lambda *_: found)
+    monkeypatch.setattr(browser.shutil, "which", lambda *_, **__: "/usr/bin/xdg-open")
+    opened: list[str] = []
+
+    def open_page(words: list[str]) -> tuple[int, str, str]:
+        opened.append(words[-1])
+        return 0, "", ""
+
+    world.host.programs["sh"] = open_page
+    return opened
+
+
+def test_the_first_address_for_browsers_is_opened(
+    reached: list[str], sykube: Sykube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    result = sykube("service", "shop", "--open", "--name", "fake")
+    assert (result.code, result.out.split()) == (0, ["10.96.0.7:5432", URL]), result.err
+    assert reached == [URL]
+
+
+def test_without_a_desktop_it_says_what_to_open_elsewhere(
+    reached: list[str], sykube: Sykube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    result = sykube("service", "shop", "--open", "--name", "fake")
+    assert result.code == ExitCode.FAILED
+    assert f"Open it elsewhere: {URL}" in result.err
+    assert reached == []
