@@ -12,6 +12,7 @@ from sykube.kubernetes import objects
 from sykube.kubernetes.api import Api, ApiError
 
 DEPLOYMENT = "cluster-dns"
+_DEPLOYMENTS = "/apis/apps/v1/namespaces/kube-system/deployments"
 
 
 def install(
@@ -48,9 +49,24 @@ def install(
 def is_installed(api: Api, deployment: str) -> bool:
     """Whether a Deployment of kube-system exists."""
     try:
-        api.get(f"/apis/apps/v1/namespaces/kube-system/deployments/{deployment}")
+        api.get(f"{_DEPLOYMENTS}/{deployment}")
     except ApiError as error:
         if error.status == 404:
             return False
         raise
     return True
+
+
+def spread(api: Api, deployment: str) -> None:
+    """Let no node have two pods of a Deployment that answers, though it is the only one yet."""
+    apart = {
+        "labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
+    api.request(
+        "PATCH",
+        f"{_DEPLOYMENTS}/{deployment}",
+        {"spec": {"template": {"spec": {"affinity": rule}}}},
+        content_type="application/strategic-merge-patch+json",
+    )

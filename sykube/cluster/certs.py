@@ -15,7 +15,8 @@ from sykube.node.node import Node
 
 # What kubeadm makes for a year is worth a word a month before its end.
 SOON = timedelta(days=30)
-_KUBECONFIGS = ("admin.conf", "controller-manager.conf", "scheduler.conf")
+# super-admin.conf: from 1.29 on, on the first control plane.
+_KUBECONFIGS = ("admin.conf", "super-admin.conf", "controller-manager.conf", "scheduler.conf")
 _KUBELET = "kubelet-client-current.pem"
 # The one that people and sykube itself use.
 HOST = "host"

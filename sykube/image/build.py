@@ -38,7 +38,7 @@ _OF_THIS_MACHINE: dict[str, Any] = {
     "mirror": "@mirror@",
     "apt_sources": [],
     "auth_file": None,
-    "certificates": None,
+    "authorities": (),
 }
 
 
@@ -151,7 +151,7 @@ def _upstream_layers(source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
         | {
             "packages": versions.UPSTREAM_CONTAINER_IMAGE_PACKAGES,
             "auth_file": source.auth_file,
-            "certificates": source.certificates,
+            "authorities": source.authorities,
         },
         (),
     )

@@ -81,7 +81,8 @@ _CONTAINERD_2_3 = {"containerd": "2.3.4", "runc": "1.4.3"}
 
 # kubeadm reads v1beta2 from 1.15 to 1.26 (kubernetes/kubeadm#2459), v1beta3 from 1.22 to 1.36
 # (kubernetes/kubernetes#101129, #136016) and v1beta4 from 1.31 on (kubernetes/kubernetes#125029).
-# Ends of life: https://kubernetes.io/releases/patch-releases/; that of 1.37, whose release was
+# Ends of life: https://kubernetes.io/releases/patch-releases/, as endoflife-date/endoflife.date has
+# them (products/kubernetes.md at a70eca337600e7d721dc48112c271f98661d208b); that of 1.37, which was
 # planned for 2026-08-26 (kubernetes/sig-release, releases/release-1.37/README.md), is 14 months
 # after it, as for every minor (https://kubernetes.io/releases/patch-releases/#support-period).
 MINORS = (
@@ -164,7 +165,7 @@ class Upstream:
             they keep its name.
         files: by the names of PUBLISHED.
         auth_file: credentials for the registry, as ~/.docker/config.json has them.
-        certificates: a folder with the registry's authority as a *.crt, where Debian knows none.
+        authorities: PEM files of authorities that the registry may have, beside those of Debian.
     """
 
     kubernetes_version: str
@@ -173,7 +174,7 @@ class Upstream:
     image_repository: str
     files: Mapping[str, Published]
     auth_file: Path | None = None
-    certificates: Path | None = None
+    authorities: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import re
 import shutil
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ UPSTREAM = versions.Upstream(
         for name, digit in zip(versions.PUBLISHED, "12345", strict=True)
     },
     auth_file=Path("/root/auth.json"),
-    certificates=Path("/root/certificates"),
+    authorities=(Path("/root/site.pem"), Path("/root/other.pem")),
 )
 
 CNI = {
@@ -272,6 +274,143 @@ def test_definitions_are_made_one_from_the_other() -> None:
         assert re.search(rf"[ \n]{re.escape(package)}[ \n]", texts[node.template]), package
 
 
+# --- upstream's ---
+
+
+def test_upstreams_images_are_made_from_verified_files_without_building_kubernetes() -> None:
+    images, node = build.layers(UPSTREAM, MIRROR)
+    texts = rendered_definitions()
+    assert f"container-images-{images.fingerprint}.sif" in texts[node.template]
+    assert "Stage: kubernetes" not in texts[images.template] + texts[node.template]
+    for name, file in UPSTREAM.files.items():
+        tool = "sha512sum" if name == "runc" else "sha256sum"
+        line = f"echo '{file.checksum}  {name}' | {tool} --check --quiet -\n"
+        text = texts[node.template]
+        assert text.count(f"    /cache/{name} /opt/upstream/{name}\n") == 1
+        # Before anything of it is used.
+        assert text.index(line) < text.index(
+            "install -m 755 -t /usr/bin kubeadm kubelet kubectl runc"
+        )
+    text = texts[images.template]
+    assert text.index("sha256sum --check") < text.index("./kubeadm config images list")
+    # Debian's would be beside those of upstream.
+    words = texts[node.template].split("apt-get -q install")[1].split("\n")[0].split()
+    assert not {"containerd", "runc", "etcd-client"} & set(words)
+    assert {"crun", "supervisor", "containernetworking-plugins"} <= set(words)
+
+
+def test_images_are_pulled_with_what_the_site_gives_and_nothing_of_it_is_kept() -> None:
+    images, _ = build.layers(UPSTREAM, MIRROR)
+    text = resources.render("definitions", images.template, **images.variables)
+    assert "--image-repository registry.example/kubernetes > /build/names" in text
+    assert "--kubernetes-version v1.36.4 " in text
+    pull = text.split("skopeo --insecure-policy copy --quiet --retry-times 5")[1].split("\n")[0]
+    assert pull == " --src-authfile auth.json --src-cert-dir authorities \\"
+    assert "/root/site.pem /opt/upstream/authorities/1.crt\n" in text
+    assert "/root/other.pem /opt/upstream/authorities/2.crt\n" in text
+    assert "/root/auth.json /opt/upstream/auth.json\n" in text
+    last = text.split("Bootstrap: scratch")[1]
+    assert "/opt/container-images" in last
+    assert "upstream" not in last
+
+    plain = dataclasses.replace(UPSTREAM, auth_file=None, authorities=())
+    images, _ = build.layers(plain, MIRROR)
+    text = resources.render("definitions", images.template, **images.variables)
+    assert "skopeo --insecure-policy copy --quiet --retry-times 5 \\\n" in text
+    assert "auth" not in text.replace("--author", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"kubernetes_version": "1.36.5"}, {"container-images", "node"}),
+        ({"image_repository": "registry.k8s.example"}, {"container-images", "node"}),
+        ({"auth_file": None, "authorities": ()}, set()),
+        ({"auth_file": Path("/elsewhere")}, set()),
+    ],
+)
+def test_what_upstreams_fingerprints_cover(changes: Json, expected: set[str]) -> None:
+    before = {layer.name: layer.fingerprint for layer in build.layers(UPSTREAM, MIRROR)}
+    source = dataclasses.replace(UPSTREAM, **changes)
+    mirror = Mirror("file:/elsewhere")
+    after = {layer.name: layer.fingerprint for layer in build.layers(source, mirror)}
+    assert changed(before, after) == expected
+
+
+@pytest.mark.parametrize("name", versions.PUBLISHED)
+def test_a_checksum_is_covered_and_the_place_of_the_file_is_not(name: str) -> None:
+    def fingerprint_with(file: versions.Published) -> str:
+        source = dataclasses.replace(UPSTREAM, files={**UPSTREAM.files, name: file})
+        return build.layers(source, MIRROR)[-1].fingerprint
+
+    known = UPSTREAM.files[name]
+    moved = dataclasses.replace(known, path=Path("/moved"))
+    other = dataclasses.replace(known, checksum="f" * len(known.checksum))
+    assert fingerprint_with(moved) == fingerprint_with(known)
+    assert fingerprint_with(other) != fingerprint_with(known)
+
+
+def test_upstreams_and_debians_node_images_are_not_taken_for_one_another() -> None:
+    assert build.layers(UPSTREAM, MIRROR)[-1].fingerprint != fingerprints()["node"]
+
+
+# Where containerd 2 has what 1.7 has in one plugin: docs/cri/config.md of containerd, "Full
+# configuration", at 301026e58c619e63d09c0ec411012e54c0124b03.
+IMAGES, RUNTIME = "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"
+MOVED = {
+    ("sandbox_image",): (IMAGES, "pinned_images", "sandbox"),
+    ("registry",): (IMAGES, "registry"),
+    ("containerd", "snapshotter"): (IMAGES, "snapshotter"),
+    ("containerd", "default_runtime_name"): (RUNTIME, "containerd", "default_runtime_name"),
+    ("containerd", "runtimes"): (RUNTIME, "containerd", "runtimes"),
+    ("cni",): (RUNTIME, "cni"),
+    ("restrict_oom_score_adj",): (RUNTIME, "restrict_oom_score_adj"),
+    ("tolerate_missing_hugetlb_controller",): (RUNTIME, "tolerate_missing_hugetlb_controller"),
+}
+
+
+def containerd_config(folder: str) -> Json:
+    text = (REPOSITORY / "definitions" / folder / "containerd.toml").read_text()
+    return tomllib.loads(text.replace("@RESTRICT@", "true"))
+
+
+def test_both_containerds_are_told_the_same() -> None:
+    old, new = containerd_config("node"), containerd_config("upstream")
+    assert (old.pop("version"), new.pop("version")) == (2, 3)
+    plugin = old.pop("plugins")["io.containerd.grpc.v1.cri"]
+    plugins = new.pop("plugins")
+    assert old == new
+    for before, after in MOVED.items():
+        assert take(plugin, before) == take(plugins, after), before
+    # Nothing is in one of them alone.
+    assert not any(leaves(plugin))
+    assert not any(leaves(plugins))
+
+
+def take(tree: Json, path: tuple[str, ...]) -> object:
+    for part in path[:-1]:
+        tree = tree[part]
+    return tree.pop(path[-1])
+
+
+def leaves(tree: Json) -> Iterator[object]:
+    for value in tree.values():
+        if isinstance(value, dict):
+            yield from leaves(value)
+        else:
+            yield value or True
+
+
+@pytest.mark.parametrize("folder", ["node", "upstream"])
+def test_what_the_build_changes_of_containerds_configuration_is_in_it(folder: str) -> None:
+    lines = (REPOSITORY / "definitions" / folder / "containerd.toml").read_text().splitlines()
+    assert 'root = "/var/lib/containerd"' in lines
+    assert 'state = "/run/containerd"' in lines
+    assert '  address = "/run/containerd/containerd.sock"' in lines
+    assert sum("@PAUSE@" in line for line in lines) == 1
+    assert sum("@RESTRICT@" in line for line in lines) == 1
+
+
 # --- fingerprints ---
 
 
@@ -290,8 +429,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-def fingerprints(mirror: Mirror = MIRROR, **changes: object) -> dict[str, str]:
-    source = dataclasses.replace(versions.DEBIAN, **changes)  # type: ignore[arg-type]
+def fingerprints(mirror: Mirror = MIRROR, **changes: str) -> dict[str, str]:
+    source = dataclasses.replace(versions.DEBIAN, **changes)
     return {layer.name: layer.fingerprint for layer in build.layers(source, mirror)}
 
 

@@ -26,6 +26,10 @@ class Dns:
     def apply(self, cluster: Cluster) -> None:
         if deployment(cluster) == COREDNS:
             run_init(cluster, ["phase", "addon", "coredns"], [])
+            if len(cluster.control_planes) > 1:
+                # kubeadm's two pods would both begin on the one node that is there yet, and stay.
+                with cluster.api() as api:
+                    dns.spread(api, COREDNS)
             return
         subnets = cluster.state.subnets
         with cluster.api() as api:

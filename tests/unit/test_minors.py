@@ -1,0 +1,442 @@
+"""Every minor version of Kubernetes: what is written for it, and what differs."""
+
+from __future__ import annotations
+
+import copy
+import re
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sykube.cluster import export, lifecycle, power, renewal
+from sykube.cluster.cluster import Cluster
+from sykube.cluster.steps.dns import Dns, deployment
+from sykube.errors import ExitCode, HostError, UsageError
+from sykube.image import versions
+from sykube.image.versions import MINORS, Minor, minor
+from sykube.kubernetes import kubeadm
+from tests.fakes import World
+from tests.unit import schema
+from tests.unit.helpers import Sykube, fake_spec, init, unchanged
+
+Json = dict[str, Any]
+IDS = [each.version for each in MINORS]
+UPSTREAM = [each for each in MINORS if each.source == "upstream"]
+REPOSITORY = "registry.example:5000/kubernetes"
+
+# The rows of "Kubernetes Support" in containerd's RELEASES.md, as far as they name a 2.x. 1.30 and
+# 1.31: at its tag v2.1.0; the others: at 301026e58c619e63d09c0ec411012e54c0124b03.
+CONTAINERD = {
+    "1.30": ("2.0.0", "2.1.0"),
+    "1.31": ("2.0.0", "2.1.0"),
+    "1.32": ("2.0.1", "2.1.0"),
+    "1.33": ("2.0.4", "2.1.0"),
+    "1.34": ("2.0.6", "2.1.3"),
+    "1.35": ("2.1.5", "2.2.0"),
+    "1.36": ("2.2.0", "2.3.0"),
+}
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+# --- the table ---
+
+
+@pytest.mark.parametrize("text", ["1.36", "1.36.4", "v1.36.4", "1.36.0-rc.1"])
+def test_a_minor_version_is_found_by_any_form_of_a_version(text: str) -> None:
+    assert minor(text).version == "1.36"
+
+
+@pytest.mark.parametrize("text", ["1.19.3", "1.29", "2.0", "1", "1.3", "stable", "", "v", "1.36x"])
+def test_a_version_that_is_not_in_the_table_is_refused(text: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        minor(text)
+    assert "1.20, 1.30," in raised.value.details
+    assert MINORS[-1].version in raised.value.resolution
+
+
+def test_the_table_is_in_order_and_whole() -> None:
+    assert [each.number for each in MINORS] == sorted({each.number for each in MINORS})
+    assert [each.end_of_life for each in MINORS] == sorted(each.end_of_life for each in MINORS)
+    assert all(date.fromisoformat(each.end_of_life) for each in MINORS)
+    # A jump would leave out versions that an update cannot leave out.
+    assert [each.number for each in UPSTREAM] == list(
+        range(UPSTREAM[0].number, UPSTREAM[-1].number + 1)
+    )
+    assert minor(versions.DEBIAN.kubernetes_version).source == "debian"
+
+
+@pytest.mark.parametrize("each", UPSTREAM, ids=lambda each: each.version)
+def test_each_has_a_containerd_that_was_tested_with_it(each: Minor) -> None:
+    chosen = numbers(each.containerd)
+    listed = CONTAINERD.get(each.version, CONTAINERD[max(CONTAINERD)])
+    least = [numbers(version) for version in listed]
+    # The first of its own series, or later than all that are listed.
+    assert any(chosen[:2] == one[:2] and chosen >= one for one in least) or chosen > max(least)
+    assert chosen < (2, 4), "registry.configs and bin_dir are to go with 2.4"
+    assert numbers(each.runc) >= (1, 2)
+
+
+# --- what is written, by the published types ---
+
+
+def cluster_of(world: World, each: Minor, **fields: Any) -> Cluster:
+    if each.source == "upstream":
+        world.use_kubernetes(f"{each.version}.3", each.containerd, REPOSITORY)
+    cluster = init(world, fake_spec(**fields))
+    assert cluster is not None
+    return cluster
+
+
+def documents(world: World) -> list[Json]:
+    return [document for _, _, found in world.configurations for document in found]
+
+
+def of_kind(world: World, kind: str) -> list[Json]:
+    return [document for document in documents(world) if document["kind"] == kind]
+
+
+SHAPES: dict[str, Json] = {
+    "one node": {"workers": 0},
+    "a worker, with all that can be said of it": {
+        "workers": 1,
+        "cpus": "1.5",
+        "memory": "2Gi",
+        "pids": 1000,
+        "registry_mirrors": ("docker.io=https://mirror.example",),
+        "pod_subnet": "10.50.0.0/16",
+        "service_subnet": "10.60.0.0/20",
+    },
+    "three control planes": {"workers": 1, "control_planes": 3},
+    "tainted control planes, and cgroup v1": {
+        "workers": 1,
+        "control_planes": 3,
+        "taint_master": True,
+        "allow_cgroup_v1": True,
+    },
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("each", MINORS, ids=IDS)
+def test_what_is_written_is_what_each_version_reads(world: World, each: Minor, shape: str) -> None:
+    fields = {"allow_cgroup_v1": each.refuses_cgroup_v1, **SHAPES[shape]}
+    cluster = cluster_of(world, each, **fields)
+    problems = [
+        problem
+        for document in documents(world)
+        for problem in schema.problems(document, each.version, each.kubeadm_api)
+    ]
+    assert problems == []
+    kinds = {document["kind"] for document in documents(world)}
+    expected = {
+        "InitConfiguration",
+        "ClusterConfiguration",
+        "KubeletConfiguration",
+        "KubeProxyConfiguration",
+    }
+    assert kinds == expected | ({"JoinConfiguration"} if len(cluster.nodes) > 1 else set())
+
+
+@pytest.mark.parametrize("each", MINORS, ids=IDS)
+def test_what_is_written_to_renew_certificates_is_what_each_version_reads(each: Minor) -> None:
+    text = kubeadm.renewal_configuration(each, f"v{each.version}.3")
+    document = yaml.safe_load(text)
+    assert schema.problems(document, each.version, each.kubeadm_api) == []
+    assert document["kubernetesVersion"] == f"v{each.version}.3"
+
+
+def test_a_version_is_given_no_other_versions_documents(world: World) -> None:
+    cluster_of(world, minor("1.36"), allow_cgroup_v1=True, control_planes=3, workers=0)
+    by_kind = {document["kind"]: document for document in documents(world)}
+
+    def problems(kind: str, version: str, api: str) -> list[str]:
+        document = copy.deepcopy(by_kind[kind])
+        if "kubeadm" in document["apiVersion"]:
+            document["apiVersion"] = f"kubeadm.k8s.io/{api}"
+        return schema.problems(document, version, api)
+
+    assert problems("KubeletConfiguration", "1.30", "v1beta3") == [
+        "KubeletConfiguration.failCgroupV1: unknown"
+    ]
+    older = problems("InitConfiguration", "1.30", "v1beta3")
+    assert "InitConfiguration.timeouts: unknown" in older
+    assert any("kubeletExtraArgs" in each and "no mapping" in each for each in older)
+    assert "JoinConfiguration.patches: unknown" in problems("JoinConfiguration", "1.20", "v1beta2")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"apiVersion": "kubeadm.k8s.io/v1beta3"}, "apiVersion"),
+        ({"clusterNam": "x"}, "clusterNam: unknown"),
+        ({"clusterName": 1}, "1 is no text"),
+        ({"networking": {"podSubnet": ["10.0.0.0/8"]}}, "is no text"),
+        ({"networking": "10.0.0.0/8"}, "is no mapping"),
+        ({"certificateValidityPeriod": "a year"}, "is no duration"),
+        ({"certificateValidityPeriod": 3600}, "is no duration"),
+        ({"featureGates": {"X": "true"}}, "is no bool"),
+        ({"scheduler": {"extraArgs": {"v": "2"}}}, "is no list"),
+        ({"scheduler": {"extraArgs": [{"name": "v"}]}}, "value: missing"),
+        ({"etcd": {"local": {"imageTag": "3"}}}, "dataDir: missing"),
+        ({"kind": "Clusterconfiguration"}, "unknown kind"),
+    ],
+)
+def test_the_schema_finds_what_is_wrong(change: Json, expected: str) -> None:
+    document = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "ClusterConfiguration",
+        "clusterName": "x",
+    }
+    assert schema.problems(document, "1.36", "v1beta4") == []
+    (problem,) = schema.problems(document | change, "1.36", "v1beta4")
+    assert expected in problem
+
+
+def test_the_schema_takes_no_truth_value_for_a_number_and_no_undescribed_field() -> None:
+    document: Json = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+    }
+    for field, expected in (
+        ({"maxPods": True}, "no int"),
+        ({"failSwapOn": 1}, "no bool"),
+        ({"authentication": {}}, "not described"),
+    ):
+        (problem,) = schema.problems(document | field, "1.36", "v1beta4")
+        assert expected in problem
+
+
+# --- what differs ---
+
+
+def arguments(registration: Json) -> dict[str, str]:
+    found = registration["kubeletExtraArgs"]
+    return found if isinstance(found, dict) else {each["name"]: each["value"] for each in found}
+
+
+@pytest.mark.parametrize("each", MINORS, ids=IDS)
+def test_flags_that_went_are_given_to_no_version_that_lacks_them(world: World, each: Minor) -> None:
+    cluster_of(world, each, control_planes=3, allow_cgroup_v1=each.refuses_cgroup_v1)
+    for document in of_kind(world, "InitConfiguration") + of_kind(world, "JoinConfiguration"):
+        flags = arguments(document["nodeRegistration"])
+        assert flags["node-ip"].startswith("10.")
+        # CHANGELOG-1.27.md: "unknown flag" is what such a kubelet ends with.
+        assert ("container-runtime" in flags) == (each.number < 24)
+    for _, argv, found in world.configurations:
+        masters = argv[1] == "init" or "controlPlane" in found[0]
+        by_option = "--experimental-patches" in argv
+        by_file = "patches" in found[0]
+        phase = "phase" in argv
+        assert by_option == (masters and not phase and each.number < 22)
+        assert by_file == (masters and each.number >= 22)
+
+
+@pytest.mark.parametrize("each", MINORS, ids=IDS)
+def test_a_slow_machine_has_nine_minutes_in_each_version(world: World, each: Minor) -> None:
+    cluster_of(world, each, control_planes=3, allow_cgroup_v1=each.refuses_cgroup_v1)
+    text = str(documents(world))
+    if each.number < 31:
+        (cluster,) = of_kind(world, "ClusterConfiguration")[:1]
+        assert cluster["apiServer"]["timeoutForControlPlane"] == "9m0s"
+        assert "Health" not in text
+    else:
+        for document in of_kind(world, "InitConfiguration") + of_kind(world, "JoinConfiguration"):
+            assert document["timeouts"]["controlPlaneComponentHealthCheck"] == "9m0s"
+            assert document["timeouts"]["kubeletHealthCheck"] == "9m0s"
+
+
+def test_the_controllers_arguments_are_the_same_in_both_forms(world: World) -> None:
+    cluster_of(world, minor("1.36"), allow_cgroup_v1=True)
+    (now, _) = of_kind(world, "ClusterConfiguration")
+    assert now["controllerManager"]["extraArgs"] == [
+        {"name": "allocate-node-cidrs", "value": "false"},
+        {"name": "leader-elect-retry-period", "value": "1s"},
+    ]
+
+
+def test_images_and_etcd_are_the_ones_of_the_node_image(world: World) -> None:
+    cluster = cluster_of(world, minor("1.34"))
+    (found, _) = of_kind(world, "ClusterConfiguration")
+    assert found["imageRepository"] == REPOSITORY == cluster.image.repository
+    assert found["kubernetesVersion"] == "v1.34.3"
+    # kubeadm upgrade leaves an etcd alone whose tag was given.
+    assert found["etcd"]["local"] == {"dataDir": "/var/lib/etcd"}
+    assert cluster.image.name_of("etcd") == f"{REPOSITORY}/etcd:3.6.5-0"
+
+
+def test_debians_etcd_has_a_tag_of_its_own(world: World) -> None:
+    cluster_of(world, minor("1.20"))
+    (found,) = of_kind(world, "ClusterConfiguration")
+    assert found["imageRepository"] == "k8s.gcr.io"
+    assert found["etcd"]["local"]["imageTag"] == "3.4.23-4"
+
+
+# --- cluster DNS ---
+
+
+def deployments(world: World) -> set[str]:
+    objects = world.kubernetes["fake"].objects
+    return {path.rpartition("/")[2] for path in objects if "kube-system/deployments/" in path}
+
+
+def test_upstreams_dns_is_kubeadms_own(world: World) -> None:
+    cluster = cluster_of(world, minor("1.34"))
+    assert "coredns" in deployments(world)
+    assert "cluster-dns" not in deployments(world)
+    inits = [argv[2:] for _, argv, _ in world.configurations if argv[1] == "init"]
+    assert inits[0][-2:] == ["--skip-phases", "preflight,addon/coredns"]
+    assert [argv[:3] for argv in inits[1:]] == [["phase", "addon", "coredns"]]
+    assert deployment(cluster) == "coredns"
+    # The configuration holds a bootstrap token.
+    assert not [path for path in world.instances["fake-master"].files if "kubeadm-init" in path]
+    before = len(world.configurations)
+    assert Dns().is_done(cluster)
+    assert len(world.configurations) == before
+
+
+@pytest.mark.parametrize(("control_planes", "rules"), [(1, 0), (3, 1)])
+def test_upstreams_dns_outlives_a_control_plane_where_there_are_others(
+    world: World, control_planes: int, rules: int
+) -> None:
+    cluster_of(world, minor("1.34"), control_planes=control_planes)
+    objects = world.kubernetes["fake"].objects
+    (found,) = (each for path, each in objects.items() if path.endswith("/deployments/coredns"))
+    text = str(found)
+    assert text.count("'requiredDuringSchedulingIgnoredDuringExecution'") == rules
+    assert text.count("'k8s-app': 'kube-dns'") == rules
+
+
+def test_debians_dns_is_sykubes_own(world: World) -> None:
+    cluster = cluster_of(world, minor("1.20"))
+    assert "cluster-dns" in deployments(world)
+    assert "coredns" not in deployments(world)
+    assert deployment(cluster) == "cluster-dns"
+
+
+# --- cgroup v1 ---
+
+
+@pytest.fixture
+def modern(fast_path: Any, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A fake host with cgroup v2."""
+    made = World(fast_path / "modern", cgroup_version=2)
+    made.install(monkeypatch)
+    return made
+
+
+@pytest.mark.parametrize("version", ["1.35", "1.36", "1.37"])
+def test_a_kubelet_that_would_end_there_is_refused_before_anything_changes(
+    world: World, version: str
+) -> None:
+    world.use_kubernetes(f"{version}.1", "2.3.4", REPOSITORY)
+    with unchanged(world), pytest.raises(HostError) as raised:
+        init(world, fake_spec())
+    error = raised.value
+    assert error.exit_code is ExitCode.HOST_NOT_READY
+    assert f"cgroup v1, which the kubelet of Kubernetes {version} refuses" in error.brief
+    for choice in ("Kubernetes 1.34 or earlier", "cgroup v2", "--allow-cgroup-v1"):
+        assert choice in error.resolution
+    assert world.instances == {}
+    assert world.configurations == []
+
+
+@pytest.mark.parametrize("each", MINORS, ids=IDS)
+def test_the_kubelets_own_way_out_is_taken_only_when_it_was_asked_for(
+    world: World, each: Minor
+) -> None:
+    cluster_of(world, each, allow_cgroup_v1=True)
+    for kubelet in of_kind(world, "KubeletConfiguration"):
+        assert kubelet.get("failCgroupV1") == (False if each.number >= 35 else None)
+
+
+@pytest.mark.parametrize("version", ["1.20", "1.34"])
+def test_older_ones_run_with_cgroup_v1_as_ever(world: World, version: str) -> None:
+    cluster_of(world, minor(version))
+    assert "failCgroupV1" not in str(documents(world))
+
+
+def test_with_cgroup_v2_there_is_nothing_to_choose(modern: World) -> None:
+    cluster_of(modern, minor("1.36"))
+    assert "failCgroupV1" not in str(documents(modern))
+
+
+def test_a_host_that_was_booted_with_cgroup_v1_since_is_refused_at_start(modern: World) -> None:
+    cluster_of(modern, minor("1.36"))
+    power.stop("fake", power.StopOptions(), modern.ui())
+    (modern.cgroup_root / "cgroup.controllers").unlink()
+    with pytest.raises(HostError, match="refuses"):
+        power.start("fake", modern.ui())
+    assert modern.instances == {}
+
+
+def test_the_option_of_init(world: World, sykube: Sykube) -> None:
+    world.use_kubernetes("1.36.4", "2.3.4", REPOSITORY)
+    refused = sykube("init", "--name", "fake", "--dns", "192.0.2.53")
+    assert refused.code == ExitCode.HOST_NOT_READY
+    assert "--allow-cgroup-v1" in refused.err
+    taken = sykube("init", "--name", "fake", "--dns", "192.0.2.53", "--allow-cgroup-v1")
+    assert taken.code == 0, taken.err
+    assert of_kind(world, "KubeletConfiguration")[0]["failCgroupV1"] is False
+
+
+# --- the rest ---
+
+
+def test_init_says_what_it_makes(world: World) -> None:
+    ui = world.ui()
+    world.use_kubernetes("1.37.1", "2.3.4", REPOSITORY)
+    init(world, fake_spec(allow_cgroup_v1=True), ui)
+    assert "Kubernetes v1.37.1 from Upstream." in ui.said
+
+
+def test_a_version_past_its_end_of_life_is_named_so(world: World) -> None:
+    ui = world.ui()
+    world.use_kubernetes("1.30.14", "2.0.11", REPOSITORY)
+    init(world, fake_spec(), ui)
+    assert any("past its end of life (2025-07-15)" in line for line in ui.said)
+
+
+@pytest.mark.parametrize(("version", "api"), [("1.20", "v1beta1"), ("1.34", "v1")])
+def test_a_report_asks_for_cron_jobs_where_they_are(
+    world: World, tmp_path: Path, version: str, api: str
+) -> None:
+    cluster = cluster_of(world, minor(version))
+    world.calls.all.clear()
+    export._objects(export._Report(tmp_path / "report"), cluster)
+    asked = [str(call) for call in world.calls.all if "cronjobs" in str(call)]
+    assert asked == [f"api: GET /apis/batch/{api}/cronjobs"]
+
+
+def test_credentials_are_where_containerd_2_reads_them(world: World) -> None:
+    file = world.root / "auth.json"
+    file.write_text('{"auths": {"x.example": {"auth": "bWU6c2VjcmV0"}}}')
+    for version, plugin in (
+        ("1.20", "io.containerd.grpc.v1.cri"),
+        ("1.34", "io.containerd.cri.v1.images"),
+    ):
+        cluster = cluster_of(world, minor(version), registry_auth=str(file))
+        for node in cluster.nodes:
+            text = (node.config / "registry-auth.toml").read_text()
+            assert list(tomllib.loads(text)["plugins"]) == [plugin]
+        lifecycle.delete("fake", world.ui())
+
+
+def test_certificates_are_renewed_with_the_clusters_own_format(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = cluster_of(world, minor("1.36"), allow_cgroup_v1=True)
+    written: list[str] = []
+    monkeypatch.setattr(
+        type(cluster.master), "write", lambda _self, _path, text, mode: written.append(text)
+    )
+    monkeypatch.setattr(renewal, "_without_kubelet", lambda _node: pytest.fail("far enough"))
+    with pytest.raises(pytest.fail.Exception, match="far enough"):
+        renewal._renew_control_plane(cluster, cluster.master, cluster.master)
+    assert re.search(r"apiVersion: kubeadm.k8s.io/v1beta4\n", written[0])
