@@ -29,10 +29,13 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jinja2
 import pytest
+import requests
 import yaml
+from requests.adapters import HTTPAdapter
 
 import sykube
 from sykube.cluster.cluster import Cluster
@@ -40,8 +43,9 @@ from sykube.errors import SykubeError
 from sykube.host import apt
 from sykube.host import run as run_module
 from sykube.host.apt import Mirror
+from sykube.host.checksum import Checksum
 from sykube.host.run import CommandError, Completed
-from sykube.image import build, versions
+from sykube.image import build, container, downloads, upstream, versions
 from sykube.kubernetes.api import Api, ApiError
 from sykube.network.subnets import Subnets
 from sykube.node.engine import Engine, Instance, InstanceOptions
@@ -1175,6 +1179,7 @@ class World:
         monkeypatch.setattr(preflight, "examine_for_workers", lambda *_: [])
         monkeypatch.setattr(preflight, "check_identity", lambda: None)
         monkeypatch.setattr(apt, "find_mirror", lambda *_: apt.Mirror("file:/d"))
+        monkeypatch.setattr(HTTPAdapter, "send", _only_here(HTTPAdapter.send))
         monkeypatch.setattr(os, "fsync", lambda _: None)
         _speed_up(monkeypatch)
         monkeypatch.setenv("SYKUBE_CACHE_DIR", str(self.root / "cache"))
@@ -1194,7 +1199,22 @@ class World:
         add_image(self.root / "cache", chain[-1].fingerprint)
 
     def use_kubernetes(self, version: str, containerd: str, repository: str) -> None:
-        """Let the cached node image be one of another Kubernetes, as upstream's is."""
+        """Let the cached node image be one of upstream's Kubernetes, and its downloads be cached.
+
+        Whoever asks for this very version then asks no release site.
+        """
+        release = upstream.Release.of(version)
+        for name in versions.PUBLISHED:
+            project = name if name in ("containerd", "runc") else "kubernetes"
+            of = getattr(release, project)
+            file = {
+                "containerd": f"containerd-{of}-linux-{container.machine()}.tar.gz",
+                "runc": f"runc.{container.machine()}",
+            }.get(name, name)
+            cached = downloads.place(project, of, container.machine(), file)
+            fill(cached.parent, {cached.name: name})
+            checksum = Checksum.parse(hashlib.sha256(name.encode()).hexdigest())
+            downloads.mark(cached, checksum)
         names = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
         images = [f"{repository}/{name}:v{version}" for name in names]
         images += [f"{repository}/{name}" for name in ("etcd:3.6.5-0", "coredns:v1.12.1")]
@@ -1570,6 +1590,17 @@ def admin_kubeconfig(server: str) -> str:
             "current-context": "admin@c",
         }
     )
+
+
+def _only_here(send: Callable[..., Any]) -> Callable[..., Any]:
+    """An HTTP client's way to servers of the test itself; there is no network beyond."""
+
+    def only_here(adapter: HTTPAdapter, request: requests.PreparedRequest, **how: Any) -> Any:
+        if urlsplit(request.url or "").hostname != "localhost":
+            raise requests.ConnectionError(OSError(errno.ENETUNREACH, "Network is unreachable"))
+        return send(adapter, request, **how)
+
+    return only_here
 
 
 def add_image(cache: Path, fingerprint: str, **parts: str) -> build.NodeImage:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sykube.cli import completion, context
-from sykube.cluster import preparation
+from sykube.cli import completion, context, sources
+from sykube.cluster import preparation, site
 from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.wanted import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
 from sykube.host.files import write_atomically
@@ -36,6 +38,8 @@ def bundle() -> None:
 )
 @click.option("--unsigned", is_flag=True, help="Sign it later: sykube node-image sign FILE")
 @click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
+@sources.of_kubernetes
+@sources.of_site
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @context.output_option
 @context.common
@@ -44,9 +48,9 @@ def save(
     key: str,
     export_key: Path | None,
     unsigned: bool,
-    mirror: str | None,
     yes: bool,
     output: str,
+    **flags: Any,
 ) -> None:
     """Write a bundle; the node image is built where it is not in the cache."""
     if unsigned and (key or export_key):
@@ -62,8 +66,10 @@ def save(
         )
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
-    spec = make_spec(None, {"mirror": mirror})
-    building = preparation.cached_image() is None
+    spec = make_spec(None, sources.absolute(flags))
+    wanted = choose(spec, ui, authorities=site.authorities(spec.ca_certificates))
+    ui.say(wanted.choice.introduction)
+    building = wanted.cached_image() is None
     preparation.prepare_host(
         spec,
         lambda question: yes or context.ask(question),
@@ -75,7 +81,7 @@ def save(
     builder = Builder(engine.binary, engine.environment)
     # Before an image is built for minutes.
     chosen = None if unsigned else signature.signing_key(key, builder)
-    image = preparation.node_image(spec, engine, ui)
+    image = preparation.node_image(spec, engine, wanted, ui)
     ui.say(f"Writing {file}")
     bundles.save(image, file.absolute(), chosen, builder)
     if chosen and export_key:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from sykube.cli import completion, context
+from sykube.cli import completion, context, sources
 from sykube.cluster import archive, lifecycle, reborn
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import MAX_WORKERS
@@ -156,6 +156,7 @@ def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
 @click.option(
     "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
 )
+@sources.of_kubernetes
 @click.option(
     "--allow-cgroup-v1",
     is_flag=True,
@@ -251,6 +252,9 @@ def _show_dry_run(found: dict[str, Any], output: str) -> None:
         cure = f"  → {finding['cure']}" if finding["cure"] else ""
         click.echo(f"{finding['level']:8} {finding['what']}: {finding['detail']}{cure}")
     click.echo(f"engine: {found['engine']}")
+    if chosen := found["kubernetes"]:
+        name, why = chosen["source"].capitalize(), chosen["reason"]
+        click.echo(f"Kubernetes: {chosen['kubernetes']} from {name} ({why})")
     click.echo(f"node image: {found['nodeImage']}")
     for what, subnet in found["subnets"].items():
         click.echo(f"subnet of {what}: {subnet}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sykube.cli import completion, context
-from sykube.cluster import archive, preparation
+from sykube.cli import completion, context, sources
+from sykube.cluster import archive, preparation, site
 from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State, clusters
+from sykube.cluster.wanted import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
 from sykube.host.paths import LOGS, ClusterPaths, cache_dir
@@ -37,20 +39,24 @@ def node_image() -> None:
     help="Also copy the image there, for `init --local-image FILE` elsewhere.",
 )
 @click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
+@sources.of_kubernetes
+@sources.of_site
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @context.output_option
 @context.common
-def build(force: bool, file: Path | None, mirror: str | None, yes: bool, output: str) -> None:
+def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) -> None:
     """Build the node image; nothing is done where it is in the cache."""
     preflight.check_identity()
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
-    spec = make_spec(None, {"mirror": mirror})
+    spec = make_spec(None, sources.absolute(flags))
+    wanted = choose(spec, ui, authorities=site.authorities(spec.ca_certificates))
+    ui.say(wanted.choice.introduction)
     preparation.prepare_host(
         spec, lambda question: yes or context.ask(question), ui, building=True, starting=False
     )
     engine = preparation.find_engine(spec, ui)
-    image = preparation.node_image(spec, engine, ui, force=force)
+    image = preparation.node_image(spec, engine, wanted, ui, force=force)
     if file:
         with ui.step(f"Copying it to {file}"):
             shutil.copyfile(image.sif, file)

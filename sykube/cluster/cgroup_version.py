@@ -7,6 +7,12 @@ from sykube.image.versions import MINORS, Minor
 from sykube.node import cgroups
 
 
+def fitting(*, allow_v1: bool) -> tuple[str, ...]:
+    """The minor versions that run on this host, the newest first."""
+    v1 = not allow_v1 and not cgroups.is_v2()
+    return tuple(each.version for each in reversed(MINORS) if not (v1 and each.refuses_cgroup_v1))
+
+
 def check(minor: Minor, *, allow_v1: bool) -> None:
     """Refuse a Kubernetes whose kubelet would end on this host again and again.
 

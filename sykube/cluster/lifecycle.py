@@ -6,7 +6,6 @@ import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from typing import Any
 
 from sykube.cluster import (
@@ -26,13 +25,16 @@ from sykube.cluster.state import DONE, State, clusters, locked
 from sykube.cluster.steps import order
 from sykube.cluster.steps.data import make_root
 from sykube.cluster.steps.network import Network
+from sykube.cluster.wanted import Wanted, choose
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import engines, lock, preflight, signals
 from sykube.host.paths import HOST_RECORDS, ClusterPaths
+from sykube.host.proxies import Proxies
 from sykube.host.records import HostRecords
 from sykube.host.resolver import host_resolvers
 from sykube.image import versions
-from sykube.image.versions import Minor
+from sykube.image.choice import Choice
+from sykube.image.node_image import NodeImage
 from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
 from sykube.network.bridge import Bridge
@@ -90,11 +92,14 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     for text in spec.mounts:
         Mount.parse(text).check()
     snapshot = _source(spec)
-    site.authorities(spec.ca_certificates)
+    authorities = site.authorities(spec.ca_certificates)
     preparation.examine_local_image(spec)
-    image = None if spec.local_image else preparation.cached_image()
+    image, choice = None, None
     if snapshot:
-        image = archive.image_of(snapshot)
+        image, choice = archive.image_of(snapshot), _choice_of(snapshot)
+    elif not spec.local_image:
+        wanted = _choose(spec, ui, site.proxies(spec, ui), authorities)
+        image, choice = wanted.cached_image(), wanted.choice
     engine = engines.find()
     without = "none" if spec.local_image else "a private Apptainer would be set up"
     building = not (image or spec.local_image)
@@ -105,6 +110,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
             for f in preparation.examine(spec, building=building)
         ],
         "engine": engine.version if engine else without,
+        "kubernetes": choice.to_dict() if choice else None,
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
@@ -195,8 +201,17 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
     proxies = site.proxies(spec, ui)
-    ready = spec.local_image or snapshot or preparation.cached_image()
-    building = not ready
+    wanted: Wanted | None = None
+    choice: Choice | None = None
+    if snapshot:
+        choice = _choice_of(snapshot)
+        cgroup_version.check(versions.minor(choice.kubernetes), allow_v1=spec.allow_cgroup_v1)
+    elif not spec.local_image:
+        wanted = _choose(spec, ui, proxies, authorities)
+        choice = wanted.choice
+    if choice:
+        ui.say(choice.introduction)
+    building = wanted is not None and wanted.cached_image() is None
     preparation.prepare_host(
         spec, lambda question: options.yes or options.ask(question), ui, building=building
     )
@@ -206,11 +221,13 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     # Wrong ones are refused before the long steps; they are chosen for good below.
     _choose_subnets(spec)
     engine = preparation.find_engine(spec, ui)
-    image = archive.image_of(snapshot) if snapshot else preparation.node_image(spec, engine, ui)
-    minor = versions.minor(image.versions()["kubernetes"])
-    cgroup_version.check(minor, allow_v1=spec.allow_cgroup_v1)
-    if not spec.local_image:
-        ui.say(_introduction(image.versions()["kubernetes"], minor))
+    if snapshot:
+        image = archive.image_of(snapshot)
+    elif wanted:
+        image = preparation.node_image(spec, engine, wanted, ui)
+    else:
+        image = preparation.local_image(spec, engine, ui)
+        choice = _choice_of_image(spec, image)
     with contextlib.ExitStack() as held:
         held.enter_context(lock.host_settings())
         chosen = _choose_subnets(spec)
@@ -227,10 +244,11 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             nodes=snapshot.state().nodes if snapshot else [],
             proxies=proxies,
             authorities=authorities,
+            choice=choice,
         )
         for text in spec.ports:
-            ports.check(state, wanted := PortMap.parse(text))
-            state.ports.append(wanted)
+            ports.check(state, port := PortMap.parse(text))
+            state.ports.append(port)
         cluster = Cluster.of(state, ui)
         try:
             state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
@@ -244,15 +262,42 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     return cluster
 
 
-def _introduction(kubernetes: str, minor: Minor) -> str:
-    """What Kubernetes a cluster gets, and whether it is past its end of life."""
-    origin = f"Kubernetes {kubernetes} from {minor.source.capitalize()}"
-    if date.fromisoformat(minor.end_of_life) > datetime.now(UTC).date():
-        return f"{origin}."
-    return (
-        f"{origin}: past its end of life ({minor.end_of_life}); for trying and learning, not for "
-        "the public."
-    )
+def _choose(spec: ClusterSpec, ui: Ui, proxies: Proxies, authorities: tuple[str, ...]) -> Wanted:
+    """The Kubernetes for a new cluster.
+
+    Raises:
+        HostError: this host cannot run what is asked for.
+        SykubeError: it cannot be had.
+    """
+    allowed = spec.allow_cgroup_v1
+    wanted = choose(
+        spec, ui, proxies=proxies, authorities=authorities,
+        fitting=cgroup_version.fitting(allow_v1=allowed),
+    )  # fmt: skip
+    cgroup_version.check(versions.minor(wanted.choice.kubernetes), allow_v1=allowed)
+    return wanted
+
+
+def _choice_of(snapshot: archive.Snapshot) -> Choice:
+    """The Kubernetes that a snapshot's node image is of."""
+    saved = snapshot.state()
+    if saved.choice:
+        return saved.choice
+    version = snapshot.kubernetes.removeprefix("v")
+    return Choice(versions.minor(version).source, version, f"that of {snapshot.name}")
+
+
+def _choice_of_image(spec: ClusterSpec, image: NodeImage) -> Choice:
+    """The Kubernetes of an image of the user's.
+
+    Raises:
+        HostError: this host cannot run it.
+        UsageError: this sykube makes no clusters of it.
+    """
+    version = image.versions()["kubernetes"].removeprefix("v")
+    minor = versions.minor(version)
+    cgroup_version.check(minor, allow_v1=spec.allow_cgroup_v1)
+    return Choice(minor.source, version, f"that of {spec.local_image}")
 
 
 def _source(spec: ClusterSpec) -> archive.Snapshot | None:

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.wanted import ANY_MIRROR, Wanted
+from sykube.errors import UsageError
 from sykube.host import apt, engines, preflight
 from sykube.host.paths import ClusterPaths, cache_dir
 from sykube.host.preflight import Finding
-from sykube.image import build, local, versions
+from sykube.image import build, local
 from sykube.image.build import Builder
+from sykube.image.choice import AUTO
 from sykube.image.node_image import NodeImage
 from sykube.network import firewall
 from sykube.network.bridge import bridge_name
 from sykube.ui import Ui
-
-# What images are known by does not depend on where they were downloaded from.
-_ANY_MIRROR = apt.Mirror("")
 
 _NO_ENGINE = Finding(
     "engine",
@@ -87,9 +87,15 @@ def examine_local_image(spec: ClusterSpec) -> None:
     """Refuse a file of the user's that cannot be used, before anything changes.
 
     Raises:
-        UsageError: it is no image, or nobody said whose signature it must have.
+        UsageError: it is no image, nobody said whose signature it must have, or a Kubernetes is
+            asked for, too, which is the image's.
     """
     if spec.local_image:
+        if spec.kubernetes_version or spec.source != AUTO:
+            raise UsageError(
+                f"{spec.local_image} has its own Kubernetes, and another one is asked for",
+                resolution="Leave out --source and --kubernetes-version, or --local-image.",
+            )
         local.examine(Path(spec.local_image), trusted=spec.no_verify or bool(spec.fingerprint))
 
 
@@ -102,31 +108,37 @@ def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
     return found
 
 
-def cached_image() -> NodeImage | None:
-    """The node image where it is in the cache and up to date; no mirror is needed then."""
-    return build.cached(versions.DEBIAN, _ANY_MIRROR)
-
-
 def node_image(
-    spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui, *, force: bool = False
+    spec: ClusterSpec, engine: engines.FoundEngine, wanted: Wanted, ui: Ui, *, force: bool = False
 ) -> NodeImage:
-    """The node image to use: the user's own, the cached one, or a new one.
+    """The node image of what was chosen: the cached one, or a new one.
 
     Raises:
-        SykubeError: it could not be built, is none of sykube's or is not signed as it must be.
+        SykubeError: it could not be downloaded or built.
     """
-    builder = Builder(engine.binary, engine.environment)
-    if spec.local_image:
-        if spec.no_verify:
-            ui.warn(f"{spec.local_image} is used unverified (--no-verify): it runs as root")
-        file = Path(spec.local_image)
-        with ui.step(f"Checking the image {file.name}"):
-            return local.adopt(file, spec.trust, builder, unverified=spec.no_verify)
+    if not force and (image := wanted.cached_image()):
+        return image
+    source = wanted.obtain(ui)
     if not force:
-        image = cached_image()
-        if image:
+        # The downloads may have been pruned, and the image not.
+        if image := build.cached(source, ANY_MIRROR):
             return image
-        if changed := build.what_changed(versions.DEBIAN, _ANY_MIRROR):
+        if changed := build.what_changed(source, ANY_MIRROR):
             ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
     mirror = apt.find_mirror(spec.mirror)
-    return build.build(versions.DEBIAN, mirror, builder, ui.step, ui.note, force=force)
+    builder = Builder(engine.binary, {**engine.environment, **wanted.environment})
+    return build.build(source, mirror, builder, ui.step, ui.note, force=force)
+
+
+def local_image(spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui) -> NodeImage:
+    """The user's own node image.
+
+    Raises:
+        SykubeError: it is none of sykube's or is not signed as it must be.
+    """
+    if spec.no_verify:
+        ui.warn(f"{spec.local_image} is used unverified (--no-verify): it runs as root")
+    file = Path(spec.local_image)
+    builder = Builder(engine.binary, engine.environment)
+    with ui.step(f"Checking the image {file.name}"):
+        return local.adopt(file, spec.trust, builder, unverified=spec.no_verify)

@@ -14,6 +14,7 @@ from sykube.cluster.archive import Snapshot
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import SykubeError, UsageError
+from sykube.image.choice import AUTO
 from sykube.kubernetes import forget_program
 from sykube.node.node import Node
 
@@ -107,6 +108,8 @@ def check(spec: ClusterSpec, snapshot: Snapshot) -> None:
         )
         if getattr(spec, name) != fixed[name]
     ]
+    if wrong := _other_kubernetes(spec, snapshot):
+        problems.append(wrong)
     if spec.local_image:
         problems.append(f"the node image is the snapshot's, not {spec.local_image}")
     if problems:
@@ -115,6 +118,18 @@ def check(spec: ClusterSpec, snapshot: Snapshot) -> None:
             details="\n".join(problems),
             resolution="Leave these options out; nodes can be added and removed afterwards.",
         )
+
+
+def _other_kubernetes(spec: ClusterSpec, snapshot: Snapshot) -> str:
+    """What is asked for that is not the snapshot's Kubernetes."""
+    saved = snapshot.state().choice
+    version = snapshot.kubernetes.removeprefix("v")
+    asked = spec.kubernetes_version.removeprefix("v")
+    if asked and asked not in (version, version.rpartition(".")[0]):
+        return f"Kubernetes is {version} in the snapshot, not {spec.kubernetes_version}"
+    if saved and spec.source not in (AUTO, saved.source):
+        return f"the snapshot's Kubernetes is from {saved.source}, not {spec.source}"
+    return ""
 
 
 def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from sykube.errors import UsageError
 from sykube.host import proxies
+from sykube.image import sites
+from sykube.image.choice import AUTO, SOURCES
 from sykube.image.registries import Mirror
 from sykube.image.trust import Trust, read_fingerprint
 from sykube.network.ports import PortMap
@@ -38,7 +40,17 @@ _PRIVATE = tuple(
     IPv4Network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
 # How the image was chosen to be taken in, which is over once a cluster is there.
-_OF_IMAGE = frozenset({"fingerprint", "public_key", "no_verify"})
+_OF_IMAGE = frozenset(
+    {"fingerprint", "public_key", "no_verify"}
+    | {"kubernetes_mirror", "containerd_mirror", "runc_mirror"}
+)
+# Fields by those of sykube.image.sites.Sites.
+_SITES = {
+    "kubernetes": "kubernetes_mirror",
+    "containerd": "containerd_mirror",
+    "runc": "runc_mirror",
+    "images": "image_repository",
+}
 _RESERVED_NAMES = frozenset({"host", "snapshots"})
 
 
@@ -60,6 +72,10 @@ class ClusterSpec:
         fingerprint: of the key that must have signed it; empty where it needs no signature.
         public_key: a file with that key; empty for root's key ring.
         no_verify: use it whoever signed it.
+        source: of Kubernetes: auto, upstream or debian.
+        kubernetes_version: stable, a minor version or an exact one; empty for the source's newest.
+        kubernetes_mirror, containerd_mirror, runc_mirror, image_repository: for upstream's sites;
+            see sykube.image.sites.
         allow_cgroup_v1: on a host with cgroup v1, take a Kubernetes whose kubelet refuses it.
         mirror: base URL of a Debian mirror instead of the host's.
         cpus: processors that each node may use at most, such as "1.5"; empty for all.
@@ -90,6 +106,12 @@ class ClusterSpec:
     fingerprint: str = ""
     public_key: str = ""
     no_verify: bool = False
+    source: str = AUTO
+    kubernetes_version: str = ""
+    kubernetes_mirror: str = ""
+    containerd_mirror: str = ""
+    runc_mirror: str = ""
+    image_repository: str = ""
     allow_cgroup_v1: bool = False
     mirror: str = ""
     node_subnet: str = ""
@@ -121,6 +143,11 @@ class ClusterSpec:
             return None
         key = Path(self.public_key) if self.public_key else None
         return Trust(read_fingerprint(self.fingerprint), key)
+
+    @property
+    def sites(self) -> dict[str, str]:
+        """Those that are named for upstream's, as sykube.image.sites.chosen takes them."""
+        return {name: getattr(self, field) for name, field in _SITES.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields by the keys of the configuration file; lists for tuples."""
@@ -311,6 +338,19 @@ def _mirror(value: str) -> str:
     return "" if ok else f"the mirror {value!r} is not a URL"
 
 
+def _source(value: str) -> str:
+    known = ", ".join(SOURCES)
+    return "" if value in SOURCES else f"there is no source {value!r}; there are: {known}"
+
+
+def _site(name: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        wrong = sites.problem(name, value) if value else ""
+        return f"{sites.SETTINGS[name].option.removeprefix('--')} {wrong}" if wrong else ""
+
+    return check
+
+
 _CHECKS: dict[str, Callable[[Any], str]] = {
     "name": _name,
     "addons": _addons,
@@ -330,6 +370,8 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "no_proxy": _no_proxy,
     "dns": _resolvers,
     "mirror": _mirror,
+    "source": _source,
+    **{field: _site(name) for name, field in _SITES.items()},
     "control_planes": _control_planes,
     "cpus": _cpus,
     "memory": _memory,

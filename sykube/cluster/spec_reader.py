@@ -16,6 +16,8 @@ from sykube.host import proxies
 
 _API_VERSION = "sykube/v1alpha1"
 _KIND = "Cluster"
+# YAML would take 1.30 for the number 1.3.
+_AS_WRITTEN = frozenset({"kubernetesVersion"})
 _QUANTITIES = frozenset({"cpus", "memory"})
 
 
@@ -80,7 +82,10 @@ def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[i
     for key_node, value_node in root.value:
         key, line = str(key_node.value), key_node.start_mark.line + 1
         try:
-            value = yaml.safe_load(yaml.serialize(value_node))
+            if key in _AS_WRITTEN and isinstance(value_node, yaml.ScalarNode):
+                value = value_node.value
+            else:
+                value = yaml.safe_load(yaml.serialize(value_node))
         except (yaml.YAMLError, ValueError) as error:
             text = " ".join(str(error).split())
             problems.append((line, f"the value of {key!r} cannot be read: {text}"))

@@ -16,6 +16,7 @@ from sykube.host import lock, paths
 from sykube.host.files import write_atomically
 from sykube.host.paths import ClusterPaths
 from sykube.host.proxies import Proxies
+from sykube.image.choice import Choice
 from sykube.network.ports import PortMap
 from sykube.network.subnets import Subnets
 
@@ -33,6 +34,7 @@ class State:
         steps: step name → "started" or "done".
         image: fingerprint of its node image.
         engine: the engine's program.
+        choice: which Kubernetes its node image is of, and why; None where that was not recorded.
         kubeconfig: the user's file that its context was merged into.
         previous_context: what was current there before.
         owned_folders: folders that sykube made for it outside its data folder.
@@ -64,6 +66,7 @@ class State:
     addons: list[str] = field(default_factory=list)
     proxies: Proxies = field(default_factory=Proxies)
     authorities: tuple[str, ...] = ()
+    choice: Choice | None = None
 
     def __post_init__(self) -> None:
         self.nodes = self.nodes or members.initial(self.spec.control_planes, self.spec.workers)
@@ -101,6 +104,7 @@ class State:
             "addons": self.addons,
             "proxies": self.proxies.to_dict(),
             "authorities": list(self.authorities),
+            "choice": self.choice.to_dict() if self.choice else None,
         }
         write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
 
@@ -146,6 +150,8 @@ class State:
                 addons=stored["addons"],
                 proxies=Proxies.of(stored["proxies"]),
                 authorities=tuple(stored["authorities"]),
+                # Records of before there was a choice have none.
+                choice=Choice.of(choice) if (choice := stored.get("choice")) else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, repr(error)) from error

@@ -259,14 +259,20 @@ def build(
 
 
 def what_changed(source: Source | Upstream, mirror: Mirror) -> list[str]:
-    """Inputs that differ from the newest cached image of the same kind, for people."""
+    """Inputs that differ from the newest cached image of the same Kubernetes, for people."""
     for image in list_images():
         with contextlib.suppress(OSError, ValueError):
             before = json.loads((image.folder / "parts.json").read_text())
-            now = layers(source, mirror)[-1].parts()
-            if before:
+            last = layers(source, mirror)[-1]
+            if before and f"definitions/{last.template}" in before and _is_of(image, source):
+                now = last.parts()
                 return sorted(name for name in before | now if before.get(name) != now.get(name))
     return []
+
+
+def _is_of(image: NodeImage, source: Source | Upstream) -> bool:
+    found = image.versions().get("kubernetes", "").removeprefix("v")
+    return found == source.kubernetes_version
 
 
 def is_sif(file: Path) -> bool:

@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from sykube.errors import UsageError
 from sykube.host.download import Downloader, DownloadError
 from sykube.image import container, upstream, versions
+from sykube.image.choice import AUTO, DEBIAN, UPSTREAM, Choice
 from sykube.image.sites import Sites
 from sykube.image.versions import Source, Upstream
 
-AUTO, UPSTREAM, DEBIAN = "auto", "upstream", "debian"
-SOURCES = (AUTO, UPSTREAM, DEBIAN)
-# For a text of ten letters: a network that takes longer is not one to download 200 MB by.
-_ANSWER_S = 5.0
+# For a text of ten letters: a network that takes longer is not one to download 200 MB by, and
+# whoever has none shall not wait.
+_ANSWER_S = 3.0
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What was chosen, for good: a cluster keeps it in its record.
-
-    Attributes:
-        source: upstream or debian.
-        kubernetes: the exact version, without the v.
-        reason: why, in one line, for the user.
-    """
-
-    source: str
-    kubernetes: str
-    reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it is stored."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, stored: dict[str, Any]) -> Choice:
-        """What `to_dict` gave."""
-        return cls(stored["source"], stored["kubernetes"], stored["reason"])
-
-
-def choose(source: str, version: str, sites: Sites, downloader: Downloader) -> Choice:
+def choose(
+    source: str,
+    version: str,
+    sites: Sites,
+    downloader: Downloader,
+    fitting: Sequence[str] | None = None,
+) -> Choice:
     """Where Kubernetes comes from.
 
     What is asked for is taken or refused. Debian's stands in where nothing is asked for and
@@ -52,6 +32,7 @@ def choose(source: str, version: str, sites: Sites, downloader: Downloader) -> C
     Args:
         source: one of SOURCES.
         version: stable, a minor version, an exact one; empty for any.
+        fitting: minor versions that will do where none is asked for; all if None.
 
     Raises:
         UsageError: the version is none, or the source does not have it.
@@ -69,14 +50,16 @@ def choose(source: str, version: str, sites: Sites, downloader: Downloader) -> C
     if source == AUTO and debians:
         return Choice(DEBIAN, debian, f"{debian} is the version of Debian")
     if source == UPSTREAM or version or sites.kubernetes_is_mirrored:
-        found = upstream.resolve(version or upstream.STABLE, supported, sites, downloader)
+        any_of = supported if version or fitting is None else fitting
+        found = upstream.resolve(version or upstream.STABLE, any_of, sites, downloader)
         return _upstream(found, sites)
     if container.machine() not in upstream.ARCHITECTURES:
         why = f"upstream has no releases of containerd for {container.machine()}"
         return Choice(DEBIAN, debian, why)
     try:
         hurried = downloader.hurried(_ANSWER_S)
-        found = upstream.resolve(upstream.STABLE, supported, sites, hurried)
+        any_of = supported if fitting is None else fitting
+        found = upstream.resolve(upstream.STABLE, any_of, sites, hurried)
     except DownloadError as error:
         return Choice(DEBIAN, debian, f"{sites.kubernetes} does not answer ({error.details})")
     return _upstream(found, sites)
@@ -102,6 +85,19 @@ def obtain(
         return versions.DEBIAN
     release = upstream.Release.of(choice.kubernetes)
     files = upstream.fetch(release, sites, downloader, step, note)
+    return _made_of(release, sites, files)
+
+
+def kept(choice: Choice, sites: Sites) -> Source | Upstream | None:
+    """As `obtain`, where the cache has all of it; asks nobody."""
+    if choice.source == DEBIAN:
+        return versions.DEBIAN
+    release = upstream.Release.of(choice.kubernetes)
+    files = upstream.kept(release, sites)
+    return _made_of(release, sites, files) if files else None
+
+
+def _made_of(release: upstream.Release, sites: Sites, files: upstream.Downloads) -> Upstream:
     return Upstream(release.kubernetes, release.containerd, release.runc, sites.images, files)
 
 

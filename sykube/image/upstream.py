@@ -170,6 +170,14 @@ def fetch(
     return {name: each for name, each in found.items() if each}
 
 
+def kept(release: Release, sites: Sites) -> Downloads | None:
+    """The programs of a release where the cache has all of them, whole."""
+    wanted = _wanted(release, sites, architecture())
+    found = {name: downloads.kept(each.target) for name, each in wanted.items()}
+    there = {name: each for name, each in found.items() if each}
+    return there if there.keys() == wanted.keys() else None
+
+
 def _wanted(release: Release, sites: Sites, machine: str) -> dict[str, _Wanted]:
     """By the names of Downloads."""
     version = release.kubernetes
@@ -251,6 +259,8 @@ def _stable(supported: Sequence[str], sites: Sites, downloader: Downloader) -> V
             resolution=f"Is the mirror out of date? {elsewhere('kubernetes')}",
         )
     mine = _newest(max(known, key=_number), sites, downloader)
+    if _minor(version) in minors():
+        return Version(mine, f"Kubernetes {version} does not run on this host")
     return Version(mine, f"Kubernetes {version} is newer than what this sykube knows")
 
 

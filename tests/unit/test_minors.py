@@ -17,6 +17,7 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps.dns import Dns, deployment
 from sykube.errors import ExitCode, HostError, UsageError
 from sykube.image import versions
+from sykube.image.sites import Sites
 from sykube.image.versions import MINORS, Minor, minor
 from sykube.kubernetes import kubeadm
 from tests.fakes import World
@@ -89,6 +90,7 @@ def test_each_has_a_containerd_that_was_tested_with_it(each: Minor) -> None:
 def cluster_of(world: World, each: Minor, **fields: Any) -> Cluster:
     if each.source == "upstream":
         world.use_kubernetes(f"{each.version}.3", each.containerd, REPOSITORY)
+        fields["kubernetes_version"] = f"{each.version}.3"
     cluster = init(world, fake_spec(**fields))
     assert cluster is not None
     return cluster
@@ -337,7 +339,7 @@ def test_a_kubelet_that_would_end_there_is_refused_before_anything_changes(
 ) -> None:
     world.use_kubernetes(f"{version}.1", "2.3.4", REPOSITORY)
     with unchanged(world), pytest.raises(HostError) as raised:
-        init(world, fake_spec())
+        init(world, fake_spec(kubernetes_version=f"{version}.1"))
     error = raised.value
     assert error.exit_code is ExitCode.HOST_NOT_READY
     assert f"cgroup v1, which the kubelet of Kubernetes {version} refuses" in error.brief
@@ -378,10 +380,11 @@ def test_a_host_that_was_booted_with_cgroup_v1_since_is_refused_at_start(modern:
 
 def test_the_option_of_init(world: World, sykube: Sykube) -> None:
     world.use_kubernetes("1.36.4", "2.3.4", REPOSITORY)
-    refused = sykube("init", "--name", "fake", "--dns", "192.0.2.53")
+    asked = ("init", "--name", "fake", "--dns", "192.0.2.53", "--kubernetes-version", "1.36.4")
+    refused = sykube(*asked)
     assert refused.code == ExitCode.HOST_NOT_READY
     assert "--allow-cgroup-v1" in refused.err
-    taken = sykube("init", "--name", "fake", "--dns", "192.0.2.53", "--allow-cgroup-v1")
+    taken = sykube(*asked, "--allow-cgroup-v1")
     assert taken.code == 0, taken.err
     assert of_kind(world, "KubeletConfiguration")[0]["failCgroupV1"] is False
 
@@ -392,15 +395,15 @@ def test_the_option_of_init(world: World, sykube: Sykube) -> None:
 def test_init_says_what_it_makes(world: World) -> None:
     ui = world.ui()
     world.use_kubernetes("1.37.1", "2.3.4", REPOSITORY)
-    init(world, fake_spec(allow_cgroup_v1=True), ui)
-    assert "Kubernetes v1.37.1 from Upstream." in ui.said
+    init(world, fake_spec(allow_cgroup_v1=True, kubernetes_version="1.37.1"), ui)
+    assert ui.said[0] == f"Kubernetes 1.37.1 from Upstream (a release of {Sites.kubernetes})."
 
 
 def test_a_version_past_its_end_of_life_is_named_so(world: World) -> None:
     ui = world.ui()
     world.use_kubernetes("1.30.14", "2.0.11", REPOSITORY)
-    init(world, fake_spec(), ui)
-    assert any("past its end of life (2025-07-15)" in line for line in ui.said)
+    init(world, fake_spec(kubernetes_version="1.30.14"), ui)
+    assert "past its end of life (2025-07-15)" in ui.said[0]
 
 
 @pytest.mark.parametrize(("version", "api"), [("1.20", "v1beta1"), ("1.34", "v1")])

@@ -183,10 +183,19 @@ def test_what_a_version_means(
     assert upstream.resolve(asked, SUPPORTED, mirrors, downloader) == Version(version)
 
 
-def test_stable_is_what_this_sykube_knows(mirrors: Sites, downloader: Downloader) -> None:
-    found = upstream.resolve("stable", ("1.36", "1.9", "1.35"), mirrors, downloader)
+def test_stable_is_what_this_sykube_knows(
+    mirrors: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = ("1.36", "1.9", "1.35")
+    monkeypatch.setattr(upstream, "minors", lambda: known)
+    found = upstream.resolve("stable", known, mirrors, downloader)
     assert found.kubernetes == "1.36.2"
     assert found.remark == "Kubernetes 1.37.1 is newer than what this sykube knows"
+
+
+def test_stable_is_what_this_host_runs(mirrors: Sites, downloader: Downloader) -> None:
+    found = upstream.resolve("stable", ("1.36", "1.35"), mirrors, downloader)
+    assert found == Version("1.36.2", "Kubernetes 1.37.1 does not run on this host")
 
 
 def test_a_mirror_that_is_older_than_this_sykube(mirrors: Sites, downloader: Downloader) -> None:

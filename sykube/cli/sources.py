@@ -1,0 +1,63 @@
+"""Options of the commands that make a node image: which Kubernetes, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sykube.cli import completion
+from sykube.image import sites
+from sykube.image.choice import AUTO, SOURCES
+from sykube.image.sites import Sites
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def of_kubernetes(command: _F) -> _F:
+    """--source, --kubernetes-version, and the sites of upstream."""
+    for name, setting in reversed(list(sites.SETTINGS.items())):
+        command = click.option(
+            setting.option,
+            metavar="REGISTRY" if name == "images" else "URL",
+            # Read by sites.chosen: what a configuration file says comes between the two.
+            help=f"{setting.help} [default: {setting.variable}, or {getattr(Sites(), name)}]",
+        )(command)
+    command = click.option(
+        "--kubernetes-version",
+        metavar="VERSION",
+        help="stable, a minor version or an exact one: `sykube versions` lists them. "
+        "[default: the newest]",
+    )(command)
+    return click.option(
+        "--source",
+        type=click.Choice(SOURCES),
+        help=f"Of Kubernetes; auto is upstream where its release site answers. [default: {AUTO}]",
+    )(command)
+
+
+def of_site(command: _F) -> _F:
+    """--registry-auth and --ca-certificate, for what builds an image but no cluster."""
+    command = click.option(
+        "--ca-certificate",
+        "ca_certificates",
+        multiple=True,
+        metavar="FILE",
+        shell_complete=completion.files,
+        help="Trust the authorities of this PEM file, too; may be repeated.",
+    )(command)
+    return click.option(
+        "--registry-auth",
+        metavar="FILE",
+        shell_complete=completion.files,
+        help="Credentials for registries, as in ~/.docker/config.json.",
+    )(command)
+
+
+def absolute(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags of `of_site` with whole paths."""
+    files = tuple(str(Path(each).absolute()) for each in flags["ca_certificates"] or ())
+    auth = flags["registry_auth"] and str(Path(flags["registry_auth"]).absolute())
+    return {**flags, "ca_certificates": files or None, "registry_auth": auth}

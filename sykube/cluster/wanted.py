@@ -1,0 +1,104 @@
+"""Which Kubernetes a new cluster or node image gets, and how it is had."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sykube.cluster.spec import ClusterSpec
+from sykube.host import apt
+from sykube.host.proxies import Proxies
+from sykube.image import build, sites
+from sykube.image.choice import UPSTREAM, Choice
+from sykube.image.node_image import NodeImage
+from sykube.image.sites import Sites
+from sykube.image.versions import Source, Upstream
+from sykube.ui import Ui
+
+if TYPE_CHECKING:
+    from sykube.host.download import Downloader
+
+# What images are known by does not depend on where they were downloaded from.
+ANY_MIRROR = apt.Mirror("")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A Kubernetes that was chosen.
+
+    Attributes:
+        auth_file: credentials for the registry of its container images.
+        certificates: PEM files of authorities that the registry may have.
+        environment: variables for building, with the proxies that were asked for.
+    """
+
+    choice: Choice
+    sites: Sites
+    downloader: Downloader
+    auth_file: Path | None
+    certificates: tuple[Path, ...]
+    environment: Mapping[str, str]
+
+    def cached_image(self) -> NodeImage | None:
+        """The node image where it is in the cache and up to date; nobody is asked for anything."""
+        from sykube.image import source
+
+        found = source.kept(self.choice, self.sites)
+        return build.cached(found, ANY_MIRROR) if found else None
+
+    def obtain(self, ui: Ui) -> Source | Upstream:
+        """What a node image is built of, downloaded where the cache lacks it.
+
+        Raises:
+            SykubeError: a file cannot be had, or is not what its checksum says.
+        """
+        from sykube.image import source
+
+        found = source.obtain(self.choice, self.sites, self.downloader, ui.step, ui.note)
+        if isinstance(found, Upstream):
+            return dataclasses.replace(
+                found, auth_file=self.auth_file, authorities=self.certificates
+            )
+        return found
+
+
+def choose(
+    spec: ClusterSpec,
+    ui: Ui,
+    *,
+    proxies: Proxies | None = None,
+    authorities: Sequence[str] = (),
+    fitting: Sequence[str] | None = None,
+) -> Wanted:
+    """Choose by what is asked for and, where that says no exact version, by the release site.
+
+    Args:
+        proxies: instead of the caller's own, where there are any.
+        authorities: certificates in PEM that servers may have beside the system's.
+        fitting: minor versions that will do where none is asked for; any if None.
+
+    Raises:
+        UsageError: what is asked for cannot be.
+        SykubeError: it is not there, or the release site does not answer.
+    """
+    proxies = proxies or Proxies()
+    # These take as long to import as most commands take.
+    from sykube.host.download import Access, Downloader
+    from sykube.image import source
+
+    chosen = sites.chosen(spec.sites, os.environ)
+    downloader = Downloader(Access(proxies, tuple(authorities)))
+    with ui.step("Choosing Kubernetes"):
+        choice = source.choose(spec.source, spec.kubernetes_version, chosen, downloader, fitting)
+    return Wanted(
+        choice,
+        chosen,
+        downloader,
+        Path(spec.registry_auth) if spec.registry_auth else None,
+        tuple(map(Path, spec.ca_certificates)),
+        proxies.variables(()) if choice.source == UPSTREAM else {},
+    )

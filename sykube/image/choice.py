@@ -1,0 +1,52 @@
+"""Which Kubernetes was chosen, as a cluster's record keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sykube.image import versions
+
+AUTO, UPSTREAM, DEBIAN = "auto", "upstream", "debian"
+SOURCES = (AUTO, UPSTREAM, DEBIAN)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, for good.
+
+    Attributes:
+        source: upstream or debian.
+        kubernetes: the exact version, without the v.
+        reason: why, in one line, for the user.
+    """
+
+    source: str
+    kubernetes: str
+    reason: str
+
+    @property
+    def introduction(self) -> str:
+        """What it is, why, and whether it is past its end of life."""
+        minor = versions.minor(self.kubernetes)
+        origin = f"Kubernetes {self.kubernetes} from {self.source.capitalize()} ({self.reason})"
+        if date.fromisoformat(minor.end_of_life) > datetime.now(UTC).date():
+            return f"{origin}."
+        return (
+            f"{origin}: past its end of life ({minor.end_of_life}); for trying and learning, not "
+            "for the public."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> Choice:
+        """What `to_dict` gave.
+
+        Raises:
+            KeyError: something of it is missing.
+        """
+        return cls(stored["source"], stored["kubernetes"], stored["reason"])
