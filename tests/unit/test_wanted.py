@@ -1,0 +1,350 @@
+"""Which Kubernetes the commands choose, what they ask of whom for it, and what is recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sykube.cluster import lifecycle
+from sykube.cluster.lifecycle import InitOptions
+from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.state import State
+from sykube.cluster.wanted import choose
+from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host.paths import ClusterPaths
+from sykube.host.proxies import Proxies
+from sykube.image import build, container, downloads, source, upstream, versions
+from sykube.image.choice import Choice
+from sykube.image.sites import Sites
+from sykube.image.upstream import Release
+from tests import releases
+from tests.fakes import World, write_sif
+from tests.releases import CONTAINERD, RUNC, Fault, Server
+from tests.unit import test_snapshots
+from tests.unit.helpers import Sykube, fake_spec, init, unchanged
+
+DEBIAN = versions.DEBIAN.kubernetes_version
+# The newest that runs on a host with cgroup v1, as the fake one is.
+VERSION = "1.34.7"
+RELEASE = Release.of(VERSION)
+NEWEST = [f"{minor}.1" for minor in upstream.minors() if not minor.startswith("1.34")]
+DNS = ("--dns", "192.0.2.53")
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not what a busy machine takes for an answer.
+    monkeypatch.setattr(source, "_ANSWER_S", 30)
+    monkeypatch.setattr(container.platform, "machine", lambda: "x86_64")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    programs = {name: name.encode() for name in ("kubeadm", "kubelet", "kubectl")}
+    made = Server(
+        releases.stable([*NEWEST, VERSION])
+        | releases.kubernetes(VERSION, programs)
+        | releases.containerd(RELEASE.containerd, b"containerd")
+        | releases.runc(RELEASE.runc, {"amd64": b"runc"})
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def mirrors(server: Server) -> dict[str, str]:
+    """The sites by the fields of ClusterSpec."""
+    return {
+        "kubernetes_mirror": server.url,
+        "containerd_mirror": f"{server.url}{CONTAINERD}",
+        "runc_mirror": f"{server.url}{RUNC}",
+        "image_repository": "registry.example/kubernetes",
+    }
+
+
+@pytest.fixture
+def real_fingerprints(monkeypatch: pytest.MonkeyPatch, world: World) -> list[build.Source]:
+    """Builds of the fake world are of what they are asked for; what was built."""
+    made: list[object] = []
+
+    def building(what: object, *_: object, **__: object) -> object:
+        made.append(what)
+        return build.list_images()[0]
+
+    monkeypatch.setattr(build, "build", building)
+    monkeypatch.setattr(
+        build,
+        "cached",
+        lambda what, _mirror: build.list_images()[0] if what is versions.DEBIAN else None,
+    )
+    return made  # type: ignore[return-value]
+
+
+def recorded(name: str = "fake") -> Choice | None:
+    state = State.load(ClusterPaths(name).state)
+    assert state is not None
+    return state.choice
+
+
+# --- auto ---
+
+
+def test_debian_where_the_release_site_does_not_answer(world: World) -> None:
+    ui = world.ui()
+    assert init(world, fake_spec(), ui)
+    first = ui.said[0]
+    assert first.startswith(f"Kubernetes {DEBIAN} from Debian ({Sites.kubernetes} does not answer")
+    assert "Network is unreachable" in first
+    assert "past its end of life" in first
+    found = recorded()
+    assert found is not None
+    assert (found.source, found.kubernetes) == ("debian", DEBIAN)
+
+
+def test_upstream_where_it_answers(
+    world: World,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    mirrors: dict[str, str],
+    real_fingerprints: list[object],
+) -> None:
+    others = Sites.__init__.__defaults__[1:]
+    monkeypatch.setattr(Sites, "kubernetes", server.url)
+    monkeypatch.setattr(Sites.__init__, "__defaults__", (server.url, *others))
+    mirrors.pop("kubernetes_mirror")
+    ui = world.ui()
+    # What is built is the world's image of Debian's.
+    world_image = next((world.root / "cache/node-images").glob("*/versions"))
+    world_image.write_text(f"kubernetes=v{VERSION}\ncontainerd={RELEASE.containerd}\n")
+    assert init(world, fake_spec(**mirrors), ui)
+    found = recorded()
+    assert found is not None
+    assert (found.source, found.kubernetes) == ("upstream", VERSION)
+    # cgroup v1 keeps it from what is newer.
+    assert f"Kubernetes {NEWEST[0]} does not run on this host" in ui.said[0]
+    (built,) = real_fingerprints
+    assert isinstance(built, versions.Upstream)
+    assert built.image_repository == "registry.example/kubernetes"
+    assert {each.path.read_bytes() for each in built.files.values()} == {
+        name.encode() for name in versions.PUBLISHED
+    }
+
+
+def test_a_host_that_may_run_anything_takes_the_newest(
+    world: World, mirrors: dict[str, str]
+) -> None:
+    found = choose(ClusterSpec(**mirrors), world.ui())  # type: ignore[arg-type]
+    assert found.choice.kubernetes == NEWEST[0]
+
+
+# --- what is not asked for ---
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may be asked which Kubernetes there is."""
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("a release site was asked")
+
+    monkeypatch.setattr(source, "choose", asked)
+
+
+def test_a_cluster_that_is_there_asks_nobody(world: World, sykube: Sykube) -> None:
+    world.host.programs["tar"] = test_snapshots.fake_tar
+    assert sykube("init", "--name", "fake", *DNS).code == 0
+    before = recorded()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "choose", lambda *_, **__: pytest.fail("asked"))
+        assert sykube("init", "--name", "fake", *DNS).code == 0
+        assert sykube("node", "add", "--name", "fake").code == 0
+        assert sykube("stop", "--name", "fake").code == 0
+        assert sykube("snapshot", "save", "kept", "--name", "fake").code == 0
+        assert sykube("start", "--name", "fake").code == 0
+        again = sykube("init", "--name", "fake", *DNS, "--kubernetes-version", "1.36")
+    assert recorded() == before
+    assert again.code == ExitCode.FAILED
+    assert "kubernetesVersion: '' → '1.36'" in again.err
+
+
+def test_an_init_that_failed_goes_on_with_what_was_chosen(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.calls.fail(lambda call: "kubeadm" in str(call) and "init" in call.words)
+    with pytest.raises(SykubeError):
+        init(world, fake_spec(), retain=True)
+    before = recorded()
+    monkeypatch.setattr(source, "choose", lambda *_, **__: pytest.fail("asked"))
+    assert init(world, fake_spec())
+    assert recorded() == before
+
+
+def test_an_image_of_the_users_asks_nobody(world: World, silent: None) -> None:
+    (image,) = build.list_images()
+    image.sif.parent.joinpath("parts.json").write_text('{"a": "b"}')
+    assert init(world, fake_spec(local_image=str(image.sif)))
+    found = recorded()
+    assert found == Choice("debian", DEBIAN, f"that of {image.sif}")
+
+
+@pytest.mark.parametrize("asked", [{"kubernetes_version": "1.36"}, {"source": "debian"}])
+def test_an_image_of_the_users_has_its_own_kubernetes(
+    world: World, silent: None, asked: dict[str, str], tmp_path: Path
+) -> None:
+    write_sif(tmp_path / "k.sif")
+    spec = fake_spec(local_image=str(tmp_path / "k.sif"), no_verify=True, **asked)
+    with unchanged(world), pytest.raises(UsageError, match="has its own Kubernetes"):
+        init(world, spec)
+
+
+def test_a_snapshot_brings_its_kubernetes(world: World, sykube: Sykube) -> None:
+    world.host.programs["tar"] = test_snapshots.fake_tar
+    assert sykube("init", "--name", "fake", *DNS).code == 0
+    before = recorded()
+    sykube("stop", "--name", "fake")
+    assert sykube("snapshot", "save", "kept", "--name", "fake").code == 0
+    sykube("delete", "--name", "fake", "--yes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "choose", lambda *_, **__: pytest.fail("asked"))
+        for wrong in (["--kubernetes-version", "1.36"], ["--source", "upstream"]):
+            refused = sykube("init", "--name", "new", "--from", "kept", *DNS, *wrong)
+            assert refused.code == ExitCode.USAGE
+            assert "Kubernetes" in refused.err
+        report = json.loads(sykube("init", "--from", "kept", "--dry-run", "-o", "json").out)
+        assert report["kubernetes"]["kubernetes"] == DEBIAN
+        assert sykube("snapshot", "restore", "kept").code == 0
+    assert recorded() == before
+
+
+# --- what is asked for ---
+
+
+def test_nothing_stands_in_for_a_version(world: World) -> None:
+    with unchanged(world), pytest.raises(SykubeError, match="cannot download"):
+        choose_at_once(world, fake_spec(kubernetes_version="1.34"))
+    with unchanged(world), pytest.raises(UsageError, match="Debian has no Kubernetes"):
+        init(world, fake_spec(source="debian", kubernetes_version="1.36"))
+
+
+def choose_at_once(world: World, spec: ClusterSpec) -> None:
+    """init without pauses between tries."""
+    from sykube.host import download
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download.random, "uniform", lambda *_: 0.0)
+        lifecycle.init(spec, InitOptions(), world.ui())
+
+
+def test_a_damaged_download_changes_nothing(
+    world: World, server: Server, mirrors: dict[str, str], real_fingerprints: list[object]
+) -> None:
+    stored = f"{releases.STORE}/release/v{VERSION}/bin/linux/amd64/kubelet?signed=Planted"
+    server.faults[stored].append(Fault(damaged=True))
+    spec = fake_spec(kubernetes_version=VERSION, **mirrors)
+    with unchanged(world), pytest.raises(SykubeError, match="cannot download"):
+        init(world, spec)
+    assert real_fingerprints == []
+    assert not [each for each in downloads.listed() if each.file.name == "kubelet"]
+
+
+def test_cgroup_v1_is_refused_before_anything_is_downloaded(
+    world: World, server: Server, mirrors: dict[str, str]
+) -> None:
+    with unchanged(world), pytest.raises(SykubeError, match="has cgroup v1"):
+        init(world, fake_spec(kubernetes_version="1.36", **mirrors))
+    assert server.asked == ["/release/stable-1.36.txt"]
+
+
+# --- the commands ---
+
+
+def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("KUBERNETES_MIRROR", "CONTAINERD_MIRROR", "RUNC_MIRROR"):
+        monkeypatch.setenv(f"SYKUBE_{variable}", "https://environment.example")
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        "kubernetesVersion: 1.20\nkubernetesMirror: https://file.example\n"
+        "containerdMirror: https://file.example/\n"
+    )
+    spec = make_spec(file, {"kubernetes_mirror": "https://flag.example"})
+    found = choose(spec, world.ui())
+    assert (found.sites.kubernetes, found.sites.containerd, found.sites.runc) == (
+        "https://flag.example", "https://file.example", "https://environment.example",
+    )  # fmt: skip
+    # Not the number 1.2.
+    assert spec.kubernetes_version == "1.20"
+    assert found.choice.source == "debian"
+
+
+def test_what_is_wrong_in_a_file_is_said_by_line(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("source: upstraem\nkubernetesMirror: ftp://x\nimageRepository: https://x\n")
+    with pytest.raises(UsageError) as raised:
+        make_spec(file, {})
+    lines = raised.value.details.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [f"{file}:{number}" for number in (1, 2, 3)]
+    assert "there are: auto, upstream, debian" in lines[0]
+
+
+def test_the_proxies_and_authorities_of_a_site(
+    world: World, server: Server, mirrors: dict[str, str], tmp_path: Path
+) -> None:
+    spec = ClusterSpec(
+        registry_auth="/a/auth.json",
+        ca_certificates=("/a/ca.pem",),
+        source="upstream",
+        kubernetes_version=VERSION,
+        **mirrors,  # type: ignore[arg-type]
+    )
+    proxies = Proxies("http://proxy.example", "http://me:geheim@proxy.example", ("localhost",))
+    found = choose(spec, world.ui(), proxies=proxies)
+    assert found.environment["https_proxy"] == "http://me:geheim@proxy.example"
+    made = found.obtain(world.ui())
+    assert isinstance(made, versions.Upstream)
+    assert made.auth_file == Path("/a/auth.json")
+    assert made.authorities == (Path("/a/ca.pem"),)
+
+
+@pytest.mark.parametrize(
+    "command", [["node-image", "build"], ["bundle", "save", "--unsigned", "FILE"]]
+)
+def test_commands_that_make_an_image(
+    world: World,
+    sykube: Sykube,
+    server: Server,
+    mirrors: dict[str, str],
+    real_fingerprints: list[object],
+    tmp_path: Path,
+    command: list[str],
+) -> None:
+    words = [str(tmp_path / "k.sif") if word == "FILE" else word for word in command]
+    flags = [
+        text for name, value in mirrors.items() for text in (f"--{name.replace('_', '-')}", value)
+    ]
+    done = sykube(*words, "--kubernetes-version", "1.34", *flags)
+    assert done.code == 0, done.err
+    assert f"Kubernetes {VERSION} from Upstream (a release of {server.url})" in done.err
+    (built,) = real_fingerprints
+    assert isinstance(built, versions.Upstream)
+    assert built.kubernetes_version == VERSION
+    bad = sykube(*words, "--source", "debian", "--kubernetes-version", "1.34")
+    assert bad.code == ExitCode.USAGE
+    assert "Debian has no Kubernetes 1.34" in bad.err
+
+
+def test_a_dry_run_says_which_and_why(world: World, sykube: Sykube) -> None:
+    with unchanged(world):
+        report = json.loads(sykube("init", "--dry-run", "-o", "json", *DNS).out)
+        shown = sykube("init", "--dry-run", "--source", "debian", *DNS).out
+    assert report["kubernetes"]["source"] == "debian"
+    assert "does not answer" in report["kubernetes"]["reason"]
+    assert f"Kubernetes: {DEBIAN} from Debian (asked for)" in shown
