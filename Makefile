@@ -10,6 +10,9 @@ PYTEST := $(BIN)/python -m pytest
 cluster: ## a cluster of two nodes, and the command sykube on root's PATH
 	VENV=$(VENV) scripts/provision
 
+# What they show is of one Kubernetes, the same with and without a network.
+node-image integration e2e vm-test soak bench: export SYKUBE_SOURCE = debian
+
 test: check node-image integration e2e ## every test, among them a real cluster from nothing
 
 check: $(VENV)/installed-dev ## lint, types and unit tests, without root

@@ -10,7 +10,7 @@ import click
 
 from sykube.cli import completion
 from sykube.image import sites
-from sykube.image.choice import AUTO, SOURCES
+from sykube.image.choice import AUTO, SOURCES, VARIABLE
 from sykube.image.sites import Sites
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -34,7 +34,8 @@ def of_kubernetes(command: _F) -> _F:
     return click.option(
         "--source",
         type=click.Choice(SOURCES),
-        help=f"Of Kubernetes; auto is upstream where its release site answers. [default: {AUTO}]",
+        help=f"Of Kubernetes; auto is upstream where its release site answers. "
+        f"[default: {VARIABLE}, or {AUTO}]",
     )(command)
 
 

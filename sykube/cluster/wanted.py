@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sykube.cluster.spec import ClusterSpec
+from sykube.errors import UsageError
 from sykube.host import apt
 from sykube.host.proxies import Proxies
 from sykube.image import build, sites
-from sykube.image.choice import UPSTREAM, Choice
+from sykube.image.choice import AUTO, SOURCES, UPSTREAM, VARIABLE, Choice
 from sykube.image.node_image import NodeImage
 from sykube.image.sites import Sites
 from sykube.image.versions import Source, Upstream
@@ -91,9 +92,10 @@ def choose(
     from sykube.image import source
 
     chosen = sites.chosen(spec.sites, os.environ)
+    asked = _source(spec, os.environ)
     downloader = Downloader(Access(proxies, tuple(authorities)))
     with ui.step("Choosing Kubernetes"):
-        choice = source.choose(spec.source, spec.kubernetes_version, chosen, downloader, fitting)
+        choice = source.choose(asked, spec.kubernetes_version, chosen, downloader, fitting)
     return Wanted(
         choice,
         chosen,
@@ -102,3 +104,14 @@ def choose(
         tuple(map(Path, spec.ca_certificates)),
         proxies.variables(()) if choice.source == UPSTREAM else {},
     )
+
+
+def _source(spec: ClusterSpec, environment: Mapping[str, str]) -> str:
+    """The source that is asked for, or that of the environment."""
+    found = environment.get(VARIABLE, "") if spec.source == AUTO else ""
+    if found and found not in SOURCES:
+        raise UsageError(
+            f"{VARIABLE} is {found!r}, which is no source",
+            resolution=f"Set it to one of: {', '.join(SOURCES)}",
+        )
+    return found or spec.source

@@ -10,6 +10,8 @@ from sykube.image import versions
 
 AUTO, UPSTREAM, DEBIAN = "auto", "upstream", "debian"
 SOURCES = (AUTO, UPSTREAM, DEBIAN)
+# Stands for auto where no source is asked for.
+VARIABLE = "SYKUBE_SOURCE"
 
 
 @dataclass(frozen=True)

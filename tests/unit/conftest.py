@@ -16,6 +16,7 @@ from sykube.cli import context, main
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State
 from sykube.host import paths
+from sykube.image import sites
 from sykube.node.engine import InstanceOptions
 from tests import fakes
 from tests.fakes import FakeInstance, World, make_subnets
@@ -39,8 +40,10 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("KUBECONFIG", "SUDO_UID"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("FAIL_AT", "TEST_MACHINE", "ENGINE", "MIRROR"):
+    for name in ("FAIL_AT", "TEST_MACHINE", "ENGINE", "MIRROR", "SOURCE"):
         monkeypatch.delenv(f"SYKUBE_{name}", raising=False)
+    for setting in sites.SETTINGS.values():
+        monkeypatch.delenv(setting.variable, raising=False)
     logger = logging.getLogger("sykube")
     handlers, level = list(logger.handlers), logger.level
     yield

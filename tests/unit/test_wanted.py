@@ -285,6 +285,16 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(
     assert found.choice.source == "debian"
 
 
+def test_the_source_of_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYKUBE_SOURCE", "debian")
+    assert choose(ClusterSpec(), world.ui()).choice.reason == "asked for"
+    with pytest.raises(SykubeError, match="makes no clusters of upstream's"):
+        choose(ClusterSpec(source="upstream", kubernetes_version="1.20"), world.ui())
+    monkeypatch.setenv("SYKUBE_SOURCE", "fedora")
+    with pytest.raises(UsageError, match="SYKUBE_SOURCE is 'fedora'"):
+        choose(ClusterSpec(), world.ui())
+
+
 def test_what_is_wrong_in_a_file_is_said_by_line(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("source: upstraem\nkubernetesMirror: ftp://x\nimageRepository: https://x\n")
