@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -94,7 +95,10 @@ def choose(
     chosen = sites.chosen(spec.sites, os.environ)
     asked = _source(spec, os.environ)
     downloader = Downloader(Access(proxies, tuple(authorities)))
-    with ui.step("Choosing Kubernetes"):
+    # Nothing is asked twice where nothing is asked for: that is over at once.
+    patiently = asked == UPSTREAM or spec.kubernetes_version or chosen.kubernetes_is_mirrored
+    asking = ui.step(f"Asking {chosen.kubernetes}") if patiently else contextlib.nullcontext()
+    with asking:
         choice = source.choose(asked, spec.kubernetes_version, chosen, downloader, fitting)
     return Wanted(
         choice,

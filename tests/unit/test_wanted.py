@@ -13,7 +13,7 @@ from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State
-from sykube.cluster.wanted import choose
+from sykube.cluster.wanted import ANY_MIRROR, choose
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.paths import ClusterPaths
 from sykube.host.proxies import Proxies
@@ -260,6 +260,21 @@ def test_cgroup_v1_is_refused_before_anything_is_downloaded(
     with unchanged(world), pytest.raises(SykubeError, match="has cgroup v1"):
         init(world, fake_spec(kubernetes_version="1.36", **mirrors))
     assert server.asked == ["/release/stable-1.36.txt"]
+
+
+def test_an_image_of_another_kubernetes_is_not_out_of_date(world: World) -> None:
+    (image,) = build.list_images()
+    parts = build.layers(versions.DEBIAN, ANY_MIRROR)[-1].parts()
+    (image.folder / "parts.json").write_text(json.dumps(parts | {"supervisor/x": "before"}))
+    assert build.what_changed(versions.DEBIAN, ANY_MIRROR) == ["supervisor/x"]
+    (image.folder / "versions").write_text("kubernetes=v1.36.2\n")
+    assert build.what_changed(versions.DEBIAN, ANY_MIRROR) == []
+
+
+def test_the_first_line_is_the_choice(world: World, sykube: Sykube) -> None:
+    done = sykube("init", "--name", "fake", *DNS)
+    assert done.code == 0
+    assert done.err.startswith(f"Kubernetes {DEBIAN} from Debian (")
 
 
 # --- the commands ---
