@@ -95,8 +95,10 @@ def choose(
     chosen = sites.chosen(spec.sites, os.environ)
     asked = _source(spec, os.environ)
     downloader = Downloader(Access(proxies, tuple(authorities)))
-    # Nothing is asked twice where nothing is asked for: that is over at once.
-    patiently = asked == UPSTREAM or spec.kubernetes_version or chosen.kubernetes_is_mirrored
+    # Where nothing is asked for it is over at once, and of Debian's there is nothing to ask.
+    patiently = asked == UPSTREAM or (
+        asked == AUTO and (spec.kubernetes_version or chosen.kubernetes_is_mirrored)
+    )
     asking = ui.step(f"Asking {chosen.kubernetes}") if patiently else contextlib.nullcontext()
     with asking:
         choice = source.choose(asked, spec.kubernetes_version, chosen, downloader, fitting)
