@@ -86,6 +86,11 @@ def known() -> int:
     return (1 << (last + 1)) - 1
 
 
+def missing() -> frozenset[str]:
+    """Names of the capabilities that the kernel knows and this process lacks."""
+    return names(known() & ~effective())
+
+
 def names(mask: int) -> frozenset[str]:
     """Names, such as CAP_NET_ADMIN, of the capabilities in a mask."""
     return frozenset(f"CAP_{name}" for number, name in enumerate(_NAMES) if mask >> number & 1)

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sykube.errors import HostError, UsageError
@@ -136,9 +136,26 @@ def find() -> FoundEngine | None:
 def candidates(wanted: str = "") -> list[Candidate]:
     """The host's own engines in the order of preference, also those that will not do.
 
+    One that is configured for root with every capability cannot build for a root that lacks some:
+    it unpacks images without the variables that it was called with.
+
     Args:
         wanted: the name or path of the only one to look at; all of them when empty.
     """
+    found = _of_the_host(wanted)
+    missing = ", ".join(sorted(capabilities.missing()))
+    if not missing:
+        return found
+    problem = f"asks for capabilities that this root lacks ({missing})"
+    return [
+        each
+        if each.problem or each.binary == private().binary
+        else replace(each, problem=f"{each.binary} {problem}")
+        for each in found
+    ]
+
+
+def _of_the_host(wanted: str) -> list[Candidate]:
     if "/" in wanted:
         return [look(Path(wanted).absolute())]
     found = []
@@ -156,6 +173,9 @@ def find_for_files() -> FoundEngine:
         HostError: there is none.
     """
     found = find()
+    if found is None:
+        usable = [each for each in _of_the_host("") if not each.problem]
+        found = _found(usable[0], "it looks into images alone") if usable else None
     if found is None:
         raise HostError(
             "there is no Apptainer that sykube can use",
@@ -189,8 +209,8 @@ def _environment(kind: Kind) -> dict[str, str]:
 
     It refuses to start otherwise: "Requesting capability set … while permitted …".
     """
-    missing = capabilities.names(capabilities.known() & ~capabilities.effective())
-    return {f"{kind.prefix}DROP_CAPS": ",".join(sorted(missing))} if missing else {}
+    missing = sorted(capabilities.missing())
+    return {f"{kind.prefix}DROP_CAPS": ",".join(missing)} if missing else {}
 
 
 def look(binary: Path, expected: Kind = APPTAINER) -> Candidate:

@@ -7,6 +7,7 @@ host's own alone; apt checks every signature.
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import shutil
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import SykubeError
-from sykube.host import apt, distribution
+from sykube.host import apt, capabilities, distribution
 from sykube.host.files import write_atomically
 from sykube.host.run import run
 
@@ -146,10 +147,12 @@ def _patchelf() -> Path:
 def _configure(tree: Path) -> None:
     """Write the configuration where the program and its starter look for it."""
     text = (tree / "etc/apptainer/apptainer.conf").read_text()
+    allowed = json.dumps({"users": {"root": sorted(capabilities.names(capabilities.effective()))}})
     # The program reads usr/etc, its starter usr/lib/etc.
     for folder in (tree / "usr/etc/apptainer", tree / "usr/lib/etc/apptainer"):
         shutil.copytree(tree / "etc/apptainer", folder)
         write_atomically(folder / "apptainer.conf", configuration(text))
+        write_atomically(folder / "capability.json", allowed)
     for session in ("usr/var", "usr/lib/var"):
         (tree / session / "lib/apptainer/mnt/session").mkdir(parents=True)
 
@@ -170,9 +173,11 @@ def configuration(text: str, network_dir: Path | None = None, plugins: Path | No
         "systemd cgroups": "yes" if systemd else "no",
         "shared loop devices": "yes",
         "cni plugin path": str(plugins or _CNI_OF_DEBIAN),
-        # What this process lacks of them is named in the environment (engines.py).
-        "root default capabilities": "full",
     }
+    if capabilities.missing():
+        # "full" would ask for what root of a container or a CI runner does not have. The variable
+        # that engines.py sets is not enough: `build` unpacks images without it.
+        wanted["root default capabilities"] = "file"
     if network_dir:
         wanted["cni configuration path"] = str(network_dir)
     for key, value in wanted.items():

@@ -111,9 +111,18 @@ def test_root_asks_for_no_capability_that_it_lacks(
 ) -> None:
     monkeypatch.setattr(capabilities, "effective", lambda: FEW)
     host.said = {"singularity": said}
-    found = engines.find()
-    assert found is not None
+    assert engines.find() is None
+    found = engines.find_for_files()
+    assert found.binary == Path("/opt/bin/singularity")
     assert found.environment == {variable: "CAP_FOWNER"}
+    host.set_up_private()
+    own = engines.find()
+    assert own is not None
+    assert own.binary == host.private
+    assert own.environment == {"APPTAINER_DROP_CAPS": "CAP_FOWNER"}
+    assert own.why == (
+        "/opt/bin/singularity asks for capabilities that this root lacks (CAP_FOWNER)"
+    )
 
 
 # --- the user's choice ---

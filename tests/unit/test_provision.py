@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from pathlib import Path
 
 import pytest
 
 from sykube.errors import SykubeError
-from sykube.host import apt, engines, provision
+from sykube.host import apt, capabilities, engines, provision
 from sykube.host.apt import Mirror
 from sykube.host.provision import PrivateApptainer, cluster_configuration, configuration
 from tests.fakes import Calls, FakeHost, Kernel, fill
@@ -67,11 +68,12 @@ def test_configuring_twice_is_configuring_once(monkeypatch: pytest.MonkeyPatch) 
     assert configuration(once, Path("/x/network")) == once
 
 
-def test_root_keeps_what_the_environment_does_not_take_away() -> None:
-    """What root lacks is named in DROP_CAPS, whatever the host's own configuration says."""
-    for value in ("full", "file", "no"):
-        text = PACKAGED.replace("capabilities = full", f"capabilities = {value}")
-        assert settings(configuration(text))["root default capabilities"] == "full"
+@pytest.mark.parametrize(("missing", "expected"), [(set(), "full"), ({"CAP_BPF"}, "file")])
+def test_root_asks_for_no_capability_that_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, missing: set[str], expected: str
+) -> None:
+    monkeypatch.setattr(capabilities, "missing", lambda: missing)
+    assert settings(configuration(PACKAGED))["root default capabilities"] == expected
 
 
 def test_a_clusters_configuration_starts_from_the_engines_own(
@@ -125,7 +127,9 @@ def test_an_engine_whose_configuration_cannot_be_read(host: FakeHost, tmp_path: 
 
 @pytest.fixture
 def archive(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
-    """A Debian archive whose packages unpack to a small Apptainer."""
+    """A Debian archive whose packages unpack to a small Apptainer, for a root that lacks some."""
+    monkeypatch.setattr(capabilities, "effective", lambda: 0b0111)
+    monkeypatch.setattr(capabilities, "known", lambda: 0b1111)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     fill(tmp_path / "keys", {"debian.gpg": ""})
     monkeypatch.setattr(apt, "KEYRING", tmp_path / "keys/debian.gpg")
@@ -161,7 +165,11 @@ def test_a_private_apptainer_is_made_and_configured(archive: FakeHost, tmp_path:
     assert private.exists()
     for folder in ("usr/etc/apptainer", "usr/lib/etc/apptainer"):
         conf = settings((private.root / folder / "apptainer.conf").read_text())
-        assert conf["root default capabilities"] == "full"
+        assert conf["root default capabilities"] == "file"
+        allowed = json.loads((private.root / folder / "capability.json").read_text())
+        assert allowed == {
+            "users": {"root": ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]}
+        }
     assert sorted((tmp_path / "cache").iterdir()) == [private.root]
     # Its libraries are looked for where it ends up, not where it is made.
     relinks = [argv for argv in archive.argvs if "--set-rpath" in argv]
