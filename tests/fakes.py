@@ -40,7 +40,7 @@ from requests.adapters import HTTPAdapter
 import sykube
 from sykube.cluster.cluster import Cluster
 from sykube.errors import SykubeError
-from sykube.host import apt
+from sykube.host import apt, download
 from sykube.host import run as run_module
 from sykube.host.apt import Mirror
 from sykube.host.checksum import Checksum
@@ -1180,6 +1180,7 @@ class World:
         monkeypatch.setattr(preflight, "check_identity", lambda: None)
         monkeypatch.setattr(apt, "find_mirror", lambda *_: apt.Mirror("file:/d"))
         monkeypatch.setattr(HTTPAdapter, "send", _only_here(HTTPAdapter.send))
+        monkeypatch.setattr(download, "_tls", _tls)
         monkeypatch.setattr(os, "fsync", lambda _: None)
         _speed_up(monkeypatch)
         monkeypatch.setenv("SYKUBE_CACHE_DIR", str(self.root / "cache"))
@@ -1590,6 +1591,10 @@ def admin_kubeconfig(server: str) -> str:
             "current-context": "admin@c",
         }
     )
+
+
+# Reading the system's authorities takes as long as the half of a fake init.
+_tls = functools.cache(download._tls)
 
 
 def _only_here(send: Callable[..., Any]) -> Callable[..., Any]:
