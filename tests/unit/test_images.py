@@ -125,19 +125,25 @@ def test_a_copy_out_of_the_image_that_fails_leaves_no_half_image(
     assert list((cache / "node-images").iterdir()) == []
 
 
-def test_the_engine_builds_with_its_own_settings_in_the_cache(
-    host: FakeHost, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def environments_of_builds(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Build all images; the variables that the engine was called with."""
     environments: list[dict[str, str]] = []
-    run = host.run
 
     def look(argv: list[str], **options: object) -> object:
         if argv[1] == "build":
             environments.append(dict(options["env"]))  # type: ignore[call-overload]
-        return run(argv, **options)  # type: ignore[arg-type]
+        return host.run(argv, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(build, "run", look)
     build_all()
+    return environments
+
+
+def test_the_engine_builds_with_its_own_settings_in_the_cache(
+    host: FakeHost, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments = environments_of_builds(host, monkeypatch)
+    assert environments
     for environment in environments:
         assert environment["APPTAINER_DROP_CAPS"] == "CAP_BPF"
         for name in ("APPTAINER_TMPDIR", "APPTAINER_CACHEDIR", "TMPDIR"):
@@ -162,15 +168,7 @@ def test_each_engine_builds_as_it_can(
         return (0, said, "") if words == ["--version"] else apptainer(words)
 
     host.programs["apptainer"] = engine
-    run, environments = host.run, []
-
-    def look(argv: list[str], **options: object) -> object:
-        if argv[1] == "build":
-            environments.append(dict(options["env"]))  # type: ignore[call-overload]
-        return run(argv, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(build, "run", look)
-    build_all()
+    environments = environments_of_builds(host, monkeypatch)
     builds = [argv for argv in host.argvs if argv[1] == "build"]
     assert builds
     assert all(("--mksquashfs-args" in argv) is compresses for argv in builds)
