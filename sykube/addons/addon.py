@@ -21,6 +21,9 @@ class RegistryPort(Protocol):
     def close(self) -> None:
         """Undo `open`; one that is closed is no error."""
 
+    def is_open(self) -> bool:
+        """Whether it was opened, and the user has not taken it away."""
+
     def problem(self) -> str:
         """What keeps the host from reaching the registry by it, or nothing."""
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from sykube.addons.addon import Addon, Site
 from sykube.errors import SykubeError
-from sykube.kubernetes.api import ApiError
+from sykube.kubernetes.api import Api, ApiError, wait_until
 
+_DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/registry"
 _SERVICE = "/api/v1/namespaces/kube-system/services/registry"
 _CLASS = "/apis/storage.k8s.io/v1/storageclasses/standard"
+_ANSWER_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,27 @@ class Registry(Addon):
         site.registry_port.close()
         super().disable(site)
 
+    def settle(self, site: Site) -> None:
+        """Wait until it answers: nodes send connections to a new pod a moment after it is Ready.
+
+        Raises:
+            SykubeError: it does not after a minute.
+        """
+        if site.registry_port.is_open() and _has_pods(site.api):
+            wait_until("the registry", site.registry_port.problem, _ANSWER_TIMEOUT_S)
+
     def problem(self, site: Site) -> str:
         return super().problem(site) or site.registry_port.problem()
+
+
+def _has_pods(api: Api) -> bool:
+    """The user has neither removed its Deployment nor scaled it to nothing."""
+    try:
+        return bool(api.get(_DEPLOYMENT)["spec"]["replicas"])
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return False
 
 
 REGISTRY = Registry(

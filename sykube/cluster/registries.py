@@ -103,6 +103,9 @@ class RegistryPort:
             self._forget()
             self._lay()
 
+    def is_open(self) -> bool:
+        return self.cluster.state.registry in self.cluster.state.ports
+
     def problem(self) -> str:
         port = self.cluster.state.registry
         if port is None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sykube.addons import addon as addon_module
+from sykube.addons import registry
 from sykube.cluster import addons, lifecycle, lookup, power, scaling
 from sykube.cluster import ports as cluster_ports
 from sykube.cluster.cluster import Cluster
@@ -28,6 +29,7 @@ from tests.unit.helpers import init, unchanged
 
 MIRROR = "docker.io=https://mirror.example"
 PASSWORD = 'pa"ss\\w:rd'
+DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/registry"
 PLUGIN = "io.containerd.grpc.v1.cri"
 
 
@@ -199,9 +201,14 @@ def test_hosts_of_a_mirror_as_containerd_asks_for_them() -> None:
 @pytest.fixture
 def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
+    answers(monkeypatch)
+    return up(world)
+
+
+def answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's ports are free, and what listens behind one answers at once."""
     monkeypatch.setattr(ports, "check_free", lambda _: None)
     monkeypatch.setattr(ports, "silence", lambda *_: "")
-    return up(world)
 
 
 def now(world: World) -> Cluster:
@@ -232,6 +239,35 @@ def test_it_survives_stop_and_start_and_new_nodes_know_it(world: World, cluster:
     power.start("fake", world.ui())
     scaling.add("fake", 1, world.ui())
     assert hosts(now(world), "node2") == hosts(now(world), "node1") == before
+
+
+def test_start_waits_until_it_answers_again(
+    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addons.enable("fake", "registry", world.ui())
+    power.stop("fake", StopOptions(), world.ui())
+    silence = ["refused", "refused", ""]
+    monkeypatch.setattr(ports, "silence", lambda *_: silence.pop(0))
+    power.start("fake", world.ui())
+    assert silence == []
+
+
+@pytest.mark.parametrize("what", ["its port", "its pods", "its Deployment"])
+def test_start_does_not_wait_for_what_the_user_took_away(
+    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    addons.enable("fake", "registry", world.ui())
+    objects = world.kubernetes["fake"].objects
+    if what == "its port":
+        cluster_ports.remove("fake", "5000", world.ui())
+    elif what == "its pods":
+        objects[DEPLOYMENT]["spec"]["replicas"] = 0
+    else:
+        del objects[DEPLOYMENT]
+    power.stop("fake", StopOptions(), world.ui())
+    monkeypatch.setattr(registry, "_ANSWER_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(ports, "silence", lambda *_: "refused")
+    power.start("fake", world.ui())
 
 
 def test_off_leaves_the_images_and_nothing_else(world: World, cluster: Cluster) -> None:
@@ -304,7 +340,7 @@ def test_without_storage_it_says_what_to_do(world: World, cluster: Cluster) -> N
 
 
 def test_init_can_begin_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "check_free", lambda _: None)
+    answers(monkeypatch)
     spec = ClusterSpec(name="fake", dns=("192.0.2.1",), addons=("registry",))
     assert lifecycle.init(spec, InitOptions(), world.ui()) is not None
     assert "localhost:5000" in hosts(now(world), "node1")
@@ -313,6 +349,6 @@ def test_init_can_begin_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -
 def test_mirrors_and_the_registry_stand_side_by_side(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ports, "check_free", lambda _: None)
+    answers(monkeypatch)
     cluster = up(world, registry_mirrors=(MIRROR,), addons=("registry",))
     assert {"docker.io", "localhost:5000"} <= {*hosts(cluster, "master")}
