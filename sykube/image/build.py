@@ -145,11 +145,14 @@ def _upstream_layers(source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
         **{name: file.path for name, file in source.files.items()},
         **_node_suite(mirror),
     }
+    minor = versions.minor(source.kubernetes_version)
+    dns = () if minor.has_coredns else versions.DNS_PACKAGES
     container_images = _container_images(
         "container-images-upstream.def.j2",
         common
         | {
-            "packages": versions.UPSTREAM_CONTAINER_IMAGE_PACKAGES,
+            "packages": (*versions.UPSTREAM_CONTAINER_IMAGE_PACKAGES, *dns),
+            "coredns": minor.has_coredns,
             "auth_file": source.auth_file,
             "authorities": source.authorities,
         },
@@ -158,7 +161,14 @@ def _upstream_layers(source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
     upstream = resources.folder("definitions") / "upstream"
     node = _node(
         "node-upstream.def.j2",
-        common | {"packages": versions.UPSTREAM_NODE_PACKAGES},
+        common
+        | {
+            "packages": versions.UPSTREAM_NODE_PACKAGES,
+            # That of 1.7 is also the one of Debian's.
+            "containerd_config": (
+                "sykube/node" if source.containerd_version.startswith("1.") else "upstream"
+            ),
+        },
         (container_images,),
         ("definitions/upstream", upstream),
     )

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import SykubeError
+from sykube.image import versions
+
+# Among the versions of an image that is not of its minor's first source.
+_SOURCE = "source"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,19 @@ class NodeImage:
 
     def versions(self) -> dict[str, str]:
         """Program → version; `kubernetes` has its v."""
+        return {name: value for name, value in self._facts().items() if name != _SOURCE}
+
+    @property
+    def source(self) -> str:
+        """Where its Kubernetes comes from: debian or upstream.
+
+        Raises:
+            UsageError: this sykube makes no clusters of it.
+        """
+        facts = self._facts()
+        return facts.get(_SOURCE) or versions.minor(facts["kubernetes"]).sources[0]
+
+    def _facts(self) -> dict[str, str]:
         lines = (self.folder / "versions").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)
 
