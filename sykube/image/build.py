@@ -22,8 +22,8 @@ from sykube.host import engines, lock
 from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
 from sykube.host.paths import cache_dir
-from sykube.host.run import run
-from sykube.image import versions
+from sykube.host.run import CommandError, run
+from sykube.image import pulling, versions
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import Source, Upstream
 
@@ -372,12 +372,17 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
         definition.write_text(resources.render("definitions", layer.template, **layer.variables))
         sif = work / f"{layer.name}.sif"
         engine = engines.look(builder.binary)
-        run(
-            [builder.binary, "build", *engine.mksquashfs_options(_MKSQUASHFS), sif, definition],
-            env={**builder.environment, **engine.work_environment(work)},
-            timeout=_BUILD_TIMEOUT_S,
-            on_line=note,
-        )
+        try:
+            run(
+                [builder.binary, "build", *engine.mksquashfs_options(_MKSQUASHFS), sif, definition],
+                env={**builder.environment, **engine.work_environment(work)},
+                timeout=_BUILD_TIMEOUT_S,
+                on_line=note,
+            )
+        except CommandError as error:
+            if explained := pulling.explain(error.output):
+                raise explained from error
+            raise
         sif.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -115,6 +115,19 @@ def test_a_build_that_fails_leaves_what_was_done_before(
     assert builds(host)[0] == fails
 
 
+def test_an_image_that_cannot_be_pulled_is_named(host: FakeHost, cache: Path) -> None:
+    said = 'level=fatal msg="unauthorized"\nsykube: cannot pull registry.example/kube-proxy:v1'
+    host.calls.fail(
+        lambda call: call.words[1] == "build",
+        lambda call: CommandError("apptainer failed with exit code 255", call.words, said),
+    )
+    with pytest.raises(SykubeError) as raised:
+        build_all()
+    assert raised.value.brief == "cannot pull the image registry.example/kube-proxy:v1"
+    assert raised.value.details == "unauthorized"
+    assert list((cache / "tmp").iterdir()) == []
+
+
 def test_a_copy_out_of_the_image_that_fails_leaves_no_half_image(
     host: FakeHost, cache: Path
 ) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,10 @@ VERSION = versions.DEBIAN.kubernetes_version
 SITE_LOGIN = "me:secret-of-the-site"
 # The node image is named after it: one that is cached is found again.
 _PORT = 5443
-REPOSITORY = f"localhost:{_PORT}/kubernetes"
+HOST = f"localhost:{_PORT}"
+REPOSITORY = f"{HOST}/kubernetes"
+# Folders with the certificates of the one and the other, each of an authority of its own.
+_SITE, _REGISTRY = "site", "registry"
 _IMAGES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "pause")
 _PAUSE = versions.DEBIAN.pause_version
 # What kubeadm names: cmd/kubeadm/app/constants/constants.go of v1.20.2.
@@ -48,17 +51,23 @@ class Mirror:
     registry: DebianRegistry
     folder: Path
 
-    @property
-    def options(self) -> tuple[str, ...]:
+    def options(
+        self,
+        *,
+        repository: str = REPOSITORY,
+        authorities: Sequence[str] = (_SITE, _REGISTRY),
+        auth: str = "auth",
+    ) -> tuple[str, ...]:
         """Of the commands that choose a Kubernetes."""
+        trusted = [f"{self.folder}/{each}/ca.pem" for each in authorities]
         return (
             *("--source", "upstream", "--kubernetes-version", VERSION),
             *("--kubernetes-mirror", self.server.url),
             *("--containerd-mirror", f"{self.server.url}{CONTAINERD}"),
             *("--runc-mirror", f"{self.server.url}{RUNC}"),
-            *("--image-repository", REPOSITORY),
-            *("--ca-certificate", str(self.folder / "tls/ca.pem")),
-            *("--registry-auth", str(self.folder / "auth.json")),
+            *("--image-repository", repository),
+            *(word for file in trusted for word in ("--ca-certificate", file)),
+            *("--registry-auth", str(self.folder / f"{auth}.json")),
         )
 
     @property
@@ -91,14 +100,15 @@ def running(folder: Path) -> Iterator[Mirror]:
     builder = Builder(engine.binary, {**os.environ, **engine.environment})
     archives = _archives(folder, builder)
     programs = _programs(node, folder, builder)
-    make_authority(folder / "tls", "localhost")
+    for name in (_SITE, _REGISTRY):
+        make_authority(folder / name, "localhost")
     _write_logins(folder)
     with ExitStack() as held:
         server = held.enter_context(
-            closing(Server(_files(programs), certificate=folder / "tls", login=SITE_LOGIN))
+            closing(Server(_files(programs), certificate=folder / _SITE, login=SITE_LOGIN))
         )
         root = _root(archives / "system.tar", folder / "root")
-        registry = held.enter_context(DebianRegistry(root, folder / "tls", _PORT))
+        registry = held.enter_context(DebianRegistry(root, folder / _REGISTRY, _PORT))
         for name in _IMAGES:
             tag = _PAUSE if name == "pause" else f"v{VERSION}"
             registry.put(f"kubernetes/{name}", tag, Image.of(archives / f"{name}.tar"))
@@ -163,11 +173,15 @@ def _root(archive: Path, root: Path) -> Path:
 
 
 def _write_logins(folder: Path) -> None:
-    auth = base64.b64encode(LOGIN.encode()).decode()
     user, _, password = SITE_LOGIN.partition(":")
     for name, text in (
-        ("auth.json", json.dumps({"auths": {f"localhost:{_PORT}": {"auth": auth}}})),
+        ("auth.json", _auth(LOGIN)),
+        ("wrong.json", _auth(f"{LOGIN}-of-another")),
         ("netrc", f"machine localhost login {user} password {password}\n"),
     ):
         (folder / name).touch(mode=0o600)
         (folder / name).write_text(text)
+
+
+def _auth(login: str) -> str:
+    return json.dumps({"auths": {HOST: {"auth": base64.b64encode(login.encode()).decode()}}})

@@ -10,9 +10,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sykube.errors import ExitCode
 from sykube.host import apt, engines
 from sykube.host.paths import LOGS
 from sykube.image import container
@@ -22,7 +24,9 @@ from tests.e2e.manifests import deployment, pod, service
 from tests.e2e.offline import Offline
 from tests.hostdiff import HostSnapshot, leaks_since
 from tests.upstream import mirror
-from tests.upstream.mirror import REPOSITORY, VERSION, Mirror
+from tests.upstream.mirror import HOST, REPOSITORY, VERSION, Mirror
+
+pytestmark = pytest.mark.e2e
 
 NAME = "e2e-upstream"
 MASTER, WORKER = f"{NAME}-master", f"{NAME}-node1"
@@ -54,7 +58,7 @@ def maker(upstream: Mirror, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def cluster(upstream: Mirror, maker: TestCluster) -> TestCluster:
     maker.before = HostSnapshot.take(data_folders(NAME))
-    maker.init(*upstream.options, *_CLUSTER, "--yes")
+    maker.init(*upstream.options(), *_CLUSTER, "--yes")
     return maker
 
 
@@ -74,7 +78,7 @@ def air(
     folder = tmp_path_factory.mktemp("there")
     bundle = folder / "upstream.sif"
     upstream.asked()
-    maker.sykube("bundle", "save", str(bundle), "--unsigned", *upstream.options, "-o", "json")
+    maker.sykube("bundle", "save", str(bundle), "--unsigned", *upstream.options(), "-o", "json")
     assert upstream.asked() == ([], [])
     with_engine(folder / "cache")
     machine = Offline(folder)
@@ -96,7 +100,7 @@ def with_engine(cache: Path) -> None:
 def test_the_image_is_built_of_what_the_mirror_has(upstream: Mirror, maker: TestCluster) -> None:
     upstream.asked()
     ended = maker.sykube(
-        "node-image", "build", *upstream.options, "--yes", "-o", "json", timeout=_BUILD_S
+        "node-image", "build", *upstream.options(), "--yes", "-o", "json", timeout=_BUILD_S
     )
     past = "past its end of life (2022-02-28)"
     origin = f"a release of {upstream.server.url}"
@@ -119,9 +123,31 @@ def test_the_image_is_built_of_what_the_mirror_has(upstream: Mirror, maker: Test
     told = ended.stdout + ended.stderr + (LOGS / "node-image.log").read_text()
     assert not [each for each in upstream.secrets if each in told]
 
-    again = maker.sykube("node-image", "build", *upstream.options, "-o", "json")
+    again = maker.sykube("node-image", "build", *upstream.options(), "-o", "json")
     assert json.loads(again.stdout)["fingerprint"] == found["fingerprint"]
     assert upstream.asked() == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("how", "why", "cure"),
+    [
+        ({"auth": "wrong"}, "authentication required", "--registry-auth FILE"),
+        ({"authorities": ("site",)}, "unknown authority", "--ca-certificate FILE"),
+        ({}, "manifest unknown", "Does the registry have it"),
+    ],
+    ids=["password", "authority", "image"],
+)
+def test_a_registry_that_gives_no_image_is_one_error(
+    upstream: Mirror, maker: TestCluster, how: dict[str, Any], why: str, cure: str
+) -> None:
+    options = upstream.options(repository=f"{HOST}/nothing", **how)
+    ended = maker.sykube("node-image", "build", *options, "--yes", check=False, timeout=_BUILD_S)
+    assert ended.returncode == ExitCode.FAILED, ended.stderr
+    assert ended.stderr.count("error:") == 1
+    assert f"cannot pull the image {HOST}/nothing/kube-apiserver:v{VERSION}" in ended.stderr
+    assert why in ended.stderr
+    assert cure in ended.stderr
+    assert not [each for each in upstream.secrets if each in ended.stderr]
 
 
 def test_a_cluster_comes_up_from_it(cluster: TestCluster) -> None:
@@ -167,7 +193,7 @@ def test_pods_are_spread_and_names_are_resolved(cluster: TestCluster) -> None:
 
 def test_init_again_asks_nobody(upstream: Mirror, cluster: TestCluster) -> None:
     upstream.asked()
-    again = cluster.sykube("init", "--name", NAME, *upstream.options, *_CLUSTER)
+    again = cluster.sykube("init", "--name", NAME, *upstream.options(), *_CLUSTER)
     assert f"The cluster {NAME} is up" in again.stderr
     assert upstream.asked() == ([], [])
 
