@@ -1,6 +1,7 @@
 """A real cluster of `--source upstream`, made of what a mirror on loopback has, and of its bundle.
 
-The image is built in a cache folder of its own, or in that of TEST_UPSTREAM_CACHE, which stays.
+The image is built in a cache folder of its own, or in that of TEST_UPSTREAM_CACHE, which stays: the
+tests of clusters alone (-k "not built and not registry") then need no network of Debian's mirror.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ def with_engine(cache: Path) -> None:
 
 
 def test_the_image_is_built_of_what_the_mirror_has(upstream: Mirror, maker: TestCluster) -> None:
+    maker.sykube("node-image", "prune", "--all")
     upstream.asked()
     ended = maker.sykube(
         "node-image", "build", *upstream.options(), "--yes", "-o", "json", timeout=_BUILD_S
