@@ -8,8 +8,9 @@ from pathlib import Path
 
 from sykube.errors import SykubeError
 from sykube.image import versions
+from sykube.image.choice import DEBIAN, UPSTREAM
 
-# Among the versions of an image that is not of its minor's first source.
+# Among the versions that an image of upstream's names.
 _SOURCE = "source"
 
 
@@ -51,13 +52,10 @@ class NodeImage:
 
     @property
     def source(self) -> str:
-        """Where its Kubernetes comes from: debian or upstream.
-
-        Raises:
-            UsageError: this sykube makes no clusters of it.
-        """
+        """Where its Kubernetes comes from: debian or upstream."""
         facts = self._facts()
-        return facts.get(_SOURCE) or versions.minor(facts["kubernetes"]).sources[0]
+        debians = facts["kubernetes"] == f"v{versions.DEBIAN.kubernetes_version}"
+        return facts.get(_SOURCE) or (DEBIAN if debians else UPSTREAM)
 
     def _facts(self) -> dict[str, str]:
         lines = (self.folder / "versions").read_text().splitlines()

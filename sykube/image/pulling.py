@@ -14,7 +14,7 @@ _FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
 # of the OCI distribution specification, "Error Codes".
 _CURES = (
     (
-        ("x509: ", "tls: "),
+        ("x509: ",),
         "If the registry has an authority of its own, name it: --ca-certificate FILE",
     ),
     (
