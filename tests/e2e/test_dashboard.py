@@ -121,10 +121,11 @@ def test_nodes_show_their_programs_and_what_they_use(page: Chrome) -> None:
     # Twelve points and more: something to see for each of three plots.
     eventually(
         "lines are drawn",
-        lambda: len(texts(page, "article.node .line")) >= 2 * 3
-        and any("L" in (path.get_attribute("d") or "")
-                for path in page.find_elements(By.CSS_SELECTOR, ".line.series-cpu")),
-    )  # fmt: skip
+        lambda: (
+            len(texts(page, "article.node .line")) >= 2 * 3
+            and texts(page, '.line.series-cpu[d*="L"]')
+        ),
+    )
     eventually(
         "each plot has a value",
         lambda: (
