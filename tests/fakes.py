@@ -1221,7 +1221,7 @@ class World:
         images += [f"{repository}/{name}" for name in ("etcd:3.6.5-0", "coredns:v1.12.1")]
         images += [f"{repository}/pause:3.10.1", versions.SYSTEM_IMAGE]
         (file,) = (self.root / "cache/node-images").glob("*/versions")
-        file.write_text(f"kubernetes=v{version}\ncontainerd={containerd}\n")
+        file.write_text(f"source=upstream\nkubernetes=v{version}\ncontainerd={containerd}\n")
         file.with_name("container-images").write_text("\n".join(images))
 
     def path(self, *parts: str | Path) -> Path:
