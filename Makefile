@@ -19,7 +19,7 @@ check: $(VENV)/installed-dev ## lint, types and unit tests, without root
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST) tests/unit -q -n 2
+	env -u PYTHONDONTWRITEBYTECODE $(PYTEST) tests/unit -q -n 2 # to keep what pytest made of the tests
 
 node-image: $(VENV)/installed ## installs what the host lacks and builds the image, unless it is cached
 	$(BIN)/sykube node-image build --yes
