@@ -648,9 +648,10 @@ _parsed: dict[tuple[Callable[[str], Any], str], bytes] = {}
 _fingerprints: dict[str, str] = {}
 
 
-def keep_compiled_templates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling a template takes longer than most tests do otherwise."""
+def keep_what_is_slow_to_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled template and the system's authorities take longer than most tests do otherwise."""
     monkeypatch.setattr(jinja2.Environment, "compile", _compile_once)
+    monkeypatch.setattr(download, "_tls", _tls)
 
 
 def _speed_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1206,7 +1207,6 @@ class World:
         monkeypatch.setattr(preflight, "check_identity", lambda: None)
         monkeypatch.setattr(apt, "find_mirror", lambda *_: apt.Mirror("file:/d"))
         monkeypatch.setattr(HTTPAdapter, "send", _only_here(HTTPAdapter.send))
-        monkeypatch.setattr(download, "_tls", _tls)
         monkeypatch.setattr(os, "fsync", lambda _: None)
         _speed_up(monkeypatch)
         monkeypatch.setenv("SYKUBE_CACHE_DIR", str(self.root / "cache"))
@@ -1625,7 +1625,6 @@ def admin_kubeconfig(server: str) -> str:
     )
 
 
-# Reading the system's authorities takes as long as the half of a fake init.
 _tls = functools.cache(download._tls)
 
 
