@@ -231,15 +231,15 @@ class CgroupPath(_REAL_PATH):  # type: ignore[misc, valid-type]
         return _write(self, data, flags=0)
 
     def rmdir(self) -> None:
-        if not self.exists():
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
-        if any(entry.is_dir() for entry in self.iterdir()):
+        with os.scandir(self) as found:
+            entries = list(found)
+        procs = _REAL_PATH(self, "cgroup.procs")
+        if any(entry.is_dir() for entry in entries) or (
+            procs.exists() and procs.read_text().strip()
+        ):
             raise OSError(errno.EBUSY, "Device or resource busy", str(self))
-        procs = self / "cgroup.procs"
-        if procs.exists() and procs.read_text().strip():
-            raise OSError(errno.EBUSY, "Device or resource busy", str(self))
-        for entry in self.iterdir():
-            entry.unlink()
+        for entry in entries:
+            os.unlink(entry)
         super().rmdir()
 
 
