@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import jinja2
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
@@ -641,16 +640,13 @@ class FakeHost:
         return 255, nothing, f"FATAL:   Failed to verify container: {words}\n"
 
 
-_compile = jinja2.Environment.compile
-_compiled: dict[object, Any] = {}
 _load, _load_all = documents.load, documents.load_all
 _parsed: dict[tuple[Callable[[str], Any], str], bytes] = {}
 _fingerprints: dict[str, str] = {}
 
 
-def keep_what_is_slow_to_make(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiled template and the system's authorities take longer than most tests do otherwise."""
-    monkeypatch.setattr(jinja2.Environment, "compile", _compile_once)
+def keep_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading those of the system takes longer than most tests do otherwise."""
     monkeypatch.setattr(download, "_tls", _tls)
 
 
@@ -669,14 +665,6 @@ def _parse_once(parse: Callable[[str], Any], text: str) -> Any:
     if (parse, text) not in _parsed:
         _parsed[parse, text] = pickle.dumps(parse(text))
     return pickle.loads(_parsed[parse, text])
-
-
-def _compile_once(
-    environment: jinja2.Environment, source: str, *args: object, **_: object
-) -> types.CodeType:
-    if source not in _compiled:
-        _compiled[source] = _compile(environment, source, *args)  # type: ignore[call-overload]
-    return _compiled[source]  # type: ignore[no-any-return]
 
 
 TRUSTED = "11811599135F074136577927587C460A0C2C1FCC"
