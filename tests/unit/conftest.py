@@ -47,7 +47,7 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """
     fakes.replace_run(monkeypatch, _no_process)
     fakes.replace_replace_process(monkeypatch, _no_process)
-    fakes.keep_compiled_templates(monkeypatch)
+    fakes.keep_authorities(monkeypatch)
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("KUBECONFIG", "SUDO_UID"):
