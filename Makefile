@@ -35,7 +35,7 @@ e2e: $(VENV)/installed-dev
 test-fresh: $(VENV)/installed-dev ## in fresh Debian roots, the README's commands and Vagrant's (SUITES="bookworm trixie vagrant")
 	$(BIN)/python -m tests.fresh $(SUITES)
 
-vm-test: $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
+vm-test: node-image $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
 	$(BIN)/python -m tests.vm
 
 upstream-test: node-image $(VENV)/installed-dev ## a cluster of --source upstream, from a mirror on loopback
