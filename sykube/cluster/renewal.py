@@ -110,7 +110,7 @@ def renew(name: str, ui: Ui) -> Cluster:
             with ui.step("Renewing the certificates of the workers"):
                 on_each(cluster.workers, lambda node: _renew_worker(leader, node))
         with ui.step("Adding the new credentials to your kubeconfig"):
-            _hand_out(cluster)
+            hand_out(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
             wait_ready(cluster)
         return cluster
@@ -207,7 +207,7 @@ def api_on(cluster: Cluster, node: Node) -> Api:
     return Api(replace(credentials, server=f"https://{node.address}:6443"))
 
 
-def _hand_out(cluster: Cluster) -> None:
+def hand_out(cluster: Cluster) -> None:
     """Renew the users' copies of the credentials; which context is the current one stays."""
     kubeconfig.renew_copies(cluster.paths.kubeconfig)
     path = Path(cluster.state.kubeconfig)

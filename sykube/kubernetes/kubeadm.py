@@ -208,6 +208,20 @@ def patch_options(minor: Minor) -> tuple[str, ...]:
     return () if _patches(minor) else ("--experimental-patches", _PATCHES)
 
 
+def upgrade_options(minor: Minor, patches: str) -> tuple[str, ...]:
+    """Options of kubeadm upgrade on a control plane.
+
+    Args:
+        minor: of the new kubeadm.
+        patches: the folder with what is changed in the manifests.
+    """
+    name = "--experimental-patches" if minor.kubeadm_api == "v1beta2" else "--patches"
+    # Of Debian there is no CoreDNS, an image that kubeadm wants there before it begins; all others
+    # were given to the node.
+    ignored = ("--ignore-preflight-errors", "ImagePull") if minor.source == "debian" else ()
+    return (name, patches, *ignored)
+
+
 def _api(minor: Minor) -> str:
     return f"kubeadm.k8s.io/{minor.kubeadm_api}"
 

@@ -1,0 +1,89 @@
+"""sykube update"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sykube.cli import completion, context, logfile, sources
+from sykube.cluster import update as cluster_update
+from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.update import UpdateOptions
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _of_an_image(command: _F) -> _F:
+    """--local-image and whose signature it must have."""
+    for option in (
+        click.option(
+            "--no-verify", is_flag=True, default=None,
+            help="Use the image whoever signed it, or nobody.",
+        ),
+        click.option(
+            "--public-key", metavar="FILE", envvar="SYKUBE_PUBLIC_KEY", show_envvar=True,
+            shell_complete=completion.files,
+            help="The file with that key, instead of root's key ring.",
+        ),
+        click.option(
+            "--fingerprint", metavar="FINGERPRINT", envvar="SYKUBE_FINGERPRINT", show_envvar=True,
+            help="Of the key that must have signed it.",
+        ),
+        click.option(
+            "--local-image", metavar="FILE", shell_complete=completion.files,
+            help="Update to this bundle or node image; download nothing.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command()
+@context.named
+@sources.of_kubernetes
+@sources.of_site
+@click.option(
+    "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
+)
+@_of_an_image
+@click.option(
+    "--drain-timeout", type=click.IntRange(1), default=300, show_default=True, metavar="SECONDS",
+    help="Time that emptying each node may take.",
+)  # fmt: skip
+@click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@context.output_option
+@context.common
+def update(
+    name: str, drain_timeout: int, yes: bool, dry_run: bool, output: str, **flags: Any
+) -> None:
+    """Bring the cluster to a newer Kubernetes, or a newer build of its node image.
+
+    Control planes first, then the workers, one by one, each emptied before it is started anew. An
+    update that stopped half-way goes on when it is called again.
+    """
+    ui = context.ui()
+    if not dry_run:
+        logfile.open_for(name)
+    for key in ("local_image", "public_key"):
+        if flags[key]:
+            flags[key] = str(Path(flags[key]).absolute())
+    wish = make_spec(None, {**sources.absolute(flags), "name": name})
+    options = UpdateOptions(drain_timeout=drain_timeout, yes=yes, ask=context.ask)
+    found = cluster_update.update(name, wish, options, ui, dry_run=dry_run)
+    if output == "json":
+        seconds = {title: round(took, 2) for title, took in ui.timings.items()}
+        context.emit({"name": name, **asdict(found), "seconds": seconds})
+        return
+    if dry_run and found.changed:
+        click.echo(f"{found.before} → {found.after}")
+        for line in found.steps:
+            click.echo(f"  {line}")
+    elif found.changed:
+        ui.say(f"The cluster {name} runs Kubernetes {found.after}.")
+    else:
+        ui.say(f"The cluster {name} is up to date: Kubernetes {found.after}.")
