@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from sykube.cluster import node_files
+from sykube.cluster import node_files, power
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.progress import Progress
 from sykube.cluster.steps import nodes as node_steps
@@ -25,6 +25,7 @@ from sykube.node.node import Node
 
 _FOLDER = "update"
 _TIMEOUT_S = 300.0
+_GRACE_S = 10
 _KUBELET = ("config.yaml", "kubeadm-flags.env")
 _SNAPSHOT = "etcd.db"
 # Where a node sees its folder `kubelet`, which root alone can read.
@@ -77,8 +78,9 @@ def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     Raises:
         SykubeError: the cluster does not become well.
     """
-    planes = cluster.control_planes
-    on_each(planes, lambda node: node_steps.end(cluster, node.instance))
+    planes, running = cluster.control_planes, cluster.engine.instances()
+    awake = [node for node in planes if node.instance in running]
+    on_each(awake, lambda node: power.shut_down(cluster, node, _GRACE_S))
     progress.undoing, progress.upgraded, progress.renewed, progress.finished = True, [], [], []
     cluster.save()
     members = ",".join(f"{node.instance}=https://{node.address}:2380" for node in planes)

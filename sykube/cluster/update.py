@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sykube.addons import catalog
+from sykube.addons import catalog, dns
 from sykube.cluster import (
     cgroup_version,
     lifecycle,
@@ -26,6 +26,7 @@ from sykube.cluster import (
     preparation,
     renewal,
     rollback,
+    site,
     skew,
     status,
     upgrade,
@@ -56,6 +57,11 @@ from sykube.ui import Ui
 _TIMEOUT_S = 300.0
 # Names of the images that a node had beside those of its node image; in its folder.
 _KEPT = "kept-images.json"
+# Where what is downloaded comes from, unless it is asked for otherwise: as for init.
+_SITES = (
+    *("kubernetes_mirror", "containerd_mirror", "runc_mirror", "image_repository"),
+    *("mirror", "registry_auth"),
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ def update(
                 return Outcome(before.kubernetes, version, changed=found is None)
             progress = Progress(before, found)
             _check(cluster, progress)
-        elif wish_is_other(wish, progress):
+        elif _wish_is_other(wish, progress):
             raise UsageError(
                 f"the cluster {name} is on its way to Kubernetes {progress.after.kubernetes}",
                 resolution=f"Let that end first: sykube update{cluster.name_option}",
@@ -201,6 +207,8 @@ def _find(
         None where it would have to be made, in a dry run.
     """
     ui, state = cluster.ui, cluster.state
+    own = {name: getattr(state.spec, name) for name in _SITES if not getattr(wish, name)}
+    wish = replace(wish, **own)
     engine = preparation.find_engine(wish, ui)
     choice: Choice | None
     if wish.local_image:
@@ -233,10 +241,11 @@ def _choose(cluster: Cluster, wish: ClusterSpec) -> Wanted:
         wish = replace(wish, source=source)
         if not version and source != DEBIAN:
             wish = replace(wish, kubernetes_version=cluster.minor.version)
-    return choose(wish, cluster.ui, proxies=state.proxies, authorities=state.authorities)
+    authorities = (*state.authorities, *site.authorities(wish.ca_certificates))
+    return choose(wish, cluster.ui, proxies=state.proxies, authorities=authorities)
 
 
-def wish_is_other(wish: ClusterSpec, progress: Progress) -> bool:
+def _wish_is_other(wish: ClusterSpec, progress: Progress) -> bool:
     """Whether something else is asked for than what an update leads to."""
     after = progress.after.kubernetes.removeprefix("v")
     asked = wish.kubernetes_version.removeprefix("v")
@@ -465,6 +474,9 @@ def _finish(cluster: Cluster, progress: Progress) -> None:
         if deployment(cluster) != COREDNS:
             Dns().apply(cluster)
         with cluster.api() as api:
+            if deployment(cluster) == COREDNS and len(cluster.control_planes) > 1:
+                # kubeadm has put its own in the place of what init had changed.
+                dns.spread(api, COREDNS)
             there = addon_site(cluster, api)
             for name in [each for each in catalog.NAMES if each in state.addons]:
                 addon = catalog.find(name)
@@ -496,6 +508,7 @@ def _undo(cluster: Cluster, progress: Progress, builder: Builder) -> bool:
             if progress.begun:
                 _put_back(cluster, progress, builder)
             else:
+                upgrade.take_back(cluster, progress)
                 cluster.state.update = None
                 cluster.save()
                 rollback.forget(cluster)
@@ -512,6 +525,7 @@ def _put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     lifecycle.keep_node_logs(cluster)
     with cluster.ui.step("Putting the control plane back"):
         rollback.put_back(cluster, progress, builder)
+        upgrade.take_back(cluster, progress)
         with cluster.api() as api:
             for name in state.cordoned:
                 power.uncordon(api, cluster.node(name))

@@ -80,6 +80,19 @@ def forget(cluster: Cluster) -> None:
         shutil.rmtree(node.config / _FOLDER, ignore_errors=True)
 
 
+def take_back(cluster: Cluster, progress: Progress) -> None:
+    """Remove the container images from the nodes that they were handed to in vain.
+
+    Raises:
+        SykubeError: a node does not answer.
+    """
+    for node in cluster.nodes:
+        there = containerd.names(node)
+        digests = {there[name] for name in new_names(progress) if name in there}
+        if references := [name for name, digest in there.items() if digest in digests]:
+            containerd.remove(node, references)
+
+
 def _give_tools(work: Path, node: Node) -> None:
     folder = node.config / _FOLDER
     shutil.copytree(work / "kubeadm-patches", folder / "kubeadm-patches")
