@@ -127,9 +127,8 @@ def update(
         if progress is None:
             found = _find(cluster, wish, options, dry_run=dry_run)
             before = _present(cluster)
-            if found is None or found.fingerprint == before.fingerprint:
-                version = found.kubernetes if found else before.kubernetes
-                return Outcome(before.kubernetes, version, changed=found is None)
+            if found.fingerprint == before.fingerprint:
+                return Outcome(before.kubernetes, found.kubernetes, changed=False)
             progress = Progress(before, found)
             _check(cluster, progress)
         elif _wish_is_other(wish, progress):
@@ -198,13 +197,10 @@ def _present(cluster: Cluster) -> Origin:
 # --- what the cluster is to be brought to ---
 
 
-def _find(
-    cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_run: bool
-) -> Origin | None:
+def _find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_run: bool) -> Origin:
     """The node image that is wanted, made where it is not there.
 
-    Returns:
-        None where it would have to be made, in a dry run.
+    In a dry run it is not made: its fingerprint is empty then.
     """
     ui, state = cluster.ui, cluster.state
     own = {name: getattr(state.spec, name) for name in _SITES if not getattr(wish, name)}
@@ -223,7 +219,8 @@ def _find(
         if cached is None:
             skew.check(state.versions["kubernetes"], {}, choice.kubernetes)
             if dry_run:
-                return None
+                return Origin("", "", {"kubernetes": f"v{choice.kubernetes}"}, choice)
+            _require_well(cluster)
             preparation.prepare_host(
                 wish, lambda question: options.yes or options.ask(question), ui,
                 building=True, starting=False,
@@ -270,6 +267,21 @@ def _check(cluster: Cluster, progress: Progress) -> None:
             resolution="Make another cluster of it: sykube init --name NAME",
         )
     cgroup_version.check(minor, allow_v1=cluster.state.spec.allow_cgroup_v1)
+    _require_well(cluster)
+    servers = []
+    for node in cluster.control_planes:
+        with renewal.api_on(cluster, node) as api:
+            servers.append(str(api.get("/version")["gitVersion"]))
+    with cluster.api() as api:
+        skew.check(min(servers, key=skew.parse), readiness.kubelets(api), after.kubernetes)
+
+
+def _require_well(cluster: Cluster) -> None:
+    """Refuse a cluster that has a problem of its own already.
+
+    Raises:
+        SykubeError: it has; says which.
+    """
     found = status.look(cluster)
     if found.exit_code is not ExitCode.OK:
         problems = [f"{node.name}: {node.problem}" for node in found.nodes if node.problem]
@@ -281,12 +293,6 @@ def _check(cluster: Cluster, progress: Progress) -> None:
             f"sykube doctor{cluster.name_option}",
             exit_code=found.exit_code,
         )
-    servers = []
-    for node in cluster.control_planes:
-        with renewal.api_on(cluster, node) as api:
-            servers.append(str(api.get("/version")["gitVersion"]))
-    with cluster.api() as api:
-        skew.check(min(servers, key=skew.parse), readiness.kubelets(api), after.kubernetes)
 
 
 def _require_awake(cluster: Cluster) -> None:
@@ -317,7 +323,11 @@ def _steps(cluster: Cluster, progress: Progress) -> list[str]:
     lines = []
     if not progress.committed:
         lines.append("save etcd and the control planes' configuration")
-    by_kubeadm = upgrade.is_needed(progress)
+    if progress.after.fingerprint:
+        by_kubeadm = upgrade.is_needed(progress)
+    else:
+        lines.insert(0, "make the node image")
+        by_kubeadm = progress.before.kubernetes != progress.after.kubernetes
     if by_kubeadm:
         lines.append("hand the new kubeadm and container images to the nodes")
     for node in cluster.nodes:

@@ -19,6 +19,7 @@ from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State
 from sykube.cluster.steps import ready as ready_step
 from sykube.cluster.update import Outcome, Postponed, UpdateOptions
+from sykube.cluster.wanted import Wanted
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image.node_image import NodeImage
 from tests.fakes import KUBEADM_CONFIG, Call, Injected, World, add_image, make_node
@@ -147,6 +148,28 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(
         "node1: drain, start from the new node image, uncordon",
         "bring the cluster DNS and the add-ons up to date",
     )
+
+
+def test_a_dry_run_makes_no_node_image(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(world)
+    monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
+    wish = ClusterSpec(name="fake")
+    with unchanged(world):
+        found = update_module.update("fake", wish, UpdateOptions(), world.ui(), dry_run=True)
+    assert found.changed
+    assert found.steps[0] == "make the node image"
+    assert not any("kubeadm" in step for step in found.steps)
+
+
+def test_a_cluster_that_is_not_well_is_refused_before_an_image_is_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(world)
+    _break_dns(world)
+    monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
+    with unchanged(world), pytest.raises(SykubeError, match="is not well"):
+        update_module.update("fake", ClusterSpec(name="fake"), UpdateOptions(), world.ui())
+    assert not [call for call in world.calls.all if "build" in call.words]
 
 
 def test_an_updated_cluster_stops_starts_and_grows(world: World, newer: NodeImage) -> None:
