@@ -1221,6 +1221,8 @@ class World:
         self.disks: dict[str, dict[str, str]] = {}
         # Nodes whose kubelets do not come up; how much of the disk is free; systemd is there.
         self.silent: set[str] = set()
+        # How often kubeadm's Job does not end in time.
+        self.slow_jobs = 0
         # Versions of Kubernetes whose control plane does not come up.
         self.unfit: set[str] = set()
         self.free = 0.5
@@ -1540,6 +1542,8 @@ class World:
     def half(self, name: str, argv: list[str]) -> None:
         """What kubeadm leaves in a node when it fails in the middle."""
         instance = self.instances.get(name)
+        if instance and "kubeadm-upgrade" in argv and instance.has_control_plane:
+            fill(instance.manifests, {"kube-controller-manager.yaml": "an image that is nowhere"})
         if instance and argv[:2] == ["kubeadm", "init"]:
             instance.files[f"{_PKI}/ca.crt"] = "half"
         if instance and argv[:2] == ["kubeadm", "join"]:
@@ -1641,6 +1645,9 @@ class World:
         match arguments:
             case ["apply", wanted, "--yes", *_]:
                 assert wanted == version
+                if self.slow_jobs:
+                    self.slow_jobs -= 1
+                    return 1, "", "[ERROR CreateJob]: Job did not complete in 15s"
                 assert instance.has_control_plane
                 config["kubernetesVersion"] = version
                 data = {"ClusterConfiguration": yaml.safe_dump(config)}

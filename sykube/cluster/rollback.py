@@ -72,6 +72,18 @@ def _save_files(node: Node, folder: Path) -> None:
     work.rename(folder / node.instance)
 
 
+def is_untouched(cluster: Cluster, progress: Progress) -> bool:
+    """Whether every control plane is still as it was saved, and etcd's data with it."""
+    return not progress.renewed and all(
+        _manifests(_kubernetes(node)) == _manifests(_folder(cluster) / node.instance / "kubernetes")
+        for node in cluster.control_planes
+    )
+
+
+def _manifests(kubernetes: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (kubernetes / "manifests").glob("*.yaml")}
+
+
 def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     """Bring the control planes back to what they were; may be called again after it failed.
 

@@ -515,19 +515,27 @@ def _undo(cluster: Cluster, progress: Progress, builder: Builder) -> bool:
     """Put the control planes back, so that all is as before; whether that went well."""
     with signals.uninterrupted():
         try:
-            if progress.begun:
+            if progress.begun and not rollback.is_untouched(cluster, progress):
                 _put_back(cluster, progress, builder)
             else:
-                upgrade.take_back(cluster, progress)
-                cluster.state.update = None
-                cluster.save()
-                rollback.forget(cluster)
+                _forget(cluster, progress)
         except Exception as second:
             cluster.ui.warn(
                 f"not put back: {second}; sykube update{cluster.name_option} tries it again"
             )
             return False
     return True
+
+
+def _forget(cluster: Cluster, progress: Progress) -> None:
+    """Take back what was handed out, where nothing else was changed."""
+    if progress.begun and upgrade.is_needed(progress):
+        with cluster.api() as api:
+            upgrade.tell(api, progress.before.image)
+    upgrade.take_back(cluster, progress)
+    cluster.state.update = None
+    cluster.save()
+    rollback.forget(cluster)
 
 
 def _put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:

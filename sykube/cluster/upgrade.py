@@ -17,6 +17,7 @@ import yaml
 
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.progress import Progress
+from sykube.host.run import CommandError
 from sykube.image import carried, containerd, versions
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
@@ -27,6 +28,10 @@ from sykube.node.node import Node
 
 # kubeadm gives each static pod 5 minutes (UpgradeManifestTimeout), and there are four.
 _TIMEOUT_S = 1500.0
+# It begins by waiting 15 s for a Job to end, which takes longer on a busy machine; until then it has
+# changed nothing. Source: app/phases/upgrade/health.go.
+_TOO_SLOW = "[ERROR CreateJob]"
+_ATTEMPTS = 3
 _WORK = ".update-"
 # In the folder of the host that a node sees as /etc/sykube.
 _FOLDER = "update"
@@ -118,7 +123,13 @@ def apply(cluster: Cluster, node: Node, progress: Progress) -> None:
     """
     with cluster.api() as api:
         tell(api, progress.after.image)
-    _run(node, progress, ["apply", progress.after.kubernetes, "--yes"])
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _run(node, progress, ["apply", progress.after.kubernetes, "--yes"])
+            return
+        except CommandError as error:
+            if attempt == _ATTEMPTS or _TOO_SLOW not in error.output:
+                raise
 
 
 def node(node: Node, progress: Progress) -> None:

@@ -23,7 +23,7 @@ from sykube.cluster.wanted import Wanted
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image.node_image import NodeImage
 from tests.fakes import KUBEADM_CONFIG, Call, Injected, World, add_image, make_node
-from tests.unit.helpers import differences, fake_spec, init, made, unchanged
+from tests.unit.helpers import Sykube, differences, fake_spec, init, made, unchanged
 
 OLD, NEW = "v1.20.2", "v1.20.3"
 
@@ -470,6 +470,28 @@ def test_a_control_plane_that_kubeadm_cannot_upgrade_is_put_back(
     assert_is(world, cluster, OLD)
 
 
+def test_a_busy_machine_gets_further_tries(world: World, newer: NodeImage) -> None:
+    cluster = made(world)
+    world.slow_jobs = 2
+    update(world, newer)
+    assert_is(world, cluster, NEW)
+
+
+def test_a_kubeadm_that_has_changed_nothing_costs_no_restart(
+    world: World, newer: NodeImage
+) -> None:
+    cluster = made(world)
+    pids = {name: instance.pid for name, instance in world.instances.items()}
+    images = {name: instance.images for name, instance in world.instances.items()}
+    world.slow_jobs = 3
+    with pytest.raises(SykubeError, match="back on v1.20.2") as raised:
+        update(world, newer)
+    assert "CreateJob" in raised.value.details
+    assert {name: instance.pid for name, instance in world.instances.items()} == pids
+    assert {name: instance.images for name, instance in world.instances.items()} == images
+    assert_is(world, cluster, OLD)
+
+
 @pytest.mark.parametrize("control_planes", [1, 3])
 def test_a_control_plane_that_does_not_come_back_is_put_back_with_what_etcd_had(
     world: World, newer: NodeImage, monkeypatch: pytest.MonkeyPatch, control_planes: int
@@ -618,3 +640,45 @@ def test_an_etcd_that_gives_no_snapshot_changes_nothing(world: World, newer: Nod
     with pytest.raises(SykubeError, match="back on v1.20.2"):
         update(world, newer)
     assert differences(before, world.snapshot()) == []
+
+
+# --- the command ---
+
+
+def test_the_command_says_what_it_has_done(world: World, newer: NodeImage, sykube: Sykube) -> None:
+    made(world)
+    command = ("update", "--name", "fake", "--local-image", str(newer.sif))
+    planned = sykube(*command, "--dry-run")
+    assert planned.code == 0
+    assert planned.out.splitlines()[0] == "v1.20.2 → v1.20.3"
+    assert "  node1: kubeadm upgrade node" in planned.out.splitlines()
+    done = sykube(*command, "--output", "json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert (found["name"], found["changed"]) == ("fake", True)
+    assert found["nodes"] == {"master": NEW, "node1": NEW}
+    again = sykube(*command)
+    assert again.code == 0
+    assert "The cluster fake is up to date: Kubernetes v1.20.3." in again.err
+    shown = sykube("status", "--name", "fake")
+    assert [line.split()[4] for line in shown.out.splitlines() if "10.11.11." in line] == [NEW] * 2
+
+
+def test_the_command_says_why_it_refuses(world: World, sykube: Sykube) -> None:
+    made(world)
+    done = sykube(
+        "update", "--name", "fake", "--source", "debian", "--kubernetes-version", "1.19.1"
+    )
+    assert done.code == ExitCode.USAGE
+    assert "Debian has no Kubernetes 1.19.1" in done.err
+
+
+def test_a_way_back_is_shown_as_an_error_with_its_cause(
+    world: World, newer: NodeImage, sykube: Sykube
+) -> None:
+    made(world)
+    world.calls.fail(_kubeadm)
+    done = sykube("update", "--name", "fake", "--local-image", str(newer.sif))
+    assert done.code == ExitCode.FAILED
+    assert "back on v1.20.2 and works as before" in done.err
+    assert "/etc/sykube/update/kubeadm" in done.err
