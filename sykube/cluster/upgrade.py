@@ -28,8 +28,8 @@ from sykube.node.node import Node
 
 # kubeadm gives each static pod 5 minutes (UpgradeManifestTimeout), and there are four.
 _TIMEOUT_S = 1500.0
-# It begins by waiting 15 s for a Job to end, which takes longer on a busy machine; until then it has
-# changed nothing. Source: app/phases/upgrade/health.go.
+# It begins by waiting 15 s for a Job to end, which takes longer on a busy machine; until then
+# nothing is changed. Source: app/phases/upgrade/health.go.
 _TOO_SLOW = "[ERROR CreateJob]"
 _ATTEMPTS = 3
 _WORK = ".update-"
