@@ -210,7 +210,7 @@ def _find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_ru
     if wish.local_image:
         image = preparation.local_image(wish, engine, ui)
         version = image.versions()["kubernetes"].removeprefix("v")
-        choice = Choice(versions.minor(version).source, version, f"that of {wish.local_image}")
+        choice = Choice(versions.minor(version).source, version, _reason(wish))
     else:
         wanted = _choose(cluster, wish)
         choice = wanted.choice
@@ -229,6 +229,10 @@ def _find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_ru
     return Origin(image.fingerprint, str(image.folder), image.versions(), choice)
 
 
+def _reason(wish: ClusterSpec) -> str:
+    return f"that of {wish.local_image}"
+
+
 def _choose(cluster: Cluster, wish: ClusterSpec) -> Wanted:
     """What is asked for; where nothing is, the newest patch of the cluster's own minor version."""
     state = cluster.state
@@ -244,6 +248,9 @@ def _choose(cluster: Cluster, wish: ClusterSpec) -> Wanted:
 
 def _wish_is_other(wish: ClusterSpec, progress: Progress) -> bool:
     """Whether something else is asked for than what an update leads to."""
+    choice = progress.after.choice
+    if wish.local_image:
+        return choice is None or choice.reason != _reason(wish)
     after = progress.after.kubernetes.removeprefix("v")
     asked = wish.kubernetes_version.removeprefix("v")
     return bool(asked) and asked not in (after, after.rpartition(".")[0])
@@ -543,6 +550,8 @@ def _put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     lifecycle.keep_node_logs(cluster)
     with cluster.ui.step("Putting the control plane back"):
         rollback.put_back(cluster, progress, builder)
+        with cluster.api() as api:
+            upgrade.untell(api, before)
         upgrade.take_back(cluster, progress)
         with cluster.api() as api:
             for name in state.cordoned:

@@ -12,18 +12,19 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from sykube.cluster.cluster import Cluster, on_each
-from sykube.cluster.progress import Progress
+from sykube.cluster.progress import Origin, Progress
 from sykube.host.run import CommandError
 from sykube.image import carried, containerd, versions
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
 from sykube.image.node_image import NodeImage
 from sykube.kubernetes import kubeadm
-from sykube.kubernetes.api import Api
+from sykube.kubernetes.api import Api, ApiError
 from sykube.node.node import Node
 
 # kubeadm gives each static pod 5 minutes (UpgradeManifestTimeout), and there are four.
@@ -37,6 +38,12 @@ _WORK = ".update-"
 _FOLDER = "update"
 _INSIDE = f"/etc/sykube/{_FOLDER}"
 _CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"
+_APPS = "/apis/apps/v1/namespaces/kube-system"
+_OF_KUBEADM = (
+    (f"{_APPS}/daemonsets/kube-proxy", "kube-proxy"),
+    (f"{_APPS}/deployments/coredns", "coredns"),
+)
+_STRATEGIC = "application/strategic-merge-patch+json"
 _CONTROL_PLANE = frozenset({"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"})
 # kubeadm up to 1.30 looks for images by this program, which Debian lacks; sykube has given the node
 # its images, so that there is none to pull. Source: app/util/runtime/runtime.go.
@@ -149,6 +156,34 @@ def tell(api: Api, image: NodeImage) -> None:
     etcd = config.get("etcd", {}).get("local", {})
     if etcd.get("imageTag"):
         etcd["imageTag"] = image.tag_of("etcd")
+    _write(api, config)
+
+
+def untell(api: Api, before: Origin) -> None:
+    """Let kubeadm and what it runs on every node be of an image again.
+
+    It is already, where etcd was saved before kubeadm began.
+    """
+    stored = api.get(_CONFIG)["data"]["ClusterConfiguration"]
+    config = yaml.safe_load(stored) | {"kubernetesVersion": before.kubernetes}
+    _write(api, config)
+    tell(api, before.image)
+    for path, name in _OF_KUBEADM:
+        try:
+            found = api.get(path)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            continue
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        wanted = before.image.name_of(name)
+        if container["image"] != wanted:
+            image = {"containers": [{"name": container["name"], "image": wanted}]}
+            patch = {"spec": {"template": {"spec": image}}}
+            api.request("PATCH", path, patch, content_type=_STRATEGIC)
+
+
+def _write(api: Api, config: dict[str, Any]) -> None:
     patch = {"data": {"ClusterConfiguration": yaml.safe_dump(config, sort_keys=False)}}
     api.request("PATCH", _CONFIG, patch, content_type="application/merge-patch+json")
 

@@ -370,6 +370,38 @@ def test_another_version_is_refused_meanwhile(world: World, held_up: Cluster) ->
         update_module.update("fake", wish, UpdateOptions(), world.ui())
 
 
+def test_another_image_is_refused_meanwhile(world: World, held_up: Cluster) -> None:
+    assert held_up.nodes
+    image = add_image(world.root / "cache", "0ther", version="v1.20.4", part="a third")
+    with unchanged(world), pytest.raises(UsageError, match="on its way to Kubernetes v1.20.3"):
+        update(world, image)
+
+
+def test_a_way_back_from_a_second_call_brings_kubeadm_and_its_add_ons_back(
+    world: World, newer: NodeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = made(world)
+    proxy = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy"
+    old, new = (f"k8s.gcr.io/kube-proxy:{version}" for version in (OLD, NEW))
+    file = cluster.image.folder / "container-images"
+    file.write_text(f"{file.read_text()}{old}\n")
+    world.calls.fail(lambda call: "drain" in call.words)
+    with pytest.raises(Postponed):
+        update(world, newer)
+    # What kubeadm did: it is in etcd by the time that it is saved again.
+    container = {"name": "kube-proxy", "image": new}
+    world.kubernetes["fake"].objects[proxy] = {
+        "spec": {"template": {"spec": {"containers": [container]}}}
+    }
+    monkeypatch.setattr(update_module, "_TIMEOUT_S", 0.0)
+    world.unfit.add(NEW)
+    with pytest.raises(SykubeError, match="back on v1.20.2"):
+        update(world, newer)
+    spec = world.kubernetes["fake"].objects[proxy]["spec"]["template"]["spec"]
+    assert [each["image"] for each in spec["containers"]] == [old]
+    assert_is(world, cluster, OLD)
+
+
 def test_both_images_are_in_use_meanwhile(held_up: Cluster) -> None:
     state = recorded(held_up)
     assert state.update is not None
@@ -416,8 +448,16 @@ def test_these_are_the_steps(world: World, newer: NodeImage) -> None:
     } | {"Adding the new credentials to your kubeconfig"}
 
 
-@pytest.mark.parametrize("error", [Injected, KeyboardInterrupt])
-@pytest.mark.parametrize("title", TITLES)
+INTERRUPTED = ("Upgrading master (kubeadm upgrade)", "Starting master from the new node image")
+
+
+@pytest.mark.parametrize(
+    ("title", "error"),
+    [
+        *((title, Injected) for title in TITLES),
+        *((title, KeyboardInterrupt) for title in (*INTERRUPTED, "Draining node1")),
+    ],
+)
 def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
     world: World,
     newer: NodeImage,
