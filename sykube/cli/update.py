@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from sykube.cli import completion, context, logfile, sources
+from sykube.cli import context, logfile, sources
 from sykube.cluster import update as cluster_update
 from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.update import UpdateOptions
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _of_an_image(command: _F) -> _F:
-    """--local-image and whose signature it must have."""
-    for option in (
-        click.option(
-            "--no-verify", is_flag=True, default=None,
-            help="Use the image whoever signed it, or nobody.",
-        ),
-        click.option(
-            "--public-key", metavar="FILE", envvar="SYKUBE_PUBLIC_KEY", show_envvar=True,
-            shell_complete=completion.files,
-            help="The file with that key, instead of root's key ring.",
-        ),
-        click.option(
-            "--fingerprint", metavar="FINGERPRINT", envvar="SYKUBE_FINGERPRINT", show_envvar=True,
-            help="Of the key that must have signed it.",
-        ),
-        click.option(
-            "--local-image", metavar="FILE", shell_complete=completion.files,
-            help="Update to this bundle or node image; download nothing.",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -49,7 +21,7 @@ def _of_an_image(command: _F) -> _F:
 @click.option(
     "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
 )
-@_of_an_image
+@sources.of_image
 @click.option(
     "--drain-timeout", type=click.IntRange(1), default=300, show_default=True, metavar="SECONDS",
     help="Time that emptying each node may take.",
