@@ -35,8 +35,10 @@ def update(
 ) -> None:
     """Bring the cluster to a newer Kubernetes, or a newer build of its node image.
 
-    Control planes first, then the workers, one by one, each emptied before it is started anew. An
-    update that stopped half-way goes on when it is called again.
+    Without --kubernetes-version it is the newest patch of the cluster's own minor version; where
+    Debian's source is it, what this sykube builds. Control planes first, then the workers, one by
+    one, each emptied before it is started anew. An update that stopped half-way goes on when it is
+    called again.
     """
     ui = context.ui()
     if not dry_run:
