@@ -369,7 +369,9 @@ def test_status_ends_with_the_state_of_the_cluster(up: World, sykube: Sykube) ->
     up.end("sykube-node1")
     result = sykube("status")
     assert result.code == ExitCode.DEGRADED
-    assert re.search(r"^  node1 +10\.11\.11\.3 +7 MB +stopped$", result.out, re.MULTILINE)
+    assert re.search(
+        r"^  node1 +10\.11\.11\.3 +7 MB +v1\.20\.2 +stopped$", result.out, re.MULTILINE
+    )
     up.end("sykube-master")
     assert sykube("status").code == ExitCode.STOPPED
     assert sykube("status", "--name", "lab").code == 0
