@@ -1,4 +1,4 @@
-"""The cluster DNS of clusters made from Debian alone, which has no CoreDNS.
+"""The cluster DNS of clusters that have no CoreDNS: those of the minor version of Debian's.
 
 Unbound caches and forwards; sykube.incluster.dns beside it answers for the
 cluster's own names.

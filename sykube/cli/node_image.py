@@ -147,6 +147,7 @@ def _describe(image: NodeImage) -> dict[str, object]:
         "fingerprint": image.fingerprint,
         "file": str(image.sif),
         "bytes": image.size,
+        "source": image.source,
         "versions": image.versions(),
         "containerImages": image.container_images(),
     }

@@ -69,6 +69,7 @@ def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
             {
                 "fingerprint": image.fingerprint,
                 "kubernetes": image.versions()["kubernetes"].removeprefix("v"),
+                "source": image.source,
                 "bytes": image.size,
             }
             for image in build.list_images()
@@ -102,7 +103,8 @@ def _show(found: dict[str, Any]) -> None:
     click.echo("cached:" if found["nodeImages"] or found["downloads"] else "cached: nothing")
     for each in found["nodeImages"]:
         size = each["bytes"] // 1_000_000
-        click.echo(f"  node image {each['fingerprint']}  {each['kubernetes']}  {size} MB")
+        version = f"{each['kubernetes']} ({each['source']})"
+        click.echo(f"  node image {each['fingerprint']}  {version}  {size} MB")
     for each in found["downloads"]:
         size = each["bytes"] // 1_000_000
         what = f"{each['project']} {each['version']} {each['architecture']}"

@@ -17,9 +17,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sykube import redaction
+from sykube import documents, redaction
 from sykube.cluster import checkup, logs, lookup
 from sykube.cluster import status as cluster_status
 from sykube.cluster.cluster import Cluster, on_each
@@ -248,7 +246,7 @@ def _listed(api: Api, path: str) -> str:
         # Who wrote which field when: more text than all the rest.
         item["metadata"].pop("managedFields", None)
     # Unfolded: a long line that is broken up can no longer be searched for.
-    return yaml.safe_dump_all(items, sort_keys=False, width=10**9)
+    return documents.dump_all(items, width=10**9)
 
 
 def _host_output(command: tuple[str, ...]) -> str:

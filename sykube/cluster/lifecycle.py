@@ -284,7 +284,7 @@ def _choice_of(snapshot: archive.Snapshot) -> Choice:
     if saved.choice:
         return saved.choice
     version = snapshot.kubernetes.removeprefix("v")
-    return Choice(versions.minor(version).source, version, f"that of {snapshot.name}")
+    return Choice(versions.minor(version).sources[0], version, f"that of {snapshot.name}")
 
 
 def _choice_of_image(spec: ClusterSpec, image: NodeImage) -> Choice:
@@ -297,7 +297,7 @@ def _choice_of_image(spec: ClusterSpec, image: NodeImage) -> Choice:
     version = image.versions()["kubernetes"].removeprefix("v")
     minor = versions.minor(version)
     cgroup_version.check(minor, allow_v1=spec.allow_cgroup_v1)
-    return Choice(minor.source, version, f"that of {spec.local_image}")
+    return Choice(image.source, version, f"that of {spec.local_image}")
 
 
 def _source(spec: ClusterSpec) -> archive.Snapshot | None:

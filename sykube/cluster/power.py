@@ -14,7 +14,7 @@ from sykube.cluster.steps.data import remains_after_boot
 from sykube.cluster.steps.join import join_all
 from sykube.cluster.steps.join import missing as missing_members
 from sykube.cluster.steps.network import Network
-from sykube.cluster.steps.ready import wait_ready, wait_restarted
+from sykube.cluster.steps.ready import wait_alive, wait_ready, wait_restarted
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
@@ -28,7 +28,6 @@ from sykube.ui import Ui
 
 # Beyond the grace for the pods, in three turns, and for what follows them.
 _STOP_MARGIN_S = 60.0
-_UNPAUSE_TIMEOUT_S = 120.0
 _API_TIMEOUT_S = 300.0
 
 
@@ -163,9 +162,7 @@ def unpause(name: str, ui: Ui) -> None:
             since = float(int(time.time()))
             for node in cluster.nodes:
                 cgroups.freeze(node.instance, frozen=False)
-            with cluster.api() as api:
-                names = [node.instance for node in cluster.nodes]
-                wait_until("nodes", lambda: readiness.alive(api, names, since), _UNPAUSE_TIMEOUT_S)
+            wait_alive(cluster, [node.instance for node in cluster.nodes], since)
             wait_ready(cluster)
 
 

@@ -21,7 +21,7 @@ from sykube.cluster.state import locked
 from sykube.cluster.steps.data import remains_after_boot
 from sykube.cluster.steps.network import Network
 from sykube.cluster.steps.nodes import Nodes
-from sykube.cluster.steps.ready import wait_ready
+from sykube.cluster.steps.ready import wait_alive, wait_ready
 from sykube.errors import SykubeError
 from sykube.host import preflight
 from sykube.host.files import write_atomically
@@ -109,9 +109,12 @@ def renew(name: str, ui: Ui) -> Cluster:
         if cluster.workers:
             with ui.step("Renewing the certificates of the workers"):
                 on_each(cluster.workers, lambda node: _renew_worker(leader, node))
+        since = float(int(datetime.now(UTC).timestamp()))
         with ui.step("Adding the new credentials to your kubeconfig"):
             hand_out(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
+            # A Node stays Ready for a while when its kubelet is gone.
+            wait_alive(cluster, [node.instance for node in cluster.nodes], since)
             wait_ready(cluster)
         return cluster
 

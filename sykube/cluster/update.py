@@ -210,7 +210,7 @@ def _find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_ru
     if wish.local_image:
         image = preparation.local_image(wish, engine, ui)
         version = image.versions()["kubernetes"].removeprefix("v")
-        choice = Choice(versions.minor(version).source, version, _reason(wish))
+        choice = Choice(image.source, version, _reason(wish))
     else:
         wanted = _choose(cluster, wish)
         choice = wanted.choice
@@ -229,6 +229,12 @@ def _find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_ru
     return Origin(image.fingerprint, str(image.folder), image.versions(), choice)
 
 
+def _source(cluster: Cluster) -> str:
+    """Where the cluster's Kubernetes comes from."""
+    choice = cluster.state.choice
+    return choice.source if choice else cluster.image.source
+
+
 def _reason(wish: ClusterSpec) -> str:
     return f"that of {wish.local_image}"
 
@@ -236,7 +242,7 @@ def _reason(wish: ClusterSpec) -> str:
 def _choose(cluster: Cluster, wish: ClusterSpec) -> Wanted:
     """What is asked for; where nothing is, the newest patch of the cluster's own minor version."""
     state = cluster.state
-    source = state.choice.source if state.choice else cluster.minor.source
+    source = _source(cluster)
     version = wish.kubernetes_version
     if wish.source == AUTO:
         wish = replace(wish, source=source)
@@ -265,7 +271,7 @@ def _check(cluster: Cluster, progress: Progress) -> None:
     before, after = progress.before, progress.after
     skew.check(before.kubernetes, {}, after.kubernetes)
     minor = versions.minor(after.kubernetes)
-    source = before.choice.source if before.choice else cluster.minor.source
+    source = _source(cluster)
     if after.choice and after.choice.source != source:
         raise UsageError(
             f"the cluster {cluster.name} is made of {source.capitalize()}'s Kubernetes, and "

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sykube import documents
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.progress import Origin, Progress
 from sykube.host.run import CommandError
@@ -151,7 +150,7 @@ def node(node: Node, progress: Progress) -> None:
 def tell(api: Api, image: NodeImage) -> None:
     """Let kubeadm know what the container images of a node image are called."""
     stored = api.get(_CONFIG)["data"]["ClusterConfiguration"]
-    config = yaml.safe_load(stored)
+    config = documents.load(stored)
     config["imageRepository"] = image.repository
     etcd = config.get("etcd", {}).get("local", {})
     if etcd.get("imageTag"):
@@ -165,7 +164,7 @@ def untell(api: Api, before: Origin) -> None:
     It is already, where etcd was saved before kubeadm began.
     """
     stored = api.get(_CONFIG)["data"]["ClusterConfiguration"]
-    config = yaml.safe_load(stored) | {"kubernetesVersion": before.kubernetes}
+    config = documents.load(stored) | {"kubernetesVersion": before.kubernetes}
     _write(api, config)
     tell(api, before.image)
     for path, name in _OF_KUBEADM:
@@ -184,7 +183,7 @@ def untell(api: Api, before: Origin) -> None:
 
 
 def _write(api: Api, config: dict[str, Any]) -> None:
-    patch = {"data": {"ClusterConfiguration": yaml.safe_dump(config, sort_keys=False)}}
+    patch = {"data": {"ClusterConfiguration": documents.dump(config)}}
     api.request("PATCH", _CONFIG, patch, content_type="application/merge-patch+json")
 
 

@@ -446,8 +446,10 @@ def _check_netrc(url: str) -> None:
         )
 
 
-def _host(url: str | None) -> str:
-    return urlsplit(url or "").netloc.rpartition("@")[2]
+def _host(url: str | bytes | None) -> str:
+    # requests' own types have all three of a request that was prepared.
+    text = url.decode() if isinstance(url, bytes) else url or ""
+    return urlsplit(text).netloc.rpartition("@")[2]
 
 
 def _network(otherwise: str) -> str:

@@ -22,8 +22,8 @@ from sykube.host import engines, lock
 from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
 from sykube.host.paths import cache_dir
-from sykube.host.run import run
-from sykube.image import versions
+from sykube.host.run import CommandError, run
+from sykube.image import pulling, versions
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import Source, Upstream
 
@@ -145,11 +145,14 @@ def _upstream_layers(source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
         **{name: file.path for name, file in source.files.items()},
         **_node_suite(mirror),
     }
+    minor = versions.minor(source.kubernetes_version)
+    dns = () if minor.has_coredns else versions.DNS_PACKAGES
     container_images = _container_images(
         "container-images-upstream.def.j2",
         common
         | {
-            "packages": versions.UPSTREAM_CONTAINER_IMAGE_PACKAGES,
+            "packages": (*versions.UPSTREAM_CONTAINER_IMAGE_PACKAGES, *dns),
+            "coredns": minor.has_coredns,
             "auth_file": source.auth_file,
             "authorities": source.authorities,
         },
@@ -158,7 +161,14 @@ def _upstream_layers(source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
     upstream = resources.folder("definitions") / "upstream"
     node = _node(
         "node-upstream.def.j2",
-        common | {"packages": versions.UPSTREAM_NODE_PACKAGES},
+        common
+        | {
+            "packages": versions.UPSTREAM_NODE_PACKAGES,
+            # That of 1.7 is also the one of Debian's.
+            "containerd_config": (
+                "sykube/node" if source.containerd_version.startswith("1.") else "upstream"
+            ),
+        },
         (container_images,),
         ("definitions/upstream", upstream),
     )
@@ -362,12 +372,17 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
         definition.write_text(resources.render("definitions", layer.template, **layer.variables))
         sif = work / f"{layer.name}.sif"
         engine = engines.look(builder.binary)
-        run(
-            [builder.binary, "build", *engine.mksquashfs_options(_MKSQUASHFS), sif, definition],
-            env={**builder.environment, **engine.work_environment(work)},
-            timeout=_BUILD_TIMEOUT_S,
-            on_line=note,
-        )
+        try:
+            run(
+                [builder.binary, "build", *engine.mksquashfs_options(_MKSQUASHFS), sif, definition],
+                env={**builder.environment, **engine.work_environment(work)},
+                timeout=_BUILD_TIMEOUT_S,
+                on_line=note,
+            )
+        except CommandError as error:
+            if explained := pulling.explain(error.output):
+                raise explained from error
+            raise
         sif.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)

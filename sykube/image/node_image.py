@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import SykubeError
+from sykube.image import versions
+from sykube.image.choice import DEBIAN, UPSTREAM
+
+# Among the versions that an image of upstream's names.
+_SOURCE = "source"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,16 @@ class NodeImage:
 
     def versions(self) -> dict[str, str]:
         """Program → version; `kubernetes` has its v."""
+        return {name: value for name, value in self._facts().items() if name != _SOURCE}
+
+    @property
+    def source(self) -> str:
+        """Where its Kubernetes comes from: debian or upstream."""
+        facts = self._facts()
+        debians = facts["kubernetes"] == f"v{versions.DEBIAN.kubernetes_version}"
+        return facts.get(_SOURCE) or (DEBIAN if debians else UPSTREAM)
+
+    def _facts(self) -> dict[str, str]:
         lines = (self.folder / "versions").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)
 

@@ -68,7 +68,7 @@ class _Wanted:
 
 def minors() -> tuple[str, ...]:
     """Minor versions that sykube can make a cluster of, the newest first."""
-    return tuple(each.version for each in reversed(versions.MINORS) if each.source == "upstream")
+    return tuple(each.version for each in reversed(versions.MINORS) if "upstream" in each.sources)
 
 
 def architecture() -> str:

@@ -23,19 +23,19 @@ class Minor:
 
     Attributes:
         version: MAJOR.MINOR.
-        source: where its programs come from: debian or upstream.
+        sources: where its programs can come from, debian or upstream; the first where nothing says.
         kubeadm_api: version of kubeadm.k8s.io that its configuration is written in.
         end_of_life: the date upstream support ends or ended.
-        containerd: the release for it, for the source upstream; Debian's is the suite's own.
+        containerd: the release for it, for the source upstream; Debian's is that of NODE_SUITE.
         runc: and of runc.
     """
 
     version: str
-    source: str
+    sources: tuple[str, ...]
     kubeadm_api: str
     end_of_life: str
-    containerd: str = ""
-    runc: str = ""
+    containerd: str
+    runc: str
 
     @property
     def number(self) -> int:
@@ -50,6 +50,16 @@ class Minor:
         CHANGELOG/CHANGELOG-1.24.md and CHANGELOG-1.27.md of kubernetes/kubernetes.
         """
         return self.number < 24
+
+    @property
+    def has_coredns(self) -> bool:
+        """Whether kubeadm's CoreDNS answers for its cluster's names; otherwise sykube's own DNS.
+
+        Debian has none, and that of 1.20 is 1.7.0 of 2020 (kubernetes/kubernetes,
+        cmd/kubeadm/app/constants/constants.go at v1.20.2), long without fixes. What all clusters
+        of Debian's 1.20 are tested with serves those of upstream's as well.
+        """
+        return self.number > 20
 
     @property
     def refuses_cgroup_v1(self) -> bool:
@@ -69,13 +79,17 @@ class Minor:
         return "batch/v1" if self.number >= 21 else "batch/v1beta1"
 
 
-# Two containerds serve them all, each a long-term release:
+# Two containerds serve those that have support or had it lately, each a long-term release:
 #   2.0 (maintained to March 2027) those up to 1.34, 2.3 (to April 2028) those from 1.35 on.
 # RELEASES.md of containerd ("Kubernetes Support") lists for each minor the containerds that it was
 # tested with, such as "2.2.0+, 2.1.5+" for 1.35, where + is "or later". 1.29 is listed with 1.x
 # alone, so it is not here. That file did not know 1.37 yet when it was last read (2026-08); 2.3 is
 # what it lists for the minor before. runc is the one that each containerd is tested with: its file
 # script/setup/runc-version.
+# The kubelet of 1.20 speaks the CRI v1alpha2 alone (v1 came with 1.23), which containerd 1.7 has as
+# the last one, and to its end: September 2026 (RELEASES.md, "Deprecated containerd and kubernetes
+# versions" and "Current State").
+_CONTAINERD_1_7 = {"containerd": "1.7.34", "runc": "1.3.6"}
 _CONTAINERD_2_0 = {"containerd": "2.0.11", "runc": "1.3.6"}
 _CONTAINERD_2_3 = {"containerd": "2.3.4", "runc": "1.4.3"}
 
@@ -86,15 +100,15 @@ _CONTAINERD_2_3 = {"containerd": "2.3.4", "runc": "1.4.3"}
 # planned for 2026-08-26 (kubernetes/sig-release, releases/release-1.37/README.md), is 14 months
 # after it, as for every minor (https://kubernetes.io/releases/patch-releases/#support-period).
 MINORS = (
-    Minor("1.20", "debian", "v1beta2", "2022-02-28"),
-    Minor("1.30", "upstream", "v1beta3", "2025-07-15", **_CONTAINERD_2_0),
-    Minor("1.31", "upstream", "v1beta4", "2025-11-11", **_CONTAINERD_2_0),
-    Minor("1.32", "upstream", "v1beta4", "2026-02-28", **_CONTAINERD_2_0),
-    Minor("1.33", "upstream", "v1beta4", "2026-06-28", **_CONTAINERD_2_0),
-    Minor("1.34", "upstream", "v1beta4", "2026-10-27", **_CONTAINERD_2_0),
-    Minor("1.35", "upstream", "v1beta4", "2027-02-28", **_CONTAINERD_2_3),
-    Minor("1.36", "upstream", "v1beta4", "2027-06-28", **_CONTAINERD_2_3),
-    Minor("1.37", "upstream", "v1beta4", "2027-10-28", **_CONTAINERD_2_3),
+    Minor("1.20", ("debian", "upstream"), "v1beta2", "2022-02-28", **_CONTAINERD_1_7),
+    Minor("1.30", ("upstream",), "v1beta3", "2025-07-15", **_CONTAINERD_2_0),
+    Minor("1.31", ("upstream",), "v1beta4", "2025-11-11", **_CONTAINERD_2_0),
+    Minor("1.32", ("upstream",), "v1beta4", "2026-02-28", **_CONTAINERD_2_0),
+    Minor("1.33", ("upstream",), "v1beta4", "2026-06-28", **_CONTAINERD_2_0),
+    Minor("1.34", ("upstream",), "v1beta4", "2026-10-27", **_CONTAINERD_2_0),
+    Minor("1.35", ("upstream",), "v1beta4", "2027-02-28", **_CONTAINERD_2_3),
+    Minor("1.36", ("upstream",), "v1beta4", "2027-06-28", **_CONTAINERD_2_3),
+    Minor("1.37", ("upstream",), "v1beta4", "2027-10-28", **_CONTAINERD_2_3),
 )
 
 
@@ -233,8 +247,10 @@ NODE_PACKAGES = (
     "supervisor",
     "util-linux",
 )
-# With CoreDNS, kube-proxy and etcd in images of their own, what sykube/incluster needs is left.
+# With kube-proxy, etcd and CoreDNS in images of their own, what sykube/incluster needs is left.
 UPSTREAM_CONTAINER_IMAGE_PACKAGES = ("docker-registry", "python3-minimal")
+# And this of its cluster DNS, where it is not CoreDNS.
+DNS_PACKAGES = ("python3-dnspython", "unbound")
 UPSTREAM_NODE_PACKAGES = tuple(
     name for name in NODE_PACKAGES if name not in ("containerd", "etcd-client", "runc")
 )

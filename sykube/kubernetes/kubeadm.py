@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from sykube import documents
 from sykube.image.versions import Minor
 
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
@@ -146,7 +145,7 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         # The limits of connection tracking are the host's: a node may not set them.
         "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
     }
-    return yaml.safe_dump_all([init, cluster, kubelet, proxy], sort_keys=False)
+    return documents.dump_all([init, cluster, kubelet, proxy])
 
 
 def join_configuration(
@@ -186,7 +185,7 @@ def join_configuration(
         join |= _patches(minor)
         if not taint:
             join["nodeRegistration"]["taints"] = []
-    return yaml.safe_dump(join, sort_keys=False)
+    return documents.dump(join)
 
 
 def renewal_configuration(minor: Minor, kubernetes_version: str) -> str:
@@ -200,7 +199,7 @@ def renewal_configuration(minor: Minor, kubernetes_version: str) -> str:
         "kind": "ClusterConfiguration",
         "kubernetesVersion": kubernetes_version,
     }
-    return yaml.safe_dump(config)
+    return documents.dump(config)
 
 
 def patch_options(minor: Minor) -> tuple[str, ...]:
@@ -216,9 +215,9 @@ def upgrade_options(minor: Minor, patches: str) -> tuple[str, ...]:
         patches: the folder with what is changed in the manifests.
     """
     name = "--experimental-patches" if minor.kubeadm_api == "v1beta2" else "--patches"
-    # Of Debian there is no CoreDNS, an image that kubeadm wants there before it begins; all others
+    # Where sykube has no CoreDNS, kubeadm wants its image all the same before it begins; all others
     # were given to the node.
-    ignored = ("--ignore-preflight-errors", "ImagePull") if minor.source == "debian" else ()
+    ignored = () if minor.has_coredns else ("--ignore-preflight-errors", "ImagePull")
     return (name, patches, *ignored)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from sykube import documents
 from sykube.errors import SykubeError
 from sykube.host.files import write_atomically
 
@@ -73,7 +74,7 @@ def merge(path: Path, cluster_config: str, name: str, owner: Owner, *, switch: b
         SykubeError: the file is no kubeconfig, another program holds its lock, or the user has
             a context of that name for another cluster.
     """
-    source = yaml.safe_load(cluster_config)
+    source = documents.load(cluster_config)
     with _locked(path, owner):
         check_free(path, name)
         config = _read(path)
@@ -175,7 +176,7 @@ def _name(entry: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text()) if path.exists() else None
+        config = documents.load(path.read_text()) if path.exists() else None
     except yaml.YAMLError as error:
         raise SykubeError(
             f"{path} is no valid YAML; it was left alone",
@@ -201,7 +202,7 @@ def _drop(config: dict[str, Any], name: str) -> None:
 def _write(path: Path, config: dict[str, Any], owner: Owner) -> None:
     # A link stays a link: many people keep the file elsewhere.
     target = path.resolve()
-    write_atomically(target, yaml.safe_dump(config, sort_keys=False), mode=0o600)
+    write_atomically(target, documents.dump(config), mode=0o600)
     os.chown(target, owner.uid, owner.gid)
 
 

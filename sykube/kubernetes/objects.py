@@ -49,8 +49,6 @@ def path_of(manifest: dict[str, Any]) -> str:
 def read(text: str) -> list[dict[str, Any]]:
     """The objects of a YAML stream."""
     # Not above: most commands read no YAML.
-    import yaml
+    from sykube import documents
 
-    # The one in C, where PyYAML has it, is ten times as fast.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return [document for document in yaml.load_all(text, loader) if document]
+    return [document for document in documents.load_all(text) if document]

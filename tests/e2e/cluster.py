@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ _INIT_TIMEOUT_S = 3000
 class TestCluster:
     """A cluster of the tests; `before` is the host as it was without it.
 
-    `prefix` is a command that runs sykube somewhere else, as nsenter does.
+    `prefix` is a command that runs sykube somewhere else, as nsenter does; `own` are variables.
     """
 
     __test__ = False
@@ -32,6 +32,7 @@ class TestCluster:
     folder: Path
     before: HostSnapshot | None = None
     prefix: tuple[str, ...] = ()
+    own: dict[str, str] = field(default_factory=dict)
 
     @property
     def kubeconfig(self) -> Path:
@@ -39,7 +40,7 @@ class TestCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"KUBECONFIG": str(self.kubeconfig)}
+        return os.environ | {"KUBECONFIG": str(self.kubeconfig)} | self.own
 
     def sykube(
         self,

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,19 +20,6 @@ NAME = "e2e-bundle"
 
 
 @dataclass
-class Elsewhere(TestCluster):
-    """A cluster on the machine without a network."""
-
-    __test__ = False
-
-    own: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return super().environment | self.own
-
-
-@dataclass
 class Air:
     """What was carried over the gap, and where to."""
 
@@ -40,7 +27,7 @@ class Air:
     public_key: Path
     fingerprint: str
     machine: Offline
-    cluster: Elsewhere
+    cluster: TestCluster
 
     @property
     def cache(self) -> Path:
@@ -56,7 +43,7 @@ class Air:
 @pytest.fixture(scope="module")
 def air(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Air]:
     here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
-    maker = Elsewhere(NAME, here, own={"APPTAINER_KEYSDIR": str(here / "ring")})
+    maker = TestCluster(NAME, here, own={"APPTAINER_KEYSDIR": str(here / "ring")})
     (here / "ring").mkdir(mode=0o700)
     # The image is there, or is built now, and with it the engine.
     maker.sykube("node-image", "build", "--yes", timeout=3000)
@@ -80,7 +67,7 @@ def air(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Air]:
         "SYKUBE_CACHE_DIR": str(cache),
         "SYKUBE_FINGERPRINT": json.loads(saved.stdout)["fingerprint"],
     }
-    cluster = Elsewhere(NAME, there, prefix=machine.prefix, own=variables)
+    cluster = TestCluster(NAME, there, prefix=machine.prefix, own=variables)
     yield Air(bundle, public, variables["SYKUBE_FINGERPRINT"], machine, cluster)
     cluster.delete_quietly()
     machine.close()

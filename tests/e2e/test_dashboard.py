@@ -112,19 +112,27 @@ def names(cluster: TestCluster, app: str) -> set[str]:
 
 def test_nodes_show_their_programs_and_what_they_use(page: Chrome) -> None:
     go(page, "nodes")
-    assert texts(page, "article.node h2") == ["master", "node1"]
-    assert texts(page, "article.node .pill") == ["Ready", "Ready"]
-    assert texts(page, "article.node:first-child .services li") == [
-        "containerdrunning", "kubeletrunning"]  # fmt: skip
+    shown = {
+        "article.node h2": ["master", "node1"],
+        "article.node .pill": ["Ready", "Ready"],
+        "article.node:first-child .services li": ["containerdrunning", "kubeletrunning"],
+    }
+    eventually("nodes", lambda: {each: texts(page, each) for each in shown} == shown)
     # Twelve points and more: something to see for each of three plots.
     eventually(
         "lines are drawn",
-        lambda: len(texts(page, "article.node .line")) >= 2 * 3
-        and any("L" in (path.get_attribute("d") or "")
-                for path in page.find_elements(By.CSS_SELECTOR, ".line.series-cpu")),
-    )  # fmt: skip
-    values = texts(page, "article.node .plot-value")
-    assert len(values) == 6 and not any(value.startswith("–") for value in values)
+        lambda: (
+            len(texts(page, "article.node .line")) >= 2 * 3
+            and texts(page, '.line.series-cpu[d*="L"]')
+        ),
+    )
+    eventually(
+        "each plot has a value",
+        lambda: (
+            len(values := texts(page, "article.node .plot-value")) == 6
+            and not any(value.startswith("–") for value in values)
+        ),
+    )
 
 
 def test_pods_have_kubectls_words_and_what_they_use(page: Chrome, shop: TestCluster) -> None:

@@ -148,6 +148,8 @@ def _run(root: Path, command: str) -> int:
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "CI": "true",
+        # What a machine without a network gets; others would make a cluster of upstream's.
+        "SYKUBE_SOURCE": "debian",
     }
     # Not PIP_FIND_LINKS: those are folders of this machine.
     environment |= {

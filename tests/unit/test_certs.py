@@ -18,6 +18,7 @@ from sykube.cluster import certs, lifecycle, power, renewal, status
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.steps import ready
 from sykube.errors import SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import certificates
@@ -249,6 +250,16 @@ def test_renewing_goes_from_node_to_node(world: World, renewing: list[tuple[str,
     ]  # fmt: skip
     assert ClusterPaths("fake").kubeconfig.read_text() == "users: new\n"
     assert "/etc/kubernetes/kubeadm-renew.yaml" not in world.instances["fake-master"].files
+
+
+def test_renewing_is_not_done_while_a_kubelet_is_not_back(
+    world: World, renewing: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready, "_TIMEOUT_S", 0.0)
+    world.silent.add("fake-node1")
+    with pytest.raises(SykubeError) as raised:
+        renewal.renew("fake", world.ui())
+    assert "no sign of life of fake-node1" in raised.value.details
 
 
 def test_renewing_starts_a_stopped_cluster_without_the_api(

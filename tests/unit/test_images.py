@@ -115,6 +115,19 @@ def test_a_build_that_fails_leaves_what_was_done_before(
     assert builds(host)[0] == fails
 
 
+def test_an_image_that_cannot_be_pulled_is_named(host: FakeHost, cache: Path) -> None:
+    said = 'level=fatal msg="unauthorized"\nsykube: cannot pull registry.example/kube-proxy:v1'
+    host.calls.fail(
+        lambda call: call.words[1] == "build",
+        lambda call: CommandError("apptainer failed with exit code 255", call.words, said),
+    )
+    with pytest.raises(SykubeError) as raised:
+        build_all()
+    assert raised.value.brief == "cannot pull the image registry.example/kube-proxy:v1"
+    assert raised.value.details == "unauthorized"
+    assert list((cache / "tmp").iterdir()) == []
+
+
 def test_a_copy_out_of_the_image_that_fails_leaves_no_half_image(
     host: FakeHost, cache: Path
 ) -> None:
@@ -233,8 +246,25 @@ def test_an_image_of_unknown_parts_is_compared_with_nothing(cache: Path, text: s
 def test_an_image_knows_its_contents(cache: Path) -> None:
     image = add_image(cache, "a" * 16)
     assert image.versions() == {"kubernetes": "v1.20.2", "containerd": "1.7.24"}
+    assert image.source == "debian"
     assert image.tag_of("etcd") == "3.4.23-4"
     assert image.tag_of("kube-apiserver") == "v1.20.2"
     with pytest.raises(SykubeError, match="no container image 'apiserver'"):
         image.tag_of("apiserver")
     assert image.size == sum(file.stat().st_size for file in image.folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("kubernetes=v1.20.2\nsource=upstream\n", "upstream"),
+        # As it was before 1.20 was of both.
+        ("kubernetes=v1.36.2\n", "upstream"),
+        ("kubernetes=v1.20.2\n", "debian"),
+    ],
+)
+def test_an_image_knows_its_source(cache: Path, lines: str, expected: str) -> None:
+    image = add_image(cache, "a" * 16)
+    (image.folder / "versions").write_text(lines)
+    assert image.source == expected
+    assert set(image.versions()) == {"kubernetes"}

@@ -26,12 +26,14 @@ from tests.unit.helpers import Sykube, fake_spec, init, unchanged
 
 Json = dict[str, Any]
 IDS = [each.version for each in MINORS]
-UPSTREAM = [each for each in MINORS if each.source == "upstream"]
+UPSTREAM = [each for each in MINORS if "upstream" in each.sources]
 REPOSITORY = "registry.example:5000/kubernetes"
 
 # The rows of "Kubernetes Support" in containerd's RELEASES.md, as far as they name a 2.x. 1.30 and
-# 1.31: at its tag v2.1.0; the others: at 301026e58c619e63d09c0ec411012e54c0124b03.
+# 1.31: at its tag v2.1.0; the others: at 301026e58c619e63d09c0ec411012e54c0124b03. 1.20 is among
+# the "Deprecated" ones there: any 1.5 or later that speaks v1alpha2, until 1.7's end.
 CONTAINERD = {
+    "1.20": ("1.5.0", "1.6.0", "1.7.0"),
     "1.30": ("2.0.0", "2.1.0"),
     "1.31": ("2.0.0", "2.1.0"),
     "1.32": ("2.0.1", "2.1.0"),
@@ -66,11 +68,11 @@ def test_the_table_is_in_order_and_whole() -> None:
     assert [each.number for each in MINORS] == sorted({each.number for each in MINORS})
     assert [each.end_of_life for each in MINORS] == sorted(each.end_of_life for each in MINORS)
     assert all(date.fromisoformat(each.end_of_life) for each in MINORS)
-    # A jump would leave out versions that an update cannot leave out.
-    assert [each.number for each in UPSTREAM] == list(
-        range(UPSTREAM[0].number, UPSTREAM[-1].number + 1)
-    )
-    assert minor(versions.DEBIAN.kubernetes_version).source == "debian"
+    # A jump would leave out versions that an update cannot leave out; 1.20 is Debian's.
+    debians = minor(versions.DEBIAN.kubernetes_version)
+    others = [each.number for each in MINORS if each != debians]
+    assert others == list(range(others[0], others[-1] + 1))
+    assert [each for each in MINORS if each.sources[0] == "debian"] == [debians]
 
 
 @pytest.mark.parametrize("each", UPSTREAM, ids=lambda each: each.version)
@@ -81,14 +83,15 @@ def test_each_has_a_containerd_that_was_tested_with_it(each: Minor) -> None:
     # The first of its own series, or later than all that are listed.
     assert any(chosen[:2] == one[:2] and chosen >= one for one in least) or chosen > max(least)
     assert chosen < (2, 4), "registry.configs and bin_dir are to go with 2.4"
+    assert each.number >= 23 or chosen < (2,), "its kubelet speaks the CRI v1alpha2 alone"
     assert numbers(each.runc) >= (1, 2)
 
 
 # --- what is written, by the published types ---
 
 
-def cluster_of(world: World, each: Minor, **fields: Any) -> Cluster:
-    if each.source == "upstream":
+def cluster_of(world: World, each: Minor, source: str = "", **fields: Any) -> Cluster:
+    if (source or each.sources[0]) == "upstream":
         world.use_kubernetes(f"{each.version}.3", each.containerd, REPOSITORY)
         fields["kubernetes_version"] = f"{each.version}.3"
     cluster = init(world, fake_spec(**fields))
@@ -280,6 +283,15 @@ def test_debians_etcd_has_a_tag_of_its_own(world: World) -> None:
     assert found["etcd"]["local"]["imageTag"] == "3.4.23-4"
 
 
+def test_upstreams_etcd_is_the_one_that_kubeadm_names_also_of_debians_minor(world: World) -> None:
+    cluster = cluster_of(world, minor("1.20"), "upstream")
+    assert cluster.state.choice is not None
+    assert (cluster.state.choice.source, cluster.image.source) == ("upstream", "upstream")
+    (found,) = (each for each in documents(world) if each["kind"] == "ClusterConfiguration")
+    assert found["imageRepository"] == REPOSITORY
+    assert found["etcd"]["local"] == {"dataDir": "/var/lib/etcd"}
+
+
 # --- cluster DNS ---
 
 
@@ -315,8 +327,9 @@ def test_upstreams_dns_outlives_a_control_plane_where_there_are_others(
     assert text.count("'k8s-app': 'kube-dns'") == rules
 
 
-def test_debians_dns_is_sykubes_own(world: World) -> None:
-    cluster = cluster_of(world, minor("1.20"))
+@pytest.mark.parametrize("source", ["debian", "upstream"])
+def test_the_dns_of_debians_minor_is_sykubes_own(world: World, source: str) -> None:
+    cluster = cluster_of(world, minor("1.20"), source)
     assert "cluster-dns" in deployments(world)
     assert "coredns" not in deployments(world)
     assert deployment(cluster) == "cluster-dns"
@@ -399,11 +412,13 @@ def test_init_says_what_it_makes(world: World) -> None:
     assert ui.said[0] == f"Kubernetes 1.37.1 from Upstream (a release of {Sites.kubernetes})."
 
 
-def test_a_version_past_its_end_of_life_is_named_so(world: World) -> None:
+@pytest.mark.parametrize(("version", "end"), [("1.30.14", "2025-07-15"), ("1.20.15", "2022-02-28")])
+def test_a_version_past_its_end_of_life_is_named_so(world: World, version: str, end: str) -> None:
     ui = world.ui()
-    world.use_kubernetes("1.30.14", "2.0.11", REPOSITORY)
-    init(world, fake_spec(kubernetes_version="1.30.14"), ui)
-    assert "past its end of life (2025-07-15)" in ui.said[0]
+    world.use_kubernetes(version, minor(version).containerd, REPOSITORY)
+    init(world, fake_spec(kubernetes_version=version, source="upstream"), ui)
+    assert f"Kubernetes {version} from Upstream" in ui.said[0]
+    assert f"past its end of life ({end})" in ui.said[0]
 
 
 @pytest.mark.parametrize(("version", "api"), [("1.20", "v1beta1"), ("1.34", "v1")])

@@ -334,7 +334,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits look once."""
     monkeypatch.setattr(ready_step, "_TIMEOUT_S", 0.0)
     monkeypatch.setattr(power, "_API_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(power, "_UNPAUSE_TIMEOUT_S", 0.0)
 
 
 def nobody_lives(world: World) -> None:

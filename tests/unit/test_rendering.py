@@ -21,6 +21,7 @@ from sykube.addons import dns
 from sykube.errors import SykubeError
 from sykube.host.apt import Mirror
 from sykube.image import build, versions
+from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.kubeadm import ControlPlaneSettings
 from tests.fakes import Calls, FakeApi, Kubernetes
@@ -297,6 +298,27 @@ def test_upstreams_images_are_made_from_verified_files_without_building_kubernet
     words = texts[node.template].split("apt-get -q install")[1].split("\n")[0].split()
     assert not {"containerd", "runc", "etcd-client"} & set(words)
     assert {"crun", "supervisor", "containernetworking-plugins"} <= set(words)
+
+
+def test_debians_minor_of_upstream_has_the_containerd_and_the_dns_of_debians() -> None:
+    known = minor("1.20")
+    source = dataclasses.replace(
+        UPSTREAM, kubernetes_version="1.20.2", containerd_version=known.containerd
+    )
+    newer, older = (
+        {each.name: resources.render("definitions", each.template, **each.variables) for each in of}
+        for of in (build.layers(UPSTREAM, MIRROR), build.layers(source, MIRROR))
+    )
+    # definitions/node is at the one place, definitions/upstream at the other.
+    assert " /opt/sykube/node/containerd.toml > /etc/containerd/config.toml" in older["node"]
+    assert " /opt/upstream/containerd.toml > /etc/containerd/config.toml" in newer["node"]
+    for texts, there in ((older, False), (newer, True)):
+        text = texts["container-images"]
+        wanted = text.split("for name in kube-apiserver")[1].split(";")[0].split()
+        assert ("coredns" in wanted) is there
+        assert (r"sed -i '\|/coredns:|d' /build/names" in text) is not there
+        for package in versions.DNS_PACKAGES:
+            assert bool(re.search(rf"[ \n]{package}[ \n]", text)) is not there
 
 
 def test_images_are_pulled_with_what_the_site_gives_and_nothing_of_it_is_kept() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
+from sykube import documents
 from sykube.addons import addon as addon_module
 from sykube.cluster import lifecycle, node_files, power, rollback, scaling, skew, snapshots, status
 from sykube.cluster import update as update_module
@@ -188,7 +188,7 @@ def test_kubeadm_is_told_what_the_new_images_are_called(world: World, newer: Nod
     file.write_text(file.read_text().replace("etcd:3.4.23-4", "etcd:3.5.0-1"))
     update(world, newer)
     data = world.kubernetes["fake"].objects[KUBEADM_CONFIG]["data"]
-    config = yaml.safe_load(data["ClusterConfiguration"])
+    config = documents.load(data["ClusterConfiguration"])
     assert config["etcd"]["local"]["imageTag"] == "3.5.0-1"
     assert config["imageRepository"] == "k8s.gcr.io"
 

@@ -250,7 +250,7 @@ def test_the_newest_of_each_minor(server: Server, mirrors: Sites, downloader: Do
 def test_what_goes_with_a_version() -> None:
     newest = versions.MINORS[-1]
     assert upstream.minors()[0] == newest.version
-    assert versions.DEBIAN.kubernetes_version.rpartition(".")[0] not in upstream.minors()
+    assert upstream.minors()[-1] == "1.20"
     version = f"{newest.version}.1"
     assert Release.of(version) == Release(version, newest.containerd, newest.runc)
     with pytest.raises(UsageError):
@@ -527,9 +527,22 @@ def test_a_source_that_is_asked_for(
     assert server.asked == []
     with pytest.raises(UsageError, match=r"Debian has no Kubernetes 1\.36"):
         source.choose("debian", "1.36", upstreams_own, downloader)
-    with pytest.raises(UsageError, match=r"makes no clusters of upstream's Kubernetes 1\.20"):
-        source.choose("upstream", "1.20", upstreams_own, downloader)
+    with pytest.raises(UsageError, match=r"makes no clusters of upstream's Kubernetes 1\.21"):
+        source.choose("upstream", "1.21", upstreams_own, downloader)
     assert source.choose("upstream", "1.36", upstreams_own, downloader).kubernetes == "1.36.2"
+
+
+def test_upstreams_1_20_where_it_is_asked_for(
+    server: Server, upstreams_own: Sites, downloader: Downloader
+) -> None:
+    server.files |= releases.stable(["1.20.15"]) | releases.kubernetes(DEBIAN, {"kubeadm": b"1"})
+    found = source.choose("upstream", "1.20", upstreams_own, downloader)
+    assert (found.source, found.kubernetes) == ("upstream", "1.20.15")
+    found = source.choose("upstream", DEBIAN, upstreams_own, downloader)
+    assert (found.source, found.kubernetes) == ("upstream", DEBIAN)
+    # Not Debian's, so nothing else can be meant.
+    server.files |= releases.kubernetes("1.20.15", {"kubeadm": b"1"})
+    assert source.choose("auto", "1.20.15", upstreams_own, downloader).source == "upstream"
 
 
 @pytest.mark.parametrize(("asked", "version"), [("upstream", ""), ("auto", "1.36")])

@@ -57,7 +57,7 @@ def test_the_newest_of_each_and_what_is_cached(server: Server, sykube: Sykube) -
         assert f" {version} " in result.out
     assert f"upstream ({server.url})" in result.out
     assert "1.20.2" in result.out
-    assert "node image abc" in result.out
+    assert "node image abc  1.20.2 (debian)  " in result.out
     assert "kubernetes 1.36.2 amd64  kubeadm  9 MB" in result.out
     assert "kubelet" not in result.out
 

@@ -304,7 +304,7 @@ def test_the_source_of_the_environment(world: World, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SYKUBE_SOURCE", "debian")
     assert choose(ClusterSpec(), world.ui()).choice.reason == "asked for"
     with pytest.raises(SykubeError, match="makes no clusters of upstream's"):
-        choose(ClusterSpec(source="upstream", kubernetes_version="1.20"), world.ui())
+        choose(ClusterSpec(source="upstream", kubernetes_version="1.21"), world.ui())
     monkeypatch.setenv("SYKUBE_SOURCE", "fedora")
     with pytest.raises(UsageError, match="SYKUBE_SOURCE is 'fedora'"):
         choose(ClusterSpec(), world.ui())

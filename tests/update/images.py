@@ -76,7 +76,12 @@ def _builder() -> Builder:
 
 
 def _build(source: versions.Source) -> NodeImage:
-    return build.build(source, apt.find_mirror(""), _builder(), _step, lambda _line: None)
+    image = build.build(source, apt.find_mirror(""), _builder(), _step, lambda _line: None)
+    # Without it, an image of a version that Debian does not have is taken for one of upstream's.
+    facts = image.folder / "versions"
+    if f"source={source.name}" not in facts.read_text().split():
+        facts.write_text(f"{facts.read_text()}source={source.name}\n")
+    return image
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from sykube.cluster import reborn
 from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.cluster.steps.nodes import renew
 from sykube.host.files import write_atomically
+from sykube.image.choice import DEBIAN
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.api import Api, ApiError
 from sykube.kubernetes.tokens import new_token
@@ -70,8 +71,8 @@ def _settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
         minor=cluster.minor,
         kubernetes_version=state.versions["kubernetes"].removeprefix("v"),
         image_repository=cluster.image.repository,
-        # kubeadm leaves an etcd alone in upgrades whose tag it was told.
-        etcd_tag=cluster.image.tag_of("etcd") if cluster.minor.source == "debian" else "",
+        # Debian's is none that kubeadm names; it leaves one alone in upgrades that it was told.
+        etcd_tag=cluster.image.tag_of("etcd") if cluster.image.source == DEBIAN else "",
         node_name=master.instance,
         node_address=master.address,
         endpoint=cluster.endpoint,

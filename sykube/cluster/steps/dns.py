@@ -11,8 +11,8 @@ COREDNS = "coredns"
 
 
 def deployment(cluster: Cluster) -> str:
-    """Name of the Deployment in kube-system that answers: Debian has no CoreDNS."""
-    return dns.DEPLOYMENT if cluster.minor.source == "debian" else COREDNS
+    """Name of the Deployment in kube-system that answers."""
+    return COREDNS if cluster.minor.has_coredns else dns.DEPLOYMENT
 
 
 class Dns:

@@ -49,11 +49,11 @@ def wait_ready(cluster: Cluster) -> None:
         wait_until("DNS", lambda pid=pid: dns_problem(cluster, pid), _TIMEOUT_S)  # type: ignore[misc]
 
 
-def wait_restarted(cluster: Cluster, names: list[str], since: float) -> None:
-    """Wait until what the API says of nodes is no longer what they were before they stopped.
+def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:
+    """Wait until the kubelets of nodes have been heard of again.
 
     Args:
-        names: of the nodes that were started.
+        names: of the nodes.
         since: when, in seconds since the epoch.
 
     Raises:
@@ -61,4 +61,10 @@ def wait_restarted(cluster: Cluster, names: list[str], since: float) -> None:
     """
     with cluster.api() as api:
         wait_until("nodes", lambda: readiness.alive(api, names, since), _TIMEOUT_S)
+
+
+def wait_restarted(cluster: Cluster, names: list[str], since: float) -> None:
+    """As wait_alive, and until no pod shows the containers of before."""
+    wait_alive(cluster, names, since)
+    with cluster.api() as api:
         wait_until("pods", lambda: readiness.containers_started(api, names, since), _TIMEOUT_S)
