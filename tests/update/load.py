@@ -19,9 +19,9 @@ _LOOK_S = 0.2
 class Load:
     """Asks the nodes' port of a Service from this host, always a node that takes part.
 
-    A node that is closed to pods (cordoned) is about to be started anew: as a load balancer's
-    health check would, this takes another one from then on. While the API server is away, it goes
-    by what it knew last.
+    A node that is closed to pods (cordoned) is about to be started anew: this takes another one
+    from then on, as a load balancer does, and comes back to it once it is open and answers. While
+    the API server is away, it goes by what it knew last.
 
     Attributes:
         answered: how many requests were answered in full.
@@ -63,10 +63,17 @@ class Load:
                     for node in nodes
                     if not node["spec"].get("unschedulable")
                 ]
-                self._open = found or self._open
+                self._open = [each for each in found if self._answers(each)] or self._open
             except SykubeError:
                 pass
             time.sleep(_LOOK_S)
+
+    def _answers(self, address: str) -> bool:
+        """Whether a node takes part: those that do already are not asked."""
+        try:
+            return address in self._open or bool(_request(address, self.port))
+        except (OSError, http.client.HTTPException):
+            return False
 
     def _ask(self) -> None:
         number = 0
