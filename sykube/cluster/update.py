@@ -391,13 +391,13 @@ def _renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOpti
             cluster.save()
     since = 0.0
     if node.name not in progress.renewed:
-        since = float(int(time.time()))
         _empty(cluster, node, options)
         with ui.step(f"Starting {node.name} from the new node image"):
             _note_images(cluster, node)
             power.shut_down(cluster, node, options.grace)
             progress.renewed.append(node.name)
             cluster.save()
+            since = float(int(time.time()))
             node_steps.prepare(cluster, node)
             node_steps.start(cluster, node)
             node_steps.check(cluster, [node])
