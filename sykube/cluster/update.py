@@ -76,7 +76,7 @@ class UpdateOptions:
     """
 
     drain_timeout: int = 300
-    grace: int = 30
+    grace: int = 10
     yes: bool = False
     ask: Callable[[str], bool] = lambda _question: False
 
