@@ -650,8 +650,7 @@ class FakeHost:
                 made = {name: containers.Image([containers.tar({name: b""})], {}) for name in names}
                 containers.oci_archive_of(folder / "images.tar", made)
             case "copy-tools", []:
-                version = (image / "versions").read_text().split()[0].removeprefix("kubernetes=")
-                fill(folder, {"kubeadm": version})
+                fill(folder, {"kubeadm": _kubernetes_of(image)})
                 fill(folder / "kubeadm-patches", {"etcd+strategic.yaml": "spec: {}"})
             case "restore-etcd", [name, members, peer]:
                 assert peer in members
@@ -746,6 +745,12 @@ def signed_by(*fingerprints: str) -> dict[str, Any]:
     return {"Signatures": len(fingerprints), "SignerKeys": entries}
 
 
+def _kubernetes_of(image: Path) -> str:
+    """The version of Kubernetes, with its v, of a node image."""
+    facts = dict(line.split("=") for line in (image / "versions").read_text().splitlines())
+    return facts["kubernetes"]
+
+
 def write_sif(path: Path, text: str = "") -> None:
     """Write what looks like a SIF image."""
     path.write_bytes(b"#!/usr/bin/env run-singularity\n\0" + b"SIF_MAGIC\0" + text.encode())
@@ -784,8 +789,7 @@ class FakeInstance:
     @property
     def version(self) -> str:
         """Of Kubernetes, with its v, that its image is of."""
-        versions_ = (self.options.image.parent / "versions").read_text()
-        return versions_.split()[0].removeprefix("kubernetes=")
+        return _kubernetes_of(self.options.image.parent)
 
     def seed(self) -> None:
         """Let containerd have the images of the node image, as node-init does where it has none.
