@@ -1655,7 +1655,8 @@ class World:
 
     def _write_control_plane(self, instance: FakeInstance, version: str) -> None:
         """What kubeadm writes: static pods, each just the image that it needs, and more."""
-        (name,) = (each for each in instance.images if each.endswith(f"kube-apiserver:{version}"))
+        names = [each for each in instance.images if "kube-apiserver:" in each]
+        name = next((each for each in names if each.endswith(f":{version}")), names[0])
         fill(instance.manifests, {"kube-apiserver.yaml": name})
         for path in ("kubelet/config.yaml", "kubelet/kubeadm-flags.env", "etcd/member/data"):
             file = instance.on_host(f"/var/lib/{path}")

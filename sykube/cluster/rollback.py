@@ -73,15 +73,25 @@ def _save_files(node: Node, folder: Path) -> None:
 
 
 def is_untouched(cluster: Cluster, progress: Progress) -> bool:
-    """Whether every control plane is still as it was saved, and etcd's data with it."""
+    """Whether every control plane is still as it was saved, and etcd's data with it.
+
+    A kubeadm that has failed puts back the static pods that it had changed, but not the
+    certificates that it had made anew, and waits for nothing.
+    """
     return not progress.renewed and all(
-        _manifests(_kubernetes(node)) == _manifests(_folder(cluster) / node.instance / "kubernetes")
+        _files(_kubernetes(node)) == _files(_folder(cluster) / node.instance / "kubernetes")
         for node in cluster.control_planes
     )
 
 
-def _manifests(kubernetes: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in (kubernetes / "manifests").glob("*.yaml")}
+def _files(kubernetes: Path) -> dict[Path, bytes]:
+    """What /etc/kubernetes holds, but for what kubeadm itself puts aside."""
+    found = {file.relative_to(kubernetes): file for file in kubernetes.rglob("*")}
+    return {
+        name: file.read_bytes()
+        for name, file in found.items()
+        if file.is_file() and name.parts[0] != "tmp"
+    }
 
 
 def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:

@@ -543,6 +543,7 @@ def _undo(cluster: Cluster, progress: Progress, builder: Builder) -> bool:
 def _forget(cluster: Cluster, progress: Progress) -> None:
     """Take back what was handed out, where nothing else was changed."""
     if progress.begun and upgrade.is_needed(progress):
+        _wait_api(cluster)
         with cluster.api() as api:
             upgrade.tell(api, progress.before.image)
     upgrade.take_back(cluster, progress)
