@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: cluster test check node-image integration e2e test-fresh vm-test upstream-test soak bench clean
+.PHONY: cluster test check node-image integration e2e test-fresh vm-test upstream-test update-test soak bench clean
 .DELETE_ON_ERROR:
 
 cluster: ## a cluster of two nodes, and the command sykube on root's PATH
 	VENV=$(VENV) scripts/provision
 
 # What they show is of one Kubernetes, the same with and without a network.
-node-image integration e2e vm-test upstream-test soak bench: export SYKUBE_SOURCE = debian
+node-image integration e2e vm-test upstream-test update-test soak bench: export SYKUBE_SOURCE = debian
 
 test: check node-image integration e2e ## every test, among them a real cluster from nothing
 
@@ -38,6 +38,9 @@ test-fresh: $(VENV)/installed-dev ## in fresh Debian roots, the README's command
 vm-test: node-image $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
 	$(BIN)/python -m tests.vm
 
+update-test: $(VENV)/installed-dev ## a newer Kubernetes under load, and one that does not come up
+	$(BIN)/python -m tests.update
+
 upstream-test: node-image $(VENV)/installed-dev ## a cluster of --source upstream, from a mirror on loopback
 	scripts/test-packages
 	$(PYTEST) tests/upstream -v
@@ -46,6 +49,7 @@ soak: $(VENV)/installed-dev ## what takes longer than CI has (SEED=N repeats the
 	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
 	$(MAKE) upstream-test
 	$(BIN)/python -m tests.fresh
+	$(BIN)/python -m tests.update
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.init

@@ -104,6 +104,19 @@ def oci_archive(file: Path, image: Image, name: str) -> Path:
     return file
 
 
+def oci_archive_of(file: Path, images: Mapping[str, Image]) -> Path:
+    """An archive of several images by their names."""
+    found: dict[str, bytes] = {}
+    entries = []
+    for name, image in images.items():
+        files = oci_files(image, io__containerd__image__name=name)
+        entries += json.loads(files["index.json"])["manifests"]
+        found |= files
+    index = {"schemaVersion": 2, "manifests": entries}
+    file.write_bytes(tar(found | {"index.json": json.dumps(index).encode()}))
+    return file
+
+
 def docker_files(image: Image, *tags: str) -> dict[str, bytes]:
     """The files of a docker archive, as docker save wrote it up to version 24."""
     configuration = f"{image.id.removeprefix('sha256:')}.json"

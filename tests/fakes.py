@@ -52,6 +52,7 @@ from sykube.network.subnets import Subnets
 from sykube.node.engine import Engine, Instance, InstanceOptions
 from sykube.node.node import Node
 from sykube.ui import Ui
+from tests import containers
 
 _REAL_PATH = type(Path())
 # Nothing of the package may point to these folders of the real host in a test.
@@ -70,7 +71,6 @@ CONTAINER_IMAGES = {
     "k8s.gcr.io/etcd": "3.4.23-4",
     "sykube.local/system": "1",
 }
-_OWN_IMAGES = {f"{name}:{tag}": "sha256:" + "0" * 64 for name, tag in CONTAINER_IMAGES.items()}
 CA_HASH = "c0ffee" * 8
 IMAGE_FILES = {
     "/usr/bin/kubectl": "#!/bin/sh\n",
@@ -398,6 +398,8 @@ class FakeHost:
         self.kernel = kernel
         self.calls = calls
         self.etc = etc
+        # Told of a control plane whose etcd a snapshot was put back into.
+        self.restored: Callable[[str, dict[str, Any]], None] = lambda _name, _objects: None
         self.programs: dict[str, Callable[[list[str]], Answer]] = {
             "ip": self._ip,
             "iptables": self._iptables,
@@ -586,7 +588,13 @@ class FakeHost:
         return 0, "".join(f"7\t{word}\n" for word in words if not word.startswith("-")), ""
 
     def _cp(self, words: list[str]) -> Answer:
-        shutil.copyfile(words[-2], words[-1])
+        source, target = Path(words[-2]), Path(words[-1])
+        assert source.exists(), f"cp: cannot stat {source}"
+        if source.is_dir():
+            assert words[0] == "-a" and not target.exists()
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
         return 0, "", ""
 
     def _apptainer(self, words: list[str]) -> Answer:
@@ -604,6 +612,12 @@ class FakeHost:
                 bind = options[options.index("--bind") + 1]
                 folder, inside = bind.split(":")
                 (Path(folder) / Path(target).relative_to(inside)).write_text(IMAGE_FILES[path])
+                return 0, "", ""
+            case ["--silent", "exec", *rest] if "sh" in rest:
+                folder = Path(rest[rest.index("--bind") + 1].partition(":")[0])
+                shell = rest.index("sh")
+                program, *arguments = rest[shell + 3 :]
+                self.in_image(program, arguments, Path(rest[shell - 1]).parent, folder)
                 return 0, "", ""
             case ["verify", "--local", "--json", sif]:
                 return self._verify(Path(sif))
@@ -626,6 +640,24 @@ class FakeHost:
             case ["sif", "list", _]:
                 return 0, "3    |1       |NONE    |36864-356352  |FS (Squashfs/*System/amd64)\n", ""
         raise AssertionError(f"the fake apptainer does not know: {words}")
+
+    def in_image(self, program: str, arguments: list[str], image: Path, folder: Path) -> None:
+        """A program of a node image, which sees a folder of the host as /mnt."""
+        match program, arguments:
+            case "export-images", names:
+                assert {*names} <= {*(image / "container-images").read_text().split()}
+                made = {name: containers.Image([containers.tar({name: b""})], {}) for name in names}
+                containers.oci_archive_of(folder / "images.tar", made)
+            case "copy-tools", []:
+                fill(folder, {"kubeadm": _kubernetes_of(image)})
+                fill(folder / "kubeadm-patches", {"etcd+strategic.yaml": "spec: {}"})
+            case "restore-etcd", [name, members, peer]:
+                assert peer in members
+                assert not (folder / name / "etcd").exists()
+                fill(folder / name / "etcd/member", {"data": "restored"})
+                self.restored(name, json.loads((folder / "etcd.db").read_text()))
+            case unknown:
+                raise AssertionError(f"the fake image does not know: {unknown}")
 
     def _verify(self, sif: Path) -> Answer:
         """As Apptainer 1.4.5 answered for an image that is signed by TRUSTED, and for others."""
@@ -703,6 +735,12 @@ def signed_by(*fingerprints: str) -> dict[str, Any]:
     return {"Signatures": len(fingerprints), "SignerKeys": entries}
 
 
+def _kubernetes_of(image: Path) -> str:
+    """The version of Kubernetes, with its v, of a node image."""
+    facts = dict(line.split("=") for line in (image / "versions").read_text().splitlines())
+    return facts["kubernetes"]
+
+
 def write_sif(path: Path, text: str = "") -> None:
     """Write what looks like a SIF image."""
     path.write_bytes(b"#!/usr/bin/env run-singularity\n\0" + b"SIF_MAGIC\0" + text.encode())
@@ -739,18 +777,50 @@ class FakeInstance:
         self.routes, self.hosts = self.config("routes"), self.config("hosts")
 
     @property
+    def version(self) -> str:
+        """Of Kubernetes, with its v, that its image is of."""
+        return _kubernetes_of(self.options.image.parent)
+
+    def seed(self) -> None:
+        """Let containerd have the images of the node image, as node-init does where it has none.
+
+        What it has of another node image leads nowhere.
+        """
+        file = self._store / "images.json"
+        if not file.exists():
+            names = (self.options.image.parent / "container-images").read_text().split()
+            seeded = dict.fromkeys(names, "sha256:" + "0" * 64)
+            fill(self._store, {file.name: json.dumps(seeded), "seeded-from": self.version})
+        assert (self._store / "seeded-from").read_text() == self.version, "links lead nowhere"
+
+    @property
+    def _store(self) -> Path:
+        return next(host for host, inside in self.options.binds if inside.endswith("/containerd"))
+
+    @property
     def images(self) -> dict[str, str]:
-        """What containerd calls its images, and the digest of each; those of the node image."""
-        return {**_OWN_IMAGES, **json.loads(self.files.get("images", "{}"))}
+        """What containerd calls its images, and the digest of each."""
+        return json.loads((self._store / "images.json").read_text())  # type: ignore[no-any-return]
 
     @images.setter
     def images(self, value: dict[str, str]) -> None:
-        self.files["images"] = json.dumps(value)
+        (self._store / "images.json").write_text(json.dumps(value))
 
     @property
-    def blobs(self) -> dict[str, str]:
-        """Manifests and configurations by their digests."""
-        return json.loads(self.files.get("blobs", "{}"))  # type: ignore[no-any-return]
+    def content(self) -> Path:
+        """The folder with parts of images, each under its digest."""
+        return self._store / "io.containerd.content.v1.content/blobs/sha256"
+
+    @property
+    def manifests(self) -> Path:
+        """Its static pods, as they lie on the host."""
+        return self.options.overlay / "upper/etc/kubernetes/manifests"
+
+    @property
+    def works(self) -> bool:
+        """Whether it has the images that its static pods name."""
+        wanted = [file.read_text() for file in self.manifests.glob("*.yaml")]
+        return bool(wanted) and {*wanted} <= {*self.images}
 
     def import_image(self, folder: str, id_: str, image: str) -> None:
         """What containerd does with the folder of a load: every part must be there."""
@@ -771,8 +841,9 @@ class FakeInstance:
             assert f"sha256:{hashlib.sha256(content).hexdigest()}" == each["digest"]
         assert manifest["config"]["digest"] == id_
         self.images = self.images | {image: entry["digest"], id_: entry["digest"]}
-        name = entry["digest"].removeprefix("sha256:")
-        self.files["blobs"] = json.dumps(self.blobs | {name: json.dumps(manifest)})
+        self.content.mkdir(parents=True, exist_ok=True)
+        for name, content in parts.items():
+            (self.content / name).write_bytes(content)
 
     @property
     def joined(self) -> bool:
@@ -791,6 +862,7 @@ SECRETS = "/api/v1/namespaces/kube-system/secrets"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
 KUBELET_CONF = "/etc/kubernetes/kubelet.conf"
+KUBEADM_CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"
 _PKI = "/etc/kubernetes/pki"
 # What kubeadm init makes and further control planes need.
 SHARED_KEYS = tuple(
@@ -829,6 +901,12 @@ class Kubernetes:
     # When the containers of a node were started, in seconds since the epoch.
     started: dict[str, float] = field(default_factory=dict)
 
+    def version(self) -> str:
+        """What kubeadm has recorded."""
+        data = self.objects[KUBEADM_CONFIG]["data"]
+        config = documents.load(data["ClusterConfiguration"])
+        return str(config["kubernetesVersion"])
+
     @property
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Registered nodes by name."""
@@ -843,12 +921,18 @@ class Kubernetes:
         found = [each["stringData"] for each in self.collection(SECRETS) if "stringData" in each]
         return {each["token-id"]: each["token-secret"] for each in found}
 
-    def kubelet_joined(self, name: str, *, control_plane: bool) -> None:
+    def kubelet_joined(self, name: str, version: str, *, control_plane: bool) -> None:
         """A node's kubelet reports for the first time."""
         node = self.objects.setdefault(f"{NODES}/{name}", {"metadata": {"name": name}, "spec": {}})
         node["status"] = {"conditions": [ready()]}
         if control_plane:
             node["metadata"]["labels"] = {CONTROL_PLANE_LABEL: ""}
+        self.kubelet_started(name, version)
+
+    def kubelet_started(self, name: str, version: str) -> None:
+        """A node's kubelet reports again, and its containers are new."""
+        node = self.objects[f"{NODES}/{name}"]
+        node["status"]["nodeInfo"] = {"kubeletVersion": version}
         self.started[name] = time.time()
 
     def listed(self) -> str:
@@ -926,6 +1010,8 @@ class FakeApi(Api):
         if server is None:
             raise ApiError("the API server does not answer: connection refused", 0)
         match method, path:
+            case "GET", "/version":
+                return {"gitVersion": server.version()}
             case "GET", "/readyz":
                 return "ok"
             case "GET", "/api/v1/namespaces/kube-system/pods":
@@ -1012,10 +1098,11 @@ class FakeEngine:
         index = world.kernel.add_link(link, options.network)
         instance = FakeInstance(pid, options, world.disk(options.overlay), link, index)
         instance.lay_network()
+        instance.seed()
         world.instances[name] = instance
         for kubernetes in world.kubernetes.values():
             if instance.joined and name in kubernetes.started:
-                kubernetes.started[name] = time.time()
+                kubernetes.kubelet_started(name, instance.version)
         run_folder = world.path(f"/proc/{pid}/root/run")
         for socket in ("supervisor.sock", "containerd/containerd.sock"):
             (run_folder / socket).parent.mkdir(parents=True, exist_ok=True)
@@ -1153,6 +1240,10 @@ class World:
         self.disks: dict[str, dict[str, str]] = {}
         # Nodes whose kubelets do not come up; how much of the disk is free; systemd is there.
         self.silent: set[str] = set()
+        # How often kubeadm's Job does not end in time.
+        self.slow_jobs = 0
+        # Versions of Kubernetes whose control plane does not come up.
+        self.unfit: set[str] = set()
         self.free = 0.5
         self.systemd = False
         self.services = {"containerd": "RUNNING", "kubelet": "RUNNING"}
@@ -1165,7 +1256,7 @@ class World:
         """Put it in the place of the real host."""
         redirect(monkeypatch, self.path)
         replace_run(monkeypatch, self.host.run)
-        from sykube.cluster import autostart
+        from sykube.cluster import autostart, renewal
         from sykube.cluster import cluster as cluster_module
         from sykube.cluster import status as status_module
         from sykube.cluster.steps import nodes as nodes_module
@@ -1177,6 +1268,8 @@ class World:
         monkeypatch.setattr(status_module, "shutil", usage)
         monkeypatch.setattr(autostart, "shutil", types.SimpleNamespace(which=self._which))
         self.host.programs |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
+        self.host.restored = self._restore_etcd
+        monkeypatch.setattr(renewal, "api_on", lambda cluster, _node: self.api(cluster.name))
         monkeypatch.setattr(netns, "exchange", self.exchange)
         monkeypatch.setattr(services, "states", lambda _pid: dict(self.services))
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
@@ -1257,7 +1350,10 @@ class World:
     def api(self, cluster: str) -> FakeApi:
         """It answers while a control plane of the cluster runs."""
         answers = any(
-            instance.has_control_plane and self.lives(name)
+            instance.has_control_plane
+            and self.lives(name)
+            and instance.works
+            and instance.version not in self.unfit
             for name, instance in self.instances.items()
             if name.startswith(f"{cluster}-master")
         )
@@ -1448,8 +1544,17 @@ class World:
             case ["sh", "-euc", script, "sh", folder, id_, image] if "images import" in script:
                 instance.import_image(folder, id_, image)
             case ["sh", "-euc", script, "sh", *parts] if "/blobs/sha256" in script:
-                found = [part for part in parts if part in instance.blobs]
-                return 0, "".join(f"{part}\n{instance.blobs[part]}\n" for part in found), ""
+                found = [part for part in parts if (instance.content / part).exists()]
+                texts = {part: (instance.content / part).read_text() for part in found}
+                return 0, "".join(f"{part}\n{text}\n" for part, text in texts.items()), ""
+            case ["sh", "-c", script, "kubeadm-upgrade", *arguments]:
+                return self._kubeadm_upgrade(name, instance, script, arguments)
+            case ["etcdctl", *options, "snapshot", "save", path] if "--endpoints" in options:
+                file = instance.on_host(path)
+                assert file is not None
+                file.write_text(json.dumps(self._etcd_of(name).objects))
+            case ["supervisorctl", "restart", "kubelet"]:
+                pass
             case _:
                 raise AssertionError(f"the fake node does not know: {argv}")
         return 0, "", ""
@@ -1457,6 +1562,8 @@ class World:
     def half(self, name: str, argv: list[str]) -> None:
         """What kubeadm leaves in a node when it fails in the middle."""
         instance = self.instances.get(name)
+        if instance and "kubeadm-upgrade" in argv and instance.has_control_plane:
+            fill(instance.manifests, {"kube-controller-manager.yaml": "an image that is nowhere"})
         if instance and argv[:2] == ["kubeadm", "init"]:
             instance.files[f"{_PKI}/ca.crt"] = "half"
         if instance and argv[:2] == ["kubeadm", "join"]:
@@ -1478,6 +1585,10 @@ class World:
         """What the control planes of a node's cluster share."""
         return self.kubernetes[name.rpartition("-")[0]]
 
+    def _restore_etcd(self, name: str, objects: dict[str, Any]) -> None:
+        kubernetes = self._etcd_of(name)
+        kubernetes.objects = objects
+
     def _kubeadm_init(self, name: str, instance: FakeInstance, path: str) -> Answer:
         if any("/pki/" in file or file.endswith(".conf") for file in instance.files):
             return 1, "", "there are remains of an earlier control plane"
@@ -1490,10 +1601,15 @@ class World:
         instance.files[KUBELET_CONF] = "kubelet"
         instance.files |= {key: f"{key} of the cluster" for key in SHARED_KEYS}
         kubernetes = Kubernetes(lives=self.lives)
-        kubernetes.kubelet_joined(name, control_plane=True)
+        kubernetes.kubelet_joined(name, instance.version, control_plane=True)
         address = given["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"]
         kubernetes.members[name] = address
+        kubernetes.objects[KUBEADM_CONFIG] = {
+            "metadata": {"name": "kubeadm-config"},
+            "data": {"ClusterConfiguration": documents.dump(cluster)},
+        }
         self.kubernetes[cluster["clusterName"]] = kubernetes
+        self._write_control_plane(instance, instance.version)
         self._kubelet()
         return 0, "", ""
 
@@ -1519,10 +1635,50 @@ class World:
             kubernetes.members[name] = address
             endpoint = discovery["apiServerEndpoint"]
             instance.files["/etc/kubernetes/admin.conf"] = admin_kubeconfig(f"https://{endpoint}")
+            self._write_control_plane(instance, instance.version)
         instance.files[f"{_PKI}/ca.crt"] = f"{_PKI}/ca.crt of the cluster"
         instance.files[KUBELET_CONF] = "kubelet"
-        kubernetes.kubelet_joined(name, control_plane=bool(control_plane))
+        kubernetes.kubelet_joined(name, instance.version, control_plane=bool(control_plane))
         self._kubelet()
+        return 0, "", ""
+
+    def _write_control_plane(self, instance: FakeInstance, version: str) -> None:
+        """What kubeadm writes: static pods, each just the image that it needs, and more."""
+        names = [each for each in instance.images if "kube-apiserver:" in each]
+        name = next((each for each in names if each.endswith(f":{version}")), names[0])
+        fill(instance.manifests, {"kube-apiserver.yaml": name})
+        for path in ("kubelet/config.yaml", "kubelet/kubeadm-flags.env", "etcd/member/data"):
+            file = instance.on_host(f"/var/lib/{path}")
+            assert file is not None
+            fill(file.parent, {file.name: version})
+
+    def _kubeadm_upgrade(
+        self, name: str, instance: FakeInstance, script: str, arguments: list[str]
+    ) -> Answer:
+        tools = instance.on_host("/etc/sykube/update/kubeadm")
+        assert tools is not None
+        assert "/etc/sykube/update/kubeadm" in script
+        if not tools.exists() or not tools.with_name("crictl").exists():
+            return 127, "", "kubeadm: not found"
+        version = tools.read_text()
+        kubernetes = self._etcd_of(name)
+        config = documents.load(kubernetes.objects[KUBEADM_CONFIG]["data"]["ClusterConfiguration"])
+        match arguments:
+            case ["apply", wanted, "--yes", *_]:
+                assert wanted == version
+                if self.slow_jobs:
+                    self.slow_jobs -= 1
+                    return 1, "", "[ERROR CreateJob]: Job did not complete in 15s"
+                assert instance.has_control_plane
+                config["kubernetesVersion"] = version
+                data = {"ClusterConfiguration": documents.dump(config)}
+                kubernetes.objects[KUBEADM_CONFIG]["data"] = data
+            case ["node", *_]:
+                assert config["kubernetesVersion"] == version, "apply comes first"
+        if instance.has_control_plane:
+            if f"{config['imageRepository']}/kube-apiserver:{version}" not in instance.images:
+                return 1, "", "[ERROR ImagePull]: failed to pull image"
+            self._write_control_plane(instance, version)
         return 0, "", ""
 
     def _kubelet(self) -> None:
@@ -1540,7 +1696,7 @@ class World:
             if entry.is_symlink():
                 files[name] = f"→ {os.readlink(entry)}"
             elif entry.is_file():
-                files[name] = Path(entry).read_text()
+                files[name] = Path(entry).read_text(errors="replace")
             elif name.startswith(("var", "run", "sys")) or not os.listdir(entry):
                 files[name] = "a folder"
         for name in [name for name in files if name.endswith(".kube/config")]:
@@ -1627,13 +1783,18 @@ def _only_here(send: Callable[..., Any]) -> Callable[..., Any]:
     return only_here
 
 
-def add_image(cache: Path, fingerprint: str, **parts: str) -> build.NodeImage:
+def add_image(
+    cache: Path, fingerprint: str, *, version: str = "v1.20.2", **parts: str
+) -> build.NodeImage:
     """Put a complete node image into a cache."""
     folder = cache / "node-images" / fingerprint
     folder.mkdir(parents=True)
-    write_sif(folder / "node.sif")
+    write_sif(folder / "node.sif", "" if version == "v1.20.2" else version)
     for path, text in IMAGE_FILES.items():
-        (folder / Path(path).name).write_text(text)
+        text = text.replace("v1.20.2", version)
+        # As tests/update has it: it is none of Debian's own versions.
+        more = "source=debian\n" if "kubernetes=" in text and version != "v1.20.2" else ""
+        (folder / Path(path).name).write_text(text + more)
     (folder / "parts.json").write_text(json.dumps(parts))
     (folder / "complete").touch()
     return build.NodeImage(fingerprint, folder)

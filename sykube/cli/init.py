@@ -126,33 +126,7 @@ def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
     metavar="OPTIONS",
     help="Further options of `apptainer instance start`, in one text.",
 )
-@click.option(
-    "--local-image",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="Use this bundle or node image instead of building one; download nothing.",
-)
-@click.option(
-    "--fingerprint",
-    metavar="FINGERPRINT",
-    envvar="SYKUBE_FINGERPRINT",
-    show_envvar=True,
-    help="Of the key that must have signed it.",
-)
-@click.option(
-    "--public-key",
-    metavar="FILE",
-    envvar="SYKUBE_PUBLIC_KEY",
-    show_envvar=True,
-    shell_complete=completion.files,
-    help="The file with that key, instead of root's key ring.",
-)
-@click.option(
-    "--no-verify",
-    is_flag=True,
-    default=None,
-    help="Use the image whoever signed it, or nobody.",
-)
+@sources.of_image
 @click.option(
     "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
 )

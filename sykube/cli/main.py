@@ -37,6 +37,7 @@ _COMMANDS = {
     "dashboard": "sykube.cli.dashboard:dashboard",
     "logs": "sykube.cli.logs:logs",
     "certs": "sykube.cli.certs:certs",
+    "update": "sykube.cli.update:update",
     "delete": "sykube.cli.delete:delete",
     "uninstall": "sykube.cli.delete:uninstall",
     "doctor": "sykube.cli.doctor:doctor",

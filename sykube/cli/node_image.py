@@ -136,7 +136,7 @@ def prune(everything: bool) -> None:
     """Remove images that no cluster and no snapshot uses, but for the newest one, and downloads."""
     preflight.check_identity()
     states = [State.load(ClusterPaths(name).state) for name in clusters()]
-    used = {state.image for state in states if state} | archive.images()
+    used = {image for state in states if state for image in state.images} | archive.images()
     newest = set() if everything else {image.fingerprint for image in image_build.list_images()[:1]}
     for path in image_build.prune(frozenset(used | newest)) + downloads.prune():
         click.echo(path)

@@ -39,6 +39,42 @@ def of_kubernetes(command: _F) -> _F:
     )(command)
 
 
+def of_image(command: _F) -> _F:
+    """--local-image, and whose signature it must have."""
+    options = (
+        click.option(
+            "--local-image",
+            metavar="FILE",
+            shell_complete=completion.files,
+            help="Use this bundle or node image instead of building one; download nothing.",
+        ),
+        click.option(
+            "--fingerprint",
+            metavar="FINGERPRINT",
+            envvar="SYKUBE_FINGERPRINT",
+            show_envvar=True,
+            help="Of the key that must have signed it.",
+        ),
+        click.option(
+            "--public-key",
+            metavar="FILE",
+            envvar="SYKUBE_PUBLIC_KEY",
+            show_envvar=True,
+            shell_complete=completion.files,
+            help="The file with that key, instead of root's key ring.",
+        ),
+        click.option(
+            "--no-verify",
+            is_flag=True,
+            default=None,
+            help="Use the image whoever signed it, or nobody.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def of_site(command: _F) -> _F:
     """--registry-auth and --ca-certificate, for what builds an image but no cluster."""
     command = click.option(

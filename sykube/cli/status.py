@@ -37,12 +37,15 @@ def _show(found: Status) -> None:
         services = ", ".join(
             f"{name} {state.lower()}" for name, state in sorted(node.services.items())
         )
-        click.echo(f"  {node.name:8} {node.address:15} {node.disk_mb:6} MB  {node.summary}")
+        size = f"{node.disk_mb:6} MB"
+        click.echo(f"  {node.name:8} {node.address:15} {size}  {node.version:8}  {node.summary}")
         if services:
             click.echo(f"  {'':8} {services}")
     if found.exit_code is not ExitCode.STOPPED:
         for what, problem in found.parts.items():
             click.echo(f"  {what}: {problem or 'well'}")
+    if found.update:
+        click.echo(f"  update: {found.update}")
     if found.certificates:
         context.ui().warn(found.certificates)
 

@@ -58,6 +58,11 @@ class Cluster:
     def image(self) -> NodeImage:
         return NodeImage(self.state.image, Path(self.state.image_folder))
 
+    def image_of(self, node: Node) -> NodeImage:
+        """What a node is started from: while an update is under way, not all from the same."""
+        update = self.state.update
+        return update.of_node(node.name).image if update else self.image
+
     @property
     def minor(self) -> versions.Minor:
         """The minor version of its Kubernetes.

@@ -71,7 +71,7 @@ def stop(name: str, options: StopOptions, ui: Ui) -> bool:
             group = [node for node in nodes if node.is_control_plane is is_control_plane]
             if group:
                 with ui.step(f"Stopping the {what}"):
-                    on_each(group, lambda node: _shut_down(cluster, node, options.grace))
+                    on_each(group, lambda node: shut_down(cluster, node, options.grace))
         with ui.step("Taking down the network"):
             for node in cluster.nodes:
                 # One that had died by itself, or that the engine has lost track of.
@@ -186,7 +186,20 @@ def require_complete(cluster: Cluster) -> None:
         )
 
 
-def _shut_down(cluster: Cluster, node: Node, grace: int) -> None:
+def require_no_update(cluster: Cluster) -> None:
+    """Refuse a cluster that is half-way to another version.
+
+    Raises:
+        SykubeError: it is.
+    """
+    if update := cluster.state.update:
+        raise SykubeError(
+            f"the cluster {cluster.name} is half-way to Kubernetes {update.after.kubernetes}",
+            resolution=f"Let that end first: sykube update{cluster.name_option}",
+        )
+
+
+def shut_down(cluster: Cluster, node: Node, grace: int) -> None:
     """End a node's pods and programs in order, then the instance."""
     # A node in which not even this works, or hangs, is ended all the same.
     with contextlib.suppress(SykubeError):

@@ -111,7 +111,7 @@ def renew(name: str, ui: Ui) -> Cluster:
                 on_each(cluster.workers, lambda node: _renew_worker(leader, node))
         since = float(int(datetime.now(UTC).timestamp()))
         with ui.step("Adding the new credentials to your kubeconfig"):
-            _hand_out(cluster)
+            hand_out(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
             # A Node stays Ready for a while when its kubelet is gone.
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)
@@ -210,7 +210,7 @@ def api_on(cluster: Cluster, node: Node) -> Api:
     return Api(replace(credentials, server=f"https://{node.address}:6443"))
 
 
-def _hand_out(cluster: Cluster) -> None:
+def hand_out(cluster: Cluster) -> None:
     """Renew the users' copies of the credentials; which context is the current one stays."""
     kubeconfig.renew_copies(cluster.paths.kubeconfig)
     path = Path(cluster.state.kubeconfig)

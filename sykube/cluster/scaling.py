@@ -7,7 +7,7 @@ import logging
 
 from sykube.cluster import lookup, members
 from sykube.cluster.cluster import Cluster, on_each
-from sykube.cluster.power import drain, require_complete, uncordon
+from sykube.cluster.power import drain, require_complete, require_no_update, uncordon
 from sykube.cluster.spec import MAX_WORKERS
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
@@ -37,6 +37,7 @@ def add(name: str, count: int, ui: Ui) -> list[str]:
     with locked(ClusterPaths(name)):
         cluster = lookup.load(name, ui)
         _require_running(cluster)
+        require_no_update(cluster)
         added = members.next_workers(cluster.state.nodes, count)
         if len(added) < count:
             raise UsageError(

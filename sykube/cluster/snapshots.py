@@ -45,6 +45,7 @@ def save(cluster_name: str, name: str, ui: Ui) -> Snapshot:
         cluster = lookup.load(cluster_name, ui)
         power.require_complete(cluster)
         _require_stopped(cluster)
+        power.require_no_update(cluster)
         remains_after_boot(cluster)
         with ui.step(f"Saving the cluster {cluster_name}"):
             return archive.create(name, cluster.state, cluster.paths.root)

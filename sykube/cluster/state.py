@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube.cluster import members
+from sykube.cluster.progress import Progress
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import SykubeError
 from sykube.host import lock, paths
@@ -41,9 +42,11 @@ class State:
         ports: ports of the host that lead to nodes.
         registry: the port of the host, among `ports`, that leads to the add-on of that name.
         addons: names of those that are on.
-        cordoned: nodes that `stop --drain` emptied and start opens again.
+        cordoned: nodes that `stop --drain` or an update emptied and start opens again.
         proxies: those that nodes fetch images by; a password may be among them.
         authorities: certificates, in PEM, that nodes trust beside Debian's.
+        update: the update that is under way; `image`, `versions` and `choice` are those of the
+            control planes.
     """
 
     spec: ClusterSpec
@@ -67,6 +70,7 @@ class State:
     proxies: Proxies = field(default_factory=Proxies)
     authorities: tuple[str, ...] = ()
     choice: Choice | None = None
+    update: Progress | None = None
 
     def __post_init__(self) -> None:
         self.nodes = self.nodes or members.initial(self.spec.control_planes, self.spec.workers)
@@ -75,6 +79,12 @@ class State:
     def complete(self) -> bool:
         """Whether init ran to its end."""
         return bool(self.steps) and self.steps.get("kubeconfig") == DONE
+
+    @property
+    def images(self) -> set[str]:
+        """Fingerprints of the node images that its nodes are started from, or may be again."""
+        both = (self.update.before, self.update.after) if self.update else ()
+        return {self.image, *(each.fingerprint for each in both)}
 
     def save(self, path: Path) -> None:
         """Write it atomically; only root reads it."""
@@ -105,6 +115,7 @@ class State:
             "proxies": self.proxies.to_dict(),
             "authorities": list(self.authorities),
             "choice": self.choice.to_dict() if self.choice else None,
+            "update": self.update.to_dict() if self.update else None,
         }
         write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
 
@@ -152,6 +163,7 @@ class State:
                 authorities=tuple(stored["authorities"]),
                 # Records of before there was a choice have none.
                 choice=Choice.of(choice) if (choice := stored.get("choice")) else None,
+                update=Progress.of(update) if (update := stored.get("update")) else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, repr(error)) from error

@@ -30,6 +30,8 @@ class NodeStatus:
     Attributes:
         state: running, paused or stopped.
         services: state of each supervised program, as supervisord names it.
+        version: of Kubernetes that its kubelet is of, as the API server knows it; empty where none
+            answers.
         disk_mb: what its files take, beside the node image that all nodes share; in MB (10^6).
     """
 
@@ -39,6 +41,7 @@ class NodeStatus:
     problem: str
     services: dict[str, str]
     disk_mb: int = 0
+    version: str = ""
 
     @property
     def summary(self) -> str:
@@ -53,6 +56,7 @@ class Status:
 
     Attributes:
         certificates: a warning when some end within a month; what has ended shows in the rest.
+        update: an update that is under way, or nothing.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Status:
     dns: str
     disk: str
     certificates: str = ""
+    update: str = ""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -136,11 +141,12 @@ def look(cluster: Cluster) -> Status:
         nodes = {node.name: _node(node, running) for node in cluster.nodes}
         awake = [node for node in cluster.nodes if nodes[node.name].state == RUNNING]
         problems: dict[str, str] = {}
+        kubelets: dict[str, str] = {}
         api_problem = pods = dns = network = ""
         if awake:
             rules = pool.submit(cluster.bridge.problem, cluster.wiring)
             answer = pool.submit(dns_problem, cluster, running[awake[0].instance])
-            problems, api_problem, pods = _kubernetes(cluster, awake)
+            problems, api_problem, pods, kubelets = _kubernetes(cluster, awake)
             network, dns = rules.result(), answer.result()
         sizes = disk.result()
     return Status(
@@ -154,6 +160,7 @@ def look(cluster: Cluster) -> Status:
                     filter(None, (nodes[node.name].problem, problems.get(node.instance)))
                 ),
                 disk_mb=sizes.get(node.instance, 0),
+                version=kubelets.get(node.instance, ""),
             )
             for node in cluster.nodes
         ),
@@ -163,6 +170,17 @@ def look(cluster: Cluster) -> Status:
         dns,
         _space(cluster),
         certs.warning(cluster),
+        _update(cluster),
+    )
+
+
+def _update(cluster: Cluster) -> str:
+    update = cluster.state.update
+    if update is None:
+        return ""
+    return (
+        f"to Kubernetes {update.after.kubernetes}: {len(update.finished)} of "
+        f"{len(cluster.nodes)} nodes are through; `sykube update{cluster.name_option}` goes on"
     )
 
 
@@ -182,18 +200,20 @@ def _node(node: Node, running: dict[str, int]) -> NodeStatus:
     return NodeStatus(node.name, node.address, state, problem, found)
 
 
-def _kubernetes(cluster: Cluster, awake: list[Node]) -> tuple[dict[str, str], str, str]:
-    """By instance, what the API says is wrong with it; what is wrong with the API; with pods."""
+def _kubernetes(
+    cluster: Cluster, awake: list[Node]
+) -> tuple[dict[str, str], str, str, dict[str, str]]:
+    """By instance what is wrong with it; with the API; with pods; each kubelet's version."""
     if not any(node.is_control_plane for node in awake):
-        return {}, "no control plane runs", ""
+        return {}, "no control plane runs", "", {}
     try:
         with cluster.api() as api:
             health = readiness.health(api)
             problems = readiness.node_problems(api, [node.instance for node in awake])
             pods = readiness.system_pods(api, len(cluster.nodes), len(cluster.control_planes))
-            return problems, health, pods
+            return problems, health, pods, readiness.kubelets(api)
     except SykubeError as error:
-        return {}, error.brief, ""
+        return {}, error.brief, "", {}
 
 
 def _disk_mb(cluster: Cluster) -> dict[str, int]:

@@ -8,14 +8,14 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sykube.host.run import CommandError
 from sykube.image import container
-from sykube.image.container import ContainerImage
+from sykube.image.container import Blob, ContainerImage
 from sykube.node.node import Node
 
 _ROOT = "/var/lib/containerd"
@@ -121,6 +121,45 @@ def load(node: Node, image: ContainerImage) -> None:
                     raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def stored(root: Path, wanted: Mapping[str, str]) -> tuple[list[ContainerImage], list[str]]:
+    """Images that lie in a containerd's folder on this host; none needs to run there.
+
+    Args:
+        wanted: names, and the digest that each stands for.
+
+    Returns:
+        The images, and the names of those that lack a part.
+    """
+    blobs = root / "io.containerd.content.v1.content/blobs/sha256"
+    found, missing = [], []
+    for name, digest in wanted.items():
+        try:
+            found.append(_stored(blobs, name, digest))
+        except (OSError, ValueError, KeyError, TypeError):
+            missing.append(name)
+    return found, missing
+
+
+def _stored(blobs: Path, name: str, digest: str) -> ContainerImage:
+    def blob(digest: str) -> Blob:
+        # Those of the node image are links into it, which lead nowhere here.
+        file = blobs / digest.removeprefix("sha256:")
+        return Blob(digest, file.stat().st_size, file)
+
+    manifest = blob(digest)
+    parsed = json.loads(manifest.file.read_text())
+    if entry := container.of_this_machine(parsed.get("manifests") or []):
+        manifest = blob(entry["digest"])
+        parsed = json.loads(manifest.file.read_text())
+    return ContainerImage(
+        name,
+        parsed.get("mediaType") or container.MANIFEST,
+        manifest,
+        blob(parsed["config"]["digest"]),
+        tuple(blob(layer["digest"]) for layer in parsed["layers"]),
+    )
 
 
 def remove_work(node: Node) -> None:

@@ -27,6 +27,10 @@ _TOKEN_TTL = "1m0s"
 # kubelet lets it wait for ever longer. The default looks again after 2 to 4 s.
 _ELECTION = {"leader-elect-retry-period": "1s"}
 
+# What kubeadm checks of CoreDNS before an upgrade, where there is none: its version, and its image
+# beside the others, which were given to the node. Source: app/phases/upgrade/preflight.go.
+_OF_COREDNS = ("CoreDNSMigration", "CoreDNSUnsupportedPlugins", "ImagePull")
+
 # The default, but for the disk.
 _EVICTION = {
     "memory.available": "100Mi",
@@ -205,6 +209,19 @@ def renewal_configuration(minor: Minor, kubernetes_version: str) -> str:
 def patch_options(minor: Minor) -> tuple[str, ...]:
     """Options of kubeadm init, and of join for a control plane, that its configuration lacks."""
     return () if _patches(minor) else ("--experimental-patches", _PATCHES)
+
+
+def upgrade_options(minor: Minor, patches: str) -> tuple[str, ...]:
+    """Options of kubeadm upgrade on a control plane.
+
+    Args:
+        minor: of the new kubeadm.
+        patches: the folder with what is changed in the manifests.
+    """
+    name = "--experimental-patches" if minor.kubeadm_api == "v1beta2" else "--patches"
+    if minor.has_coredns:
+        return (name, patches)
+    return (name, patches, "--ignore-preflight-errors", ",".join(_OF_COREDNS))
 
 
 def _api(minor: Minor) -> str:

@@ -27,6 +27,14 @@ def node_problems(api: Api, names: list[str]) -> dict[str, str]:
     return {name: _not_ready(found[name]) if name in found else "not registered" for name in names}
 
 
+def kubelets(api: Api) -> dict[str, str]:
+    """The version of each node's kubelet, by the node's name; empty where it never reported."""
+    return {
+        item["metadata"]["name"]: str(item["status"].get("nodeInfo", {}).get("kubeletVersion", ""))
+        for item in api.get("/api/v1/nodes")["items"]
+    }
+
+
 def health(api: Api) -> str:
     """What the API server says of itself: the checks of /readyz that fail, etcd's among them."""
     try:

@@ -303,7 +303,7 @@ def test_the_new_credentials_keep_the_current_context(
     cluster.paths.kubeconfig.write_text(
         cluster.paths.kubeconfig.read_text().replace("S0VZ", "TkVXS0VZ")
     )
-    renewal._hand_out(cluster)
+    renewal.hand_out(cluster)
     config = yaml.safe_load(user.read_text())
     assert config["current-context"] == "work"
     users = {entry["name"]: entry["user"] for entry in config["users"]}

@@ -328,6 +328,7 @@ def test_a_full_disk_is_said_without_a_traceback(
         ["image", "delete", "web"],
         ["certs", "list"],
         ["certs", "renew"],
+        ["update"],
         ["snapshot", "save"],
         ["logs"],
         ["env"],
@@ -362,13 +363,15 @@ def test_status_ends_with_the_state_of_the_cluster(up: World, sykube: Sykube) ->
     result = sykube("status")
     assert result.code == 0
     assert result.out.splitlines()[0] == "cluster sykube: well (Kubernetes v1.20.2)"
-    assert re.search(r"^  master +10\.11\.11\.2 +7 MB +Ready$", result.out, re.MULTILINE)
+    assert re.search(r"^  master +10\.11\.11\.2 +7 MB +v1\.20\.2 +Ready$", result.out, re.MULTILINE)
     assert "containerd running, kubelet running" in result.out
     assert "  API server: well\n" in result.out
     up.end("sykube-node1")
     result = sykube("status")
     assert result.code == ExitCode.DEGRADED
-    assert re.search(r"^  node1 +10\.11\.11\.3 +7 MB +stopped$", result.out, re.MULTILINE)
+    assert re.search(
+        r"^  node1 +10\.11\.11\.3 +7 MB +v1\.20\.2 +stopped$", result.out, re.MULTILINE
+    )
     up.end("sykube-master")
     assert sykube("status").code == ExitCode.STOPPED
     assert sykube("status", "--name", "lab").code == 0

@@ -275,7 +275,7 @@ def test_copies_follow_when_credentials_are_renewed(
     assert cluster is not None
     copy = kubeconfig.copy_for(cluster.paths.kubeconfig, os.getuid())
     copy.write_text("of last year\n")
-    renewal._hand_out(cluster)
+    renewal.hand_out(cluster)
     assert copy.read_text() == cluster.paths.kubeconfig.read_text()
     assert copy.stat().st_mode & 0o777 == 0o600
     lifecycle.delete("fake", world.ui())

@@ -22,7 +22,7 @@ _SHARED_KEYS = (
     *("ca.crt", "ca.key", "sa.pub", "sa.key", "front-proxy-ca.crt", "front-proxy-ca.key"),
     *("etcd/ca.crt", "etcd/ca.key"),
 )
-_ETCDCTL = (
+ETCDCTL = (
     *("etcdctl", "--endpoints", "https://127.0.0.1:2379", "--cacert", f"{_PKI}/etcd/ca.crt"),
     *("--cert", f"{_PKI}/etcd/peer.crt", "--key", f"{_PKI}/etcd/peer.key"),
 )
@@ -147,8 +147,8 @@ def _share_keys(leader: Node, node: Node) -> None:
 
 def _forget_member(leader: Node, node: Node) -> None:
     """Take a node out of etcd that was added before it failed to join."""
-    listed = leader.run([*_ETCDCTL, "member", "list"]).stdout
+    listed = leader.run([*ETCDCTL, "member", "list"]).stdout
     for line in listed.splitlines():
         member, _, name, peers, *_rest = line.split(", ")
         if name == node.instance or f"//{node.address}:" in peers:
-            leader.run([*_ETCDCTL, "member", "remove", member])
+            leader.run([*ETCDCTL, "member", "remove", member])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sykube import resources
 from sykube.addons.storage import VOLUMES
-from sykube.cluster import cgroup_version, members, reborn, registries, site
+from sykube.cluster import cgroup_version, members, node_files, reborn, registries, site
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError
 from sykube.host import paths
@@ -201,8 +201,11 @@ def _keepalived(cluster: Cluster, node: Node) -> str:
 
 def start(cluster: Cluster, node: Node) -> None:
     """Start the node's instance."""
+    image, update = cluster.image_of(node), cluster.state.update
+    if update:
+        node_files.fit(node, image.fingerprint, update.before.fingerprint)
     options = InstanceOptions(
-        image=cluster.image.sif,
+        image=image.sif,
         overlay=node.overlay,
         binds=(
             *((node.folder / name, inside) for name, inside in _BINDS.items()),

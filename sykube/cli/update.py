@@ -1,0 +1,63 @@
+"""sykube update"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sykube.cli import context, logfile, sources
+from sykube.cluster import update as cluster_update
+from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.update import UpdateOptions
+
+
+@click.command()
+@context.named
+@sources.of_kubernetes
+@sources.of_site
+@click.option(
+    "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
+)
+@sources.of_image
+@click.option(
+    "--drain-timeout", type=click.IntRange(1), default=300, show_default=True, metavar="SECONDS",
+    help="Time that emptying each node may take.",
+)  # fmt: skip
+@click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@context.output_option
+@context.common
+def update(
+    name: str, drain_timeout: int, yes: bool, dry_run: bool, output: str, **flags: Any
+) -> None:
+    """Bring the cluster to a newer Kubernetes, or a newer build of its node image.
+
+    Without --kubernetes-version it is the newest patch of the cluster's own minor version; where
+    Debian's source is it, what this sykube builds. Control planes first, then the workers, one by
+    one, each emptied before it is started anew. An update that stopped half-way goes on when it is
+    called again.
+    """
+    ui = context.ui()
+    if not dry_run:
+        logfile.open_for(name)
+    for key in ("local_image", "public_key"):
+        if flags[key]:
+            flags[key] = str(Path(flags[key]).absolute())
+    wish = make_spec(None, {**sources.absolute(flags), "name": name})
+    options = UpdateOptions(drain_timeout=drain_timeout, yes=yes, ask=context.ask)
+    found = cluster_update.update(name, wish, options, ui, dry_run=dry_run)
+    if output == "json":
+        seconds = {title: round(took, 2) for title, took in ui.timings.items()}
+        context.emit({"name": name, **asdict(found), "seconds": seconds})
+        return
+    if dry_run and found.changed:
+        click.echo(f"{found.before} → {found.after}")
+        for line in found.steps:
+            click.echo(f"  {line}")
+    elif found.changed:
+        ui.say(f"The cluster {name} runs Kubernetes {found.after}.")
+    else:
+        ui.say(f"The cluster {name} is up to date: Kubernetes {found.after}.")

@@ -1,0 +1,108 @@
+"""The files of a node that belong to its node image, kept in step with it.
+
+containerd of a node has links into the image that it was first started from, and the overlay can
+hold files that would hide those of another image. Whoever starts a node from another image calls
+`fit` first; what went out of the way is kept until the update is through, for the way back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from sykube.host.files import write_atomically
+from sykube.node.node import Node
+
+# Below the overlay: what comes with the image, and not by what a node does. The others, such as
+# /etc/kubernetes, are the node's own.
+_OF_IMAGE = ("etc/containerd", "etc/ssl/certs", "etc/supervisor", "var/lib/dpkg")
+_USERS_OWN = "local"
+# node-init adds the authorities of the site anew where this is not there.
+_AUTHORITIES = "usr/local/share/ca-certificates/sykube/complete"
+
+
+def fit(node: Node, fingerprint: str, present: str) -> None:
+    """Make a node's files fit the image that it is to be started from; it does not run.
+
+    May be called again after it was interrupted.
+
+    Args:
+        fingerprint: of that image.
+        present: of the one that they fit where nothing is noted.
+    """
+    fits = _noted(node.folder) or present
+    if fits == fingerprint:
+        return
+    aside = _aside(node)
+    if _noted(aside) == fingerprint:
+        _put_back(node, aside)
+    else:
+        _put_aside(node, aside, fits)
+    _note(node.folder, fingerprint)
+
+
+def aside(node: Node) -> Path:
+    """containerd's folder as it was before the node was renewed; it may not be there."""
+    return _aside(node) / "containerd"
+
+
+def forget(node: Node) -> None:
+    """Remove what was put aside: there is no way back from here."""
+    shutil.rmtree(_aside(node), ignore_errors=True)
+
+
+def _aside(node: Node) -> Path:
+    return node.folder / "before"
+
+
+def _put_aside(node: Node, aside: Path, fits: str) -> None:
+    aside.mkdir(mode=0o700, exist_ok=True)
+    if not _noted(aside):
+        upper = node.overlay / "upper"
+        for file in _shadows(upper):
+            target = aside / "upper" / file.relative_to(upper)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
+        (upper / _AUTHORITIES).unlink(missing_ok=True)
+        if (node.folder / "containerd").exists() and not (aside / "containerd").exists():
+            (node.folder / "containerd").rename(aside / "containerd")
+        _note(aside, fits)
+    # Whatever is there now is of a start that was interrupted.
+    shutil.rmtree(node.folder / "containerd", ignore_errors=True)
+    (node.folder / "containerd").mkdir(mode=0o700)
+
+
+def _put_back(node: Node, aside: Path) -> None:
+    upper = node.overlay / "upper"
+    for file in _shadows(upper):
+        shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
+    for file in _shadows(aside / "upper"):
+        target = upper / file.relative_to(aside / "upper")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
+    if (aside / "containerd").exists():
+        shutil.rmtree(node.folder / "containerd", ignore_errors=True)
+        (aside / "containerd").rename(node.folder / "containerd")
+    _note(node.folder, _noted(aside))
+    shutil.rmtree(aside)
+
+
+def _shadows(upper: Path) -> list[Path]:
+    """What an overlay holds that would hide files of another image."""
+    found = [upper / name for name in _OF_IMAGE]
+    with contextlib.suppress(FileNotFoundError):
+        found += [file for file in (upper / "usr").iterdir() if file.name != _USERS_OWN]
+    return [file for file in found if file.exists() or file.is_symlink()]
+
+
+def _noted(folder: Path) -> str:
+    """The fingerprint of the image that files fit, where that was noted."""
+    try:
+        return (folder / "image").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _note(folder: Path, fingerprint: str) -> None:
+    write_atomically(folder / "image", fingerprint + "\n", mode=0o600)

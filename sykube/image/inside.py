@@ -1,0 +1,31 @@
+"""Programs of a node image, run on this host without a node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sykube.host.run import Completed, run
+from sykube.image.build import Builder
+
+
+def run_in(
+    sif: Path, argv: Sequence[str], folder: Path, builder: Builder, *, timeout: float
+) -> Completed:
+    """Run a program of an image to its end.
+
+    Args:
+        folder: what it sees as /mnt, the only place that it can write to.
+        timeout: seconds.
+
+    Raises:
+        CommandError: it failed.
+    """
+    return run(
+        [
+            builder.binary, "--silent", "exec", "--cleanenv", "--no-home", "--no-mount",
+            "tmp,cwd,bind-paths", "--bind", f"{folder}:/mnt", "--pwd", "/", sif, *argv,
+        ],
+        env=builder.environment,
+        timeout=timeout,
+    )  # fmt: skip

@@ -1,0 +1,724 @@
+"""Clusters brought to another node image in a fake world, also where each call fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sykube import documents
+from sykube.addons import addon as addon_module
+from sykube.cluster import lifecycle, node_files, power, rollback, scaling, skew, snapshots, status
+from sykube.cluster import update as update_module
+from sykube.cluster.cluster import Cluster
+from sykube.cluster.power import StopOptions
+from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.state import State
+from sykube.cluster.steps import ready as ready_step
+from sykube.cluster.update import Outcome, Postponed, UpdateOptions
+from sykube.cluster.wanted import Wanted
+from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.image.node_image import NodeImage
+from tests.fakes import KUBEADM_CONFIG, Call, Injected, World, add_image, make_node
+from tests.unit.helpers import Sykube, differences, fake_spec, init, made, unchanged
+
+OLD, NEW = "v1.20.2", "v1.20.3"
+
+
+@pytest.fixture(autouse=True)
+def _deployments_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
+
+
+@pytest.fixture
+def newer(world: World) -> NodeImage:
+    return add_image(world.root / "cache", "f00d", version=NEW, part="other")
+
+
+def update(world: World, image: NodeImage, *, dry_run: bool = False) -> Outcome:
+    wish = ClusterSpec(name="fake", local_image=str(image.sif))
+    return update_module.update("fake", wish, UpdateOptions(), world.ui(), dry_run=dry_run)
+
+
+def recorded(cluster: Cluster) -> State:
+    state = State.load(cluster.paths.state)
+    assert state is not None
+    return state
+
+
+def kubelets(world: World) -> dict[str, str]:
+    nodes = world.kubernetes["fake"].nodes
+    return {name: node["status"]["nodeInfo"]["kubeletVersion"] for name, node in nodes.items()}
+
+
+def running(world: World) -> dict[str, str]:
+    """The Kubernetes of the image that each node runs from."""
+    return {name: instance.version for name, instance in world.instances.items()}
+
+
+def assert_is(world: World, cluster: Cluster, version: str) -> None:
+    """All of a cluster is of one version, works, and nothing of an update is left."""
+    assert {*running(world).values()} == {*kubelets(world).values()} == {version}
+    state = recorded(cluster)
+    assert state.update is None
+    assert state.versions["kubernetes"] == version
+    assert state.cordoned == []
+    assert world.kubernetes["fake"].version() == version
+    assert all("unschedulable" not in n["spec"] for n in world.kubernetes["fake"].nodes.values())
+    left = [*cluster.paths.root.glob("*update*")]
+    left += [
+        file
+        for node in cluster.nodes
+        for file in (node.folder / "before", node.config / "update")
+        if file.exists()
+    ]
+    assert left == []
+    assert status.look(cluster).exit_code is ExitCode.OK
+
+
+# --- all goes well ---
+
+
+@pytest.mark.parametrize(("control_planes", "workers"), [(1, 0), (1, 2), (3, 1)])
+def test_every_node_is_started_from_the_newer_image_control_planes_first(
+    world: World, newer: NodeImage, control_planes: int, workers: int
+) -> None:
+    with unchanged(world):
+        cluster = made(world, workers=workers, control_planes=control_planes)
+        found = update(world, newer)
+        assert (found.before, found.after, found.changed) == (OLD, NEW, True)
+        assert found.nodes == {node.name: NEW for node in cluster.nodes}
+        assert_is(world, cluster, NEW)
+        calls = [call.words for call in world.calls.all if call.kind in ("engine", "run")]
+        steps = [
+            words[1] if words[0] == "start" else f"{words[1]} {words[6]}"
+            for words in calls
+            if words[0] == "start" or "kubeadm-upgrade" in words
+        ]
+        expected = []
+        for node in cluster.nodes:
+            command = "apply" if node == cluster.master else "node"
+            expected += [f"{node.instance} {command}", node.instance]
+        assert steps == expected
+        assert lifecycle.delete("fake", world.ui()) == []
+
+
+def test_a_second_update_has_nothing_to_do(world: World, newer: NodeImage) -> None:
+    made(world)
+    update(world, newer)
+    with unchanged(world):
+        found = update(world, newer)
+    assert (found.changed, found.after) == (False, NEW)
+
+
+def test_nothing_asked_for_means_debians_own_image_which_is_there(world: World) -> None:
+    made(world)
+    wish = ClusterSpec(name="fake")
+    with unchanged(world):
+        found = update_module.update("fake", wish, UpdateOptions(), world.ui())
+    assert (found.changed, found.after) == (False, OLD)
+
+
+def test_another_build_of_the_same_kubernetes_needs_no_kubeadm(world: World) -> None:
+    cluster = made(world)
+    image = add_image(world.root / "cache", "f00d", part="other")
+    image.sif.write_bytes(image.sif.read_bytes() + b"another build")
+    assert update(world, image).changed
+    assert_is(world, cluster, OLD)
+    assert {each.options.image for each in world.instances.values()} == {image.sif}
+    assert not [call for call in world.calls.all if "kubeadm-upgrade" in call.words]
+
+
+def test_a_dry_run_says_what_it_would_do_and_changes_nothing(
+    world: World, newer: NodeImage
+) -> None:
+    made(world)
+    with unchanged(world):
+        found = update(world, newer, dry_run=True)
+    assert found.changed
+    assert found.steps == (
+        "save etcd and the control planes' configuration",
+        "hand the new kubeadm and container images to the nodes",
+        "master: kubeadm upgrade apply",
+        "master: drain, start from the new node image, uncordon",
+        "node1: kubeadm upgrade node",
+        "node1: drain, start from the new node image, uncordon",
+        "bring the cluster DNS and the add-ons up to date",
+    )
+
+
+def test_a_dry_run_makes_no_node_image(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(world)
+    monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
+    wish = ClusterSpec(name="fake")
+    with unchanged(world):
+        found = update_module.update("fake", wish, UpdateOptions(), world.ui(), dry_run=True)
+    assert found.changed
+    assert found.steps[0] == "make the node image"
+    assert not any("kubeadm" in step for step in found.steps)
+
+
+def test_a_cluster_that_is_not_well_is_refused_before_an_image_is_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(world)
+    _break_dns(world)
+    monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
+    with unchanged(world), pytest.raises(SykubeError, match="is not well"):
+        update_module.update("fake", ClusterSpec(name="fake"), UpdateOptions(), world.ui())
+    assert not [call for call in world.calls.all if "build" in call.words]
+
+
+def test_an_updated_cluster_stops_starts_and_grows(world: World, newer: NodeImage) -> None:
+    cluster = made(world)
+    update(world, newer)
+    assert scaling.add("fake", 1, world.ui()) == ["node2"]
+    power.stop("fake", StopOptions(), world.ui())
+    power.start("fake", world.ui())
+    assert_is(world, cluster, NEW)
+    assert running(world)["fake-node2"] == NEW
+
+
+def test_kubeadm_is_told_what_the_new_images_are_called(world: World, newer: NodeImage) -> None:
+    made(world)
+    file = newer.folder / "container-images"
+    file.write_text(file.read_text().replace("etcd:3.4.23-4", "etcd:3.5.0-1"))
+    update(world, newer)
+    data = world.kubernetes["fake"].objects[KUBEADM_CONFIG]["data"]
+    config = documents.load(data["ClusterConfiguration"])
+    assert config["etcd"]["local"]["imageTag"] == "3.5.0-1"
+    assert config["imageRepository"] == "k8s.gcr.io"
+
+
+def test_a_node_that_the_user_has_closed_stays_closed(world: World, newer: NodeImage) -> None:
+    made(world)
+    node = world.kubernetes["fake"].nodes["fake-node1"]
+    node["spec"]["unschedulable"] = True
+    update(world, newer)
+    assert node["spec"]["unschedulable"] is True
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("running_", "wanted", "error", "words"),
+    [
+        ("v1.30.4", "v1.30.3", UsageError, "older than v1.30.4"),
+        ("v1.31.0", "v1.30.9", UsageError, "older than"),
+        ("v1.30.4", "v1.32.0", UsageError, "more than one minor version"),
+        ("v1.30.4", "v2.0.0", UsageError, "more than one minor version"),
+    ],
+)
+def test_a_version_that_cannot_follow_is_refused(
+    running_: str, wanted: str, error: type[SykubeError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        skew.check(running_, {}, wanted)
+
+
+def test_the_next_minor_version_is_named() -> None:
+    with pytest.raises(UsageError) as raised:
+        skew.check("v1.30.4", {}, "v1.33.0")
+    assert "--kubernetes-version 1.31" in raised.value.resolution
+
+
+@pytest.mark.parametrize("wanted", ["v1.30.4", "v1.30.5", "v1.31.0", "1.31.7"])
+def test_versions_that_may_follow(wanted: str) -> None:
+    skew.check("v1.30.4", {"a": "v1.30.4", "b": "v1.28.0"}, wanted)
+
+
+@pytest.mark.parametrize(
+    ("kubelet", "wanted", "words"),
+    [
+        ("v1.30.5", "v1.31.0", "newer than the API server"),
+        ("v1.27.9", "v1.31.0", "too old"),
+        ("v1.28.9", "v1.31.0", ""),
+    ],
+)
+def test_kubelets_are_never_newer_nor_too_old(kubelet: str, wanted: str, words: str) -> None:
+    if not words:
+        skew.check("v1.30.4", {"n": kubelet}, wanted)
+        return
+    with pytest.raises(SykubeError, match=words):
+        skew.check("v1.30.4", {"n": kubelet}, wanted)
+
+
+def test_kubelets_before_1_25_may_lie_two_versions_back_alone() -> None:
+    with pytest.raises(SykubeError, match="too old"):
+        skew.check("v1.24.4", {"n": "v1.22.0"}, "v1.25.0")
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [("v1.20.1", "is older than v1.20.2"), ("v1.30.0", "more than one minor version")],
+)
+def test_an_image_that_cannot_follow_changes_nothing(
+    world: World, version: str, words: str
+) -> None:
+    made(world)
+    image = add_image(world.root / "cache", "bad", version=version, part="other")
+    with unchanged(world), pytest.raises(UsageError, match=words):
+        update(world, image)
+
+
+def _stop(world: World) -> None:
+    power.stop("fake", StopOptions(), world.ui())
+
+
+def _end_a_worker(world: World) -> None:
+    world.end("fake-node1")
+
+
+def _break_dns(world: World) -> None:
+    world.kubernetes["fake"].broken.add("cluster-dns")
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (_stop, ExitCode.STOPPED),
+        (lambda world: power.pause("fake", world.ui()), ExitCode.STOPPED),
+        (_end_a_worker, ExitCode.DEGRADED),
+        (_break_dns, ExitCode.DEGRADED),
+    ],
+)
+def test_a_cluster_that_is_not_well_is_refused(
+    world: World, newer: NodeImage, damage: Callable[[World], None], code: ExitCode
+) -> None:
+    made(world)
+    damage(world)
+    with unchanged(world), pytest.raises(SykubeError) as raised:
+        update(world, newer)
+    assert raised.value.exit_code is code
+    assert raised.value.resolution
+
+
+def test_a_cluster_that_was_never_finished_is_refused(world: World, newer: NodeImage) -> None:
+    world.calls.fail(lambda call: "join" in call.words)
+    with pytest.raises(Injected):
+        init(world, fake_spec(), retain=True)
+    with pytest.raises(SykubeError, match="never finished"):
+        update(world, newer)
+
+
+def test_a_cluster_that_is_not_there_is_said(world: World, newer: NodeImage) -> None:
+    with pytest.raises(SykubeError) as raised:
+        update(world, newer)
+    assert raised.value.exit_code is ExitCode.NO_SUCH_CLUSTER
+
+
+# --- a disruption budget that forbids draining ---
+
+
+@pytest.fixture(params=["fake-master", "fake-node1"])
+def held_up(world: World, newer: NodeImage, request: pytest.FixtureRequest) -> Cluster:
+    """A cluster whose update a disruption budget has stopped at one of its nodes."""
+    cluster = made(world)
+    world.calls.fail(lambda call: "drain" in call.words and request.param in call.words)
+    with pytest.raises(Postponed, match="could be evicted") as raised:
+        update(world, newer)
+    assert "sykube update --name fake" in raised.value.resolution
+    return cluster
+
+
+def test_it_leaves_a_cluster_that_works_and_goes_on(
+    world: World, newer: NodeImage, held_up: Cluster
+) -> None:
+    nodes = world.kubernetes["fake"].nodes
+    assert all("unschedulable" not in node["spec"] for node in nodes.values())
+    found = status.look(held_up)
+    assert found.exit_code is ExitCode.OK
+    assert {node.version for node in found.nodes} <= {OLD, NEW}
+    assert "to Kubernetes v1.20.3" in status.look(Cluster.of(recorded(held_up), world.ui())).update
+    update(world, newer)
+    assert_is(world, held_up, NEW)
+
+
+def test_it_can_be_stopped_and_started_meanwhile(
+    world: World, newer: NodeImage, held_up: Cluster
+) -> None:
+    before = running(world)
+    power.stop("fake", StopOptions(), world.ui())
+    power.start("fake", world.ui())
+    assert running(world) == before
+    update(world, newer)
+    assert_is(world, held_up, NEW)
+
+
+def test_it_can_be_deleted_meanwhile(world: World, held_up: Cluster) -> None:
+    assert lifecycle.delete("fake", world.ui()) == []
+    assert not held_up.paths.root.exists()
+
+
+def test_no_node_joins_and_no_snapshot_is_saved_meanwhile(world: World, held_up: Cluster) -> None:
+    assert held_up.nodes
+    with unchanged(world), pytest.raises(SykubeError, match="half-way to Kubernetes v1.20.3"):
+        scaling.add("fake", 1, world.ui())
+    power.stop("fake", StopOptions(), world.ui())
+    with unchanged(world), pytest.raises(SykubeError, match="half-way to Kubernetes v1.20.3"):
+        snapshots.save("fake", "saved", world.ui())
+
+
+def test_another_version_is_refused_meanwhile(world: World, held_up: Cluster) -> None:
+    assert held_up.nodes
+    wish = ClusterSpec(name="fake", kubernetes_version="1.21")
+    with unchanged(world), pytest.raises(UsageError, match="on its way to Kubernetes v1.20.3"):
+        update_module.update("fake", wish, UpdateOptions(), world.ui())
+
+
+def test_another_image_is_refused_meanwhile(world: World, held_up: Cluster) -> None:
+    assert held_up.nodes
+    image = add_image(world.root / "cache", "0ther", version="v1.20.4", part="a third")
+    with unchanged(world), pytest.raises(UsageError, match="on its way to Kubernetes v1.20.3"):
+        update(world, image)
+
+
+def test_a_way_back_from_a_second_call_brings_kubeadm_and_its_add_ons_back(
+    world: World, newer: NodeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = made(world)
+    proxy = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy"
+    old, new = (f"k8s.gcr.io/kube-proxy:{version}" for version in (OLD, NEW))
+    file = cluster.image.folder / "container-images"
+    file.write_text(f"{file.read_text()}{old}\n")
+    world.calls.fail(lambda call: "drain" in call.words)
+    with pytest.raises(Postponed):
+        update(world, newer)
+    # What kubeadm did: it is in etcd by the time that it is saved again.
+    container = {"name": "kube-proxy", "image": new}
+    world.kubernetes["fake"].objects[proxy] = {
+        "spec": {"template": {"spec": {"containers": [container]}}}
+    }
+    monkeypatch.setattr(update_module, "_TIMEOUT_S", 0.0)
+    world.unfit.add(NEW)
+    with pytest.raises(SykubeError, match="back on v1.20.2"):
+        update(world, newer)
+    spec = world.kubernetes["fake"].objects[proxy]["spec"]["template"]["spec"]
+    assert [each["image"] for each in spec["containers"]] == [old]
+    assert_is(world, cluster, OLD)
+
+
+def test_both_images_are_in_use_meanwhile(held_up: Cluster) -> None:
+    state = recorded(held_up)
+    assert state.update is not None
+    assert state.images == {state.update.before.fingerprint, "f00d"}
+
+
+# --- failures ---
+
+
+_reference: list[Call] = []
+
+
+def reference_calls(world: World, newer: NodeImage) -> list[Call]:
+    """Every call of an update that works."""
+    if not _reference:
+        made(world)
+        update(world, newer)
+        _reference.extend(world.calls.all)
+        lifecycle.delete("fake", world.ui())
+    return _reference
+
+
+TITLES = (
+    "",
+    "Saving etcd and the control planes' configuration",
+    "Handing the new kubeadm and images to the nodes",
+    "Upgrading master (kubeadm upgrade)",
+    "Draining master",
+    "Starting master from the new node image",
+    "Waiting for master",
+    "Upgrading node1 (kubeadm upgrade)",
+    "Draining node1",
+    "Starting node1 from the new node image",
+    "Waiting for node1",
+    "Bringing the cluster DNS and the add-ons up to date",
+    "Waiting for nodes, pods and DNS",
+    "Adding the new credentials to your kubeconfig",
+)
+
+
+def test_these_are_the_steps(world: World, newer: NodeImage) -> None:
+    assert {*TITLES} - {"Checking the image node.sif"} <= {
+        call.step for call in reference_calls(world, newer)
+    } | {"Adding the new credentials to your kubeconfig"}
+
+
+INTERRUPTED = ("Upgrading master (kubeadm upgrade)", "Starting master from the new node image")
+
+
+@pytest.mark.parametrize(
+    ("title", "error"),
+    [
+        *((title, Injected) for title in TITLES),
+        *((title, KeyboardInterrupt) for title in (*INTERRUPTED, "Draining node1")),
+    ],
+)
+def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
+    world: World,
+    newer: NodeImage,
+    monkeypatch: pytest.MonkeyPatch,
+    title: str,
+    error: type[BaseException],
+) -> None:
+    calls = reference_calls(world, newer)
+    numbers = [
+        number
+        for number, call in enumerate(calls)
+        if call.step == title and not (number and calls[number - 1].words[:5] == call.words[:5])
+    ]
+    for module in (update_module, rollback, ready_step):
+        monkeypatch.setattr(module, "_TIMEOUT_S", 5.0)
+    for number in numbers:
+        cluster = made(world)
+        world.calls.all.clear()
+        world.calls.faults.clear()
+        world.calls.fail_number(number, lambda call: error(str(call)))
+        try:
+            update(world, newer)
+        except (SykubeError, KeyboardInterrupt):
+            world.calls.faults.clear()
+            state = recorded(cluster)
+            if state.update is None and state.versions["kubernetes"] == OLD:
+                assert_is(world, cluster, OLD)
+            else:
+                assert state.update is None or not state.update.undoing, calls[number]
+            update(world, newer)
+        assert_is(world, cluster, NEW)
+        lifecycle.delete("fake", world.ui())
+
+
+def _kubeadm(call: Call) -> bool:
+    return "kubeadm-upgrade" in call.words and "apply" in call.words
+
+
+def test_a_control_plane_that_kubeadm_cannot_upgrade_is_put_back(
+    world: World, newer: NodeImage
+) -> None:
+    cluster = made(world)
+    before = kubelets(world)
+    world.calls.fail(_kubeadm)
+    with pytest.raises(SykubeError, match="back on v1.20.2 and works as before") as raised:
+        update(world, newer)
+    assert "/etc/sykube/update/kubeadm" in raised.value.details
+    assert raised.value.exit_code is ExitCode.FAILED
+    assert kubelets(world) == before
+    assert_is(world, cluster, OLD)
+
+
+def test_a_busy_machine_gets_further_tries(world: World, newer: NodeImage) -> None:
+    cluster = made(world)
+    world.slow_jobs = 2
+    update(world, newer)
+    assert_is(world, cluster, NEW)
+
+
+def test_a_kubeadm_that_has_changed_nothing_costs_no_restart(
+    world: World, newer: NodeImage
+) -> None:
+    cluster = made(world)
+    pids = {name: instance.pid for name, instance in world.instances.items()}
+    images = {name: instance.images for name, instance in world.instances.items()}
+    world.slow_jobs = 3
+    with pytest.raises(SykubeError, match="back on v1.20.2") as raised:
+        update(world, newer)
+    assert "CreateJob" in raised.value.details
+    assert {name: instance.pid for name, instance in world.instances.items()} == pids
+    assert {name: instance.images for name, instance in world.instances.items()} == images
+    assert_is(world, cluster, OLD)
+
+
+@pytest.mark.parametrize("control_planes", [1, 3])
+def test_a_control_plane_that_does_not_come_back_is_put_back_with_what_etcd_had(
+    world: World, newer: NodeImage, monkeypatch: pytest.MonkeyPatch, control_planes: int
+) -> None:
+    cluster = made(world, control_planes=control_planes)
+    monkeypatch.setattr(update_module, "_TIMEOUT_S", 0.0)
+    kubernetes = world.kubernetes["fake"]
+    world.unfit.add(NEW)
+    with pytest.raises(SykubeError, match="back on v1.20.2"):
+        update(world, newer)
+    assert kubernetes.version() == OLD
+    assert_is(world, cluster, OLD)
+    for node in cluster.control_planes:
+        assert (node.folder / "etcd/member/data").read_text() == "restored"
+
+
+def test_a_way_back_that_fails_is_said_and_tried_again(world: World, newer: NodeImage) -> None:
+    cluster = made(world)
+    world.calls.fail(_kubeadm)
+    world.calls.fail(lambda call: "restore-etcd" in call.words)
+    ui = world.ui()
+    with pytest.raises(Injected, match="kubeadm-upgrade"):
+        update_module.update("fake", ClusterSpec(local_image=str(newer.sif)), UpdateOptions(), ui)
+    assert "sykube update --name fake tries it again" in ui.warnings[0]
+    assert recorded(cluster).update is not None
+    with pytest.raises(SykubeError, match="back on v1.20.2"):
+        update(world, newer)
+    assert_is(world, cluster, OLD)
+    update(world, newer)
+    assert_is(world, cluster, NEW)
+
+
+def test_what_is_kept_for_the_way_back_is_roots_alone(world: World, newer: NodeImage) -> None:
+    cluster = made(world)
+    modes: list[int] = []
+
+    def look(call: Call) -> bool:
+        file = cluster.paths.root / "update/etcd.db"
+        if _kubeadm(call):
+            modes.extend((file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777))
+        return False
+
+    world.calls.fail(look)
+    update(world, newer)
+    assert modes == [0o600, 0o700]
+
+
+# --- files of nodes ---
+
+
+def test_images_of_the_user_are_on_the_renewed_nodes_again(
+    world: World, newer: NodeImage, tmp_path: Path
+) -> None:
+    from sykube.cluster import images
+    from tests import containers
+
+    cluster = made(world)
+    image = containers.Image([containers.tar({"file": b"text"})], {})
+    file = containers.oci_archive(tmp_path / "own.tar", image, "docker.io/library/own:1")
+    images.load("fake", [file], [], "", world.ui())
+    update(world, newer)
+    for instance in world.instances.values():
+        assert instance.images["docker.io/library/own:1"] == image.digest
+    assert not [*cluster.paths.root.rglob("kept-images.json")]
+
+
+def test_what_would_hide_files_of_the_new_image_goes_aside_and_comes_back(tmp_path: Path) -> None:
+    node = make_node(None, tmp_path)
+    own = ("etc/kubernetes/admin.conf", "usr/local/bin/mine", "etc/machine-id")
+    hiding = ("usr/bin/kubelet", "var/lib/dpkg/status", "etc/ssl/certs/ca-certificates.crt")
+    for name in (*own, *hiding):
+        file = node.overlay / "upper" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    (node.folder / "containerd").mkdir()
+    (node.folder / "containerd/old").touch()
+
+    def there() -> set[str]:
+        upper = node.overlay / "upper"
+        return {str(each.relative_to(upper)) for each in upper.rglob("*") if each.is_file()}
+
+    for _ in range(2):
+        node_files.fit(node, "new", "old")
+        assert there() == {*own}
+        assert [*(node.folder / "containerd").iterdir()] == []
+        assert (node_files.aside(node) / "old").exists()
+    node_files.fit(node, "old", "old")
+    assert there() == {*own, *hiding}
+    assert (node.folder / "containerd/old").exists()
+    node_files.fit(node, "new", "old")
+    node_files.forget(node)
+    assert not (node.folder / "before").exists()
+
+
+def test_a_fit_that_was_interrupted_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node(None, tmp_path)
+    (node.overlay / "upper/usr/bin").mkdir(parents=True)
+    (node.folder / "containerd").mkdir()
+    (node.folder / "containerd/old").touch()
+    real = node_files._note
+    for broken in range(2):
+        count = [0]
+
+        def note(
+            folder: Path, fingerprint: str, broken: int = broken, count: list[int] = count
+        ) -> None:
+            count[0] += 1
+            if count[0] > broken:
+                raise KeyboardInterrupt
+            real(folder, fingerprint)
+
+        monkeypatch.setattr(node_files, "_note", note)
+        with pytest.raises(KeyboardInterrupt):
+            node_files.fit(node, "new", "old")
+        # A start from the old image in between fills it again.
+        (node.folder / "containerd").mkdir(exist_ok=True)
+        (node.folder / "containerd/of the start between").touch()
+    monkeypatch.setattr(node_files, "_note", real)
+    node_files.fit(node, "new", "old")
+    assert [*(node.folder / "containerd").iterdir()] == []
+    assert (node_files.aside(node) / "old").exists()
+    node_files.fit(node, "old", "old")
+    assert [file.name for file in (node.folder / "containerd").iterdir()] == ["old"]
+
+
+def test_an_update_under_way_is_read_from_the_record_as_it_was_written(
+    world: World, newer: NodeImage
+) -> None:
+    cluster = made(world)
+    world.calls.fail(lambda call: "drain" in call.words)
+    with pytest.raises(Postponed):
+        update(world, newer)
+    state = recorded(cluster)
+    assert state.update is not None
+    assert state.update.upgraded == ["master"]
+    stored = json.loads(cluster.paths.state.read_text())["update"]
+    assert stored == dataclasses.asdict(state.update)
+
+
+def test_an_etcd_that_gives_no_snapshot_changes_nothing(world: World, newer: NodeImage) -> None:
+    made(world)
+    before = world.snapshot()
+    world.calls.fail(lambda call: "snapshot" in call.words)
+    with pytest.raises(SykubeError, match="back on v1.20.2"):
+        update(world, newer)
+    assert differences(before, world.snapshot()) == []
+
+
+# --- the command ---
+
+
+def test_the_command_says_what_it_has_done(world: World, newer: NodeImage, sykube: Sykube) -> None:
+    made(world)
+    command = ("update", "--name", "fake", "--local-image", str(newer.sif))
+    planned = sykube(*command, "--dry-run")
+    assert planned.code == 0
+    assert planned.out.splitlines()[0] == "v1.20.2 → v1.20.3"
+    assert "  node1: kubeadm upgrade node" in planned.out.splitlines()
+    done = sykube(*command, "--output", "json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert (found["name"], found["changed"]) == ("fake", True)
+    assert found["nodes"] == {"master": NEW, "node1": NEW}
+    again = sykube(*command)
+    assert again.code == 0
+    assert "The cluster fake is up to date: Kubernetes v1.20.3." in again.err
+    shown = sykube("status", "--name", "fake")
+    assert [line.split()[4] for line in shown.out.splitlines() if "10.11.11." in line] == [NEW] * 2
+
+
+def test_the_command_says_why_it_refuses(world: World, sykube: Sykube) -> None:
+    made(world)
+    done = sykube(
+        "update", "--name", "fake", "--source", "debian", "--kubernetes-version", "1.19.1"
+    )
+    assert done.code == ExitCode.USAGE
+    assert "Debian has no Kubernetes 1.19.1" in done.err
+
+
+def test_a_way_back_is_shown_as_an_error_with_its_cause(
+    world: World, newer: NodeImage, sykube: Sykube
+) -> None:
+    made(world)
+    world.calls.fail(_kubeadm)
+    done = sykube("update", "--name", "fake", "--local-image", str(newer.sif))
+    assert done.code == ExitCode.FAILED
+    assert "back on v1.20.2 and works as before" in done.err
+    assert "/etc/sykube/update/kubeadm" in done.err

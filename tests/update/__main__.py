@@ -1,0 +1,210 @@
+"""Updates real clusters: python3 -m tests.update [--parts newer broken]
+
+newer    Kubernetes of Debian's source, built with a later version in it, replaces the first one
+         node by node, while a Service of two pods is asked all the time: no request is lost
+broken   a node image whose API server ends at once: everything is put back, and works
+
+Each on a cluster of its own, of a master and two workers; after it the host must be as before. The
+first run builds Kubernetes once more. As the last line it prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from sykube.cluster import lookup
+from sykube.image import versions
+from sykube.ui import Ui
+from tests.e2e import manifests
+from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.hostdiff import HostSnapshot, leaks_since
+from tests.update import images
+from tests.update.load import Load
+
+_NAME = "update"
+_TIMEOUT_S = 3000
+_APP = "web"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.update", description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=[*PARTS], default=[*PARTS])
+    parts = parser.parse_args().parts
+    if os.geteuid() != 0:
+        print("it needs root, as sykube does", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, terminated)
+    os.environ["SYKUBE_SOURCE"] = versions.DEBIAN.name
+    found: dict[str, Any] = {}
+    problems = []
+    with tempfile.TemporaryDirectory(prefix="sykube-update-") as folder:
+        for part in parts:
+            cluster = TestCluster(_NAME, Path(folder))
+            cluster.delete_quietly()
+            shutil.rmtree(Path("/var/log/sykube") / _NAME, ignore_errors=True)
+            before = HostSnapshot.take(data_folders(_NAME))
+            try:
+                found[part] = PARTS[part](cluster)
+                cluster.sykube("delete", "--name", _NAME, "--yes")
+                leaks = [str(leak) for leak in leaks_since(before)]
+                assert not leaks, f"left behind: {'; '.join(leaks[:5])}"
+            except AssertionError as error:
+                problems.append(f"{part}: {error}")
+                print(f"FAILED {part}: {error}", flush=True)
+            finally:
+                cluster.delete_quietly()
+    print(json.dumps({**found, "problems": problems}))
+    return 1 if problems else 0
+
+
+def newer(cluster: TestCluster) -> dict[str, Any]:
+    """An update that goes well, under load."""
+    image = images.newer()
+    port = _make(cluster)
+    known = lookup.load(_NAME, Ui(quiet=True))
+    with Load(known, port) as load:
+        time.sleep(5)
+        started = time.monotonic()
+        done = cluster.sykube(
+            "update", "--name", _NAME, "--local-image", str(image.sif), "--output", "json",
+            timeout=_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        took = time.monotonic() - started
+        print(done.stderr, flush=True)
+        assert done.returncode == 0, f"update ended with {done.returncode}: {done.stderr[-2000:]}"
+        time.sleep(5)
+    result = json.loads(done.stdout)
+    assert {*result["nodes"].values()} == {f"v{images.NEWER}"}, result
+    _assert_all_is(cluster, images.NEWER)
+    _assert_data_is_there(cluster)
+    again = cluster.sykube("update", "--name", _NAME, "--local-image", str(image.sif))
+    assert "is up to date" in again.stdout + again.stderr, again
+    assert not load.lost, f"{len(load.lost)} of {load.answered} lost: {load.lost[:10]}"
+    return {
+        "seconds": round(took, 1), "answered": load.answered, "lost": len(load.lost),
+        "slowest": round(load.slowest, 2), "pods": len(load.pods), "steps": result["seconds"],
+    }  # fmt: skip
+
+
+def broken(cluster: TestCluster) -> dict[str, Any]:
+    """An update whose control plane does not come up."""
+    image = images.broken()
+    port = _make(cluster)
+    known = lookup.load(_NAME, Ui(quiet=True))
+    with Load(known, port) as load:
+        started = time.monotonic()
+        done = cluster.sykube(
+            "update", "--name", _NAME, "--local-image", str(image.sif),
+            timeout=_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        took = time.monotonic() - started
+    print(done.stderr, flush=True)
+    assert done.returncode == 1, f"update ended with {done.returncode}"
+    assert f"is back on v{images.OLDER} and works as before" in done.stderr, done.stderr
+    _assert_all_is(cluster, images.OLDER)
+    _assert_data_is_there(cluster)
+    cluster.kubectl("create", "configmap", "afterwards")
+    cluster.kubectl("rollout", "restart", f"deployment/{_APP}")
+    cluster.kubectl("rollout", "status", f"deployment/{_APP}", "--timeout=180s", timeout=240)
+    left = [*known.paths.root.glob("*update*"), *known.paths.root.glob("nodes/*/before")]
+    assert not left, f"left behind: {left}"
+    return {"seconds": round(took, 1), "answered": load.answered, "lost": len(load.lost)}
+
+
+PARTS: dict[str, Callable[[TestCluster], dict[str, Any]]] = {"newer": newer, "broken": broken}
+
+
+def _make(cluster: TestCluster) -> int:
+    """A cluster with a Service of two pods and some data; the nodes' port of the Service."""
+    cluster.init("--workers", "2", "--dns", "192.0.2.53", "--yes")
+    web = manifests.deployment(_APP, cluster.image, 2)
+    pod = web["spec"]["template"]["spec"]
+    pod["terminationGracePeriodSeconds"] = 30
+    del pod["topologySpreadConstraints"]
+    labels = {"matchLabels": {"app": _APP}}
+    apart = {"labelSelector": labels, "topologyKey": "kubernetes.io/hostname"}
+    pod["affinity"] = {
+        "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}
+    }
+    # Until every node has heard that the pod is no longer an endpoint.
+    pod["containers"][0]["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", "10"]}}}
+    budget = {
+        "apiVersion": "policy/v1beta1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": _APP},
+        "spec": {"minAvailable": 1, "selector": labels},
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Mi"}},
+        },
+    }
+    writer = manifests.pod("writer", cluster.image, "", ["sh", "-c", "echo kept > /data/file"])
+    del writer["spec"]["nodeName"]
+    writer["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    writer["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    service = manifests.service(_APP, _APP, type="NodePort")
+    cluster.apply(web, budget, service, claim, writer)
+    cluster.kubectl("create", "configmap", "kept", "--from-literal=key=value")
+    cluster.kubectl("rollout", "status", f"deployment/{_APP}", "--timeout=180s", timeout=240)
+    eventually(
+        "the data is written",
+        lambda: cluster.get("pod", "writer")["status"]["phase"] == "Succeeded",
+    )
+    # A pod without a controller would not be evicted.
+    cluster.kubectl("delete", "pod", "writer")
+    return int(cluster.get("service", _APP)["spec"]["ports"][0]["nodePort"])
+
+
+def _assert_all_is(cluster: TestCluster, version: str) -> None:
+    kubelets = {
+        node["metadata"]["name"]: node["status"]["nodeInfo"]["kubeletVersion"]
+        for node in cluster.get("nodes")["items"]
+    }
+    assert {*kubelets.values()} == {f"v{version}"}, kubelets
+    server = json.loads(cluster.kubectl("get", "--raw", "/version"))["gitVersion"]
+    assert server == f"v{version}", server
+    pods = cluster.get("pods", "--namespace", "kube-system")["items"]
+    tags = {
+        each["image"]
+        for pod in pods
+        for each in pod["spec"]["containers"]
+        if "/kube-" in each["image"]
+    }
+    assert {tag.rpartition(":")[2] for tag in tags} == {f"v{version}"}, tags
+    eventually(
+        "all is well",
+        lambda: cluster.sykube("status", "--name", _NAME, check=False).returncode == 0,
+    )
+    shown = json.loads(cluster.sykube("status", "--name", _NAME, "--output", "json").stdout)
+    assert {node["version"] for node in shown["nodes"]} == {f"v{version}"}
+    assert not shown["update"]
+
+
+def _assert_data_is_there(cluster: TestCluster) -> None:
+    assert cluster.get("configmap", "kept")["data"] == {"key": "value"}
+    (file,) = (Path("/var/lib/sykube") / _NAME / "volumes").rglob("file")
+    assert file.read_text() == "kept\n"
+
+
+def terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
