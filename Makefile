@@ -19,7 +19,7 @@ check: $(VENV)/installed-dev ## lint, types and unit tests, without root
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST) tests/unit -q -n 2
+	env -u PYTHONDONTWRITEBYTECODE $(PYTEST) tests/unit -q -n 2 # to keep what pytest made of the tests
 
 node-image: $(VENV)/installed ## installs what the host lacks and builds the image, unless it is cached
 	$(BIN)/sykube node-image build --yes
@@ -35,7 +35,7 @@ e2e: $(VENV)/installed-dev
 test-fresh: $(VENV)/installed-dev ## in fresh Debian roots, the README's commands and Vagrant's (SUITES="bookworm trixie vagrant")
 	$(BIN)/python -m tests.fresh $(SUITES)
 
-vm-test: $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
+vm-test: node-image $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
 	$(BIN)/python -m tests.vm
 
 update-test: $(VENV)/installed-dev ## a newer Kubernetes under load, and one that does not come up

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sykube.errors import SykubeError
+
+if TYPE_CHECKING:
+    import jinja2
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -27,12 +31,17 @@ def folder(name: str) -> Path:
 
 def render(folder_name: str, template: str, **variables: Any) -> str:
     """Render a Jinja2 template of one of those folders; a missing variable is an error."""
+    return _environment(folder(folder_name)).get_template(template).render(**variables)
+
+
+# It keeps the templates that it compiled: that takes many times as long as to render one.
+@functools.cache
+def _environment(templates: Path) -> jinja2.Environment:
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder(folder_name)),
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         autoescape=False,
     )
-    return environment.get_template(template).render(**variables)

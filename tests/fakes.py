@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import jinja2
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
@@ -231,15 +230,15 @@ class CgroupPath(_REAL_PATH):  # type: ignore[misc, valid-type]
         return _write(self, data, flags=0)
 
     def rmdir(self) -> None:
-        if not self.exists():
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
-        if any(entry.is_dir() for entry in self.iterdir()):
+        with os.scandir(self) as found:
+            entries = list(found)
+        procs = _REAL_PATH(self, "cgroup.procs")
+        if any(entry.is_dir() for entry in entries) or (
+            procs.exists() and procs.read_text().strip()
+        ):
             raise OSError(errno.EBUSY, "Device or resource busy", str(self))
-        procs = self / "cgroup.procs"
-        if procs.exists() and procs.read_text().strip():
-            raise OSError(errno.EBUSY, "Device or resource busy", str(self))
-        for entry in self.iterdir():
-            entry.unlink()
+        for entry in entries:
+            os.unlink(entry)
         super().rmdir()
 
 
@@ -673,40 +672,31 @@ class FakeHost:
         return 255, nothing, f"FATAL:   Failed to verify container: {words}\n"
 
 
-_compile = jinja2.Environment.compile
-_compiled: dict[object, Any] = {}
-_load_all = documents.load_all
-_documents: dict[str, bytes] = {}
+_load, _load_all = documents.load, documents.load_all
+_parsed: dict[tuple[Callable[[str], Any], str], bytes] = {}
 _fingerprints: dict[str, str] = {}
 
 
-def keep_compiled_templates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling a template takes longer than most tests do otherwise."""
-    monkeypatch.setattr(jinja2.Environment, "compile", _compile_once)
+def keep_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading those of the system takes longer than most tests do otherwise."""
+    monkeypatch.setattr(download, "_tls", _tls)
 
 
 def _speed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Together these are half the time of a fake init, of which there are hundreds."""
     monkeypatch.setattr(Subnets, "pod_subnet", functools.cache(Subnets.pod_subnet))
-    monkeypatch.setattr(documents, "load_all", _load_all_once)
+    monkeypatch.setattr(documents, "load", lambda text: _parse_once(_load, text))
+    monkeypatch.setattr(documents, "load_all", lambda text: _parse_once(_load_all, text))
     # Only Python's own encoder indents, and C's is twenty times as fast.
     encoder = types.SimpleNamespace(loads=json.loads, dumps=lambda value, indent: json.dumps(value))
     monkeypatch.setattr(state, "json", encoder)
 
 
-def _load_all_once(text: str) -> list[Any]:
-    """The documents of a text, which may be changed: another copy each time."""
-    if text not in _documents:
-        _documents[text] = pickle.dumps(_load_all(text))
-    return pickle.loads(_documents[text])  # type: ignore[no-any-return]
-
-
-def _compile_once(
-    environment: jinja2.Environment, source: str, *args: object, **_: object
-) -> types.CodeType:
-    if source not in _compiled:
-        _compiled[source] = _compile(environment, source, *args)  # type: ignore[call-overload]
-    return _compiled[source]  # type: ignore[no-any-return]
+def _parse_once(parse: Callable[[str], Any], text: str) -> Any:
+    """What a text holds, which may be changed: another copy each time."""
+    if (parse, text) not in _parsed:
+        _parsed[parse, text] = pickle.dumps(parse(text))
+    return pickle.loads(_parsed[parse, text])
 
 
 TRUSTED = "11811599135F074136577927587C460A0C2C1FCC"
@@ -1298,7 +1288,6 @@ class World:
         monkeypatch.setattr(preflight, "check_identity", lambda: None)
         monkeypatch.setattr(apt, "find_mirror", lambda *_: apt.Mirror("file:/d"))
         monkeypatch.setattr(HTTPAdapter, "send", _only_here(HTTPAdapter.send))
-        monkeypatch.setattr(download, "_tls", _tls)
         monkeypatch.setattr(os, "fsync", lambda _: None)
         _speed_up(monkeypatch)
         monkeypatch.setenv("SYKUBE_CACHE_DIR", str(self.root / "cache"))
@@ -1780,7 +1769,6 @@ def admin_kubeconfig(server: str) -> str:
     )
 
 
-# Reading the system's authorities takes as long as the half of a fake init.
 _tls = functools.cache(download._tls)
 
 

@@ -297,7 +297,9 @@ class Downloader:
         self, url: str, error: requests.RequestException, otherwise: str
     ) -> SykubeError | InPassing:
         """What a request ended in that got no answer."""
-        host = _host(error.request.url if error.request is not None else url)
+        asked = error.request.url if error.request is not None else url
+        # requests has bytes among its types, but makes none of them.
+        host = _host(asked if isinstance(asked, str) else url)
         reason, said = _innermost(error), str(error)
         if "CERTIFICATE_VERIFY_FAILED" in said:
             why = getattr(reason, "verify_message", "") or "it cannot be verified"

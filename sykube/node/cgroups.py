@@ -215,13 +215,10 @@ def leftovers(cluster_prefix: str) -> list[str]:
 
 def _hierarchies() -> Iterator[Path]:
     """Roots of the v1 hierarchies that a node joins; a cgroup2 beside them holds no controller."""
-    seen: set[Path] = set()
     for folder in sorted(ROOT.iterdir()):
-        resolved = folder.resolve()
-        if resolved in seen or not (resolved / "tasks").exists():
-            continue
-        seen.add(resolved)
-        yield resolved
+        # A link is another name of a hierarchy that is mounted here, too: cpu of cpu,cpuacct.
+        if not folder.is_symlink() and (folder / "tasks").exists():
+            yield folder
 
 
 def _all_hierarchies() -> list[Path]:

@@ -6,12 +6,13 @@ is not known (strict decoding) or that is of another type.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from sykube import documents
 
 _SCHEMAS = Path(__file__).parent / "schemas"
 # time.ParseDuration of Go.
@@ -48,14 +49,20 @@ def problems(document: dict[str, Any], kubernetes: str, kubeadm_api: str) -> lis
 
 def _structs(kubernetes: str, kubeadm_api: str) -> Iterator[tuple[str, Structs]]:
     for name in ("kubelet", "kube-proxy"):
-        schema = yaml.safe_load((_SCHEMAS / f"{name}.yaml").read_text())
+        schema = _schema(name)
         versioned = {schema["kind"]: schema["fields"], **schema.get("structs", {})}
         yield (
             schema["apiVersion"],
             {struct: _as_of(changes, kubernetes) for struct, changes in versioned.items()},
         )
-    schema = yaml.safe_load((_SCHEMAS / f"kubeadm-{kubeadm_api}.yaml").read_text())
+    schema = _schema(f"kubeadm-{kubeadm_api}")
     yield schema["apiVersion"], schema["structs"]
+
+
+@functools.cache
+def _schema(name: str) -> dict[str, Any]:
+    """To be read alone: every test has the same one."""
+    return documents.load((_SCHEMAS / f"{name}.yaml").read_text())  # type: ignore[no-any-return]
 
 
 def _as_of(changes: dict[str, dict[str, str]], kubernetes: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,13 +38,23 @@ def classes() -> set[str]:
 def made(name_of: dict[str, SykubeError]) -> Iterator[tuple[str, ast.Call]]:
     """Each place of the source that makes an error without words of its own."""
     kinds = classes() - set(name_of)
+    return ((place, call) for place, name, call in every_call() if name in kinds)
+
+
+@functools.cache
+def every_call() -> list[tuple[str, str, ast.Call]]:
+    """Each call of the source, with what is called."""
+    found = []
     for file in sorted(ROOT.rglob("*.py")):
         # Programs in pods have no user at a terminal, and errors of their own.
         if "incluster" in file.parts:
             continue
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in kinds:
-                yield f"{file.relative_to(ROOT)}:{node.lineno}", node
+        found += [
+            (f"{file.relative_to(ROOT)}:{node.lineno}", ast.unparse(node.func), node)
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Call)
+        ]
+    return found
 
 
 def test_every_error_says_what_to_do_next() -> None:

@@ -49,7 +49,7 @@ def _run(chosen: scenario.Scenario, image: Path | None, logs: Path) -> int:
     tools.require_root()
     tools.install_missing()
     system = disk.system_disk()
-    image = image or disk.newest_node_image()
+    image = image or disk.node_image()
     say(f"node image: {image}")
     with tempfile.TemporaryDirectory(prefix="run-", dir=disk.vm_cache()) as name:
         work = Path(name)
@@ -83,7 +83,7 @@ def _arguments() -> argparse.ArgumentParser:
         "scenario", nargs="?", default="cluster", choices=sorted(scenario.SCENARIOS),
         help="what to do there (default: cluster)",
     )  # fmt: skip
-    parser.add_argument("--image", type=Path, metavar="FILE", help="node image (default: newest)")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="node image (default: this checkout's)")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where logs are kept")
     parser.add_argument(
         "--run", type=Path, nargs="+", metavar="FILE", help="shell files instead of a scenario"

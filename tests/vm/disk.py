@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sykube.host import apt, engines
 from sykube.host.paths import cache_dir
-from sykube.image import build
+from sykube.image import build, versions
 from tests.vm.scenario import HERE, Scenario
 from tests.vm.tools import VmError, run, say
 
@@ -134,19 +134,19 @@ def data_disk(target: Path, scenario: Scenario, image: Path) -> None:
         _make_file_system(target, folder, DATA_LABEL, size)
 
 
-def newest_node_image() -> Path:
-    """The SIF of the newest complete node image in sykube's cache.
+def node_image() -> Path:
+    """The SIF that this checkout makes of Debian's source, in sykube's cache.
 
     Raises:
-        VmError: there is none.
+        VmError: it is not there.
     """
-    images = build.list_images()
-    if not images:
+    image = build.cached(versions.DEBIAN, apt.Mirror(""))
+    if image is None:
         raise VmError(
-            f"there is no node image in {cache_dir()}/node-images: `sykube node-image build` "
-            "makes one, --image FILE names one"
+            f"{cache_dir()}/node-images lacks the node image of this checkout: `make node-image` "
+            "makes it, --image FILE names another one"
         )
-    return images[0].sif
+    return image.sif
 
 
 def _make_system(work: Path) -> None:
