@@ -83,7 +83,9 @@ def _arguments() -> argparse.ArgumentParser:
         "scenario", nargs="?", default="cluster", choices=sorted(scenario.SCENARIOS),
         help="what to do there (default: cluster)",
     )  # fmt: skip
-    parser.add_argument("--image", type=Path, metavar="FILE", help="node image (default: this checkout's)")
+    parser.add_argument(
+        "--image", type=Path, metavar="FILE", help="node image (default: this checkout's)"
+    )
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where logs are kept")
     parser.add_argument(
         "--run", type=Path, nargs="+", metavar="FILE", help="shell files instead of a scenario"
