@@ -39,6 +39,7 @@ def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
         data=ClusterPaths(name).root,
         cache=cache_dir(),
         building=not there,
+        mirror=None,
     )
     if not there:
         findings += firewall.examine_firewalld(bridge_name(name))

@@ -209,9 +209,10 @@ def _kubernetes(
     try:
         with cluster.api() as api:
             health = readiness.health(api)
-            problems = readiness.node_problems(api, [node.instance for node in awake])
+            nodes = readiness.registered(api)
+            problems = readiness.node_problems(nodes, [node.instance for node in awake])
             pods = readiness.system_pods(api, len(cluster.nodes), len(cluster.control_planes))
-            return problems, health, pods, readiness.kubelets(api)
+            return problems, health, pods, readiness.kubelets(nodes)
     except SykubeError as error:
         return {}, error.brief, "", {}
 

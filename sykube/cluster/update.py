@@ -147,7 +147,7 @@ def update(
         builder = Builder(Path(cluster.state.engine), cluster.state.engine_environment)
         _go(cluster, progress, builder, options)
         with cluster.api() as api:
-            found_versions = readiness.kubelets(api)
+            found_versions = readiness.kubelets(readiness.registered(api))
         return replace(
             outcome, nodes={node.name: found_versions[node.instance] for node in cluster.nodes}
         )
@@ -286,7 +286,11 @@ def _check(cluster: Cluster, progress: Progress) -> None:
         with renewal.api_on(cluster, node) as api:
             servers.append(str(api.get("/version")["gitVersion"]))
     with cluster.api() as api:
-        skew.check(min(servers, key=skew.parse), readiness.kubelets(api), after.kubernetes)
+        skew.check(
+            min(servers, key=skew.parse),
+            readiness.kubelets(readiness.registered(api)),
+            after.kubernetes,
+        )
 
 
 def _require_well(cluster: Cluster) -> None:
@@ -452,7 +456,7 @@ def _empty(cluster: Cluster, node: Node, options: UpdateOptions) -> None:
 
 
 def _kubelet_problem(api: Api, node: Node, progress: Progress) -> str:
-    found = readiness.kubelets(api).get(node.instance, "")
+    found = readiness.kubelets(readiness.registered(api)).get(node.instance, "")
     if found != progress.after.kubernetes:
         return f"the kubelet of {node.name} is {found or 'unknown'} yet"
     return readiness.nodes(api, [node.instance])

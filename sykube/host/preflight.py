@@ -105,7 +105,7 @@ def check_identity() -> None:
 
 
 def examine(
-    *, nodes: int, data: Path, cache: Path, building: bool, mirror: str = ""
+    *, nodes: int, data: Path, cache: Path, building: bool, mirror: str | None = ""
 ) -> list[Finding]:
     """Look at everything that a cluster of so many nodes needs.
 
@@ -114,7 +114,8 @@ def examine(
         data: folder that the cluster will be in.
         cache: folder that images are built in.
         building: whether a node image has to be built first.
-        mirror: the Debian mirror that was asked for (--mirror).
+        mirror: the Debian mirror that was asked for (--mirror); None where nothing is asked for
+            yet: a host that names none can still do with an image that was built elsewhere.
 
     Raises:
         UsageError: SYKUBE_ENGINE names no engine that will do.
@@ -298,11 +299,15 @@ def _keyrings_of_debootstrap() -> set[Path]:
     return {Path(keyring) for found in named for keyring in found}
 
 
-def _mirror(wanted: str) -> Finding:
+def _mirror(wanted: str | None) -> Finding:
+    what = "Debian mirror"
     try:
-        return _ok("Debian mirror", apt.find_mirror(wanted).main)
+        return _ok(what, apt.find_mirror(wanted or "").main)
     except UsageError as error:
-        return _failure("Debian mirror", error.brief, error.resolution)
+        if wanted is None:
+            cure = f"{error.resolution} None is needed with --local-image FILE."
+            return _warning(what, error.brief, cure)
+        return _failure(what, error.brief, error.resolution)
 
 
 def _file_systems(host: Distribution) -> list[Finding]:

@@ -17,21 +17,33 @@ _CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-sch
 
 def nodes(api: Api, names: list[str]) -> str:
     """Every node is registered and Ready."""
-    problems = node_problems(api, names).items()
+    problems = node_problems(registered(api), names).items()
     return "; ".join(f"{name}: {problem}" for name, problem in problems if problem)
 
 
-def node_problems(api: Api, names: list[str]) -> dict[str, str]:
-    """What is wrong with each node by its name, or nothing: it is registered and Ready."""
-    found = {item["metadata"]["name"]: item for item in api.get("/api/v1/nodes")["items"]}
+def registered(api: Api) -> dict[str, Any]:
+    """What the API server has of each Node, by its name."""
+    return {item["metadata"]["name"]: item for item in api.get("/api/v1/nodes")["items"]}
+
+
+def node_problems(found: dict[str, Any], names: list[str]) -> dict[str, str]:
+    """What is wrong with each node by its name, or nothing: it is registered and Ready.
+
+    Args:
+        found: as `registered` gives it.
+    """
     return {name: _not_ready(found[name]) if name in found else "not registered" for name in names}
 
 
-def kubelets(api: Api) -> dict[str, str]:
-    """The version of each node's kubelet, by the node's name; empty where it never reported."""
+def kubelets(found: dict[str, Any]) -> dict[str, str]:
+    """The version of each node's kubelet, by the node's name; empty where it never reported.
+
+    Args:
+        found: as `registered` gives it.
+    """
     return {
-        item["metadata"]["name"]: str(item["status"].get("nodeInfo", {}).get("kubeletVersion", ""))
-        for item in api.get("/api/v1/nodes")["items"]
+        name: str(item["status"].get("nodeInfo", {}).get("kubeletVersion", ""))
+        for name, item in found.items()
     }
 
 

@@ -292,7 +292,13 @@ def test_a_host_without_debian_sources(host: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(apt, "find_mirror", no_mirror)
     finding = failures(host)["Debian mirror"]
     assert "no Debian mirror" in finding.detail
+    assert finding.level is Level.FAILURE
     assert "--mirror" in finding.cure
+    # doctor knows of no wish: an image of --local-image would need none.
+    looked = preflight.examine(nodes=2, data=host, cache=host, building=True, mirror=None)
+    (finding,) = (each for each in looked if each.what == "Debian mirror")
+    assert finding.level is Level.WARNING
+    assert "--local-image" in finding.cure
 
 
 def test_keys_that_are_older_than_what_is_built(
