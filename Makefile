@@ -16,11 +16,12 @@ node-image integration e2e vm-test upstream-test update-test soak bench: export 
 test: check node-image integration e2e ## every test, among them a real cluster from nothing
 
 # pytest writes asserts anew; where it may keep the result, the next run begins seconds earlier.
+# Twice as many workers as cores: some tests wait for time to pass.
 check: $(VENV)/installed-dev ## lint, types and unit tests, without root
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	env -u PYTHONDONTWRITEBYTECODE $(PYTEST) tests/unit -q -n 2
+	env -u PYTHONDONTWRITEBYTECODE $(PYTEST) tests/unit -q -n 4
 
 node-image: $(VENV)/installed ## installs what the host lacks and builds the image, unless it is cached
 	$(BIN)/sykube node-image build --yes
