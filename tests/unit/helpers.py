@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from sykube.cluster import lifecycle
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
+from sykube.image import container
 from tests.fakes import RecordingUi, World
 
 
@@ -106,3 +109,11 @@ class Terminal:
         self._thread.join()
         os.close(self._master)
         return self._read.decode()
+
+
+def amd64_without_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine is an amd64 one, and no proxy or password of its site is in the environment."""
+    monkeypatch.setattr(container.platform, "machine", lambda: "x86_64")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)

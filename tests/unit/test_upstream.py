@@ -21,6 +21,7 @@ from sykube.image.upstream import Release, Version
 from tests import releases
 from tests.e2e.site import make_authority
 from tests.releases import CONTAINERD, RUNC, STALL_S, STORE, Fault, Server
+from tests.unit.helpers import amd64_without_a_site
 
 RELEASE = Release("1.36.2", "2.3.4", "1.4.3")
 PROGRAMS = {name: os.urandom(200_000) for name in ("kubeadm", "kubelet", "kubectl")}
@@ -31,10 +32,7 @@ DEBIAN = versions.DEBIAN.kubernetes_version
 
 @pytest.fixture(autouse=True)
 def an_amd64_machine_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container.platform, "machine", lambda: "x86_64")
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    amd64_without_a_site(monkeypatch)
 
 
 @pytest.fixture

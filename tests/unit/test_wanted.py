@@ -17,7 +17,7 @@ from sykube.cluster.wanted import ANY_MIRROR, choose
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.paths import ClusterPaths
 from sykube.host.proxies import Proxies
-from sykube.image import build, container, downloads, source, upstream, versions
+from sykube.image import build, downloads, source, upstream, versions
 from sykube.image.choice import Choice
 from sykube.image.sites import Sites
 from sykube.image.upstream import Release
@@ -25,7 +25,7 @@ from tests import releases
 from tests.fakes import World, write_sif
 from tests.releases import CONTAINERD, RUNC, Fault, Server
 from tests.unit import test_snapshots
-from tests.unit.helpers import Sykube, fake_spec, init, unchanged
+from tests.unit.helpers import Sykube, amd64_without_a_site, fake_spec, init, unchanged
 
 DEBIAN = versions.DEBIAN.kubernetes_version
 # The newest that runs on a host with cgroup v1, as the fake one is.
@@ -39,10 +39,7 @@ DNS = ("--dns", "192.0.2.53")
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     # Not what a busy machine takes for an answer.
     monkeypatch.setattr(source, "_ANSWER_S", 30)
-    monkeypatch.setattr(container.platform, "machine", lambda: "x86_64")
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    amd64_without_a_site(monkeypatch)
 
 
 @pytest.fixture
