@@ -19,7 +19,7 @@ from statistics import median
 import yaml
 
 from benchmarks.measure import disk_mb, memory_mb, sykube
-from sykube.cluster import lifecycle, lookup, plan
+from sykube.cluster import lifecycle, lookup, plan, removal
 from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
@@ -54,7 +54,7 @@ def sykube_run() -> SykubeRun:
         {node.name: memory_mb(node.instance) for node in cluster.nodes},
         {node.name: disk_mb(node.folder) for node in cluster.nodes},
     )
-    lifecycle.delete(NAME, Ui(quiet=True))
+    removal.delete(NAME, Ui(quiet=True))
     return run
 
 
@@ -69,7 +69,7 @@ def kubeadm_run() -> tuple[float, float]:
         init_s = _stock_init(cluster)
         join_s = _stock_join(cluster)
     finally:
-        lifecycle.delete(NAME, ui)
+        removal.delete(NAME, ui)
     return init_s, join_s
 
 

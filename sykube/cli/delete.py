@@ -9,7 +9,7 @@ import sys
 import click
 
 from sykube.cli import context
-from sykube.cluster import archive, lifecycle, lookup
+from sykube.cluster import archive, lookup, removal
 from sykube.cluster.state import clusters
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import preflight
@@ -29,7 +29,7 @@ def delete(name: str, every: bool, yes: bool) -> None:
     else:
         if lookup.exists(name):
             context.open_log(name)
-        problems = lifecycle.delete(name, context.ui())
+        problems = removal.delete(name, context.ui())
     if problems:
         what = "the clusters were" if every else f"the cluster {name} was"
         raise SykubeError(
@@ -47,7 +47,7 @@ def _delete_all(yes: bool) -> list[str]:
     if not yes and sys.stdin.isatty():
         click.confirm(f"Delete {', '.join(clusters())}?", abort=True, err=True)
     context.open_log("all")
-    return lifecycle.delete_all(context.ui())
+    return removal.delete_all(context.ui())
 
 
 @click.command()

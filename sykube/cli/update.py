@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from sykube.cli import context, logfile, sources
-from sykube.cluster import update as cluster_update
 from sykube.cluster.spec_reader import make_spec
-from sykube.cluster.update import UpdateOptions
+from sykube.cluster.update.options import UpdateOptions
+from sykube.cluster.update.update import update as update_cluster
 
 
 @click.command()
@@ -48,7 +48,7 @@ def update(
             flags[key] = str(Path(flags[key]).absolute())
     wish = make_spec(None, {**sources.absolute(flags), "name": name})
     options = UpdateOptions(drain_timeout=drain_timeout, yes=yes, ask=context.ask)
-    found = cluster_update.update(name, wish, options, ui, dry_run=dry_run)
+    found = update_cluster(name, wish, options, ui, dry_run=dry_run)
     if output == "json":
         seconds = {title: round(took, 2) for title, took in ui.timings.items()}
         context.emit({"name": name, **asdict(found), "seconds": seconds})

@@ -1,40 +1,35 @@
-"""Making and removing clusters."""
+"""Making clusters."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sykube.cluster import (
     archive,
-    autostart,
     cgroup_version,
-    lookup,
+    logs,
     plan,
     ports,
     preparation,
     registries,
+    removal,
     site,
 )
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import DONE, State, clusters, locked
+from sykube.cluster.state import State, clusters, locked
 from sykube.cluster.steps import order
 from sykube.cluster.steps.data import make_root
-from sykube.cluster.steps.network import Network
-from sykube.cluster.wanted import Wanted, choose
-from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.cluster.wanted import Wanted, choice_of_image, choice_of_snapshot, choose_fitting
+from sykube.errors import ExitCode, SykubeError
 from sykube.host import engines, lock, preflight, signals
-from sykube.host.paths import HOST_RECORDS, ClusterPaths
-from sykube.host.proxies import Proxies
-from sykube.host.records import HostRecords
+from sykube.host.paths import ClusterPaths
 from sykube.host.resolver import host_resolvers
 from sykube.image import versions
 from sykube.image.choice import Choice
-from sykube.image.node_image import NodeImage
 from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
 from sykube.network.bridge import Bridge
@@ -96,9 +91,9 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     preparation.examine_local_image(spec)
     image, choice = None, None
     if snapshot:
-        image, choice = archive.image_of(snapshot), _choice_of(snapshot)
+        image, choice = archive.image_of(snapshot), choice_of_snapshot(snapshot)
     elif not spec.local_image:
-        wanted = _choose(spec, ui, site.proxies(spec, ui), authorities)
+        wanted = choose_fitting(spec, ui, site.proxies(spec, ui), authorities)
         image, choice = wanted.cached_image(), wanted.choice
     engine = engines.find()
     without = "none" if spec.local_image else "a private Apptainer would be set up"
@@ -117,49 +112,6 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
         },
         "steps": [step.title for step in order.of(spec)],
     }  # fmt: skip
-
-
-def delete(name: str, ui: Ui) -> list[str]:
-    """Remove a cluster, also one that is half-made or has lost its record.
-
-    Returns:
-        What could not be undone or restored, a line each.
-
-    Raises:
-        SykubeError: there is nothing of that name (NO_SUCH_CLUSTER).
-    """
-    preflight.check_identity()
-    paths = ClusterPaths(name)
-    if not lookup.exists(name):
-        # All that an init leaves that was killed before it recorded anything.
-        lock.remove_abandoned(paths.lock)
-        raise lookup.no_such_cluster(name)
-    with locked(paths):
-        problems: list[str] = []
-        try:
-            state = State.load(paths.state)
-        except SykubeError as error:
-            state, problems = None, [error.brief]
-        if state is None:
-            ui.warn(f"the cluster {name} has no record: removing what is found of it")
-            state = _unknown_state(name)
-        with ui.step(f"Deleting the cluster {name}"):
-            return problems + remove(Cluster.of(state, ui))
-
-
-def delete_all(ui: Ui) -> list[str]:
-    """Remove every cluster; one that cannot be removed does not keep the others from it.
-
-    Returns:
-        What could not be undone or restored, a line each.
-    """
-    problems = []
-    for name in clusters():
-        try:
-            problems += delete(name, ui)
-        except SykubeError as error:
-            problems.append(f"{name}: {error}")
-    return problems
 
 
 def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
@@ -204,10 +156,10 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     wanted: Wanted | None = None
     choice: Choice | None = None
     if snapshot:
-        choice = _choice_of(snapshot)
+        choice = choice_of_snapshot(snapshot)
         cgroup_version.check(versions.minor(choice.kubernetes), allow_v1=spec.allow_cgroup_v1)
     elif not spec.local_image:
-        wanted = _choose(spec, ui, proxies, authorities)
+        wanted = choose_fitting(spec, ui, proxies, authorities)
         choice = wanted.choice
     if choice:
         ui.say(choice.introduction)
@@ -227,7 +179,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
         image = preparation.node_image(spec, engine, wanted, ui)
     else:
         image = preparation.local_image(spec, engine, ui)
-        choice = _choice_of_image(spec, image)
+        choice = choice_of_image(spec, image)
     with contextlib.ExitStack() as held:
         held.enter_context(lock.host_settings())
         chosen = _choose_subnets(spec)
@@ -256,48 +208,10 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             cluster.save()
         except BaseException:
             held.close()
-            for problem in remove(cluster):
+            for problem in removal.remove(cluster):
                 ui.warn(f"not undone: {problem}")
             raise
     return cluster
-
-
-def _choose(spec: ClusterSpec, ui: Ui, proxies: Proxies, authorities: tuple[str, ...]) -> Wanted:
-    """The Kubernetes for a new cluster.
-
-    Raises:
-        HostError: this host cannot run what is asked for.
-        SykubeError: it cannot be had.
-    """
-    allowed = spec.allow_cgroup_v1
-    wanted = choose(
-        spec, ui, proxies=proxies, authorities=authorities,
-        fitting=cgroup_version.fitting(allow_v1=allowed),
-    )  # fmt: skip
-    cgroup_version.check(versions.minor(wanted.choice.kubernetes), allow_v1=allowed)
-    return wanted
-
-
-def _choice_of(snapshot: archive.Snapshot) -> Choice:
-    """The Kubernetes that a snapshot's node image is of."""
-    saved = snapshot.state()
-    if saved.choice:
-        return saved.choice
-    version = snapshot.kubernetes.removeprefix("v")
-    return Choice(versions.minor(version).sources[0], version, f"that of {snapshot.name}")
-
-
-def _choice_of_image(spec: ClusterSpec, image: NodeImage) -> Choice:
-    """The Kubernetes of an image of the user's.
-
-    Raises:
-        HostError: this host cannot run it.
-        UsageError: this sykube makes no clusters of it.
-    """
-    version = image.versions()["kubernetes"].removeprefix("v")
-    minor = versions.minor(version)
-    cgroup_version.check(minor, allow_v1=spec.allow_cgroup_v1)
-    return Choice(image.source, version, f"that of {spec.local_image}")
 
 
 def _source(spec: ClusterSpec) -> archive.Snapshot | None:
@@ -326,79 +240,14 @@ def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
 def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException) -> None:
     """Keep the nodes' logs, then roll back; the first error stays the one that is shown."""
     with signals.uninterrupted():
-        keep_node_logs(cluster)
+        logs.keep(cluster)
         if options.retain:
             cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
             return
         with cluster.ui.step("Rolling back"):
-            problems = remove(cluster)
+            problems = removal.remove(cluster)
     for problem in problems:
         cluster.ui.warn(f"not undone: {problem}")
     if isinstance(error, SykubeError):
         kept = f"The nodes' logs are in {cluster.paths.node_logs}."
         error.resolution = f"{error.resolution}\n  {kept}".strip()
-
-
-def keep_node_logs(cluster: Cluster) -> None:
-    """Copy the nodes' own logs to the log folder, the last failure's only."""
-    shutil.rmtree(cluster.paths.node_logs, ignore_errors=True)
-    for node in cluster.nodes:
-        target = cluster.paths.node_logs / node.name
-        with contextlib.suppress(OSError, shutil.Error):
-            shutil.copytree(node.folder / "log" / "sykube", target / "sykube")
-            shutil.copytree(node.folder / "log" / "pods", target / "pods", symlinks=True)
-
-
-def remove(cluster: Cluster) -> list[str]:
-    """Undo all steps; the last cluster's going puts the host's own settings back."""
-    problems = []
-    try:
-        autostart.disable(cluster.name)
-    except SykubeError as error:
-        problems.append(f"autostart: {error}")
-    problems += plan.undo(cluster, order.ALL)
-    _pass_on_context(cluster)
-    with lock.host_settings():
-        if not clusters():
-            records = HostRecords.load()
-            if records is not None:
-                problems += records.restore()
-            elif cluster.state.steps.get(Network.name) == DONE:
-                problems.append("the host's earlier sysctls: they were not recorded")
-            for folder in (HOST_RECORDS, cluster.paths.root.parent):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-    return problems
-
-
-def _pass_on_context(cluster: Cluster) -> None:
-    """A cluster that was made after this one will give back the context before this one."""
-    for name in clusters():
-        # One whose record is damaged or in use keeps what it has: it is a context, no more.
-        with contextlib.suppress(SykubeError, OSError), locked(ClusterPaths(name)):
-            other = State.load(ClusterPaths(name).state)
-            if other and other.previous_context == cluster.name:
-                other.previous_context = cluster.state.previous_context
-                other.save(ClusterPaths(name).state)
-
-
-def _unknown_state(name: str) -> State:
-    """A state for a cluster without a record: enough for every undo to look for its things."""
-    engine = engines.find()
-    if engine is None:
-        raise UsageError(
-            "could not find Apptainer, which is required to stop the nodes",
-            resolution="Set SYKUBE_CACHE_DIR to the folder that was used for init.",
-        )
-    return State(
-        spec=ClusterSpec(name=name),
-        subnets=subnets.choose(()),
-        engine=str(engine.binary),
-        engine_environment=dict(engine.environment),
-        image="",
-        image_folder="",
-        versions={},
-        loopback_resolver="",
-        resolvers=(),
-        steps={step.name: DONE for step in order.ALL},
-    )

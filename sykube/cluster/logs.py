@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from sykube.cluster import members
+from sykube.cluster.cluster import Cluster
 from sykube.host.paths import ClusterPaths
 
 # Named as supervisord's programs are, in the order in which a node starts them.
@@ -152,3 +155,13 @@ def _lines(path: Path) -> Iterator[str]:
     except OSError:
         # Rotated away in this moment.
         return
+
+
+def keep(cluster: Cluster) -> None:
+    """Copy the nodes' own logs to the log folder, the last failure's only."""
+    shutil.rmtree(cluster.paths.node_logs, ignore_errors=True)
+    for node in cluster.nodes:
+        target = cluster.paths.node_logs / node.name
+        with contextlib.suppress(OSError, shutil.Error):
+            shutil.copytree(node.folder / "log" / "sykube", target / "sykube")
+            shutil.copytree(node.folder / "log" / "pods", target / "pods", symlinks=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from sykube.cluster import archive, lifecycle, lookup, power, preparation
+from sykube.cluster import archive, lookup, power, preparation, removal
 from sykube.cluster.archive import Snapshot
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.state import State, clusters, locked
@@ -176,7 +176,7 @@ def _bring_back(snapshot: Snapshot, ui: Ui) -> Cluster:
             _unpack_and_swap(snapshot, cluster)
         except BaseException:
             with signals.uninterrupted():
-                for problem in lifecycle.remove(cluster):
+                for problem in removal.remove(cluster):
                     ui.warn(f"not undone: {problem}")
             raise
     _hand_out(cluster)

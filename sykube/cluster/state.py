@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sykube.cluster import members
-from sykube.cluster.progress import Progress
 from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.update.progress import Progress
 from sykube.errors import SykubeError
 from sykube.host import lock, paths
 from sykube.host.files import write_atomically

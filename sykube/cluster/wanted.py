@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sykube.cluster import cgroup_version
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import UsageError
 from sykube.host import apt
 from sykube.host.proxies import Proxies
-from sykube.image import build, sites
+from sykube.image import build, sites, versions
 from sykube.image.choice import AUTO, SOURCES, UPSTREAM, VARIABLE, Choice
 from sykube.image.node_image import NodeImage
 from sykube.image.sites import Sites
@@ -22,6 +23,7 @@ from sykube.image.versions import Source, Upstream
 from sykube.ui import Ui
 
 if TYPE_CHECKING:
+    from sykube.cluster.archive import Snapshot
     from sykube.host.download import Downloader
 
 # What images are known by does not depend on where they were downloaded from.
@@ -110,6 +112,46 @@ def choose(
         tuple(map(Path, spec.ca_certificates)),
         proxies.variables(()) if choice.source == UPSTREAM else {},
     )
+
+
+def choose_fitting(
+    spec: ClusterSpec, ui: Ui, proxies: Proxies, authorities: tuple[str, ...]
+) -> Wanted:
+    """The Kubernetes for a new cluster.
+
+    Raises:
+        HostError: this host cannot run what is asked for.
+        SykubeError: it cannot be had.
+    """
+    allowed = spec.allow_cgroup_v1
+    wanted = choose(
+        spec, ui, proxies=proxies, authorities=authorities,
+        fitting=cgroup_version.fitting(allow_v1=allowed),
+    )  # fmt: skip
+    cgroup_version.check(versions.minor(wanted.choice.kubernetes), allow_v1=allowed)
+    return wanted
+
+
+def choice_of_snapshot(snapshot: Snapshot) -> Choice:
+    """The Kubernetes that a snapshot's node image is of."""
+    saved = snapshot.state()
+    if saved.choice:
+        return saved.choice
+    version = snapshot.kubernetes.removeprefix("v")
+    return Choice(versions.minor(version).sources[0], version, f"that of {snapshot.name}")
+
+
+def choice_of_image(spec: ClusterSpec, image: NodeImage) -> Choice:
+    """The Kubernetes of an image of the user's.
+
+    Raises:
+        HostError: this host cannot run it.
+        UsageError: this sykube makes no clusters of it.
+    """
+    version = image.versions()["kubernetes"].removeprefix("v")
+    minor = versions.minor(version)
+    cgroup_version.check(minor, allow_v1=spec.allow_cgroup_v1)
+    return Choice(image.source, version, f"that of {spec.local_image}")
 
 
 def _source(spec: ClusterSpec, environment: Mapping[str, str]) -> str:

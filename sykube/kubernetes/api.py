@@ -28,6 +28,9 @@ log = logging.getLogger("sykube.api")
 # The aggregator of 1.20 panics: "FieldManager must be installed to run apply".
 _WITHOUT_APPLY = frozenset(["APIService"])
 _TIMEOUT_S = 10.0
+# Looking can be tried again; for a change, wait as long as the server itself may work on a request.
+# Source: kube-apiserver's --request-timeout.
+_CHANGE_TIMEOUT_S = 60.0
 _PIECE = 65536
 _RENEW = "`sykube certs renew` makes new ones."
 
@@ -117,12 +120,13 @@ class Api:
         """Send one request; the parsed JSON of the answer, or its text.
 
         Raises:
-            ApiError: any status of 400 and above, or no answer within 10 s.
+            ApiError: any status of 400 and above, or no answer within 10 s, 60 s for a change.
         """
         target = f"{path}?{urlencode(params)}" if params else path
         text = None if body is None else json.dumps(body)
         with self._answering():
             self._drop_if_closed()
+            self._set_timeout(_TIMEOUT_S if method == "GET" else _CHANGE_TIMEOUT_S)
             self._connection.request(method, target, text, {"Content-Type": content_type})
             answer = self._connection.getresponse()
             content = answer.read().decode(errors="replace")
@@ -163,6 +167,11 @@ class Api:
         open_socket = self._connection.sock
         if open_socket and select.select([open_socket], [], [], 0)[0]:
             self._connection.close()
+
+    def _set_timeout(self, seconds: float) -> None:
+        self._connection.timeout = seconds
+        if self._connection.sock:
+            self._connection.sock.settimeout(seconds)
 
     def get(self, path: str, **params: str) -> Any:
         return self.request("GET", path, params=params)

@@ -25,6 +25,7 @@ import pytest
 import yaml
 
 from sykube.errors import SykubeError
+from sykube.kubernetes import api as api_module
 from sykube.kubernetes import tokens
 from sykube.kubernetes.api import (
     Api,
@@ -46,6 +47,7 @@ class Server:
         self.requests: list[dict[str, Any]] = []
         self.answers: dict[tuple[str, str], Answer] = {}
         self.hangs_up = False
+        self.delay_s = 0.0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -63,6 +65,7 @@ class Server:
                         "body": json.loads(body) if body else None,
                     }
                 )
+                time.sleep(outer.delay_s)
                 default = (404, "application/json", b'{"message": "it is not there"}')
                 status, kind, text = outer.answers.get((self.command, path), default)
                 self.send_response(status)
@@ -181,6 +184,20 @@ def test_a_server_that_does_not_answer() -> None:
         api.get("/readyz")
     assert raised.value.status == 0
     assert "does not answer" in raised.value.brief
+
+
+def test_a_slow_server_has_more_time_for_a_change_than_for_a_look(
+    server: Server, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer("GET", "/readyz", 200, "ok")
+    server.answer("DELETE", "/pod", 200, {})
+    # Also on a connection that was made for a look.
+    assert api.get("/readyz") == "ok"
+    monkeypatch.setattr(api_module, "_TIMEOUT_S", 0.1)
+    server.delay_s = 0.5
+    api.delete("/pod")
+    with pytest.raises(ApiError, match="does not answer: timed out"):
+        api.get("/readyz")
 
 
 def test_the_hosts_proxy_is_not_for_a_bridge_of_ours(

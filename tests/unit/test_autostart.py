@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cluster import autostart, lifecycle
+from sykube.cluster import autostart, removal
 from sykube.cluster.cluster import Cluster
 from sykube.errors import HostError
 from tests.fakes import Injected, World
@@ -170,20 +170,20 @@ def test_a_unit_that_systemd_refuses_is_not_left_behind(systemd: World) -> None:
 def test_delete_removes_it(systemd: World) -> None:
     with unchanged(systemd):
         enabled(systemd)
-        assert lifecycle.delete("fake", systemd.ui()) == []
+        assert removal.delete("fake", systemd.ui()) == []
 
 
 def test_delete_without_a_record_removes_it(systemd: World) -> None:
     cluster = enabled(systemd)
     cluster.paths.state.unlink()
-    lifecycle.delete("fake", systemd.ui())
+    removal.delete("fake", systemd.ui())
     assert not (systemd.root / UNIT).exists()
 
 
 def test_delete_removes_all_else_when_systemctl_fails_and_says_so(systemd: World) -> None:
     enabled(systemd)
     systemd.calls.fail(lambda call: call.words[0] == "systemctl", times=None)
-    (problem,) = lifecycle.delete("fake", systemd.ui())
+    (problem,) = removal.delete("fake", systemd.ui())
     assert problem.startswith("autostart: ")
     assert systemd.instances == {}
     assert not (systemd.root / UNIT).exists()

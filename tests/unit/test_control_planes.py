@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sykube.cluster import lifecycle, power
+from sykube.cluster import power, removal
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import StopOptions
 from sykube.cluster.steps.join import register
@@ -51,7 +51,7 @@ def test_init_makes_each_of_them_a_member_of_etcd_and_delete_leaves_nothing(
             if CONTROL_PLANE_LABEL in node["metadata"].get("labels", {})
         }
         assert labelled == set(names)
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 def test_they_join_one_after_the_other_and_before_the_workers(world: World) -> None:

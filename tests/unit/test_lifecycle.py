@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster import lifecycle, lookup
+from sykube.cluster import lifecycle, lookup, removal
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.state import DONE, State, clusters
@@ -58,7 +58,7 @@ def test_init_makes_a_cluster_and_delete_leaves_nothing(world: World, workers: i
         assert user_context(world) == "fake"
         assert world.kernel.sysctl("net/ipv4/ip_forward") == "1"
         assert world.kernel.sysctl("fs/inotify/max_user_instances") == "1024"
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
     assert clusters() == []
 
 
@@ -78,7 +78,7 @@ def test_init_and_delete_on_cgroup_v2(
     with unchanged(world):
         init(world)
         assert (world.cgroup_root / "sykube/fake-node1/cgroup.procs").read_text().strip()
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 def test_an_ephemeral_cluster_is_mounted_and_unmounted(world: World) -> None:
@@ -86,7 +86,7 @@ def test_an_ephemeral_cluster_is_mounted_and_unmounted(world: World) -> None:
         cluster = init(world, fake_spec(ephemeral=True))
         assert cluster is not None
         assert world.kernel.mounts == {str(cluster.paths.root)}
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_cluster_elsewhere_is_a_link_and_goes_with_it(
         assert cluster is not None
         assert cluster.paths.root.is_symlink()
         assert (dest / "fake/state.json").exists()
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 def test_a_destination_with_something_in_it_is_refused_and_kept(world: World) -> None:
@@ -124,7 +124,7 @@ def test_a_folder_for_the_engines_networks_is_used_and_its_other_files_stay(worl
     with unchanged(world):
         init(world, fake_spec(network_dir=str(folder)))
         assert (folder / "50-sk-fake.conflist").exists()
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
 
 
 def test_nodes_get_their_files(world: World) -> None:
@@ -218,7 +218,7 @@ def reference_calls(world: World) -> list[Call]:
     if not _reference:
         init(world)
         _reference.extend(world.calls.all)
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
     return _reference
 
 
@@ -253,7 +253,7 @@ def test_init_whose_call_to_the_outside_fails_leaves_nothing_and_the_next_one_su
             assert differences(before, world.snapshot()) == [], call
         world.calls.faults.clear()
         assert init(world) is not None, call
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
         assert differences(before, world.snapshot()) == [], call
 
 
@@ -272,7 +272,7 @@ def test_init_with_three_control_planes_whose_call_fails_leaves_nothing(
     spec = fake_spec(control_planes=3, workers=0)
     init(world, spec)
     calls = list(world.calls.all)
-    lifecycle.delete("fake", world.ui())
+    removal.delete("fake", world.ui())
     before = world.snapshot()
     tried: set[tuple[str, ...]] = set()
     for number, call in enumerate(calls):
@@ -511,7 +511,7 @@ def test_a_retained_cluster_is_left_alone_and_resumed(
         # kubeadm init starts from a clean node alone.
         renewed = "fake-master" if point == "after:control-plane" else ""
         resume(world, monkeypatch, STEPS[: STEPS.index(point.split(":")[1])], renewed)
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 def resume(
@@ -567,7 +567,7 @@ def test_a_cluster_retained_in_the_middle_of_a_step_is_resumed(
         with pytest.raises(Injected):
             init(world, retain=True)
         resume(world, monkeypatch, STEPS[: STEPS.index(step)], renewed)
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 def test_a_retained_cluster_says_how_to_go_on_and_keeps_its_logs(
@@ -587,7 +587,7 @@ def test_a_retained_cluster_can_be_deleted(world: World, monkeypatch: pytest.Mon
     with unchanged(world):
         with pytest.raises(SykubeError):
             init(world, retain=True)
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 # --- init on a cluster that is there ---
@@ -630,7 +630,7 @@ def test_init_beside_remains_without_a_record_names_the_cure(world: World) -> No
 def test_delete_of_a_cluster_that_is_not_there(world: World) -> None:
     init(world)
     with unchanged(world), pytest.raises(SykubeError, match="no cluster 'absent'") as raised:
-        lifecycle.delete("absent", world.ui())
+        removal.delete("absent", world.ui())
     assert raised.value.exit_code is ExitCode.NO_SUCH_CLUSTER
     assert "fake" in raised.value.details
     with pytest.raises(SykubeError) as raised:
@@ -673,7 +673,7 @@ def test_delete_without_a_record_finds_what_there_is(
         assert cluster is not None
         damage(cluster)
         ui = world.ui()
-        assert len(lifecycle.delete("fake", ui)) == problems
+        assert len(removal.delete("fake", ui)) == problems
         assert "has no record" in ui.warnings[0]
 
 
@@ -685,19 +685,19 @@ def test_delete_without_a_record_finds_the_context_of_a_cluster_with_another_sub
         cluster = init(world, fake_spec(node_subnet="10.77.0.0/24"))
         assert cluster is not None
         lose_state(cluster)
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
 
 
 def test_delete_says_what_could_not_be_undone_and_a_second_one_ends_it(world: World) -> None:
     with unchanged(world):
         init(world)
         world.calls.fail(lambda call: call.words[:3] == ("ip", "link", "delete"))
-        problems = lifecycle.delete("fake", world.ui())
+        problems = removal.delete("fake", world.ui())
         assert len(problems) == 1
         assert problems[0].startswith("network: ")
         world.calls.faults.clear()
         # The host's settings were put back at the first.
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
 
 
 def test_delete_twice_at_once_is_refused_by_the_lock(world: World) -> None:
@@ -705,7 +705,7 @@ def test_delete_twice_at_once_is_refused_by_the_lock(world: World) -> None:
 
     init(world)
     with locked(ClusterPaths("fake")), pytest.raises(SykubeError) as raised:
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
     assert raised.value.exit_code is ExitCode.LOCKED
 
 
@@ -714,7 +714,7 @@ def test_delete_of_all_clusters_leaves_the_host_as_it_was(world: World) -> None:
     with unchanged(world):
         for name in ("one", "two", "three"):
             init(world, fake_spec(name))
-        assert lifecycle.delete_all(world.ui()) == []
+        assert removal.delete_all(world.ui()) == []
     assert clusters() == []
 
 
@@ -726,7 +726,7 @@ def test_a_cluster_that_is_in_use_does_not_keep_the_others_from_being_deleted(
     for name in ("one", "two", "three"):
         init(world, fake_spec(name))
     with locked(ClusterPaths("three")):
-        (problem,) = lifecycle.delete_all(world.ui())
+        (problem,) = removal.delete_all(world.ui())
     assert problem.startswith("three: another sykube command works on")
     assert clusters() == ["three"]
 
@@ -734,7 +734,7 @@ def test_a_cluster_that_is_in_use_does_not_keep_the_others_from_being_deleted(
 def test_delete_gives_back_the_earlier_context(world: World) -> None:
     init(world)
     assert user_context(world) == "fake"
-    lifecycle.delete("fake", world.ui())
+    removal.delete("fake", world.ui())
     assert user_context(world) == "work"
 
 
@@ -750,13 +750,13 @@ def test_two_clusters_live_side_by_side_and_the_last_restores_the_host(world: Wo
         assert two is not None
         assert one.state.subnets.nodes != two.state.subnets.nodes
         with_one = {name for name in world.instances if name.startswith("two")}
-        assert lifecycle.delete("one", world.ui()) == []
+        assert removal.delete("one", world.ui()) == []
         assert world.kernel.sysctl(forward) == "1"
         assert world.kernel.sysctl("vm/overcommit_memory") == "1"
         assert "br_netfilter" in world.kernel.modules
         assert set(world.instances) == with_one
         assert "sk-two" in world.kernel.links
-        assert lifecycle.delete("two", world.ui()) == []
+        assert removal.delete("two", world.ui()) == []
         assert world.kernel.sysctl(forward) == "0"
 
 
@@ -778,7 +778,7 @@ def test_the_context_before_both_clusters_comes_back(world: World, order: list[s
     for name in ("one", "two"):
         init(world, fake_spec(name))
     for name in order:
-        lifecycle.delete(name, world.ui())
+        removal.delete(name, world.ui())
     assert user_context(world) == "work"
 
 
@@ -804,7 +804,7 @@ def test_a_cluster_is_not_touched_by_one_whose_name_begins_its_own(
     init(world, fake_spec(other))
     with unchanged(world):
         init(world, fake_spec(name))
-        assert lifecycle.delete(name, world.ui()) == []
+        assert removal.delete(name, world.ui()) == []
 
 
 # --- before the first step ---
@@ -964,7 +964,7 @@ def test_another_clusters_damaged_record_is_in_nobodys_way(
     if not failing:
         init(world, fake_spec("two"))
         damage_state(damaged)
-        assert lifecycle.delete("two", world.ui()) == []
+        assert removal.delete("two", world.ui()) == []
         return
 
     def damage_and_fail(*_: object) -> None:
@@ -979,7 +979,7 @@ def test_another_clusters_damaged_record_is_in_nobodys_way(
 def test_a_folder_for_the_engines_networks_that_init_made_goes_again(world: World) -> None:
     with unchanged(world):
         init(world, fake_spec(network_dir=str(world.root / "etc/new/networks")))
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
 
 
 def test_the_first_cluster_whose_record_cannot_be_written_leaves_no_folder(
@@ -1006,12 +1006,12 @@ def test_delete_removes_the_locks_of_an_init_that_was_killed_before_all_else(wor
         for name in ("fake.lock", "host.lock"):
             (locks / name).write_text("4711")
         with pytest.raises(SykubeError, match="there is no cluster 'fake'"):
-            lifecycle.delete("fake", world.ui())
+            removal.delete("fake", world.ui())
 
 
 def test_delete_leaves_locks_that_are_held(world: World) -> None:
     file = ClusterPaths("fake").lock
     with lock.exclusive(file, "the cluster"):
         with pytest.raises(SykubeError, match="there is no cluster 'fake'"):
-            lifecycle.delete("fake", world.ui())
+            removal.delete("fake", world.ui())
         assert file.exists()

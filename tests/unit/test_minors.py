@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster import export, lifecycle, power, renewal
+from sykube.cluster import export, power, removal, renewal
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps.dns import Dns, deployment
 from sykube.errors import ExitCode, HostError, UsageError
@@ -443,7 +443,7 @@ def test_credentials_are_where_containerd_2_reads_them(world: World) -> None:
         for node in cluster.nodes:
             text = (node.config / "registry-auth.toml").read_text()
             assert list(tomllib.loads(text)["plugins"]) == [plugin]
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
 
 
 def test_certificates_are_renewed_with_the_clusters_own_format(

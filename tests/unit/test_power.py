@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cluster import lifecycle, power
+from sykube.cluster import power, removal
 from sykube.cluster.power import StopOptions
 from sykube.cluster.state import State, locked
 from sykube.cluster.steps import ready as ready_step
@@ -108,7 +108,7 @@ def test_a_stopped_cluster_can_be_deleted(world: World) -> None:
     with unchanged(world):
         made(world)
         stop(world)
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 def test_a_node_whose_orderly_end_hangs_is_ended_all_the_same(world: World) -> None:
@@ -238,14 +238,14 @@ def test_start_after_a_reboot_brings_all_of_it_back(
         assert addresses(world) == before
         assert world.kernel.sysctl("net/ipv4/ip_forward") == "1"
         assert world.kernel.sysctl("fs/inotify/max_user_instances") == "1024"
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 def test_a_cluster_can_be_deleted_after_a_reboot(world: World) -> None:
     with unchanged(world):
         made(world)
         world.reboot()
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 def test_an_ephemeral_cluster_is_gone_after_a_reboot_and_delete_clears_the_rest(
@@ -258,7 +258,7 @@ def test_an_ephemeral_cluster_is_gone_after_a_reboot_and_delete_clears_the_rest(
             start(world)
         assert raised.value.exit_code is ExitCode.NO_SUCH_CLUSTER
         context = world.root / "home/.kube/config"
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
         # Which context was current before is in the record alone.
         text = context.read_text().replace("current-context: ''", "current-context: work")
         context.write_text(text)
@@ -474,7 +474,7 @@ def test_a_paused_cluster_can_be_deleted(
     with unchanged(world):
         made(world)
         power.pause("fake", world.ui())
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 # --- what is refused ---

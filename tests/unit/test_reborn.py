@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import archive, lifecycle, lookup, reborn, snapshots
+from sykube.cluster import archive, lifecycle, lookup, reborn, removal, snapshots
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
@@ -59,7 +59,7 @@ def saved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         _write(node.folder / "log/pods/x", "of the old one")
         _write(node.folder / "containerd/log/image", "of the old one")
     snapshots.save("old", "kept", world.ui())
-    lifecycle.delete("old", world.ui())
+    removal.delete("old", world.ui())
     world.calls.all.clear()
     return world
 
@@ -101,7 +101,7 @@ def test_a_new_cluster_has_the_old_ones_files_but_not_its_keys(saved: World) -> 
         assert state is not None
         assert state.complete
         assert not (ClusterPaths("new").root / ".unpack").exists()
-        assert lifecycle.delete("new", saved.ui()) == []
+        assert removal.delete("new", saved.ui()) == []
 
 
 def test_etcd_is_renewed_before_kubeadm(saved: World) -> None:

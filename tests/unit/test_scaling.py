@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sykube.cluster import lifecycle, power, scaling
+from sykube.cluster import power, removal, scaling
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import StopOptions
 from sykube.cluster.scaling import RemovalOptions
@@ -98,7 +98,7 @@ def test_delete_of_a_cluster_that_grew_leaves_nothing(world: World) -> None:
     with unchanged(world):
         made(world)
         add(world, 2)
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 def test_more_workers_than_there_is_room_for_are_refused(world: World) -> None:

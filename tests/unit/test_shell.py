@@ -19,7 +19,7 @@ import pytest
 from click.shell_completion import BashComplete
 
 from sykube.cli import context, main, man
-from sykube.cluster import lifecycle, renewal
+from sykube.cluster import removal, renewal
 from sykube.cluster.state import State
 from sykube.errors import ExitCode
 from sykube.host import paths
@@ -278,7 +278,7 @@ def test_copies_follow_when_credentials_are_renewed(
     renewal.hand_out(cluster)
     assert copy.read_text() == cluster.paths.kubeconfig.read_text()
     assert copy.stat().st_mode & 0o777 == 0o600
-    lifecycle.delete("fake", world.ui())
+    removal.delete("fake", world.ui())
     assert not copy.exists()
 
 

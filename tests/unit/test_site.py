@@ -13,7 +13,7 @@ import pytest
 
 from sykube import redaction
 from sykube.cli import access
-from sykube.cluster import lifecycle, power, scaling, site
+from sykube.cluster import power, removal, scaling, site
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State
@@ -298,7 +298,7 @@ def test_another_password_is_a_difference_that_is_not_shown(world: World, sykube
 def test_delete_leaves_nothing_of_them(world: World) -> None:
     before = world.snapshot()
     made(world, http_proxy=PROXY)
-    lifecycle.delete("fake", world.ui())
+    removal.delete("fake", world.ui())
     assert differences(before, world.snapshot()) == []
 
 

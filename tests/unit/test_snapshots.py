@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from sykube.cluster import archive, lifecycle, lookup, snapshots
+from sykube.cluster import archive, lifecycle, lookup, removal, snapshots
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
@@ -231,7 +231,7 @@ def test_restore_replaces_what_changed_since(stopped: World) -> None:
 
 def test_what_the_site_is_now_stays(stopped: World) -> None:
     snapshots.save("fake", "kept", stopped.ui())
-    lifecycle.delete("fake", stopped.ui())
+    removal.delete("fake", stopped.ui())
     make(stopped, "fake", http_proxy="http://proxy.example:1")
     stop(stopped, "fake")
     restored = restore(stopped)
@@ -242,7 +242,7 @@ def test_what_the_site_is_now_stays(stopped: World) -> None:
 def test_where_a_cluster_is_on_this_host_stays(stopped: World) -> None:
     """A snapshot of one place is restored in the place that the cluster has now."""
     snapshots.save("fake", "kept", stopped.ui())
-    lifecycle.delete("fake", stopped.ui())
+    removal.delete("fake", stopped.ui())
     place = stopped.root / "elsewhere"
     make(stopped, "fake", dest=str(place))
     stop(stopped, "fake")
@@ -253,7 +253,7 @@ def test_where_a_cluster_is_on_this_host_stays(stopped: World) -> None:
     assert state is not None
     assert state.spec.dest == str(place)
     assert str(place) in state.owned_folders
-    assert lifecycle.delete("fake", stopped.ui()) == []
+    assert removal.delete("fake", stopped.ui()) == []
     assert not place.exists()
 
 
@@ -266,7 +266,7 @@ def test_a_deleted_cluster_comes_back(world: World, fields: dict[str, object]) -
     stop(world, "fake")
     snapshots.save("fake", "kept", world.ui())
     before = world.snapshot()
-    lifecycle.delete("fake", world.ui())
+    removal.delete("fake", world.ui())
     assert current_context(world) == "work"
     restore(world)
     after = world.snapshot()
@@ -280,7 +280,7 @@ def test_a_deleted_cluster_comes_back(world: World, fields: dict[str, object]) -
     assert after["files"] == before["files"]
     assert after["mounts"] == before["mounts"]
     assert current_context(world) == "fake"
-    assert lifecycle.delete("fake", world.ui()) == []
+    assert removal.delete("fake", world.ui()) == []
     archive.remove("kept")
     assert not (paths.DATA).exists()
     assert world.kernel.mounts == set()
@@ -304,7 +304,7 @@ def test_a_cluster_that_was_in_memory_comes_back_after_a_reboot(world: World) ->
 def test_a_restore_that_fails_anywhere_changes_nothing(stopped: World, deleted: bool) -> None:
     snapshots.save("fake", "kept", stopped.ui())
     if deleted:
-        lifecycle.delete("fake", stopped.ui())
+        removal.delete("fake", stopped.ui())
     else:
         write(stopped, "fake", "changed")
     with unchanged(stopped):
@@ -320,7 +320,7 @@ def test_a_restore_that_fails_anywhere_changes_nothing(stopped: World, deleted: 
         assert number >= 2, "nothing was made to fail"
         stopped.calls.faults.clear()
         if deleted:
-            lifecycle.delete("fake", stopped.ui())
+            removal.delete("fake", stopped.ui())
         else:
             write(stopped, "fake", "changed")
 
@@ -333,7 +333,7 @@ def test_a_restore_that_is_interrupted_while_it_swaps_changes_nothing(
 ) -> None:
     snapshots.save("fake", "kept", stopped.ui())
     if deleted:
-        lifecycle.delete("fake", stopped.ui())
+        removal.delete("fake", stopped.ui())
     else:
         write(stopped, "fake", "changed")
     renames, rename = itertools.count(1), Path.rename
@@ -379,7 +379,7 @@ def test_a_running_cluster_is_not_replaced(world: World) -> None:
     make(world, "fake")
     stop(world, "fake")
     snapshots.save("fake", "kept", world.ui())
-    lifecycle.delete("fake", world.ui())
+    removal.delete("fake", world.ui())
     make(world, "fake")
     with unchanged(world), pytest.raises(SykubeError, match="not stopped"):
         restore(world)
@@ -407,7 +407,7 @@ def test_a_kubeconfig_that_cannot_be_written_is_a_warning(
     stopped: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshots.save("fake", "kept", stopped.ui())
-    lifecycle.delete("fake", stopped.ui())
+    removal.delete("fake", stopped.ui())
 
     def refuse(*_: object) -> None:
         raise Injected("locked by another program")
@@ -421,7 +421,7 @@ def test_a_kubeconfig_that_cannot_be_written_is_a_warning(
 
 def test_addresses_that_another_has_by_now(stopped: World) -> None:
     snapshots.save("fake", "kept", stopped.ui())
-    lifecycle.delete("fake", stopped.ui())
+    removal.delete("fake", stopped.ui())
     make(stopped, "other")
     stop(stopped, "other")
     with unchanged(stopped), pytest.raises(HostError, match="overlaps") as raised:
@@ -438,7 +438,7 @@ def test_remains_without_a_record_are_not_overwritten(stopped: World) -> None:
 
 def test_a_context_of_somebody_else(stopped: World) -> None:
     snapshots.save("fake", "kept", stopped.ui())
-    lifecycle.delete("fake", stopped.ui())
+    removal.delete("fake", stopped.ui())
     file = stopped.root / "home/.kube/config"
     file.write_text(file.read_text().replace("name: work", "name: fake"))
     with unchanged(stopped), pytest.raises(SykubeError, match="context 'fake'"):
@@ -516,7 +516,7 @@ def test_there_is_no_such_snapshot(stopped: World, name: str) -> None:
 
 def test_delete_of_the_last_cluster_leaves_snapshots(stopped: World) -> None:
     saved = snapshots.save("fake", "kept", stopped.ui())
-    assert lifecycle.delete("fake", stopped.ui()) == []
+    assert removal.delete("fake", stopped.ui()) == []
     assert archive.names() == ["kept"]
     archive.check_whole(saved)
 
@@ -597,7 +597,7 @@ def test_it_needs_root(sykube: Sykube, monkeypatch: pytest.MonkeyPatch, command:
 
 def test_prune_keeps_the_images_of_snapshots(stopped: World, sykube: Sykube) -> None:
     saved = snapshots.save("fake", "kept", stopped.ui())
-    lifecycle.delete("fake", stopped.ui())
+    removal.delete("fake", stopped.ui())
     assert sykube("node-image", "prune", "--all").out == ""
     assert archive.image_of(saved).sif.exists()
     archive.remove("kept")
@@ -608,7 +608,7 @@ def test_uninstall_says_which_snapshots_are_lost(
     stopped: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshots.save("fake", "kept", stopped.ui())
-    lifecycle.delete("fake", stopped.ui())
+    removal.delete("fake", stopped.ui())
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     refused = sykube("uninstall")
     assert refused.code == ExitCode.INTERRUPTED

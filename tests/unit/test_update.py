@@ -11,14 +11,18 @@ import pytest
 
 from sykube import documents
 from sykube.addons import addon as addon_module
-from sykube.cluster import lifecycle, node_files, power, rollback, scaling, skew, snapshots, status
-from sykube.cluster import update as update_module
+from sykube.cluster import node_files, power, removal, scaling, snapshots, status
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import StopOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State
 from sykube.cluster.steps import ready as ready_step
-from sykube.cluster.update import Outcome, Postponed, UpdateOptions
+from sykube.cluster.update import nodes as update_nodes
+from sykube.cluster.update import rollback, skew
+from sykube.cluster.update import update as update_module
+from sykube.cluster.update.nodes import Postponed
+from sykube.cluster.update.options import UpdateOptions
+from sykube.cluster.update.update import Outcome
 from sykube.cluster.wanted import Wanted
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image.node_image import NodeImage
@@ -103,7 +107,7 @@ def test_every_node_is_started_from_the_newer_image_control_planes_first(
             command = "apply" if node == cluster.master else "node"
             expected += [f"{node.instance} {command}", node.instance]
         assert steps == expected
-        assert lifecycle.delete("fake", world.ui()) == []
+        assert removal.delete("fake", world.ui()) == []
 
 
 def test_a_second_update_has_nothing_to_do(world: World, newer: NodeImage) -> None:
@@ -350,7 +354,7 @@ def test_it_can_be_stopped_and_started_meanwhile(
 
 
 def test_it_can_be_deleted_meanwhile(world: World, held_up: Cluster) -> None:
-    assert lifecycle.delete("fake", world.ui()) == []
+    assert removal.delete("fake", world.ui()) == []
     assert not held_up.paths.root.exists()
 
 
@@ -393,7 +397,7 @@ def test_a_way_back_from_a_second_call_brings_kubeadm_and_its_add_ons_back(
     world.kubernetes["fake"].objects[proxy] = {
         "spec": {"template": {"spec": {"containers": [container]}}}
     }
-    monkeypatch.setattr(update_module, "_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(update_nodes, "_TIMEOUT_S", 0.0)
     world.unfit.add(NEW)
     with pytest.raises(SykubeError, match="back on v1.20.2"):
         update(world, newer)
@@ -420,7 +424,7 @@ def reference_calls(world: World, newer: NodeImage) -> list[Call]:
         made(world)
         update(world, newer)
         _reference.extend(world.calls.all)
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
     return _reference
 
 
@@ -471,7 +475,7 @@ def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
         for number, call in enumerate(calls)
         if call.step == title and not (number and calls[number - 1].words[:5] == call.words[:5])
     ]
-    for module in (update_module, rollback, ready_step):
+    for module in (update_module, update_nodes, rollback, ready_step):
         monkeypatch.setattr(module, "_TIMEOUT_S", 5.0)
     for number in numbers:
         cluster = made(world)
@@ -489,7 +493,7 @@ def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
                 assert state.update is None or not state.update.undoing, calls[number]
             update(world, newer)
         assert_is(world, cluster, NEW)
-        lifecycle.delete("fake", world.ui())
+        removal.delete("fake", world.ui())
 
 
 def _kubeadm(call: Call) -> bool:
@@ -537,7 +541,7 @@ def test_a_control_plane_that_does_not_come_back_is_put_back_with_what_etcd_had(
     world: World, newer: NodeImage, monkeypatch: pytest.MonkeyPatch, control_planes: int
 ) -> None:
     cluster = made(world, control_planes=control_planes)
-    monkeypatch.setattr(update_module, "_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(update_nodes, "_TIMEOUT_S", 0.0)
     kubernetes = world.kubernetes["fake"]
     world.unfit.add(NEW)
     with pytest.raises(SykubeError, match="back on v1.20.2"):

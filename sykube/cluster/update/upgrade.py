@@ -16,7 +16,7 @@ from typing import Any
 
 from sykube import documents
 from sykube.cluster.cluster import Cluster, on_each
-from sykube.cluster.progress import Origin, Progress
+from sykube.cluster.update.progress import Origin, Progress
 from sykube.host.run import CommandError
 from sykube.image import carried, containerd, versions
 from sykube.image.build import Builder

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from sykube.cluster import node_files, power
 from sykube.cluster.cluster import Cluster, on_each
-from sykube.cluster.progress import Progress
 from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.join import ETCDCTL
 from sykube.cluster.steps.ready import wait_ready
+from sykube.cluster.update.progress import Progress
 from sykube.host.run import run
 from sykube.image import inside
 from sykube.image.build import Builder

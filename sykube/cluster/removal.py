@@ -1,0 +1,116 @@
+"""Removing clusters, also half-made ones and those without a record."""
+
+from __future__ import annotations
+
+import contextlib
+
+from sykube.cluster import autostart, lookup, plan
+from sykube.cluster.cluster import Cluster
+from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.state import DONE, State, clusters, locked
+from sykube.cluster.steps import order
+from sykube.cluster.steps.network import Network
+from sykube.errors import SykubeError, UsageError
+from sykube.host import engines, lock, preflight
+from sykube.host.paths import HOST_RECORDS, ClusterPaths
+from sykube.host.records import HostRecords
+from sykube.network import subnets
+from sykube.ui import Ui
+
+
+def delete(name: str, ui: Ui) -> list[str]:
+    """Remove a cluster, also one that is half-made or has lost its record.
+
+    Returns:
+        What could not be undone or restored, a line each.
+
+    Raises:
+        SykubeError: there is nothing of that name (NO_SUCH_CLUSTER).
+    """
+    preflight.check_identity()
+    paths = ClusterPaths(name)
+    if not lookup.exists(name):
+        # All that an init leaves that was killed before it recorded anything.
+        lock.remove_abandoned(paths.lock)
+        raise lookup.no_such_cluster(name)
+    with locked(paths):
+        problems: list[str] = []
+        try:
+            state = State.load(paths.state)
+        except SykubeError as error:
+            state, problems = None, [error.brief]
+        if state is None:
+            ui.warn(f"the cluster {name} has no record: removing what is found of it")
+            state = _unknown_state(name)
+        with ui.step(f"Deleting the cluster {name}"):
+            return problems + remove(Cluster.of(state, ui))
+
+
+def delete_all(ui: Ui) -> list[str]:
+    """Remove every cluster; one that cannot be removed does not keep the others from it.
+
+    Returns:
+        What could not be undone or restored, a line each.
+    """
+    problems = []
+    for name in clusters():
+        try:
+            problems += delete(name, ui)
+        except SykubeError as error:
+            problems.append(f"{name}: {error}")
+    return problems
+
+
+def remove(cluster: Cluster) -> list[str]:
+    """Undo all steps; the last cluster's going puts the host's own settings back."""
+    problems = []
+    try:
+        autostart.disable(cluster.name)
+    except SykubeError as error:
+        problems.append(f"autostart: {error}")
+    problems += plan.undo(cluster, order.ALL)
+    _pass_on_context(cluster)
+    with lock.host_settings():
+        if not clusters():
+            records = HostRecords.load()
+            if records is not None:
+                problems += records.restore()
+            elif cluster.state.steps.get(Network.name) == DONE:
+                problems.append("the host's earlier sysctls: they were not recorded")
+            for folder in (HOST_RECORDS, cluster.paths.root.parent):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+    return problems
+
+
+def _pass_on_context(cluster: Cluster) -> None:
+    """A cluster that was made after this one will give back the context before this one."""
+    for name in clusters():
+        # One whose record is damaged or in use keeps what it has: it is a context, no more.
+        with contextlib.suppress(SykubeError, OSError), locked(ClusterPaths(name)):
+            other = State.load(ClusterPaths(name).state)
+            if other and other.previous_context == cluster.name:
+                other.previous_context = cluster.state.previous_context
+                other.save(ClusterPaths(name).state)
+
+
+def _unknown_state(name: str) -> State:
+    """A state for a cluster without a record: enough for every undo to look for its things."""
+    engine = engines.find()
+    if engine is None:
+        raise UsageError(
+            "could not find Apptainer, which is required to stop the nodes",
+            resolution="Set SYKUBE_CACHE_DIR to the folder that was used for init.",
+        )
+    return State(
+        spec=ClusterSpec(name=name),
+        subnets=subnets.choose(()),
+        engine=str(engine.binary),
+        engine_environment=dict(engine.environment),
+        image="",
+        image_folder="",
+        versions={},
+        loopback_resolver="",
+        resolvers=(),
+        steps={step.name: DONE for step in order.ALL},
+    )

@@ -1,0 +1,85 @@
+"""What is refused before an update changes anything."""
+
+from __future__ import annotations
+
+from sykube.cluster import cgroup_version, renewal, status
+from sykube.cluster.cluster import Cluster
+from sykube.cluster.update import skew
+from sykube.cluster.update.progress import Progress
+from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.image import versions
+from sykube.kubernetes import readiness
+from sykube.node import cgroups
+
+
+def check(cluster: Cluster, progress: Progress) -> None:
+    """Refuse what cannot be, before anything changes.
+
+    Raises:
+        SykubeError: the cluster is not well, or the versions do not follow each other.
+    """
+    before, after = progress.before, progress.after
+    skew.check(before.kubernetes, {}, after.kubernetes)
+    minor = versions.minor(after.kubernetes)
+    source = cluster.image.source
+    if after.choice and after.choice.source != source:
+        raise UsageError(
+            f"the cluster {cluster.name} is made of {source.capitalize()}'s Kubernetes, and "
+            f"{after.kubernetes} is of {after.choice.source.capitalize()}",
+            details="Their etcd and cluster DNS are others.",
+            resolution="Make another cluster of it: sykube init --name NAME",
+        )
+    cgroup_version.check(minor, allow_v1=cluster.state.spec.allow_cgroup_v1)
+    require_well(cluster)
+    servers = []
+    for node in cluster.control_planes:
+        with renewal.api_on(cluster, node) as api:
+            servers.append(str(api.get("/version")["gitVersion"]))
+    with cluster.api() as api:
+        skew.check(
+            min(servers, key=skew.parse),
+            readiness.kubelets(readiness.registered(api)),
+            after.kubernetes,
+        )
+
+
+def require_well(cluster: Cluster) -> None:
+    """Refuse a cluster that has a problem of its own already.
+
+    Raises:
+        SykubeError: it has; says which.
+    """
+    found = status.look(cluster)
+    if found.exit_code is not ExitCode.OK:
+        problems = [f"{node.name}: {node.problem}" for node in found.nodes if node.problem]
+        problems += [f"{what}: {problem}" for what, problem in found.parts.items() if problem]
+        raise SykubeError(
+            f"the cluster {cluster.name} is not well, so it is not updated",
+            details="\n".join(problems),
+            resolution=f"`sykube start{cluster.name_option}` mends what is missing; see also: "
+            f"sykube doctor{cluster.name_option}",
+            exit_code=found.exit_code,
+        )
+
+
+def require_awake(cluster: Cluster) -> None:
+    """Refuse a cluster that is stopped or paused.
+
+    Raises:
+        SykubeError: it is.
+    """
+    running = cluster.engine.instances()
+    stopped = [node.name for node in cluster.nodes if node.instance not in running]
+    # What an update has ended, it starts again.
+    if stopped and (cluster.state.update is None or len(stopped) == len(cluster.nodes)):
+        raise SykubeError(
+            f"nodes of the cluster {cluster.name} do not run: {', '.join(stopped)}",
+            resolution=f"sykube start{cluster.name_option}",
+            exit_code=ExitCode.STOPPED if len(stopped) == len(cluster.nodes) else ExitCode.DEGRADED,
+        )
+    if any(cgroups.is_frozen(node.instance) for node in cluster.nodes):
+        raise SykubeError(
+            f"the cluster {cluster.name} is paused",
+            resolution=f"sykube unpause{cluster.name_option}",
+            exit_code=ExitCode.STOPPED,
+        )
