@@ -92,7 +92,7 @@ def choose(
     proxies = proxies or Proxies()
     # These take as long to import as most commands take.
     from sykube.host.download import Access, Downloader
-    from sykube.image import source
+    from sykube.image import source, upstream
 
     chosen = sites.chosen(spec.sites, os.environ)
     asked = _source(spec, os.environ)
@@ -101,6 +101,8 @@ def choose(
     patiently = asked == UPSTREAM or (
         asked == AUTO and (spec.kubernetes_version or chosen.kubernetes_is_mirrored)
     )
+    if patiently and spec.kubernetes_version:
+        upstream.check(spec.kubernetes_version, upstream.minors())
     asking = ui.step(f"Asking {chosen.kubernetes}") if patiently else contextlib.nullcontext()
     with asking:
         choice = source.choose(asked, spec.kubernetes_version, chosen, downloader, fitting)

@@ -97,26 +97,38 @@ def resolve(asked: str, supported: Sequence[str], sites: Sites, downloader: Down
         SykubeError: there is no such version.
         DownloadError: the release site does not say.
     """
-    if asked == STABLE:
+    found = check(asked, supported)
+    if not found:
         return _stable(supported, sites, downloader)
+    minor = found["minor"]
+    if not found["patch"]:
+        return Version(_newest(minor, sites, downloader))
+    version = asked.removeprefix("v")
+    _check_there(version, minor, sites, downloader)
+    return Version(version)
+
+
+def check(asked: str, supported: Sequence[str]) -> re.Match[str] | None:
+    """The parts of a version that is asked for; None for `stable`. Asks nobody.
+
+    Raises:
+        UsageError: it is none, or not supported.
+    """
+    if asked == STABLE:
+        return None
     found = _ASKED.fullmatch(asked)
     if not found:
         raise UsageError(
             f"{asked!r} is no version of Kubernetes",
             resolution="Ask for stable, a minor version such as 1.36, or one such as 1.36.2.",
         )
-    minor = found["minor"]
-    if minor not in supported:
+    if (minor := found["minor"]) not in supported:
         raise UsageError(
             f"this sykube makes no clusters of upstream's Kubernetes {minor}",
             details=f"It knows {_listed(supported)} of upstream's.",
             resolution="Choose one of these, or look for a newer sykube.",
         )
-    if not found["patch"]:
-        return Version(_newest(minor, sites, downloader))
-    version = asked.removeprefix("v")
-    _check_there(version, minor, sites, downloader)
-    return Version(version)
+    return found
 
 
 def newest(supported: Sequence[str], sites: Sites, downloader: Downloader) -> dict[str, str]:

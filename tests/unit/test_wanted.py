@@ -300,8 +300,10 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(
 def test_the_source_of_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYKUBE_SOURCE", "debian")
     assert choose(ClusterSpec(), world.ui()).choice.reason == "asked for"
+    ui = world.ui()
     with pytest.raises(SykubeError, match="makes no clusters of upstream's"):
-        choose(ClusterSpec(source="upstream", kubernetes_version="1.21"), world.ui())
+        choose(ClusterSpec(source="upstream", kubernetes_version="1.21"), ui)
+    assert ui.steps == [], "it asked the release site"
     monkeypatch.setenv("SYKUBE_SOURCE", "fedora")
     with pytest.raises(UsageError, match="SYKUBE_SOURCE is 'fedora'"):
         choose(ClusterSpec(), world.ui())

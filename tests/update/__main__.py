@@ -1,11 +1,13 @@
-"""Updates real clusters: python3 -m tests.update [--parts newer broken]
+"""Updates real clusters: python3 -m tests.update [--parts newer three broken]
 
 newer    Kubernetes of Debian's source, built with a later version in it, replaces the first one
-         node by node, while a Service of two pods is asked all the time: no request is lost
+         node by node, while a Service of two pods is asked all the time: no request is lost, nor
+         anything that the API server has taken meanwhile
+three    the same with three control planes and a worker
 broken   a node image whose API server ends at once: everything is put back, and works
 
-Each on a cluster of its own, of a master and two workers; after it the host must be as before. The
-first run builds Kubernetes once more. As the last line it prints one JSON object.
+Each on a cluster of its own, of a master and two workers but for `three`; after it the host must be
+as before. The first run builds Kubernetes once more. As the last line it prints one JSON object.
 """
 
 from __future__ import annotations
@@ -69,9 +71,17 @@ def main() -> int:
 
 
 def newer(cluster: TestCluster) -> dict[str, Any]:
+    return _update(cluster, "--workers", "2")
+
+
+def three(cluster: TestCluster) -> dict[str, Any]:
+    return _update(cluster, "--control-planes", "3", "--workers", "1")
+
+
+def _update(cluster: TestCluster, *members: str) -> dict[str, Any]:
     """An update that goes well, under load."""
     image = images.newer()
-    port = _make(cluster)
+    port = _make(cluster, *members)
     known = lookup.load(_NAME, Ui(quiet=True))
     with Load(known, port) as load:
         time.sleep(5)
@@ -91,16 +101,20 @@ def newer(cluster: TestCluster) -> dict[str, Any]:
     again = cluster.sykube("update", "--name", _NAME, "--local-image", str(image.sif))
     assert "is up to date" in again.stdout + again.stderr, again
     assert not load.lost, f"{len(load.lost)} of {load.answered} lost: {load.lost[:10]}"
+    there = {each["metadata"]["name"] for each in cluster.get("configmaps")["items"]}
+    assert load.written, "nothing was written"
+    assert load.written <= there, f"written, but gone: {sorted(load.written - there)[:10]}"
     return {
         "seconds": round(took, 1), "answered": load.answered, "lost": len(load.lost),
         "slowest": round(load.slowest, 2), "pods": len(load.pods), "steps": result["seconds"],
+        "written": len(load.written), "unwritable_s": round(load.unwritable_s, 1),
     }  # fmt: skip
 
 
 def broken(cluster: TestCluster) -> dict[str, Any]:
     """An update whose control plane does not come up."""
     image = images.broken()
-    port = _make(cluster)
+    port = _make(cluster, "--workers", "2")
     known = lookup.load(_NAME, Ui(quiet=True))
     with Load(known, port) as load:
         started = time.monotonic()
@@ -122,12 +136,16 @@ def broken(cluster: TestCluster) -> dict[str, Any]:
     return {"seconds": round(took, 1), "answered": load.answered, "lost": len(load.lost)}
 
 
-PARTS: dict[str, Callable[[TestCluster], dict[str, Any]]] = {"newer": newer, "broken": broken}
+PARTS: dict[str, Callable[[TestCluster], dict[str, Any]]] = {
+    "newer": newer,
+    "three": three,
+    "broken": broken,
+}
 
 
-def _make(cluster: TestCluster) -> int:
+def _make(cluster: TestCluster, *members: str) -> int:
     """A cluster with a Service of two pods and some data; the nodes' port of the Service."""
-    cluster.init("--workers", "2", "--dns", "192.0.2.53", "--yes")
+    cluster.init(*members, "--dns", "192.0.2.53", "--yes")
     web = manifests.deployment(_APP, cluster.image, 2)
     pod = web["spec"]["template"]["spec"]
     pod["terminationGracePeriodSeconds"] = 30

@@ -13,6 +13,7 @@ from sykube.errors import SykubeError
 _PAUSE_S = 0.02
 _TIMEOUT_S = 10.0
 _LOOK_S = 0.2
+_WRITE_S = 0.5
 
 
 @dataclass
@@ -28,6 +29,8 @@ class Load:
         lost: what went wrong with the others, a line each.
         slowest: seconds that the slowest answer took.
         pods: names of those that answered.
+        written: names of the ConfigMaps that the API server said it had made meanwhile.
+        unwritable_s: seconds of the longest time in which it took none.
     """
 
     cluster: Cluster
@@ -36,11 +39,15 @@ class Load:
     lost: list[str] = field(default_factory=list)
     slowest: float = 0.0
     pods: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    unwritable_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._open = [node.address for node in self.cluster.nodes]
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=each) for each in (self._look, self._ask)]
+        self._threads = [
+            threading.Thread(target=each) for each in (self._look, self._ask, self._write)
+        ]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -67,6 +74,22 @@ class Load:
             except SykubeError:
                 pass
             time.sleep(_LOOK_S)
+
+    def _write(self) -> None:
+        number, taken = 0, time.monotonic()
+        while not self._ended.is_set():
+            number += 1
+            name = f"written-{number}"
+            metadata = {"name": name, "namespace": "default"}
+            try:
+                with self.cluster.api() as api:
+                    api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+                self.written.add(name)
+                self.unwritable_s = max(self.unwritable_s, time.monotonic() - taken)
+                taken = time.monotonic()
+            except SykubeError:
+                pass
+            time.sleep(_WRITE_S)
 
     def _answers(self, address: str) -> bool:
         """Whether a node takes part: those that do already are not asked."""
