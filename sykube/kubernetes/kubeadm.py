@@ -11,6 +11,7 @@ from typing import Any
 
 from sykube import documents
 from sykube.image.versions import Minor
+from sykube.kubernetes import election
 
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 API_PORT = 6443
@@ -21,11 +22,6 @@ _PATCHES = "/usr/share/sykube/kubeadm-patches"
 _START_TIMEOUT = "9m0s"
 # kubeadm insists on a token of its own; workers get others (tokens.py).
 _TOKEN_TTL = "1m0s"
-
-# The election is also what waits for the API server: without it, the controller manager of 1.20
-# ends itself when there is none within 10 s (WaitForAPIServer in CreateControllerContext), and the
-# kubelet lets it wait for ever longer. The default looks again after 2 to 4 s.
-_ELECTION = {"leader-elect-retry-period": "1s"}
 
 # What kubeadm checks of CoreDNS before an upgrade, where there is none: its version, and its image
 # beside the others, which were given to the node. Source: app/phases/upgrade/preflight.go.
@@ -50,6 +46,7 @@ class ControlPlaneSettings:
         allow_cgroup_v1: let a kubelet run on a host with cgroup v1 that would refuse it.
         endpoint: host:port of the API server for every node and user, from the first day.
         names: further names and addresses in the API server's certificate.
+        alone: it is the cluster's only control plane.
         token: bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`.
     """
 
@@ -68,12 +65,14 @@ class ControlPlaneSettings:
     domain: str
     token: str
     taint: bool
+    alone: bool
     allow_cgroup_v1: bool = False
 
 
 def init_configuration(settings: ControlPlaneSettings) -> str:
     """The YAML documents for `kubeadm init --config`."""
     minor = settings.minor
+    elected = election.arguments(alone=settings.alone)
     init: dict[str, Any] = {
         "apiVersion": _api(minor),
         "kind": "InitConfiguration",
@@ -106,9 +105,9 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         # sykube gives each node its pod subnet. The allocator would hold up every controller that
         # starts after it for 10 s (listNodes, pkg/controller/nodeipam/ipam/cidr_allocator.go).
         "controllerManager": {
-            "extraArgs": _arguments(minor, {"allocate-node-cidrs": "false", **_ELECTION})
+            "extraArgs": _arguments(minor, {"allocate-node-cidrs": "false", **elected})
         },
-        "scheduler": {"extraArgs": _arguments(minor, _ELECTION)},
+        "scheduler": {"extraArgs": _arguments(minor, elected)},
         "etcd": {"local": {"dataDir": "/var/lib/etcd"}},
         "networking": {
             "podSubnet": settings.pod_subnet,

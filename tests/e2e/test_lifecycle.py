@@ -29,6 +29,24 @@ COUNTER = (
     "while :; do n=$((n+1)); echo $n > /data/new; mv /data/new /data/count; sleep 0.2; done"
 )
 
+# Says after its end whether the API server was still there, a while after it was told to end.
+LAST_WORD = """
+import os, signal, socket, sys, time
+def end(*_):
+    time.sleep(3)
+    try:
+        socket.create_connection((os.environ["KUBERNETES_SERVICE_HOST"], 443), 2).close()
+        word = "it was there"
+    except OSError as error:
+        word = repr(error)
+    with open("/data/word", "w") as file:
+        file.write(word)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+while True:
+    time.sleep(1)
+"""
+
 
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
@@ -38,16 +56,20 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     cluster.before = HostSnapshot.take(data_folders(NAME))
     cluster.init("--workers", "1", "--dns", "127.0.0.1", *LIMITS)
     counter = manifests.pod("counter", cluster.image, WORKER, ["sh", "-c", COUNTER])
-    counter["spec"]["restartPolicy"] = "Always"
-    counter["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
-    counter["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    last_word = manifests.pod("last-word", cluster.image, MASTER, ["python3", "-c", LAST_WORD])
+    for each in (counter, last_word):
+        each["spec"]["restartPolicy"] = "Always"
+        each["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+        each["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
     cluster.apply(
         manifests.deployment("web", cluster.image, 2),
         manifests.service("web", "web", type="NodePort"),
         counter,
+        last_word,
     )
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/counter", "--timeout=120s")
+    for name in ("counter", "last-word"):
+        cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
     yield cluster
     cluster.delete_quietly()
 
@@ -170,6 +192,8 @@ def test_stop_and_start_lose_nothing(life: TestCluster) -> None:
     assert life.get("configmap", "kept")["data"] == {"answer": "42"}
     assert count(life) >= counted
     eventually("the Service answers", lambda: web_answers(life))
+    # Pods end before the control plane does.
+    assert life.in_pod("last-word", "cat", "/data/word") == "it was there"
 
 
 def test_start_of_a_cluster_that_is_up_says_so(life: TestCluster) -> None:

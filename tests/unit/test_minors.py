@@ -263,6 +263,8 @@ def test_the_controllers_arguments_are_the_same_in_both_forms(world: World) -> N
     assert now["controllerManager"]["extraArgs"] == [
         {"name": "allocate-node-cidrs", "value": "false"},
         {"name": "leader-elect-retry-period", "value": "1s"},
+        {"name": "leader-elect-lease-duration", "value": "90s"},
+        {"name": "leader-elect-renew-deadline", "value": "80s"},
     ]
 
 

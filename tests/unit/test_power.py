@@ -206,6 +206,22 @@ def test_start_brings_back_the_same_addresses_and_names(world: World, control_pl
     assert calls_in_nodes(world, "kubeadm") == []
 
 
+@pytest.mark.parametrize("control_planes", [1, 3])
+def test_the_only_control_plane_waits_for_no_lease(world: World, control_planes: int) -> None:
+    made(world, control_planes=control_planes)
+    stop(world)
+    leases = [
+        f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{program}"
+        for program in ("kube-controller-manager", "kube-scheduler")
+    ]
+    objects = world.kubernetes["fake"].objects
+    objects.update({each: {"spec": {"holderIdentity": "its former self"}} for each in leases})
+    start(world)
+    there = [lease in objects for lease in leases]
+    # Where there are others, one of them may hold it.
+    assert there == [control_planes == 3] * 2
+
+
 def test_start_of_a_cluster_that_is_up_changes_nothing(world: World) -> None:
     made(world)
     pids = {name: instance.pid for name, instance in world.instances.items()}

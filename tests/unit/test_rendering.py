@@ -573,6 +573,7 @@ SETTINGS = ControlPlaneSettings(
     domain="cluster.local",
     token="abcdef.0123456789abcdef",
     taint=False,
+    alone=True,
 )
 
 
@@ -580,6 +581,26 @@ def init_documents(**changes: object) -> dict[str, Json]:
     settings = dataclasses.replace(SETTINGS, **changes)  # type: ignore[arg-type]
     documents = list(yaml.safe_load_all(kubeadm.init_configuration(settings)))
     return {document["kind"]: document for document in documents}
+
+
+@pytest.mark.parametrize("program", ["controllerManager", "scheduler"])
+def test_the_only_control_plane_does_not_end_when_its_disk_is_slow(program: str) -> None:
+    def options(*, alone: bool) -> dict[str, str]:
+        cluster = init_documents(alone=alone)["ClusterConfiguration"]
+        found = dict(cluster[program]["extraArgs"])
+        found.pop("allocate-node-cidrs", None)
+        return found
+
+    only = options(alone=True)
+    lease, deadline, retry = (
+        int(only[f"leader-elect-{name}"].removesuffix("s"))
+        for name in ("lease-duration", "renew-deadline", "retry-period")
+    )
+    # What the programs insist on: LeaderElectionConfig of client-go, NewLeaderElector.
+    assert lease > deadline > 1.2 * retry
+    assert deadline > 60, "one request may take the API server as long"
+    # Others wait for the lease of one that is gone: the default.
+    assert options(alone=False) == {"leader-elect-retry-period": "1s"}
 
 
 def test_kubeadm_gets_four_documents_of_the_versions_that_1_20_reads() -> None:

@@ -83,6 +83,7 @@ def _settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
         domain=DOMAIN,
         token=new_token(),
         taint=state.spec.taint_master,
+        alone=len(cluster.control_planes) == 1,
         allow_cgroup_v1=state.spec.allow_cgroup_v1,
     )
 

@@ -1,0 +1,39 @@
+"""The election of the controller manager and of the scheduler that work, among control planes."""
+
+from __future__ import annotations
+
+from sykube.kubernetes.api import Api
+
+_PROGRAMS = ("kube-controller-manager", "kube-scheduler")
+_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+# The default looks again after 2 to 4 s.
+_RETRY = {"leader-elect-retry-period": "1s"}
+# By default, who cannot renew its lease within 10 s ends itself: on a disk or a machine that is as
+# slow, both end again and again, and are started ever later, though nobody waits for the lease.
+_ALONE = {"leader-elect-lease-duration": "90s", "leader-elect-renew-deadline": "80s"}
+
+
+def arguments(*, alone: bool) -> dict[str, str]:
+    """Options of both programs.
+
+    There is an election with one control plane, too, since it is what waits for the API server:
+    without it, the controller manager of 1.20 ends itself when there is none within 10 s
+    (WaitForAPIServer in CreateControllerContext), and the kubelet lets it wait for ever longer.
+
+    Args:
+        alone: there is one control plane only.
+    """
+    return _RETRY | (_ALONE if alone else {})
+
+
+def begin_anew(api: Api) -> None:
+    """Forget who was elected, where there is one control plane only.
+
+    One that works takes its lease again; one that starts need not wait until the lease of its
+    former self is over.
+
+    Raises:
+        ApiError: the API server refuses, or does not answer.
+    """
+    for name in _PROGRAMS:
+        api.delete(f"{_LEASES}/{name}")
