@@ -7,7 +7,7 @@ import click
 from sykube.cli import context, logfile
 from sykube.cluster import autostart as unit
 from sykube.cluster import lookup
-from sykube.cluster.power import require_complete
+from sykube.cluster.requirements import require_complete
 
 
 @click.group()

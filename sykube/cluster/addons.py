@@ -8,7 +8,7 @@ from sykube.addons import catalog
 from sykube.cluster import lookup
 from sykube.cluster.addon_site import site
 from sykube.cluster.cluster import Cluster
-from sykube.cluster.power import require_complete
+from sykube.cluster.requirements import require_complete
 from sykube.cluster.state import locked
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths

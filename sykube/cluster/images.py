@@ -16,9 +16,9 @@ from typing import Any
 
 from sykube.cluster import lookup
 from sykube.cluster.cluster import Cluster, on_each
-from sykube.cluster.power import require_complete
+from sykube.cluster.requirements import require_awake, require_complete, require_running
 from sykube.cluster.state import locked
-from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.errors import SykubeError, UsageError
 from sykube.host import engines, preflight, tar
 from sykube.host.files import unreadable
 from sykube.host.paths import ClusterPaths
@@ -26,7 +26,6 @@ from sykube.image import containerd, layout, reference, sif
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
 from sykube.kubernetes.api import Api
-from sykube.node import cgroups
 from sykube.node.node import Node
 from sykube.ui import Ui, duration
 
@@ -107,7 +106,9 @@ def listing(name: str, ui: Ui) -> list[Listed]:
     cluster = lookup.load(name, ui)
     running = cluster.engine.instances()
     nodes = [node for node in cluster.nodes if node.instance in running]
-    _require_awake(cluster, nodes)
+    if not nodes:
+        cluster.running_control_plane()
+    require_awake(cluster, nodes)
     if missing := [node.name for node in cluster.nodes if node not in nodes]:
         ui.warn(f"{', '.join(missing)} does not run, so its images are not listed")
     places: dict[tuple[str, str], list[str]] = {}
@@ -183,28 +184,10 @@ def _running(cluster: Cluster, names: Sequence[str]) -> list[Node]:
             resolution=f"Nodes: {', '.join(node.name for node in cluster.nodes)}",
         )
     nodes = [node for node in cluster.nodes if not names or {node.name, node.instance} & {*names}]
-    running = cluster.engine.instances()
     cluster.running_control_plane()
-    stopped = [node.name for node in nodes if node.instance not in running]
-    if stopped:
-        raise SykubeError(
-            f"nodes of the cluster {cluster.name} do not run: {', '.join(stopped)}",
-            resolution=f"sykube start{cluster.name_option}, or name others with --node.",
-            exit_code=ExitCode.DEGRADED,
-        )
-    _require_awake(cluster, nodes)
+    require_running(cluster, nodes, otherwise=", or name others with --node.")
+    require_awake(cluster, nodes)
     return nodes
-
-
-def _require_awake(cluster: Cluster, nodes: Sequence[Node]) -> None:
-    if not nodes:
-        cluster.running_control_plane()
-    if any(cgroups.is_frozen(node.instance) for node in nodes):
-        raise SykubeError(
-            f"the cluster {cluster.name} is paused",
-            resolution=f"sykube unpause{cluster.name_option}",
-            exit_code=ExitCode.STOPPED,
-        )
 
 
 def _check_there(source: Path) -> None:

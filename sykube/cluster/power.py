@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sykube.cluster import certs, lookup
 from sykube.cluster.cluster import Cluster, on_each
+from sykube.cluster.requirements import require_complete, require_running
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.data import remains_after_boot
@@ -15,7 +16,7 @@ from sykube.cluster.steps.join import join_all
 from sykube.cluster.steps.join import missing as missing_members
 from sykube.cluster.steps.network import Network
 from sykube.cluster.steps.ready import wait_alive, wait_ready, wait_restarted
-from sykube.errors import ExitCode, SykubeError
+from sykube.errors import SykubeError
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import WITHOUT_PROXIES, run
@@ -126,19 +127,12 @@ def pause(name: str, ui: Ui) -> None:
     """Freeze every process of the cluster, workers first.
 
     Raises:
-        SykubeError: it does not run (STOPPED).
+        SykubeError: not all of it runs.
     """
     preflight.check_identity()
     with locked(ClusterPaths(name)):
         cluster = lookup.load(name, ui)
-        running = cluster.engine.instances()
-        stopped = [node.name for node in cluster.nodes if node.instance not in running]
-        if stopped:
-            raise SykubeError(
-                f"the cluster {name} cannot be paused: {', '.join(stopped)} does not run",
-                resolution=f"sykube start{cluster.name_option}",
-                exit_code=ExitCode.STOPPED,
-            )
+        require_running(cluster)
         with ui.step(f"Pausing the cluster {name}"):
             for node in reversed(cluster.nodes):
                 cgroups.freeze(node.instance, frozen=True)
@@ -169,34 +163,6 @@ def unpause(name: str, ui: Ui) -> None:
 def _api_problem(cluster: Cluster) -> str:
     with cluster.api() as api:
         return readiness.health(api)
-
-
-def require_complete(cluster: Cluster) -> None:
-    """Refuse a cluster that init did not finish.
-
-    Raises:
-        SykubeError: it did not (DEGRADED).
-    """
-    if not cluster.state.complete:
-        raise SykubeError(
-            f"the cluster {cluster.name} was never finished",
-            resolution=f"`sykube init{cluster.name_option}` resumes it, "
-            f"`sykube delete{cluster.name_option}` removes it.",
-            exit_code=ExitCode.DEGRADED,
-        )
-
-
-def require_no_update(cluster: Cluster) -> None:
-    """Refuse a cluster that is half-way to another version.
-
-    Raises:
-        SykubeError: it is.
-    """
-    if update := cluster.state.update:
-        raise SykubeError(
-            f"the cluster {cluster.name} is half-way to Kubernetes {update.after.kubernetes}",
-            resolution=f"Let that end first: sykube update{cluster.name_option}",
-        )
 
 
 def shut_down(cluster: Cluster, node: Node, grace: int) -> None:

@@ -16,19 +16,17 @@ from pathlib import Path
 
 from sykube.cluster import lookup
 from sykube.cluster.cluster import Cluster, on_each
-from sykube.cluster.power import require_complete
+from sykube.cluster.requirements import require_awake, require_complete
 from sykube.cluster.state import locked
 from sykube.cluster.steps.data import remains_after_boot
 from sykube.cluster.steps.network import Network
 from sykube.cluster.steps.nodes import Nodes
 from sykube.cluster.steps.ready import wait_alive, wait_ready
-from sykube.errors import SykubeError
 from sykube.host import preflight
 from sykube.host.files import write_atomically
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import kubeadm, kubeconfig, readiness
 from sykube.kubernetes.api import Api, Credentials, wait_until
-from sykube.node import cgroups
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -125,12 +123,7 @@ def _wake(cluster: Cluster) -> None:
     Raises:
         SykubeError: a node is paused, or does not start.
     """
-    frozen = [node.name for node in cluster.nodes if cgroups.is_frozen(node.instance)]
-    if frozen:
-        raise SykubeError(
-            f"the cluster {cluster.name} is paused: {', '.join(frozen)}",
-            resolution=f"sykube unpause{cluster.name_option}",
-        )
+    require_awake(cluster)
     if not Nodes().is_done(cluster) or not Network().is_done(cluster):
         with cluster.ui.step("Starting the nodes"):
             Network().apply(cluster)

@@ -7,7 +7,13 @@ import logging
 
 from sykube.cluster import lookup, members
 from sykube.cluster.cluster import Cluster, on_each
-from sykube.cluster.power import drain, require_complete, require_no_update, uncordon
+from sykube.cluster.power import drain, uncordon
+from sykube.cluster.requirements import (
+    require_awake,
+    require_complete,
+    require_no_update,
+    require_running,
+)
 from sykube.cluster.spec import MAX_WORKERS
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
@@ -16,7 +22,6 @@ from sykube.cluster.steps.ready import wait_ready
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight, signals
 from sykube.host.paths import ClusterPaths
-from sykube.node import cgroups
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -36,7 +41,8 @@ def add(name: str, count: int, ui: Ui) -> list[str]:
     preflight.check_identity()
     with locked(ClusterPaths(name)):
         cluster = lookup.load(name, ui)
-        _require_running(cluster)
+        _require_control_plane(cluster)
+        require_running(cluster)
         require_no_update(cluster)
         added = members.next_workers(cluster.state.nodes, count)
         if len(added) < count:
@@ -163,21 +169,4 @@ def _worker(cluster: Cluster, name: str) -> Node:
 def _require_control_plane(cluster: Cluster) -> None:
     require_complete(cluster)
     cluster.running_control_plane()
-    if any(cgroups.is_frozen(node.instance) for node in cluster.nodes):
-        raise SykubeError(
-            f"the cluster {cluster.name} is paused",
-            resolution=f"sykube unpause{cluster.name_option}",
-            exit_code=ExitCode.STOPPED,
-        )
-
-
-def _require_running(cluster: Cluster) -> None:
-    _require_control_plane(cluster)
-    running = cluster.engine.instances()
-    stopped = [node.name for node in cluster.nodes if node.instance not in running]
-    if stopped:
-        raise SykubeError(
-            f"nodes of the cluster {cluster.name} do not run: {', '.join(stopped)}",
-            resolution=f"sykube start{cluster.name_option}",
-            exit_code=ExitCode.DEGRADED,
-        )
+    require_awake(cluster)

@@ -9,9 +9,10 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from sykube.cluster import archive, lookup, power, preparation, removal
+from sykube.cluster import archive, lookup, preparation, removal
 from sykube.cluster.archive import Snapshot
 from sykube.cluster.cluster import Cluster
+from sykube.cluster.requirements import require_complete, require_no_update
 from sykube.cluster.state import State, clusters, locked
 from sykube.cluster.steps.data import Data, make_root, remains_after_boot
 from sykube.cluster.steps.handout import Handout
@@ -43,9 +44,9 @@ def save(cluster_name: str, name: str, ui: Ui) -> Snapshot:
     archive.check_free(name)
     with locked(ClusterPaths(cluster_name)):
         cluster = lookup.load(cluster_name, ui)
-        power.require_complete(cluster)
+        require_complete(cluster)
         _require_stopped(cluster)
-        power.require_no_update(cluster)
+        require_no_update(cluster)
         remains_after_boot(cluster)
         with ui.step(f"Saving the cluster {cluster_name}"):
             return archive.create(name, cluster.state, cluster.paths.root)

@@ -9,7 +9,6 @@ from sykube.cluster.update.progress import Progress
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image import versions
 from sykube.kubernetes import readiness
-from sykube.node import cgroups
 
 
 def check(cluster: Cluster, progress: Progress) -> None:
@@ -59,27 +58,4 @@ def require_well(cluster: Cluster) -> None:
             resolution=f"`sykube start{cluster.name_option}` mends what is missing; see also: "
             f"sykube doctor{cluster.name_option}",
             exit_code=found.exit_code,
-        )
-
-
-def require_awake(cluster: Cluster) -> None:
-    """Refuse a cluster that is stopped or paused.
-
-    Raises:
-        SykubeError: it is.
-    """
-    running = cluster.engine.instances()
-    stopped = [node.name for node in cluster.nodes if node.instance not in running]
-    # What an update has ended, it starts again.
-    if stopped and (cluster.state.update is None or len(stopped) == len(cluster.nodes)):
-        raise SykubeError(
-            f"nodes of the cluster {cluster.name} do not run: {', '.join(stopped)}",
-            resolution=f"sykube start{cluster.name_option}",
-            exit_code=ExitCode.STOPPED if len(stopped) == len(cluster.nodes) else ExitCode.DEGRADED,
-        )
-    if any(cgroups.is_frozen(node.instance) for node in cluster.nodes):
-        raise SykubeError(
-            f"the cluster {cluster.name} is paused",
-            resolution=f"sykube unpause{cluster.name_option}",
-            exit_code=ExitCode.STOPPED,
         )

@@ -17,6 +17,7 @@ from sykube.addons import catalog, dns
 from sykube.cluster import logs, lookup, power, preparation, renewal
 from sykube.cluster.addon_site import site as addon_site
 from sykube.cluster.cluster import Cluster
+from sykube.cluster.requirements import require_awake, require_complete, require_running
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
@@ -74,8 +75,12 @@ def update(
     preparation.examine_local_image(wish)
     with locked(ClusterPaths(name)):
         cluster = lookup.load(name, ui)
-        power.require_complete(cluster)
-        checks.require_awake(cluster)
+        require_complete(cluster)
+        running = cluster.engine.instances()
+        # What an update has ended, it starts again.
+        if not cluster.state.update or not any(n.instance in running for n in cluster.nodes):
+            require_running(cluster)
+        require_awake(cluster)
         progress = cluster.state.update
         if progress is None:
             found = target.find(cluster, wish, options, dry_run=dry_run)
