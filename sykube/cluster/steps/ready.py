@@ -6,7 +6,7 @@ from sykube.cluster.addon_site import settle
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.dns import dns_problem
 from sykube.kubernetes import election, readiness
-from sykube.kubernetes.api import Api, wait_until
+from sykube.kubernetes.api import wait_until
 
 _TIMEOUT_S = 300.0
 
@@ -52,8 +52,6 @@ def wait_ready(cluster: Cluster) -> None:
 def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:
     """Wait until the kubelets of nodes have been heard of again.
 
-    The programs of the only control plane need not wait until their own leases are over.
-
     Args:
         names: of the nodes.
         since: when, in seconds since the epoch.
@@ -61,15 +59,26 @@ def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:
     Raises:
         SykubeError: not within 5 minutes; says what is missing.
     """
+    elect_anew(cluster)
     with cluster.api() as api:
-        if len(cluster.control_planes) == 1:
-            wait_until("the API server", lambda: _begin_anew(api), _TIMEOUT_S)
         wait_until("nodes", lambda: readiness.alive(api, names, since), _TIMEOUT_S)
 
 
-def _begin_anew(api: Api) -> str:
-    election.begin_anew(api)
-    return ""
+def elect_anew(cluster: Cluster) -> None:
+    """Let the programs of the only control plane not wait until their own leases are over.
+
+    Raises:
+        SykubeError: the API server does not answer within 5 minutes.
+    """
+    if len(cluster.control_planes) > 1:
+        return
+
+    def begin_anew() -> str:
+        election.begin_anew(api)
+        return ""
+
+    with cluster.api() as api:
+        wait_until("the API server", begin_anew, _TIMEOUT_S)
 
 
 def wait_restarted(cluster: Cluster, names: list[str], since: float) -> None:

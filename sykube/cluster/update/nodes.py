@@ -8,7 +8,7 @@ import time
 from sykube.cluster import node_files, power
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps import nodes as node_steps
-from sykube.cluster.steps.ready import wait_ready, wait_restarted
+from sykube.cluster.steps.ready import elect_anew, wait_ready, wait_restarted
 from sykube.cluster.update import upgrade
 from sykube.cluster.update.options import UpdateOptions
 from sykube.cluster.update.progress import Progress
@@ -35,6 +35,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
         with ui.step(f"Upgrading {node.name} (kubeadm upgrade)"):
             if node == cluster.master:
                 upgrade.apply(cluster, node, progress)
+                elect_anew(cluster)
             else:
                 upgrade.node(node, progress)
             progress.upgraded.append(node.name)

@@ -14,7 +14,7 @@ from sykube.cluster import node_files, power
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.join import ETCDCTL
-from sykube.cluster.steps.ready import wait_ready
+from sykube.cluster.steps.ready import elect_anew, wait_ready
 from sykube.cluster.update.progress import Progress
 from sykube.host.run import run
 from sykube.image import inside
@@ -112,6 +112,7 @@ def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     node_steps.Nodes().apply(cluster)
     with cluster.api() as api:
         wait_until("the API server", lambda: readiness.health(api), _TIMEOUT_S)
+    elect_anew(cluster)
     on_each(cluster.workers, _restart_kubelet)
     wait_ready(cluster)
 
