@@ -3,7 +3,7 @@
 newer    Kubernetes of Debian's source, built with a later version in it, replaces the first one
          node by node, while a Service of two pods is asked all the time: no request is lost, nor
          anything that the API server has taken meanwhile
-three    the same with three control planes and a worker
+three    the same with three control planes and a worker; sykube is killed on the way, and goes on
 broken   a node image whose API server ends at once: everything is put back, and works
 
 Each on a cluster of its own, of a master and two workers but for `three`; after it the host must be
@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +27,9 @@ from types import FrameType
 from typing import Any
 
 from sykube.cluster import lookup
+from sykube.host.paths import ClusterPaths
 from sykube.image import versions
+from sykube.image.node_image import NodeImage
 from sykube.ui import Ui
 from tests.e2e import manifests
 from tests.e2e.cluster import TestCluster, data_folders, eventually
@@ -37,6 +40,8 @@ from tests.update.load import Load
 _NAME = "update"
 _TIMEOUT_S = 3000
 _APP = "web"
+# It takes a node about a minute and a half, half of it for the pods to end.
+_INTO_THE_SECOND_S = 25
 
 
 def main() -> int:
@@ -75,17 +80,23 @@ def newer(cluster: TestCluster) -> dict[str, Any]:
 
 
 def three(cluster: TestCluster) -> dict[str, Any]:
-    return _update(cluster, "--control-planes", "3", "--workers", "1")
+    return _update(cluster, "--control-planes", "3", "--workers", "1", kill=True)
 
 
-def _update(cluster: TestCluster, *members: str) -> dict[str, Any]:
-    """An update that goes well, under load."""
+def _update(cluster: TestCluster, *members: str, kill: bool = False) -> dict[str, Any]:
+    """An update that goes well, under load.
+
+    Args:
+        kill: end sykube with SIGKILL while the second node is at work.
+    """
     image = images.newer()
     port = _make(cluster, *members)
     known = lookup.load(_NAME, Ui(quiet=True))
     with Load(known, port) as load:
         time.sleep(5)
         started = time.monotonic()
+        if kill:
+            _kill_on_the_way(cluster, image)
         done = cluster.sykube(
             "update", "--name", _NAME, "--local-image", str(image.sif), "--output", "json",
             timeout=_TIMEOUT_S, check=False,
@@ -109,6 +120,30 @@ def _update(cluster: TestCluster, *members: str) -> dict[str, Any]:
         "slowest": round(load.slowest, 2), "pods": len(load.pods), "steps": result["seconds"],
         "written": len(load.written), "unwritable_s": round(load.unwritable_s, 1),
     }  # fmt: skip
+
+
+def _kill_on_the_way(cluster: TestCluster, image: NodeImage) -> None:
+    """Begin an update and end it without a word in the middle of its second node."""
+
+    def finished() -> list[str]:
+        update = json.loads(ClusterPaths(_NAME).state.read_text())["update"]
+        return update["finished"] if update else []
+
+    command = [sys.executable, "-m", "sykube", "update", "--name", _NAME]
+    with subprocess.Popen(
+        [*command, "--local-image", str(image.sif)],
+        env=cluster.environment, stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as running:  # fmt: skip
+        try:
+            eventually("the first node is up to date", lambda: len(finished()) == 1, _TIMEOUT_S)
+            time.sleep(_INTO_THE_SECOND_S)
+            assert running.poll() is None, "it ended by itself"
+        finally:
+            running.kill()
+    assert len(finished()) == 1, "it was too late"
+    done = cluster.sykube("update", "--name", _NAME, "--kubernetes-version", "1.21", check=False)
+    assert done.returncode == 2, done.stderr
+    assert "is on its way to" in done.stderr, done.stderr
 
 
 def broken(cluster: TestCluster) -> dict[str, Any]:
