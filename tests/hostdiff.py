@@ -217,7 +217,6 @@ NOT_READ = (
 REBOOTED = (
     LeftOut("sysctl", r"kernel\.random\.boot_id", "another one at each boot", "~"),
     LeftOut("mount", r"/proc/sys/fs/binfmt_misc", "the pipe of systemd's automount", "~"),
-    LeftOut("mount", r"/tmp", "systemd sizes it by the memory that the kernel found at boot", "~"),
 )
 
 
@@ -905,6 +904,15 @@ def reasons() -> Iterator[str]:
         yield f"{left_out.kind:<10} {left_out.signs} {left_out.pattern}: {left_out.reason}"
 
 
+def is_sized_anew(difference: Difference) -> bool:
+    """Whether it is a file system in memory that is as large as each boot finds memory."""
+    before, after = (
+        re.sub(r"\b(size|nr_inodes)=\w+,?", "", said)
+        for said in (difference.before, difference.after)
+    )
+    return difference.kind == "mount" and difference.sign == "~" and before == after
+
+
 def runs_again(difference: Difference, before: HostSnapshot) -> bool:
     """Whether it is a process with the command line of one of before: numbers change at boot."""
     commands = before.sections["process"].values()
@@ -945,7 +953,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow += REBOOTED if options.rebooted else ()
         differences = leaks_since(snapshot, options.patience, allow)
         if options.rebooted:
-            differences = tuple(each for each in differences if not runs_again(each, snapshot))
+            differences = tuple(
+                each
+                for each in differences
+                if not runs_again(each, snapshot) and not is_sized_anew(each)
+            )
     for difference in differences:
         print(difference)
     for unread in snapshot.unread:

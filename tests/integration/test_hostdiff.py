@@ -19,6 +19,7 @@ from tests.hostdiff import (
     HostSnapshot,
     LeftOut,
     cgroup_mounts,
+    is_sized_anew,
     leaks_since,
     parse_iptables,
     parse_nft,
@@ -549,3 +550,16 @@ def test_an_exception_is_for_its_kind_and_whole_name_alone() -> None:
     assert not left_out.covers(Difference("sysctl", "+", "fs.file-nr"))
     assert not left_out.covers(Difference("sysctl", "~", "fs.file-nr2"))
     assert not left_out.covers(Difference("file", "~", "fs.file-nr"))
+
+
+@pytest.mark.parametrize(
+    ("after", "is_the_same"),
+    [
+        ("devtmpfs, rw,size=3025076k,nr_inodes=756269,mode=755", True),
+        ("devtmpfs, rw,mode=755", True),
+        ("devtmpfs, rw,size=3025076k,nr_inodes=756269,mode=777", False),
+    ],
+)
+def test_after_a_boot_memory_may_have_another_size(after: str, is_the_same: bool) -> None:
+    before = "devtmpfs, rw,size=3025080k,nr_inodes=756270,mode=755"
+    assert is_sized_anew(Difference("mount", "~", "/dev", before, after)) is is_the_same
