@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,6 +124,11 @@ class Cluster:
     @property
     def workers(self) -> list[Node]:
         return [node for node in self.nodes if not node.is_control_plane]
+
+    def api_of(self, node: Node) -> Api:
+        """A client of one control plane's own API server."""
+        credentials = Credentials.read(self.paths.kubeconfig)
+        return Api(replace(credentials, server=f"https://{node.address}:6443"))
 
     def running_control_plane(self) -> Node:
         """A control plane that runs, the first one where it does.

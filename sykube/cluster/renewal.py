@@ -10,7 +10,6 @@ import os
 import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from sykube.host import preflight
 from sykube.host.files import write_atomically
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import kubeadm, kubeconfig, readiness
-from sykube.kubernetes.api import Api, Credentials, wait_until
+from sykube.kubernetes.api import Api, wait_until
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -145,7 +144,7 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
         node.discard(_CONFIG)
     admin = node.read("/etc/kubernetes/admin.conf", secret=True)
     write_atomically(cluster.paths.kubeconfig, admin, mode=0o600)
-    with api_on(cluster, node) as api:
+    with cluster.api_of(node) as api:
         wait_until(f"the API server of {node.name}", lambda: readiness.health(api), _API_TIMEOUT_S)
         wait_until(
             f"the control plane of {node.name}",
@@ -195,12 +194,6 @@ def _restarted(api: Api, node: Node, since: float) -> str:
 def _started(status: dict[str, dict[str, dict[str, str]]]) -> float:
     started = status["state"].get("running", {}).get("startedAt", "")
     return datetime.fromisoformat(started).timestamp() if started else 0.0
-
-
-def api_on(cluster: Cluster, node: Node) -> Api:
-    """A client of one control plane's own API server."""
-    credentials = Credentials.read(cluster.paths.kubeconfig)
-    return Api(replace(credentials, server=f"https://{node.address}:6443"))
 
 
 def hand_out(cluster: Cluster) -> None:

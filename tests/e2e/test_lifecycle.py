@@ -360,6 +360,16 @@ def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
         return done.returncode == 0
 
     try:
+        cluster.apply(
+            manifests.deployment("web", cluster.image, 2),
+            manifests.service("web", "web", type="NodePort"),
+        )
+        cluster.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+        for node in ("master", "master2", "master3"):
+            eventually(
+                f"{node} knows of a new Service",
+                lambda node=node: web_answers(cluster, f"{cluster.name}-{node}"),  # type: ignore[misc]
+            )
         for number in range(5):
             assert write(number)
         pid = instances()[f"{cluster.name}-master"]

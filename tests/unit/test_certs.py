@@ -234,7 +234,7 @@ def renewing(
         return 0, "", ""
 
     monkeypatch.setattr(world, "in_node", in_node)
-    monkeypatch.setattr(renewal, "api_on", lambda cluster, _node: cluster.api())
+    monkeypatch.setattr(Cluster, "api_of", lambda cluster, _node: cluster.api())
     monkeypatch.setattr(renewal.kubeconfig, "merge", lambda *_, **__: "")
     yield asked
 

@@ -61,6 +61,16 @@ def test_they_join_one_after_the_other_and_before_the_workers(world: World) -> N
     assert set(order[2:]) == {"fake-node1", "fake-node2"}
 
 
+def test_api_servers_that_saw_etcd_get_a_member_start_anew(world: World) -> None:
+    init(world, fake_spec(control_planes=3, workers=1))
+    calls = [call.words for call in world.calls.all if call.kind == "engine"]
+    ended = [words[1] for words in calls if "pkill" in words]
+    assert ended == MASTERS[:2]
+    last = max(n for n, words in enumerate(calls) if "pkill" in words)
+    joined = {words[1]: n for n, words in enumerate(calls) if words[2:4] == ("kubeadm", "join")}
+    assert joined["fake-master3"] < last < joined["fake-node1"]
+
+
 def test_a_slow_kubelet_has_room_for_its_static_pods(world: World) -> None:
     cluster, server = made(world, control_planes=3), Kubernetes()
     register(FakeApi(server, Calls()), cluster.node("master2"))

@@ -80,8 +80,26 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
                 _forget_member(leader, node)
                 _share_keys(leader, node)
                 join(cluster, node, token, ca_hash)
+        if planes := [node for node in waiting if node.is_control_plane]:
+            _begin_watches_anew(cluster, planes[-1])
         workers = [node for node in waiting if not node.is_control_plane]
         on_each(workers, lambda node: join(cluster, node, token, ca_hash))
+
+
+def _begin_watches_anew(cluster: Cluster, newest: Node) -> None:
+    """Start the API servers anew that have seen etcd get a member.
+
+    For a moment, it has no leader then. The API server of 1.20 ends what its clients watch; some of
+    them it goes on to serve without telling them anything: kube-proxy and the cluster DNS of the
+    first nodes knew of no new Service for as long as a watch lasts, up to ten minutes.
+    """
+    for node in cluster.control_planes:
+        if node != newest:
+            node.run(["pkill", "-KILL", "-x", "kube-apiserver"], check=False)
+            with cluster.api_of(node) as api:
+                wait_until(
+                    f"the API server of {node.name}", lambda: readiness.health(api), _TIMEOUT_S
+                )
 
 
 def register(api: Api, node: Node) -> None:

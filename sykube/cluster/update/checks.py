@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sykube.cluster import cgroup_version, renewal, status
+from sykube.cluster import cgroup_version, status
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.update import skew
 from sykube.cluster.update.progress import Progress
@@ -32,7 +32,7 @@ def check(cluster: Cluster, progress: Progress) -> None:
     require_well(cluster)
     servers = []
     for node in cluster.control_planes:
-        with renewal.api_on(cluster, node) as api:
+        with cluster.api_of(node) as api:
             servers.append(str(api.get("/version")["gitVersion"]))
     with cluster.api() as api:
         skew.check(
