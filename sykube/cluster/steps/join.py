@@ -90,8 +90,8 @@ def _begin_watches_anew(cluster: Cluster, newest: Node) -> None:
     """Start the API servers anew that have seen etcd get a member.
 
     For a moment, it has no leader then. The API server of 1.20 ends what its clients watch; some of
-    them it goes on to serve without telling them anything: kube-proxy and the cluster DNS of the
-    first nodes knew of no new Service for as long as a watch lasts, up to ten minutes.
+    them it goes on to serve without telling them anything: kube-proxy of the first nodes knew of no
+    new Service for more than three minutes, until it was started anew.
     """
     for node in cluster.control_planes:
         if node != newest:
