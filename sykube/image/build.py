@@ -123,7 +123,7 @@ def _debian_layers(source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]
     common |= _node_suite(mirror) | {"kubernetes_image": _stage(kubernetes)}
     container_images = _container_images(
         "container-images-debian.def.j2",
-        common | {"packages": versions.CONTAINER_IMAGE_PACKAGES},
+        common | {"packages": versions.CONTAINER_IMAGE_PACKAGES, "coredns": False},
         (kubernetes,),
     )
     node = _node(

@@ -224,8 +224,9 @@ CONTAINER_IMAGE_PACKAGES = (
     "etcd-server",
     "iptables",
     "kmod",
+    "openssl",
+    "python3",
     "python3-dnspython",
-    "python3-minimal",
     "unbound",
 )
 NODE_PACKAGES = (
@@ -248,7 +249,8 @@ NODE_PACKAGES = (
     "util-linux",
 )
 # With kube-proxy, etcd and CoreDNS in images of their own, what sykube/incluster needs is left.
-UPSTREAM_CONTAINER_IMAGE_PACKAGES = ("docker-registry", "python3-minimal")
+# python3-minimal would lack http, ipaddress and others.
+UPSTREAM_CONTAINER_IMAGE_PACKAGES = ("docker-registry", "openssl", "python3")
 # And this of its cluster DNS, where it is not CoreDNS.
 DNS_PACKAGES = ("python3-dnspython", "unbound")
 UPSTREAM_NODE_PACKAGES = tuple(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import re
 import shutil
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -431,6 +433,76 @@ def test_what_the_build_changes_of_containerds_configuration_is_in_it(folder: st
     assert '  address = "/run/containerd/containerd.sock"' in lines
     assert sum("@PAUSE@" in line for line in lines) == 1
     assert sum("@RESTRICT@" in line for line in lines) == 1
+
+
+# --- programs of pods ---
+
+# What each package has of the modules that programs in pods import, beside the standard library.
+MODULES = {"python3-dnspython": {"dns"}}
+
+
+def imported(file: Path) -> set[str]:
+    """The packages that a module imports, also within functions."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module).split(".")[0])
+    return found - {"__future__"}
+
+
+@pytest.mark.parametrize(
+    ("source", "with_dns"),
+    [
+        (versions.DEBIAN, True),
+        (UPSTREAM, False),
+        (dataclasses.replace(UPSTREAM, kubernetes_version="1.20.2"), True),
+    ],
+    ids=["debian", "upstream", "upstream-1.20"],
+)
+def test_the_image_of_sykubes_programs_has_what_they_import(
+    source: versions.Source | versions.Upstream, with_dns: bool
+) -> None:
+    images = next(
+        layer for layer in build.layers(source, MIRROR) if layer.name == "container-images"
+    )
+    text = resources.render("definitions", images.template, **images.variables)
+    assert ("rm -r /build/root-system/usr/lib/python3/dist-packages/incluster/dns" in text) is (
+        not with_dns
+    )
+    packages = {*images.variables["packages"]}
+    # Of the standard library, python3-minimal has neither http nor ipaddress.
+    assert "python3" in packages
+    there = {*sys.stdlib_module_names}.union(*(MODULES.get(name, set()) for name in packages))
+    incluster = REPOSITORY / "sykube/incluster"
+    for file in incluster.rglob("*.py"):
+        if with_dns or "dns" not in file.relative_to(incluster).parts:
+            assert imported(file) <= there, file
+
+
+@pytest.mark.parametrize("source", [versions.DEBIAN, UPSTREAM], ids=["debian", "upstream"])
+def test_a_build_starts_every_program_of_pods_where_it_ships(
+    source: versions.Source | versions.Upstream,
+) -> None:
+    images = next(
+        layer for layer in build.layers(source, MIRROR) if layer.name == "container-images"
+    )
+    text = resources.render("definitions", images.template, **images.variables)
+    started = text.split("shipped system /build/debian.tar /build/system.tar\n")[1]
+    started = started.split("Bootstrap:")[0]
+    assert "walk_packages(incluster.__path__" in started
+    commands = {
+        container["command"][0]
+        for name, variables in MANIFESTS.items()
+        if name != "tolerations.yaml.j2"
+        for document in yaml.safe_load_all(resources.render("manifests", name, **variables))
+        if document["kind"] in ("Deployment", "DaemonSet")
+        for container in document["spec"]["template"]["spec"]["containers"]
+    }
+    assert commands == {"python3", "docker-registry"}
+    for program in (*commands, "openssl", *(["unbound"] if source is versions.DEBIAN else [])):
+        assert f"    starts {program} " in started, program
 
 
 # --- fingerprints ---
