@@ -11,6 +11,7 @@ Run it as root: python3 -m benchmarks.init [--pairs 5]
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from dataclasses import dataclass
@@ -20,13 +21,11 @@ import yaml
 
 from benchmarks.measure import disk_mb, memory_mb, sykube
 from sykube.cluster import lifecycle, lookup, plan, removal
-from sykube.cluster.cluster import DOMAIN, Cluster
+from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.steps import order
-from sykube.image import versions
+from sykube.cluster.steps import control_plane, order
 from sykube.kubernetes import kubeadm
-from sykube.kubernetes.tokens import new_token
 from sykube.ui import Ui
 
 NAME = "bench"
@@ -74,23 +73,8 @@ def kubeadm_run() -> tuple[float, float]:
 
 
 def _stock_init(cluster: Cluster) -> float:
-    master, state = cluster.master, cluster.state
-    settings = kubeadm.ControlPlaneSettings(
-        cluster=NAME,
-        kubernetes_version=state.versions["kubernetes"].removeprefix("v"),
-        image_repository=versions.IMAGE_REPOSITORY,
-        etcd_tag=cluster.image.tag_of("etcd"),
-        node_name=master.instance,
-        node_address=master.address,
-        endpoint=cluster.endpoint,
-        names=(),
-        pod_subnet=str(state.subnets.pods),
-        service_subnet=str(state.subnets.services),
-        dns=state.subnets.dns,
-        domain=DOMAIN,
-        token=new_token(),
-        taint=False,
-    )
+    master = cluster.master
+    settings = dataclasses.replace(control_plane.settings(cluster), names=(), taint=False)
     master.write(_CONFIG, _stock(kubeadm.init_configuration(settings)), mode="0600")
     started = time.monotonic()
     master.run(
@@ -104,7 +88,7 @@ def _stock(configuration: str) -> str:
     """The configuration without what sykube adds to make kubeadm faster."""
     documents = list(yaml.safe_load_all(configuration))
     for document in documents:
-        for key in ("controllerManager", "scheduler", "syncFrequency"):
+        for key in ("controllerManager", "scheduler", "syncFrequency", "patches"):
             document.pop(key, None)
     return yaml.safe_dump_all(documents)
 

@@ -39,7 +39,8 @@ def inits_of_a_snapshot(count: int) -> tuple[list[float], list[float]]:
     """Seconds of each `init --from` a snapshot of the fresh cluster and of each ordinary init."""
     sykube("stop", "--name", NAME, "--quiet")
     sykube("snapshot", "save", SNAPSHOT, "--name", NAME, "--quiet")
-    of_snapshot, ordinary = [], []
+    of_snapshot: list[float] = []
+    ordinary: list[float] = []
     for number in range(count):
         for seconds, options in ((of_snapshot, ["--from", SNAPSHOT]), (ordinary, [])):
             seconds.append(sykube("init", "--name", SECOND, "--quiet", *options)[0])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -52,3 +53,9 @@ def chromium(folder: Path, *, dark: bool = False) -> Iterator[webdriver.Chrome]:
         yield browser
     finally:
         browser.quit()
+
+
+def console(browser: webdriver.Chrome) -> list[dict[str, Any]]:
+    """The lines of the browser's console since it was last asked."""
+    lines: list[dict[str, Any]] = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    return lines

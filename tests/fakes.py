@@ -47,6 +47,7 @@ from sykube.host.apt import Mirror
 from sykube.host.checksum import Checksum
 from sykube.host.run import CommandError, Completed
 from sykube.image import build, container, downloads, upstream, versions
+from sykube.image.node_image import NodeImage
 from sykube.kubernetes.api import Api, ApiError
 from sykube.network.subnets import Subnets
 from sykube.node.engine import Engine, Instance, InstanceOptions
@@ -614,10 +615,10 @@ class FakeHost:
                 (Path(folder) / Path(target).relative_to(inside)).write_text(IMAGE_FILES[path])
                 return 0, "", ""
             case ["--silent", "exec", *rest] if "sh" in rest:
-                folder = Path(rest[rest.index("--bind") + 1].partition(":")[0])
+                bound = Path(rest[rest.index("--bind") + 1].partition(":")[0])
                 shell = rest.index("sh")
                 program, *arguments = rest[shell + 3 :]
-                self.in_image(program, arguments, Path(rest[shell - 1]).parent, folder)
+                self.in_image(program, arguments, Path(rest[shell - 1]).parent, bound)
                 return 0, "", ""
             case ["verify", "--local", "--json", sif]:
                 return self._verify(Path(sif))
@@ -1328,9 +1329,9 @@ class World:
         images = [f"{repository}/{name}:v{version}" for name in names]
         images += [f"{repository}/{name}" for name in ("etcd:3.6.5-0", "coredns:v1.12.1")]
         images += [f"{repository}/pause:3.10.1", versions.SYSTEM_IMAGE]
-        (file,) = (self.root / "cache/node-images").glob("*/versions")
-        file.write_text(f"source=upstream\nkubernetes=v{version}\ncontainerd={containerd}\n")
-        file.with_name("container-images").write_text("\n".join(images))
+        (recorded,) = (self.root / "cache/node-images").glob("*/versions")
+        recorded.write_text(f"source=upstream\nkubernetes=v{version}\ncontainerd={containerd}\n")
+        recorded.with_name("container-images").write_text("\n".join(images))
 
     def path(self, *parts: str | Path) -> Path:
         """The fake place of a path of the real host; other paths as they are."""
@@ -1785,7 +1786,7 @@ def _only_here(send: Callable[..., Any]) -> Callable[..., Any]:
 
 def add_image(
     cache: Path, fingerprint: str, *, version: str = "v1.20.2", **parts: str
-) -> build.NodeImage:
+) -> NodeImage:
     """Put a complete node image into a cache."""
     folder = cache / "node-images" / fingerprint
     folder.mkdir(parents=True)
@@ -1797,7 +1798,7 @@ def add_image(
         (folder / Path(path).name).write_text(text + more)
     (folder / "parts.json").write_text(json.dumps(parts))
     (folder / "complete").touch()
-    return build.NodeImage(fingerprint, folder)
+    return NodeImage(fingerprint, folder)
 
 
 def fill(folder: Path, files: Mapping[str, str]) -> None:

@@ -126,7 +126,7 @@ class TestCluster:
         """A container image that every node has and that holds Python and a shell."""
         images = self.get("nodes")["items"][0]["status"]["images"]
         names = [name for image in images for name in image["names"]]
-        return next(name for name in names if "/system:" in name)
+        return str(next(name for name in names if "/system:" in name))
 
 
 def data_folders(name: str) -> list[Path]:

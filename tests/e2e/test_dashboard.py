@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.browser import chromium
+from tests.browser import chromium, console
 from tests.e2e import manifests
 from tests.e2e.cluster import TestCluster, eventually
 
@@ -221,7 +221,7 @@ def test_the_link_works_once(dashboard: Dashboard, page: Chrome) -> None:
 def test_nothing_came_from_elsewhere_and_nothing_failed(page: Chrome) -> None:
     script = "return performance.getEntriesByType('resource').map((e) => new URL(e.name).origin)"
     assert set(page.execute_script(script)) == {page.execute_script("return location.origin")}
-    assert [line for line in page.get_log("browser") if line["level"] in SERIOUS] == []
+    assert [line for line in console(page) if line["level"] in SERIOUS] == []
 
 
 def test_a_stopped_cluster_is_said_to_be_stopped(page: Chrome, shop: TestCluster) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +121,12 @@ def test_an_image_of_a_file_runs_in_a_pod_of_each_node(
     kind: str, pictures: TestCluster, root: bytes, tmp_path: Path
 ) -> None:
     image, name = speaking(root, f"I am {kind}\n"), f"words:{kind}"
-    make = {
+    makers: dict[str, Callable[[Path, Image, str], Path]] = {
         "docker-archive": containers.docker_archive,
         "oci-archive": containers.oci_archive,
         "oci-layout": containers.oci_layout,
-    }[kind]
-    (found,) = load(pictures, make(tmp_path / "it", image, name))
+    }
+    (found,) = load(pictures, makers[kind](tmp_path / "it", image, name))
     assert found["image"] == f"docker.io/library/{name}"
     assert found["id"] == image.id
     assert found["loaded"] == ["master", "node1"]

@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from sykube.kubernetes.api import ApiError
-from tests.browser import chromium
+from tests.browser import chromium, console
 from tests.dashboard import Served, StubSource, served
 from tests.e2e.cluster import eventually
 
@@ -38,9 +38,9 @@ def page(opened: Chrome) -> Iterator[Chrome]:
     SOURCE.state, SOURCE.silent, SOURCE.parts, SOURCE.problems = "running", "", {}, {}
     opened.execute_script("location.hash = 'nodes'")
     eventually("all is well", lambda: opened.title == "lab: well – sykube" and not banners(opened))
-    opened.get_log("browser")
+    console(opened)
     yield opened
-    said = [line["message"] for line in opened.get_log("browser")]
+    said = [line["message"] for line in console(opened)]
     # What a test asks for and the server refuses is in the console, too.
     assert [line for line in said if "/scale" not in line] == []
 

@@ -63,7 +63,7 @@ class Site:
             ring=ring,
         )
         listed = self.apptainer("key", "list", "--secret", ring=ring)
-        return re.findall(r"Fingerprint: +([0-9A-F]{40})", listed)[-1]
+        return str(re.findall(r"Fingerprint: +([0-9A-F]{40})", listed)[-1])
 
     def public(self, fingerprint: str, ring: str = "ring") -> Path:
         """The file with a public key, as its owner gives it away."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import pty
 import struct
 import termios
@@ -19,16 +20,15 @@ from sykube.cluster import lifecycle
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
-from sykube.image import container
 from tests.fakes import RecordingUi, World
 
 
-def fake_spec(name: str = "fake", workers: int = 1, **fields: object) -> ClusterSpec:
+def fake_spec(name: str = "fake", workers: int = 1, **fields: Any) -> ClusterSpec:
     return ClusterSpec(
         name=name,
         workers=workers,
         dns=("127.0.0.53", "192.0.2.53"),
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 
@@ -42,7 +42,7 @@ def init(
     return lifecycle.init(spec or fake_spec(), InitOptions(retain=retain), ui or world.ui())
 
 
-def made(world: World, workers: int = 1, **fields: object) -> Cluster:
+def made(world: World, workers: int = 1, **fields: Any) -> Cluster:
     """A cluster that is up, with the calls so far forgotten."""
     cluster = init(world, fake_spec(workers=workers, **fields))
     assert cluster is not None
@@ -113,7 +113,7 @@ class Terminal:
 
 def amd64_without_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine is an amd64 one, and no proxy or password of its site is in the environment."""
-    monkeypatch.setattr(container.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -8,6 +8,7 @@ from sykube.addons import addon as addon_module
 from sykube.addons import catalog
 from sykube.addons.addon import Addon, deployment_problem
 from sykube.cluster import addons, lifecycle, lookup
+from sykube.cluster.addon_site import site
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError, UsageError
@@ -97,7 +98,7 @@ def test_names_are_words_for_a_command_line_and_summaries_are_one_line() -> None
 def test_what_waits_for_a_deployment_makes_it(addon: Addon, up: World) -> None:
     cluster = lookup.load("fake", up.ui())
     with cluster.api() as api:
-        objects = addon.objects(addons.site(cluster, api))
+        objects = addon.objects(site(cluster, api))
     made = {
         f"{each['metadata']['namespace']}/{each['metadata']['name']}"
         for each in objects

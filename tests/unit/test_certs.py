@@ -235,7 +235,7 @@ def renewing(
 
     monkeypatch.setattr(world, "in_node", in_node)
     monkeypatch.setattr(Cluster, "api_of", lambda cluster, _node: cluster.api())
-    monkeypatch.setattr(renewal.kubeconfig, "merge", lambda *_, **__: "")
+    monkeypatch.setattr("sykube.kubernetes.kubeconfig.merge", lambda *_, **__: "")
     yield asked
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sykube.cluster import lookup, ports
-from sykube.cluster.ports import PortMap
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.network import ports as network_ports
+from sykube.network.ports import PortMap
 from tests.fakes import World
 from tests.unit.helpers import fake_spec, init, made, unchanged
 

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -637,10 +638,9 @@ def test_a_proxy_that_refuses(
     resolution: str,
 ) -> None:
     class Refusing(Server):
-        def _handler(self):  # type: ignore[no-untyped-def]
-            handler = super()._handler()
-            handler.do_CONNECT = lambda request: request.send_error(status)
-            return handler
+        def _handler(self) -> type[BaseHTTPRequestHandler]:
+            refuse = {"do_CONNECT": lambda request: request.send_error(status)}
+            return type("Handler", (super()._handler(),), refuse)
 
     proxy = Refusing({})
     monkeypatch.setenv("https_proxy", f"http://me:{PASSWORD}@localhost:{proxy.port}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from sykube.errors import SykubeError
-from sykube.host.run import WITHOUT_PROXIES, CommandError, Completed
+from sykube.host.run import WITHOUT_PROXIES, CommandError, Completed, clean_environment
 from sykube.node import engine as engine_module
 from sykube.node.engine import CommandLineEngine, Instance, InstanceOptions, read_record
 from sykube.node.node import Node
@@ -65,7 +66,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("APPTAINER_BIND", "/of/the/caller")
     made = tmp_path / "home"
     made.mkdir()
-    real = engine_module.clean_environment
+    real = clean_environment
     monkeypatch.setattr(
         engine_module, "clean_environment", lambda extra=None: real(extra) | {"HOME": str(made)}
     )
@@ -388,6 +389,6 @@ def test_an_instance_without_a_record_is_ended(
 
     monkeypatch.setattr(engine_module, "PROC", tmp_path)
     monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(engine_module.os, "kill", kill)
+    monkeypatch.setattr(os, "kill", kill)
     ENGINE.kill("lab-master")
     assert killed == ([11, 10] if hangs else [11])

@@ -27,7 +27,7 @@ WITHOUT = {"SykubeError('interrupted', exit_code=ExitCode.INTERRUPTED)"}
 def classes() -> set[str]:
     """SykubeError, and what is derived from it."""
 
-    def below(kind: type) -> Iterator[type]:
+    def below(kind: type[object]) -> Iterator[type[object]]:
         yield kind
         for each in kind.__subclasses__():
             yield from below(each)
@@ -83,4 +83,4 @@ def test_errors_of_commands_and_servers_bring_words_of_their_own() -> None:
 def test_an_interruption_is_the_only_one_without() -> None:
     found = {ast.unparse(call) for _, call in made(WITH_CURE)} & WITHOUT
     assert found == WITHOUT
-    assert ExitCode.INTERRUPTED == 130
+    assert int(ExitCode.INTERRUPTED) == 130

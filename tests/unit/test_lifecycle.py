@@ -222,6 +222,10 @@ def reference_calls(world: World) -> list[Call]:
     return _reference
 
 
+def saying(kind: type[BaseException]) -> Callable[[Call], BaseException]:
+    return lambda call: kind(str(call))
+
+
 def failing_at(world: World, number: int, error: Callable[[Call], BaseException] | None) -> None:
     """Let just that call of the next init fail."""
     world.calls.all.clear()
@@ -244,9 +248,9 @@ def test_init_whose_call_to_the_outside_fails_leaves_nothing_and_the_next_one_su
             continue
         # What only cleans up after kubeadm does not make init fail, unless it is interrupted.
         cleans_up = "rm" in call.words or call.words[0] == "DELETE"
-        errors: list[type[BaseException]] = [KeyboardInterrupt]
-        for error in errors if cleans_up else [Injected, *errors]:
-            failing_at(world, number, lambda call, error=error: error(str(call)))
+        errors: list[type[BaseException]] = [] if cleans_up else [Injected]
+        for error in [*errors, KeyboardInterrupt]:
+            failing_at(world, number, saying(error))
             with pytest.raises(error) as raised:
                 init(world)
             assert str(raised.value) == str(world.calls.all[number]), call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,13 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def spec(name: str = "new", **fields: object) -> ClusterSpec:
+def spec(name: str = "new", **fields: Any) -> ClusterSpec:
     flags = {"name": name, "from_snapshot": "kept", "dns": ("192.0.2.1",)} | fields
     return make_spec(None, flags, reborn.defaults(archive.find("kept")))
 
 
-def init(world: World, *, retain: bool = False, **fields: object) -> None:
-    lifecycle.init(spec(**fields), InitOptions(retain=retain), world.ui())  # type: ignore[arg-type]
+def init(world: World, *, retain: bool = False, **fields: Any) -> None:
+    lifecycle.init(spec(**fields), InitOptions(retain=retain), world.ui())
 
 
 def files(name: str, node: str = "master") -> set[str]:
@@ -177,7 +178,7 @@ def test_a_node_that_joins_later_is_empty(saved: World) -> None:
 def test_what_the_snapshot_decides(saved: World, fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="cannot become"):
         reborn.check(spec(**fields), archive.find("kept"))
-    agreed = {"workers": 2, "control_planes": 1, "pod_subnet": "10.244.0.0/16"}
+    agreed: dict[str, Any] = {"workers": 2, "control_planes": 1, "pod_subnet": "10.244.0.0/16"}
     reborn.check(spec(**agreed), archive.find("kept"))
 
 
@@ -437,7 +438,7 @@ def test_it_waits_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
         return answer
 
     monkeypatch.setattr(forget_program, "_call", call)
-    monkeypatch.setattr(forget_program.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     forget_program._wait_for_etcd()
     assert next(answers, None) is None
 

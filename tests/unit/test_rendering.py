@@ -45,7 +45,7 @@ UPSTREAM = versions.Upstream(
     authorities=(Path("/root/site.pem"), Path("/root/other.pem")),
 )
 
-CNI = {
+CNI: dict[str, Json] = {
     "host-bridge.conflist.j2": {"name": "sk-lab", "bridge": "sk-lab", "gateway": "10.11.11.1"},
     "pod-network.conflist.j2": {"pod_subnet": "10.244.7.0/24"},
     "keepalived.conf.j2": {
@@ -56,7 +56,7 @@ CNI = {
         "priority": 200,
     },
 }
-UNITS = {
+UNITS: dict[str, Json] = {
     "host/autostart.service.j2": {
         "name": "lab",
         "data": "/var/lib/sykube/lab",
@@ -65,7 +65,7 @@ UNITS = {
         "python_path": "/opt/sykube/modules",
     }
 }
-MANIFESTS = {
+MANIFESTS: dict[str, Json] = {
     "dns.yaml.j2": {
         "image": "sykube.local/system:1",
         "cluster_dns_ip": "10.96.0.10",
@@ -802,7 +802,8 @@ def blocks(text: str) -> Json:
         if line.startswith("#") or not line:
             continue
         if line.endswith("{"):
-            stack[-1][line[:-1].strip()] = inner = {}
+            inner: Json = {}
+            stack[-1][line[:-1].strip()] = inner
             stack.append(inner)
         elif line == "}":
             stack.pop()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -158,3 +160,21 @@ def test_what_cannot_be_installed_is_named(
 
 def test_they_can_be_run() -> None:
     assert all(os.access(script, os.X_OK) for script in SCRIPTS.iterdir())
+
+
+def test_each_program_in_python_is_type_checked() -> None:
+    """Also one whose name does not end in .py, which mypy does not find by itself."""
+    root = SCRIPTS.parent
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["mypy"]
+    checked = [root / each for each in settings["files"]]
+    folders = [each for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")]
+    unchecked = [
+        str(file.relative_to(root))
+        for folder in folders
+        for file in folder.rglob("*")
+        if file.is_file() and file not in checked
+        if file.suffix != ".py" or not any(each in file.parents for each in checked)
+        if file.suffix == ".py" or re.match(rb"#!.*python", file.read_bytes())
+    ]
+    assert settings["strict"]
+    assert unchecked == []

@@ -82,7 +82,7 @@ def test_no_candidate_is_free() -> None:
 
 @pytest.mark.parametrize("what", ["nodes", "pods", "services"])
 def test_a_given_range_that_collides_is_refused(what: str) -> None:
-    given = {what: IPv4Network("10.50.0.0/16")}
+    given: dict[str, Any] = {what: IPv4Network("10.50.0.0/16")}
     label = what.removesuffix("s")
     with pytest.raises(
         HostError, match=f"the {label} subnet 10.50.0.0/16 overlaps 10.50.7.0/24"

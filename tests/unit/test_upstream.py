@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import platform
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ import pytest
 
 from sykube.errors import SykubeError, UsageError
 from sykube.host.download import Access, Downloader, DownloadError, Patience
-from sykube.image import container, downloads, sites, source, upstream, versions
+from sykube.image import downloads, sites, source, upstream, versions
+from sykube.image.choice import Choice
 from sykube.image.sites import Sites
-from sykube.image.source import Choice
 from sykube.image.upstream import Release, Version
 from tests import releases
 from tests.e2e.site import make_authority
@@ -419,12 +420,12 @@ def test_a_mirror_with_all_that_a_site_asks_for(
 def test_another_machine(
     mirrors: Sites, downloader: Downloader, shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     wanted = upstream._wanted(RELEASE, mirrors, upstream.architecture())
     assert wanted["runc"].url.endswith("/runc.arm64")
     assert wanted["kubeadm"].url.endswith("/bin/linux/arm64/kubeadm")
     assert wanted["containerd"].target.name == "containerd-2.3.4-linux-arm64.tar.gz"
-    monkeypatch.setattr(container.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(SykubeError, match="no releases of containerd for riscv64"):
         fetched(mirrors, downloader, shown)
 
@@ -504,7 +505,7 @@ def test_debian_on_a_machine_that_upstream_does_not_know(
     downloader: Downloader,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(container.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert source.choose("auto", "", upstreams_own, downloader).source == "debian"
     assert server.asked == []
 

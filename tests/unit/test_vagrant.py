@@ -66,15 +66,15 @@ def test_what_the_script_does(tmp_path: Path, missing: tuple[str, ...]) -> None:
         )
         return (tmp_path / "calls").read_text().splitlines()
 
-    install = [
+    installing = [
         "apt-get -q update",
         f"apt-get -q install -y --no-install-recommends {' '.join(missing)}",
     ]
     cluster = ["sykube init --yes", "sykube kubectl get nodes"]
-    assert run() == [*(install if missing else []), "make-venv venv .", *cluster]
+    assert run() == [*(installing if missing else []), "make-venv venv .", *cluster]
     assert (tmp_path / "sykube").resolve() == checkout / "venv/bin/sykube"
     # The second time, what is there is not made again.
-    assert run() == [*(install if missing else []), *cluster]
+    assert run() == [*(installing if missing else []), *cluster]
 
 
 def test_it_names_no_mirror_and_no_registry() -> None:

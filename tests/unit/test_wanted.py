@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,11 +69,11 @@ def mirrors(server: Server) -> dict[str, str]:
 
 
 @pytest.fixture
-def real_fingerprints(monkeypatch: pytest.MonkeyPatch, world: World) -> list[build.Source]:
+def real_fingerprints(monkeypatch: pytest.MonkeyPatch, world: World) -> list[versions.Source]:
     """Builds of the fake world are of what they are asked for; what was built."""
-    made: list[object] = []
+    made: list[versions.Source] = []
 
-    def building(what: object, *_: object, **__: object) -> object:
+    def building(what: versions.Source, *_: object, **__: object) -> object:
         made.append(what)
         return build.list_images()[0]
 
@@ -81,7 +83,7 @@ def real_fingerprints(monkeypatch: pytest.MonkeyPatch, world: World) -> list[bui
         "cached",
         lambda what, _mirror: build.list_images()[0] if what is versions.DEBIAN else None,
     )
-    return made  # type: ignore[return-value]
+    return made
 
 
 def recorded(name: str = "fake") -> Choice | None:
@@ -109,10 +111,10 @@ def test_upstream_where_it_answers(
     world: World,
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
-    mirrors: dict[str, str],
+    mirrors: dict[str, Any],
     real_fingerprints: list[object],
 ) -> None:
-    others = Sites.__init__.__defaults__[1:]
+    _, *others = Sites.__init__.__defaults__ or ()
     monkeypatch.setattr(Sites, "kubernetes", server.url)
     monkeypatch.setattr(Sites.__init__, "__defaults__", (server.url, *others))
     mirrors.pop("kubernetes_mirror")
@@ -135,9 +137,9 @@ def test_upstream_where_it_answers(
 
 
 def test_a_host_that_may_run_anything_takes_the_newest(
-    world: World, mirrors: dict[str, str]
+    world: World, mirrors: dict[str, Any]
 ) -> None:
-    found = choose(ClusterSpec(**mirrors), world.ui())  # type: ignore[arg-type]
+    found = choose(ClusterSpec(**mirrors), world.ui())
     assert found.choice.kubernetes == NEWEST[0]
 
 
@@ -193,7 +195,7 @@ def test_an_image_of_the_users_asks_nobody(world: World, silent: None) -> None:
 
 @pytest.mark.parametrize("asked", [{"kubernetes_version": "1.36"}, {"source": "debian"}])
 def test_an_image_of_the_users_has_its_own_kubernetes(
-    world: World, silent: None, asked: dict[str, str], tmp_path: Path
+    world: World, silent: None, asked: dict[str, Any], tmp_path: Path
 ) -> None:
     write_sif(tmp_path / "k.sif")
     spec = fake_spec(local_image=str(tmp_path / "k.sif"), no_verify=True, **asked)
@@ -232,15 +234,13 @@ def test_nothing_stands_in_for_a_version(world: World) -> None:
 
 def choose_at_once(world: World, spec: ClusterSpec) -> None:
     """init without pauses between tries."""
-    from sykube.host import download
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download.random, "uniform", lambda *_: 0.0)
+        patch.setattr(random, "uniform", lambda *_: 0.0)
         lifecycle.init(spec, InitOptions(), world.ui())
 
 
 def test_a_damaged_download_changes_nothing(
-    world: World, server: Server, mirrors: dict[str, str], real_fingerprints: list[object]
+    world: World, server: Server, mirrors: dict[str, Any], real_fingerprints: list[object]
 ) -> None:
     stored = f"{releases.STORE}/release/v{VERSION}/bin/linux/amd64/kubelet?signed=Planted"
     server.faults[stored].append(Fault(damaged=True))
@@ -252,7 +252,7 @@ def test_a_damaged_download_changes_nothing(
 
 
 def test_cgroup_v1_is_refused_before_anything_is_downloaded(
-    world: World, server: Server, mirrors: dict[str, str]
+    world: World, server: Server, mirrors: dict[str, Any]
 ) -> None:
     with unchanged(world), pytest.raises(SykubeError, match="has cgroup v1"):
         init(world, fake_spec(kubernetes_version="1.36", **mirrors))
@@ -320,14 +320,14 @@ def test_what_is_wrong_in_a_file_is_said_by_line(tmp_path: Path) -> None:
 
 
 def test_the_proxies_and_authorities_of_a_site(
-    world: World, server: Server, mirrors: dict[str, str], tmp_path: Path
+    world: World, server: Server, mirrors: dict[str, Any], tmp_path: Path
 ) -> None:
     spec = ClusterSpec(
         registry_auth="/a/auth.json",
         ca_certificates=("/a/ca.pem",),
         source="upstream",
         kubernetes_version=VERSION,
-        **mirrors,  # type: ignore[arg-type]
+        **mirrors,
     )
     proxies = Proxies("http://proxy.example", "http://me:geheim@proxy.example", ("localhost",))
     found = choose(spec, world.ui(), proxies=proxies)
@@ -345,7 +345,7 @@ def test_commands_that_make_an_image(
     world: World,
     sykube: Sykube,
     server: Server,
-    mirrors: dict[str, str],
+    mirrors: dict[str, Any],
     real_fingerprints: list[object],
     tmp_path: Path,
     command: list[str],

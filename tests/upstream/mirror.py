@@ -122,7 +122,14 @@ def _archives(folder: Path, builder: Builder) -> Path:
     """The OCI archives that the node image was made with."""
     sif = build._stage(build.layers(versions.DEBIAN, apt.Mirror(""))[-2])
     assert sif.exists(), "first: sykube node-image build --source debian --force"
-    words = [builder.binary, "--silent", "build", "--sandbox", folder / "images", sif]
+    words: list[str | Path] = [
+        builder.binary,
+        "--silent",
+        "build",
+        "--sandbox",
+        folder / "images",
+        sif,
+    ]
     subprocess.run(words, env=builder.environment, check=True, timeout=600)
     return folder / "images/opt/container-images"
 
@@ -166,7 +173,7 @@ def _root(archive: Path, root: Path) -> Path:
     image = Image.of(archive)
     layer = json.loads(image.manifest)["layers"][0]["digest"]
     root.mkdir()
-    words = ["tar", "-x", "-C", root, "--exclude=./dev/*"]
+    words: list[str | Path] = ["tar", "-x", "-C", root, "--exclude=./dev/*"]
     words += ["-z"] if image.blobs[layer][:2] == b"\x1f\x8b" else []
     subprocess.run(words, input=image.blobs[layer], check=True, timeout=300)
     return root

@@ -56,7 +56,7 @@ def run_init(cluster: Cluster, phase: list[str], options: list[str]) -> None:
         CommandError: kubeadm failed or took more than 10 minutes.
     """
     master = cluster.master
-    master.write(_CONFIG, kubeadm.init_configuration(_settings(cluster)), mode="0600")
+    master.write(_CONFIG, kubeadm.init_configuration(settings(cluster)), mode="0600")
     try:
         command = ["kubeadm", "init", *phase, "--config", _CONFIG, *options]
         master.run(command, timeout=_TIMEOUT_S)
@@ -64,7 +64,8 @@ def run_init(cluster: Cluster, phase: list[str], options: list[str]) -> None:
         master.discard(_CONFIG)
 
 
-def _settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
+def settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
+    """What kubeadm init is told of this cluster; the token is a new one."""
     state, master = cluster.state, cluster.master
     return kubeadm.ControlPlaneSettings(
         cluster=cluster.name,

@@ -15,7 +15,7 @@ from sykube.incluster.storage import Provisioner, RefusedError, quantity
 
 Json = dict[str, Any]
 SHOWN = "/var/lib/sykube/volumes"
-CLASSES = {
+CLASSES: dict[str, Json] = {
     "standard": {"provisioner": storage.PROVISIONER, "reclaimPolicy": "Delete"},
     "shared": {"provisioner": storage.PROVISIONER, "parameters": {"shared": "true"}},
     "kept": {"provisioner": storage.PROVISIONER, "reclaimPolicy": "Retain"},
