@@ -154,6 +154,7 @@ class StubSource:
             "name": f"{name}-6b7f9c-{'bcdfghjklmnpqrstvwxz'[number]}{number}xk",
             "node": f"lab-node{number % 2 + 1}",
             "status": "Running",
+            "ended": False,
             "ready": 1,
             "containers": [name],
             "restarts": 0,

@@ -25,13 +25,13 @@ from sykube.host.paths import ClusterPaths
 from sykube.image import containerd, layout, reference, sif
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
+from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api
 from sykube.node.node import Node
 from sykube.ui import Ui, duration
 
 # In the cluster's folder, so that parts of images can be linked from there to its nodes.
 _WORK = ".images-"
-_ENDED = ("Succeeded", "Failed")
 _SOURCES = "Give a docker archive, an OCI archive or layout, or a SIF."
 
 
@@ -288,7 +288,7 @@ def _require_unused(api: Api, nodes: Sequence[Node], references: set[str]) -> No
         f"{pod['metadata'].get('namespace', 'default')}/{pod['metadata']['name']}"
         for pod in api.get("/api/v1/pods")["items"]
         if pod["spec"].get("nodeName") in instances
-        and pod.get("status", {}).get("phase") not in _ENDED
+        and not readiness.has_ended(pod)
         and references & _images_of(pod)
     ]
     if users:

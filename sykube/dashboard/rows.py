@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from sykube.kubernetes.readiness import has_ended
+
 Json = dict[str, Any]
 
 # Newer ones are what somebody looks for; the API keeps an hour of them.
@@ -36,6 +38,7 @@ def pods(found: Iterable[Json], usage: Mapping[str, Json]) -> list[Json]:
                 "name": metadata["name"],
                 "node": spec.get("nodeName", ""),
                 "status": pod_status(pod),
+                "ended": has_ended(pod),
                 "ready": sum(bool(each.get("ready")) for each in states),
                 "containers": [each["name"] for each in spec.get("containers", [])],
                 "restarts": sum(each.get("restartCount", 0) for each in states),

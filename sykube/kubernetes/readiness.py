@@ -12,6 +12,8 @@ from sykube.kubernetes.api import Api, ApiError
 from sykube.node import netns
 
 _DNS_TIMEOUT_S = 2.0
+# Of the phase: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
+_ENDED = ("Succeeded", "Failed")
 _CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
@@ -56,9 +58,18 @@ def health(api: Api) -> str:
     return ""
 
 
+def has_ended(pod: dict[str, Any]) -> bool:
+    """Whether a pod is over for good: a finished Job's, or one that was evicted or has failed.
+
+    It is never Ready again. Whoever needs it made another one in its place, so nobody waits for it.
+    """
+    return pod.get("status", {}).get("phase") in _ENDED
+
+
 def system_pods(api: Api, node_count: int, control_planes: int = 1) -> str:
     """The pods of kube-system are there and Ready: control planes, kube-proxy on each node, DNS."""
-    pods = api.get("/api/v1/namespaces/kube-system/pods")["items"]
+    found = api.get("/api/v1/namespaces/kube-system/pods")["items"]
+    pods = [pod for pod in found if not has_ended(pod)]
     waiting = [
         f"{pod['metadata']['name']}: {reason}" for pod in pods if (reason := _not_ready(pod))
     ]
@@ -142,7 +153,7 @@ def containers_started(api: Api, names: Sequence[str], since: float) -> str:
     stale = [
         pod["metadata"]["name"]
         for pod in api.get("/api/v1/pods")["items"]
-        if pod["spec"].get("nodeName") in names
+        if pod["spec"].get("nodeName") in names and not has_ended(pod)
         for status in pod.get("status", {}).get("containerStatuses", [])
         if "running" in status["state"]
         and _seconds(status["state"]["running"]["startedAt"]) < since

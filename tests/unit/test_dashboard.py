@@ -347,6 +347,15 @@ def test_a_pods_status_is_kubectls_word(given: Json, word: str) -> None:
     assert rows.pod_status(given) == word
 
 
+@pytest.mark.parametrize(
+    ("phase", "over"), [("Running", False), ("Pending", False), ("Failed", True), ("Succeeded", True)]
+)
+def test_a_pods_row_says_whether_it_is_over(phase: str, over: bool) -> None:
+    given = pod([{"running": {}}])
+    given["status"] |= {"phase": phase, "reason": "Evicted"}
+    assert rows.pods([given], {})[0]["ended"] is over
+
+
 def test_a_pods_row_has_what_it_uses_where_that_is_known() -> None:
     metrics = {"containers": [{"usage": {"cpu": "1500000n", "memory": "64Mi"}},
                               {"usage": {"cpu": "2m", "memory": "1k"}}]}  # fmt: skip

@@ -82,6 +82,47 @@ def test_pods_of_the_system() -> None:
     assert readiness.system_pods(FakeApi(complete(), Calls()), 2) == ""
 
 
+def ended(name: str, phase: str, **status: Any) -> dict[str, Any]:
+    """A pod of kube-system that is over; as the kubelet leaves it."""
+    return {
+        "metadata": {"name": name, "namespace": "kube-system"},
+        "spec": {"nodeName": "a", "containers": [{"name": "c"}]},
+        "status": {"phase": phase, "conditions": [ready(False, "PodCompleted")], **status},
+    }
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        ended("backup-1", "Succeeded"),
+        ended("backup-2", "Failed"),
+        # The node's kubelet wrote no condition.
+        ended("web-3", "Failed", reason="Evicted", conditions=[]),
+        ended("web-4", "Failed", reason="NodeShutdown"),
+    ],
+    ids=["succeeded", "failed", "evicted", "shut-down"],
+)
+def test_pods_that_are_over_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, over: dict[str, Any]
+) -> None:
+    server = complete()
+    pods = server.pods()
+    monkeypatch.setattr(server, "pods", lambda: [*pods, over])
+    assert readiness.system_pods(FakeApi(server, Calls()), 2) == ""
+
+
+def test_a_pod_that_is_over_is_none_of_those_that_must_be_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = complete()
+    pods = server.pods()
+    (proxy,) = (pod for pod in pods if pod["metadata"]["name"] == "kube-proxy-b")
+    proxy["status"] |= {"phase": "Failed", "reason": "Evicted"}
+    monkeypatch.setattr(server, "pods", lambda: pods)
+    found = readiness.system_pods(FakeApi(server, Calls()), 2)
+    assert found == "kube-proxy on 1 of 2 nodes"
+
+
 def test_pods_of_the_system_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     server = complete()
     server.broken.add("etcd")

@@ -120,7 +120,7 @@ export function nodesView() {
       const sizes = Object.values(disk.at(-1)?.nodes ?? {}).flatMap((each) => Object.values(each));
       setTile(tiles.disk, sizes.length ? bytes(sizes.reduce((a, b) => a + b, 0)) : "–",
         `and one node image of ${bytes(cluster.image_bytes)}`);
-      const pods = objects?.pods;
+      const pods = objects?.pods.filter((pod) => !pod.ended);
       const up = pods?.filter((pod) => pod.status === "Running" && pod.ready === pod.containers.length);
       setTile(tiles.pods, pods && running.length ? `${up.length} of ${pods.length}` : "–", "run and are Ready");
       keyed(cards, cluster.nodes, (node) => node.name, make, update);

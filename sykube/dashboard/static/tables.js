@@ -176,7 +176,7 @@ export function deploymentsView() {
     if (document.activeElement !== input) input.value = number;
     card.querySelector("button").disabled = number === 0;
     const pods = objectsNow().pods.filter((pod) =>
-      pod.namespace === deployment.namespace &&
+      pod.namespace === deployment.namespace && !pod.ended &&
       deployment.sets.some((set) => pod.owner === `ReplicaSet/${set}`));
     const settled = deployment.ready === number && pods.length === number;
     setPill(card.querySelector(".pill"), settled ? (number ? "ok" : "idle") : "warn",
