@@ -34,6 +34,10 @@ pytestmark = [
 REVERSE = ("--reverse-cidr=10.96.0.0/12", "--reverse-cidr=10.244.0.0/16")
 
 
+# Each endpoint's name has it: 900 of them are more than a message of 64 KiB holds.
+LONG = "one-of-the-many-endpoints-of-a-service-with-a-long-name"
+
+
 def named(name: str, **more: Any) -> dict[str, Any]:
     return {"metadata": {"name": name, "namespace": "default"}, **more}
 
@@ -43,9 +47,14 @@ OBJECTS = {
         named("web", spec={"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}]}),
         named("db", spec={"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]}),
         named("big", spec={"clusterIP": "None"}),
+        named("thirty", spec={"clusterIP": "None"}),
+        named("many", spec={"clusterIP": "None"}),
         named("ext", spec={"type": "ExternalName", "externalName": "www.example.org"}),
         named(
             "alias", spec={"type": "ExternalName", "externalName": "web.default.svc.cluster.local"}
+        ),
+        named(
+            "crowd", spec={"type": "ExternalName", "externalName": "big.default.svc.cluster.local"}
         ),
         *(named(f"s{n}", spec={"clusterIP": f"10.96.1.{n}"}) for n in range(60)),
     ],
@@ -62,6 +71,19 @@ OBJECTS = {
             ],
         ),
         named("big", subsets=[{"addresses": [{"ip": f"10.244.1.{n}"} for n in range(1, 201)]}]),
+        named("thirty", subsets=[{"addresses": [{"ip": f"10.244.2.{n}"} for n in range(1, 31)]}]),
+        named(
+            "many",
+            subsets=[
+                {
+                    "addresses": [
+                        {"ip": f"10.244.{10 + n // 100}.{n % 100 + 1}", "hostname": f"{LONG}-{n}"}
+                        for n in range(900)
+                    ],
+                    "ports": [{"name": "sql", "port": 5432}],
+                }
+            ],
+        ),
     ],
 }
 
@@ -124,9 +146,14 @@ class Dns:
         self._folder = folder
         self._api = api
         self._upstream_port = upstream_port
-        self._records_port, self.port = free_port(), free_port()
+        self._records_port, self._port, self._udp_port = free_port(), free_port(), free_port()
         self.records = self.start_records()
         self.unbound = self.start_unbound()
+        self.front = self._start(
+            "sykube.incluster.dns.front",
+            f"--listen=127.0.0.1:{self._udp_port}",
+            f"--unbound=127.0.0.1:{self._port}",
+        )
 
     def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", module, *arguments])
@@ -142,7 +169,7 @@ class Dns:
             *REVERSE,
             f"--records=127.0.0.1@{self._records_port}",
             f"--upstream=127.0.0.1@{self._upstream_port}",
-            f"--port={self.port}",
+            f"--port={self._port}",
             "--interface=127.0.0.1",
             f"--config={self._folder}/unbound.conf",
             f"--program={UNBOUND}",
@@ -152,17 +179,18 @@ class Dns:
         self, name: str, rdtype: str = "A", *, tcp: bool = False, timeout: float = 5, **options: Any
     ) -> dns.message.Message:
         query = dns.message.make_query(name, rdtype, **options)
-        ask = dns.query.tcp if tcp else dns.query.udp
-        return ask(query, "127.0.0.1", timeout=timeout, port=self.port)
+        ask, port = (dns.query.tcp, self._port) if tcp else (dns.query.udp, self._udp_port)
+        return ask(query, "127.0.0.1", timeout=timeout, port=port)
 
     def texts(self, name: str, rdtype: str = "A", **options: Any) -> set[str]:
         response = self.ask(name, rdtype, **options)
         return {rdata.to_text() for rrset in response.answer for rdata in rrset}
 
     def stop(self) -> None:
-        for process in (self.records, self.unbound):
+        processes = (self.records, self.unbound, self.front)
+        for process in processes:
             process.terminate()
-        for process in (self.records, self.unbound):
+        for process in processes:
             process.wait(timeout=5)
 
 
@@ -274,6 +302,53 @@ def test_many_endpoints_need_tcp(cluster_dns: Dns) -> None:
     name = "big.default.svc.cluster.local"
     assert cluster_dns.ask(name).flags & dns.flags.TC
     assert len(cluster_dns.texts(name, tcp=True)) == 200
+
+
+@pytest.mark.parametrize("name", ["thirty", "big"])
+def test_a_client_that_asks_over_udp_alone_gets_as_many_endpoints_as_fit(
+    cluster_dns: Dns, name: str
+) -> None:
+    """musl before 1.2.4 never asks over TCP, and knows no EDNS: 512 bytes."""
+    response = cluster_dns.ask(f"{name}.default.svc.cluster.local")
+    assert response.rcode() == dns.rcode.NOERROR
+    assert response.flags & dns.flags.TC
+    # Each is 16 bytes.
+    assert (
+        len(response.answer[0]) == (512 - 12 - len(f"..{name}.default.svc.cluster.local") - 4) // 16
+    )
+
+
+def test_a_client_with_a_larger_buffer_gets_more(cluster_dns: Dns) -> None:
+    name = "thirty.default.svc.cluster.local"
+    response = cluster_dns.ask(name, use_edns=0, payload=1232)
+    assert not response.flags & dns.flags.TC
+    assert len(response.answer[0]) == 30
+    response = cluster_dns.ask("big.default.svc.cluster.local", use_edns=0, payload=4096)
+    assert response.flags & dns.flags.TC
+    assert 70 < len(response.answer[0]) < 80
+    assert response.edns == 0
+
+
+def test_endpoints_that_do_not_fit_take_turns(cluster_dns: Dns) -> None:
+    name = "big.default.svc.cluster.local"
+    assert len({text for _ in range(30) for text in cluster_dns.texts(name)}) > 29
+
+
+def test_an_alias_of_many_endpoints_comes_before_them(cluster_dns: Dns) -> None:
+    response = cluster_dns.ask("crowd.default.svc.cluster.local")
+    first, second = response.answer
+    assert first[0].to_text() == "big.default.svc.cluster.local."
+    assert 20 < len(second) < 30
+
+
+def test_more_endpoints_than_a_message_holds_are_answered_in_part(cluster_dns: Dns) -> None:
+    name = "_sql._tcp.many.default.svc.cluster.local"
+    response = cluster_dns.ask(name, "SRV", tcp=True)
+    assert response.rcode() == dns.rcode.NOERROR
+    assert 500 < len(response.answer[0]) < 900
+    response = cluster_dns.ask(name, "SRV")
+    assert response.flags & dns.flags.TC
+    assert response.answer[0]
 
 
 def test_endpoints_take_turns(cluster_dns: Dns) -> None:

@@ -348,7 +348,8 @@ def test_a_pods_status_is_kubectls_word(given: Json, word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "over"), [("Running", False), ("Pending", False), ("Failed", True), ("Succeeded", True)]
+    ("phase", "over"),
+    [("Running", False), ("Pending", False), ("Failed", True), ("Succeeded", True)],
 )
 def test_a_pods_row_says_whether_it_is_over(phase: str, over: bool) -> None:
     given = pod([{"running": {}}])

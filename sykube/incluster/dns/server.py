@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
@@ -18,6 +19,7 @@ import dns.rcode
 import dns.rrset
 from dns.name import Name
 from dns.rcode import Rcode
+from dns.rdata import Rdata
 from dns.rdataclass import RdataClass
 from dns.rdataset import Rdataset
 from dns.rdatatype import RdataType
@@ -31,6 +33,11 @@ UDP_PAYLOAD = 1232
 _SMALLEST_PAYLOAD = 512
 _LARGEST_MESSAGE = 65535
 _HEADER = 12
+# What a record has beside its data, its owner's name being one that came before; the longest data
+# of an SRV record; and what is left for records beside the question and an OPT record.
+_RECORD = 12
+_LONGEST_NAME = 6 + 255
+_ROOM = _LARGEST_MESSAGE - _HEADER - (255 + 4) - 40
 _RESPONSE = 0x80
 _IDLE = 10.0
 _CNAME_LIMIT = 8
@@ -141,14 +148,35 @@ def _additional(zone: Zone, rrsets: list[Rdataset]) -> Iterator[RRset]:
 
 
 def _rrset(name: Name, rdataset: Rdataset) -> RRset:
-    return dns.rrset.from_rdata_list(name, rdataset.ttl, list(rdataset))
+    return dns.rrset.from_rdata_list(name, rdataset.ttl, _as_many_as_fit(rdataset))
+
+
+def _as_many_as_fit(rdataset: Rdataset) -> list[Rdata]:
+    """The records that fit into a message over TCP, others each time; mostly that is all of them.
+
+    Unbound shortens no names within records, as RFC 3597 has it, and has no answer at all for its
+    clients where that takes more than a message holds.
+    """
+    records = list(rdataset)
+    if len(records) * (_RECORD + _LONGEST_NAME) < _ROOM:
+        return records
+    random.shuffle(records)
+    room = _ROOM
+    for count, record in enumerate(records):
+        room -= _RECORD + len(record.to_wire() or b"")
+        if room < 0:
+            return records[:count]
+    return records
+
+
+def payload_of(query: dns.message.Message) -> int:
+    """How many bytes of UDP an answer may have: what the client takes, up to UDP_PAYLOAD."""
+    payload = min(query.payload, UDP_PAYLOAD) if query.edns >= 0 else 0
+    return max(payload, _SMALLEST_PAYLOAD)
 
 
 def _to_wire(response: dns.message.Message, query: dns.message.Message, *, udp: bool) -> bytes:
-    limit = _LARGEST_MESSAGE
-    if udp:
-        payload = min(query.payload, UDP_PAYLOAD) if query.edns >= 0 else 0
-        limit = max(payload, _SMALLEST_PAYLOAD)
+    limit = payload_of(query) if udp else _LARGEST_MESSAGE
     return response.to_wire(max_size=limit, prefer_truncation=True)
 
 

@@ -201,10 +201,12 @@ def manifest() -> dict[str, dict[str, Any]]:
     return {each["kind"]: each for each in yaml.safe_load_all(text)}
 
 
-def test_manifest_starts_both_programs(
+def test_manifest_starts_all_programs(
     manifest: dict[str, dict[str, Any]], started: list[list[str]], tmp_path: Path
 ) -> None:
-    first, second = manifest["Deployment"]["spec"]["template"]["spec"]["containers"]
+    front, first, second = manifest["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert front["command"] == ["python3", "-m", "incluster.dns.front"]
+    assert front["args"] == ["--listen=0.0.0.0:1054", "--unbound=127.0.0.1:1053"]
     assert first["command"] == ["python3", "-m", "incluster.dns.unbound"]
     config = tmp_path / "unbound.conf"
     unbound.main([*first["args"], "--upstream=192.0.2.1", f"--config={config}"])
@@ -221,16 +223,19 @@ def test_manifest_starts_both_programs(
     assert health == [options.health.port]
 
 
-def test_manifest_leads_to_unbound(manifest: dict[str, dict[str, Any]]) -> None:
+def test_manifest_leads_to_unbound_over_tcp_and_to_its_front_over_udp(
+    manifest: dict[str, dict[str, Any]],
+) -> None:
     service, deployment = manifest["Service"]["spec"], manifest["Deployment"]["spec"]
     assert service["clusterIP"] == "10.96.0.10"
     assert service["selector"] == deployment["selector"]["matchLabels"]
-    container = deployment["template"]["spec"]["containers"][0]
     inside = {
-        port["name"]: (port["containerPort"], port["protocol"]) for port in container["ports"]
+        port["name"]: (container["name"], port["containerPort"], port["protocol"])
+        for container in deployment["template"]["spec"]["containers"]
+        for port in container["ports"]
     }
     leads_to = {inside[port["targetPort"]] for port in service["ports"]}
-    assert leads_to == {(1053, "UDP"), (1053, "TCP")}
+    assert leads_to == {("front", 1054, "UDP"), ("unbound", 1053, "TCP")}
     assert {(port["port"], port["protocol"]) for port in service["ports"]} == {
         (53, "UDP"),
         (53, "TCP"),
