@@ -34,10 +34,12 @@ class Site:
 
     Attributes:
         domain: of the cluster's own names.
+        load_balancers: the first and last address for Services of type LoadBalancer.
     """
 
     api: Api
     domain: str
+    load_balancers: tuple[str, str]
     nodes: tuple[Node, ...]
     registry_port: RegistryPort
 

@@ -1,13 +1,25 @@
 """Addresses for Services of type LoadBalancer.
 
-Each gets its cluster address, which the host reaches by the route to the Services.
+Each gets one of its own in the nodes' subnet, which the host reaches over the bridge.
 """
 
 from __future__ import annotations
 
-from sykube.addons.addon import Addon
+from dataclasses import dataclass
+from typing import Any
 
-LOAD_BALANCER = Addon(
+from sykube.addons.addon import Addon, Site
+
+
+@dataclass(frozen=True)
+class LoadBalancer(Addon):
+    """A controller that gives addresses and answers for them on the nodes' bridge."""
+
+    def variables(self, site: Site) -> dict[str, Any]:
+        return {"pool": "-".join(site.load_balancers)}
+
+
+LOAD_BALANCER = LoadBalancer(
     name="loadbalancer",
     summary="Addresses that this host reaches for Services of type LoadBalancer",
     template="loadbalancer.yaml.j2",

@@ -11,7 +11,8 @@ from sykube.kubernetes.api import Api
 
 def site(cluster: Cluster, api: Api) -> Site:
     """What add-ons are told."""
-    return Site(api, DOMAIN, tuple(cluster.nodes), RegistryPort(cluster))
+    addresses = cluster.state.subnets.load_balancers
+    return Site(api, DOMAIN, addresses, tuple(cluster.nodes), RegistryPort(cluster))
 
 
 def settle(cluster: Cluster, api: Api) -> None:

@@ -44,6 +44,15 @@ class Subnets:
         return f"{self.pods[256 * place]}/24"
 
     @property
+    def load_balancers(self) -> tuple[str, str]:
+        """The first and last address for Services of type LoadBalancer.
+
+        They are on the nodes' bridge, whatever else the host has, and those of workers that hardly
+        any cluster has: 141 to 240. A node that comes all the same takes its address from them.
+        """
+        return str(self.nodes[143]), str(self.nodes[242])
+
+    @property
     def dns(self) -> str:
         """The cluster DNS: the tenth address of the Services' range, as kubeadm has it."""
         return str(self.services[10])

@@ -74,7 +74,10 @@ MANIFESTS: dict[str, Json] = {
         "api_server": "https://10.11.11.254:6443",
         "replicas": 1,
     },
-    "loadbalancer.yaml.j2": {"image": "sykube.local/system:1"},
+    "loadbalancer.yaml.j2": {
+        "image": "sykube.local/system:1",
+        "pool": "10.11.11.143-10.11.11.242",
+    },
     "registry.yaml.j2": {"image": "sykube.local/system:1"},
     "metrics.yaml.j2": {
         "image": "sykube.local/system:1",
