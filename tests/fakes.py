@@ -1048,6 +1048,20 @@ class FakeApi(Api):
         raise ApiError(f"{method} {path}: not found", 404)
 
 
+COREFILE = "/api/v1/namespaces/kube-system/configmaps/coredns"
+_COREFILE = """.:53 {
+    errors
+    kubernetes cluster.local {
+       ttl 30
+    }
+    forward . /etc/resolv.conf {
+       max_concurrent 1000
+    }
+    cache 30
+}
+"""
+
+
 def _check_ports(body: dict[str, Any]) -> None:
     """Refuse what server-side apply refuses: ports are told apart by their protocol, too."""
     spec = body.get("spec", {})
@@ -1522,7 +1536,9 @@ class World:
             case ["kubeadm", "init", "phase", "addon", "coredns", "--config", path]:
                 self._keep_configuration(name, instance, argv, path)
                 deployments = "/apis/apps/v1/namespaces/kube-system/deployments"
-                self._etcd_of(name).objects[f"{deployments}/coredns"] = {}
+                objects = self._etcd_of(name).objects
+                objects[f"{deployments}/coredns"] = {}
+                objects[COREFILE] = {"data": {"Corefile": _COREFILE}}
             case ["kubeadm", "join", "--config", path, *_]:
                 self._keep_configuration(name, instance, argv, path)
                 return self._kubeadm_join(name, instance, path)

@@ -6,12 +6,16 @@ cluster's own names.
 
 from __future__ import annotations
 
+import re
+
 from sykube import resources
 from sykube.image import versions
 from sykube.kubernetes import objects
 from sykube.kubernetes.api import Api, ApiError
 
 DEPLOYMENT = "cluster-dns"
+# The plugin with its block: https://coredns.io/plugins/forward
+_FORWARD = re.compile(r"^[ \t]*forward [^\n{]*(\{[^}]*\})?[ \t]*\n", re.MULTILINE)
 _DEPLOYMENTS = "/apis/apps/v1/namespaces/kube-system/deployments"
 
 
@@ -70,3 +74,11 @@ def spread(api: Api, deployment: str) -> None:
         {"spec": {"template": {"spec": {"affinity": rule}}}},
         content_type="application/strategic-merge-patch+json",
     )
+
+
+def forward_nothing(api: Api) -> None:
+    """Let CoreDNS know the cluster's names alone: it does not start where there is no resolver."""
+    path = "/api/v1/namespaces/kube-system/configmaps/coredns"
+    corefile = _FORWARD.sub("", api.get(path)["data"]["Corefile"])
+    merge = "application/merge-patch+json"
+    api.request("PATCH", path, {"data": {"Corefile": corefile}}, content_type=merge)

@@ -81,8 +81,8 @@ def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
 )
 @_repeated(
     "--dns",
-    metavar="ADDRESS",
-    text="Forward names to this resolver instead of the host's",
+    metavar="ADDRESS|none",
+    text="Forward names to this resolver instead of the host's, or to none",
 )
 @_repeated(
     "--addon",

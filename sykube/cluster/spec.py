@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from sykube.errors import UsageError
 from sykube.host import proxies
+from sykube.host.resolver import NONE
 from sykube.image import sites
 from sykube.image.choice import AUTO, SOURCES
 from sykube.image.registries import Mirror
@@ -64,7 +65,7 @@ class ClusterSpec:
         control_planes: nodes with a control plane: 1, or 3 or 5 that stand in for each other.
         taint_master: keep ordinary pods off the master.
         dest: folder for the cluster's data instead of /var/lib/sykube.
-        dns: resolvers instead of the host's own.
+        dns: resolvers instead of the host's own; "none" alone for the cluster's own names only.
         ephemeral: keep the cluster's data in memory.
         network_dir: folder for the engine's CNI configuration instead of the cluster's own.
         options: further options for `apptainer instance start`.
@@ -301,11 +302,15 @@ def _no_proxy(value: tuple[str, ...]) -> str:
 
 
 def _resolvers(value: tuple[str, ...]) -> str:
+    if value == (NONE,):
+        return ""
     for address in value:
         try:
             ip_address(address)
         except ValueError:
-            return f"the resolver {address!r} is not an IP address"
+            if address == NONE:
+                return "--dns none goes with no address"
+            return f"the resolver {address!r} is neither an IP address nor {NONE!r}"
     return ""
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from sykube.errors import HostError
 
 RESOLV_CONF = Path("/etc/resolv.conf")
+NONE = "none"
+"""In the place of an address: names of the cluster's own are enough."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,14 @@ class Resolvers:
 def host_resolvers(wanted: tuple[str, ...] = (), resolv_conf: Path = RESOLV_CONF) -> Resolvers:
     """The resolvers given by --dns, else those of the host's resolv.conf.
 
+    Args:
+        wanted: addresses, or NONE alone.
+
     Raises:
         HostError: there is none that a node can reach over IPv4.
     """
+    if wanted == (NONE,):
+        return Resolvers(())
     addresses = list(wanted) or _nameservers(resolv_conf)
     found = [address for text in addresses if (address := _address(text))]
     loopback = [str(address) for address in found if address.version == 4 and address.is_loopback]
@@ -43,10 +50,14 @@ def host_resolvers(wanted: tuple[str, ...] = (), resolv_conf: Path = RESOLV_CONF
         if isinstance(address, IPv4Address) and not address.is_loopback
     ]
     if not loopback and not direct:
+        source = "--dns" if wanted else str(resolv_conf)
+        details = f"{source}: {', '.join(addresses) or 'no nameserver line'}"
         raise HostError(
             "the host names no resolver that nodes can reach over IPv4",
-            details=f"{resolv_conf}: {', '.join(addresses) or 'no nameserver line'}",
-            resolution="Name one: sykube init --dns ADDRESS",
+            details=details,
+            resolution="Name your site's: sykube init --dns ADDRESS (`resolvectl status`, `nmcli "
+            "device show` or your administrator may know it). Where there is none, or none is to "
+            "be asked: sykube init --dns none, for a cluster that knows its own names alone.",
         )
     return Resolvers(tuple(direct), loopback[0] if loopback else "")
 

@@ -24,12 +24,8 @@ from tests.fakes import RecordingUi, World
 
 
 def fake_spec(name: str = "fake", workers: int = 1, **fields: Any) -> ClusterSpec:
-    return ClusterSpec(
-        name=name,
-        workers=workers,
-        dns=("127.0.0.53", "192.0.2.53"),
-        **fields,
-    )
+    fields.setdefault("dns", ("127.0.0.53", "192.0.2.53"))
+    return ClusterSpec(name=name, workers=workers, **fields)
 
 
 def init(

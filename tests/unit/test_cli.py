@@ -95,7 +95,7 @@ def test_wrong_use_is_exit_code_2_and_changes_nothing(
         (["kubectl", "--name", "A", "get", "pods"], "is not a DNS label"),
         (["init", "--node-subnet", "10.0.0.0/30"], "too small"),
         (["init", "--config", "/no/such/file"], "cannot read /no/such/file"),
-        (["init", "--dns", "x"], "'x' is not an IP address"),
+        (["init", "--dns", "x"], "'x' is neither an IP address nor 'none'"),
     ],
 )
 def test_bad_values_are_exit_code_2_with_what_is_wrong(

@@ -20,7 +20,7 @@ from sykube.image import versions
 from sykube.image.sites import Sites
 from sykube.image.versions import MINORS, Minor, minor
 from sykube.kubernetes import kubeadm
-from tests.fakes import World
+from tests.fakes import COREFILE, World
 from tests.unit import schema
 from tests.unit.helpers import Sykube, fake_spec, init, unchanged
 
@@ -327,6 +327,20 @@ def test_upstreams_dns_outlives_a_control_plane_where_there_are_others(
     text = str(found)
     assert text.count("'requiredDuringSchedulingIgnoredDuringExecution'") == rules
     assert text.count("'k8s-app': 'kube-dns'") == rules
+
+
+@pytest.mark.parametrize(("resolvers", "forwards"), [(("192.0.2.53",), True), (("none",), False)])
+def test_upstreams_dns_forwards_nothing_where_there_is_no_resolver(
+    world: World, resolvers: tuple[str, ...], forwards: bool
+) -> None:
+    """CoreDNS ends at once where it is to forward to a resolv.conf without a nameserver."""
+    cluster = cluster_of(world, minor("1.34"), dns=resolvers)
+    corefile = world.kubernetes["fake"].objects[COREFILE]["data"]["Corefile"]
+    assert ("forward" in corefile) is forwards
+    assert ("max_concurrent" in corefile) is forwards
+    assert "kubernetes cluster.local {\n       ttl 30\n    }\n" in corefile
+    assert "    cache 30\n}\n" in corefile
+    assert bool((cluster.master.config / "resolv.conf").read_text()) is forwards
 
 
 @pytest.mark.parametrize("source", ["debian", "upstream"])

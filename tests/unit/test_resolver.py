@@ -48,7 +48,20 @@ def test_a_host_without_one_that_nodes_reach(tmp_path: Path, text: str) -> None:
     with pytest.raises(HostError) as raised:
         read(tmp_path, text)
     assert raised.value.exit_code is ExitCode.HOST_NOT_READY
-    assert "--dns" in raised.value.resolution
+    assert "--dns ADDRESS" in raised.value.resolution
+    assert "--dns none" in raised.value.resolution
+
+
+def test_none_is_asked_for(tmp_path: Path) -> None:
+    found = host_resolvers(("none",), tmp_path / "absent")
+    assert found == Resolvers(())
+    assert found.as_seen_by_nodes("10.11.11.1") == ()
+
+
+def test_what_is_wrong_with_addresses_that_were_given(tmp_path: Path) -> None:
+    with pytest.raises(HostError) as raised:
+        host_resolvers(("2001:db8::1",), tmp_path / "absent")
+    assert raised.value.details == "--dns: 2001:db8::1"
 
 
 def test_a_host_without_the_file(tmp_path: Path) -> None:

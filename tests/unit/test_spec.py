@@ -269,8 +269,14 @@ def test_values_of_the_wrong_type(file: Path, key: str) -> None:
 
 @pytest.mark.parametrize("address", ["localhost", "192.0.2.300", ""])
 def test_a_resolver_that_is_no_address(address: str) -> None:
-    with pytest.raises(UsageError, match="is not an IP address"):
+    with pytest.raises(UsageError, match="is neither an IP address nor 'none'"):
         make_spec(None, {"dns": ("192.0.2.1", address)})
+
+
+def test_no_resolver_at_all_is_a_choice_that_stands_alone() -> None:
+    assert make_spec(None, {"dns": ("none",)}).dns == ("none",)
+    with pytest.raises(UsageError, match="--dns none goes with no address"):
+        make_spec(None, {"dns": ("192.0.2.1", "none")})
 
 
 @pytest.mark.parametrize("spec", [ClusterSpec(), FULL], ids=["defaults", "full"])

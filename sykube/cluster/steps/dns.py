@@ -30,6 +30,9 @@ class Dns:
                 # kubeadm's two pods would both begin on the one node that is there yet, and stay.
                 with cluster.api() as api:
                     dns.spread(api, COREDNS)
+            if not cluster.state.resolvers:
+                with cluster.api() as api:
+                    dns.forward_nothing(api)
             return
         subnets = cluster.state.subnets
         with cluster.api() as api:
