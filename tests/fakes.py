@@ -857,7 +857,10 @@ class FakeInstance:
 
 
 _STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-_COLLECTIONS = frozenset(["nodes", "pods", "secrets", "services", "configmaps", "deployments"])
+_COLLECTIONS = frozenset(
+    ["nodes", "pods", "secrets", "services", "configmaps", "deployments", "networkpolicies"]
+    + ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"]
+)
 NODES = "/api/v1/nodes"
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -895,6 +898,8 @@ class Kubernetes:
     broken: set[str] = field(default_factory=set)
     # Pods of the user.
     pods_of_user: list[dict[str, Any]] = field(default_factory=list)
+    # The webhook that is asked about every change, and does not answer.
+    webhook: str = ""
     # Members of etcd: node → address.
     members: dict[str, str] = field(default_factory=dict)
     # Whether the kubelet of a node works now.
@@ -1033,6 +1038,11 @@ class FakeApi(Api):
                     raise ApiError(f"POST {path}: {name} already exists", 409)
                 server.objects[name] = body
                 return body
+            case "PATCH", _ if server.webhook:
+                why = f'Internal error occurred: failed calling webhook "{server.webhook}": refused'
+                raise ApiError(f"PATCH {path}: {why}", 500)
+            case "PATCH", _ if params and params.get("dryRun") == "All":
+                return {}
             case "PATCH", _ if content_type == "application/apply-patch+yaml":
                 _check_ports(body)
                 metadata = {"generation": 1} | body["metadata"]

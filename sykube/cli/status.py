@@ -46,6 +46,8 @@ def _show(found: Status) -> None:
             click.echo(f"  {what}: {problem or 'well'}")
     if found.update:
         click.echo(f"  update: {found.update}")
+    if found.policies:
+        click.echo(f"  network policies: {found.policies}")
     if found.certificates:
         context.ui().warn(found.certificates)
 

@@ -57,6 +57,7 @@ class Status:
     Attributes:
         certificates: a warning when some end within a month; what has ended shows in the rest.
         update: an update that is under way, or nothing.
+        policies: that NetworkPolicies, where there are any, are not enforced.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Status:
     disk: str
     certificates: str = ""
     update: str = ""
+    policies: str = ""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -142,11 +144,11 @@ def look(cluster: Cluster) -> Status:
         awake = [node for node in cluster.nodes if nodes[node.name].state == RUNNING]
         problems: dict[str, str] = {}
         kubelets: dict[str, str] = {}
-        api_problem = pods = dns = network = ""
+        api_problem = pods = dns = network = policies = ""
         if awake:
             rules = pool.submit(cluster.bridge.problem, cluster.wiring)
             answer = pool.submit(dns_problem, cluster, running[awake[0].instance])
-            problems, api_problem, pods, kubelets = _kubernetes(cluster, awake)
+            problems, api_problem, pods, kubelets, policies = _kubernetes(cluster, awake)
             network, dns = rules.result(), answer.result()
         sizes = disk.result()
     return Status(
@@ -171,6 +173,7 @@ def look(cluster: Cluster) -> Status:
         _space(cluster),
         certs.warning(cluster),
         _update(cluster),
+        policies,
     )
 
 
@@ -202,19 +205,20 @@ def _node(node: Node, running: dict[str, int]) -> NodeStatus:
 
 def _kubernetes(
     cluster: Cluster, awake: list[Node]
-) -> tuple[dict[str, str], str, str, dict[str, str]]:
-    """By instance what is wrong with it; with the API; with pods; each kubelet's version."""
+) -> tuple[dict[str, str], str, str, dict[str, str], str]:
+    """By instance what is wrong with it; with the API; with pods; kubelets' versions; policies."""
     if not any(node.is_control_plane for node in awake):
-        return {}, "no control plane runs", "", {}
+        return {}, "no control plane runs", "", {}, ""
     try:
         with cluster.api() as api:
             health = readiness.health(api)
             nodes = readiness.registered(api)
             problems = readiness.node_problems(nodes, [node.instance for node in awake])
             pods = readiness.system_pods(api, len(cluster.nodes), len(cluster.control_planes))
-            return problems, health, pods, readiness.kubelets(nodes)
+            policies = readiness.unenforced(readiness.network_policies(api))
+            return problems, health, pods, readiness.kubelets(nodes), policies
     except SykubeError as error:
-        return {}, error.brief, "", {}
+        return {}, error.brief, "", {}, ""
 
 
 def _disk_mb(cluster: Cluster) -> dict[str, int]:

@@ -86,6 +86,19 @@ def system_pods(api: Api, node_count: int, control_planes: int = 1) -> str:
     return "; ".join(waiting)
 
 
+def network_policies(api: Api) -> int:
+    """How many NetworkPolicies there are."""
+    return len(api.get("/apis/networking.k8s.io/v1/networkpolicies")["items"])
+
+
+def unenforced(count: int) -> str:
+    """What that many NetworkPolicies are worth; nothing for none."""
+    if not count:
+        return ""
+    which = "1 NetworkPolicy is" if count == 1 else f"{count} NetworkPolicies are"
+    return f"{which} accepted and not enforced: the pod network lets everything through"
+
+
 def discovery(api: Api, token_name: str) -> str:
     """What joining nodes read first is signed with a bootstrap token by the controller manager."""
     data = api.get("/api/v1/namespaces/kube-public/configmaps/cluster-info").get("data", {})

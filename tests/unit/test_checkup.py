@@ -167,6 +167,29 @@ def test_a_cordoned_and_an_unregistered_node(cluster: Cluster, world: World) -> 
     assert found(cluster)["node node1"].detail == "it is not registered"
 
 
+def test_network_policies(cluster: Cluster, world: World) -> None:
+    assert "network policies" not in found(cluster)
+    path = "/apis/networking.k8s.io/v1/networkpolicies/deny"
+    world.kubernetes["fake"].objects[path] = {}
+    bad = found(cluster)["network policies"]
+    assert bad.level is Level.WARNING
+    assert bad.detail.startswith("1 NetworkPolicy is accepted and not enforced")
+
+
+def test_a_webhook_that_lets_nothing_through(cluster: Cluster, world: World) -> None:
+    kubernetes = world.kubernetes["fake"]
+    path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/inject"
+    hook = {"metadata": {"name": "inject"}, "webhooks": [{"name": "pods.inject.example"}]}
+    kubernetes.objects[path] = hook
+    assert "webhook" not in found(cluster)
+    kubernetes.webhook = "pods.inject.example"
+    bad = found(cluster)["webhook"]
+    assert bad.level is Level.FAILURE
+    assert "pods.inject.example of the mutatingwebhookconfiguration inject refuses" in bad.detail
+    command = "sykube kubectl --name fake delete mutatingwebhookconfiguration inject"
+    assert bad.cure.startswith(command)
+
+
 def test_pods_and_the_api_server(cluster: Cluster, world: World) -> None:
     world.kubernetes["fake"].broken = {"etcd"}
     assert "etcd" in found(cluster)["pods of kube-system"].detail

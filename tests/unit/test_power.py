@@ -378,6 +378,44 @@ def test_start_trusts_nothing_that_was_said_before_the_stop(
     assert words in raised.value.details
 
 
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+
+
+def test_start_names_the_webhook_that_keeps_the_cluster_down(world: World, impatient: None) -> None:
+    made(world)
+    stop(world)
+    nobody_lives(world)
+    kubernetes = world.kubernetes["fake"]
+    kubernetes.webhook = "all.policy.example"
+    hooks = [{"name": "other.policy.example"}, {"name": kubernetes.webhook}]
+    kubernetes.objects[f"{WEBHOOKS}/policy"] = {"metadata": {"name": "policy"}, "webhooks": hooks}
+    with pytest.raises(SykubeError, match="not there after") as raised:
+        start(world)
+    first, second = raised.value.details.splitlines()
+    assert first == "no sign of life of fake-node1"
+    assert second.startswith(
+        "the webhook all.policy.example of the validatingwebhookconfiguration policy refuses"
+    )
+    command = "sykube kubectl --name fake delete validatingwebhookconfiguration policy"
+    assert raised.value.resolution.startswith(command)
+
+
+def test_webhooks_that_answer_are_not_named(world: World, impatient: None) -> None:
+    made(world)
+    stop(world)
+    nobody_lives(world)
+    hook = {"metadata": {"name": "policy"}, "webhooks": [{"name": "all.policy.example"}]}
+    kubernetes = world.kubernetes["fake"]
+    kubernetes.objects[f"{WEBHOOKS}/policy"] = hook
+    before = repr(kubernetes.objects)
+    with pytest.raises(SykubeError, match="not there after") as raised:
+        start(world)
+    assert raised.value.details == "no sign of life of fake-node1"
+    assert "webhook" not in raised.value.resolution
+    # What was tried has changed nothing.
+    assert repr(kubernetes.objects) == before
+
+
 def test_start_waits_for_pods_that_still_show_the_containers_of_before(
     world: World, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,21 @@ def test_a_cluster_that_is_well(up: World) -> None:
     assert found.nodes[0].services == {"containerd": "RUNNING", "kubelet": "RUNNING"}
 
 
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, ""), (1, "1 NetworkPolicy is "), (2, "2 NetworkPolicies are ")]
+)
+def test_network_policies_are_said_to_be_worth_nothing(up: World, count: int, words: str) -> None:
+    for number in range(count):
+        path = f"/apis/networking.k8s.io/v1/networkpolicies/deny-{number}"
+        up.kubernetes["fake"].objects[path] = {}
+    found = look(up)
+    assert found.policies == (f"{words}accepted and not enforced: the pod network lets everything "
+                              "through" if words else "")  # fmt: skip
+    # Nothing of the cluster is broken.
+    assert found.exit_code is ExitCode.OK
+    assert found.to_dict()["policies"] == found.policies
+
+
 def node_is_gone(world: World) -> None:
     world.end("fake-node1")
 

@@ -13,7 +13,7 @@ from sykube.cluster.dns import dns_problem
 from sykube.cluster.steps.dns import deployment
 from sykube.errors import SykubeError
 from sykube.host.preflight import Finding
-from sykube.kubernetes import readiness
+from sykube.kubernetes import readiness, webhooks
 from sykube.kubernetes.api import Api
 from sykube.node import cgroups, services
 from sykube.node.node import Node
@@ -137,11 +137,21 @@ def _kubernetes(look: Look, api: Api) -> Iterator[Finding]:
             )
         else:
             yield from _conditions(look, node, item)
+    refusing = webhooks.refusing(api)
+    for each in refusing:
+        cure = webhooks.cure([each], look.cluster.name_option)
+        yield failure("webhook", f"{each}: {each.reason}", cure)
     masters = len(look.cluster.control_planes)
     pods = readiness.system_pods(api, len(look.cluster.nodes), masters)
     if pods:
         cure = look.command("kubectl", "-n", "kube-system", "describe", "pods")
         yield failure(_PODS, pods, f"{cure} says why")
+    if count := readiness.network_policies(api):
+        yield warning(
+            "network policies",
+            readiness.unenforced(count),
+            "Rely on none of them here: docs/how-it-works.md",
+        )
 
 
 def _conditions(look: Look, node: Node, item: dict[str, Any]) -> Iterator[Finding]:

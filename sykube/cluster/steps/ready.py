@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
 from sykube.cluster.addon_site import settle
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.dns import dns_problem
-from sykube.kubernetes import election, readiness
+from sykube.errors import SykubeError
+from sykube.kubernetes import election, readiness, webhooks
 from sykube.kubernetes.api import wait_until
 
 _TIMEOUT_S = 300.0
@@ -36,7 +40,7 @@ def wait_ready(cluster: Cluster) -> None:
     names = [node.instance for node in cluster.nodes]
     masters = len(cluster.control_planes)
     subnets = {node.instance: node.pod_subnet for node in cluster.nodes}
-    with cluster.api() as api:
+    with _naming_webhooks(cluster), cluster.api() as api:
         wait_until("nodes Ready", lambda: readiness.nodes(api, names), _TIMEOUT_S)
         wait_until(
             "pods Ready", lambda: readiness.system_pods(api, len(names), masters), _TIMEOUT_S
@@ -60,7 +64,7 @@ def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:
         SykubeError: not within 5 minutes; says what is missing.
     """
     elect_anew(cluster)
-    with cluster.api() as api:
+    with _naming_webhooks(cluster), cluster.api() as api:
         wait_until("nodes", lambda: readiness.alive(api, names, since), _TIMEOUT_S)
 
 
@@ -77,12 +81,28 @@ def elect_anew(cluster: Cluster) -> None:
         election.begin_anew(api)
         return ""
 
-    with cluster.api() as api:
+    with _naming_webhooks(cluster), cluster.api() as api:
         wait_until("the API server", begin_anew, _TIMEOUT_S)
 
 
 def wait_restarted(cluster: Cluster, names: list[str], since: float) -> None:
     """As wait_alive, and until no pod shows the containers of before."""
     wait_alive(cluster, names, since)
-    with cluster.api() as api:
+    with _naming_webhooks(cluster), cluster.api() as api:
         wait_until("pods", lambda: readiness.containers_started(api, names, since), _TIMEOUT_S)
+
+
+@contextmanager
+def _naming_webhooks(cluster: Cluster) -> Iterator[None]:
+    """Let an error of a wait say which webhooks keep the cluster from coming up, if any do."""
+    try:
+        yield
+    except SykubeError as error:
+        found = []
+        with suppress(SykubeError), cluster.api() as api:
+            found = webhooks.refusing(api)
+        if found:
+            lines = [error.details, *(f"{each}: {each.reason}" for each in found)]
+            error.details = "\n".join(filter(None, lines))
+            error.resolution = webhooks.cure(found, cluster.name_option)
+        raise
