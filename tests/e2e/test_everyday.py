@@ -7,6 +7,7 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
@@ -243,10 +244,48 @@ def test_a_load_balancer_has_an_address_that_the_host_reaches(day: TestCluster, 
         return found
 
     eventually("it has an address", ingress)
-    eventually("it answers", answers(f"http://{ingress()[0]['ip']}/"))
+    address = ingress()[0]["ip"]
+    assert address != day.get("service", "balanced")["spec"]["clusterIP"]
+    eventually("it answers", answers(f"http://{address}/"))
     day.kubectl("patch", "service", "balanced", "-p", '{"spec": {"type": "ClusterIP"}}')
     eventually("its address is taken back", lambda: not ingress())
     day.kubectl("patch", "service", "balanced", "-p", '{"spec": {"type": "LoadBalancer"}}')
+
+
+def test_a_load_balancer_holds_to_source_ranges_and_to_its_traffic_policy(
+    day: TestCluster, web: str
+) -> None:
+    gateway = str(IPv4Interface(Bridge(NAME).addresses()[0]).ip)
+    day.apply(
+        manifests.service(
+            "for-us", "web", type="LoadBalancer", loadBalancerSourceRanges=[f"{gateway}/32"]
+        ),
+        manifests.service(
+            "for-others", "web", type="LoadBalancer", loadBalancerSourceRanges=["192.0.2.0/24"]
+        ),
+        manifests.service("local", "web", type="LoadBalancer", externalTrafficPolicy="Local"),
+        manifests.service("elsewhere", "web", type="LoadBalancer", loadBalancerIP="192.0.2.1"),
+    )
+
+    def address(name: str) -> str:
+        ingress = day.get("service", name)["status"]["loadBalancer"].get("ingress", [])
+        return ingress[0]["ip"] if ingress else ""
+
+    names = ("for-us", "for-others", "local")
+    eventually("they have addresses", lambda: all(map(address, names)))
+    eventually("who is named is let in", answers(f"http://{address('for-us')}/"))
+    eventually("its pod is reached", answers(f"http://{address('local')}/"))
+    # Its pod sees this host, and no node in its place.
+    assert fetch(f"http://{address('local')}/").split()[1] == gateway
+    with pytest.raises(OSError):
+        fetch(f"http://{address('for-others')}/")
+
+    def events() -> str:
+        return day.kubectl("get", "events", "--field-selector", "involvedObject.name=elsewhere")
+
+    eventually("a refusal is said", lambda: "192.0.2.1 is not one of" in events())
+    assert not address("elsewhere")
+    day.kubectl("delete", "service", *names, "elsewhere")
 
 
 @pytest.mark.parametrize(
