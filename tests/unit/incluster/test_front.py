@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dns.flags
 import dns.message
 import dns.rcode
@@ -11,7 +13,7 @@ import pytest
 from sykube.incluster.dns.front import fitting
 
 
-def answer(count: int, **options: int) -> bytes:
+def answer(count: int, **options: Any) -> bytes:
     """Unbound's whole answer: an alias, so many addresses, a name server and its address."""
     query = dns.message.make_query("www.shop.example", "A", **options)
     response = dns.message.make_response(query)

@@ -187,7 +187,7 @@ def endpoints(*names: str) -> Json:
     }
 
 
-LOCAL = {"externalTrafficPolicy": "Local"}
+LOCAL: Json = {"externalTrafficPolicy": "Local"}
 
 
 def chosen(made: Json, *nodes: Json, pods: Json | None = None, now: str = "") -> str:
