@@ -30,20 +30,23 @@ integration: $(VENV)/installed-dev
 	scripts/test-packages
 	$(PYTEST) tests/integration -q
 
-e2e: $(VENV)/installed-dev
+e2e: $(VENV)/installed-dev ## real clusters (SYKUBE_TEST_RELEASE=DIR: of a release, see docs)
 	scripts/test-packages
 	$(PYTEST) tests/e2e -v
 
 test-fresh: $(VENV)/installed-dev ## in fresh Debian roots, the README's commands and Vagrant's (SUITES="bookworm trixie vagrant")
 	$(BIN)/python -m tests.fresh $(SUITES)
 
-vm-test: node-image $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
+# With SYKUBE_TEST_RELEASE=DIR they make their own image: docs/testing-releases.md.
+vm-test upstream-test: $(if $(SYKUBE_TEST_RELEASE),,node-image)
+
+vm-test: $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
 	$(BIN)/python -m tests.vm
 
 update-test: $(VENV)/installed-dev ## a newer Kubernetes under load, and one that does not come up
 	$(BIN)/python -m tests.update
 
-upstream-test: node-image $(VENV)/installed-dev ## a cluster of --source upstream, from a mirror on loopback
+upstream-test: $(VENV)/installed-dev ## a cluster of --source upstream, from a mirror on loopback
 	scripts/test-packages
 	$(PYTEST) tests/upstream -v
 

@@ -79,6 +79,7 @@ class Server:
         certificate: a folder with crt and key; https with it.
         login: USER:PASSWORD that is wanted.
         validators: headers of each file instead of its ETag.
+        port: 0 is any.
     """
 
     def __init__(
@@ -88,13 +89,14 @@ class Server:
         certificate: Path | None = None,
         login: str = "",
         validators: dict[str, str] | None = None,
+        port: int = 0,
     ) -> None:
         self.files = files
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.requests: list[Request] = []
         self._login, self._validators = login, validators
         self._ended = threading.Event()
-        self._server = _Quiet(("127.0.0.1", 0), self._handler())
+        self._server = _Quiet(("127.0.0.1", port), self._handler())
         self._scheme = "http"
         if certificate:
             self._scheme = "https"

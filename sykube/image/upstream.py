@@ -156,17 +156,19 @@ def fetch(
     downloader: Downloader,
     step: Callable[[str], contextlib.AbstractContextManager[None]],
     note: Callable[[str], None],
+    further: Sequence[str] = (),
 ) -> Downloads:
     """The programs of a release for this machine; what is cached and whole is not asked for again.
 
     Args:
         step: opens a step of the user interface, where something is to be downloaded.
         note: told how far it is.
+        further: programs of Kubernetes beside those of a node.
 
     Raises:
         SykubeError: one cannot be had, or is not what its checksum says; the cache has the others.
     """
-    wanted = _wanted(release, sites, architecture())
+    wanted = _wanted(release, sites, architecture(), further)
     with lock.in_turn(downloads.folder()):
         found = {name: downloads.kept(each.target) for name, each in wanted.items()}
         missing = {name: each for name, each in wanted.items() if not found[name]}
@@ -190,10 +192,14 @@ def kept(release: Release, sites: Sites) -> Downloads | None:
     return there if there.keys() == wanted.keys() else None
 
 
-def _wanted(release: Release, sites: Sites, machine: str) -> dict[str, _Wanted]:
+def _wanted(
+    release: Release, sites: Sites, machine: str, further: Sequence[str] = ()
+) -> dict[str, _Wanted]:
     """By the names of Downloads."""
     version = release.kubernetes
-    urls = {name: sites.kubernetes_program(version, machine, name) for name in _PROGRAMS}
+    urls = {
+        name: sites.kubernetes_program(version, machine, name) for name in (*_PROGRAMS, *further)
+    }
     found = {
         name: _Wanted(
             url,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dns.message
+import dns.rcode
+import dns.rdatatype
+
 from sykube.cluster.state import clusters
+from tests.e2e import release
 from tests.hostdiff import HostSnapshot
 
 UPSTREAM_NAME = "outside.sykube.test"
@@ -52,7 +56,7 @@ class TestCluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run sykube and return how it ended."""
         done = subprocess.run(
-            [*self.prefix, sys.executable, "-m", "sykube", *arguments],
+            [*self.prefix, *release.command(arguments)],
             env=self.environment,
             input=stdin,
             capture_output=True,
@@ -68,10 +72,13 @@ class TestCluster:
             )
         return done
 
+    def init_command(self, *arguments: str) -> list[str]:
+        """sykube init of this cluster."""
+        return [*self.prefix, *release.command(["init", "--name", self.name, *arguments])]
+
     def init(self, *arguments: str, resolv_conf: Path | None = None) -> None:
         """sykube init; `resolv_conf` becomes the host's for this command."""
-        command = [*self.prefix, sys.executable, "-m", "sykube"]
-        command += ["init", "--name", self.name, *arguments]
+        command = self.init_command(*arguments)
         if resolv_conf:
             mount = f'mount --bind {resolv_conf} /etc/resolv.conf && exec "$@"'
             command = ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
@@ -107,19 +114,40 @@ class TestCluster:
         return self.in_pod(pod, "python3", "-c", program, url, check=False)
 
     def ask(self, pod: str, name: str, kind: str = "A") -> list[str]:
-        """What the pod's own resolver answers for a full name."""
+        """What the name server of a pod answers for a full name, by UDP or else TCP."""
         program = (
-            "import sys,dns.resolver as d\n"
-            "try:\n"
-            "    for r in d.resolve(sys.argv[1],sys.argv[2]): print(r)\n"
-            "except (d.NXDOMAIN,d.NoAnswer): pass\n"
+            "import socket,struct,sys\n"
+            "lines=[l.split() for l in open('/etc/resolv.conf')]\n"
+            "server=next(l[1] for l in lines if l[:1]==['nameserver']),53\n"
+            "query=bytes.fromhex(sys.argv[1])\n"
+            "for attempt in range(3):\n"
+            "    s=socket.socket(type=socket.SOCK_DGRAM); s.settimeout(5)\n"
+            "    s.sendto(query,server)\n"
+            "    try: answer=s.recv(65535); break\n"
+            "    except TimeoutError: pass\n"
+            "if answer[2]&2:\n"
+            "    s=socket.create_connection(server,5)\n"
+            "    s.sendall(struct.pack('!H',len(query))+query)\n"
+            "    f=s.makefile('rb'); answer=f.read(struct.unpack('!H',f.read(2))[0])\n"
+            "print(answer.hex())\n"
         )
-        return self.in_pod(pod, "python3", "-c", program, name, kind).split("\n")[:-1]
+        query = dns.message.make_query(name, kind)
+        found = self.in_pod(pod, "python3", "-c", program, query.to_wire().hex())
+        answer = dns.message.from_wire(bytes.fromhex(found))
+        assert answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN), answer
+        wanted = dns.rdatatype.from_text(kind)
+        return [str(each) for rrset in answer.answer for each in rrset if rrset.rdtype == wanted]
 
     def lookup(self, pod: str, name: str) -> str:
         """The address that the C library finds for a name, search domains included."""
         found = self.in_pod(pod, "getent", "ahostsv4", name, check=False).split()
         return found[0] if found else ""
+
+    @property
+    def minor(self) -> int:
+        """The MINOR of its Kubernetes, 1.MINOR.PATCH."""
+        version = json.loads(self.kubectl("get", "--raw", "/version"))["gitVersion"]
+        return int(version.split(".")[1])
 
     @property
     def image(self) -> str:

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from sykube.host import apt, engines
+from tests.e2e import release
 from tests.e2e.cluster import UPSTREAM_NAME, TestCluster, data_folders
 from tests.e2e.resolver import Resolver
 from tests.hostdiff import HostSnapshot
+from tests.upstream import mirror
 
 _left_out: list[str] = []
 
@@ -40,6 +43,30 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _left_out and os.environ.get("SYKUBE_E2E_PARTIAL") != "1":
         print(f"\nreal-cluster tests were left out: {', '.join(sorted(set(_left_out)))}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """With SYKUBE_TEST_RELEASE=DIR: a mirror of that release, which the clusters are made of.
+
+    Its node image is built first, unless the cache has it: then no other command needs the
+    registry's password and authority.
+    """
+    folders = mirror.folders()
+    if not folders:
+        yield
+        return
+    engines.find_or_create(apt.find_mirror, print)
+    ports = (mirror.PORT, mirror.PORT + 1)
+    folder = tmp_path_factory.mktemp("release")
+    with (
+        mirror.running(folder, folders, plain=True, ports=ports) as running,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        for name, value in {**running.choice, release.SERVED: running.version}.items():
+            patched.setenv(name, value)
+        mirror.node_image(running)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,16 @@ def report(diag: TestCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "metadata": {"name": "planted"},
             "stringData": {"password": PLANTED["password"]},
         },
+        # Since 1.24 no account has one that nobody asked for.
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": "planted-token",
+                "annotations": {"kubernetes.io/service-account.name": "default"},
+            },
+            "type": "kubernetes.io/service-account-token",
+        },
     )
     diag.kubectl("wait", "--for=condition=Ready", "pod/talks", "--timeout=60s")
     folder = tmp_path_factory.mktemp("report") / "bug"

@@ -35,7 +35,7 @@ def test_the_blocks_of_a_how_to_work(docs: TestCluster, name: str, tmp_path: Pat
     assert blocks
     command = tmp_path / "bin/sykube"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m sykube "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.e2e.release "$@"\n')
     command.chmod(0o755)
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", "\n".join(blocks)],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ def small(tmp_path: Path) -> Iterator[TestCluster]:
 def started(cluster: TestCluster) -> subprocess.Popen[str]:
     """An init that has come as far as kubeadm."""
     init = subprocess.Popen(
-        [sys.executable, "-m", "sykube", "init", "--name", cluster.name, *SMALL],
+        cluster.init_command(*SMALL),
         env=cluster.environment,
         stderr=subprocess.PIPE,
         text=True,
@@ -70,7 +69,7 @@ def test_an_interrupted_init_rolls_back(small: TestCluster, number: signal.Signa
 @pytest.mark.parametrize("point", ["before:network", "after:nodes"])
 def test_a_step_that_fails_rolls_back(small: TestCluster, point: str) -> None:
     failed = subprocess.run(
-        [sys.executable, "-m", "sykube", "init", "--name", small.name, *SMALL],
+        small.init_command(*SMALL),
         env=small.environment | {"SYKUBE_FAIL_AT": point},
         capture_output=True,
         text=True,
@@ -104,7 +103,7 @@ def test_a_killed_init_can_be_deleted(small: TestCluster) -> None:
 
 def test_a_retained_failure_resumes(small: TestCluster) -> None:
     failed = subprocess.run(
-        [sys.executable, "-m", "sykube", "init", "--name", small.name, *SMALL, "--retain"],
+        small.init_command(*SMALL, "--retain"),
         env=small.environment | {"SYKUBE_FAIL_AT": "after:control-plane"},
         capture_output=True,
         text=True,

@@ -302,11 +302,7 @@ def test_clusters_made_at_the_same_time_live_side_by_side(life: TestCluster) -> 
     small = ("--workers", "0", "--ephemeral", "--dns", "127.0.0.1")
     try:
         inits = [
-            subprocess.Popen(
-                [sys.executable, "-m", "sykube", "init", "--name", other.name, *small],
-                env=other.environment,
-            )
-            for other in others
+            subprocess.Popen(other.init_command(*small), env=other.environment) for other in others
         ]
         assert [init.wait(timeout=600) for init in inits] == [0, 0]
         everyone = [life, *others]

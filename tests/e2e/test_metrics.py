@@ -154,7 +154,9 @@ def test_autoscalers_of_both_versions_scale_a_deployment(observed: TestCluster) 
     cpu = {"type": "Resource", "resource": {
         "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}  # fmt: skip
     policy = {"stabilizationWindowSeconds": 0}
-    observed.apply(autoscaler("v2beta2", {"metrics": [cpu], "behavior": {"scaleDown": policy}}))
+    # v2 came with 1.23, and v2beta2 went with 1.26.
+    version = "v2" if observed.minor >= 23 else "v2beta2"
+    observed.apply(autoscaler(version, {"metrics": [cpu], "behavior": {"scaleDown": policy}}))
     observed.in_pod(first, "rm", "/tmp/busy")
     eventually("it has one pod", lambda: replicas(observed) == 1, timeout=180)
     observed.kubectl("delete", "hpa,deployment", "busy")

@@ -1,5 +1,7 @@
 """A real cluster of `--source upstream`, made of what a mirror on loopback has, and of its bundle.
 
+It is of the release in the folder that SYKUBE_TEST_RELEASE names, or of Debian's source.
+
 The image is built in a cache folder of its own, or in that of TEST_UPSTREAM_CACHE, which stays: the
 tests of clusters alone (-k "not built and not registry") then need no network of Debian's mirror.
 """
@@ -18,14 +20,15 @@ import pytest
 from sykube.errors import ExitCode
 from sykube.host import apt, engines
 from sykube.host.paths import LOGS
-from sykube.image import container
+from sykube.image import container, versions
+from sykube.image.choice import Choice
 from sykube.image.upstream import Release
 from tests.e2e.cluster import TestCluster, data_folders, eventually
 from tests.e2e.manifests import deployment, pod, service
 from tests.e2e.offline import Offline
 from tests.hostdiff import HostSnapshot, leaks_since
 from tests.upstream import mirror
-from tests.upstream.mirror import HOST, REPOSITORY, VERSION, Mirror
+from tests.upstream.mirror import Mirror
 
 pytestmark = pytest.mark.e2e
 
@@ -33,14 +36,14 @@ NAME = "e2e-upstream"
 MASTER, WORKER = f"{NAME}-master", f"{NAME}-node1"
 NODES = {MASTER, WORKER}
 _BUILD_S = 2400
-_CLUSTER = ("--workers", "1", "--dns", "192.0.2.53")
-_KUBELET = f"/release/v{VERSION}/bin/linux/{container.machine()}/kubelet"
+# Where the host has cgroup v2, the last one changes nothing.
+_CLUSTER = ("--workers", "1", "--dns", "192.0.2.53", "--allow-cgroup-v1")
 
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
     engines.find_or_create(apt.find_mirror, print)
-    with mirror.running(tmp_path_factory.mktemp("upstream")) as running:
+    with mirror.running(tmp_path_factory.mktemp("upstream"), mirror.folders()) as running:
         yield running
 
 
@@ -104,24 +107,21 @@ def test_the_image_is_built_of_what_the_mirror_has(upstream: Mirror, maker: Test
     ended = maker.sykube(
         "node-image", "build", *upstream.options(), "--yes", "-o", "json", timeout=_BUILD_S
     )
-    past = "past its end of life (2022-02-28)"
-    origin = f"a release of {upstream.server.url}"
-    assert f"Kubernetes {VERSION} from Upstream ({origin}): {past}" in ended.stderr
+    choice = Choice("upstream", upstream.version, f"a release of {upstream.server.url}")
+    assert choice.introduction in ended.stderr
     found = json.loads(ended.stdout)
-    own = {name.partition(":v")[0] for name in found["containerImages"] if REPOSITORY in name}
-    assert own == {
-        *(f"{REPOSITORY}/kube-{name}" for name in ("apiserver", "controller-manager")),
-        *(f"{REPOSITORY}/kube-{name}" for name in ("scheduler", "proxy")),
-        f"{REPOSITORY}/etcd:3.4.13-0",
-        f"{REPOSITORY}/pause:3.2",
+    assert set(upstream.references.values()) == {
+        name for name in found["containerImages"] if upstream.repository in name
     }
-    assert found["versions"]["kubernetes"] == f"v{VERSION}"
+    assert found["versions"]["kubernetes"] == f"v{upstream.version}"
     assert found["source"] == "upstream"
     files, images = upstream.asked()
-    assert {_KUBELET, f"{_KUBELET}.sha256"} <= set(files)
-    assert any(Release.of(VERSION).containerd in each for each in files)
+    kubelet = f"/release/v{upstream.version}/bin/linux/{container.machine()}/kubelet"
+    assert {kubelet, f"{kubelet}.sha256"} <= set(files)
+    assert any(Release.of(upstream.version).containerd in each for each in files)
     assert any(" 401 " in each for each in images), "a password was asked for"
-    assert not any("coredns" in each for each in images)
+    has_coredns = versions.minor(upstream.version).has_coredns
+    assert any("coredns" in each for each in images) == has_coredns
     told = ended.stdout + ended.stderr + (LOGS / "node-image.log").read_text()
     assert not [each for each in upstream.secrets if each in told]
 
@@ -142,34 +142,37 @@ def test_the_image_is_built_of_what_the_mirror_has(upstream: Mirror, maker: Test
 def test_a_registry_that_gives_no_image_is_one_error(
     upstream: Mirror, maker: TestCluster, how: dict[str, Any], why: str, cure: str
 ) -> None:
-    options = upstream.options(repository=f"{HOST}/nothing", **how)
+    options = upstream.options(repository=f"{upstream.host}/nothing", **how)
     ended = maker.sykube("node-image", "build", *options, "--yes", check=False, timeout=_BUILD_S)
     assert ended.returncode == ExitCode.FAILED, ended.stderr
     assert ended.stderr.count("error:") == 1
-    assert f"cannot pull the image {HOST}/nothing/kube-apiserver:v{VERSION}" in ended.stderr
+    assert (
+        f"cannot pull the image {upstream.host}/nothing/kube-apiserver:v{upstream.version}"
+        in ended.stderr
+    )
     assert why in ended.stderr
     assert cure in ended.stderr
     assert not [each for each in upstream.secrets if each in ended.stderr]
 
 
-def test_a_cluster_comes_up_from_it(cluster: TestCluster) -> None:
+def test_a_cluster_comes_up_from_it(upstream: Mirror, cluster: TestCluster) -> None:
     nodes = cluster.get("nodes")["items"]
     assert {node["metadata"]["name"] for node in nodes} == NODES
+    containerd = f"containerd://{upstream.releases[0].versions['containerd']}"
     for node in nodes:
         conditions = {each["type"]: each["status"] for each in node["status"]["conditions"]}
         assert conditions["Ready"] == "True"
         info = node["status"]["nodeInfo"]
-        assert info["kubeletVersion"] == info["kubeProxyVersion"] == f"v{VERSION}"
-        assert info["containerRuntimeVersion"].startswith("containerd://1.7.")
+        assert info["kubeletVersion"] == f"v{upstream.version}"
+        # Kubernetes 1.31 has deprecated it, and later ones leave it empty.
+        assert info.get("kubeProxyVersion", "") in ("", f"v{upstream.version}")
+        assert info["containerRuntimeVersion"].replace("//v", "//").startswith(containerd)
     pods = cluster.get("pods", "--namespace", "kube-system")["items"]
     images = {each["image"] for one in pods for each in one["spec"]["containers"]}
-    assert {name for name in images if "/kube-" in name} == {
-        f"{REPOSITORY}/kube-{name}:v{VERSION}"
-        for name in ("apiserver", "controller-manager", "scheduler", "proxy")
-    }
-    assert f"{REPOSITORY}/etcd:3.4.13-0" in images
+    pulled = {name for name in images if name.startswith(upstream.repository)}
+    assert pulled == {at for name, at in upstream.references.items() if name != "pause"}
     assert cluster.sykube("status", "--name", NAME).stdout.startswith(
-        f"cluster {NAME}: well (Kubernetes v{VERSION})"
+        f"cluster {NAME}: well (Kubernetes v{upstream.version})"
     )
 
 
@@ -213,14 +216,14 @@ def test_delete_leaves_the_host_as_it_was(cluster: TestCluster) -> None:
     assert not leaks, "\n".join(str(leak) for leak in leaks)
 
 
-def test_a_cluster_comes_up_from_its_bundle_without_any_network(air: Air) -> None:
+def test_a_cluster_comes_up_from_its_bundle_without_any_network(upstream: Mirror, air: Air) -> None:
     assert air.machine.output("ip", "route") == ""
     air.cluster.init("--local-image", str(air.bundle), "--no-verify", *_CLUSTER)
     nodes = air.cluster.get("nodes")["items"]
     assert {node["metadata"]["name"] for node in nodes} == NODES
     state = json.loads(air.machine.output("cat", f"/var/lib/sykube/{NAME}/state.json"))
     assert state["choice"]["source"] == "upstream"
-    assert state["choice"]["kubernetes"] == VERSION
+    assert state["choice"]["kubernetes"] == upstream.version
     air.cluster.apply(pod("asker", air.cluster.image, WORKER, ["sleep", "3600"]))
     air.cluster.kubectl("wait", "--for=condition=Ready", "pod/asker", "--timeout", "120s")
     eventually("DNS answers", lambda: air.cluster.lookup("asker", "kubernetes.default"))

@@ -17,6 +17,7 @@ from pathlib import Path
 from sykube.host import apt, engines
 from sykube.host.paths import cache_dir
 from sykube.image import build, versions
+from tests.upstream import mirror
 from tests.vm.scenario import HERE, Scenario
 from tests.vm.tools import VmError, run, say
 
@@ -135,11 +136,20 @@ def data_disk(target: Path, scenario: Scenario, image: Path) -> None:
 
 
 def node_image() -> Path:
-    """The SIF that this checkout makes of Debian's source, in sykube's cache.
+    """The SIF of the release in the folder of SYKUBE_TEST_RELEASE, or of Debian's source.
+
+    That of Debian's is the one of this checkout in sykube's cache, the other is built if need be.
 
     Raises:
-        VmError: it is not there.
+        VmError: the one of Debian's is not there.
     """
+    if folders := mirror.folders():
+        engines.find_or_create(apt.find_mirror, say)
+        with (
+            tempfile.TemporaryDirectory(prefix="mirror-", dir=vm_cache()) as name,
+            mirror.running(Path(name), folders, plain=True) as running,
+        ):
+            return mirror.node_image(running)
     image = build.cached(versions.DEBIAN, apt.Mirror(""))
     if image is None:
         raise VmError(

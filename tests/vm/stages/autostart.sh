@@ -1,7 +1,7 @@
 # A workload, and a unit that brings the cluster back: what the reboot after this stage is for.
 . /vm/lib.sh
 
-image=$(sykube kubectl -n kube-system get deployment cluster-dns \
+image=$(sykube kubectl -n kube-system get deployment storage \
     -o 'jsonpath={.spec.template.spec.containers[0].image}')
 sykube kubectl create configmap kept --from-literal=answer=42
 sykube kubectl apply -f - <<EOF

@@ -1,7 +1,7 @@
 # Pods from an image that the nodes have: they run, find names, and reach each other across nodes.
 . /vm/lib.sh
 
-image=$(sykube kubectl -n kube-system get deployment cluster-dns \
+image=$(sykube kubectl -n kube-system get deployment storage \
     -o 'jsonpath={.spec.template.spec.containers[0].image}')
 for node in master node1; do
     sykube kubectl apply -f - <<EOF
