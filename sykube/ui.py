@@ -140,19 +140,27 @@ class Ui:
             so_far = duration(time.monotonic() - started)
             note = f": {self._note}" if self._note else ""
             if self._terminal:
-                # A terminal that does not know its width says 0.
-                columns = os.get_terminal_size(self._stream.fileno()).columns or 80
                 line = f"{_SPINNER[turn % len(_SPINNER)]} {title} ({so_far}){note}"
-                self._stream.write(f"\r\033[K{line[: columns - 1]}")
-                self._stream.flush()
+                self._draw(line)
                 turn += 1
             else:
                 self._write_line(f"... {title} ({so_far} so far){note}")
 
+    def _draw(self, line: str) -> None:
+        """Show a line in the place of the last one, cut to the terminal's width."""
+        with contextlib.suppress(OSError):
+            # A terminal that does not know its width says 0.
+            columns = os.get_terminal_size(self._stream.fileno()).columns or 80
+            self._write(f"\r\033[K{line[: columns - 1]}")
+
     def _write_line(self, text: str) -> None:
         start = "\r\033[K" if self._terminal else ""
-        with contextlib.suppress(BrokenPipeError):
-            self._stream.write(f"{start}{text}\n")
+        self._write(f"{start}{text}\n")
+
+    def _write(self, text: str) -> None:
+        # A terminal that went away, or a full disk, takes no words, but changes no result.
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
             self._stream.flush()
 
     def _paint(self, code: str, text: str) -> str:

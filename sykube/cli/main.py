@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import signal
 import sys
@@ -10,7 +11,7 @@ from types import FrameType
 import click
 from click.shell_completion import CompletionItem
 
-from sykube.cli import context
+from sykube.cli import context, streams
 from sykube.errors import ExitCode, SykubeError
 from sykube.host.paths import LOGS
 
@@ -81,6 +82,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; turn what went wrong into one clear error and its exit code."""
+    streams.open_closed()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = cli.main(prog_name="sykube", standalone_mode=False)
@@ -91,7 +93,9 @@ def main() -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        # Words that nobody takes change no exit code.
+        with contextlib.suppress(OSError):
+            error.show()
         sys.exit(ExitCode.USAGE if isinstance(error, click.UsageError) else ExitCode.FAILED)
     except (KeyboardInterrupt, click.Abort):
         context.ui().error(SykubeError("interrupted", exit_code=ExitCode.INTERRUPTED))

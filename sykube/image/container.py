@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,10 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 # The annotation by which containerd names an image in an archive.
 NAME = "io.containerd.image.name"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# The variants that every such machine runs, and the only ones that containerd takes by itself: of
+# amd64 it never looks for more than v1. Source: github.com/containerd/platforms, compare.go
+# (platformVector), database.go (normalizeArch), defaults_unix.go.
+_VARIANTS = {"amd64": ("", "v1"), "arm64": ("", "8", "v8", "v8.0")}
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,25 @@ def machine() -> str:
 
 def of_this_machine(entries: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """The entry of an index whose image is for Linux on this machine, or nothing."""
-    wanted = {"os": "linux", "architecture": machine()}
     for entry in entries:
-        if wanted.items() <= (entry.get("platform") or {}).items():
+        if fits(entry.get("platform") or {}):
             return entry
     return None
+
+
+def fits(platform: Mapping[str, Any]) -> bool:
+    """Whether this machine runs images of a platform, as an index names it."""
+    return (
+        platform.get("os") == "linux"
+        and platform.get("architecture") == machine()
+        and (platform.get("variant") or "") in _VARIANTS.get(machine(), ("",))
+    )
+
+
+def platform_name(platform: Mapping[str, Any]) -> str:
+    """A platform as users write it, such as linux/amd64/v3."""
+    parts = (platform.get(key) for key in ("os", "architecture", "variant"))
+    return "/".join(str(part) for part in parts if part)
 
 
 def made_manifest(config: Blob, layers: Iterable[tuple[Blob, str]]) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import json
 import os
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
 from sykube.errors import UsageError
 from sykube.host.files import unreadable
-from sykube.image import container, reference
+from sykube.image import container, reference, zstandard
 from sykube.image.container import (
     LAYER,
     MANIFEST,
@@ -36,7 +36,8 @@ _BUFFER = 1 << 20
 # No manifest is larger: registries refuse them from 4 MiB on.
 _JSON_MAX = 4 << 20
 _REF_NAME = "org.opencontainers.image.ref.name"
-_GZIP = b"\x1f\x8b"
+# The compressions that a layer may have, by how it begins: media-types.md of the specification.
+_PACKED = {b"\x1f\x8b": "gzip", zstandard.MAGIC: "zstd"}
 _KINDS = "Take a docker archive, an OCI archive, the folder of an OCI layout, or a SIF."
 
 
@@ -57,7 +58,7 @@ def read(source: Path, folder: Path) -> list[ContainerImage]:
         return _of_archive(source, staging)
     except OSError as error:
         raise unreadable(source, error) from error
-    except (_Damaged, EOFError, tarfile.TarError, zlib.error) as error:
+    except (_Damaged, EOFError, tarfile.TarError, zlib.error, zstandard.Error) as error:
         raise UsageError(
             f"{source} is damaged or cut off", details=str(error), resolution="Make it anew."
         ) from error
@@ -86,7 +87,7 @@ def _of_layout(source: Path, staging: Staging) -> list[ContainerImage]:
 def _of_archive(source: Path, staging: Staging) -> list[ContainerImage]:
     members: dict[str, Blob] = {}
     links: dict[str, str] = {}
-    with source.open("rb") as file, _open_tar(source, file) as archive:
+    with source.open("rb") as file, _open_tar(source, zstandard.unpacked(file)) as archive:
         for member in archive:
             name = member.name.removeprefix("./")
             if member.isfile():
@@ -148,33 +149,63 @@ def _joined(name: str, link: str) -> str:
 
 def _of_index(source: Path, index: Any, blob: Callable[[str], Blob | None]) -> list[ContainerImage]:
     """The images of an OCI layout."""
-    images = []
+    images: list[ContainerImage] = []
+    others: dict[str, list[str]] = {}
     for entry in _list(index, "manifests"):
         annotations = entry.get("annotations") or {}
         if "vnd.docker.reference.type" in annotations:
             continue
-        manifest, parsed = _manifest(entry, blob)
+        name = _name_of(source, annotations)
+        platform = entry.get("platform") or {}
+        if platform and not container.fits(platform):
+            others.setdefault(name, []).append(container.platform_name(platform))
+            continue
+        if platform and any(image.name == name for image in images):
+            continue
+        manifest, parsed = _manifest(source, entry, blob)
         config = _need(parsed.get("config"), blob)
-        _require_machine(source, _parsed(config))
+        architecture = _parsed(config).get("architecture", container.machine())
+        if architecture != container.machine():
+            others.setdefault(name, []).append(f"linux/{architecture}")
+            continue
         layers = tuple(_need(each, blob) for each in _list(parsed, "layers"))
         media_type = parsed.get("mediaType") or MANIFEST
-        name = _name_of(source, annotations)
         images.append(ContainerImage(name, media_type, manifest, config, layers))
+    found = {image.name for image in images}
+    for name, platforms in others.items():
+        # Entries without a name are further platforms of what another one names.
+        if name not in found and (name or not found):
+            raise _for_others(source, platforms)
     if not images:
         raise _no_image(source)
     return images
 
 
-def _manifest(entry: Any, blob: Callable[[str], Blob | None]) -> tuple[Blob, dict[str, Any]]:
+def _manifest(
+    source: Path, entry: Any, blob: Callable[[str], Blob | None]
+) -> tuple[Blob, dict[str, Any]]:
     """The manifest that an entry of an index leads to, for this machine where it has several."""
     found = _need(entry, blob)
     parsed = _parsed(found)
     if "manifests" not in parsed:
         return found, parsed
-    chosen = container.of_this_machine(_list(parsed, "manifests"))
+    entries = _list(parsed, "manifests")
+    chosen = container.of_this_machine(entries)
     if chosen is None:
-        raise _Damaged(f"it has no image for linux/{container.machine()}")
-    return _manifest(chosen, blob)
+        raise _for_others(
+            source, (container.platform_name(e.get("platform") or {}) for e in entries)
+        )
+    return _manifest(source, chosen, blob)
+
+
+def _for_others(source: Path, platforms: Iterable[str]) -> UsageError:
+    """The error for an image that this machine cannot run."""
+    # Attestations have the platform unknown/unknown.
+    named = sorted({each for each in platforms if each and not each.startswith("unknown")})
+    return UsageError(
+        f"the image in {source} is for {', '.join(named) or 'no platform'}",
+        resolution=f"This machine needs one for linux/{container.machine()}.",
+    )
 
 
 def _of_docker(listed: Any, members: dict[str, Blob], staging: Staging) -> list[ContainerImage]:
@@ -185,14 +216,14 @@ def _of_docker(listed: Any, members: dict[str, Blob], staging: Staging) -> list[
         layers = tuple(_member(name, members) for name in entry.get("Layers") or [])
         parsed = _parsed(config)
         diffs = (parsed.get("rootfs") or {}).get("diff_ids") or []
-        kinds = [_is_gzip(layer) for layer in layers]
+        kinds = [_compression(layer) for layer in layers]
         if len(diffs) != len(layers) or any(
             layer.digest != diff
             for layer, diff, packed in zip(layers, diffs, kinds, strict=True)
             if not packed
         ):
             raise _Damaged("its layers are not those that its configuration names")
-        types = [f"{LAYER}+gzip" if packed else LAYER for packed in kinds]
+        types = [f"{LAYER}+{packed}" if packed else LAYER for packed in kinds]
         manifest = staging.add_json(made_manifest(config, zip(layers, types, strict=True)))
         for tag in entry.get("RepoTags") or [""]:
             name = reference.full(tag) if tag else ""
@@ -212,18 +243,11 @@ def _name_of(source: Path, annotations: dict[str, str]) -> str:
     return reference.of_file(source, name) if name else ""
 
 
-def _require_machine(source: Path, config: dict[str, Any]) -> None:
-    is_for = config.get("architecture", container.machine())
-    if is_for != container.machine():
-        raise UsageError(
-            f"the image in {source} is for {is_for}",
-            resolution=f"This machine needs one for {container.machine()}.",
-        )
-
-
-def _is_gzip(blob: Blob) -> bool:
+def _compression(blob: Blob) -> str:
+    """How a layer is compressed; an empty text where it is not."""
     with blob.file.open("rb") as file:
-        return file.read(len(_GZIP)) == _GZIP
+        begin = file.read(max(map(len, _PACKED)))
+    return next((name for magic, name in _PACKED.items() if begin.startswith(magic)), "")
 
 
 def _need(descriptor: Any, blob: Callable[[str], Blob | None]) -> Blob:

@@ -14,7 +14,7 @@ _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_SUFFIXES = (".sif", ".tar", ".tar.gz", ".tgz", ".oci")
+_SUFFIXES = (".sif", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".oci")
 # Not `latest`: the kubelet would look for it in a registry before every start.
 LOCAL_TAG = "local"
 

@@ -821,6 +821,39 @@ def test_the_program_itself(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: the processor of this machine (riscv64)")
 
 
+@pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["version"], ExitCode.OK),
+        (["completion", "bash", "--nonsense"], ExitCode.USAGE),
+        (["status", "--name", "No_Name"], ExitCode.USAGE),
+    ],
+)
+def test_streams_that_nobody_hears_change_no_result(
+    words: list[str], code: int, streams: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-m", "sykube", *words],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert bool(done.stdout) == (code == ExitCode.OK and ">&- 2" not in streams)
+
+
+def test_a_file_that_is_opened_does_not_stand_in_for_a_closed_stream(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from sykube.cli import streams; streams.open_closed()\n"
+        "with open(sys.argv[1], 'w') as file: assert file.fileno() > 2; os.write(2, b'words')\n"
+    )
+    words = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-c", program]
+    subprocess.run([*words, tmp_path / "file"], cwd=REPOSITORY, check=True)
+    assert (tmp_path / "file").read_bytes() == b""
+
+
 def test_a_termination_is_an_interruption() -> None:
     with pytest.raises(KeyboardInterrupt):
         main._terminated(signal.SIGTERM, None)

@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from sykube.errors import UsageError
 from sykube.image import container, layout, reference
 from sykube.image.container import ContainerImage
+from sykube.image.zstandard import zstd
 from tests import containers
 from tests.containers import Image
 
@@ -88,25 +90,29 @@ def test_compressed_archives(make: object, tmp_path: Path, folder: Path) -> None
     check(one(packed, folder))
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_an_archive_through_a_pipe(packed: bool, tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
+def test_an_archive_through_a_pipe(
+    pack: Callable[[bytes], bytes], tmp_path: Path, folder: Path
+) -> None:
     content = containers.tar(containers.oci_files(IMAGE))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    data = gzip.compress(content) if packed else content
-    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer = threading.Thread(target=pipe.write_bytes, args=(pack(content),))
     writer.start()
     check(one(pipe, folder))
     writer.join()
 
 
-def test_compressed_layers_of_a_docker_archive_stay_so(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize(("pack", "kind"), [(gzip.compress, "gzip"), (zstd.compress, "zstd")])
+def test_compressed_layers_of_a_docker_archive_stay_so(
+    pack: Callable[[bytes], bytes], kind: str, tmp_path: Path, folder: Path
+) -> None:
     files = containers.docker_files(IMAGE, "web:1")
-    files = {k: gzip.compress(v) if k.endswith("layer.tar") else v for k, v in files.items()}
+    files = {k: pack(v) if k.endswith("layer.tar") else v for k, v in files.items()}
     (tmp_path / "x.tar").write_bytes(containers.tar(files))
     found = one(tmp_path / "x.tar", folder)
     manifest = json.loads(found.manifest.file.read_text())
-    assert {layer["mediaType"] for layer in manifest["layers"]} == {f"{container.LAYER}+gzip"}
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {f"{container.LAYER}+{kind}"}
 
 
 def test_a_layer_that_is_a_link_to_that_of_another_image(tmp_path: Path, folder: Path) -> None:
@@ -128,23 +134,94 @@ def test_a_layer_that_is_a_link_to_that_of_another_image(tmp_path: Path, folder:
     check(one(tmp_path / "x.tar", folder))
 
 
-def test_of_several_architectures_this_machines_is_taken(tmp_path: Path, folder: Path) -> None:
-    other = Image(IMAGE.layers, {}, architecture="s390x")
-    entries = [
-        containers.descriptor(
-            each.manifest,
-            container.MANIFEST,
-            platform={"os": "linux", "architecture": each.architecture or container.machine()},
+def indexed(
+    *entries: tuple[Image, str], nested: bool, name: str = NAME, only: str = ""
+) -> dict[str, bytes]:
+    """The files of a layout whose images are for platforms such as amd64/v3.
+
+    Args:
+        nested: they are in an index that the layout's own leads to, as buildx writes it; otherwise
+            in the layout's own, as skopeo does.
+        only: the one platform whose parts are there.
+    """
+    listed, files = [], {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}'}
+    for image, platform in entries:
+        architecture, _, variant = platform.partition("/")
+        of = {"os": "linux", "architecture": architecture} | (
+            {"variant": variant} if variant else {}
         )
-        for each in (other, IMAGE)
-    ]
-    index = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
-    top = containers.descriptor(index, containers.INDEX, annotations={})
-    files = containers.oci_files(IMAGE) | other.blobs
-    files["index.json"] = json.dumps({"manifests": [top]}).encode()
-    files[f"blobs/{containers.digest(index).replace(':', '/')}"] = index
+        notes = {} if nested else {container.NAME: name}
+        listed.append(
+            containers.descriptor(
+                image.manifest, container.MANIFEST, platform=of, annotations=notes
+            )
+        )
+        if only in ("", platform):
+            files |= image.blobs
+    if nested:
+        index = json.dumps({"schemaVersion": 2, "manifests": listed}).encode()
+        files[f"blobs/{containers.digest(index).replace(':', '/')}"] = index
+        notes = {container.NAME: name}
+        listed = [containers.descriptor(index, containers.INDEX, annotations=notes)]
+    return files | {"index.json": json.dumps({"manifests": listed}).encode()}
+
+
+OTHER = Image(IMAGE.layers, {}, architecture="s390x")
+NEWER = Image(IMAGE.layers, {"Env": ["of=v3"]})
+
+
+@pytest.fixture
+def amd64(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The machine is asked for by each call, and there are no others to test on.
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("only", ["", "amd64"])
+@pytest.mark.usefixtures("amd64")
+def test_of_several_architectures_this_machines_is_taken(
+    only: str, nested: bool, tmp_path: Path, folder: Path
+) -> None:
+    files = indexed((OTHER, "s390x"), (IMAGE, "amd64"), nested=nested, only=only)
+    (tmp_path / "x.tar").write_bytes(containers.tar(files))
+    found = one(tmp_path / "x.tar", folder)
+    check(found)
+    assert found.name == NAME
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("plain", ["amd64", "amd64/v1"])
+@pytest.mark.usefixtures("amd64")
+def test_of_several_variants_the_one_that_every_machine_runs_is_taken(
+    plain: str, nested: bool, tmp_path: Path, folder: Path
+) -> None:
+    files = indexed((NEWER, "amd64/v3"), (IMAGE, plain), (NEWER, "amd64/v2"), nested=nested)
     (tmp_path / "x.tar").write_bytes(containers.tar(files))
     check(one(tmp_path / "x.tar", folder))
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.usefixtures("amd64")
+def test_several_platforms_and_none_for_this_machine(
+    nested: bool, tmp_path: Path, folder: Path
+) -> None:
+    files = indexed((NEWER, "amd64/v3"), (OTHER, "s390x"), nested=nested)
+    (tmp_path / "x.tar").write_bytes(containers.tar(files))
+    error = refused(tmp_path / "x.tar", folder)
+    assert "is for linux/amd64/v3, linux/s390x" in error.brief
+    assert "needs one for linux/amd64." in error.resolution
+
+
+def test_one_of_two_images_is_for_another_machine(tmp_path: Path, folder: Path) -> None:
+    file = containers.oci_archive_of(tmp_path / "x.tar", {NAME: IMAGE, "ghcr.io/b/c:1": OTHER})
+    assert "is for linux/s390x" in refused(file, folder).brief
+
+
+@pytest.mark.parametrize("make", [containers.oci_archive, containers.docker_archive])
+def test_an_archive_compressed_with_zstd(make: object, tmp_path: Path, folder: Path) -> None:
+    plain = make(tmp_path / "x.tar", IMAGE, NAME)  # type: ignore[operator]
+    (tmp_path / "x.tar.zst").write_bytes(zstd.compress(plain.read_bytes()))
+    check(one(tmp_path / "x.tar.zst", folder))
 
 
 @pytest.mark.parametrize(
@@ -182,15 +259,15 @@ def test_an_archive_of_something_else(tmp_path: Path, folder: Path) -> None:
     assert "is no container image" in refused(tmp_path / "x.tar", folder).brief
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
 @pytest.mark.parametrize("make", [containers.oci_archive, containers.docker_archive])
 def test_an_archive_that_is_cut_off_anywhere(
-    make: object, packed: bool, tmp_path: Path, folder: Path
+    make: object, pack: Callable[[bytes], bytes], tmp_path: Path, folder: Path
 ) -> None:
     whole = make(tmp_path / "x.tar", IMAGE, NAME).read_bytes()  # type: ignore[operator]
     # What follows the last file is empty.
     end = whole.rstrip(b"\0")
-    content = gzip.compress(end, 1) if packed else end
+    content = pack(end)
     # The last of a compressed one is a checksum alone.
     for part in range(1, 18):
         (tmp_path / "x.tar").write_bytes(content[: len(content) * part // 20])
@@ -223,7 +300,7 @@ def test_layers_of_a_docker_archive_that_are_not_its_configurations(
 def test_an_image_for_another_machine(tmp_path: Path, folder: Path) -> None:
     other = Image(IMAGE.layers, {}, architecture="s390x")
     file = containers.oci_archive(tmp_path / "x.tar", other, NAME)
-    assert "is for s390x" in refused(file, folder).brief
+    assert "is for linux/s390x" in refused(file, folder).brief
 
 
 @pytest.mark.parametrize(
@@ -270,6 +347,7 @@ def test_what_is_no_name(name: str) -> None:
         ("alpine_3.19.sif", "alpine:3.19"),
         ("My Tool.sif", "my-tool:local"),
         ("web.tar.gz", "web:local"),
+        ("web.tar.zst", "web:local"),
         ("layout", "layout:local"),
         ("___.sif", "image:local"),
     ],

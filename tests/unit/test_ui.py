@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -127,10 +128,11 @@ def test_quiet_leaves_errors_and_warnings(stream: io.StringIO) -> None:
     assert plain(stream)[:2] == ["warning: careful", "error: it broke"]
 
 
-def test_a_reader_that_has_gone_is_no_reason_to_fail(stream: io.StringIO) -> None:
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EIO])
+def test_a_stream_that_takes_no_words_is_no_reason_to_fail(number: int) -> None:
     class Closed(io.StringIO):
         def write(self, _: str) -> int:
-            raise BrokenPipeError
+            raise OSError(number, os.strerror(number))
 
     ui = Ui(stream=Closed())
     ui.say("progress")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sykube.errors import ExitCode
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROVISION = REPOSITORY / "scripts/provision"
 VAGRANTFILE = (REPOSITORY / "Vagrantfile").read_text()
@@ -58,12 +60,13 @@ def test_what_the_script_does(tmp_path: Path, missing: tuple[str, ...]) -> None:
     for name in ("sh", "basename", "dirname", "mkdir", "cp", "touch", "ln", "realpath", "env"):
         (programs / name).symlink_to(f"/usr/bin/{name}")
 
-    def run() -> list[str]:
+    def run(init: int = ExitCode.OK, code: int = ExitCode.OK) -> list[str]:
         (tmp_path / "calls").write_text("")
+        if (sykube := checkout / "venv/bin/sykube").exists():
+            sykube.write_text(f'{note}[ "$1" != init ] || exit {init}\n')
         environment = {"PATH": str(programs), "VENV": "venv"}
-        subprocess.run(
-            ["/bin/sh", checkout / "scripts/provision"], env=environment, check=True, cwd="/"
-        )
+        words = ["/bin/sh", str(checkout / "scripts/provision")]
+        assert subprocess.run(words, env=environment, cwd="/", check=False).returncode == code
         return (tmp_path / "calls").read_text().splitlines()
 
     installing = [
@@ -75,6 +78,11 @@ def test_what_the_script_does(tmp_path: Path, missing: tuple[str, ...]) -> None:
     assert (tmp_path / "sykube").resolve() == checkout / "venv/bin/sykube"
     # The second time, what is there is not made again.
     assert run() == [*(installing if missing else []), *cluster]
+    # After a reboot it is there, but does not run.
+    start = [cluster[0], "sykube start", cluster[1]]
+    assert run(init=ExitCode.STOPPED) == [*(installing if missing else []), *start]
+    ended = run(init=ExitCode.HOST_NOT_READY, code=ExitCode.HOST_NOT_READY)
+    assert ended == [*(installing if missing else []), cluster[0]]
 
 
 def test_it_names_no_mirror_and_no_registry() -> None:
