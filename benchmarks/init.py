@@ -5,21 +5,23 @@ pod of kube-system runs and DNS answers on both nodes.
 kubeadm: `kubeadm init` and then `kubeadm join` alone, on two nodes that run
 already, with containerd up and every image there.
 
-Run it as root: python3 -m benchmarks.init [--pairs 5]
+Run it as root: python3 -m benchmarks.init [--pairs 5] [--name bench]
+--pairs 0 measures nothing: stock kubeadm checks what it is told, on nodes that are prepared for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
-import yaml
-
 from benchmarks.measure import disk_mb, memory_mb, sykube
+from sykube import documents
 from sykube.cluster import lifecycle, lookup, plan, removal
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
@@ -28,7 +30,6 @@ from sykube.cluster.steps import control_plane, order
 from sykube.kubernetes import kubeadm
 from sykube.ui import Ui
 
-NAME = "bench"
 _CONFIG = "/etc/kubernetes/bench.yaml"
 _SKIPPED = "preflight,addon/coredns"
 
@@ -43,54 +44,63 @@ class SykubeRun:
     disk_mb: dict[str, float]
 
 
-def sykube_run() -> SykubeRun:
+def sykube_run(name: str) -> SykubeRun:
     """Make a cluster with the command line, look at its nodes, delete it."""
-    total, printed = sykube("init", "--name", NAME, "--quiet", "--output", "json")
-    cluster = lookup.load(NAME, Ui(quiet=True))
+    total, printed = sykube("init", "--name", name, "--quiet", "--output", "json")
+    cluster = lookup.load(name, Ui(quiet=True))
     run = SykubeRun(
         total,
         json.loads(printed)["seconds"],
         {node.name: memory_mb(node.instance) for node in cluster.nodes},
         {node.name: disk_mb(node.folder) for node in cluster.nodes},
     )
-    removal.delete(NAME, Ui(quiet=True))
+    removal.delete(name, Ui(quiet=True))
     return run
 
 
-def kubeadm_run() -> tuple[float, float]:
+def kubeadm_run(name: str) -> tuple[float, float]:
     """Seconds of kubeadm init and of kubeadm join on nodes prepared beforehand."""
+    with _prepared(name) as cluster:
+        time.sleep(3)
+        return _stock_init(cluster), _stock_join(cluster)
+
+
+def rehearsal(name: str) -> None:
+    """All that comes before the measuring: the nodes, and a configuration that kubeadm accepts."""
+    with _prepared(name) as cluster:
+        _stock_init(cluster, "--dry-run")
+
+
+@contextlib.contextmanager
+def _prepared(name: str) -> Iterator[Cluster]:
+    """Nodes that run, with containerd up and no Kubernetes yet; deleted at the end."""
     ui = Ui(quiet=True)
-    cluster = lifecycle._new(ClusterSpec(name=NAME), InitOptions(), ui)
+    cluster = lifecycle._new(ClusterSpec(name=name), InitOptions(), ui)
     try:
         prepared = [step for step in order.ALL if step.name in ("data", "network", "nodes")]
         plan.execute(cluster, prepared)
-        time.sleep(3)
-        init_s = _stock_init(cluster)
-        join_s = _stock_join(cluster)
+        yield cluster
     finally:
-        removal.delete(NAME, ui)
-    return init_s, join_s
+        removal.delete(name, ui)
 
 
-def _stock_init(cluster: Cluster) -> float:
+def _stock_init(cluster: Cluster, *options: str) -> float:
     master = cluster.master
     settings = dataclasses.replace(control_plane.settings(cluster), names=(), taint=False)
     master.write(_CONFIG, _stock(kubeadm.init_configuration(settings)), mode="0600")
+    command = ["kubeadm", "init", "--config", _CONFIG, "--skip-phases", _SKIPPED]
     started = time.monotonic()
-    master.run(
-        ["kubeadm", "init", "--config", _CONFIG, "--skip-phases", _SKIPPED, "--skip-token-print"],
-        timeout=600,
-    )
+    master.run([*command, "--skip-token-print", *options], timeout=600)
     return time.monotonic() - started
 
 
 def _stock(configuration: str) -> str:
     """The configuration without what sykube adds to make kubeadm faster."""
-    documents = list(yaml.safe_load_all(configuration))
-    for document in documents:
+    parts = documents.load_all(configuration)
+    for part in parts:
         for key in ("controllerManager", "scheduler", "syncFrequency", "patches"):
-            document.pop(key, None)
-    return yaml.safe_dump_all(documents)
+            part.pop(key, None)
+    return documents.dump_all(parts)
 
 
 def _stock_join(cluster: Cluster) -> float:
@@ -112,17 +122,23 @@ def main() -> None:
     """Run the pairs, print the table and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
-    pairs = parser.parse_args().pairs
+    parser.add_argument("--name", default="bench")
+    options = parser.parse_args()
+    name, pairs = options.name, options.pairs
+    if not pairs:
+        rehearsal(name)
+        print(json.dumps({"pairs": pairs}))
+        return
     ours: list[SykubeRun] = []
     theirs: list[tuple[float, float]] = []
     for number in range(pairs):
         # Which one goes first changes, so that neither has the warmer host.
         for kind in ("sykube", "kubeadm") if number % 2 == 0 else ("kubeadm", "sykube"):
             if kind == "sykube":
-                ours.append(sykube_run())
+                ours.append(sykube_run(name))
                 print(f"pair {number + 1}: sykube init {ours[-1].total_s:.1f} s", flush=True)
             else:
-                theirs.append(kubeadm_run())
+                theirs.append(kubeadm_run(name))
                 init_s, join_s = theirs[-1]
                 print(
                     f"pair {number + 1}: kubeadm init {init_s:.1f} s + join {join_s:.1f} s",

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
+from sykube.cluster.state import clusters
 from sykube.node import cgroups
+
+
+@contextlib.contextmanager
+def cluster_of_two(name: str) -> Iterator[float | None]:
+    """The cluster of that name, which stays as it is; or a new one, which is deleted at the end.
+
+    Yields:
+        Seconds of the new one's init.
+    """
+    if name in clusters():
+        yield None
+        return
+    try:
+        yield sykube("init", "--name", name, "--workers", "1", "--quiet")[0]
+    finally:
+        sykube("delete", "--name", name, "--yes", "--quiet", check=False)
+
+
+def middle(values: Sequence[float], digits: int = 2) -> float | None:
+    """The median, rounded; None where nothing was measured."""
+    return round(median(values), digits) if values else None
+
+
+def shown(value: float | None, form: str, unit: str = "") -> str:
+    """A figure of a table: right-aligned as `form` has it, such as "6.1"; or a dash."""
+    width = int(form.partition(".")[0])
+    return f"{value:{form}f}{unit}" if value is not None else f"{'-':>{width}}"
 
 
 def sykube(*arguments: str | Path, check: bool = True) -> tuple[float, str]:

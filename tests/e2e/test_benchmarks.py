@@ -1,0 +1,49 @@
+"""Each benchmark in its shortest form, so that its figures can be made again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchmarks
+from sykube.cluster.state import clusters
+from tests.e2e.cluster import TestCluster
+
+# Those with --name e2e look at the cluster of the tests; init makes nodes of its own.
+SHORTEST = {
+    "images": "--name e2e --runs 0",
+    "init": "--name e2e-bench --pairs 0",
+    "lifecycle": "--name e2e --inits 0 --starts 0 --looks 1 --workers 0",
+}
+
+
+def programs() -> list[str]:
+    """The modules of the folder that can be run."""
+    files = Path(benchmarks.__file__).parent.glob("*.py")
+    return sorted(file.stem for file in files if "__main__" in file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", programs())
+def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
+    name: str, cluster: TestCluster
+) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *SHORTEST[name].split()]
+    root = Path(benchmarks.__file__).parents[1]
+    # As `make bench` has it: what it compares is of Debian's.
+    environment = cluster.environment | {"SYKUBE_SOURCE": "debian"}
+    done = subprocess.run(
+        command, env=environment, cwd=root, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found
+    assert cluster.name in clusters()
+    assert not [each for each in clusters() if each.startswith(("bench", "e2e-bench"))]
+    if name == "lifecycle":
+        assert found["status_ratio"] > 0
+        assert found["init_s"] is None
