@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sykube.cluster import lookup
 from sykube.errors import ExitCode
 from sykube.network.bridge import Bridge
+from sykube.ui import Ui
 from tests.e2e import manifests
 from tests.e2e.cluster import TestCluster, data_folders, eventually
 from tests.hostdiff import HostSnapshot, leaks_since
@@ -325,6 +329,50 @@ def test_a_service_that_is_not_to_be_reached_is_said(
     assert done.returncode in (ExitCode.FAILED, ExitCode.DEGRADED)
     assert done.stdout == ""
     assert words in done.stderr
+
+
+# --- cures of docs/troubleshooting.md ---
+
+
+def test_a_file_goes_into_a_pod_whole(day: TestCluster, web: str) -> None:
+    """containerd loses input of a command that closes its output; this one does not."""
+    text = "0123456789abcdef" * 300_000
+    pod = day.get("pods", "-l", f"app={web}")["items"][0]["metadata"]["name"]
+    day.kubectl("exec", "-i", pod, "--", "sh", "-c", "cat > /tmp/file; true", stdin=text)
+    found = day.in_pod(pod, "sha256sum", "/tmp/file").split()[0]
+    assert found == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_cron_job_goes_on_after_a_stop_of_two_days(day: TestCluster) -> None:
+    container = {"name": "main", "image": day.image, "command": ["true"]}
+    pod = {"restartPolicy": "Never", "containers": [container]}
+    spec = {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": pod}}}}
+    cluster = lookup.load(NAME, Ui(quiet=True))
+    version = cluster.minor.cron_jobs_api
+    job = {"apiVersion": version, "kind": "CronJob", "metadata": {"name": "often"}, "spec": spec}
+    day.apply(job)
+    stopped = (datetime.now(UTC) - timedelta(days=2)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    with cluster.api() as api:
+        api.request(
+            "PATCH",
+            f"/apis/{version}/namespaces/default/cronjobs/often/status",
+            {"status": {"lastScheduleTime": stopped}},
+            content_type="application/merge-patch+json",
+        )
+    about = ("get", "events", "--field-selector", "involvedObject.name=often")
+    eventually("it is said", lambda: "too many missed start time" in day.kubectl(*about))
+    day.kubectl("patch", "cronjob", "often", "-p", '{"spec":{"startingDeadlineSeconds":300}}')
+    eventually("it starts a Job", lambda: "SuccessfulCreate" in day.kubectl(*about))
+    day.kubectl("delete", "cronjob", "often")
+
+
+def test_a_kubelet_that_starts_removes_what_is_left_of_a_pod(day: TestCluster) -> None:
+    left = "/var/lib/kubelet/pods/11111111-2222-3333-4444-555555555555"
+    inside = ("exec", "--name", NAME, "node1")
+    day.sykube(*inside, "mkdir", "-p", f"{left}/volumes/kubernetes.io~empty-dir/cache")
+    day.sykube(*inside, "supervisorctl", "restart", "kubelet")
+    eventually("it is gone", lambda: day.sykube(*inside, "ls", left, check=False).returncode)
+    day.kubectl("wait", "--for=condition=Ready", f"node/{NAME}-node1", "--timeout=60s")
 
 
 # --- add-ons ---
