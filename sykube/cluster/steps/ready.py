@@ -9,7 +9,7 @@ from sykube.cluster.addon_site import settle
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.dns import dns_problem
 from sykube.errors import SykubeError
-from sykube.kubernetes import election, readiness, webhooks
+from sykube.kubernetes import election, readiness, stalled, webhooks
 from sykube.kubernetes.api import wait_until
 
 _TIMEOUT_S = 300.0
@@ -40,11 +40,15 @@ def wait_ready(cluster: Cluster) -> None:
     names = [node.instance for node in cluster.nodes]
     masters = len(cluster.control_planes)
     subnets = {node.instance: node.pod_subnet for node in cluster.nodes}
+
+    def pods_ready() -> str:
+        if problem := readiness.system_pods(api, len(names), masters):
+            stalled.hasten(api)
+        return problem
+
     with _naming_webhooks(cluster), cluster.api() as api:
         wait_until("nodes Ready", lambda: readiness.nodes(api, names), _TIMEOUT_S)
-        wait_until(
-            "pods Ready", lambda: readiness.system_pods(api, len(names), masters), _TIMEOUT_S
-        )
+        wait_until("pods Ready", pods_ready, _TIMEOUT_S)
         readiness.check_pod_subnets(api, subnets)
         settle(cluster, api)
     pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}

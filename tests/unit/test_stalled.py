@@ -1,0 +1,40 @@
+"""Pods whose start a kubelet has put off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sykube.kubernetes import stalled
+from tests.fakes import Calls, FakeApi, Kubernetes
+
+PODS = "/api/v1/namespaces/kube-system/pods"
+MESSAGE = "services have not yet been read at least once, cannot construct envvars"
+
+
+def pod(name: str, **state: dict[str, str]) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "status": {"containerStatuses": [{"state": state}]}}
+
+
+def test_only_pods_that_wait_for_the_kubelet_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Kubernetes()
+    found = {
+        "stalled": pod(
+            "stalled", waiting={"reason": "CreateContainerConfigError", "message": MESSAGE}
+        ),
+        "pulling": pod(
+            "pulling", waiting={"reason": "ImagePullBackOff", "message": "no such image"}
+        ),
+        "creating": pod("creating", waiting={"reason": "ContainerCreating"}),
+        "running": pod("running", running={}),
+        "new": {"metadata": {"name": "new"}},
+    }
+    server.objects |= {f"{PODS}/{name}": each for name, each in found.items()}
+    # The fake's own are those that its nodes run.
+    monkeypatch.setattr(server, "pods", lambda: [*found.values()])
+    calls = Calls()
+    stalled.hasten(FakeApi(server, calls))
+    changes = [call.words for call in calls.all if call.words[0] == "PATCH"]
+    assert changes == [("PATCH", f"{PODS}/stalled")]
+    assert server.objects[f"{PODS}/stalled"]["metadata"]["annotations"]
