@@ -76,9 +76,17 @@ def chains(bridge: str, wiring: Wiring) -> list[Chain]:
     return [chain for chain in chains if chain.rules]
 
 
+# Behind an uplink with a smaller MTU, such as a VPN's, peers would send pods segments that do not
+# get through, and many a firewall drops the ICMP messages that say so. The kernel takes the smaller
+# MTU of both directions: xt_TCPMSS, tcpmss_reverse_mtu.
+_CLAMP = ("-p", "tcp", "--tcp-flags", "SYN,RST", "SYN", "-j", "TCPMSS", "--clamp-mss-to-pmtu")
+
+
 def _forwarding(bridge: str, wiring: Wiring) -> tuple[Rule, ...]:
     known = "RELATED,ESTABLISHED" + (",DNAT" if wiring.ports else "")
     return (
+        ("-i", bridge, "!", "-o", bridge, *_CLAMP),
+        ("!", "-i", bridge, "-o", bridge, *_CLAMP),
         # An address that the node's kube-proxy does not know yet. Whoever answers out there,
         # or another cluster, would keep the connection, also when it does.
         ("-i", bridge, "-d", str(wiring.subnets.services), "-j", "REJECT"),

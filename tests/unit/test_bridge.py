@@ -131,6 +131,12 @@ def test_every_half_made_bridge_can_be_removed(host: FakeHost) -> None:
     assert number > 20
 
 
+def forward_rules(host: FakeHost) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """The rules that make segments smaller, and those that decide."""
+    rules = host.kernel.tables["filter"]["SYKUBE-lab-FWD"]
+    return rules[:2], rules[2:]
+
+
 def test_the_rules(host: FakeHost) -> None:
     Bridge("lab").create(wiring("127.0.0.53"))
     tables = host.kernel.tables
@@ -140,7 +146,13 @@ def test_the_rules(host: FakeHost) -> None:
         (*jump, "SYKUBE-lab-FWD"),
         ("-i", "docker0", "-j", "ACCEPT"),
     ]
-    forward = tables["filter"]["SYKUBE-lab-FWD"]
+    clamp, forward = forward_rules(host)
+    # Segments fit through the host's uplink, whichever side begins.
+    assert [rule[:5] for rule in clamp] == [
+        ("-i", "sk-lab", "!", "-o", "sk-lab"),
+        ("!", "-i", "sk-lab", "-o", "sk-lab"),
+    ]
+    assert {rule[-3:] for rule in clamp} == {("-j", "TCPMSS", "--clamp-mss-to-pmtu")}
     # What kube-proxy does not know yet is nobody else's to answer.
     assert forward[0] == ("-i", "sk-lab", "-d", "10.96.0.0/12", "-j", "REJECT")
     assert forward[1] == ("-i", "sk-lab", "-j", "ACCEPT")

@@ -225,7 +225,7 @@ def test_flushed_rules(cluster: Cluster, world: World) -> None:
     chains = world.kernel.tables["filter"]
     chains["SYKUBE-fake-FWD"].clear()
     bad = found(cluster)["iptables"]
-    assert bad.detail.startswith("4 rules of the cluster are gone, such as: iptables -t filter -A")
+    assert bad.detail.startswith("6 rules of the cluster are gone, such as: iptables -t filter -A")
     assert bad.cure == "sykube start --name fake"
     for table in world.kernel.tables.values():
         for rules in table.values():
