@@ -237,6 +237,15 @@ def test_a_removed_bridge(damaged: Damaged) -> None:
     damaged.start()
 
 
+@pytest.fixture
+def closed_host() -> Iterator[None]:
+    """This host forwards nothing that no rule accepts, as Docker leaves it."""
+    subprocess.run(["iptables", "-w", "-P", "FORWARD", "DROP"], check=True)
+    yield
+    subprocess.run(["iptables", "-w", "-P", "FORWARD", "ACCEPT"], check=True)
+
+
+@pytest.mark.usefixtures("closed_host")
 def test_flushed_rules(damaged: Damaged) -> None:
     """The cluster's own chains alone: a machine has others."""
     flushed = []
