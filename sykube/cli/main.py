@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
+import os
 import signal
 import sys
 from types import FrameType
@@ -13,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 from sykube.cli import context, streams
 from sykube.errors import ExitCode, SykubeError
-from sykube.host.paths import LOGS
+from sykube.host.paths import DATA, LOGS, cache_dir
 
 # Name → module and function; each module is read only when its command is called.
 _COMMANDS = {
@@ -88,6 +90,8 @@ def main() -> None:
         code = cli.main(prog_name="sykube", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except SykubeError as error:
+        if os.strerror(errno.ENOSPC) in error.details:
+            error.resolution = _make_room()
         context.ui().error(error)
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
@@ -104,7 +108,9 @@ def main() -> None:
         context.ui().error(
             SykubeError(
                 f"{error.filename or 'the system'}: {error.strerror or error}",
-                resolution=f"Is the disk full? Otherwise see {LOGS} and report it.",
+                resolution=_make_room()
+                if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                else f"See {LOGS}, and please report it.",
             )
         )
         sys.exit(ExitCode.FAILED)
@@ -118,6 +124,14 @@ def main() -> None:
         if context.ui().verbose:
             raise
         sys.exit(ExitCode.FAILED)
+
+
+def _make_room() -> str:
+    """What to do when a disk is full; which one it is, the system does not say."""
+    return (
+        f"A disk is full, or a quota used up. Make room in {DATA} (or the cluster's --dest), "
+        f"{cache_dir()}, {LOGS} and /tmp, then run the command again."
+    )
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:

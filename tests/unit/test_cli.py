@@ -22,6 +22,7 @@ from sykube.cluster.state import locked
 from sykube.errors import ExitCode
 from sykube.host import paths, preflight
 from sykube.host.paths import ClusterPaths
+from sykube.host.run import CommandError
 from tests import containers
 from tests.containers import Image
 from tests.fakes import World, add_image
@@ -285,16 +286,26 @@ def test_a_bug_is_one_clear_line(
     assert "sykube itself failed: ZeroDivisionError: division by zero" in result.err
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device", "/var/lib/sykube/x"),
+        OSError(122, "Disk quota exceeded"),
+        CommandError("apptainer failed", ["sh"], "cannot create x: No space left on device"),
+    ],
+    ids=["disk", "quota", "in a node"],
+)
 def test_a_full_disk_is_said_without_a_traceback(
-    world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
+    error: Exception, world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", "/var/lib/sykube/x")
+        raise error
 
     monkeypatch.setattr(lifecycle, "init", full)
     result = sykube("init")
     assert result.code == ExitCode.FAILED
-    assert "error: /var/lib/sykube/x: No space left on device" in result.err
+    assert result.err.count("No space left on device") + result.err.count("quota exceeded") == 1
+    assert "what to do: A disk is full, or a quota used up. Make room in" in result.err
 
 
 @pytest.mark.parametrize(
