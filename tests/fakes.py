@@ -812,6 +812,11 @@ class FakeInstance:
         """The folder with parts of images, each under its digest."""
         return self._store / "io.containerd.content.v1.content/blobs/sha256"
 
+    def part(self, name: str) -> Path:
+        """A part of an image, as the node sees it: what its node image brought is a link."""
+        file = self.content / name
+        return self.options.image.parent / "seed" / name if file.is_symlink() else file
+
     @property
     def manifests(self) -> Path:
         """Its static pods, as they lie on the host."""
@@ -1266,7 +1271,8 @@ class World:
         # Nodes whose kubelets do not come up; how much of the disk is free; systemd is there.
         self.silent: set[str] = set()
         # How often kubeadm's Job does not end in time.
-        self.slow_jobs = 0
+        # What kubeadm upgrade fails with, the next time first.
+        self.upgrade_problems: list[str] = []
         # Versions of Kubernetes whose control plane does not come up.
         self.unfit: set[str] = set()
         self.free = 0.5
@@ -1547,7 +1553,10 @@ class World:
                 self._keep_configuration(name, instance, argv, path)
                 deployments = "/apis/apps/v1/namespaces/kube-system/deployments"
                 objects = self._etcd_of(name).objects
-                objects[f"{deployments}/coredns"] = {}
+                containers = [{"name": "coredns", "image": "registry.example/coredns:v1"}]
+                objects[f"{deployments}/coredns"] = {
+                    "spec": {"template": {"spec": {"containers": containers}}}
+                }
                 objects[COREFILE] = {"data": {"Corefile": _COREFILE}}
             case ["kubeadm", "join", "--config", path, *_]:
                 self._keep_configuration(name, instance, argv, path)
@@ -1570,9 +1579,14 @@ class World:
                 instance.images = {k: v for k, v in instance.images.items() if k not in names}
             case ["sh", "-euc", script, "sh", folder, id_, image] if "images import" in script:
                 instance.import_image(folder, id_, image)
+            case ["sh", "-euc", script, "sh", *parts] if "cp -L" in script:
+                for part in parts:
+                    text = instance.part(part).read_bytes()
+                    (instance.content / part).unlink()
+                    (instance.content / part).write_bytes(text)
             case ["sh", "-euc", script, "sh", *parts] if "/blobs/sha256" in script:
-                found = [part for part in parts if (instance.content / part).exists()]
-                texts = {part: (instance.content / part).read_text() for part in found}
+                found = [part for part in parts if instance.part(part).exists()]
+                texts = {part: instance.part(part).read_text() for part in found}
                 return 0, "".join(f"{part}\n{text}\n" for part, text in texts.items()), ""
             case ["sh", "-c", script, "kubeadm-upgrade", *arguments]:
                 return self._kubeadm_upgrade(name, instance, script, arguments)
@@ -1690,12 +1704,11 @@ class World:
         version = tools.read_text()
         kubernetes = self._etcd_of(name)
         config = documents.load(kubernetes.objects[KUBEADM_CONFIG]["data"]["ClusterConfiguration"])
+        if self.upgrade_problems:
+            return 1, "", self.upgrade_problems.pop(0)
         match arguments:
             case ["apply", wanted, "--yes", *_]:
                 assert wanted == version
-                if self.slow_jobs:
-                    self.slow_jobs -= 1
-                    return 1, "", "[ERROR CreateJob]: Job did not complete in 15s"
                 assert instance.has_control_plane
                 config["kubernetesVersion"] = version
                 data = {"ClusterConfiguration": documents.dump(config)}

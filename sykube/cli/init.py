@@ -131,12 +131,7 @@ def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
     "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
 )
 @sources.of_kubernetes
-@click.option(
-    "--allow-cgroup-v1",
-    is_flag=True,
-    default=None,
-    help="Where this host has cgroup v1, let a kubelet of 1.35 or later run all the same.",
-)
+@sources.allow_cgroup_v1
 @click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
 @click.option("--pod-subnet", metavar="CIDR", help="Addresses of pods, a /16.")
 @click.option("--service-subnet", metavar="CIDR", help="Addresses of Services.")

@@ -39,6 +39,16 @@ def of_kubernetes(command: _F) -> _F:
     )(command)
 
 
+def allow_cgroup_v1(command: _F) -> _F:
+    """--allow-cgroup-v1."""
+    return click.option(
+        "--allow-cgroup-v1",
+        is_flag=True,
+        default=None,
+        help="Where this host has cgroup v1, let a kubelet of 1.35 or later run all the same.",
+    )(command)
+
+
 def of_image(command: _F) -> _F:
     """--local-image, and whose signature it must have."""
     options = (

@@ -17,6 +17,7 @@ from sykube.cluster.update.update import update as update_cluster
 @click.command()
 @context.named
 @sources.of_kubernetes
+@sources.allow_cgroup_v1
 @sources.of_site
 @click.option(
     "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"

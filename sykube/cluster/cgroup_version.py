@@ -6,6 +6,8 @@ from sykube.errors import HostError
 from sykube.image.versions import MINORS, Minor
 from sykube.node import cgroups
 
+_BOOT = "boot the host with cgroup v2 (kernel parameter systemd.unified_cgroup_hierarchy=1)"
+
 
 def fitting(*, allow_v1: bool) -> tuple[str, ...]:
     """The minor versions that run on this host, the newest first."""
@@ -22,13 +24,29 @@ def check(minor: Minor, *, allow_v1: bool) -> None:
     Raises:
         HostError: the host has cgroup v1, which this Kubernetes refuses.
     """
+    last = [each.version for each in MINORS if not each.refuses_cgroup_v1][-1]
+    _check(
+        minor,
+        allow_v1,
+        f"Take Kubernetes {last} or earlier; or {_BOOT}; or take the risk: --allow-cgroup-v1.",
+    )
+
+
+def check_again(minor: Minor, *, allow_v1: bool) -> None:
+    """The same of a cluster that is there: the host was booted otherwise since it was made.
+
+    Raises:
+        HostError: as `check`.
+    """
+    _check(minor, allow_v1, f"{_BOOT[0].upper()}{_BOOT[1:]}, as when the cluster was made.")
+
+
+def _check(minor: Minor, allow_v1: bool, resolution: str) -> None:
     if allow_v1 or not minor.refuses_cgroup_v1 or cgroups.is_v2():
         return
-    last = [each.version for each in MINORS if not each.refuses_cgroup_v1][-1]
     raise HostError(
         f"this host has cgroup v1, which the kubelet of Kubernetes {minor.version} refuses",
         details="From 1.35 on it starts there only when it is told to; containerd and the kubelet "
         "will drop cgroup v1 altogether.",
-        resolution=f"Take Kubernetes {last} or earlier; or boot the host with cgroup v2 (kernel "
-        "parameter systemd.unified_cgroup_hierarchy=1); or take the risk: --allow-cgroup-v1.",
+        resolution=resolution,
     )

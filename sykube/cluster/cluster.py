@@ -64,6 +64,12 @@ class Cluster:
         return update.of_node(node.name).image if update else self.image
 
     @property
+    def allows_cgroup_v1(self) -> bool:
+        """Whether the user lets kubelets run on cgroup v1 that would refuse it."""
+        update = self.state.update
+        return self.state.spec.allow_cgroup_v1 or bool(update and update.allow_cgroup_v1)
+
+    @property
     def minor(self) -> versions.Minor:
         """The minor version of its Kubernetes.
 

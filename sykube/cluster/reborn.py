@@ -77,6 +77,7 @@ def defaults(snapshot: Snapshot) -> dict[str, Any]:
         "workers": len(workers),
         "control_planes": len(saved.nodes) - len(workers),
         "taint_master": saved.spec.taint_master,
+        "allow_cgroup_v1": saved.spec.allow_cgroup_v1,
         "options": saved.spec.options,
         "addons": tuple(saved.addons),
         "registry_mirrors": saved.spec.registry_mirrors,

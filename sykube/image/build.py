@@ -164,15 +164,25 @@ def _upstream_layers(source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
         common
         | {
             "packages": versions.UPSTREAM_NODE_PACKAGES,
-            # That of 1.7 is also the one of Debian's.
-            "containerd_config": (
-                "sykube/node" if source.containerd_version.startswith("1.") else "upstream"
-            ),
+            "containerd_config": _containerd_config(source.containerd_version),
         },
         (container_images,),
         ("definitions/upstream", upstream),
     )
     return container_images, node
+
+
+def _containerd_config(version: str) -> str:
+    """The file below /opt of a build with the configuration that a containerd wants.
+
+    Each takes older ones, too, and says so at every start. Source: containerd's
+    docs/man/containerd-config.toml.5.md and RELEASES.md, "Deprecated config properties".
+    """
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    if numbers < (2, 0):
+        # It is also Debian's.
+        return "sykube/node/containerd.toml"
+    return f"upstream/containerd-v{3 if numbers < (2, 3) else 4}.toml"
 
 
 def _node_suite(mirror: Mirror) -> dict[str, Any]:

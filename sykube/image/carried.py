@@ -17,7 +17,6 @@ _ARCHIVE = "images.tar"
 # itself, on copies of its databases and links to the rest, says what belongs to which.
 _EXPORT = r"""
 set -eu
-export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
 seed=/usr/share/sykube/containerd root=/mnt/store/root
 mkdir -p $root
 (cd $seed && find . -type d ! -path '*/snapshots/*' -exec mkdir -p "$root/{}" \;)

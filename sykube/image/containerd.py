@@ -26,7 +26,6 @@ _WORK = ".load-"
 # file by its digest and only notes it. Nothing refers to them until the import, so a collection of
 # garbage in between takes them again. At last the kubelet's side of containerd knows the image.
 _LOAD = f"""
-export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
 cd "$1"
 content={_ROOT}/io.containerd.content.v1.content/blobs/sha256
 for layer in *; do
@@ -50,6 +49,15 @@ _READ = f"""
 cd {_ROOT}/io.containerd.content.v1.content/blobs/sha256
 for part; do
     [ ! -e "$part" ] || {{ echo "$part"; tr -d '\\n' < "$part"; echo; }}
+done
+"""
+# What is a link into the node image becomes a file of the node's own.
+_DETACH = f"""
+cd {_ROOT}/io.containerd.content.v1.content/blobs/sha256
+for part; do
+    [ -L "$part" ] || continue
+    cp -L "$part" ".$part"
+    mv ".$part" "$part"
 done
 """
 
@@ -78,22 +86,28 @@ def names(node: Node) -> dict[str, str]:
 
 def targets(node: Node, digests: Sequence[str]) -> dict[str, Target]:
     """What some digests stand for; those that the node lacks a part of are left out."""
-    manifests = _read(node, digests)
-    chosen: dict[str, str] = {}
-    for digest, value in manifests.items():
-        # An image of several architectures, as registries have them.
-        if entry := container.of_this_machine(value.get("manifests") or []):
-            chosen[digest] = str(entry["digest"])
-    manifests |= _read(node, chosen.values())
-    found = {}
-    for digest in digests:
-        manifest = manifests.get(chosen.get(digest, digest), {})
-        if "config" in manifest:
-            parts = [manifest["config"], *manifest.get("layers", [])]
-            found[digest] = Target(
-                digest, manifest["config"]["digest"], sum(int(part["size"]) for part in parts)
-            )
-    return found
+    return {
+        digest: Target(
+            digest,
+            manifest["config"]["digest"],
+            sum(int(part["size"]) for part in _parts(manifest)),
+        )
+        for digest, (_, manifest) in _manifests(node, digests).items()
+    }
+
+
+def detach(node: Node, digests: Sequence[str]) -> None:
+    """Make copies of what images share with the node image, so that they last without it.
+
+    Raises:
+        CommandError: the disk is full.
+    """
+    wanted: dict[str, None] = {}
+    for digest, (chosen, manifest) in _manifests(node, digests).items():
+        wanted |= dict.fromkeys((digest, chosen, *(part["digest"] for part in _parts(manifest))))
+    if wanted:
+        parts = [digest.removeprefix("sha256:") for digest in wanted]
+        node.run(["sh", "-euc", _DETACH, "sh", *parts], timeout=_TIMEOUT_S)
 
 
 def load(node: Node, image: ContainerImage) -> None:
@@ -194,6 +208,24 @@ def _index(image: ContainerImage) -> bytes:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return archive.getvalue()
+
+
+def _manifests(node: Node, digests: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The manifest for this machine of what some digests stand for, and its own digest."""
+    read = _read(node, digests)
+    chosen: dict[str, str] = {}
+    for digest, value in read.items():
+        # An image of several architectures, as registries have them.
+        if entry := container.of_this_machine(value.get("manifests") or []):
+            chosen[digest] = str(entry["digest"])
+    read |= _read(node, chosen.values())
+    pairs = {digest: chosen.get(digest, digest) for digest in digests}
+    return {digest: (of, read[of]) for digest, of in pairs.items() if "config" in read.get(of, {})}
+
+
+def _parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The configuration of an image, and its layers."""
+    return [manifest["config"], *manifest.get("layers", [])]
 
 
 def _read(node: Node, digests: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -278,7 +278,12 @@ def _stable(supported: Sequence[str], sites: Sites, downloader: Downloader) -> V
         )
     mine = _newest(max(known, key=_number), sites, downloader)
     if _minor(version) in minors():
-        return Version(mine, f"Kubernetes {version} does not run on this host")
+        # The one thing that sykube leaves a supported version out for.
+        why = (
+            f"this host has cgroup v1, and the newest, {version}, needs cgroup v2, or "
+            "--allow-cgroup-v1"
+        )
+        return Version(mine, why)
     return Version(mine, f"Kubernetes {version} is newer than what this sykube knows")
 
 

@@ -71,6 +71,23 @@ class Minor:
         return self.number >= 35
 
     @property
+    def has_kubelet_drop_ins(self) -> bool:
+        """Whether its kubelet reads further files of its configuration (--config-dir) for good.
+
+        Source: https://www.kubernetes.dev/resources/keps/3983/: stable from 1.35 on.
+        """
+        return self.number >= 35
+
+    @property
+    def verifies_pulled_images(self) -> bool:
+        """Whether its kubelet asks the registry whether a pod may use an image that is there.
+
+        Source: kubernetes/kubernetes, pkg/features/kube_features.go: the feature
+        KubeletEnsureSecretPulledImages is beta, and on, from 1.35 on.
+        """
+        return self.number >= 35
+
+    @property
     def cron_jobs_api(self) -> str:
         """The API of CronJobs: batch/v1 came with 1.21, and v1beta1 went with 1.25.
 

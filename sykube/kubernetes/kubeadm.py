@@ -23,6 +23,11 @@ _START_TIMEOUT = "9m0s"
 # kubeadm insists on a token of its own; workers get others (tokens.py).
 _TOKEN_TTL = "1m0s"
 
+# What kubeadm checks of the host before an upgrade, and not in init (1.33 and later): kernel's
+# options, which many hosts show nowhere in a node, and cgroup v1, also where the kubelet is told to
+# take it. cgroup_version and node_checks look at what matters. Source: app/preflight/checks.go
+# (RunUpgradeChecks, SystemVerificationCheck).
+_OF_HOST = ("SystemVerification",)
 # What kubeadm checks of CoreDNS before an upgrade, where there is none: its version, and its image
 # beside the others, which were given to the node. Source: app/phases/upgrade/preflight.go.
 _OF_COREDNS = ("CoreDNSMigration", "CoreDNSUnsupportedPlugins", "ImagePull")
@@ -43,7 +48,6 @@ class ControlPlaneSettings:
     Attributes:
         minor: whose formats are written.
         etcd_tag: of etcd's image; empty for the one that kubeadm names.
-        allow_cgroup_v1: let a kubelet run on a host with cgroup v1 that would refuse it.
         endpoint: host:port of the API server for every node and user, from the first day.
         names: further names and addresses in the API server's certificate.
         alone: it is the cluster's only control plane.
@@ -66,7 +70,6 @@ class ControlPlaneSettings:
     token: str
     taint: bool
     alone: bool
-    allow_cgroup_v1: bool = False
 
 
 def init_configuration(settings: ControlPlaneSettings) -> str:
@@ -119,7 +122,7 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         cluster["apiServer"]["timeoutForControlPlane"] = _START_TIMEOUT
     if settings.etcd_tag:
         cluster["etcd"]["local"]["imageTag"] = settings.etcd_tag
-    kubelet: dict[str, Any] = {
+    kubelet = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "cgroupDriver": "cgroupfs",
@@ -138,8 +141,6 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         "syncFrequency": "10s",
         "serverTLSBootstrap": False,
     }
-    if settings.allow_cgroup_v1 and minor.refuses_cgroup_v1:
-        kubelet["failCgroupV1"] = False
     proxy: dict[str, Any] = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -210,17 +211,19 @@ def patch_options(minor: Minor) -> tuple[str, ...]:
     return () if _patches(minor) else ("--experimental-patches", _PATCHES)
 
 
-def upgrade_options(minor: Minor, patches: str) -> tuple[str, ...]:
-    """Options of kubeadm upgrade on a control plane.
+def upgrade_options(minor: Minor, *, patches: str = "") -> tuple[str, ...]:
+    """Options of kubeadm upgrade.
 
     Args:
         minor: of the new kubeadm.
-        patches: the folder with what is changed in the manifests.
+        patches: the folder with what is changed in the manifests, on a control plane.
     """
+    ignored = _OF_HOST if minor.has_coredns or not patches else (*_OF_HOST, *_OF_COREDNS)
+    options = ("--ignore-preflight-errors", ",".join(ignored))
+    if not patches:
+        return options
     name = "--experimental-patches" if minor.kubeadm_api == "v1beta2" else "--patches"
-    if minor.has_coredns:
-        return (name, patches)
-    return (name, patches, "--ignore-preflight-errors", ",".join(_OF_COREDNS))
+    return (name, patches, *options)
 
 
 def _api(minor: Minor) -> str:

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster import export, power, removal, renewal
+from sykube.cluster import export, lookup, power, removal, renewal
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps.dns import Dns, deployment
 from sykube.errors import ExitCode, HostError, UsageError
 from sykube.image import versions
 from sykube.image.sites import Sites
 from sykube.image.versions import MINORS, Minor, minor
-from sykube.kubernetes import kubeadm
+from sykube.kubernetes import kubeadm, kubelet
+from sykube.node.node import Node
 from tests.fakes import COREFILE, World
 from tests.unit import schema
 from tests.unit.helpers import Sykube, fake_spec, init, unchanged
@@ -167,8 +168,10 @@ def test_a_version_is_given_no_other_versions_documents(world: World) -> None:
             document["apiVersion"] = f"kubeadm.k8s.io/{api}"
         return schema.problems(document, version, api)
 
-    assert problems("KubeletConfiguration", "1.30", "v1beta3") == [
-        "KubeletConfiguration.failCgroupV1: unknown"
+    drop_in = yaml.safe_load(kubelet.drop_in(minor("1.36"), allow_cgroup_v1=True))
+    assert schema.problems(drop_in, "1.30", "v1beta3") == [
+        "KubeletConfiguration.imagePullCredentialsVerificationPolicy: unknown",
+        "KubeletConfiguration.failCgroupV1: unknown",
     ]
     older = problems("InitConfiguration", "1.30", "v1beta3")
     assert "InitConfiguration.timeouts: unknown" in older
@@ -382,29 +385,54 @@ def test_a_kubelet_that_would_end_there_is_refused_before_anything_changes(
 def test_the_kubelets_own_way_out_is_taken_only_when_it_was_asked_for(
     world: World, each: Minor
 ) -> None:
-    cluster_of(world, each, allow_cgroup_v1=True)
-    for kubelet in of_kind(world, "KubeletConfiguration"):
-        assert kubelet.get("failCgroupV1") == (False if each.number >= 35 else None)
+    cluster = cluster_of(world, each, allow_cgroup_v1=True)
+    for node in cluster.nodes:
+        assert drop_in(node).get("failCgroupV1") == (False if each.number >= 35 else None)
+    # An update to a version that refuses it would find none in what it was made with.
+    assert "failCgroupV1" not in str(documents(world))
+
+
+@pytest.mark.parametrize("each", MINORS, ids=IDS)
+def test_a_kubelet_uses_the_images_that_it_has_whoever_pulled_them(
+    world: World, each: Minor
+) -> None:
+    cluster = cluster_of(world, each, allow_cgroup_v1=each.refuses_cgroup_v1)
+    for node in cluster.nodes:
+        found = drop_in(node)
+        if each.number < 35:
+            assert found == {}
+            continue
+        assert schema.problems(found, each.version, each.kubeadm_api) == []
+        assert found["imagePullCredentialsVerificationPolicy"] == "NeverVerify"
+
+
+def drop_in(node: Node) -> Json:
+    return yaml.safe_load((node.config / "kubelet.conf").read_text()) or {}
 
 
 @pytest.mark.parametrize("version", ["1.20", "1.34"])
 def test_older_ones_run_with_cgroup_v1_as_ever(world: World, version: str) -> None:
-    cluster_of(world, minor(version))
+    cluster = cluster_of(world, minor(version))
     assert "failCgroupV1" not in str(documents(world))
+    assert "failCgroupV1" not in str([drop_in(node) for node in cluster.nodes])
 
 
 def test_with_cgroup_v2_there_is_nothing_to_choose(modern: World) -> None:
-    cluster_of(modern, minor("1.36"))
+    cluster = cluster_of(modern, minor("1.36"))
     assert "failCgroupV1" not in str(documents(modern))
+    assert "failCgroupV1" not in str([drop_in(node) for node in cluster.nodes])
 
 
 def test_a_host_that_was_booted_with_cgroup_v1_since_is_refused_at_start(modern: World) -> None:
     cluster_of(modern, minor("1.36"))
     power.stop("fake", power.StopOptions(), modern.ui())
     (modern.cgroup_root / "cgroup.controllers").unlink()
-    with pytest.raises(HostError, match="refuses"):
+    with pytest.raises(HostError, match="refuses") as raised:
         power.start("fake", modern.ui())
     assert modern.instances == {}
+    # What `start` has not, it does not advise.
+    assert "--" not in raised.value.resolution
+    assert "cgroup v2" in raised.value.resolution
 
 
 def test_the_option_of_init(world: World, sykube: Sykube) -> None:
@@ -415,7 +443,8 @@ def test_the_option_of_init(world: World, sykube: Sykube) -> None:
     assert "--allow-cgroup-v1" in refused.err
     taken = sykube(*asked, "--allow-cgroup-v1")
     assert taken.code == 0, taken.err
-    assert of_kind(world, "KubeletConfiguration")[0]["failCgroupV1"] is False
+    cluster = lookup.load("fake", world.ui())
+    assert drop_in(cluster.master)["failCgroupV1"] is False
 
 
 # --- the rest ---

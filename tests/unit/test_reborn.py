@@ -185,9 +185,10 @@ def test_what_the_snapshot_decides(saved: World, fields: dict[str, Any]) -> None
 def test_limits_are_the_snapshots_unless_others_are_given(saved: World) -> None:
     folder = archive.find("kept").folder
     stored = json.loads((folder / "state.json").read_text())
-    stored["spec"] |= {"cpus": "2", "taintMaster": True}
+    stored["spec"] |= {"cpus": "2", "taintMaster": True, "allowCgroupV1": True}
     (folder / "state.json").write_text(json.dumps(stored))
     assert (spec().cpus, spec().taint_master) == ("2", True)
+    assert spec().allow_cgroup_v1
     assert spec(cpus="1").cpus == "1"
 
 

@@ -316,7 +316,7 @@ def test_debians_minor_of_upstream_has_the_containerd_and_the_dns_of_debians() -
     )
     # definitions/node is at the one place, definitions/upstream at the other.
     assert " /opt/sykube/node/containerd.toml > /etc/containerd/config.toml" in older["node"]
-    assert " /opt/upstream/containerd.toml > /etc/containerd/config.toml" in newer["node"]
+    assert " /opt/upstream/containerd-v4.toml > /etc/containerd/config.toml" in newer["node"]
     for texts, there in ((older, False), (newer, True)):
         text = texts["container-images"]
         wanted = text.split("for name in kube-apiserver")[1].split(";")[0].split()
@@ -396,16 +396,27 @@ MOVED = {
 }
 
 
-def containerd_config(folder: str) -> Json:
-    text = (REPOSITORY / "definitions" / folder / "containerd.toml").read_text()
+CONTAINERD_CONFIGS = ("node/containerd.toml", *(f"upstream/containerd-v{n}.toml" for n in (3, 4)))
+
+
+def containerd_config(file: str) -> Json:
+    text = (REPOSITORY / "definitions" / file).read_text()
     return tomllib.loads(text.replace("@RESTRICT@", "true"))
 
 
-def test_both_containerds_are_told_the_same() -> None:
-    old, new = containerd_config("node"), containerd_config("upstream")
-    assert (old.pop("version"), new.pop("version")) == (2, 3)
+@pytest.mark.parametrize("version", [3, 4])
+def test_all_containerds_are_told_the_same(version: int) -> None:
+    old = containerd_config("node/containerd.toml")
+    new = containerd_config(f"upstream/containerd-v{version}.toml")
+    assert (old.pop("version"), new.pop("version")) == (2, version)
     plugin = old.pop("plugins")["io.containerd.grpc.v1.cri"]
     plugins = new.pop("plugins")
+    if version == 4:
+        # containerd 2.3.4, `containerd config migrate`: what it makes of the one of version 3.
+        new["grpc"] = plugins.pop("io.containerd.server.v1.grpc")
+        # "Deprecated config properties" of its RELEASES.md.
+        cni = plugins[RUNTIME]["cni"]
+        (cni["bin_dir"],) = cni.pop("bin_dirs")
     assert old == new
     for before, after in MOVED.items():
         assert take(plugin, before) == take(plugins, after), before
@@ -428,9 +439,26 @@ def leaves(tree: Json) -> Iterator[object]:
             yield value or True
 
 
-@pytest.mark.parametrize("folder", ["node", "upstream"])
-def test_what_the_build_changes_of_containerds_configuration_is_in_it(folder: str) -> None:
-    lines = (REPOSITORY / "definitions" / folder / "containerd.toml").read_text().splitlines()
+@pytest.mark.parametrize(
+    ("containerd", "file"),
+    [
+        ("1.7.34", "node/containerd.toml"),
+        ("2.0.11", "upstream/containerd-v3.toml"),
+        ("2.3.4", "upstream/containerd-v4.toml"),
+    ],
+)
+def test_each_containerd_gets_the_newest_format_that_it_knows(containerd: str, file: str) -> None:
+    source = dataclasses.replace(UPSTREAM, containerd_version=containerd)
+    node = build.layers(source, MIRROR)[-1]
+    text = resources.render("definitions", node.template, **node.variables)
+    assert f"/{file} > /etc/containerd/config.toml\n" in text
+    assert file in CONTAINERD_CONFIGS
+    assert containerd in {each.containerd for each in versions.MINORS}
+
+
+@pytest.mark.parametrize("file", CONTAINERD_CONFIGS)
+def test_what_the_build_changes_of_containerds_configuration_is_in_it(file: str) -> None:
+    lines = (REPOSITORY / "definitions" / file).read_text().splitlines()
     assert 'root = "/var/lib/containerd"' in lines
     assert 'state = "/run/containerd"' in lines
     assert '  address = "/run/containerd/containerd.sock"' in lines

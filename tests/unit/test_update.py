@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State
 from sykube.cluster.steps import ready as ready_step
 from sykube.cluster.update import nodes as update_nodes
-from sykube.cluster.update import rollback, skew
+from sykube.cluster.update import rollback, skew, upgrade
 from sykube.cluster.update import update as update_module
 from sykube.cluster.update.nodes import Postponed
 from sykube.cluster.update.options import UpdateOptions
@@ -26,6 +27,8 @@ from sykube.cluster.update.update import Outcome
 from sykube.cluster.wanted import Wanted
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image.node_image import NodeImage
+from sykube.image.versions import minor
+from sykube.kubernetes import kubeadm
 from tests.fakes import KUBEADM_CONFIG, Call, Injected, World, add_image, make_node
 from tests.unit.helpers import Sykube, differences, fake_spec, init, made, unchanged
 
@@ -398,6 +401,7 @@ def test_a_way_back_from_a_second_call_brings_kubeadm_and_its_add_ons_back(
         "spec": {"template": {"spec": {"containers": [container]}}}
     }
     monkeypatch.setattr(update_nodes, "_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(upgrade, "_API_TIMEOUT_S", 0.0)
     world.unfit.add(NEW)
     with pytest.raises(SykubeError, match="back on v1.20.2"):
         update(world, newer)
@@ -477,6 +481,7 @@ def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
     ]
     for module in (update_module, update_nodes, rollback, ready_step):
         monkeypatch.setattr(module, "_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(upgrade, "_API_TIMEOUT_S", 5.0)
     for number in numbers:
         cluster = made(world)
         world.calls.all.clear()
@@ -514,11 +519,142 @@ def test_a_control_plane_that_kubeadm_cannot_upgrade_is_put_back(
     assert_is(world, cluster, OLD)
 
 
-def test_a_busy_machine_gets_further_tries(world: World, newer: NodeImage) -> None:
+SLOW_JOB = "[ERROR CreateJob]: Job did not complete in 15s"
+SLOW_API = (
+    "error: unable to fetch the kubeadm-config ConfigMap: failed to get config map: Get "
+    '"https://10.11.11.254:6443/api/v1/namespaces/kube-system/configmaps/kubeadm-config?timeout=10s"'
+    ": net/http: request canceled (Client.Timeout exceeded while awaiting headers)"
+)
+
+
+@pytest.mark.parametrize("problem", [SLOW_JOB, SLOW_API])
+def test_a_busy_machine_gets_further_tries(world: World, newer: NodeImage, problem: str) -> None:
     cluster = made(world)
-    world.slow_jobs = 2
+    world.upgrade_problems = [problem] * 2
     update(world, newer)
     assert_is(world, cluster, NEW)
+
+
+def test_so_it_does_on_a_worker(world: World, newer: NodeImage) -> None:
+    cluster = made(world)
+    seen: list[str] = []
+
+    def slow(call: Call) -> bool:
+        if "kubeadm-upgrade" in call.words and "node" in call.words:
+            seen.append(str(call))
+            if len(seen) == 1:
+                world.upgrade_problems = [SLOW_API]
+        return False
+
+    world.calls.fail(slow)
+    update(world, newer)
+    assert len(seen) == 2
+    assert_is(world, cluster, NEW)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "[ERROR CoreDNSMigration]: CoreDNS will not be upgraded",
+        "couldn't upgrade control plane. kubeadm has tried to recover everything into the earlier "
+        "state. Errors faced: context deadline exceeded",
+    ],
+)
+def test_what_does_not_pass_is_not_tried_again(
+    world: World, newer: NodeImage, problem: str
+) -> None:
+    cluster = made(world)
+    world.upgrade_problems = [problem]
+    with pytest.raises(SykubeError, match="back on v1.20.2"):
+        update(world, newer)
+    assert len([call for call in world.calls.all if _kubeadm(call)]) == 1
+    assert_is(world, cluster, OLD)
+
+
+@pytest.mark.parametrize(("control_planes", "workers"), [(1, 1), (3, 1)])
+def test_kubeadm_leaves_the_kernels_options_and_cgroup_v1_to_sykube(
+    world: World, newer: NodeImage, control_planes: int, workers: int
+) -> None:
+    cluster = made(world, control_planes=control_planes, workers=workers)
+    world.calls.all.clear()
+    update(world, newer)
+    calls = [call.words for call in world.calls.all if "kubeadm-upgrade" in call.words]
+    assert len(calls) == len(cluster.nodes)
+    for words in calls:
+        ignored = words[words.index("--ignore-preflight-errors") + 1].split(",")
+        assert "SystemVerification" in ignored
+        assert "all" not in ignored
+        # Its own checks of that node come first.
+        numbers = [n for n, call in enumerate(world.calls.all) if call.words == words]
+        before = world.calls.all[numbers[0] - 1].words
+        assert before[1] == words[1]
+        assert "cgroup controller" in str(before)
+
+
+def test_coredns_is_checked_where_it_is(world: World) -> None:
+    for version, others in (("1.20", 3), ("1.36", 0)):
+        options = kubeadm.upgrade_options(minor(version), patches="/patches")
+        assert len(options[-1].split(",")) == 1 + others
+        assert kubeadm.upgrade_options(minor(version)) == (
+            *("--ignore-preflight-errors", "SystemVerification"),
+        )
+
+
+# --- cgroup v1 ---
+
+
+@pytest.fixture
+def at_1_34(world: World) -> tuple[Cluster, NodeImage]:
+    """A cluster of 1.34 on cgroup v1, and an image of 1.35, which refuses it."""
+    world.use_kubernetes("1.34.3", minor("1.34").containerd, "registry.example/kubernetes")
+    cluster = made(world, kubernetes_version="1.34.3")
+    return cluster, image_of_1_35(world, cluster)
+
+
+def image_of_1_35(world: World, cluster: Cluster) -> NodeImage:
+    image = add_image(world.root / "cache", "f00d", version="v1.35.1", part="other")
+    for name in ("versions", "container-images"):
+        text = (cluster.image.folder / name).read_text()
+        (image.folder / name).write_text(text.replace("1.34.3", "1.35.1"))
+    return image
+
+
+def test_cgroup_v1_is_refused_before_anything_changes_and_the_option_is_there(
+    world: World, at_1_34: tuple[Cluster, NodeImage], sykube: Sykube
+) -> None:
+    cluster, image = at_1_34
+    command = ("update", "--name", "fake", "--local-image", str(image.sif))
+    with unchanged(world):
+        refused = sykube(*command)
+    assert refused.code == ExitCode.HOST_NOT_READY
+    assert "--allow-cgroup-v1" in refused.err
+    assert sykube(*command, "--allow-cgroup-v1").code == 0
+    assert recorded(cluster).spec.allow_cgroup_v1
+    for node in cluster.nodes:
+        assert "failCgroupV1: false" in (node.config / "kubelet.conf").read_text()
+
+
+def test_a_cluster_that_was_made_with_the_option_needs_it_no_second_time(world: World) -> None:
+    world.use_kubernetes("1.34.3", minor("1.34").containerd, "registry.example/kubernetes")
+    cluster = made(world, kubernetes_version="1.34.3", allow_cgroup_v1=True)
+    update(world, image_of_1_35(world, cluster))
+    for node in cluster.nodes:
+        assert "failCgroupV1: false" in (node.config / "kubelet.conf").read_text()
+
+
+def test_put_back_it_is_as_if_the_option_had_not_been_given(
+    world: World, at_1_34: tuple[Cluster, NodeImage]
+) -> None:
+    cluster, image = at_1_34
+    world.calls.fail(_kubeadm)
+    wish = ClusterSpec(name="fake", local_image=str(image.sif), allow_cgroup_v1=True)
+    with pytest.raises(SykubeError, match="back on v1.34.3"):
+        update_module.update("fake", wish, UpdateOptions(), world.ui())
+    assert not recorded(cluster).spec.allow_cgroup_v1
+    assert "failCgroupV1" not in (cluster.master.config / "kubelet.conf").read_text()
+
+
+# --- what changes nothing ---
 
 
 def test_a_kubeadm_that_has_changed_nothing_costs_no_restart(
@@ -527,7 +663,7 @@ def test_a_kubeadm_that_has_changed_nothing_costs_no_restart(
     cluster = made(world)
     pids = {name: instance.pid for name, instance in world.instances.items()}
     images = {name: instance.images for name, instance in world.instances.items()}
-    world.slow_jobs = 3
+    world.upgrade_problems = [SLOW_JOB] * 3
     with pytest.raises(SykubeError, match="back on v1.20.2") as raised:
         update(world, newer)
     assert "CreateJob" in raised.value.details
@@ -542,6 +678,7 @@ def test_a_control_plane_that_does_not_come_back_is_put_back_with_what_etcd_had(
 ) -> None:
     cluster = made(world, control_planes=control_planes)
     monkeypatch.setattr(update_nodes, "_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(upgrade, "_API_TIMEOUT_S", 0.0)
     kubernetes = world.kubernetes["fake"]
     world.unfit.add(NEW)
     with pytest.raises(SykubeError, match="back on v1.20.2"):
@@ -600,6 +737,33 @@ def test_images_of_the_user_are_on_the_renewed_nodes_again(
     for instance in world.instances.values():
         assert instance.images["docker.io/library/own:1"] == image.digest
     assert not [*cluster.paths.root.rglob("kept-images.json")]
+
+
+def test_so_is_an_image_whose_parts_were_the_node_images(
+    world: World, newer: NodeImage, tmp_path: Path
+) -> None:
+    """Such as sykube.local/system:1 under another name: its layers go with the old image."""
+    from sykube.cluster import images
+    from tests import containers
+
+    made(world)
+    image = containers.Image([containers.tar({"file": b"text"})], {})
+    file = containers.oci_archive(tmp_path / "own.tar", image, "docker.io/library/own:1")
+    images.load("fake", [file], [], "", world.ui())
+    for instance in world.instances.values():
+        seed = instance.options.image.parent / "seed"
+        seed.mkdir(exist_ok=True)
+        for part in instance.content.iterdir():
+            shutil.copy(part, seed)
+            part.unlink()
+            part.symlink_to(f"/usr/share/sykube/containerd/{part.name}")
+    ui = world.ui()
+    wish = ClusterSpec(name="fake", local_image=str(newer.sif))
+    update_module.update("fake", wish, UpdateOptions(), ui)
+    for instance in world.instances.values():
+        assert instance.images["docker.io/library/own:1"] == image.digest
+        assert not any(part.is_symlink() for part in instance.content.iterdir())
+    assert not [said for said in ui.said if "no longer" in said]
 
 
 def test_what_would_hide_files_of_the_new_image_goes_aside_and_comes_back(tmp_path: Path) -> None:

@@ -127,7 +127,8 @@ def test_upstream_where_it_answers(
     assert found is not None
     assert (found.source, found.kubernetes) == ("upstream", VERSION)
     # cgroup v1 keeps it from what is newer.
-    assert f"Kubernetes {NEWEST[0]} does not run on this host" in ui.said[0]
+    assert f"cgroup v1, and the newest, {NEWEST[0]}, needs cgroup v2" in ui.said[0]
+    assert "--allow-cgroup-v1" in ui.said[0]
     (built,) = real_fingerprints
     assert isinstance(built, versions.Upstream)
     assert built.image_repository == "registry.example/kubernetes"

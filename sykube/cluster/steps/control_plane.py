@@ -85,7 +85,6 @@ def settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
         token=new_token(),
         taint=state.spec.taint_master,
         alone=len(cluster.control_planes) == 1,
-        allow_cgroup_v1=state.spec.allow_cgroup_v1,
     )
 
 

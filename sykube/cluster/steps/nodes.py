@@ -15,7 +15,8 @@ from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError
 from sykube.host import paths
 from sykube.host.files import write_atomically
-from sykube.kubernetes import node_checks
+from sykube.image import versions
+from sykube.kubernetes import kubelet, node_checks
 from sykube.node import cgroups
 from sykube.node.engine import InstanceOptions
 from sykube.node.mounts import Mount
@@ -42,7 +43,7 @@ class Nodes:
 
     def apply(self, cluster: Cluster) -> None:
         # A host that was booted otherwise, or another one, since the cluster was made.
-        cgroup_version.check(cluster.minor, allow_v1=cluster.state.spec.allow_cgroup_v1)
+        cgroup_version.check_again(cluster.minor, allow_v1=cluster.allows_cgroup_v1)
         running = cluster.engine.instances()
         missing = [node for node in cluster.nodes if node.instance not in running]
         for node in cluster.nodes:
@@ -150,6 +151,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
             (
                 f"SYKUBE_CGROUP={cgroups.path_of(node.instance)}",
                 f"SYKUBE_POD_SUBNET={cluster.state.subnets.pods}",
+                f"SYKUBE_SERVICES={cluster.state.subnets.services}",
                 f"SYKUBE_ENDPOINT={cluster.endpoint_address if alone else ''}",
                 f"SYKUBE_MILLICORES={limits.millicores}",
                 f"SYKUBE_MEMORY={limits.memory}",
@@ -170,6 +172,10 @@ def prepare(cluster: Cluster, node: Node) -> None:
         ),
         "pod-network.conflist": resources.render(
             "cni", "pod-network.conflist.j2", pod_subnet=node.pod_subnet
+        ),
+        "kubelet.conf": kubelet.drop_in(
+            versions.minor(cluster.image_of(node).versions()["kubernetes"]),
+            allow_cgroup_v1=cluster.allows_cgroup_v1,
         ),
         "keepalived.conf": _keepalived(cluster, node),
         "ca-certificates.pem": "\n".join(cluster.state.authorities),

@@ -37,7 +37,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
                 upgrade.apply(cluster, node, progress)
                 elect_anew(cluster)
             else:
-                upgrade.node(node, progress)
+                upgrade.node(cluster, node, progress)
             progress.upgraded.append(node.name)
             cluster.save()
     since = 0.0
@@ -54,7 +54,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
             node_steps.check(cluster, [node])
     with ui.step(f"Waiting for {node.name}"):
         _give_back_images(cluster, node)
-        wait_api(cluster)
+        upgrade.wait_api(cluster)
         wait_restarted(cluster, [node.instance], since)
         with cluster.api() as api:
             wait_until(
@@ -109,11 +109,6 @@ def _kubelet_problem(api: Api, node: Node, progress: Progress) -> str:
     return readiness.nodes(api, [node.instance])
 
 
-def wait_api(cluster: Cluster) -> None:
-    with cluster.api() as api:
-        wait_until("the API server", lambda: readiness.health(api), _TIMEOUT_S)
-
-
 def _note_images(cluster: Cluster, node: Node) -> None:
     """Note the images that a node has beside those of its node image."""
     own = {*cluster.image_of(node).container_images()}
@@ -124,6 +119,7 @@ def _note_images(cluster: Cluster, node: Node) -> None:
         for name, digest in containerd.names(node).items()
         if name not in own and not reference.is_id(name) and "@" not in name
     }
+    containerd.detach(node, [*kept.values()])
     write_atomically(node.folder / _KEPT, json.dumps(kept), mode=0o600)
 
 

@@ -62,6 +62,7 @@ class Progress:
         finished: names of those that are back on it, and well.
         committed: whether all control planes are: from then on there is no way back.
         undoing: whether they are being put back to what they were.
+        allow_cgroup_v1: whether it was asked for with the update; the cluster keeps it then.
     """
 
     before: Origin
@@ -72,6 +73,7 @@ class Progress:
     finished: list[str] = field(default_factory=list)
     committed: bool = False
     undoing: bool = False
+    allow_cgroup_v1: bool = False
 
     def of_node(self, name: str) -> Origin:
         """What a node starts from now."""
@@ -97,4 +99,6 @@ class Progress:
             list(stored["finished"]),
             bool(stored["committed"]),
             bool(stored["undoing"]),
+            # Records of before it could be asked for lack it.
+            bool(stored.get("allow_cgroup_v1")),
         )

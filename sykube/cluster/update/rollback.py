@@ -15,12 +15,11 @@ from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.join import ETCDCTL
 from sykube.cluster.steps.ready import elect_anew, wait_ready
+from sykube.cluster.update import upgrade
 from sykube.cluster.update.progress import Progress
 from sykube.host.run import run
 from sykube.image import inside
 from sykube.image.build import Builder
-from sykube.kubernetes import readiness
-from sykube.kubernetes.api import wait_until
 from sykube.node.node import Node
 
 _FOLDER = "update"
@@ -110,8 +109,7 @@ def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
         _put_back_files(node, _folder(cluster))
         _put_back_etcd(node, _folder(cluster), members, progress, builder)
     node_steps.Nodes().apply(cluster)
-    with cluster.api() as api:
-        wait_until("the API server", lambda: readiness.health(api), _TIMEOUT_S)
+    upgrade.wait_api(cluster)
     elect_anew(cluster)
     on_each(cluster.workers, _restart_kubelet)
     wait_ready(cluster)

@@ -63,7 +63,7 @@ def update(
     """Bring a cluster to a newer node image.
 
     Args:
-        wish: which one, by its fields about images; the others are not read.
+        wish: which one, by its fields about images, and allow_cgroup_v1; the others are not read.
         dry_run: change nothing, and say what would be done.
 
     Raises:
@@ -87,13 +87,15 @@ def update(
             before = _present(cluster)
             if found.fingerprint == before.fingerprint:
                 return Outcome(before.kubernetes, found.kubernetes, changed=False)
-            progress = Progress(before, found)
+            progress = Progress(before, found, allow_cgroup_v1=wish.allow_cgroup_v1)
             checks.check(cluster, progress)
         elif target.is_other(wish, progress):
             raise UsageError(
                 f"the cluster {name} is on its way to Kubernetes {progress.after.kubernetes}",
                 resolution=f"Let that end first: sykube update{cluster.name_option}",
             )
+        elif wish.allow_cgroup_v1:
+            progress.allow_cgroup_v1 = True
         outcome = Outcome(
             progress.before.kubernetes,
             progress.after.kubernetes,
@@ -126,7 +128,7 @@ def _go(cluster: Cluster, progress: Progress, builder: Builder, options: UpdateO
         try:
             if not progress.committed:
                 with ui.step("Saving etcd and the control planes' configuration"):
-                    nodes.wait_api(cluster)
+                    upgrade.wait_api(cluster)
                     rollback.save(cluster)
             if upgrade.is_needed(progress):
                 with ui.step("Handing the new kubeadm and images to the nodes"):
@@ -192,6 +194,7 @@ def _renew_control_planes(cluster: Cluster, progress: Progress, options: UpdateO
     after = progress.after
     state.image, state.image_folder = after.fingerprint, after.folder
     state.versions, state.choice = after.versions, after.choice
+    state.spec = replace(state.spec, allow_cgroup_v1=cluster.allows_cgroup_v1)
     progress.committed = True
     cluster.save()
 
@@ -246,7 +249,7 @@ def _undo(cluster: Cluster, progress: Progress, builder: Builder) -> bool:
 def _forget(cluster: Cluster, progress: Progress) -> None:
     """Take back what was handed out, where nothing else was changed."""
     if progress.begun and upgrade.is_needed(progress):
-        nodes.wait_api(cluster)
+        upgrade.wait_api(cluster)
         with cluster.api() as api:
             upgrade.tell(api, progress.before.image)
     upgrade.take_back(cluster, progress)

@@ -22,16 +22,31 @@ from sykube.image import carried, containerd, versions
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
 from sykube.image.node_image import NodeImage
-from sykube.kubernetes import kubeadm
-from sykube.kubernetes.api import Api, ApiError
+from sykube.kubernetes import kubeadm, node_checks, readiness
+from sykube.kubernetes.api import Api, ApiError, wait_until
 from sykube.node.node import Node
 
 # kubeadm gives each static pod 5 minutes (UpgradeManifestTimeout), and there are four.
 _TIMEOUT_S = 1500.0
-# It begins by waiting 15 s for a Job to end, which takes longer on a busy machine; until then
-# nothing is changed. Source: app/phases/upgrade/health.go.
-_TOO_SLOW = "[ERROR CreateJob]"
+# What a control plane on a busy machine is too slow for, such as one that has just come back:
+# kubeadm gives a request 10 s, and a Job that it begins with 15 to 60 (phases/upgrade/health.go).
+# It may be run again after any failure: "Recovering from a failure state" of
+# https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-upgrade/
+_PASSING = (
+    "[ERROR CreateJob]",
+    "Client.Timeout",
+    "TLS handshake timeout",
+    "connection refused",
+    "connection reset by peer",
+    "context deadline exceeded",
+    "etcdserver: ",
+    "i/o timeout",
+    "unexpected EOF",
+)
+# The static pods had their time, and were put back: app/phases/upgrade/staticpods.go.
+_GAVE_UP = "kubeadm has tried to recover everything"
 _ATTEMPTS = 3
+_API_TIMEOUT_S = 300.0
 _WORK = ".update-"
 # In the folder of the host that a node sees as /etc/sykube.
 _FOLDER = "update"
@@ -129,22 +144,26 @@ def apply(cluster: Cluster, node: Node, progress: Progress) -> None:
     """
     with cluster.api() as api:
         tell(api, progress.after.image)
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            _run(node, progress, ["apply", progress.after.kubernetes, "--yes"])
-            return
-        except CommandError as error:
-            if attempt == _ATTEMPTS or _TOO_SLOW not in error.output:
-                raise
+    _run(cluster, node, progress, ["apply", progress.after.kubernetes, "--yes"])
 
 
-def node(node: Node, progress: Progress) -> None:
+def node(cluster: Cluster, node: Node, progress: Progress) -> None:
     """kubeadm upgrade node, on any other.
 
     Raises:
         CommandError: kubeadm refused or failed.
     """
-    _run(node, progress, ["node"])
+    _run(cluster, node, progress, ["node"])
+
+
+def wait_api(cluster: Cluster) -> None:
+    """Wait until the API server answers.
+
+    Raises:
+        SykubeError: not within 5 minutes.
+    """
+    with cluster.api() as api:
+        wait_until("the API server", lambda: readiness.health(api), _API_TIMEOUT_S)
 
 
 def tell(api: Api, image: NodeImage) -> None:
@@ -187,11 +206,21 @@ def _write(api: Api, config: dict[str, Any]) -> None:
     api.request("PATCH", _CONFIG, patch, content_type="application/merge-patch+json")
 
 
-def _run(node: Node, progress: Progress, arguments: list[str]) -> None:
+def _run(cluster: Cluster, node: Node, progress: Progress, arguments: list[str]) -> None:
+    """Run kubeadm upgrade, again where only the control plane was too slow for it."""
     minor = versions.minor(progress.after.kubernetes)
-    options = list(arguments)
-    if node.is_control_plane:
-        options += kubeadm.upgrade_options(minor, f"{_INSIDE}/kubeadm-patches")
+    patches = f"{_INSIDE}/kubeadm-patches" if node.is_control_plane else ""
+    options = [*arguments, *kubeadm.upgrade_options(minor, patches=patches)]
     # Its crictl last: a real one is preferred.
     script = f'PATH=$PATH:{_INSIDE} exec {_INSIDE}/kubeadm upgrade "$@"'
-    node.run(["sh", "-c", script, "kubeadm-upgrade", *options], timeout=_TIMEOUT_S)
+    # Some of what kubeadm is told to leave alone is checked by this.
+    node_checks.run_checks(node)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            node.run(["sh", "-c", script, "kubeadm-upgrade", *options], timeout=_TIMEOUT_S)
+            return
+        except CommandError as error:
+            passing = any(text in error.output for text in _PASSING)
+            if attempt == _ATTEMPTS or not passing or _GAVE_UP in error.output:
+                raise
+        wait_api(cluster)

@@ -1,0 +1,39 @@
+"""What the kubelet of each node is told beside the cluster's configuration of all kubelets.
+
+It goes with the node image, not with the API: an update brings it to each node with its new
+kubelet, and an older one is never given what it does not know.
+
+Source: https://kubernetes.io/docs/tasks/administer-cluster/kubelet-config-file/ (drop-in files)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sykube import documents
+from sykube.image.versions import Minor
+
+
+def drop_in(minor: Minor, *, allow_cgroup_v1: bool) -> str:
+    """A drop-in file, to which kubelet-start adds the node's limits; empty where none is read.
+
+    Args:
+        minor: of the node's kubelet.
+        allow_cgroup_v1: let it run on a host with cgroup v1 where it would refuse it.
+    """
+    if not minor.has_kubelet_drop_ins:
+        return ""
+    settings: dict[str, Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+    }
+    if minor.verifies_pulled_images:
+        # What was pulled is told from what was loaded by its ID alone: once a pod has pulled an
+        # image of the same content by another name, those of the node image and of `image load`
+        # would be asked for at registries that do not have them. A list of exceptions would have
+        # to hold whatever a user loads. Source: pkg/kubelet/images/pullmanager of
+        # kubernetes/kubernetes
+        settings["imagePullCredentialsVerificationPolicy"] = "NeverVerify"
+    if allow_cgroup_v1 and minor.refuses_cgroup_v1:
+        settings["failCgroupV1"] = False
+    return documents.dump(settings)
