@@ -70,6 +70,28 @@ def test_nodes_are_ready_and_system_pods_run(cluster: TestCluster) -> None:
     assert ("cluster-dns-" if cluster.minor == 20 else "coredns-") in names
 
 
+# What containerd says of passwords for registries; up to 2.3 it has no other place for them.
+PASSWORDS = ("`configs` is deprecated", "Registry.Configs")
+
+
+def test_no_program_is_given_what_it_calls_deprecated_or_does_not_know(
+    cluster: TestCluster,
+) -> None:
+    """Neither in a node nor in kube-proxy, which sykube configures as well."""
+    said = cluster.sykube("logs", "--name", cluster.name).stdout.splitlines()
+    assert any("/kubelet]" in line for line in said)
+    assert any("/containerd]" in line for line in said)
+    for pod in cluster.get("pods", "-n", "kube-system", "-l", "k8s-app=kube-proxy")["items"]:
+        name = pod["metadata"]["name"]
+        said += cluster.kubectl("logs", "-n", "kube-system", name).splitlines()
+    warning = re.compile(
+        r"has been deprecated|is deprecated|DEPRECATION|unknown (?:field|flag|key|setting)"
+        r"|Configuration migrated|strict decoding",
+    )
+    found = [line for line in said if warning.search(line)]
+    assert not [line for line in found if not any(text in line for text in PASSWORDS)]
+
+
 def test_pod_subnets_shown_are_the_ones_used(workload: TestCluster) -> None:
     subnets = {n["metadata"]["name"]: n["spec"]["podCIDR"] for n in workload.get("nodes")["items"]}
     assert len(set(subnets.values())) == 2
