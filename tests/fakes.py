@@ -1092,6 +1092,10 @@ def _merge(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
             _merge(target.setdefault(key, {}), value)
         elif value is None:
             target.pop(key, None)
+        elif key == "containers":
+            # As a strategic patch does, by their names.
+            there = {each["name"]: each for each in target.get(key, [])}
+            target[key] = [_merge(there.get(each["name"], {}), each) for each in value]
         else:
             target[key] = value
     return target

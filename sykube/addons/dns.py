@@ -7,6 +7,7 @@ cluster's own names.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from sykube import resources
 from sykube.image import versions
@@ -61,17 +62,27 @@ def is_installed(api: Api, deployment: str) -> bool:
     return True
 
 
-def spread(api: Api, deployment: str) -> None:
-    """Let no node have two pods of a Deployment that answers, though it is the only one yet."""
-    apart = {
-        "labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-        "topologyKey": "kubernetes.io/hostname",
+def adjust_coredns(api: Api, deployment: str, *, apart: bool) -> None:
+    """Let kubeadm's CoreDNS count as Ready as soon as it is, and not 10 s later.
+
+    Args:
+        apart: let no node have two of its pods, though it is the only one yet.
+    """
+    spec: dict[str, Any] = {
+        "containers": [{"name": deployment, "readinessProbe": {"periodSeconds": 1}}]
     }
-    rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
+    if apart:
+        others = {
+            "labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+            "topologyKey": "kubernetes.io/hostname",
+        }
+        spec["affinity"] = {
+            "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [others]}
+        }
     api.request(
         "PATCH",
         f"{_DEPLOYMENTS}/{deployment}",
-        {"spec": {"template": {"spec": {"affinity": rule}}}},
+        {"spec": {"template": {"spec": spec}}},
         content_type="application/strategic-merge-patch+json",
     )
 

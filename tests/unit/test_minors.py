@@ -330,6 +330,10 @@ def test_upstreams_dns_outlives_a_control_plane_where_there_are_others(
     text = str(found)
     assert text.count("'requiredDuringSchedulingIgnoredDuringExecution'") == rules
     assert text.count("'k8s-app': 'kube-dns'") == rules
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    # kubeadm's is looked at every 10 s, and that is what init would wait for.
+    assert container["readinessProbe"] == {"periodSeconds": 1}
+    assert container["image"]
 
 
 @pytest.mark.parametrize(("resolvers", "forwards"), [(("192.0.2.53",), True), (("none",), False)])

@@ -26,12 +26,10 @@ class Dns:
     def apply(self, cluster: Cluster) -> None:
         if deployment(cluster) == COREDNS:
             run_init(cluster, ["phase", "addon", "coredns"], [])
-            if len(cluster.control_planes) > 1:
+            with cluster.api() as api:
                 # kubeadm's two pods would both begin on the one node that is there yet, and stay.
-                with cluster.api() as api:
-                    dns.spread(api, COREDNS)
-            if not cluster.state.resolvers:
-                with cluster.api() as api:
+                dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
+                if not cluster.state.resolvers:
                     dns.forward_nothing(api)
             return
         subnets = cluster.state.subnets

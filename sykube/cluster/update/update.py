@@ -206,9 +206,9 @@ def _finish(cluster: Cluster, progress: Progress) -> None:
         if deployment(cluster) != COREDNS:
             Dns().apply(cluster)
         with cluster.api() as api:
-            if deployment(cluster) == COREDNS and len(cluster.control_planes) > 1:
+            if deployment(cluster) == COREDNS:
                 # kubeadm has put its own in the place of what init had changed.
-                dns.spread(api, COREDNS)
+                dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
             there = addon_site(cluster, api)
             for name in [each for each in catalog.NAMES if each in state.addons]:
                 addon = catalog.find(name)
