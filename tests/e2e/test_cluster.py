@@ -70,9 +70,9 @@ def test_nodes_are_ready_and_system_pods_run(cluster: TestCluster) -> None:
     assert ("cluster-dns-" if cluster.minor == 20 else "coredns-") in names
 
 
-# What containerd says of passwords for registries: up to 2.3 it has no other place for them. And
-# what the kubelet says of the host.
-KNOWN = ("`configs` is deprecated", "Registry.Configs", "cgroup v1 detected")
+# What containerd says of passwords for registries: up to 2.3 it has no other place for them; of a
+# kubelet of 1.20; and what a newer one says of the host.
+KNOWN = ("`configs` is deprecated", "Registry.Configs", "CRI API v1alpha2", "cgroup v1 detected")
 
 
 def test_no_program_is_given_what_it_calls_deprecated_or_does_not_know(
