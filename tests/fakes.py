@@ -432,6 +432,7 @@ class FakeHost:
         on_line: Callable[[str], None] | None = None,
         secret: bool = False,
         terminal: bool = False,
+        wrapper: Sequence[str] = (),
     ) -> Completed:
         """See sykube.host.run.run."""
         words = tuple(str(word) for word in argv)

@@ -37,6 +37,7 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     # Manifests of the world may need a proxy, the cluster's own API server has none.
     environment = proxies.with_exception(os.environ, cluster.endpoint_address)
     environment |= {"KUBECONFIG": str(cluster.paths.kubeconfig)}
+    context.give_back_umask()
     replace_process([cluster.image.kubectl, *arguments], environment)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from sykube.ui import Ui
 # Stands for --name where that is not given.
 CLUSTER_VARIABLE = "SYKUBE_CLUSTER"
 _ui: list[Ui] = []
+_callers_umask: list[int] = []
 
 
 def ui() -> Ui:
@@ -24,6 +26,17 @@ def ui() -> Ui:
     if not _ui:
         _ui.append(Ui())
     return _ui[0]
+
+
+def own_umask() -> None:
+    """Let files have the modes that sykube names: nodes and other users must read some of them."""
+    _callers_umask[:] = [os.umask(0o022)]
+
+
+def give_back_umask() -> None:
+    """Before sykube becomes a program that writes the caller's own files."""
+    for umask in _callers_umask:
+        os.umask(umask)
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:

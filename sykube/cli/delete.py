@@ -30,6 +30,15 @@ def delete(name: str, every: bool, yes: bool) -> None:
         if lookup.exists(name):
             context.open_log(name)
         problems = removal.delete(name, context.ui())
+    kept = [each for each in clusters() if every or each == name]
+    if problems and kept:
+        raise SykubeError(
+            f"not deleted: {', '.join(kept)}; what could not be removed is listed",
+            details="\n".join(problems),
+            resolution="End what is listed, or boot the host anew, then run delete again: "
+            "what is left of it stays known until then.",
+            exit_code=ExitCode.FAILED,
+        )
     if problems:
         what = "the clusters were" if every else f"the cluster {name} was"
         raise SykubeError(

@@ -85,6 +85,7 @@ def cli() -> None:
 def main() -> None:
     """Run a command; turn what went wrong into one clear error and its exit code."""
     streams.open_closed()
+    context.own_umask()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = cli.main(prog_name="sykube", standalone_mode=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from sykube.cluster import members
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.state import State, clusters
 from sykube.errors import ExitCode, SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.network.bridge import Bridge
+from sykube.node import cgroups
 from sykube.ui import Ui
 
 
@@ -25,7 +27,18 @@ def load(name: str, ui: Ui) -> Cluster:
 def exists(name: str) -> bool:
     """Whether anything of a cluster is on this host."""
     paths = ClusterPaths(name)
-    return paths.root.exists() or paths.root.is_symlink() or Bridge(name).exists()
+    folder = paths.root.exists() or paths.root.is_symlink()
+    return folder or Bridge(name).exists() or bool(living(name))
+
+
+def living(name: str) -> list[str]:
+    """Instances of a cluster that have processes, whatever a record or an engine knows of them."""
+    prefix = f"{name}-"
+    return [
+        instance
+        for instance in cgroups.leftovers(prefix)
+        if members.is_node(instance.removeprefix(prefix)) and cgroups.members(instance)
+    ]
 
 
 def no_such_cluster(name: str) -> SykubeError:

@@ -10,11 +10,13 @@ from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, State, clusters, locked
 from sykube.cluster.steps import order
 from sykube.cluster.steps.network import Network
+from sykube.cluster.steps.nodes import is_node
 from sykube.errors import SykubeError, UsageError
 from sykube.host import engines, lock, preflight
 from sykube.host.paths import HOST_RECORDS, ClusterPaths
 from sykube.host.records import HostRecords
 from sykube.network import subnets
+from sykube.node import cgroups
 from sykube.ui import Ui
 
 
@@ -22,7 +24,8 @@ def delete(name: str, ui: Ui) -> list[str]:
     """Remove a cluster, also one that is half-made or has lost its record.
 
     Returns:
-        What could not be undone or restored, a line each.
+        What could not be undone or restored, a line each. Where nodes cannot be ended, the cluster
+        is still known, and their files are there.
 
     Raises:
         SykubeError: there is nothing of that name (NO_SUCH_CLUSTER).
@@ -68,7 +71,17 @@ def remove(cluster: Cluster) -> list[str]:
         autostart.disable(cluster.name)
     except SykubeError as error:
         problems.append(f"autostart: {error}")
-    problems += plan.undo(cluster, order.ALL)
+    data, *others = order.ALL
+    problems += plan.undo(cluster, others)
+    left = _left(cluster)
+    if left:
+        # Their files stay, which are in use, and the record with which this goes on.
+        pids = " ".join(map(str, sorted({pid for found in left.values() for pid in found})))
+        return [
+            *problems,
+            f"{', '.join(sorted(left))} cannot be ended: ps -o pid,stat,wchan,args {pids}",
+        ]
+    problems += plan.undo(cluster, [data])
     _pass_on_context(cluster)
     with lock.host_settings():
         if not clusters():
@@ -81,6 +94,17 @@ def remove(cluster: Cluster) -> list[str]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
     return problems
+
+
+def _left(cluster: Cluster) -> dict[str, list[int]]:
+    """Nodes that are still there, with their processes."""
+    left = {instance: cgroups.members(instance) for instance in lookup.living(cluster.name)}
+    # An engine whose records cannot be read is among the problems of the steps.
+    with contextlib.suppress(SykubeError):
+        for instance in cluster.engine.instances().values():
+            if is_node(instance.name, f"{cluster.name}-"):
+                left.setdefault(instance.name, []).append(instance.pid)
+    return left
 
 
 def _pass_on_context(cluster: Cluster) -> None:

@@ -87,6 +87,7 @@ def run(
     on_line: Callable[[str], None] | None = None,
     secret: bool = False,
     terminal: bool = False,
+    wrapper: Sequence[str] = (),
 ) -> Completed:
     """Run a command to its end, with a clean environment, and log it.
 
@@ -100,6 +101,7 @@ def run(
         secret: keep the output out of the log and of errors.
         terminal: leave it the caller's terminal, so that it may ask a person for a passphrase; its
             output goes there and is not returned.
+        wrapper: program and arguments that become the command; what is logged leaves them out.
 
     Raises:
         CommandError: it was not found, timed out or, with `check`, failed.
@@ -116,7 +118,8 @@ def run(
         timed_out, code = _stream(words, stdin or "", settings, timeout, take)
         stdout, stderr = "".join(lines), ""
     else:
-        timed_out, code, stdout, stderr = _collect(words, stdin or "", settings, timeout)
+        wrapped = (*wrapper, *words)
+        timed_out, code, stdout, stderr = _collect(wrapped, stdin or "", settings, timeout)
     output = "(its output may hold secrets)" if secret else stdout + stderr
     for line in [] if on_line else output.splitlines():
         log.debug("  %s", line)

@@ -16,11 +16,13 @@ from typing import Protocol
 from sykube.errors import SykubeError
 from sykube.host.run import (
     WITHOUT_PROXIES,
+    CommandError,
     Completed,
     clean_environment,
     replace_process,
     run,
 )
+from sykube.node import launch
 
 PROC = Path("/proc")
 _GONE_TIMEOUT_S = 30.0
@@ -55,11 +57,13 @@ class Instance:
 
     Attributes:
         pid: its first process, seen from the host.
+        host: name of this host when it was started: the engine looks below the present one alone.
     """
 
     name: str
     pid: int
     image: str
+    host: str = ""
 
 
 class Engine(Protocol):
@@ -138,30 +142,42 @@ class CommandLineEngine:
             str(options.image),
             name,
         ]
-        if name not in self.instances():
+        running = self.instances().get(name)
+        if not running:
             self._forget(name)
             # Two instances of a node would share its files.
             self._end_unrecorded(name)
-        run([*self._argv(), *arguments], env=self._inside, timeout=120)
+        run(
+            [*self._argv(), *arguments],
+            env=self._inside,
+            timeout=120,
+            wrapper=launch.wrapper(settled=True, hostname=running.host if running else ""),
+        )
 
     def kill(self, name: str) -> None:
-        if name not in self.instances():
-            self._forget(name)
+        running = self.instances().get(name)
+        if running:
+            self._stop(running)
+        # The monitor removes the record below the name that the host has now.
+        self._forget(name)
+        self._end_unrecorded(name)
+
+    def _stop(self, instance: Instance) -> None:
+        name = instance.name
+        try:
+            run(
+                [*self._argv(), "instance", "stop", "--signal", "SIGKILL", "--timeout", "5", name],
+                env=self.environment,
+                wrapper=launch.wrapper(hostname=instance.host),
+            )
+        except CommandError:
+            # Also where it ends by itself, or the engine was removed: whether it is left is looked
+            # at below.
             self._end_unrecorded(name)
-            return
-        # May fail where it ends by itself; whether it is left is looked at below.
-        run(
-            [*self._argv(), "instance", "stop", "--signal", "SIGKILL", "--timeout", "5", name],
-            env=self.environment,
-            check=False,
-        )
         deadline = time.monotonic() + _GONE_TIMEOUT_S
         while name in self.instances():
             if time.monotonic() > deadline:
-                raise SykubeError(
-                    f"the instance {name} is there {_GONE_TIMEOUT_S:.0f} s after it was killed",
-                    resolution=f"{self.binary} instance stop --force {name}",
-                )
+                raise _stays(name, [instance.pid])
             time.sleep(0.05)
 
     def instances(self) -> dict[str, Instance]:
@@ -188,10 +204,12 @@ class CommandLineEngine:
             timeout=timeout,
             check=check,
             secret=secret,
+            wrapper=self._wrapper(name),
         )
 
     def replace_with_exec(self, name: str, argv: Sequence[str]) -> None:
-        replace_process([*self._exec(name), *argv], clean_environment(self._inside))
+        words = [*self._wrapper(name), *self._exec(name), *argv]
+        replace_process(words, clean_environment(self._inside))
 
     def leftovers(self, name: str) -> list[Path]:
         logs = self._records(f"logs/*/*/{name}.*")
@@ -225,16 +243,27 @@ class CommandLineEngine:
             file.unlink()
 
     def _end_unrecorded(self, name: str) -> None:
-        """End an instance that goes on without the engine's record of it (see `instances`)."""
+        """End an instance that goes on without the engine's record of it (see `instances`).
+
+        Raises:
+            SykubeError: it does not end.
+        """
         deadline = time.monotonic() + _GONE_TIMEOUT_S
         while monitors := _monitors(name):
             late = time.monotonic() > deadline
+            if time.monotonic() > deadline + _GONE_TIMEOUT_S:
+                raise _stays(name, monitors)
             for pid in monitors:
                 # The monitor cleans up after its child, unless it hangs.
                 for each in [pid] if late else _children(pid):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(each, signal.SIGKILL)
             time.sleep(0.05)
+
+    def _wrapper(self, name: str) -> tuple[str, ...]:
+        """What makes the engine find an instance although the host's name changed."""
+        running = self.instances().get(name)
+        return launch.wrapper(hostname=running.host) if running else ()
 
     def _argv(self) -> list[str]:
         # Before the network is laid there is none, and after its folder was lost.
@@ -245,33 +274,57 @@ class CommandLineEngine:
         return [*self._argv(), "--silent", "exec", "--cleanenv", "--pwd", "/", f"instance://{name}"]
 
 
+def _stays(name: str, pids: Sequence[int]) -> SykubeError:
+    left = " ".join(map(str, pids))
+    return SykubeError(
+        f"the instance {name} is there {_GONE_TIMEOUT_S:.0f} s after it was killed",
+        details=f"processes: {left}",
+        resolution=f"See what it waits for (ps -o pid,wchan,args {left}), then try again.",
+    )
+
+
 def _lives(instance: Instance) -> bool:
-    """Whether an instance's first process is one of an engine, and not a later one's."""
+    """Whether an instance's first process is its own, and not a later one of that number."""
+    process = PROC / str(instance.pid)
     try:
-        return (PROC / str(instance.pid) / "comm").read_text().strip() in _INIT_NAMES
+        if (process / "comm").read_text().strip() not in _INIT_NAMES:
+            return False
     except OSError:
         return False
+    try:
+        watched = _watched(PROC / str(_parent(process)))
+    except OSError:
+        return True
+    return watched in ("", instance.name)
+
+
+def _watched(process: Path) -> str:
+    """The instance whose end a process of the engine waits for, by its title; empty for others."""
+    title = (process / "cmdline").read_bytes().rstrip(b"\0 ").decode(errors="replace")
+    match = re.fullmatch(r"\w+ instance: \S+ \[(.+)\]", title)
+    return match[1] if match else ""
 
 
 def _monitors(name: str) -> list[int]:
-    """Processes of the engine that wait for the end of an instance, by the title they carry."""
-    title = re.compile(rf"\w+ instance: \S+ \[{re.escape(name)}\]")
+    """Processes of the engine that wait for the end of an instance."""
     found = []
     for folder in PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            command = (folder / "cmdline").read_bytes().rstrip(b"\0 ").decode(errors="replace")
-            if title.fullmatch(command):
+            if _watched(folder) == name:
                 found.append(int(folder.name))
     return found
+
+
+def _parent(process: Path) -> int:
+    # The name before it, in brackets, may hold anything.
+    return int((process / "stat").read_text(errors="replace").rpartition(") ")[2].split()[1])
 
 
 def _children(pid: int) -> list[int]:
     found = []
     for folder in PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            # The name before it, in brackets, may hold anything.
-            state = (folder / "stat").read_text(errors="replace").rpartition(") ")[2]
-            if state.split()[1] == str(pid):
+            if _parent(folder) == pid:
                 found.append(int(folder.name))
     return found
 
@@ -288,7 +341,8 @@ def read_record(file: Path) -> Instance | None:
     try:
         text = file.read_text()
         entry = json.loads(text)
-        return Instance(entry["name"], int(entry["pid"]), entry["image"])
+        # Below instances/app/HOST/USER/NAME, where HOST is the name at its start.
+        return Instance(entry["name"], int(entry["pid"]), entry["image"], file.parents[2].name)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

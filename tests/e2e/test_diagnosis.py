@@ -31,6 +31,11 @@ PLANTED = {
     "url": "planted-in-a-url",
     "pem": "MIIEplantedplantedplantedplantedplantedplanted",
 }
+# A caller with what nodes must have nothing of.
+CALLER = (
+    *("nohup", "nice", "-n", "5"),
+    *("sh", "-c", 'umask 027 && ulimit -Sn 1024 && exec "$@"', "sh"),
+)
 PAST = r"""
 set -eu
 sign() {  # AUTHORITY: a certificate of the past for a request
@@ -73,7 +78,9 @@ def diag(resolver: Resolver, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     made.delete_quietly()
     resolv_conf = made.folder / "resolv.conf"
     resolv_conf.write_text(f"nameserver {resolver.address}\n")
+    made.prefix = CALLER
     made.init("--workers", "1", "--yes", resolv_conf=resolv_conf)
+    made.prefix = ()
     yield made
     made.delete_quietly()
 
@@ -221,6 +228,8 @@ def test_a_fresh_cluster_is_well(diag: TestCluster) -> None:
     code, bad = findings(diag)
     assert [each for each in bad.values() if each["level"] == "failure"] == []
     assert code == 0
+    # However it was made.
+    assert not [each for each in bad.values() if "what started it" in each["detail"]]
 
 
 def flush(_: TestCluster) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sykube.node import launch
 from sykube.node.limits import parse_memory
 from tests.e2e import manifests
 from tests.e2e.cluster import TestCluster, data_folders, eventually
@@ -185,8 +186,12 @@ def test_stop_and_start_lose_nothing(life: TestCluster) -> None:
     assert f"sykube start --name {NAME}" in refused.stderr
     assert "was stopped already" in sykube(life, "stop")
 
+    # Until its end the host's name is not that under which the nodes are started.
+    life.prefix = launch.wrapper(hostname="e2e-renamed")
     sykube(life, "start")
+    life.prefix = ()
     assert status_code(life) == 0
+    assert life.sykube("exec", "--name", NAME, "node1", "hostname").stdout.strip() == WORKER
     assert pods(life) == before
     assert addresses(life) == where
     assert life.get("configmap", "kept")["data"] == {"answer": "42"}

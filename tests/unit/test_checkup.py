@@ -24,7 +24,7 @@ from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError
 from sykube.network import firewall
-from sykube.node import cgroups, netns, services
+from sykube.node import cgroups, netns, process, services
 from tests import fakes
 from tests.fakes import NODES, World
 from tests.unit.test_certs import fill, pem
@@ -111,6 +111,28 @@ def test_a_node_that_the_engine_has_lost_track_of(cluster: Cluster, world: World
     assert found(cluster)["node node1"].cure == f"kill -9 {pid} && sykube start --name fake"
     world.end("fake-master")
     assert checkup.examine(cluster).exit_code is ExitCode.DEGRADED
+
+
+def test_a_node_that_has_something_of_what_started_it(
+    cluster: Cluster, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = world.instances["fake-node1"].pid
+    for hierarchy in world.cgroup_hierarchies():
+        (hierarchy / "sykube/fake-node1/cgroup.procs").write_text("4711\n4712\n")
+    # A program of the node, and what the engine's own process started, which all others come from.
+    for pid, parent in ((4711, 4712), (4712, first)):
+        fakes.fill(world.path(f"/proc/{pid}"), {"status": f"Name:\tx\nPPid:\t{parent}\n"})
+    looked: list[int] = []
+
+    def inherited(pid: int) -> list[str]:
+        looked.append(pid)
+        return ["umask 027", "nice 5"]
+
+    monkeypatch.setattr(process, "inherited", inherited)
+    bad = found(cluster)["node node1"]
+    assert looked == [4712]
+    assert (bad.level, bad.cure) == (Level.WARNING, "sykube restart --name fake")
+    assert bad.detail == "it has of what started it: umask 027; nice 5"
 
 
 def test_a_paused_node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -370,6 +370,39 @@ def test_delete_and_list(up: World, sykube: Sykube) -> None:
     assert "network: " in result.err
 
 
+@pytest.mark.parametrize("which", ["--all", "--name=lab"])
+def test_delete_that_cannot_end_a_node_says_that_the_cluster_is_still_there(
+    up: World, sykube: Sykube, which: str
+) -> None:
+    up.calls.fail(lambda call: call.words == ("kill", "lab-node1"), times=None)
+    result = sykube("delete", which)
+    assert result.code == ExitCode.FAILED
+    assert "not deleted: lab; " in result.err
+    assert "lab-node1 cannot be ended: ps " in result.err
+    assert "lab" in sykube("list").out.split()
+
+
+def test_files_have_the_modes_that_sykube_names_and_kubectls_those_of_the_caller(
+    up: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def look(*_: object) -> None:
+        seen.append(os.umask(0))
+        os.umask(seen[-1])
+
+    monkeypatch.setattr(access, "replace_process", look)
+    before = os.umask(0o027)
+    try:
+        sykube("list")
+        look()
+        os.umask(0o027)
+        sykube("kubectl", "get", "nodes")
+    finally:
+        os.umask(before)
+    assert seen == [0o022, 0o027]
+
+
 def test_status_ends_with_the_state_of_the_cluster(up: World, sykube: Sykube) -> None:
     result = sykube("status")
     assert result.code == 0

@@ -15,6 +15,7 @@ import pytest
 from sykube.errors import SykubeError
 from sykube.host.run import WITHOUT_PROXIES, CommandError, Completed, clean_environment
 from sykube.node import engine as engine_module
+from sykube.node import launch
 from sykube.node.engine import CommandLineEngine, Instance, InstanceOptions, read_record
 from sykube.node.node import Node
 from tests.fakes import ScriptedEngine, make_node
@@ -73,9 +74,15 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return made
 
 
-def record(home: Path, name: str, text: str = "", engine: str = ".apptainer/instances/app") -> Path:
+def record(
+    home: Path,
+    name: str,
+    text: str = "",
+    engine: str = ".apptainer/instances/app",
+    host: str = "host",
+) -> Path:
     """What the engine notes of an instance."""
-    file = home / engine / "host/root" / name / f"{name}.json"
+    file = home / engine / host / "root" / name / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text or json.dumps({"name": name, "pid": 7, "image": "/i.sif", "ppid": 6}))
     return file
@@ -95,6 +102,8 @@ def test_start(run: Recorder) -> None:
     assert argv[-5:-2] == ["--nv", "--bind", "/data"]
     # Apptainer would hand proxies on to the node.
     assert options["env"] == {"A": "b", **WITHOUT_PROXIES}
+    # Nor is anything of sykube's own caller.
+    assert options["wrapper"] == launch.wrapper(settled=True)
     pairs = list(zip(argv, argv[1:], strict=False))
     for pair in (
         ("--overlay", "/d/overlay"),
@@ -135,6 +144,7 @@ def test_exec(run: Recorder) -> None:
         "timeout": 5,
         "check": False,
         "secret": True,
+        "wrapper": (),
     }
 
 
@@ -183,11 +193,10 @@ def test_an_instance_that_ends_while_it_is_killed_is_no_error(
     run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = record(home, "lab-master")
-    run.answers = [Completed((), 255, "", "no instance found")]
+    run.answers = [CommandError("no instance found", ["apptainer"], "")]
     monkeypatch.setattr(time, "sleep", lambda _: file.unlink())
     ENGINE.kill("lab-master")
-    ((_, options),) = run.calls
-    assert options["check"] is False
+    assert len(run.calls) == 1
 
 
 def test_an_instance_that_does_not_end_is_an_error(
@@ -198,7 +207,80 @@ def test_an_instance_that_does_not_end_is_an_error(
     record(home, "lab-master")
     with pytest.raises(SykubeError, match="the instance lab-master is") as raised:
         ENGINE.kill("lab-master")
-    assert "lab-master" in raised.value.resolution
+    assert "ps -o pid,wchan,args 7" in raised.value.resolution
+
+
+def test_an_instance_is_found_by_the_engine_after_the_hosts_name_changed(
+    run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks below the host's present name alone."""
+    became: list[list[str]] = []
+    monkeypatch.setattr(engine_module, "replace_process", lambda argv, _env: became.append(argv))
+    old, now = record(home, "lab-master", host="old"), os.uname().nodename
+    record(home, "lab-node1", host=now)
+    wrapper = launch.wrapper(hostname="old")
+    assert "--hostname=old" in wrapper
+    for name, expected in (("lab-master", wrapper), ("lab-node1", ())):
+        ENGINE.exec(name, ["true"])
+        assert run.calls[-1][1]["wrapper"] == expected
+        ENGINE.replace_with_exec(name, ["bash"])
+        assert tuple(became[-1][: len(expected)]) == expected
+    # The engine refuses a second one of that name, as it would under the old one.
+    ENGINE.start("lab-master", OPTIONS)
+    assert "--hostname=old" in run.calls[-1][1]["wrapper"]
+    monkeypatch.setattr(
+        engine_module, "_lives", lambda _: run.calls[-1][0][-2:] != ["5", "lab-master"]
+    )
+    ENGINE.kill("lab-master")
+    assert run.calls[-1][1]["wrapper"] == wrapper
+    assert not old.exists(), "the monitor does not find it any more"
+
+
+@pytest.mark.parametrize("error", ["no instance found", "could not find the program"])
+def test_an_instance_that_the_engine_cannot_stop_is_ended_all_the_same(
+    home: Path, run: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str
+) -> None:
+    process(tmp_path, 6, 1, "Apptainer instance: root [lab-master]")
+    process(tmp_path, 7, 6, "appinit")
+    file = record(home, "lab-master")
+    run.answers = [CommandError(error, ["apptainer"], "")]
+    monkeypatch.setattr(engine_module, "PROC", tmp_path)
+    monkeypatch.setattr(engine_module, "_lives", lambda _: (tmp_path / "7").exists())
+    killed: list[int] = []
+
+    def kill(pid: int, _signal: int) -> None:
+        killed.append(pid)
+        for each in (6, 7):
+            shutil.rmtree(tmp_path / str(each))
+
+    monkeypatch.setattr(os, "kill", kill)
+    ENGINE.kill("lab-master")
+    assert killed == [7]
+    assert not file.exists()
+
+
+def test_processes_that_do_not_end_are_an_error_that_names_them(
+    run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    process(tmp_path, 10, 1, "Apptainer instance: root [lab-master]")
+    monkeypatch.setattr(engine_module, "PROC", tmp_path)
+    monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    with pytest.raises(SykubeError, match="the instance lab-master is there") as raised:
+        ENGINE.kill("lab-master")
+    assert "ps -o pid,wchan,args 10" in raised.value.resolution
+
+
+def test_a_record_whose_process_is_another_instances_by_now(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path
+) -> None:
+    process(tmp_path, 6, 1, "Apptainer instance: root [other]")
+    process(tmp_path, 7, 6, "appinit")
+    (tmp_path / "7/comm").write_text("appinit\n")
+    monkeypatch.setattr(engine_module, "PROC", tmp_path)
+    record(home, "lab-master", host="old")
+    record(home, "other")
+    assert set(ENGINE.instances()) == {"other"}
 
 
 def test_instances_of_either_engine(run: Recorder, home: Path) -> None:
@@ -209,7 +291,7 @@ def test_instances_of_either_engine(run: Recorder, home: Path) -> None:
     logs.parent.mkdir(parents=True)
     logs.write_text("no record")
     assert ENGINE.instances() == {
-        name: Instance(name, 7, "/i.sif") for name in ("lab-master", "lab-node1")
+        name: Instance(name, 7, "/i.sif", "host") for name in ("lab-master", "lab-node1")
     }
     # It would remove the records of instances of other PID namespaces.
     assert run.calls == []
@@ -227,7 +309,7 @@ def test_records_as_the_engines_write_them(
 ) -> None:
     text = (Path(__file__).parent / "fixtures/engines" / engine / "record.json").read_text()
     record(home, "lab-master", text, engine=folder)
-    assert ENGINE.instances() == {"lab-master": Instance("lab-master", 157, "/i.sif")}
+    assert ENGINE.instances() == {"lab-master": Instance("lab-master", 157, "/i.sif", "host")}
     logs = home / folder.split("/")[0] / "instances/logs/host/root"
     logs.mkdir(parents=True)
     (logs / "lab-master.err").write_text("why")

@@ -704,6 +704,34 @@ def test_delete_says_what_could_not_be_undone_and_a_second_one_ends_it(world: Wo
         removal.delete("fake", world.ui())
 
 
+def test_delete_forgets_no_node_that_it_could_not_end(world: World) -> None:
+    """Its files are in use, and without a record nothing would find it again."""
+    with unchanged(world):
+        cluster = init(world)
+        assert cluster is not None
+        world.calls.fail(lambda call: call.words == ("kill", "fake-node1"), times=None)
+        first, second = removal.delete("fake", world.ui())
+        assert first.startswith("nodes: ")
+        pid = world.instances["fake-node1"].pid
+        assert second == f"fake-node1 cannot be ended: ps -o pid,stat,wchan,args {pid}"
+        assert clusters() == ["fake"]
+        assert cluster.node("node1").overlay.is_dir()
+        world.calls.faults.clear()
+        assert removal.delete("fake", world.ui()) == []
+        assert clusters() == []
+
+
+def test_delete_finds_nodes_of_a_cluster_of_which_there_is_nothing_else(world: World) -> None:
+    set_context(world, "")
+    with unchanged(world):
+        cluster = init(world)
+        assert cluster is not None
+        lose_folder(cluster)
+        cluster.bridge.remove()
+        assert removal.delete("fake", world.ui()) == []
+        assert not world.instances
+
+
 def test_delete_twice_at_once_is_refused_by_the_lock(world: World) -> None:
     from sykube.cluster.state import locked
 

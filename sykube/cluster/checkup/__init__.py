@@ -27,6 +27,7 @@ _RUNNING: tuple[Callable[[Look], Iterable[Finding]], ...] = (
     network.rules,
     network.firewalls,
     network.links,
+    nodes.inherited,
     nodes.programs,
     network.node_networks,
     nodes.api,

@@ -15,7 +15,7 @@ from sykube.errors import SykubeError
 from sykube.host.preflight import Finding
 from sykube.kubernetes import readiness, webhooks
 from sykube.kubernetes.api import Api
-from sykube.node import cgroups, services
+from sykube.node import cgroups, process, services
 from sykube.node.node import Node
 
 _PROC = Path("/proc")
@@ -89,6 +89,31 @@ def nodes(look: Look) -> Iterator[Finding]:
             yield failure(f"node {node.name}", "it is paused", unpause)
     if look.awake == look.cluster.nodes:
         yield ok("nodes", f"{len(look.awake)} run")
+
+
+def inherited(look: Look) -> Iterator[Finding]:
+    """Nodes that have something of what started them, such as a umask or a limit of open files."""
+    for node in look.running:
+        # A node that ends meanwhile is another check's.
+        with contextlib.suppress(OSError):
+            first = _started_by(look.pid(node), cgroups.members(node.instance))
+            if first and (found := list(process.inherited(first))):
+                detail = f"it has of what started it: {'; '.join(found)}"
+                yield warning(f"node {node.name}", detail, look.command("restart"))
+
+
+def _started_by(parent: int, members: list[int]) -> int:
+    """The process that an instance was started for, which all others of a node come from."""
+    children = (pid for pid in members if _parent(pid) == parent)
+    return next(children, 0)
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in (_PROC / str(pid) / "status").read_text().splitlines():
+            if line.startswith("PPid:"):
+                return int(line.split()[1])
+    return 0
 
 
 def programs(look: Look) -> Iterator[Finding]:

@@ -1,0 +1,67 @@
+"""Starts an engine otherwise than sykube itself runs: as a program of its own, before the engine.
+
+Between fork and exec, where Python would run it, threads that hold a lock are no more.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+from sykube.errors import SykubeError
+from sykube.host.run import replace_process
+
+_CLONE_NEWUTS = 0x04000000
+_SETTLE, _HOSTNAME = "--settle", "--hostname="
+
+
+def wrapper(*, settled: bool = False, hostname: str = "") -> tuple[str, ...]:
+    """Words to put before a command line.
+
+    Args:
+        settled: it has nothing of sykube's caller (see `process.settle`).
+        hostname: what it takes for the name of this host; empty for the real one.
+    """
+    options = [_SETTLE] if settled else []
+    if hostname and hostname != os.uname().nodename:
+        options.append(f"{_HOSTNAME}{hostname}")
+    # -P: nothing of the folder that it is started in is imported.
+    return (sys.executable, "-P", "-m", __name__, *options, "--") if options else ()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Become the command after the options of `wrapper`.
+
+    Raises:
+        SystemExit: it could not be started; standard error says why.
+    """
+    end = arguments.index("--")
+    try:
+        for option in arguments[:end]:
+            if option == _SETTLE:
+                from sykube.node import process
+
+                process.settle()
+            else:
+                _rename_host(option.removeprefix(_HOSTNAME))
+        replace_process(arguments[end + 1 :], os.environ)
+    except (SykubeError, OSError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def _rename_host(name: str) -> None:
+    """Give this process a host name that no other one sees."""
+    # os.unshare came with Python 3.12. Not imported above: it takes a while.
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.unshare(_CLONE_NEWUTS) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    socket.sethostname(name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
