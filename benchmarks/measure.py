@@ -68,7 +68,7 @@ def memory_mb(instance: str) -> float:
     total = 0
     for pid in pids:
         try:
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
         except OSError:
             continue
         total += sum(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")

@@ -14,8 +14,8 @@ class PrivateLog(RotatingFileHandler):
     """A log file that its owner alone can read, after each rotation, too; two files at most."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, maxBytes=_BYTES, backupCount=1)
+        super().__init__(path, maxBytes=_BYTES, backupCount=1, encoding="utf-8")
 
     def _open(self) -> TextIOWrapper:
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        return os.fdopen(descriptor, "a")
+        return os.fdopen(descriptor, "a", encoding="utf-8")

@@ -378,7 +378,9 @@ class Kernel:
             },
             "routes": [dict(route) for route in self.routes],
             "sysctls": {
-                file.path.removeprefix(f"{self.proc_sys}/"): Path(file).read_text().strip()
+                file.path.removeprefix(f"{self.proc_sys}/"): Path(file)
+                .read_text(encoding="utf-8")
+                .strip()
                 for file in _tree(str(self.proc_sys))
                 if file.is_file()
             },
@@ -608,7 +610,7 @@ class FakeHost:
                 return 0, f"PREFIX=/usr\nAPPTAINER_CONF_FILE={self.etc}/apptainer.conf\n", ""
             case ["build", *_, sif, definition]:
                 assert Path(definition).is_file()
-                write_sif(Path(sif), Path(definition).read_text())
+                write_sif(Path(sif), Path(definition).read_text(encoding="utf-8"))
                 return 0, "INFO:    Build complete\n", ""
             case ["--silent", "exec", *options, "cp", path, target]:
                 bind = options[options.index("--bind") + 1]
@@ -626,10 +628,10 @@ class FakeHost:
             case ["key", "list", *_]:
                 return 0, KEY_LIST, ""
             case ["key", "import", file]:
-                assert Path(file).read_text() == PUBLIC_KEY
+                assert Path(file).read_text(encoding="utf-8") == PUBLIC_KEY
                 return 0, "", ""
             case ["key", "export", "--armor", file]:
-                Path(file).write_text(PUBLIC_KEY)
+                Path(file).write_text(PUBLIC_KEY, encoding="utf-8")
                 return 0, "", ""
             case ["sign", "--keyidx", "1", sif]:
                 with Path(sif).open("ab") as stream:
@@ -1215,7 +1217,7 @@ class RecordingUi(Ui):
     """A user interface that keeps what it said, and tells `Calls` which step is under way."""
 
     def __init__(self, calls: Calls) -> None:
-        super().__init__(quiet=True, stream=open(os.devnull, "w"))  # noqa: SIM115
+        super().__init__(quiet=True, stream=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         self.calls = calls
         self.said: list[str] = []
         self.warnings: list[str] = []
@@ -1521,7 +1523,7 @@ class World:
 
     def engine_network_dir(self, config: Path) -> Path:
         """Where a configuration file of the engine says that networks are."""
-        lines = config.read_text().splitlines()
+        lines = config.read_text(encoding="utf-8").splitlines()
         key = "cni configuration path ="
         return Path(next(line for line in lines if line.startswith(key)).split("= ")[1])
 
@@ -1741,7 +1743,7 @@ class World:
             if entry.is_symlink():
                 files[name] = f"→ {os.readlink(entry)}"
             elif entry.is_file():
-                files[name] = Path(entry).read_text(errors="replace")
+                files[name] = Path(entry).read_text(encoding="utf-8", errors="replace")
             elif name.startswith(("var", "run", "sys")) or not os.listdir(entry):
                 files[name] = "a folder"
         for name in [name for name in files if name.endswith(".kube/config")]:

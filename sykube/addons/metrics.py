@@ -44,7 +44,7 @@ class Metrics(Addon):
 def kubelet_certificates(site: Site) -> dict[str, str]:
     """What the kubelet of each node serves, by the node's name; a new node has none yet."""
     files = {node.instance: node.folder / _CERTIFICATE for node in site.nodes}
-    return {name: file.read_text() for name, file in files.items() if file.exists()}
+    return {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.exists()}
 
 
 METRICS = Metrics(

@@ -73,7 +73,8 @@ def shell(name: str, node: str) -> None:
 @context.common
 def config(name: str) -> None:
     """Print the cluster's kubeconfig."""
-    sys.stdout.write(load_finished(name).paths.kubeconfig.read_text())
+    # As it is in the file, whatever the locale.
+    sys.stdout.buffer.write(load_finished(name).paths.kubeconfig.read_bytes())
 
 
 def load_finished(name: str) -> Cluster:

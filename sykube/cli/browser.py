@@ -43,7 +43,10 @@ def page_leading_to(link: str, owner: Owner) -> Iterator[Path]:
         page = folder / "open.html"
         page.touch(mode=0o600)
         target = html.escape(link)
-        page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={target}">')
+        page.write_text(
+            f'<!doctype html><meta http-equiv="refresh" content="0; url={target}">',
+            encoding="utf-8",
+        )
         for path in (page, folder):
             os.chown(path, owner.uid, owner.gid)
         yield page

@@ -58,7 +58,7 @@ def _cluster_names(_: click.Context) -> list[str]:
 def _stored(ctx: click.Context) -> dict[str, Any]:
     """The record of the cluster that the command is about."""
     name = ctx.params.get("name") or "sykube"
-    stored: dict[str, Any] = json.loads(ClusterPaths(name).state.read_text())
+    stored: dict[str, Any] = json.loads(ClusterPaths(name).state.read_text(encoding="utf-8"))
     return stored
 
 

@@ -48,7 +48,7 @@ def man(ctx: click.Context, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in pages(ctx.find_root()):
-            (folder / f"{name}.1").write_text(text)
+            (folder / f"{name}.1").write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(
             f"cannot write to {folder}: {error.strerror}",

@@ -103,7 +103,7 @@ def find(name: str) -> Snapshot:
     """
     check_name(name)
     try:
-        stored = json.loads((paths.SNAPSHOTS / name / "manifest.json").read_text())
+        stored = json.loads((paths.SNAPSHOTS / name / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         if (paths.SNAPSHOTS / name).is_dir():
             raise _damaged(name, "manifest.json is missing") from error

@@ -86,7 +86,7 @@ def _deactivate(unit: Path) -> None:
 
     Stopped as it is, it would stop the cluster.
     """
-    lines = unit.read_text().splitlines(keepends=True)
+    lines = unit.read_text(encoding="utf-8").splitlines(keepends=True)
     write_atomically(unit, "".join(line for line in lines if not line.startswith("ExecStop=")))
     run(["systemctl", "daemon-reload"])
     run(["systemctl", "stop", unit.name])

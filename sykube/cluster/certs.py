@@ -124,6 +124,6 @@ def _files(node: Node) -> Iterator[tuple[str, Path]]:
 def _read(node: str, name: str, path: Path) -> Found:
     authority = Path(name).name in ("ca.crt", "front-proxy-ca.crt")
     try:
-        return Found(node, name, certificates.parse(path.read_text()), authority)
+        return Found(node, name, certificates.parse(path.read_text(encoding="utf-8")), authority)
     except (OSError, ValueError) as error:
         return Found(node, name, None, authority, str(error))

@@ -119,7 +119,7 @@ class _Report:
         for folder in reversed(path.relative_to(self._folder).parents[:-1]):
             (self._folder / folder).mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(redaction.text(content))
 
     def attempt(self, name: str, make: Callable[[], str]) -> None:
@@ -160,12 +160,14 @@ def _host(report: _Report, name: str, cluster: Cluster | None) -> None:
 
 
 def _facts(paths: ClusterPaths) -> dict[str, Any]:
-    memory = Path("/proc/meminfo").read_text().splitlines()[:3]
+    memory = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()[:3]
     usage = shutil.disk_usage(paths.root)
     engine = engines.find()
     return {
         "kernel": " ".join(os.uname()[2:]),
-        "operatingSystem": OS_RELEASE.read_text().splitlines() if OS_RELEASE.exists() else [],
+        "operatingSystem": OS_RELEASE.read_text(encoding="utf-8").splitlines()
+        if OS_RELEASE.exists()
+        else [],
         "python": platform.python_version(),
         "cgroupVersion": 2 if cgroups.is_v2() else 1,
         "processors": os.cpu_count(),
@@ -267,7 +269,7 @@ def _output(done: Completed) -> str:
 def _log_text(path: Path) -> str:
     if path.suffix == ".gz":
         return gzip.decompress(path.read_bytes()).decode(errors="replace")
-    return path.read_text(errors="replace")
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _json(data: Any) -> str:

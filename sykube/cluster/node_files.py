@@ -99,7 +99,7 @@ def _shadows(upper: Path) -> list[Path]:
 def _noted(folder: Path) -> str:
     """The fingerprint of the image that files fit, where that was noted."""
     try:
-        return (folder / "image").read_text().strip()
+        return (folder / "image").read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return ""
 

@@ -168,7 +168,7 @@ def forget(cluster: Cluster) -> None:
     image = cluster.image.name_of("etcd")
     master.run(["sh", "-ec", _START_ETCD, "sh", image, master.instance], timeout=_TIMEOUT_S)
     try:
-        program = Path(forget_program.__file__).read_text()
+        program = Path(forget_program.__file__).read_text(encoding="utf-8")
         command = ["python3", "-", json.dumps(nodes)]
         master.run(command, stdin=program, timeout=_TIMEOUT_S)
     except BaseException:

@@ -69,7 +69,7 @@ def tell(cluster: Cluster, node: Node) -> None:
     # A restored cluster has them in its nodes alone.
     for source in (cluster.paths.root / _AUTH, cluster.master.config / _AUTH):
         if source.exists():
-            write_atomically(node.config / _AUTH, source.read_text(), mode=0o600)
+            write_atomically(node.config / _AUTH, source.read_text(encoding="utf-8"), mode=0o600)
             return
 
 

@@ -206,5 +206,5 @@ def hand_out(cluster: Cluster) -> None:
     # Whoever runs this command, the file stays its owner's.
     home = Path(pwd.getpwuid(os.getuid()).pw_dir)
     owner = kubeconfig.Owner(found.st_uid, found.st_gid, home)
-    config = cluster.paths.kubeconfig.read_text()
+    config = cluster.paths.kubeconfig.read_text(encoding="utf-8")
     kubeconfig.merge(path, config, cluster.name, owner, switch=False)

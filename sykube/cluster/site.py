@@ -56,7 +56,7 @@ def containerd_variables(cluster: Cluster) -> str:
 
 def _certificates(file: Path, now: datetime) -> list[str]:
     try:
-        found = certificates.split(file.read_text(errors="replace"))
+        found = certificates.split(file.read_text(encoding="utf-8", errors="replace"))
         parsed = [certificates.parse(text) for text in found]
     except OSError as error:
         raise UsageError(

@@ -244,4 +244,4 @@ def _hand_out(cluster: Cluster) -> None:
 
 
 def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""

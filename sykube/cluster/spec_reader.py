@@ -57,7 +57,7 @@ def make_spec(
 def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[int, str]]]:
     """Values and line numbers by field name, and the errors found so far."""
     try:
-        root = yaml.compose(file.read_text(), Loader=yaml.SafeLoader)
+        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         raise UsageError(
             f"cannot read {file}: {error.strerror}",

@@ -127,7 +127,7 @@ class State:
             SykubeError: it is damaged or of a later version of sykube.
         """
         try:
-            stored = json.loads(path.read_text())
+            stored = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -88,7 +88,7 @@ def _source_files(apt: Path) -> list[Path]:
 
 def _entries(file: Path) -> list[tuple[str, str]]:
     """(URI, suite) pairs of the enabled binary sources in a file that have a `main`."""
-    text = file.read_text(errors="replace")
+    text = file.read_text(encoding="utf-8", errors="replace")
     pairs: list[tuple[str, str]] = []
     if file.suffix == ".sources":
         for stanza in re.split(r"\n\s*\n", text):

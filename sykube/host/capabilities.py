@@ -75,14 +75,14 @@ REQUIRED = frozenset(
 
 def effective() -> int:
     """The mask of this process's effective capabilities."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return int(match[1], 16) if match else 0
 
 
 def known() -> int:
     """The mask of every capability that this kernel knows."""
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="utf-8"))
     return (1 << (last + 1)) - 1
 
 

@@ -65,6 +65,6 @@ def apparmor() -> Trouble | None:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(errors="replace").strip("\n\0 ")
+        return file.read_text(encoding="utf-8", errors="replace").strip("\n\0 ")
     except OSError:
         return ""

@@ -144,7 +144,7 @@ class Distribution:
 def this(file: Path = OS_RELEASE, epel: Path = EPEL) -> Distribution:
     """The distribution of this host; one of no known package manager where it is unknown."""
     try:
-        fields = _fields(file.read_text(errors="replace"))
+        fields = _fields(file.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         fields = {}
     own = fields.get("ID", "linux")

@@ -49,7 +49,7 @@ def _count(process: Path, instances: Counter[str], watches: Counter[str]) -> Non
     try:
         if process.stat().st_uid != 0:
             return
-        name = (process / "comm").read_text().strip()
+        name = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
         links = [entry.name for entry in (process / "fd").iterdir() if _is_inotify(entry)]
     except OSError:
         # It has ended.
@@ -57,7 +57,9 @@ def _count(process: Path, instances: Counter[str], watches: Counter[str]) -> Non
     for link in links:
         instances[name] += 1
         try:
-            watches[name] += (process / "fdinfo" / link).read_text().count("inotify wd:")
+            watches[name] += (
+                (process / "fdinfo" / link).read_text(encoding="utf-8").count("inotify wd:")
+            )
         except OSError:
             continue
 

@@ -43,7 +43,7 @@ def exclusive(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
     deadline = time.monotonic() + wait
     while (descriptor := _try(path, what, last=time.monotonic() >= deadline)) is None:
         time.sleep(_POLL_S)
-    with os.fdopen(descriptor, "r+") as file:
+    with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -101,6 +101,6 @@ def _try(path: Path, what: str, *, last: bool) -> int | None:
 def in_turn(folder: Path) -> Iterator[None]:
     """Hold a folder that is made where it is missing; a second command waits for the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

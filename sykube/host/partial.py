@@ -56,7 +56,10 @@ class Partial:
         """
         if not self._size or not self._validator.exists():
             return {}
-        return {"Range": f"bytes={self._size}-", "If-Range": self._validator.read_text()}
+        return {
+            "Range": f"bytes={self._size}-",
+            "If-Range": self._validator.read_text(encoding="utf-8"),
+        }
 
     def take(self, status: int, headers: Mapping[str, str], pieces: Iterable[bytes]) -> None:
         """Write what comes.
@@ -96,7 +99,7 @@ class Partial:
         self.discard()
         self.part.touch()
         if validator:
-            self._validator.write_text(validator)
+            self._validator.write_text(validator, encoding="utf-8")
 
     def finish(self) -> None:
         """Put it at its place, for good also when the power fails."""

@@ -295,7 +295,10 @@ def _keyring(host: Distribution) -> Finding:
 def _keyrings_of_debootstrap() -> set[Path]:
     """The files that its scripts name, where it is there."""
     scripts = [_SCRIPTS / suite for suite in _SUITES if (_SCRIPTS / suite).is_file()]
-    named = (re.findall(r"^keyring (\S+)$", file.read_text(), re.MULTILINE) for file in scripts)
+    named = (
+        re.findall(r"^keyring (\S+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+        for file in scripts
+    )
     return {Path(keyring) for found in named for keyring in found}
 
 
@@ -314,7 +317,7 @@ def _file_systems(host: Distribution) -> list[Finding]:
     findings = []
     modules = f"{host.kernel_modules} && " if host.kernel_modules else ""
     for name, module in _FILE_SYSTEMS.items():
-        known = Path("/proc/filesystems").read_text().split()
+        known = Path("/proc/filesystems").read_text(encoding="utf-8").split()
         if name in known or run(["modprobe", module], check=False).ok:
             findings.append(_ok(f"kernel: {name}", "there"))
         else:
@@ -342,7 +345,7 @@ def _capabilities() -> Finding:
 def _cgroups() -> Finding:
     root = Path("/sys/fs/cgroup")
     if (root / "cgroup.controllers").exists():
-        version, present = 2, (root / "cgroup.controllers").read_text().split()
+        version, present = 2, (root / "cgroup.controllers").read_text(encoding="utf-8").split()
     else:
         version = 1
         present = [name for name in _CONTROLLERS if (root / name / "tasks").exists()]
@@ -389,7 +392,9 @@ def _apparmor() -> Finding:
 
 def _memory(needed_mb: int) -> Finding:
     fields = dict(
-        line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line
+        line.split(":", 1)
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        if ":" in line
     )
     available = int(fields["MemAvailable"].split()[0]) // 1024
     detail = f"{available} MB available, about {needed_mb} MB needed"

@@ -91,7 +91,8 @@ def _download(work: Path, mirror: apt.Mirror) -> list[Path]:
     # signature is checked all the same.
     sources.write_text(
         f"deb [signed-by={apt.KEYRING}] {mirror.main} trixie main\n"
-        f"deb [signed-by={apt.KEYRING} check-valid-until=no] {mirror.main} sid main\n"
+        f"deb [signed-by={apt.KEYRING} check-valid-until=no] {mirror.main} sid main\n",
+        encoding="utf-8",
     )
     options = [
         f"-oDir::Etc::sourcelist={sources}",
@@ -146,7 +147,7 @@ def _patchelf() -> Path:
 
 def _configure(tree: Path) -> None:
     """Write the configuration where the program and its starter look for it."""
-    text = (tree / "etc/apptainer/apptainer.conf").read_text()
+    text = (tree / "etc/apptainer/apptainer.conf").read_text(encoding="utf-8")
     allowed = json.dumps({"users": {"root": sorted(capabilities.names(capabilities.effective()))}})
     # The program reads usr/etc, its starter usr/lib/etc.
     for folder in (tree / "usr/etc/apptainer", tree / "usr/lib/etc/apptainer"):
@@ -214,7 +215,7 @@ def cluster_configuration(binary: str, network_dir: Path) -> str:
     # APPTAINER_CONF_FILE or SINGULARITY_CONF_FILE: cmd/internal/cli/buildconfig.go of both
     file = next((value for key, value in settings.items() if key.endswith("_CONF_FILE")), "")
     try:
-        text = Path(file).read_text()
+        text = Path(file).read_text(encoding="utf-8")
     except OSError as error:
         raise SykubeError(
             f"cannot read {file or 'any file'}, the configuration of {binary}: {error.strerror}",

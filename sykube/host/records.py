@@ -38,7 +38,7 @@ _FORWARDING = ("net/ipv4/ip_forward", "net/ipv4/conf/all/accept_redirects")
 def read_sysctl(key: str) -> str | None:
     """A sysctl's value by its path below /proc/sys; None where this kernel has none."""
     try:
-        return (PROC_SYS / key).read_text().strip()
+        return (PROC_SYS / key).read_text(encoding="utf-8").strip()
     except OSError:
         return None
 
@@ -57,7 +57,9 @@ class HostRecords:
     def load(cls, folder: Path = paths.HOST_RECORDS) -> HostRecords | None:
         """The record, or None where there is none or it cannot be read."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            stored: dict[str, Any] = json.loads((folder / "record.json").read_text())
+            stored: dict[str, Any] = json.loads(
+                (folder / "record.json").read_text(encoding="utf-8")
+            )
             return cls(
                 folder,
                 dict(stored["sysctls"]),
@@ -91,7 +93,7 @@ class HostRecords:
         if read_sysctl(key) in (value, None):
             return
         self.remember((key,))
-        (PROC_SYS / key).write_text(value)
+        (PROC_SYS / key).write_text(value, encoding="utf-8")
 
     def enable_forwarding(self) -> None:
         """net.ipv4.ip_forward=1, with what the kernel changes along with it recorded."""
@@ -100,7 +102,7 @@ class HostRecords:
         conf = PROC_SYS / "net/ipv4/conf"
         each = tuple(f"net/ipv4/conf/{folder.name}/forwarding" for folder in sorted(conf.iterdir()))
         self.remember((*_FORWARDING, *each))
-        (PROC_SYS / "net/ipv4/ip_forward").write_text("1")
+        (PROC_SYS / "net/ipv4/ip_forward").write_text("1", encoding="utf-8")
 
     def load_module(self, name: str) -> None:
         """Load a kernel module that is neither loaded nor built in, and record it."""
@@ -112,8 +114,8 @@ class HostRecords:
     def enable_controllers(self, root: Path) -> None:
         """Hand every controller on to the cgroups below the root of a v2 hierarchy."""
         control = root / "cgroup.subtree_control"
-        enabled = control.read_text().split()
-        for controller in (root / "cgroup.controllers").read_text().split():
+        enabled = control.read_text(encoding="utf-8").split()
+        for controller in (root / "cgroup.controllers").read_text(encoding="utf-8").split():
             if controller in enabled:
                 continue
             self.controllers.append(controller)
@@ -121,7 +123,7 @@ class HostRecords:
             # One that cannot be handed on (cpu with realtime processes) is one the nodes do
             # without; their checks name it if they cannot.
             with contextlib.suppress(OSError):
-                control.write_text(f"+{controller}")
+                control.write_text(f"+{controller}", encoding="utf-8")
 
     def expect_folders(self, folders: Iterable[Path]) -> None:
         """Record those that are not there yet: others make them, and leave them behind."""
@@ -142,13 +144,13 @@ class HostRecords:
             if read_sysctl(key) in (value, None):
                 continue
             try:
-                (PROC_SYS / key).write_text(value)
+                (PROC_SYS / key).write_text(value, encoding="utf-8")
             except OSError as error:
                 failed.append(f"sysctl {key.replace('/', '.')} = {value} ({error.strerror})")
         for controller in self.controllers:
             # Where somebody else uses it by now, the kernel refuses, and rightly.
             with contextlib.suppress(OSError):
-                (CGROUPS / "cgroup.subtree_control").write_text(f"-{controller}")
+                (CGROUPS / "cgroup.subtree_control").write_text(f"-{controller}", encoding="utf-8")
         for folder in reversed(self.folders):
             # Where it is not empty, somebody else uses it by now.
             with contextlib.suppress(OSError):

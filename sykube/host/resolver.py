@@ -72,7 +72,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 def _nameservers(resolv_conf: Path) -> list[str]:
     try:
-        lines = resolv_conf.read_text(errors="replace").splitlines()
+        lines = resolv_conf.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     words = [line.split() for line in lines]

@@ -212,6 +212,7 @@ def _stream(
         "_new_group": True,
         "_bg": True,
         "_bg_exc": False,
+        "_encoding": "utf-8",
         "_decode_errors": "replace",
     }
     try:

@@ -282,7 +282,7 @@ def what_changed(source: Source | Upstream, mirror: Mirror) -> list[str]:
     """Inputs that differ from the newest cached image of the same Kubernetes, for people."""
     for image in list_images():
         with contextlib.suppress(OSError, ValueError):
-            before = json.loads((image.folder / "parts.json").read_text())
+            before = json.loads((image.folder / "parts.json").read_text(encoding="utf-8"))
             last = layers(source, mirror)[-1]
             if before and f"definitions/{last.template}" in before and _is_of(image, source):
                 now = last.parts()
@@ -379,7 +379,9 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
     work = Path(tempfile.mkdtemp(prefix=f"{layer.name}-", dir=temporary))
     try:
         definition = work / f"{layer.name}.def"
-        definition.write_text(resources.render("definitions", layer.template, **layer.variables))
+        definition.write_text(
+            resources.render("definitions", layer.template, **layer.variables), encoding="utf-8"
+        )
         sif = work / f"{layer.name}.sif"
         engine = engines.look(builder.binary)
         try:

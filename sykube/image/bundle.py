@@ -48,7 +48,9 @@ def save(image: NodeImage, file: Path, key: SigningKey | None, builder: Builder)
     with _replaced(file) as work:
         _copy(image.sif, work)
         description = work.parent / OBJECT
-        description.write_text(json.dumps(_description(), indent=1, sort_keys=True))
+        description.write_text(
+            json.dumps(_description(), indent=1, sort_keys=True), encoding="utf-8"
+        )
         run(
             [
                 builder.binary, "sif", "add", "--datatype", _GENERIC_JSON, "--groupid", _GROUP,
@@ -102,7 +104,7 @@ def _description() -> dict[str, Any]:
         "kind": _KIND,
         "sykube": installed_version("sykube"),
         "files": {
-            f"{name}/{file.name}": file.read_text()
+            f"{name}/{file.name}": file.read_text(encoding="utf-8")
             for name in _FOLDERS
             for file in sorted(resources.folder(name).iterdir())
             if file.is_file()

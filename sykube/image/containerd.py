@@ -163,10 +163,10 @@ def _stored(blobs: Path, name: str, digest: str) -> ContainerImage:
         return Blob(digest, file.stat().st_size, file)
 
     manifest = blob(digest)
-    parsed = json.loads(manifest.file.read_text())
+    parsed = json.loads(manifest.file.read_text(encoding="utf-8"))
     if entry := container.of_this_machine(parsed.get("manifests") or []):
         manifest = blob(entry["digest"])
-        parsed = json.loads(manifest.file.read_text())
+        parsed = json.loads(manifest.file.read_text(encoding="utf-8"))
     return ContainerImage(
         name,
         parsed.get("mediaType") or container.MANIFEST,

@@ -39,7 +39,7 @@ def place(project: str, version: str, architecture: str, name: str) -> Path:
 def kept(file: Path) -> Published | None:
     """A file that is there and is what its checksum says, looked at anew."""
     try:
-        checksum = Checksum.parse(_mark(file).read_text())
+        checksum = Checksum.parse(_mark(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return Published(file, checksum.value) if checksum.fits(file) else None

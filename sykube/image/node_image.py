@@ -34,7 +34,7 @@ class NodeImage:
     def built_here(self) -> bool:
         """Whether this machine built it; otherwise the user gave it (--local-image)."""
         try:
-            return bool(json.loads((self.folder / "parts.json").read_text()))
+            return bool(json.loads((self.folder / "parts.json").read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return False
 
@@ -44,7 +44,7 @@ class NodeImage:
 
     def container_images(self) -> list[str]:
         """Names of the container images that it brings."""
-        return (self.folder / "container-images").read_text().split()
+        return (self.folder / "container-images").read_text(encoding="utf-8").split()
 
     def versions(self) -> dict[str, str]:
         """Program → version; `kubernetes` has its v."""
@@ -58,7 +58,7 @@ class NodeImage:
         return facts.get(_SOURCE) or (DEBIAN if debians else UPSTREAM)
 
     def _facts(self) -> dict[str, str]:
-        lines = (self.folder / "versions").read_text().splitlines()
+        lines = (self.folder / "versions").read_text(encoding="utf-8").splitlines()
         return dict(line.split("=", 1) for line in lines)
 
     def tag_of(self, image: str) -> str:

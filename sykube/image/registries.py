@@ -118,7 +118,7 @@ def read_logins(file: Path, only: Collection[str] | None = None) -> list[Login]:
         UsageError: it is none, or has none in it; what is in it is never shown.
     """
     try:
-        stored = json.loads(file.read_text())
+        stored = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise unreadable(file, error) from error
     except ValueError:

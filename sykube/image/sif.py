@@ -122,11 +122,14 @@ def _labels(root: Path) -> dict[str, str]:
     if not file.is_file() or not file.resolve().is_relative_to(root.resolve()):
         return {}
     try:
-        labels = {str(key): str(value) for key, value in json.loads(file.read_text()).items()}
+        labels = {
+            str(key): str(value)
+            for key, value in json.loads(file.read_text(encoding="utf-8")).items()
+        }
     except (ValueError, AttributeError):
         return {}
     labels.pop(_BUILD_DATE, None)
-    file.write_text(json.dumps(labels, indent=1))
+    file.write_text(json.dumps(labels, indent=1), encoding="utf-8")
     return labels
 
 

@@ -84,7 +84,7 @@ def verify(sif: Path, trust: Trust, builder: Builder, *, shown: Path | None = No
         pem = _pem_of(trust)
         if pem:
             key = Path(folder) / "key.pem"
-            key.write_text(pem)
+            key.write_text(pem, encoding="utf-8")
             options, environment = ["--key", str(key)], _ring(None)
         else:
             options = ["--local"]
@@ -157,7 +157,9 @@ def sign(sif: Path, key: SigningKey, builder: Builder) -> None:
             f"the engine could not sign with the key {key.fingerprint}",
             resolution="What it wrote above says why; a wrong passphrase is the usual cause.",
         )
-    with tempfile.NamedTemporaryFile("w", prefix="sykube-key-", suffix=".pub") as file:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", prefix="sykube-key-", suffix=".pub"
+    ) as file:
         file.write(key.public)
         file.flush()
         try:
@@ -337,4 +339,4 @@ def _exported(fingerprint: str, builder: Builder) -> str:
             env={**builder.environment, **ring},
             stdin=f"{number}\n",
         )
-        return file.read_text()
+        return file.read_text(encoding="utf-8")

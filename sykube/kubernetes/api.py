@@ -65,7 +65,7 @@ class Credentials:
             SykubeError: the file is missing or holds no such thing.
         """
         try:
-            text = kubeconfig.read_text()
+            text = kubeconfig.read_text(encoding="utf-8")
             return cls(
                 _value(text, "server"),
                 base64.b64decode(_value(text, "certificate-authority-data"), validate=True),

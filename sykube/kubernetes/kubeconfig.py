@@ -150,7 +150,7 @@ def renew_copies(source: Path) -> None:
 
 
 def _write_copy(source: Path, copy: Path, uid: int, gid: int) -> None:
-    write_atomically(copy, source.read_text(), mode=0o600)
+    write_atomically(copy, source.read_text(encoding="utf-8"), mode=0o600)
     os.chown(copy, uid, gid)
 
 
@@ -176,7 +176,7 @@ def _name(entry: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = documents.load(path.read_text()) if path.exists() else None
+        config = documents.load(path.read_text(encoding="utf-8")) if path.exists() else None
     except yaml.YAMLError as error:
         raise SykubeError(
             f"{path} is no valid YAML; it was left alone",

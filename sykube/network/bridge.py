@@ -93,12 +93,12 @@ class Bridge:
         """What is wrong with a node's link on the host, by its interface index; or nothing."""
         for link in Path("/sys/class/net").iterdir():
             with contextlib.suppress(OSError):
-                if (link / "ifindex").read_text().strip() != index:
+                if (link / "ifindex").read_text(encoding="utf-8").strip() != index:
                     continue
                 master = (link / "master").resolve().name if (link / "master").exists() else ""
                 if master != self.name:
                     return f"its link {link.name} is {f'on {master}' if master else 'on no bridge'}"
-                up = (link / "operstate").read_text().strip() == "up"
+                up = (link / "operstate").read_text(encoding="utf-8").strip() == "up"
                 return "" if up else f"its link {link.name} is down"
         return "its link is gone"
 
@@ -168,7 +168,7 @@ def _listed(table: str) -> list[list[str]]:
 def _index(link: Path) -> int:
     """The index of a link; -1 where there is none: it went, or is the file bonding_masters."""
     try:
-        return int((link / "ifindex").read_text())
+        return int((link / "ifindex").read_text(encoding="utf-8"))
     except OSError:
         return -1
 

@@ -62,10 +62,10 @@ def create(instance: str, limits: Limits = _NO_LIMITS) -> None:
         with lock.host_settings():
             (HostRecords.load() or HostRecords()).enable_controllers(ROOT)
         parent.mkdir(exist_ok=True)
-        for controller in (ROOT / "cgroup.controllers").read_text().split():
+        for controller in (ROOT / "cgroup.controllers").read_text(encoding="utf-8").split():
             # What the root does not hand on cannot be handed on here.
             with contextlib.suppress(OSError):
-                (parent / "cgroup.subtree_control").write_text(f"+{controller}")
+                (parent / "cgroup.subtree_control").write_text(f"+{controller}", encoding="utf-8")
         (ROOT / path_of(instance)).mkdir(exist_ok=True)
         _limit(ROOT / path_of(instance), _limits_v2(limits))
         return
@@ -74,8 +74,12 @@ def create(instance: str, limits: Limits = _NO_LIMITS) -> None:
             folder.mkdir(exist_ok=True)
             for name in ("cpuset.cpus", "cpuset.mems"):
                 # A new cpuset is empty and takes no process until it is filled.
-                if (folder / name).exists() and not (folder / name).read_text().strip():
-                    (folder / name).write_text((folder.parent / name).read_text())
+                if (folder / name).exists() and not (folder / name).read_text(
+                    encoding="utf-8"
+                ).strip():
+                    (folder / name).write_text(
+                        (folder.parent / name).read_text(encoding="utf-8"), encoding="utf-8"
+                    )
         _limit(hierarchy / path_of(instance), _limits_v1(limits))
 
 
@@ -84,13 +88,13 @@ def freeze(instance: str, *, frozen: bool) -> None:
     for file, values in _FREEZERS:
         path = ROOT / file.format(path_of(instance))
         if path.exists():
-            path.write_text(values[frozen])
+            path.write_text(values[frozen], encoding="utf-8")
 
 
 def is_frozen(instance: str) -> bool:
     """Whether a node's processes are stopped."""
     return any(
-        path.exists() and path.read_text().strip() == values[True]
+        path.exists() and path.read_text(encoding="utf-8").strip() == values[True]
         for file, values in _FREEZERS
         for path in [ROOT / file.format(path_of(instance))]
     )
@@ -116,14 +120,14 @@ def _working_set(held: int | None, stale: int | None) -> int | None:
 
 def _number(file: Path) -> int | None:
     try:
-        return int(file.read_text())
+        return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
 def _field(file: Path, name: str) -> int | None:
     try:
-        pairs = (line.split() for line in file.read_text().splitlines())
+        pairs = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
         return next((int(value) for key, value in pairs if key == name), None)
     except (OSError, ValueError):
         return None
@@ -153,7 +157,7 @@ def _limits_v2(limits: Limits) -> dict[str, str]:
 def _limit(folder: Path, values: dict[str, str]) -> None:
     for name, value in values.items():
         if (folder / name).exists():
-            (folder / name).write_text(value)
+            (folder / name).write_text(value, encoding="utf-8")
 
 
 def remove(instance: str) -> None:
@@ -193,7 +197,10 @@ def processes(folder: Path) -> list[int]:
     found: list[int] = []
     for below, _, _ in os.walk(folder):
         with contextlib.suppress(OSError):
-            found += [int(pid) for pid in (Path(below) / "cgroup.procs").read_text().split()]
+            found += [
+                int(pid)
+                for pid in (Path(below) / "cgroup.procs").read_text(encoding="utf-8").split()
+            ]
     return [pid for pid in found if pid > 0]
 
 

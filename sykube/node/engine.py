@@ -216,7 +216,9 @@ class CommandLineEngine:
         return [log for log in logs if log.suffix in (".out", ".err")]
 
     def output(self, name: str) -> str:
-        return "\n".join(log.read_text(errors="replace") for log in self.leftovers(name))
+        return "\n".join(
+            log.read_text(encoding="utf-8", errors="replace") for log in self.leftovers(name)
+        )
 
     @property
     def _inside(self) -> Mapping[str, str | None]:
@@ -287,7 +289,9 @@ def _lives(instance: Instance) -> bool:
     """Whether an instance's first process is its own, and not a later one of that number."""
     process = PROC / str(instance.pid)
     try:
-        if (process / "comm").read_text().strip() not in _INIT_NAMES:
+        if (process / "comm").read_text(
+            encoding="utf-8", errors="replace"
+        ).strip() not in _INIT_NAMES:
             return False
     except OSError:
         return False
@@ -317,7 +321,12 @@ def _monitors(name: str) -> list[int]:
 
 def _parent(process: Path) -> int:
     # The name before it, in brackets, may hold anything.
-    return int((process / "stat").read_text(errors="replace").rpartition(") ")[2].split()[1])
+    return int(
+        (process / "stat")
+        .read_text(encoding="utf-8", errors="replace")
+        .rpartition(") ")[2]
+        .split()[1]
+    )
 
 
 def _children(pid: int) -> list[int]:
@@ -339,7 +348,7 @@ def read_record(file: Path) -> Instance | None:
         SykubeError: it is not that.
     """
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         entry = json.loads(text)
         # Below instances/app/HOST/USER/NAME, where HOST is the name at its start.
         return Instance(entry["name"], int(entry["pid"]), entry["image"], file.parents[2].name)

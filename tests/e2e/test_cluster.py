@@ -343,7 +343,7 @@ def test_status(cluster: TestCluster) -> None:
 
 def test_kubeconfig_is_private_and_works_with_plain_kubectl(cluster: TestCluster) -> None:
     assert stat.S_IMODE(cluster.kubeconfig.stat().st_mode) == 0o600
-    state = json.loads(Path("/var/lib/sykube/e2e/state.json").read_text())
+    state = json.loads(Path("/var/lib/sykube/e2e/state.json").read_text(encoding="utf-8"))
     nodes = subprocess.run(
         [f"{state['imageFolder']}/kubectl", "--context", "e2e", "get", "nodes", "-o", "name"],
         env=cluster.environment,
@@ -357,7 +357,7 @@ def test_kubeconfig_is_private_and_works_with_plain_kubectl(cluster: TestCluster
 def test_no_secret_in_the_log(cluster: TestCluster) -> None:
     log = Path("/var/log/sykube/e2e.log")
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
-    text = log.read_text()
+    text = log.read_text(encoding="utf-8")
     assert "PRIVATE KEY" not in text
     assert "client-key-data" not in text
     assert not re.search(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", text), "a bootstrap token"

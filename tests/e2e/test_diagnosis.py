@@ -129,7 +129,7 @@ def test_following_goes_on_until_it_is_interrupted(diag: TestCluster) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
         time.sleep(2)
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             file.write("a new line of the test\n")
         assert run.stdout is not None
         for line in run.stdout:
@@ -240,7 +240,7 @@ def flush(_: TestCluster) -> None:
 def unplug(_: TestCluster) -> None:
     instances = lookup.load(NAME, Ui(quiet=True)).engine.instances()
     pid = instances[f"{NAME}-node1"].pid
-    index = Path(f"/proc/{pid}/root/sys/class/net/eth0/iflink").read_text()
+    index = Path(f"/proc/{pid}/root/sys/class/net/eth0/iflink").read_text(encoding="utf-8")
     links = Path("/sys/class/net").iterdir()
     link = next(link for link in links if (link / "ifindex").read_text() == index)
     subprocess.run(["ip", "link", "set", "dev", link.name, "nomaster"], check=True)

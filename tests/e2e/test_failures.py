@@ -43,7 +43,9 @@ def started(cluster: TestCluster) -> subprocess.Popen[str]:
         assert init.poll() is None, init.stderr and init.stderr.read()
         if not state.exists():
             return False
-        return bool(json.loads(state.read_text())["steps"].get("control-plane") == "started")
+        return bool(
+            json.loads(state.read_text(encoding="utf-8"))["steps"].get("control-plane") == "started"
+        )
 
     eventually("kubeadm init runs", in_kubeadm, timeout=1500)
     time.sleep(4)

@@ -231,7 +231,10 @@ def test_a_second_command_says_who_holds_the_lock(life: TestCluster) -> None:
         env=life.environment, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     lock = Path(f"/run/sykube/{NAME}.lock")
-    eventually("it holds the lock", lambda: lock.exists() and lock.read_text() == str(restart.pid))
+    eventually(
+        "it holds the lock",
+        lambda: lock.exists() and lock.read_text(encoding="utf-8") == str(restart.pid),
+    )
     refused = life.sykube("stop", "--name", NAME, check=False)
     assert refused.returncode == 7
     assert f"process {restart.pid}" in refused.stderr
@@ -248,7 +251,9 @@ def test_the_systemd_unit_starts_and_stops_it(life: TestCluster) -> None:
         ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
     )
     assert verified.returncode == 0, verified.stderr
-    commands = dict(re.findall(r"^(ExecStart|ExecStop)=(.*)$", unit.read_text(), re.MULTILINE))
+    commands = dict(
+        re.findall(r"^(ExecStart|ExecStop)=(.*)$", unit.read_text(encoding="utf-8"), re.MULTILINE)
+    )
     wanted = unit.parent / "multi-user.target.wants" / unit.name
     assert wanted.is_symlink()
     for key, code in (("ExecStop", 3), ("ExecStart", 0)):

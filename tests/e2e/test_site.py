@@ -201,7 +201,7 @@ def test_nobody_is_told_the_password(behind: Site, tmp_path: Path) -> None:
 def test_env_leads_anybodys_kubectl_to_the_cluster(behind: Site, open_folder: Path) -> None:
     """As root, and as a user who calls it by sudo and then reads a copy of his own."""
     cluster = behind.cluster
-    state = json.loads(Path(f"/var/lib/sykube/{NAME}/state.json").read_text())
+    state = json.loads(Path(f"/var/lib/sykube/{NAME}/state.json").read_text(encoding="utf-8"))
     home = open_folder / "home"
     home.mkdir()
     kubectl = shutil.copy(f"{state['imageFolder']}/kubectl", open_folder)

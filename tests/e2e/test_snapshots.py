@@ -90,7 +90,9 @@ def in_node(cluster: TestCluster, node: str, script: str) -> str:
 
 def registry(cluster: TestCluster) -> str:
     """Where its registry is on the host."""
-    state = json.loads(Path(f"/var/lib/sykube/{cluster.name}/state.json").read_text())
+    state = json.loads(
+        Path(f"/var/lib/sykube/{cluster.name}/state.json").read_text(encoding="utf-8")
+    )
     return str(state["registry"]).rpartition(":")[0]
 
 

@@ -124,7 +124,7 @@ def _configure(root: Path, mirror: Mirror, suite: str) -> None:
 def _network() -> Iterator[None]:
     """A link for the roots to the machine's network; the roots' own rules stay in theirs."""
     forward = Path("/proc/sys/net/ipv4/ip_forward")
-    before = forward.read_text()
+    before = forward.read_text(encoding="utf-8")
     rule = ["POSTROUTING", "-s", _SUBNET, "-j", "MASQUERADE"]
     subprocess.run(["ip", "link", "delete", _HOST_LINK], check=False, stderr=subprocess.DEVNULL)
     _check("ip", "link", "add", _HOST_LINK, "type", "veth", "peer", "name", _GUEST_LINK)
@@ -132,10 +132,10 @@ def _network() -> Iterator[None]:
         _check("ip", "address", "add", f"{_HOST_ADDRESS}/30", "dev", _HOST_LINK)
         _check("ip", "link", "set", _HOST_LINK, "up")
         _check("iptables", "-w", "-t", "nat", "-A", *rule)
-        forward.write_text("1")
+        forward.write_text("1", encoding="utf-8")
         yield
     finally:
-        forward.write_text(before)
+        forward.write_text(before, encoding="utf-8")
         subprocess.run(["iptables", "-w", "-t", "nat", "-D", *rule], check=False)
         subprocess.run(["ip", "link", "delete", _HOST_LINK], check=False, stderr=subprocess.DEVNULL)
 

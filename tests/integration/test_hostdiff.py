@@ -71,11 +71,11 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def command_line(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ").strip()
 
 
 def process_added(pid: int) -> Finding:
-    start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    start = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     return ("process", "+", f"{pid} started {start}")
 
 
@@ -102,8 +102,8 @@ def bridge_and_veth(ground: Ground) -> set[Finding]:
 
 def changed_link(ground: Ground) -> set[Finding]:
     alias = Path("/sys/class/net/lo/ifalias")
-    ground.undo.callback(alias.write_text, alias.read_text() or "\n")
-    alias.write_text("planted\n")
+    ground.undo.callback(alias.write_text, alias.read_text(encoding="utf-8") or "\n")
+    alias.write_text("planted\n", encoding="utf-8")
     return {("link", "~", "lo")}
 
 
@@ -243,7 +243,7 @@ def orphan(ground: Ground) -> set[Finding]:
 
 def has_ended(pid: int) -> bool:
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return True
     return status.rpartition(")")[2].split()[0] in "ZX"
@@ -265,17 +265,17 @@ def cgroup(version: str) -> Plant:
 def sysctl(ground: Ground) -> set[Finding]:
     """How long a TCP connection may wait for its end: one second more for a moment is harmless."""
     knob = Path("/proc/sys/net/ipv4/tcp_fin_timeout")
-    was = knob.read_text()
+    was = knob.read_text(encoding="utf-8")
     ground.undo.callback(knob.write_text, was)
-    knob.write_text(f"{int(was) + 1}\n")
+    knob.write_text(f"{int(was) + 1}\n", encoding="utf-8")
     return {("sysctl", "~", "net.ipv4.tcp_fin_timeout")}
 
 
 def sysctl_of_a_link(ground: Ground) -> set[Finding]:
     knob = Path("/proc/sys/net/ipv4/conf/lo/arp_announce")
-    was = knob.read_text()
+    was = knob.read_text(encoding="utf-8")
     ground.undo.callback(knob.write_text, was)
-    knob.write_text("1\n" if was.strip() != "1" else "2\n")
+    knob.write_text("1\n" if was.strip() != "1" else "2\n", encoding="utf-8")
     return {("sysctl", "~", "net.ipv4.conf.lo.arp_announce")}
 
 

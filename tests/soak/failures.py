@@ -165,7 +165,7 @@ DURING = {
 def _steps(name: str) -> dict[str, str]:
     """How far an init has come."""
     try:
-        state = json.loads(Path(f"/var/lib/sykube/{name}/state.json").read_text())
+        state = json.loads(Path(f"/var/lib/sykube/{name}/state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     found: dict[str, str] = state["steps"]

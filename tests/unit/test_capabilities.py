@@ -29,7 +29,9 @@ def test_names_are_the_kernels_own_where_it_has_its_header() -> None:
     header = Path("/usr/include/linux/capability.h")
     if not header.exists():
         pytest.skip("no header of the kernel here")
-    found = re.findall(r"^#define CAP_(\w+)\s+(\d+)$", header.read_text(), re.MULTILINE)
+    found = re.findall(
+        r"^#define CAP_(\w+)\s+(\d+)$", header.read_text(encoding="utf-8"), re.MULTILINE
+    )
     numbers = {name: int(number) for name, number in found if name != "LAST_CAP"}
     for number, name in enumerate(capabilities._NAMES):
         assert numbers.get(name, number) == number, name

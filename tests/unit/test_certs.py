@@ -296,15 +296,15 @@ def test_the_new_credentials_keep_the_current_context(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     user = Path(cluster.state.kubeconfig)
-    config = yaml.safe_load(user.read_text())
+    config = yaml.safe_load(user.read_text(encoding="utf-8"))
     assert config["current-context"] == "fake"
     config["current-context"] = "work"
-    user.write_text(yaml.safe_dump(config))
+    user.write_text(yaml.safe_dump(config), encoding="utf-8")
     cluster.paths.kubeconfig.write_text(
         cluster.paths.kubeconfig.read_text().replace("S0VZ", "TkVXS0VZ")
     )
     renewal.hand_out(cluster)
-    config = yaml.safe_load(user.read_text())
+    config = yaml.safe_load(user.read_text(encoding="utf-8"))
     assert config["current-context"] == "work"
     users = {entry["name"]: entry["user"] for entry in config["users"]}
     assert users["fake"]["client-key-data"] == "TkVXS0VZ"

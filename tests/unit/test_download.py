@@ -118,11 +118,11 @@ def test_what_was_there_is_replaced_only_by_what_is_right(
     server: Server, downloader: Downloader, target: Path
 ) -> None:
     target.parent.mkdir()
-    target.write_text("before")
+    target.write_text("before", encoding="utf-8")
     server.fail("/file", Fault(damaged=True))
     with pytest.raises(DownloadError):
         downloader.file(f"{server.url}/file", target, SUM)
-    assert target.read_text() == "before"
+    assert target.read_text(encoding="utf-8") == "before"
     downloader.file(f"{server.url}/file", target, SUM)
     assert target.read_bytes() == CONTENT
 
@@ -534,7 +534,7 @@ def test_no_password_and_a_wrong_one(
     locked: Server, downloader: Downloader, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = Path(os.environ["NETRC"])
-    file.write_text("machine localhost login me password wrongPlanted\n")
+    file.write_text("machine localhost login me password wrongPlanted\n", encoding="utf-8")
     for _ in range(2):
         with pytest.raises(DownloadError) as raised:
             downloader.text(f"{locked.url}/text")
@@ -554,13 +554,15 @@ def test_a_netrc_file_that_others_can_read_is_refused(
         downloader.text(f"{locked.url}/text")
     assert raised.value.resolution == f"chmod 600 {file}"
     assert locked.asked == []
-    file.write_text("machine elsewhere.example login me password x\n")
+    file.write_text("machine elsewhere.example login me password x\n", encoding="utf-8")
     with pytest.raises(DownloadError):
         downloader.text(f"{locked.url}/text")
 
 
 def test_a_damaged_netrc_file_is_not_shown(locked: Server, downloader: Downloader) -> None:
-    Path(os.environ["NETRC"]).write_text(f"machine localhost\nlogin me {PASSWORD}\n")
+    Path(os.environ["NETRC"]).write_text(
+        f"machine localhost\nlogin me {PASSWORD}\n", encoding="utf-8"
+    )
     with pytest.raises(UsageError, match="of .* cannot be read") as raised:
         downloader.text(f"{locked.url}/text")
     assert PASSWORD not in str(vars(raised.value))

@@ -34,13 +34,13 @@ def path(tmp_path: Path) -> Path:
 def other(path: Path) -> dict[str, Any]:
     """A kubeconfig that is there before."""
     path.parent.mkdir()
-    path.write_text(yaml.safe_dump(OTHER_KUBECONFIG))
+    path.write_text(yaml.safe_dump(OTHER_KUBECONFIG), encoding="utf-8")
     path.chmod(0o600)
     return copy.deepcopy(OTHER_KUBECONFIG)
 
 
 def load(path: Path) -> dict[str, Any]:
-    found = yaml.safe_load(path.read_text())
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert isinstance(found, dict)
     return found
 
@@ -87,7 +87,7 @@ def test_a_context_that_the_user_has_chosen_since_stays_current(
     path: Path, owner: Owner, other: dict[str, Any]
 ) -> None:
     merge(path, ADMIN, "lab", owner)
-    path.write_text(yaml.safe_dump(load(path) | {"current-context": "work"}))
+    path.write_text(yaml.safe_dump(load(path) | {"current-context": "work"}), encoding="utf-8")
     remove(path, "lab", "", owner)
     assert load(path)["current-context"] == "work"
 
@@ -103,9 +103,9 @@ def test_an_earlier_context_that_is_gone_is_not_restored(
 def test_a_context_of_that_name_for_another_server_is_the_users(
     path: Path, owner: Owner, other: dict[str, Any]
 ) -> None:
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     remove(path, "work", "", owner)
-    assert path.read_text() == before
+    assert path.read_text(encoding="utf-8") == before
 
 
 def test_a_users_own_context_of_that_name_is_not_overwritten(
@@ -132,14 +132,14 @@ def test_a_users_own_context_of_that_name_is_not_overwritten(
 def test_a_file_that_is_none_is_left_alone(
     path: Path, owner: Owner, other: object, action: str, text: str, brief: str
 ) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(SykubeError, match=brief) as raised:
         if action == "merge":
             merge(path, ADMIN, "lab", owner)
         else:
             remove(path, "lab", "", owner)
     assert raised.value.resolution
-    assert path.read_text() == text
+    assert path.read_text(encoding="utf-8") == text
     assert sorted(path.parent.iterdir()) == [path]
 
 
@@ -150,14 +150,14 @@ def test_an_odd_entry_does_not_keep_a_cluster_from_being_removed(
     path: Path, owner: Owner, other: dict[str, Any], entry: object
 ) -> None:
     other["clusters"].append(entry)
-    path.write_text(yaml.safe_dump(other))
+    path.write_text(yaml.safe_dump(other), encoding="utf-8")
     remove(path, "lab", "", owner)
     assert load(path) == other
 
 
 @pytest.mark.parametrize("text", ["", "apiVersion: v1\nkind: Config\nclusters: null\n"])
 def test_an_empty_file_is_as_good_as_none(path: Path, owner: Owner, other: Any, text: str) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     merge(path, ADMIN, "lab", owner)
     assert load(path)["current-context"] == "lab"
 
@@ -244,11 +244,11 @@ def test_a_lock_that_stays_is_an_error_that_names_it(
     monkeypatch.setattr(kubeconfig, "_LOCK_TIMEOUT_S", 0.0)
     lock = path.with_name("config.lock")
     lock.touch()
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     with pytest.raises(SykubeError, match="locked by another program") as raised:
         merge(path, ADMIN, "lab", owner)
     assert raised.value.resolution.endswith(f"rm {lock}")
-    assert path.read_text() == before
+    assert path.read_text(encoding="utf-8") == before
     assert lock.exists(), "it is not ours to remove"
 
 

@@ -110,7 +110,7 @@ def followed(path: Path, *turns: Callable[[], object], count: int = 1) -> list[s
 
 def append(path: Path, text: str) -> Callable[[], object]:
     def write() -> None:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(text)
 
     return write

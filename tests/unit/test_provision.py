@@ -184,7 +184,7 @@ def test_packages_are_checked_with_debians_keys_alone(archive: FakeHost, tmp_pat
 
     def look(words: list[str]) -> tuple[int, str, str]:
         sources = next(w for w in words if w.startswith("-oDir::Etc::sourcelist=")).split("=")[1]
-        seen.extend(Path(sources).read_text().splitlines())
+        seen.extend(Path(sources).read_text(encoding="utf-8").splitlines())
         assert "-oDir::Etc::sourceparts=-" in words
         assert not any("llow-unauthenticated" in w or "AllowInsecure" in w for w in words)
         return answer(words)

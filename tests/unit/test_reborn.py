@@ -67,7 +67,7 @@ def saved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def spec(name: str = "new", **fields: Any) -> ClusterSpec:
@@ -445,6 +445,6 @@ def test_it_waits_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_program_needs_nothing_that_a_node_lacks() -> None:
-    text = Path(forget_program.__file__).read_text()
+    text = Path(forget_program.__file__).read_text(encoding="utf-8")
     assert "import sykube" not in text
     assert "from sykube" not in text

@@ -40,7 +40,7 @@ def docker_config(file: Path, **logins: str) -> Path:
         host.replace("__", "."): {"auth": base64.b64encode(login.encode()).decode()}
         for host, login in logins.items()
     }
-    file.write_text(json.dumps({"auths": auths}))
+    file.write_text(json.dumps({"auths": auths}), encoding="utf-8")
     return file
 
 

@@ -475,7 +475,7 @@ MODULES = {"python3-dnspython": {"dns"}}
 def imported(file: Path) -> set[str]:
     """The packages that a module imports, also within functions."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {name.name.split(".")[0] for name in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:

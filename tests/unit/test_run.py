@@ -29,7 +29,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has only not been reaped does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+            != "Z"
+        )
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -46,8 +49,8 @@ def ends(pid: int) -> bool:
 def read_pid(file: Path) -> int:
     """The process id that a shell writes into a file first of all."""
     for _ in range(1000):
-        if file.exists() and file.read_text().endswith("\n"):
-            return int(file.read_text())
+        if file.exists() and file.read_text(encoding="utf-8").endswith("\n"):
+            return int(file.read_text(encoding="utf-8"))
         time.sleep(0.01)
     raise AssertionError(f"nothing was written to {file}")
 
@@ -268,7 +271,7 @@ def test_secret_output_is_neither_in_the_log_nor_in_an_error(
 ) -> None:
     caplog.set_level(logging.DEBUG, "sykube")
     command = ["sh", "-c", f"cat; cat /proc/version >&2; {ending}"]
-    hidden = Path("/proc/version").read_text().strip()
+    hidden = Path("/proc/version").read_text(encoding="utf-8").strip()
     shown = ""
     try:
         done = run(command, stdin="hush-hush", secret=True, timeout=0.5)

@@ -73,7 +73,7 @@ esac
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         path.chmod(0o755)
 
 

@@ -181,7 +181,7 @@ def test_a_pem_key_is_handed_on_as_its_fingerprint_was_taken(
     given: list[str] = []
 
     def apptainer(words: list[str]) -> tuple[int, str, str]:
-        given.append(Path(words[words.index("--key") + 1]).read_text())
+        given.append(Path(words[words.index("--key") + 1]).read_text(encoding="utf-8"))
         return 0, json.dumps(signed_by("")), ""
 
     host.programs["apptainer"] = apptainer

@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 def errors(file: Path, text: str, **flags: Any) -> list[str]:
     """The errors of a configuration file, without its name."""
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as raised:
         make_spec(file, flags)
     assert raised.value.exit_code is ExitCode.USAGE
@@ -74,7 +74,9 @@ def test_limits_are_told_to_nodes_as_numbers() -> None:
 
 
 def test_limits_in_a_file_may_be_numbers_as_in_kubernetes(file: Path) -> None:
-    file.write_text("cpus: 1.5\nmemory: 2147483648\npids: 900\ncontrolPlanes: 3\n")
+    file.write_text(
+        "cpus: 1.5\nmemory: 2147483648\npids: 900\ncontrolPlanes: 3\n", encoding="utf-8"
+    )
     spec = make_spec(file, {})
     assert (spec.cpus, spec.memory, spec.control_planes) == ("1.5", "2147483648", 3)
     assert spec.limits == Limits(1500, 2 * 1024**3, 900)
@@ -113,13 +115,14 @@ mirror: https://deb.example/debian
 nodeSubnet: 10.1.2.0/24
 podSubnet: 10.3.0.0/16
 serviceSubnet: 10.4.0.0/16
-"""
+""",
+        encoding="utf-8",
     )
     assert make_spec(file, {}) == FULL
 
 
 def test_options_may_also_be_a_list(file: Path) -> None:
-    file.write_text("options: [--bind, '/a b:/a b']\n")
+    file.write_text("options: [--bind, '/a b:/a b']\n", encoding="utf-8")
     assert make_spec(file, {}).options == ("--bind", "/a b:/a b")
 
 
@@ -186,13 +189,13 @@ def test_a_number_of_workers_that_can_be(number: int) -> None:
 
 
 def test_flags_win_over_the_file_and_cure_its_errors(file: Path) -> None:
-    file.write_text("name: lab\nworkers: 500\ndns: [192.0.2.1]\n")
+    file.write_text("name: lab\nworkers: 500\ndns: [192.0.2.1]\n", encoding="utf-8")
     spec = make_spec(file, {"workers": 2, "name": None, "dns": ("192.0.2.9",)})
     assert (spec.name, spec.workers, spec.dns) == ("lab", 2, ("192.0.2.9",))
 
 
 def test_the_error_of_a_flag_has_no_line_of_the_file(file: Path) -> None:
-    file.write_text("name: lab\nworkers: 2\n")
+    file.write_text("name: lab\nworkers: 2\n", encoding="utf-8")
     with pytest.raises(UsageError) as raised:
         make_spec(file, {"workers": -1})
     assert raised.value.brief == worker_error(-1)
@@ -229,7 +232,7 @@ def test_a_file_without_a_mapping(file: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a: [1\n", "a: b: c\n", "\tname: x\n"])
 def test_a_file_that_is_no_yaml(file: Path, text: str) -> None:
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match="is no valid YAML"):
         make_spec(file, {})
 
@@ -245,7 +248,7 @@ def test_a_file_that_is_no_yaml(file: Path, text: str) -> None:
     ids=["python tag", "own tag", "no date", "open quote"],
 )
 def test_values_that_cannot_be_read_are_usage_errors_too(file: Path, text: str) -> None:
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError):
         make_spec(file, {})
 

@@ -124,7 +124,7 @@ def test_a_file_is_replaced_and_never_written_in_place(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_state_is_an_error_with_a_cure(stored: Path, text: str) -> None:
-    stored.write_text(text)
+    stored.write_text(text, encoding="utf-8")
     with pytest.raises(SykubeError, match="is damaged") as raised:
         State.load(stored)
     assert str(stored) in raised.value.brief
@@ -139,8 +139,8 @@ def test_a_damaged_state_with_bytes_that_are_no_text(stored: Path) -> None:
 
 def test_a_state_of_a_later_version_is_not_guessed_at(stored: Path) -> None:
     make_state().save(stored)
-    later = json.loads(stored.read_text()) | {"version": state_module.VERSION + 1}
-    stored.write_text(json.dumps(later))
+    later = json.loads(stored.read_text(encoding="utf-8")) | {"version": state_module.VERSION + 1}
+    stored.write_text(json.dumps(later), encoding="utf-8")
     with pytest.raises(SykubeError, match="by a later version"):
         State.load(stored)
 

@@ -196,7 +196,7 @@ def test_everything_goes_to_the_log_which_is_its_owners_alone(
     with ui.step("Laying the network"):
         pass
     ui.error(ERROR)
-    text = log_file.read_text()
+    text = log_file.read_text(encoding="utf-8")
     for words in (
         "progress",
         "$ ip link show",
@@ -235,17 +235,17 @@ def test_the_log_is_bounded(
     fill_log(stream, log_file, monkeypatch)
     assert sorted(file.name for file in log_file.parent.iterdir()) == ["lab.log", "lab.log.1"]
     assert all(file.stat().st_size <= 1000 for file in log_file.parent.iterdir())
-    assert "line 199" in log_file.read_text()
+    assert "line 199" in log_file.read_text(encoding="utf-8")
 
 
 def test_a_log_is_continued(stream: io.StringIO, log_file: Path) -> None:
     log_file.parent.mkdir(parents=True)
-    log_file.write_text("earlier\n")
+    log_file.write_text("earlier\n", encoding="utf-8")
     ui = Ui(stream=stream)
     ui.open_log(log_file)
     ui.say("later")
-    assert log_file.read_text().startswith("earlier\n")
-    assert "later" in log_file.read_text()
+    assert log_file.read_text(encoding="utf-8").startswith("earlier\n")
+    assert "later" in log_file.read_text(encoding="utf-8")
 
 
 def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(

@@ -70,7 +70,7 @@ def _run(chosen: scenario.Scenario, image: Path | None, logs: Path) -> int:
 def _show(file: Path, lines: int) -> None:
     """Print the last lines of what the guest wrote, or all (0)."""
     say(f"{'─' * 20} {file.name} {'─' * 20}")
-    for line in file.read_text(errors="replace").splitlines()[-lines:]:
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]:
         say(line)
     say("─" * 60)
 

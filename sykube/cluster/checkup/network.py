@@ -87,7 +87,7 @@ def links(look: Look) -> Iterator[Finding]:
     """The host's end of each node's link: udev or a network manager may take it."""
     for node in look.running:
         link = _PROC / str(look.pid(node)) / "root/sys/class/net/eth0/iflink"
-        index = link.read_text().strip() if link.exists() else ""
+        index = link.read_text(encoding="utf-8").strip() if link.exists() else ""
         problem = look.cluster.bridge.link_problem(index)
         if problem:
             yield failure(f"node {node.name}", problem, look.command("start"))

@@ -68,7 +68,7 @@ def _is_first(process: Path, space: Path) -> bool:
     try:
         if (process / "ns/pid").readlink() != space:
             return False
-        status = (process / "status").read_text()
+        status = (process / "status").read_text(encoding="utf-8")
     except OSError:
         return False
     numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))

@@ -21,7 +21,7 @@ class Handout:
         path = kubeconfig.user_kubeconfig(owner)
         cluster.state.kubeconfig = str(path)
         cluster.save()
-        config = cluster.paths.kubeconfig.read_text()
+        config = cluster.paths.kubeconfig.read_text(encoding="utf-8")
         previous = kubeconfig.merge(path, config, cluster.name, owner)
         cluster.state.previous_context = previous or cluster.state.previous_context
         cluster.save()

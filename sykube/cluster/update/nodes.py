@@ -128,7 +128,7 @@ def _give_back_images(cluster: Cluster, node: Node) -> None:
     file = node.folder / _KEPT
     if not file.exists():
         return
-    kept = json.loads(file.read_text())
+    kept = json.loads(file.read_text(encoding="utf-8"))
     images, missing = containerd.stored(node_files.aside(node), kept)
     for image in images:
         containerd.load(node, image)

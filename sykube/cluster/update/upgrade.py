@@ -123,7 +123,7 @@ def _give_tools(work: Path, node: Node) -> None:
     folder = node.config / _FOLDER
     shutil.copytree(work / "kubeadm-patches", folder / "kubeadm-patches")
     os.link(work / "kubeadm", folder / "kubeadm")
-    (folder / "crictl").write_text(_CRICTL)
+    (folder / "crictl").write_text(_CRICTL, encoding="utf-8")
     (folder / "crictl").chmod(0o755)
 
 

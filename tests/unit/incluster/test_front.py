@@ -6,7 +6,6 @@ from typing import Any
 
 import dns.flags
 import dns.message
-import dns.rcode
 import dns.rrset
 import pytest
 

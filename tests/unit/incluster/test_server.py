@@ -20,11 +20,9 @@ import dns.asyncquery
 import dns.flags
 import dns.message
 import dns.opcode
-import dns.query
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
-import dns.update
 import pytest
 
 import sykube.incluster
