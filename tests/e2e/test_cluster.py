@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from sykube.kubernetes import kubeconfig
 from tests.e2e import manifests
 from tests.e2e.cluster import UPSTREAM_NAME, TestCluster, eventually
 from tests.e2e.resolver import Resolver
 from tests.hostdiff import leaks_since
+from tests.scalars import TEXTS
 
 MASTER, WORKER = "e2e-master", "e2e-node1"
 SURVIVAL_S = 180
@@ -339,6 +341,21 @@ def test_status(cluster: TestCluster) -> None:
     found = status()
     assert [node["name"] for node in found["nodes"]] == ["master", "node1"]
     assert cluster.sykube("status", "--name", "absent", check=False).returncode == 5
+
+
+def test_kubectl_reads_what_was_text_as_text(cluster: TestCluster, tmp_path: Path) -> None:
+    """Its library takes scalars for numbers that YAML 1.1 does not: 433e40, 0o17, 1e3."""
+    users = [{"name": text, "user": {"token": text}} for text in TEXTS if text]
+    # JSON is YAML, and every reader takes what stands in quotation marks for text.
+    file = tmp_path / "others"
+    file.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "users": users}))
+    admin = cluster.sykube("config", "--name", "e2e").stdout
+    kubeconfig.merge(file, admin, "433e41", kubeconfig.Owner.of_caller())
+    arguments = ("kubectl", "--name", "e2e", "--kubeconfig", str(file), "config", "view")
+    seen = json.loads(cluster.sykube(*arguments, "--raw", "--output", "json").stdout)
+    found = {each["name"]: each["user"].get("token") for each in seen["users"]}
+    assert found == {text: text for text in TEXTS if text} | {"433e41": None}
+    assert seen["current-context"] == "433e41"
 
 
 def test_kubeconfig_is_private_and_works_with_plain_kubectl(cluster: TestCluster) -> None:
