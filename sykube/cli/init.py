@@ -224,6 +224,7 @@ def _show_dry_run(found: dict[str, Any], output: str) -> None:
     if chosen := found["kubernetes"]:
         name, why = chosen["source"].capitalize(), chosen["reason"]
         click.echo(f"Kubernetes: {chosen['kubernetes']} from {name} ({why})")
+    click.echo(f"kubeconfig: {found['kubeconfig']}")
     click.echo(f"node image: {found['nodeImage']}")
     for what, subnet in found["subnets"].items():
         click.echo(f"subnet of {what}: {subnet}")

@@ -86,6 +86,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     preflight.check_identity()
     for text in spec.mounts:
         Mount.parse(text).check()
+    context = kubeconfig.check(kubeconfig.Owner.of_caller(), spec.name)
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
     preparation.examine_local_image(spec)
@@ -106,6 +107,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
         ],
         "engine": engine.version if engine else without,
         "kubernetes": choice.to_dict() if choice else None,
+        "kubeconfig": str(context),
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
@@ -137,6 +139,7 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
             resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
+    kubeconfig.check(kubeconfig.Owner.of_caller(), spec.name)
     ui.say(f"Resuming the cluster {spec.name} where it failed.")
     return cluster
 
@@ -149,6 +152,8 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             f"there are remains of a cluster {spec.name} without a record",
             resolution=f"sykube delete --name {spec.name}",
         )
+    # What the last step needs.
+    kubeconfig.check(kubeconfig.Owner.of_caller(), spec.name)
     found_logins = registries.logins(spec, ui)
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
@@ -167,8 +172,6 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     preparation.prepare_host(
         spec, lambda question: options.yes or options.ask(question), ui, building=building
     )
-    owner = kubeconfig.Owner.of_caller()
-    kubeconfig.check_free(kubeconfig.user_kubeconfig(owner), spec.name)
     resolvers = host_resolvers(spec.dns)
     # Wrong ones are refused before the long steps; they are chosen for good below.
     _choose_subnets(spec)

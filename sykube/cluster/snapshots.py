@@ -158,9 +158,7 @@ def _bring_back(snapshot: Snapshot, ui: Ui) -> Cluster:
             f"there are remains of a cluster {snapshot.cluster} without a record",
             resolution=f"sykube delete --name {snapshot.cluster}",
         )
-    kubeconfig.check_free(
-        kubeconfig.user_kubeconfig(kubeconfig.Owner.of_caller()), snapshot.cluster
-    )
+    kubeconfig.check(kubeconfig.Owner.of_caller(), snapshot.cluster)
     engine = preparation.find_engine(saved.spec, ui)
     state = replace(
         saved,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
+import re
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,31 +36,91 @@ class Owner:
 
     @classmethod
     def of_caller(cls) -> Owner:
-        uid = int(os.environ.get("SUDO_UID") or os.getuid())
-        entry = pwd.getpwuid(uid)
-        home = entry.pw_dir if "SUDO_UID" in os.environ else os.environ.get("HOME", entry.pw_dir)
+        sudo = os.environ.get("SUDO_UID", "")
+        entry = pwd.getpwuid(int(sudo or os.getuid()))
+        # Empty is as good as unset.
+        home = entry.pw_dir if sudo else os.environ.get("HOME") or entry.pw_dir
         return cls(entry.pw_uid, entry.pw_gid, Path(home))
 
 
-def user_kubeconfig(owner: Owner) -> Path:
-    """The first file of KUBECONFIG, else ~/.kube/config, as kubectl chooses it."""
-    first = os.environ.get("KUBECONFIG", "").split(":")[0]
-    return Path(first) if first else owner.home / ".kube" / "config"
+def user_kubeconfigs(owner: Owner) -> list[Path]:
+    """The files that kubectl reads (clientcmd, NewDefaultClientConfigLoadingRules).
+
+    Raises:
+        SykubeError: KUBECONFIG names no file at all.
+    """
+    named = os.environ.get("KUBECONFIG", "")
+    if named:
+        # Empty parts name nothing.
+        files = [Path(part).absolute() for part in dict.fromkeys(named.split(":")) if part]
+        if not files:
+            raise SykubeError(
+                f"KUBECONFIG is {named!r}, which names no file",
+                resolution="Let it name one, or unset it for ~/.kube/config.",
+            )
+        return files
+    if "SUDO_UID" not in os.environ and not os.environ.get("HOME"):
+        # filepath.Join of an empty HOME: below the working folder.
+        return [Path(".kube/config").absolute()]
+    return [owner.home / ".kube" / "config"]
+
+
+def user_kubeconfig(owner: Owner, name: str) -> Path:
+    """The file that a cluster's context belongs into.
+
+    As kubectl chooses (clientcmd, ModifyConfig): where it is already, otherwise the first file
+    that exists, otherwise the last.
+
+    Raises:
+        SykubeError: a file is no kubeconfig or cannot be read, or KUBECONFIG names none.
+    """
+    files = user_kubeconfigs(owner)
+    for path in files:
+        if _is_ours(_read(path), name):
+            return path
+    return _default(files)
+
+
+def _default(files: list[Path]) -> Path:
+    """As PathOptions.GetDefaultFilename of clientcmd."""
+    return next((path for path in files if path.exists()), files[-1])
+
+
+def check(owner: Owner, name: str) -> Path:
+    """The file that a cluster's context belongs into, if it can be written there.
+
+    It changes nothing that lasts: what is tried is undone.
+
+    Raises:
+        SykubeError: a context, cluster or user of another cluster has the name, a file is no
+            kubeconfig, or one that is to be written cannot be.
+    """
+    files = user_kubeconfigs(owner)
+    for path in files:
+        check_free(path, name)
+    path = user_kubeconfig(owner, name)
+    for each in dict.fromkeys((path, _default(files))):
+        with _explained(each):
+            _try(each, owner)
+    return path
 
 
 def check_free(path: Path, name: str) -> None:
-    """Refuse a name that a context of another cluster of the user's has.
+    """Refuse a name that an entry of another cluster of the user's has.
 
     Raises:
         SykubeError: it is taken, or the file is no kubeconfig.
     """
     config = _read(path)
-    if any(_name(entry) == name for entry in config["contexts"]) and not _is_ours(config, name):
-        raise SykubeError(
-            f"your kubeconfig has a context {name!r} of another cluster",
-            details=str(path),
-            resolution="Choose another name for this one: sykube init --name NAME",
-        )
+    if _is_ours(config, name):
+        return
+    for section in ("contexts", "clusters", "users"):
+        if any(_name(entry) == name for entry in config[section]):
+            raise SykubeError(
+                f"your kubeconfig has a {section[:-1]} {name!r} of another cluster",
+                details=str(path),
+                resolution="Choose another name for this one: sykube init --name NAME",
+            )
 
 
 def merge(path: Path, cluster_config: str, name: str, owner: Owner, *, switch: bool = True) -> str:
@@ -75,7 +138,7 @@ def merge(path: Path, cluster_config: str, name: str, owner: Owner, *, switch: b
             a context of that name for another cluster.
     """
     source = documents.load(cluster_config)
-    with _locked(path, owner):
+    with _explained(path), _locked(path, owner):
         check_free(path, name)
         config = _read(path)
         _drop(config, name)
@@ -90,6 +153,39 @@ def merge(path: Path, cluster_config: str, name: str, owner: Owner, *, switch: b
     return previous if previous != name else ""
 
 
+def switch(path: Path, name: str, owner: Owner, *, only_from: str | None = None) -> str:
+    """Make a context the current one in a file that need not have its entry.
+
+    Args:
+        only_from: leave it alone unless this one is current.
+
+    Returns:
+        The one that was current before; empty when it was this one.
+    """
+    with _explained(path), _locked(path, owner):
+        config = _read(path)
+        previous = str(config.get("current-context") or "")
+        if previous != name and only_from in (None, previous):
+            config["current-context"] = name
+            _write(path, config, owner)
+    return previous if previous != name else ""
+
+
+def has_context(owner: Owner, name: str) -> bool:
+    """Whether any of the user's files has a context of that name."""
+    found = (_read(path)["contexts"] for path in user_kubeconfigs(owner))
+    return any(_name(entry) == name for contexts in found for entry in contexts)
+
+
+def default_file(owner: Owner) -> Path:
+    """The file where kubectl puts what is new, and the current context.
+
+    Raises:
+        SykubeError: KUBECONFIG names no file at all.
+    """
+    return _default(user_kubeconfigs(owner))
+
+
 def remove(path: Path, name: str, previous: str, owner: Owner) -> None:
     """Take a cluster's context out again; a file that then holds nothing goes, too.
 
@@ -100,7 +196,7 @@ def remove(path: Path, name: str, previous: str, owner: Owner) -> None:
     """
     if not path.exists():
         return
-    with _locked(path, owner):
+    with _explained(path), _locked(path, owner):
         config = _read(path)
         if not _is_ours(config, name):
             return
@@ -166,7 +262,7 @@ def _is_ours(config: dict[str, Any], name: str) -> bool:
     for entry in config["clusters"]:
         if _name(entry) == name:
             cluster = entry.get("cluster") or {}
-            return _MARK in cluster.get("extensions", [])
+            return _MARK in (cluster.get("extensions") or [])
     return False
 
 
@@ -176,7 +272,17 @@ def _name(entry: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = documents.load(path.read_text(encoding="utf-8")) if path.exists() else None
+        config = documents.load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        config = None
+    except OSError as error:
+        raise _unusable(path, "read", error) from error
+    except UnicodeDecodeError as error:
+        raise SykubeError(
+            f"{path} is no text in UTF-8; it was left alone",
+            details=str(error),
+            resolution="Convert it (iconv) or move it away, then run the command again.",
+        ) from error
     except yaml.YAMLError as error:
         raise SykubeError(
             f"{path} is no valid YAML; it was left alone",
@@ -201,9 +307,72 @@ def _drop(config: dict[str, Any], name: str) -> None:
 
 def _write(path: Path, config: dict[str, Any], owner: Owner) -> None:
     # A link stays a link: many people keep the file elsewhere.
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
     write_atomically(target, documents.dump(config), mode=0o600)
     os.chown(target, owner.uid, owner.gid)
+
+
+def _try(path: Path, owner: Owner) -> None:
+    """Try all that a change of a kubeconfig needs, without changing it.
+
+    Only a trial shows it: root may write everywhere but on file systems that are read-only or
+    another machine's.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists():
+        os.close(os.open(target, os.O_WRONLY))
+        if target in _mount_points():
+            raise OSError(errno.EBUSY, "it is mounted there on its own and cannot be replaced")
+    folders = {_nearest(path.parent)}  # where the lock is
+    if path.is_symlink():
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(target.parent))
+        folders.add(target.parent)
+    for folder in sorted(folders):
+        descriptor, trial = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+        try:
+            os.close(descriptor)
+            os.chown(trial, owner.uid, owner.gid)
+        finally:
+            Path(trial).unlink()
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or of those above it the first that exists: what is between can be made there."""
+    return next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+
+
+def _mount_points() -> set[Path]:
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    # Spaces and the like stand as octal numbers (proc_pid_mountinfo(5)).
+    named = (line.split(" ")[4] for line in lines)
+    return {Path(re.sub(r"\\([0-7]{3})", lambda o: chr(int(o[1], 8)), name)) for name in named}
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into an error that names the cause; a full disk stays itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _unusable(path, "written", error) from error
+
+
+def _unusable(path: Path, what: str, error: OSError) -> SykubeError:
+    place = f"{path}, a link to {os.path.realpath(path)}" if path.is_symlink() else str(path)
+    cause = error.strerror or str(error)
+    if error.filename and str(error.filename) != str(path):
+        cause = f"{cause}: {error.filename}"
+    return SykubeError(
+        f"your kubeconfig {path} cannot be {what}",
+        details=f"{place}: {cause}",
+        resolution="Mend that, or name another file: [sudo] KUBECONFIG=FILE sykube …",
+    )
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import yaml
 
 from sykube.errors import SykubeError
 from sykube.kubernetes import kubeconfig
-from sykube.kubernetes.kubeconfig import Owner, merge, remove, user_kubeconfig
+from sykube.kubernetes.kubeconfig import Owner, check, merge, remove, user_kubeconfig
 from tests.fakes import OTHER_KUBECONFIG, admin_kubeconfig
 
 SERVER = "https://10.11.11.254:6443"
@@ -255,14 +255,169 @@ def test_a_lock_that_stays_is_an_error_that_names_it(
 # --- whose file ---
 
 
-def test_the_file_is_the_one_that_kubectl_takes(
+# As `kubectl config set-context new` of 1.36.2 wrote, of {0} the folder with "one" and "two" in it.
+@pytest.mark.parametrize(
+    ("named", "chosen"),
+    [
+        ("{0}/absent", "absent"),
+        ("{0}/absent:{0}/one", "one"),
+        ("{0}/one:{0}/two", "one"),
+        ("{0}/two:{0}/one", "two"),
+        (":{0}/two", "two"),
+        ("{0}/absent::{0}/two:", "two"),
+        ("{0}/absent:{0}/gone", "gone"),
+        ("{0}/absent:{0}/absent", "absent"),
+        ("{0}/broken-link:{0}/one", "one"),
+        ("", "home/.kube/config"),
+    ],
+)
+def test_what_is_new_goes_where_kubectl_puts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, chosen: str
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).touch()
+    (tmp_path / "broken-link").symlink_to("nowhere")
+    monkeypatch.setenv("KUBECONFIG", named.format(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    owner = Owner(os.getuid(), os.getgid(), tmp_path / "home")
+    assert user_kubeconfig(owner, "lab") == tmp_path / chosen
+    assert check(owner, "lab") == tmp_path / chosen
+
+
+def test_a_context_stays_in_the_file_that_it_is_in(
     tmp_path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert user_kubeconfig(owner) == tmp_path / ".kube/config"
-    monkeypatch.setenv("KUBECONFIG", "/a/first:/a/second")
-    assert user_kubeconfig(owner) == Path("/a/first")
-    monkeypatch.setenv("KUBECONFIG", "")
-    assert user_kubeconfig(owner) == tmp_path / ".kube/config"
+    one, two = tmp_path / "one", tmp_path / "two"
+    merge(two, ADMIN, "lab", owner)
+    merge(one, ADMIN, "other", owner)
+    monkeypatch.setenv("KUBECONFIG", f"{one}::{two}")
+    assert user_kubeconfig(owner, "lab") == two
+    assert kubeconfig.default_file(owner) == one
+    assert kubeconfig.switch(one, "lab", owner) == "other"
+    assert load(one)["current-context"] == "lab"
+    assert kubeconfig.switch(one, "other", owner, only_from="unlike") == "lab"
+    assert load(one)["current-context"] == "lab"
+    assert kubeconfig.has_context(owner, "lab")
+    assert not kubeconfig.has_context(owner, "third")
+
+
+@pytest.mark.parametrize("section", ["contexts", "clusters", "users"])
+def test_an_entry_of_that_name_in_any_file_is_another_clusters(
+    tmp_path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch, section: str
+) -> None:
+    (tmp_path / "two").write_text(f"{section}: [{{name: lab}}]\n", encoding="utf-8")
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/one:{tmp_path}/two")
+    with pytest.raises(SykubeError, match=f"has a {section[:-1]} 'lab' of another cluster"):
+        check(owner, "lab")
+
+
+def test_a_kubeconfig_variable_that_names_nothing(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "::")
+    with pytest.raises(SykubeError, match="names no file"):
+        check(owner, "lab")
+
+
+@pytest.mark.parametrize("home", ["", None])
+def test_without_a_home_it_is_below_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    for name in ("KUBECONFIG", "SUDO_UID", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.chdir(tmp_path)
+    owner = Owner.of_caller()
+    assert user_kubeconfig(owner, "lab") == tmp_path / ".kube/config"
+    assert owner.home.is_absolute()
+
+
+# --- what cannot be written ---
+
+
+def folder_in_its_place(path: Path) -> None:
+    path.mkdir()
+
+
+def link_into_no_folder(path: Path) -> None:
+    path.symlink_to("/nowhere/at/all")
+
+
+def link_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def utf_16(path: Path) -> None:
+    path.write_bytes("kind: Config\n".encode("utf-16"))
+
+
+@pytest.mark.parametrize(
+    ("plant", "cause"),
+    [
+        (folder_in_its_place, "Is a directory"),
+        (link_into_no_folder, "no such folder: /nowhere/at"),
+        (link_loop, "Too many levels of symbolic links"),
+        (utf_16, "can't decode"),
+    ],
+)
+def test_what_cannot_be_written_is_named_with_its_cause(
+    path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch, plant: Any, cause: str
+) -> None:
+    path.parent.mkdir()
+    plant(path)
+    before = sorted(path.parent.iterdir())
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with pytest.raises(SykubeError) as raised:
+        check(owner, "lab")
+    assert str(path) in raised.value.brief
+    assert cause in raised.value.details
+    assert raised.value.resolution
+    with pytest.raises(SykubeError):
+        merge(path, ADMIN, "lab", owner)
+    assert sorted(path.parent.iterdir()) == before
+
+
+def test_a_file_in_the_place_of_a_folder(
+    tmp_path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/file/config")
+    with pytest.raises(SykubeError, match="Not a directory|cannot be") as raised:
+        check(owner, "lab")
+    assert "Not a directory" in raised.value.details
+
+
+@pytest.mark.parametrize("call", ["chown", "open"])
+def test_a_file_system_that_refuses_is_asked_and_named(
+    path: Path, owner: Owner, other: object, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """As one that is read-only, or NFS for a root that is nobody there."""
+
+    def refuse(*arguments: Any, **_: object) -> int:
+        raise OSError(30, "Read-only file system", str(arguments[0]))
+
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    before = sorted(path.parent.iterdir())
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(SykubeError, match="cannot be written") as raised:
+        check(owner, "lab")
+    monkeypatch.undo()
+    assert "Read-only file system" in raised.value.details
+    assert sorted(path.parent.iterdir()) == before
+
+
+def test_a_check_changes_nothing(path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    assert check(owner, "lab") == path
+    assert not path.parent.exists()
+
+
+def test_extensions_that_are_null_are_none(path: Path, owner: Owner, other: dict[str, Any]) -> None:
+    other["clusters"].append({"name": "lab", "cluster": {"extensions": None}})
+    path.write_text(yaml.safe_dump(other), encoding="utf-8")
+    remove(path, "lab", "", owner)
+    assert load(path) == other
 
 
 def test_it_belongs_to_who_called_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
