@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from sykube import documents
-from sykube.errors import SykubeError
+from sykube.errors import SykubeError, UsageError
 from sykube.host.files import write_atomically
 
 _LOCK_TIMEOUT_S = 10.0
@@ -36,8 +36,20 @@ class Owner:
 
     @classmethod
     def of_caller(cls) -> Owner:
+        """Raises:
+        UsageError: there is no such user on this host.
+        """
         sudo = os.environ.get("SUDO_UID", "")
-        entry = pwd.getpwuid(int(sudo or os.getuid()))
+        try:
+            entry = pwd.getpwuid(int(sudo or os.getuid()))
+        except (ValueError, KeyError, OverflowError) as error:
+            where = f"SUDO_UID is {sudo!r}" if sudo else f"the user ID is {os.getuid()}"
+            raise UsageError(
+                f"{where}, and this host knows no such user",
+                details=str(error),
+                resolution="Call it by sudo itself, or as root without that variable: "
+                "env -u SUDO_UID sykube …",
+            ) from error
         # Empty is as good as unset.
         home = entry.pw_dir if sudo else os.environ.get("HOME") or entry.pw_dir
         return cls(entry.pw_uid, entry.pw_gid, Path(home))

@@ -289,11 +289,10 @@ def _lives(instance: Instance) -> bool:
     """Whether an instance's first process is its own, and not a later one of that number."""
     process = PROC / str(instance.pid)
     try:
-        if (process / "comm").read_text(
-            encoding="utf-8", errors="replace"
-        ).strip() not in _INIT_NAMES:
-            return False
+        name = (process / "comm").read_text(encoding="utf-8", errors="replace")
     except OSError:
+        return False
+    if name.strip() not in _INIT_NAMES:
         return False
     try:
         watched = _watched(PROC / str(_parent(process)))
@@ -321,12 +320,8 @@ def _monitors(name: str) -> list[int]:
 
 def _parent(process: Path) -> int:
     # The name before it, in brackets, may hold anything.
-    return int(
-        (process / "stat")
-        .read_text(encoding="utf-8", errors="replace")
-        .rpartition(") ")[2]
-        .split()[1]
-    )
+    text = (process / "stat").read_text(encoding="utf-8", errors="replace")
+    return int(text.rpartition(") ")[2].split()[1])
 
 
 def _children(pid: int) -> list[int]:

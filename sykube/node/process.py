@@ -59,7 +59,7 @@ def settle() -> None:
     for kind, limits in _wanted().values():
         _limit(kind, limits)
     with contextlib.suppress(OSError):
-        (PROC / "self/oom_score_adj").write_text("0")
+        (PROC / "self/oom_score_adj").write_text("0", encoding="utf-8")
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     with contextlib.suppress(OSError):
@@ -76,7 +76,7 @@ def inherited(pid: int) -> Iterator[str]:
     Raises:
         OSError: the process is gone.
     """
-    status = (PROC / str(pid) / "status").read_text()
+    status = (PROC / str(pid) / "status").read_text(encoding="utf-8")
     umask = int(_field(status, "Umask") or "0", 8)
     if umask != UMASK:
         yield f"umask {umask:03o}"
@@ -92,8 +92,8 @@ def inherited(pid: int) -> Iterator[str]:
 
 
 def _priorities(pid: int) -> Iterator[str]:
-    score = int((PROC / str(pid) / "oom_score_adj").read_text())
-    own = int((PROC / "self/oom_score_adj").read_text())
+    score = int((PROC / str(pid) / "oom_score_adj").read_text(encoding="utf-8"))
+    own = int((PROC / "self/oom_score_adj").read_text(encoding="utf-8"))
     # Without the capability it can be lowered to what an ancestor had, which sykube is one of.
     if score < 0 or (score > 0 and (_has("SYS_RESOURCE") or own < score)):
         yield f"oom_score_adj {score}"
@@ -114,7 +114,7 @@ def _priorities(pid: int) -> Iterator[str]:
 def _wanted() -> dict[str, tuple[int, tuple[int, int]]]:
     """Each limit by what it is about: which one, soft and hard."""
     try:
-        files = min(_OPEN_FILES, int((PROC / "sys/fs/nr_open").read_text()))
+        files = min(_OPEN_FILES, int((PROC / "sys/fs/nr_open").read_text(encoding="utf-8")))
     except OSError:
         files = _OPEN_FILES
     wanted = {

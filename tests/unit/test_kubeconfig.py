@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.errors import SykubeError
+from sykube.errors import SykubeError, UsageError
 from sykube.kubernetes import kubeconfig
 from sykube.kubernetes.kubeconfig import Owner, check, merge, remove, user_kubeconfig
 from tests.fakes import OTHER_KUBECONFIG, admin_kubeconfig
@@ -440,3 +440,13 @@ def test_files_and_folders_are_given_to_their_owner(
     monkeypatch.setattr(os, "chown", lambda file, uid, gid: given.append((str(file), uid, gid)))
     merge(path, ADMIN, "lab", Owner(1000, 1001, path.parent.parent))
     assert given == [(str(path.parent), 1000, 1001), (str(path), 1000, 1001)]
+
+
+@pytest.mark.parametrize("number", ["somebody", "-1", "4294967290", "99999999999999999999", "1e3"])
+def test_a_caller_of_sudo_whom_the_host_does_not_know(
+    number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_UID", number)
+    with pytest.raises(UsageError, match="this host knows no such user") as raised:
+        Owner.of_caller()
+    assert "env -u SUDO_UID" in raised.value.resolution

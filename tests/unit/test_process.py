@@ -39,7 +39,7 @@ def io_idle() -> None:
 
 
 def oom_victim() -> None:
-    Path("/proc/self/oom_score_adj").write_text("300")
+    Path("/proc/self/oom_score_adj").write_text("300", encoding="utf-8")
 
 
 # What callers hand on, and the word by which it is named.
@@ -77,7 +77,7 @@ def seen(wrapper: Sequence[str], caller: Callable[[], object]) -> list[str]:
     ) as program:
         try:
             comm = Path(f"/proc/{program.pid}/comm")
-            while comm.read_text() != "sleep\n":
+            while comm.read_text(encoding="utf-8") != "sleep\n":
                 assert program.poll() is None
                 time.sleep(0.01)
             return list(process.inherited(program.pid))

@@ -110,7 +110,7 @@ def _started_by(parent: int, members: list[int]) -> int:
 
 def _parent(pid: int) -> int:
     with contextlib.suppress(OSError):
-        for line in (_PROC / str(pid) / "status").read_text().splitlines():
+        for line in (_PROC / str(pid) / "status").read_text(encoding="utf-8").splitlines():
             if line.startswith("PPid:"):
                 return int(line.split()[1])
     return 0
