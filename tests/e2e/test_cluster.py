@@ -346,9 +346,12 @@ def test_status(cluster: TestCluster) -> None:
 def test_kubectl_reads_what_was_text_as_text(cluster: TestCluster, tmp_path: Path) -> None:
     """Its library takes scalars for numbers that YAML 1.1 does not: 433e40, 0o17, 1e3."""
     users = [{"name": text, "user": {"token": text}} for text in TEXTS if text]
-    # JSON is YAML, and every reader takes what stands in quotation marks for text.
+    # JSON is YAML, but for pairs of surrogates, and every reader takes what stands in quotation
+    # marks for text.
+    content = json.dumps({"apiVersion": "v1", "kind": "Config", "users": users})
+    content = content.replace(r"\ud83d\ude00", "😀")
     file = tmp_path / "others"
-    file.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", "users": users}))
+    file.write_text(content, encoding="utf-8")
     admin = cluster.sykube("config", "--name", "e2e").stdout
     kubeconfig.merge(file, admin, "433e41", kubeconfig.Owner.of_caller())
     arguments = ("kubectl", "--name", "e2e", "--kubeconfig", str(file), "config", "view")
