@@ -37,7 +37,6 @@ def delete(name: str, every: bool, yes: bool) -> None:
             details="\n".join(problems),
             resolution="End what is listed, or boot the host anew, then run delete again: "
             "what is left of it stays known until then.",
-            exit_code=ExitCode.FAILED,
         )
     if problems:
         what = "the clusters were" if every else f"the cluster {name} was"

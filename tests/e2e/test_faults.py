@@ -240,9 +240,12 @@ def test_a_removed_bridge(damaged: Damaged) -> None:
 @pytest.fixture
 def closed_host() -> Iterator[None]:
     """This host forwards nothing that no rule accepts, as Docker leaves it."""
-    subprocess.run(["iptables", "-w", "-P", "FORWARD", "DROP"], check=True)
+    command = ["iptables", "-w"]
+    listed = subprocess.run([*command, "-S", "FORWARD"], capture_output=True, text=True, check=True)
+    policy = listed.stdout.split()[2]
+    subprocess.run([*command, "-P", "FORWARD", "DROP"], check=True)
     yield
-    subprocess.run(["iptables", "-w", "-P", "FORWARD", "ACCEPT"], check=True)
+    subprocess.run([*command, "-P", "FORWARD", policy], check=True)
 
 
 @pytest.mark.usefixtures("closed_host")

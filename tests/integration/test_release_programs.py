@@ -19,7 +19,7 @@ from sykube.image.upstream import Release
 from tests import containers, releases
 from tests.containers import Image, tar
 from tests.e2e.registry import Registry
-from tests.e2e.site import make_authority, secured
+from tests.e2e.site import secured
 from tests.releases import CONTAINERD, RUNC, STORE, Fault, Server
 from tests.upstream import release
 
@@ -35,13 +35,6 @@ for name in etcd:3.6.8-0 coredns:v1.14.2 pause:3.10.2; do echo "$repository/$nam
 """
 CONTENT = {name: f"this is {name}".encode() for name in (*release.PROGRAMS, "etcdutl")}
 CONTENT["kubeadm"] = KUBEADM.encode()
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site") / "tls"
-    make_authority(folder, "localhost")
-    return folder
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from sykube.host import apt, engines
 from sykube.image import container
 from sykube.image.upstream import Release
 from tests import releases
-from tests.e2e.site import make_authority
 from tests.releases import CONTAINERD, RUNC, STORE, Fault, Server
 
 pytestmark = pytest.mark.integration
@@ -26,13 +25,6 @@ VERSION = "1.34.99"
 RELEASE = Release.of(VERSION)
 PASSWORD = "secret-of-the-site"
 _KUBELET = f"{STORE}/release/v{VERSION}/bin/linux/{container.machine()}/kubelet?signed=Planted"
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site") / "tls"
-    make_authority(folder, "localhost")
-    return folder
 
 
 @pytest.fixture
