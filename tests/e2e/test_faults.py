@@ -290,7 +290,7 @@ def test_a_full_disk(damaged: Damaged) -> None:
     eventually("all is well again", damaged.well(), HEALED_S)
     print(f"well {time.monotonic() - freed:.1f} s after space was freed")
     pods = damaged.cluster.get("pods", "-A")["items"]
-    assert {pod["status"]["phase"] for pod in pods} == {"Running"}
+    assert not [pod["status"] for pod in pods if pod["status"]["phase"] != "Running"]
 
 
 def fill(file: Path) -> None:

@@ -118,10 +118,13 @@ def test_a_node_that_has_something_of_what_started_it(
 ) -> None:
     first = world.instances["fake-node1"].pid
     for hierarchy in world.cgroup_hierarchies():
-        (hierarchy / "sykube/fake-node1/cgroup.procs").write_text("4711\n4712\n")
-    # A program of the node, and what the engine's own process started, which all others come from.
-    for pid, parent in ((4711, 4712), (4712, first)):
-        fakes.fill(world.path(f"/proc/{pid}"), {"status": f"Name:\tx\nPPid:\t{parent}\n"})
+        (hierarchy / "sykube/fake-node1/cgroup.procs").write_text("4710\n4711\n4712\n4713\n")
+    # An orphan with the number of one that ended, a program of the node, what the engine's own
+    # process started, which all others come from, and one that has ended meanwhile.
+    for pid, parent, since in ((4710, first, 300), (4711, 4712, 200), (4712, first, 100)):
+        rest = " ".join(["0"] * 17)
+        stat = f"{pid} (a ) b) S {parent} {rest} {since} 0\n"
+        fakes.fill(world.path(f"/proc/{pid}"), {"stat": stat})
     looked: list[int] = []
 
     def inherited(pid: int) -> list[str]:

@@ -103,17 +103,24 @@ def inherited(look: Look) -> Iterator[Finding]:
 
 
 def _started_by(parent: int, members: list[int]) -> int:
-    """The process that an instance was started for, which all others of a node come from."""
-    children = (pid for pid in members if _parent(pid) == parent)
-    return next(children, 0)
+    """The process that an instance was started for, which all others of a node come from.
+
+    The oldest: orphans become its siblings, such as the shims of pods.
+    """
+    origins = {pid: _origin(pid) for pid in members}
+    children = [pid for pid, (of, _) in origins.items() if of == parent]
+    return min(children, key=lambda pid: origins[pid], default=0)
 
 
-def _parent(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        for line in (_PROC / str(pid) / "status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("PPid:"):
-                return int(line.split()[1])
-    return 0
+def _origin(pid: int) -> tuple[int, int]:
+    """The parent of a process and the clock tick of its start; zeros for one that is gone."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0, 0
+    # The name, in brackets, may hold any character: proc_pid_stat(5).
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[1]), int(fields[19])
 
 
 def programs(look: Look) -> Iterator[Finding]:
