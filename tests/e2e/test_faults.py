@@ -290,7 +290,10 @@ def test_a_full_disk(damaged: Damaged) -> None:
     eventually("all is well again", damaged.well(), HEALED_S)
     print(f"well {time.monotonic() - freed:.1f} s after space was freed")
     pods = damaged.cluster.get("pods", "-A")["items"]
-    assert not [pod["status"] for pod in pods if pod["status"]["phase"] != "Running"]
+    ended = [pod["status"] for pod in pods if pod["status"]["phase"] != "Running"]
+    # A kubelet of 1.20.2 that was killed may refuse, when it is back, pods that it ran, which
+    # their controllers then replace: kubernetes/kubernetes issue 93338.
+    assert not [status for status in ended if status.get("reason") != "NodeAffinity"]
 
 
 def fill(file: Path) -> None:
