@@ -27,13 +27,13 @@ class ExitCode(enum.IntEnum):
 
 
 _MEANINGS = {
-    ExitCode.OK: "all is well",
+    ExitCode.OK: "success",
     ExitCode.FAILED: "the command failed; its error says why and what to do next",
     ExitCode.USAGE: "wrong use: an unknown option, a bad value, a configuration file with errors",
     ExitCode.STOPPED: "the cluster is stopped",
-    ExitCode.DEGRADED: "the cluster runs, but not all of it is well",
+    ExitCode.DEGRADED: "the cluster runs, but something in it is not healthy",
     ExitCode.NO_SUCH_CLUSTER: "there is no cluster of that name",
-    ExitCode.HOST_NOT_READY: "the host lacks something; each finding comes with its cure",
+    ExitCode.HOST_NOT_READY: "the host lacks something; each finding comes with its fix",
     ExitCode.LOCKED: "another sykube command works on the cluster",
     ExitCode.NO_SUCH_SNAPSHOT: "there is no snapshot of that name",
     ExitCode.UNTRUSTED: "an image is not wholly and rightly signed by the key that you trust",

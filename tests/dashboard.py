@@ -94,7 +94,7 @@ class StubSource:
         return {
             "name": "lab",
             "option": " --name lab",
-            "status": ("degraded" if degraded else "well") if runs else self.state,
+            "status": ("degraded" if degraded else "healthy") if runs else self.state,
             "kubernetes": "v1.20.2",
             "endpoint": "10.11.11.254:6443",
             "parts": parts,

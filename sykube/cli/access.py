@@ -26,7 +26,7 @@ _PASS_THROUGH = {
 @context.named
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=completion.files)
 def kubectl(name: str, arguments: tuple[str, ...]) -> None:
-    """Run kubectl against the cluster, in this folder; its exit code is kubectl's."""
+    """Run kubectl against the cluster in the current folder, with kubectl's exit code."""
     cluster = load_finished(name)
     if not cluster.bridge.exists():
         raise SykubeError(
@@ -52,7 +52,7 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     shell_complete=completion.files,
 )
 def exec_(name: str, node: str, command: tuple[str, ...]) -> None:
-    """Run a command in a node: master, node1 … Its exit code is the command's."""
+    """Run a command in a node (master, node1 …), with the command's exit code."""
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise UsageError("there is no command to run", resolution="sykube exec NODE COMMAND…")

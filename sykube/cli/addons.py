@@ -16,7 +16,7 @@ _ADDON = click.argument("addon", metavar="ADD-ON", shell_complete=completion.add
 
 @click.group()
 def addons() -> None:
-    """What a cluster can do beside what every cluster can."""
+    """Optional parts of a cluster: metrics, a registry …"""
 
 
 @addons.command("list")
@@ -24,7 +24,7 @@ def addons() -> None:
 @context.output_option
 @context.common
 def list_addons(name: str, output: str) -> None:
-    """List the add-ons and which are on."""
+    """List add-ons and whether they are enabled."""
     preflight.check_identity()
     found = cluster_addons.listing(lookup.load(name, context.ui()))
     if output == "json":
@@ -39,7 +39,7 @@ def list_addons(name: str, output: str) -> None:
 @_ADDON
 @context.common
 def enable(name: str, addon: str) -> None:
-    """Switch an add-on on and wait until it works."""
+    """Enable an add-on and wait until it works."""
     logfile.open_for(name)
     done = cluster_addons.enable(name, addon, context.ui())
     context.ui().say(f"{addon} is on." if done else f"{addon} is on already.")
@@ -50,7 +50,7 @@ def enable(name: str, addon: str) -> None:
 @_ADDON
 @context.common
 def disable(name: str, addon: str) -> None:
-    """Switch an add-on off; the data of users stays."""
+    """Disable an add-on; users' data is kept."""
     logfile.open_for(name)
     done = cluster_addons.disable(name, addon, context.ui())
     context.ui().say(f"{addon} is off." if done else f"{addon} is off already.")

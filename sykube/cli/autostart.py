@@ -12,7 +12,7 @@ from sykube.cluster.requirements import require_complete
 
 @click.group()
 def autostart() -> None:
-    """Let systemd start the cluster with the host and stop it in order at shutdown."""
+    """Start the cluster at boot and stop it cleanly at shutdown, by systemd."""
 
 
 @autostart.command()
@@ -33,7 +33,7 @@ def enable(name: str) -> None:
 @context.named
 @context.common
 def disable(name: str) -> None:
-    """Leave the cluster as it is when the host boots."""
+    """Do not start the cluster when the host boots."""
     logfile.open_for(name)
     lookup.load(name, context.ui())
     was = unit.disable(name)

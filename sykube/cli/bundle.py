@@ -24,7 +24,7 @@ from sykube.image.signature import SigningKey
 
 @click.group()
 def bundle() -> None:
-    """Everything that init needs in one signed file, for machines without a network."""
+    """Pack everything that init needs into one signed file, for air-gapped machines."""
 
 
 @bundle.command()
@@ -34,10 +34,10 @@ def bundle() -> None:
     "--export-key",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Also write the public key there, for `init --public-key FILE`.",
+    help="Also write the public key to this file, for `init --public-key FILE`.",
 )
 @click.option("--unsigned", is_flag=True, help="Sign it later: sykube node-image sign FILE")
-@click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
+@click.option("--mirror", metavar="URL", help="Debian mirror. [default: the host's]")
 @sources.of_kubernetes
 @sources.of_site
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
@@ -52,7 +52,7 @@ def save(
     output: str,
     **flags: Any,
 ) -> None:
-    """Write a bundle; the node image is built where it is not in the cache."""
+    """Write a bundle; build the node image first if it is not cached."""
     if unsigned and (key or export_key):
         raise UsageError(
             "--unsigned goes with neither --key nor --export-key",

@@ -16,7 +16,7 @@ from sykube.host import preflight
 
 @click.group()
 def certs() -> None:
-    """See when a cluster's certificates end, and make them anew."""
+    """Show when certificates expire, and renew them."""
 
 
 @certs.command("list")
@@ -24,7 +24,7 @@ def certs() -> None:
 @context.output_option
 @context.common
 def list_certificates(name: str, output: str) -> None:
-    """List every certificate with its end, of a stopped cluster, too."""
+    """List all certificates with their expiry dates, also of a stopped cluster."""
     preflight.check_identity()
     _show(cluster_certs.find(lookup.load(name, context.ui())), output)
 
@@ -34,9 +34,9 @@ def list_certificates(name: str, output: str) -> None:
 @context.output_option
 @context.common
 def renew(name: str, output: str) -> None:
-    """Make every certificate anew for a year, also when they are past their end.
+    """Renew all certificates for one year, even if they have expired.
 
-    The control plane is restarted for it, pods go on. Authorities (CA) hold for ten years and stay.
+    This restarts the control plane; pods keep running. CAs are valid for ten years and are kept.
     """
     logfile.open_for(name)
     _show(cluster_certs.find(renewal.renew(name, context.ui())), output)

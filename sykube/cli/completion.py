@@ -24,7 +24,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 @click.argument("shell", type=click.Choice(_SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes a shell complete sykube's commands and the names of what is there.
+    """Print a script for shell completion of commands, clusters, nodes and more.
 
     \b
     bash: source <(sykube completion bash)

@@ -42,8 +42,8 @@ def give_back_umask() -> None:
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options -v and --quiet."""
 
-    @click.option("-v", "--verbose", is_flag=True, help="Show every command that is run.")
-    @click.option("-q", "--quiet", is_flag=True, help="Show results and errors alone.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print every command that is run.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
     @functools.wraps(function)
     def wrapper(*args: Any, verbose: bool, quiet: bool, **kwargs: Any) -> Any:
         _ui[:] = [Ui(verbose=verbose, quiet=quiet)]
@@ -57,7 +57,7 @@ def named(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--name", default="sykube", show_default=True, metavar="CLUSTER",
                   envvar=CLUSTER_VARIABLE, shell_complete=completion.clusters,
-                  help="Which cluster.")  # fmt: skip
+                  help="Name of the cluster.")  # fmt: skip
     @functools.wraps(function)
     def wrapper(*args: Any, name: str, **kwargs: Any) -> Any:
         # Not above: a shell that completes words needs none of it.
@@ -73,7 +73,7 @@ def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """The option --output."""
     return click.option(
         "--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True,
-        help="Form of the result on standard output.",
+        help="Output format.",
     )(function)  # fmt: skip
 
 
@@ -81,7 +81,8 @@ def signing_key(function: Callable[..., Any]) -> Callable[..., Any]:
     """The option --key."""
     return click.option(
         "--key", default="", metavar="FILE|FINGERPRINT", shell_complete=completion.files,
-        help="A private key in PEM, or one of your key ring. [default: its only one]",
+        help="Private key: a PEM file, or the fingerprint of one in your key ring. "
+        "[default: the only one there]",
     )(function)  # fmt: skip
 
 

@@ -16,11 +16,11 @@ from sykube.kubernetes.kubeconfig import Owner
 @click.command()
 @context.named
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N",
-              help="On the loopback; by default, any that is free.")  # fmt: skip
-@click.option("--no-open", is_flag=True, help="Print the link alone; open no browser.")
+              help="Port on the loopback interface. [default: any free port]")  # fmt: skip
+@click.option("--no-open", is_flag=True, help="Print the link only; do not open a browser.")
 @context.common
 def dashboard(name: str, port: int, no_open: bool) -> None:
-    """Show the cluster on a page of this host: nodes, pods, events, logs. Ctrl-C ends it."""
+    """Show the cluster on a web page: nodes, pods, events, logs. Ctrl-C ends it."""
     # They take longer to import than most commands take to run.
     from sykube.cli import browser
     from sykube.dashboard import serve

@@ -18,11 +18,11 @@ from sykube.host.paths import DATA, LOGS, SNAPSHOTS, cache_dir
 
 @click.command()
 @context.named
-@click.option("--all", "every", is_flag=True, help="All clusters of this host.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--all", "every", is_flag=True, help="Delete all clusters on this host.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @context.common
 def delete(name: str, every: bool, yes: bool) -> None:
-    """Remove a cluster and leave the host as it was. Only logs stay."""
+    """Delete a cluster and leave the host as it was; only logs are kept."""
     preflight.check_identity()
     if every:
         problems = _delete_all(yes)
@@ -35,7 +35,7 @@ def delete(name: str, every: bool, yes: bool) -> None:
         raise SykubeError(
             f"not deleted: {', '.join(kept)}; what could not be removed is listed",
             details="\n".join(problems),
-            resolution="End what is listed, or boot the host anew, then run delete again: "
+            resolution="End what is listed, or reboot the host, then run delete again: "
             "what is left of it stays known until then.",
         )
     if problems:
@@ -59,10 +59,10 @@ def _delete_all(yes: bool) -> list[str]:
 
 
 @click.command()
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @context.common
 def uninstall(yes: bool) -> None:
-    """Remove caches, logs, snapshots and the private Apptainer. Delete clusters before."""
+    """Remove caches, logs, snapshots and the private Apptainer. Delete all clusters first."""
     preflight.check_identity()
     if clusters():
         raise SykubeError(

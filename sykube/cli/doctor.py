@@ -25,13 +25,13 @@ from sykube.network.bridge import bridge_name
 @context.named
 @click.option(
     "--workers", type=click.IntRange(0), default=1,
-    help="Workers of the cluster to check for, where it is not there yet.",
+    help="Number of workers to check for, if the cluster does not exist yet.",
 )  # fmt: skip
 @context.output_option
 @context.common
 @click.pass_context
 def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
-    """Name what is wrong with the host, and with the cluster where there is one, and the cures."""
+    """Check the host, and the cluster if there is one; show what is wrong and how to fix it."""
     preflight.check_identity()
     there = lookup.exists(name)
     findings = preflight.examine(

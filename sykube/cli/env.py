@@ -28,14 +28,14 @@ _SYNTAX = {
 @click.option(
     "--shell",
     type=click.Choice(list(_SYNTAX)),
-    help="For which shell. [default: the one that you use, else bash]",
+    help="Shell to print for. [default: yours, else bash]",
 )
-@click.option("--unset", is_flag=True, help="Let kubectl use your own kubeconfig again.")
+@click.option("--unset", is_flag=True, help="Make kubectl use your own kubeconfig again.")
 @context.common
 def env(name: str, shell: str | None, unset: bool) -> None:
-    """Print what makes kubectl in this shell use the cluster: eval "$(sykube env)"
+    """Print what points kubectl in this shell at the cluster: eval "$(sykube env)"
 
-    Called by sudo, it makes a copy of the cluster's kubeconfig that you alone can read; delete
+    Under sudo, it makes a copy of the cluster's kubeconfig that only you can read; delete
     removes it.
     """
     export, forget, call = _SYNTAX[shell or _shell_of_caller()]

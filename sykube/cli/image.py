@@ -13,7 +13,7 @@ from sykube.cluster.images import Listed
 
 _NODE = click.option(
     "--node", "nodes", multiple=True, metavar="NODE",
-    help="This node alone; may be repeated. [default: all]",
+    help="Only this node; may be repeated. [default: all]",
 )  # fmt: skip
 
 
@@ -22,7 +22,7 @@ _STDIN = Path("/dev/stdin")
 
 @click.group()
 def image() -> None:
-    """Container images of the nodes."""
+    """Manage container images in the nodes."""
 
 
 @image.command()
@@ -33,14 +33,14 @@ def image() -> None:
 @_NODE
 @click.option(
     "--as", "wanted", default="", metavar="NAME:TAG",
-    help="Call the image so, instead of what the file says.",
+    help="Name for the image, instead of the one in the file.",
 )  # fmt: skip
 @context.output_option
 @context.common
 def load(
     name: str, sources: tuple[Path, ...], nodes: tuple[str, ...], wanted: str, output: str
 ) -> None:
-    """Give images to nodes: docker archives, OCI archives, OCI layouts, SIFs; - is stdin."""
+    """Load images from Docker archives, OCI archives, OCI layouts or SIF files (- is stdin)."""
     logfile.open_for(name)
     files = [_STDIN if str(each) == "-" else each.absolute() for each in sources]
     found = images.load(name, files, nodes, wanted, context.ui())
@@ -62,7 +62,7 @@ def load(
 @context.output_option
 @context.common
 def list_images(name: str, output: str) -> None:
-    """List the images of the nodes."""
+    """List the images in the nodes."""
     found = images.listing(name, context.ui())
     if output == "json":
         context.emit([_described(each, nodes=each.nodes) for each in found])
@@ -81,7 +81,7 @@ def list_images(name: str, output: str) -> None:
 @context.output_option
 @context.common
 def delete(name: str, wanted: str, nodes: tuple[str, ...], output: str) -> None:
-    """Remove an image, by its name or its ID (sha256:…)."""
+    """Delete an image by its name or ID (sha256:…)."""
     logfile.open_for(name)
     had = images.delete(name, wanted, nodes, context.ui())
     if output == "json":

@@ -26,16 +26,16 @@ _FOLLOWED_LINES = 10
 @context.named
 @click.option(
     "--service", type=click.Choice([*SERVICES, "all"]), default="all", show_default=True,
-    help="Which program's log.",
+    help="Only the log of this program.",
 )  # fmt: skip
-@click.option("--follow", "-f", is_flag=True, help="Go on with new lines until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new lines until Ctrl-C.")
 @click.option(
     "--tail", type=click.IntRange(0), metavar="N",
-    help=f"The last N lines of each log. [default: all, {_FOLLOWED_LINES} with --follow]",
+    help=f"Show the last N lines of each log. [default: all, {_FOLLOWED_LINES} with --follow]",
 )  # fmt: skip
 @click.option(
     "--export", "folder", type=click.Path(path_type=Path), metavar="DIR",
-    help="Write what a bug report needs, without secrets, to a folder.",
+    help="Collect what a bug report needs, without secrets, in this folder.",
 )  # fmt: skip
 @context.common
 @click.pass_context
@@ -48,9 +48,9 @@ def logs(
     tail: int | None,
     folder: Path | None,
 ) -> None:
-    """Show what the programs of the nodes log, or of one NODE: master, node1 …
+    """Show the logs of the programs in all nodes, or in one NODE: master, node1 …
 
-    The logs of stopped nodes can be read, too. Pods' own logs: sykube kubectl logs.
+    This works for stopped nodes, too. For the logs of pods: sykube kubectl logs.
     """
     preflight.check_identity()
     if folder:

@@ -39,7 +39,7 @@ _FILES = {
     type=click.Path(path_type=Path),
     metavar="DIR",
     shell_complete=completion.folders,
-    help="Where to, such as /usr/local/share/man/man1.",
+    help="Folder to write to, such as /usr/local/share/man/man1.",
 )
 @context.common
 @click.pass_context

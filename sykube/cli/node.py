@@ -13,18 +13,23 @@ from sykube.host import preflight
 
 @click.group()
 def node() -> None:
-    """Workers that join and leave a running cluster."""
+    """Add workers to a running cluster, or remove them."""
 
 
 @node.command()
 @context.named
 @click.option(
-    "--count", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="How many."
+    "--count",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Number of workers to add.",
 )
 @context.output_option
 @context.common
 def add(name: str, count: int, output: str) -> None:
-    """Join further workers to a running cluster."""
+    """Add workers to a running cluster."""
     logfile.open_for(name)
     added = scaling.add(name, count, context.ui())
     if output == "json":
@@ -36,14 +41,14 @@ def add(name: str, count: int, output: str) -> None:
 @node.command()
 @context.named
 @click.argument("node_name", metavar="NODE", shell_complete=completion.workers)
-@click.option("--force", is_flag=True, help="Also when its pods cannot be evicted.")
+@click.option("--force", is_flag=True, help="Remove the node even if its pods cannot be evicted.")
 @click.option(
     "--timeout", type=click.IntRange(1), default=120, show_default=True, metavar="SECONDS",
-    help="Time that evicting its pods may take.",
+    help="Time limit for evicting its pods.",
 )  # fmt: skip
 @context.common
 def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
-    """Evict a worker's pods, then remove it: node1 …"""
+    """Evict a worker's pods, then remove the worker: node1 …"""
     logfile.open_for(name)
     scaling.remove(name, node_name, RemovalOptions(force, timeout), context.ui())
     context.ui().say(f"{node_name} left the cluster {name}.")
@@ -54,7 +59,7 @@ def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
 @context.output_option
 @context.common
 def list_nodes(name: str, output: str) -> None:
-    """List the cluster's nodes with their addresses and how they are."""
+    """List the nodes with their addresses and states."""
     preflight.check_identity()
     found = cluster_status.look(lookup.load(name, context.ui()))
     if output == "json":

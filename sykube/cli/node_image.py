@@ -25,27 +25,27 @@ from sykube.image.trust import Trust, read_fingerprint
 
 @click.group("node-image")
 def node_image() -> None:
-    """Build, keep, sign and verify the images that nodes are started from."""
+    """Build, sign and verify the images that nodes are started from."""
 
 
 @node_image.command()
-@click.option("--force", is_flag=True, help="Build anew, with Debian's newest packages.")
+@click.option("--force", is_flag=True, help="Rebuild it with Debian's newest packages.")
 @click.option(
     "--output-file",
     "--file",
     "file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Also copy the image there, for `init --local-image FILE` elsewhere.",
+    help="Also copy the image to this file, for `init --local-image FILE` elsewhere.",
 )
-@click.option("--mirror", metavar="URL", help="Debian mirror, instead of the host's own.")
+@click.option("--mirror", metavar="URL", help="Debian mirror. [default: the host's]")
 @sources.of_kubernetes
 @sources.of_site
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @context.output_option
 @context.common
 def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) -> None:
-    """Build the node image; nothing is done where it is in the cache."""
+    """Build the node image, unless it is cached."""
     preflight.check_identity()
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
@@ -71,7 +71,7 @@ def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) 
 @context.signing_key
 @context.common
 def sign(file: Path, key: str) -> None:
-    """Sign an image file with a key of your own."""
+    """Sign an image file with your own key."""
     local.examine(file, trusted=True)
     if cache_dir().resolve() in file.resolve().parents:
         raise UsageError(
@@ -93,7 +93,7 @@ def sign(file: Path, key: str) -> None:
     envvar="SYKUBE_FINGERPRINT",
     show_envvar=True,
     required=True,
-    help="Of the key that must have signed it.",
+    help="Fingerprint of the key that must have signed the image.",
 )
 @click.option(
     "--public-key",
@@ -102,11 +102,11 @@ def sign(file: Path, key: str) -> None:
     envvar="SYKUBE_PUBLIC_KEY",
     show_envvar=True,
     shell_complete=completion.files,
-    help="The file with that key, instead of your key ring.",
+    help="PEM file with that key, instead of your key ring.",
 )
 @context.common
 def verify(file: Path, fingerprint: str, public_key: Path | None) -> None:
-    """Check that all of an image file is signed by the key that you trust."""
+    """Verify that all of an image file is signed by a key that you trust."""
     local.examine(file, trusted=True)
     spec = make_spec(None, {"fingerprint": fingerprint})
     trust = Trust(read_fingerprint(spec.fingerprint), public_key and public_key.absolute())
@@ -119,7 +119,7 @@ def verify(file: Path, fingerprint: str, public_key: Path | None) -> None:
 @context.output_option
 @context.common
 def list_images(output: str) -> None:
-    """List the node images in the cache."""
+    """List cached node images."""
     images = image_build.list_images()
     if output == "json":
         context.emit([_describe(image) for image in images])
@@ -130,10 +130,10 @@ def list_images(output: str) -> None:
 
 
 @node_image.command()
-@click.option("--all", "everything", is_flag=True, help="Also the newest one.")
+@click.option("--all", "everything", is_flag=True, help="Remove the newest one, too.")
 @context.common
 def prune(everything: bool) -> None:
-    """Remove images that no cluster and no snapshot uses, but for the newest one, and downloads."""
+    """Remove downloads, and images that no cluster or snapshot uses, except the newest."""
     preflight.check_identity()
     states = [State.load(ClusterPaths(name).state) for name in clusters()]
     used = {image for state in states if state for image in state.images} | archive.images()

@@ -15,7 +15,7 @@ from sykube.network import ports
 
 @click.group()
 def port() -> None:
-    """Ports of this host that lead to ports of nodes."""
+    """Map ports of this host to ports of the nodes."""
 
 
 @port.command()
@@ -23,7 +23,7 @@ def port() -> None:
 @click.argument("text", metavar="[ADDRESS:]HOST:NODE[/udp][@NODE]")
 @context.common
 def add(name: str, text: str) -> None:
-    """Let a port of this host lead to a port of the nodes, such as a Service's nodePort.
+    """Map a port of this host to a port of the nodes, such as a Service's nodePort.
 
     It is on loopback alone unless an ADDRESS is given: 0.0.0.0 stands for all of them.
     """
@@ -42,7 +42,7 @@ def add(name: str, text: str) -> None:
 @click.argument("host_port", metavar="PORT", shell_complete=completion.ports)
 @context.common
 def delete(name: str, host_port: str) -> None:
-    """Take a port of this host away from the cluster; PORT as `port list` shows it."""
+    """Remove a port mapping; PORT as `port list` shows it."""
     logfile.open_for(name)
     for gone in cluster_ports.remove(name, host_port, context.ui()):
         context.ui().say(f"{gone.address}:{gone.host_port} leads to the cluster no more.")
@@ -53,7 +53,7 @@ def delete(name: str, host_port: str) -> None:
 @context.output_option
 @context.common
 def list_ports(name: str, output: str) -> None:
-    """List the ports of this host that lead to the cluster."""
+    """List the port mappings."""
     preflight.check_identity()
     found = lookup.load(name, context.ui()).state.ports
     if output == "json":

@@ -10,7 +10,7 @@ from sykube.cluster.power import StopOptions
 
 _grace = click.option(
     "--grace", type=click.IntRange(0, 3600), default=10, show_default=True, metavar="SECONDS",
-    help="Time that pods have to end by themselves.",
+    help="Time that pods get to end by themselves.",
 )  # fmt: skip
 
 
@@ -20,11 +20,11 @@ _grace = click.option(
 @click.option("--drain", is_flag=True, help="Evict the workers' pods first (kubectl drain).")
 @click.option(
     "--drain-timeout", type=click.IntRange(1), default=120, show_default=True, metavar="SECONDS",
-    help="Time that draining may take for each worker.",
+    help="Time limit for draining each worker.",
 )  # fmt: skip
 @context.common
 def stop(name: str, grace: int, drain: bool, drain_timeout: int) -> None:
-    """End all nodes in order; everything in the cluster stays for start."""
+    """Stop all nodes cleanly; `start` brings everything back."""
     logfile.open_for(name)
     stopped = power.stop(name, StopOptions(grace, drain, drain_timeout), context.ui())
     context.ui().say(f"The cluster {name} {'is stopped' if stopped else 'was stopped already'}.")
@@ -34,7 +34,7 @@ def stop(name: str, grace: int, drain: bool, drain_timeout: int) -> None:
 @context.named
 @context.common
 def start(name: str) -> None:
-    """Bring a stopped, rebooted or damaged cluster back, and wait until it is well."""
+    """Start or repair a stopped, rebooted or damaged cluster; wait until it is healthy."""
     logfile.open_for(name)
     started = power.start(name, context.ui())
     context.ui().say(f"The cluster {name} is up{'' if started else ', as it was'}.")
@@ -56,7 +56,7 @@ def restart(name: str, grace: int) -> None:
 @context.named
 @context.common
 def pause(name: str) -> None:
-    """Freeze all processes of the cluster: they keep their memory and use no processor."""
+    """Freeze all processes of the cluster: they keep their memory but use no CPU."""
     logfile.open_for(name)
     power.pause(name, context.ui())
     context.ui().say(f"The cluster {name} is paused.")
@@ -66,7 +66,7 @@ def pause(name: str) -> None:
 @context.named
 @context.common
 def unpause(name: str) -> None:
-    """Let a paused cluster go on."""
+    """Resume a paused cluster."""
     logfile.open_for(name)
     power.unpause(name, context.ui())
     context.ui().say(f"The cluster {name} goes on.")

@@ -19,13 +19,18 @@ from sykube.kubernetes.kubeconfig import Owner
 @context.named
 @click.argument("service_name", metavar="SERVICE")
 @click.option(
-    "--namespace", "-n", default="default", show_default=True, metavar="NAMESPACE", help="Its own."
+    "--namespace",
+    "-n",
+    default="default",
+    show_default=True,
+    metavar="NAMESPACE",
+    help="Namespace of the Service.",
 )
 @click.option("--open", "open_it", is_flag=True, help="Open the first address in a browser.")
 @context.output_option
 @context.common
 def service(name: str, service_name: str, namespace: str, open_it: bool, output: str) -> None:
-    """Print the addresses at which this host reaches a Service, those that answer alone."""
+    """Print the URLs at which this host reaches a Service; only those that answer."""
     preflight.check_identity()
     cluster = lookup.load(name, context.ui())
     cluster.running_control_plane()

@@ -12,7 +12,7 @@ from sykube.host import preflight
 
 @click.group()
 def snapshot() -> None:
-    """Save stopped clusters, and give them back."""
+    """Save stopped clusters, and restore them."""
 
 
 @snapshot.command()
@@ -21,7 +21,7 @@ def snapshot() -> None:
 @context.output_option
 @context.common
 def save(snapshot_name: str, name: str, output: str) -> None:
-    """Save a stopped cluster, with everything that is in it."""
+    """Save a stopped cluster with everything in it."""
     logfile.open_for(name)
     saved = snapshots.save(name, snapshot_name, context.ui())
     if output == "json":
@@ -52,10 +52,10 @@ def list_snapshots(output: str) -> None:
 
 @snapshot.command()
 @click.argument("snapshot_name", metavar="SNAPSHOT", shell_complete=completion.snapshots)
-@click.option("--yes", "-y", is_flag=True, help="Replace the present cluster without asking.")
+@click.option("--yes", "-y", is_flag=True, help="Replace the existing cluster without asking.")
 @context.common
 def restore(snapshot_name: str, yes: bool) -> None:
-    """Make a cluster again what it was, with its names and addresses; also a deleted one."""
+    """Restore a cluster as it was, with its names and addresses, even if it was deleted."""
     preflight.check_identity()
     context.open_log(archive.find(snapshot_name).cluster)
     cluster = snapshots.restore(
@@ -70,7 +70,7 @@ def restore(snapshot_name: str, yes: bool) -> None:
 @click.argument("snapshot_name", metavar="SNAPSHOT", shell_complete=completion.snapshots)
 @context.common
 def delete(snapshot_name: str) -> None:
-    """Remove a snapshot; its cluster stays."""
+    """Delete a snapshot; its cluster is kept."""
     preflight.check_identity()
     archive.remove(snapshot_name)
     context.ui().say(f"The snapshot {snapshot_name} is deleted.")

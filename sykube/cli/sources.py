@@ -28,13 +28,13 @@ def of_kubernetes(command: _F) -> _F:
     command = click.option(
         "--kubernetes-version",
         metavar="VERSION",
-        help="stable, a minor version or an exact one: `sykube versions` lists them. "
+        help="Version: stable, a minor or an exact one; `sykube versions` lists them. "
         "[default: the newest]",
     )(command)
     return click.option(
         "--source",
         type=click.Choice(SOURCES),
-        help=f"Of Kubernetes; auto is upstream where its release site answers. "
+        help=f"Where Kubernetes comes from; auto is upstream if its release site answers. "
         f"[default: {VARIABLE}, or {AUTO}]",
     )(command)
 
@@ -45,7 +45,7 @@ def allow_cgroup_v1(command: _F) -> _F:
         "--allow-cgroup-v1",
         is_flag=True,
         default=None,
-        help="Where this host has cgroup v1, let a kubelet of 1.35 or later run all the same.",
+        help="Run a kubelet of 1.35 or later even though this host has cgroup v1.",
     )(command)
 
 
@@ -56,14 +56,14 @@ def of_image(command: _F) -> _F:
             "--local-image",
             metavar="FILE",
             shell_complete=completion.files,
-            help="Use this bundle or node image instead of building one; download nothing.",
+            help="Use this bundle or node image; build and download nothing.",
         ),
         click.option(
             "--fingerprint",
             metavar="FINGERPRINT",
             envvar="SYKUBE_FINGERPRINT",
             show_envvar=True,
-            help="Of the key that must have signed it.",
+            help="Fingerprint of the key that must have signed the image.",
         ),
         click.option(
             "--public-key",
@@ -71,13 +71,13 @@ def of_image(command: _F) -> _F:
             envvar="SYKUBE_PUBLIC_KEY",
             show_envvar=True,
             shell_complete=completion.files,
-            help="The file with that key, instead of root's key ring.",
+            help="PEM file with that key, instead of root's key ring.",
         ),
         click.option(
             "--no-verify",
             is_flag=True,
             default=None,
-            help="Use the image whoever signed it, or nobody.",
+            help="Do not verify the image's signature.",
         ),
     )
     for option in reversed(options):
@@ -93,7 +93,7 @@ def of_site(command: _F) -> _F:
         multiple=True,
         metavar="FILE",
         shell_complete=completion.files,
-        help="Trust the authorities of this PEM file, too; may be repeated.",
+        help="Also trust the CAs in this PEM file; may be repeated.",
     )(command)
     return click.option(
         "--registry-auth",

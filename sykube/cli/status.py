@@ -21,7 +21,7 @@ from sykube.host import preflight
 @context.common
 @click.pass_context
 def status(ctx: click.Context, name: str, output: str) -> None:
-    """Say how the cluster is: exit code 0 only when all of it is well."""
+    """Show the state of the cluster; exit code 0 only when everything is healthy."""
     preflight.check_identity()
     found = cluster_status.look(lookup.load(name, context.ui()))
     if output == "json":
@@ -43,7 +43,7 @@ def _show(found: Status) -> None:
             click.echo(f"  {'':8} {services}")
     if found.exit_code is not ExitCode.STOPPED:
         for what, problem in found.parts.items():
-            click.echo(f"  {what}: {problem or 'well'}")
+            click.echo(f"  {what}: {problem or 'healthy'}")
     if found.update:
         click.echo(f"  update: {found.update}")
     if found.policies:

@@ -25,16 +25,16 @@ from sykube.cluster.update.update import update as update_cluster
 @sources.of_image
 @click.option(
     "--drain-timeout", type=click.IntRange(1), default=300, show_default=True, metavar="SECONDS",
-    help="Time that emptying each node may take.",
+    help="Time limit for draining each node.",
 )  # fmt: skip
 @click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @context.output_option
 @context.common
 def update(
     name: str, drain_timeout: int, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
-    """Bring the cluster to a newer Kubernetes, or a newer build of its node image.
+    """Update the cluster to a newer Kubernetes, or to a newer build of its node image.
 
     Without --kubernetes-version it is the newest patch of the cluster's own minor version; where
     Debian's source is it, what this sykube builds. Control planes first, then the workers, one by

@@ -14,7 +14,7 @@ from sykube.image import versions
 @context.output_option
 @context.common
 def version(output: str) -> None:
-    """Print the versions of sykube and of the Kubernetes it makes."""
+    """Print the versions of sykube and of its default Kubernetes."""
     found = {
         "sykube": installed_version("sykube"),
         "kubernetes": versions.DEBIAN.kubernetes_version,

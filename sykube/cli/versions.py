@@ -28,12 +28,12 @@ _MIRROR = sites.SETTINGS["kubernetes"]
 @click.option(
     "--ca-certificate", "ca_certificates", multiple=True, metavar="FILE",
     shell_complete=completion.files,
-    help="Trust the authorities of this PEM file, too; may be repeated.",
+    help="Also trust the CAs in this PEM file; may be repeated.",
 )  # fmt: skip
 @context.output_option
 @context.common
 def versions_(kubernetes_mirror: str | None, ca_certificates: tuple[str, ...], output: str) -> None:
-    """List the versions of Kubernetes that can be had, and what of them is cached."""
+    """List available versions of Kubernetes, and what is cached."""
     chosen = sites.chosen({"kubernetes": kubernetes_mirror or ""}, os.environ)
     downloader = Downloader(Access(authorities=site.authorities(ca_certificates)))
     found = _find(chosen, downloader)

@@ -107,7 +107,7 @@ def start(name: str, ui: Ui) -> bool:
         if not cluster.bridge.exists():
             _check_subnet(cluster)
         since = float(int(time.time()))
-        with ui.step("Laying the network"):
+        with ui.step("Setting up the network"):
             Network().apply(cluster)
         with ui.step("Starting the nodes"):
             missing += node_steps.reconnect(cluster, [n for n in cluster.nodes if n not in missing])

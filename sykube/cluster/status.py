@@ -86,7 +86,7 @@ class Status:
     def summary(self) -> str:
         if self.exit_code is ExitCode.STOPPED:
             return PAUSED if any(node.state == PAUSED for node in self.nodes) else STOPPED
-        return "degraded" if self.exit_code is ExitCode.DEGRADED else "well"
+        return "degraded" if self.exit_code is ExitCode.DEGRADED else "healthy"
 
     @property
     def parts(self) -> dict[str, str]:

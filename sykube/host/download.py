@@ -306,7 +306,7 @@ class Downloader:
             return DownloadError(
                 url,
                 f"the certificate of {host} is not trusted: {why}",
-                resolution="Where a site has an authority of its own: --ca-certificate FILE (PEM). "
+                resolution="If the site has its own CA: --ca-certificate FILE (PEM). "
                 f"{otherwise}".rstrip(),
             )
         if tunnel := _TUNNEL.search(said):
@@ -330,7 +330,7 @@ class Downloader:
         if "SOCKS" in said:
             return DownloadError(
                 url,
-                "sykube itself downloads through http and https proxies alone, not SOCKS",
+                "sykube downloads only through http and https proxies, not SOCKS",
                 resolution="Set https_proxy to one of those for this command.",
             )
         return DownloadError(

@@ -57,7 +57,7 @@ def host_resolvers(wanted: tuple[str, ...] = (), resolv_conf: Path = RESOLV_CONF
             details=details,
             resolution="Name your site's: sykube init --dns ADDRESS (`resolvectl status`, `nmcli "
             "device show` or your administrator may know it). Where there is none, or none is to "
-            "be asked: sykube init --dns none, for a cluster that knows its own names alone.",
+            "be asked: sykube init --dns none, for a cluster that resolves only its own names.",
         )
     return Resolvers(tuple(direct), loopback[0] if loopback else "")
 

@@ -93,7 +93,7 @@ def check_fits(sif: Path, builder: Builder, *, shown: Path) -> None:
             f"the bundle {shown} was made by sykube {found.get('sykube', '?')}, which is not like "
             f"this one ({own['sykube']})",
             details="different: " + ", ".join(differ),
-            resolution="Install the same sykube here, or make the bundle anew with this one's "
+            resolution="Install the same sykube here, or create the bundle again with this one's "
             "version: sykube bundle save FILE",
         )
 

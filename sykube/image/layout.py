@@ -60,7 +60,9 @@ def read(source: Path, folder: Path) -> list[ContainerImage]:
         raise unreadable(source, error) from error
     except (_Damaged, EOFError, tarfile.TarError, zlib.error, zstandard.Error) as error:
         raise UsageError(
-            f"{source} is damaged or cut off", details=str(error), resolution="Make it anew."
+            f"{source} is damaged or cut off",
+            details=str(error),
+            resolution="Create the file again.",
         ) from error
 
 

@@ -15,7 +15,7 @@ _FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
 _CURES = (
     (
         ("x509: ",),
-        "If the registry has an authority of its own, name it: --ca-certificate FILE",
+        "If the registry has its own CA, name it: --ca-certificate FILE",
     ),
     (
         ("unauthorized", "authentication required", "invalid username/password", "denied"),

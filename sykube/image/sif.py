@@ -102,7 +102,9 @@ def _unpack(file: Path, root: Path, folder: Path, builder: Builder) -> None:
         )
     except CommandError as error:
         raise UsageError(
-            f"{file} is damaged or cut off", details=error.details, resolution="Make it anew."
+            f"{file} is damaged or cut off",
+            details=error.details,
+            resolution="Create the file again.",
         ) from error
 
 

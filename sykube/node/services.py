@@ -33,7 +33,7 @@ def states(pid: int) -> dict[str, str]:
     except (OSError, HTTPException, xmlrpc.client.Error) as error:
         raise SykubeError(
             f"supervisord does not answer: {error}",
-            resolution="`sykube start` mends nodes; `sykube logs` shows what they say.",
+            resolution="`sykube start` repairs nodes; `sykube logs` shows their logs.",
         ) from error
 
 

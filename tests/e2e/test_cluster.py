@@ -337,7 +337,7 @@ def test_status(cluster: TestCluster) -> None:
         return found
 
     # The test before ended a kubelet.
-    eventually("all is well", lambda: status()["status"] == "well")
+    eventually("all is well", lambda: status()["status"] == "healthy")
     found = status()
     assert [node["name"] for node in found["nodes"]] == ["master", "node1"]
     assert cluster.sykube("status", "--name", "absent", check=False).returncode == 5

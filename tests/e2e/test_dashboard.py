@@ -76,7 +76,7 @@ def dashboard(shop: TestCluster) -> Iterator[Dashboard]:
 def page(dashboard: Dashboard, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     with chromium(tmp_path_factory.mktemp("browser")) as browser:
         browser.get(dashboard.link)
-        eventually("the page is there", lambda: browser.title.startswith("e2e-dash: well"))
+        eventually("the page is there", lambda: browser.title.startswith("e2e-dash: healthy"))
         yield browser
 
 
@@ -240,7 +240,7 @@ def test_a_stopped_cluster_is_said_to_be_stopped(page: Chrome, shop: TestCluster
         shot(page, "stopped")
     finally:
         shop.sykube("start", "--name", shop.name, timeout=600)
-    eventually("and that it is back", lambda: "well" in page.title)
+    eventually("and that it is back", lambda: "healthy" in page.title)
 
 
 def test_it_ends_in_order(dashboard: Dashboard, page: Chrome) -> None:

@@ -400,7 +400,7 @@ def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
 
 def dns_answers(cluster: TestCluster) -> bool:
     found = cluster.sykube("status", "--name", cluster.name, check=False)
-    return "  DNS: well" in found.stdout
+    return "  DNS: healthy" in found.stdout
 
 
 def instances() -> dict[str, int]:

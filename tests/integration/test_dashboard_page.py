@@ -37,7 +37,7 @@ def page(opened: Chrome) -> Iterator[Chrome]:
     """The page with a cluster that is well; nothing of it may fail."""
     SOURCE.state, SOURCE.silent, SOURCE.parts, SOURCE.problems = "running", "", {}, {}
     opened.execute_script("location.hash = 'nodes'")
-    eventually("all is well", lambda: opened.title == "lab: well – sykube" and not banners(opened))
+    eventually("all is well", lambda: opened.title == "lab: healthy – sykube" and not banners(opened))
     console(opened)
     yield opened
     said = [line["message"] for line in console(opened)]
@@ -260,4 +260,4 @@ def test_a_link_in_a_file_opens_it_too(tmp_path: Path) -> None:
         start = tmp_path / "open.html"
         start.write_text(f'<meta http-equiv="refresh" content="0; url={fresh.access.link}">')
         browser.get(start.as_uri())
-        eventually("the page", lambda: browser.title == "lab: well – sykube")
+        eventually("the page", lambda: browser.title == "lab: healthy – sykube")

@@ -223,7 +223,7 @@ def test_init_says_on_stderr_what_it_does_and_what_to_try(world: World, sykube: 
     result = sykube("init", "--name", "lab", "--dns", "192.0.2.1")
     assert result.code == 0, result.err
     assert result.out == ""
-    assert "done: Laying the network" in result.err
+    assert "done: Setting up the network" in result.err
     assert "sykube kubectl --name lab get nodes" in result.err
     assert (paths.LOGS / "lab.log").stat().st_mode & 0o777 == 0o600
     again = sykube("init", "--name", "lab", "--dns", "192.0.2.1")
@@ -235,12 +235,12 @@ def test_results_for_machines_are_json_and_nothing_else(world: World, sykube: Sy
     result = sykube("init", "--output", "json", "--dns", "192.0.2.1")
     shown = json.loads(result.out)
     assert (shown["name"], shown["created"]) == ("sykube", True)
-    assert "Laying the network" in shown["seconds"]
+    assert "Setting up the network" in shown["seconds"]
     again = json.loads(sykube("init", "-o", "json", "-q", "--dns", "192.0.2.1").out)
     assert again["created"] is False
     (listed,) = json.loads(sykube("list", "-o", "json").out)
     assert listed == {"name": "sykube", "state": "running", "nodes": 2, "kubernetes": "v1.20.2"}
-    assert json.loads(sykube("status", "-o", "json").out)["status"] == "well"
+    assert json.loads(sykube("status", "-o", "json").out)["status"] == "healthy"
     assert json.loads(sykube("doctor", "-o", "json").out)["engine"]["version"] == "apptainer 1.4.5"
     (image,) = json.loads(sykube("node-image", "list", "-o", "json").out)
     assert image["versions"]["kubernetes"] == "v1.20.2"
@@ -406,10 +406,10 @@ def test_files_have_the_modes_that_sykube_names_and_kubectls_those_of_the_caller
 def test_status_ends_with_the_state_of_the_cluster(up: World, sykube: Sykube) -> None:
     result = sykube("status")
     assert result.code == 0
-    assert result.out.splitlines()[0] == "cluster sykube: well (Kubernetes v1.20.2)"
+    assert result.out.splitlines()[0] == "cluster sykube: healthy (Kubernetes v1.20.2)"
     assert re.search(r"^  master +10\.11\.11\.2 +7 MB +v1\.20\.2 +Ready$", result.out, re.MULTILINE)
     assert "containerd running, kubelet running" in result.out
-    assert "  API server: well\n" in result.out
+    assert "  API server: healthy\n" in result.out
     up.end("sykube-node1")
     result = sykube("status")
     assert result.code == ExitCode.DEGRADED
@@ -532,7 +532,7 @@ def test_a_cluster_that_is_stopped_cannot_be_paused_and_its_status_says_so(
     assert shown.code == ExitCode.STOPPED
     assert shown.out.splitlines()[0] == "cluster sykube: stopped (Kubernetes v1.20.2)"
     # What cannot be known of a stopped cluster is not said to be well.
-    assert "well" not in shown.out
+    assert "healthy" not in shown.out
     assert json.loads(sykube("status", "-o", "json").out)["status"] == "stopped"
 
 

@@ -222,7 +222,7 @@ def test_a_page_that_opens_gets_all_that_is_known_and_then_what_is_new(page: Ser
             points += [data] if name == "usage" else []
             if len(points) > 2 and {"history", "cluster", "objects"} <= seen.keys():
                 break
-    assert seen["cluster"]["status"] == "well"
+    assert seen["cluster"]["status"] == "healthy"
     assert {each["name"] for each in seen["cluster"]["nodes"]} == {"master", "node1", "node2"}
     # Processors are known from the second look on.
     assert points[-1]["nodes"]["master"]["cpu"] > 0
@@ -403,7 +403,7 @@ def test_a_deployments_pods_are_found_by_its_replica_sets() -> None:
 def test_a_clusters_nodes_as_the_page_gets_them(world: World) -> None:
     made(world)
     found = ClusterSource("fake", world.ui()).look()
-    assert (found["status"], found["option"]) == ("well", " --name fake")
+    assert (found["status"], found["option"]) == ("healthy", " --name fake")
     master = found["nodes"][0]
     assert (master["name"], master["control_plane"], master["state"]) == ("master", True, "running")
     assert master["services"] == {"containerd": "RUNNING", "kubelet": "RUNNING"}

@@ -319,7 +319,7 @@ def test_a_page_has_every_option_and_exit_code() -> None:
     for code in ExitCode:
         assert f"\\fB{code.value}\\fR" in pages["sykube-init"]
     assert r"\fB\-h\fR" not in pages["sykube-kubectl"]
-    assert "\nsykube\\-node\\-add \\- Join further workers" in pages["sykube-node-add"]
+    assert "\nsykube\\-node\\-add \\- Add workers to a running" in pages["sykube-node-add"]
     assert "SYKUBE_CACHE_DIR" in pages["sykube"]
     assert context.CLUSTER_VARIABLE in pages["sykube"]
 

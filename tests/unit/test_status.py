@@ -28,10 +28,10 @@ def up(world: World) -> World:
 def test_a_cluster_that_is_well(up: World) -> None:
     found = look(up)
     assert found.exit_code is ExitCode.OK
-    assert found.summary == "well"
+    assert found.summary == "healthy"
     assert set(found.parts.values()) == {""}
     shown = found.to_dict()
-    assert shown["status"] == "well"
+    assert shown["status"] == "healthy"
     assert [each["name"] for each in shown["nodes"]] == ["master", "node1"]
     assert [each.summary for each in found.nodes] == ["Ready", "Ready"]
     assert [each.disk_mb for each in found.nodes] == [7, 7]

@@ -47,24 +47,24 @@ def plain(stream: io.StringIO) -> list[str]:
 
 def test_a_step_without_a_terminal_is_two_plain_lines(stream: io.StringIO) -> None:
     ui = Ui(stream=stream)
-    with ui.step("Laying the network"):
+    with ui.step("Setting up the network"):
         ui.say("a word in between")
     assert set(plain(stream)) == {
-        "... Laying the network",
+        "... Setting up the network",
         "a word in between",
-        "done: Laying the network (T)",
+        "done: Setting up the network (T)",
     }
-    assert plain(stream)[-1] == "done: Laying the network (T)"
-    assert set(ui.timings) == {"Laying the network"}
+    assert plain(stream)[-1] == "done: Setting up the network (T)"
+    assert set(ui.timings) == {"Setting up the network"}
 
 
 @pytest.mark.parametrize("error", [ERROR, KeyboardInterrupt(), ValueError()])
 def test_a_step_that_fails_says_so_and_lets_the_error_through(
     stream: io.StringIO, error: BaseException
 ) -> None:
-    with pytest.raises(type(error)), Ui(stream=stream).step("Laying the network"):
+    with pytest.raises(type(error)), Ui(stream=stream).step("Setting up the network"):
         raise error
-    assert plain(stream)[-1] == "failed: Laying the network (T)"
+    assert plain(stream)[-1] == "failed: Setting up the network (T)"
 
 
 def test_a_long_step_says_now_and_then_that_it_goes_on(
@@ -120,7 +120,7 @@ def test_a_traceback_is_shown_only_when_asked_for(stream: io.StringIO) -> None:
 def test_quiet_leaves_errors_and_warnings(stream: io.StringIO) -> None:
     ui = Ui(stream=stream, quiet=True)
     ui.say("progress")
-    with ui.step("Laying the network"):
+    with ui.step("Setting up the network"):
         pass
     assert stream.getvalue() == ""
     ui.warn("careful")
@@ -136,7 +136,7 @@ def test_a_stream_that_takes_no_words_is_no_reason_to_fail(number: int) -> None:
 
     ui = Ui(stream=Closed())
     ui.say("progress")
-    with ui.step("Laying the network"):
+    with ui.step("Setting up the network"):
         pass
     ui.error(ERROR)
 
@@ -146,7 +146,7 @@ def test_a_stream_that_takes_no_words_is_no_reason_to_fail(number: int) -> None:
 
 def test_a_terminal_gets_a_spinner_and_colours(terminal: Terminal) -> None:
     ui = Ui(stream=terminal.stream)
-    with ui.step("Laying the network"):
+    with ui.step("Setting up the network"):
         ui.note("making the bridge")
         threading.Event().wait(0.35)
     with pytest.raises(SykubeError), ui.step("Starting the nodes"):
@@ -155,7 +155,7 @@ def test_a_terminal_gets_a_spinner_and_colours(terminal: Terminal) -> None:
     text = terminal.text()
     assert any(frame in text for frame in ui_module._SPINNER)
     assert "making the bridge" in text
-    assert "\033[32m✓\033[0m Laying the network" in text
+    assert "\033[32m✓\033[0m Setting up the network" in text
     assert "\033[31m✗\033[0m Starting the nodes" in text
     assert "\033[1;31merror:\033[0m it broke" in text
 
@@ -163,12 +163,12 @@ def test_a_terminal_gets_a_spinner_and_colours(terminal: Terminal) -> None:
 def test_no_color_is_honoured(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     ui = Ui(stream=terminal.stream)
-    with ui.step("Laying the network"):
+    with ui.step("Setting up the network"):
         pass
     ui.error(ERROR)
     text = terminal.text()
     assert not re.search(r"\033\[[0-9;]*m", text)
-    assert "✓ Laying the network" in text
+    assert "✓ Setting up the network" in text
 
 
 def test_a_dumb_terminal_gets_plain_lines(
@@ -176,11 +176,11 @@ def test_a_dumb_terminal_gets_plain_lines(
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")
     ui = Ui(stream=terminal.stream)
-    with ui.step("Laying the network"):
+    with ui.step("Setting up the network"):
         pass
     text = terminal.text()
     assert "\033" not in text
-    assert "done: Laying the network" in text
+    assert "done: Setting up the network" in text
 
 
 # --- the log file ---
@@ -193,14 +193,14 @@ def test_everything_goes_to_the_log_which_is_its_owners_alone(
     ui.open_log(log_file)
     ui.say("progress")
     logging.getLogger("sykube.run").debug("$ ip link show")
-    with ui.step("Laying the network"):
+    with ui.step("Setting up the network"):
         pass
     ui.error(ERROR)
     text = log_file.read_text(encoding="utf-8")
     for words in (
         "progress",
         "$ ip link show",
-        "== Laying the network",
+        "== Setting up the network",
         "it broke",
         "why it broke",
     ):

@@ -174,7 +174,7 @@ def test_a_cluster_that_is_not_well_is_refused_before_an_image_is_made(
     made(world)
     _break_dns(world)
     monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
-    with unchanged(world), pytest.raises(SykubeError, match="is not well"):
+    with unchanged(world), pytest.raises(SykubeError, match="is not healthy"):
         update_module.update("fake", ClusterSpec(name="fake"), UpdateOptions(), world.ui())
     assert not [call for call in world.calls.all if "build" in call.words]
 

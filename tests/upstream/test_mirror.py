@@ -172,7 +172,7 @@ def test_a_cluster_comes_up_from_it(upstream: Mirror, cluster: TestCluster) -> N
     pulled = {name for name in images if name.startswith(upstream.repository)}
     assert pulled == {at for name, at in upstream.references.items() if name != "pause"}
     assert cluster.sykube("status", "--name", NAME).stdout.startswith(
-        f"cluster {NAME}: well (Kubernetes v{upstream.version})"
+        f"cluster {NAME}: healthy (Kubernetes v{upstream.version})"
     )
 
 

@@ -34,7 +34,7 @@ def engine(look: Look) -> Iterator[Finding]:
     """The engine that the cluster was made with, which it keeps."""
     looked_at = engines.look(Path(look.cluster.state.engine))
     if looked_at.problem:
-        cure = f"Install it again at {looked_at.binary}, or make the cluster anew"
+        cure = f"Install it again at {looked_at.binary}, or create the cluster again"
         yield failure("engine", f"{looked_at.problem}; this cluster was made with it", cure)
     else:
         yield ok("engine", f"{looked_at.version}, {looked_at.binary}")
@@ -68,7 +68,7 @@ def certificates(look: Look) -> Iterator[Finding]:
         ([one for one in near if not one.authority], look.command("certs renew")),
         (
             [one for one in near if one.authority],
-            f"It signs all others: make the cluster anew, {look.command('delete')} and init",
+            f"It signs all others: create the cluster again, {look.command('delete')} and init",
         ),
     ):
         if group:

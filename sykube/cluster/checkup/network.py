@@ -114,7 +114,7 @@ def resolvers(look: Look) -> Iterator[Finding]:
         if problem:
             cure = (
                 f"Repair the resolver {shown}. Where the host has others by now, make the "
-                f"cluster anew: {look.command('delete')}, then init, with --dns ADDRESS"
+                f"cluster again: {look.command('delete')}, then init, with --dns ADDRESS"
             )
             detail = f"{shown} does not answer {node.name}, which forwards to it: {problem}"
             yield warning("resolver", detail, cure)

@@ -12,7 +12,7 @@ class Addons:
     """Makes their objects; the step `ready` waits for their pods."""
 
     name = "addons"
-    title = "Adding the add-ons"
+    title = "Installing the add-ons"
 
     def is_done(self, cluster: Cluster) -> bool:
         return _wanted(cluster) <= {*cluster.state.addons}

@@ -17,7 +17,7 @@ def deployment(cluster: Cluster) -> str:
 
 class Dns:
     name = "dns"
-    title = "Adding the cluster DNS"
+    title = "Installing the cluster DNS"
 
     def is_done(self, cluster: Cluster) -> bool:
         with cluster.api() as api:

@@ -22,7 +22,7 @@ _CNI = (Path("/var/lib/cni"), Path("/var/lib/cni/results"))
 
 class Network:
     name = "network"
-    title = "Laying the network"
+    title = "Setting up the network"
 
     def is_done(self, cluster: Cluster) -> bool:
         return cluster.bridge.exists()

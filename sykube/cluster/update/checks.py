@@ -53,9 +53,9 @@ def require_well(cluster: Cluster) -> None:
         problems = [f"{node.name}: {node.problem}" for node in found.nodes if node.problem]
         problems += [f"{what}: {problem}" for what, problem in found.parts.items() if problem]
         raise SykubeError(
-            f"the cluster {cluster.name} is not well, so it is not updated",
+            f"the cluster {cluster.name} is not healthy, so it was not updated",
             details="\n".join(problems),
-            resolution=f"`sykube start{cluster.name_option}` mends what is missing; see also: "
+            resolution=f"`sykube start{cluster.name_option}` repairs it; see also: "
             f"sykube doctor{cluster.name_option}",
             exit_code=found.exit_code,
         )

@@ -14,7 +14,7 @@ const VIEWS = {
   events: ["Events", eventsView()],
   logs: ["Logs", logsView()],
 };
-const KINDS = { well: "ok", degraded: "bad", paused: "warn", unfinished: "warn", gone: "bad" };
+const KINDS = { healthy: "ok", degraded: "bad", paused: "warn", unfinished: "warn", gone: "bad" };
 const $ = (id) => document.getElementById(id);
 
 const tabs = Object.fromEntries(Object.entries(VIEWS).map(([name, [title]]) =>
