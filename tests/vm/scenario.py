@@ -64,7 +64,7 @@ SCENARIOS = {
         Scenario(
             "cluster",
             "two nodes apart on cgroup v2, a pod and its DNS, a reboot that the cluster outlives, "
-            "delete without a trace",
+            "a clock that jumps, delete without a trace",
             (
                 PREPARE,
                 _stage("init", 20),
@@ -73,6 +73,7 @@ SCENARIOS = {
                 _stage("autostart", 10),
                 Reboot(),
                 _stage("returned", 25),
+                _stage("clock", 25),
                 _stage("delete", 10),
             ),
         ),
