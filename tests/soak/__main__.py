@@ -4,6 +4,7 @@ cycles   init and delete, again and again
 power    stop and start, again and again
 steps    every step of init fails for real: before it, while it works, after it
 signals  init is interrupted or killed at random moments
+interrupts  Ctrl-C at random moments of start, stop, node add and node delete
 
 After each case the host must be as it was before the first one. As the last line it prints one
 JSON object. It ends what it started when it is interrupted.
@@ -25,10 +26,10 @@ from pathlib import Path
 from statistics import median
 from types import FrameType
 
-from tests.soak import failures, repetition
+from tests.soak import failures, interrupts, repetition
 from tests.soak.bench import Bench, Outcome
 
-PARTS = ("cycles", "power", "steps", "signals")
+PARTS = ("cycles", "power", "steps", "signals", "interrupts")
 # The last ones are not much slower than the first ones.
 SLOWDOWN_MAX = 1.2
 
@@ -39,6 +40,7 @@ class Options:
     seed: int
     cycles: int
     signals: int
+    interrupts: int
     only: str
 
 
@@ -73,6 +75,8 @@ def cases(bench: Bench, options: Options) -> Iterator[Outcome]:
             yield from repetition.stop_and_start(bench, options.cycles)
         elif part == "steps":
             yield from failures.steps_that_fail(bench, options.only)
+        elif part == "interrupts":
+            yield from interrupts.interrupts(bench, options.interrupts, random_moments)
         else:
             yield from failures.signals(bench, options.signals, random_moments)
 
@@ -128,9 +132,10 @@ def parse() -> Options:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--cycles", type=int, default=10)
     parser.add_argument("--signals", type=int, default=20)
+    parser.add_argument("--interrupts", type=int, default=6, help="of each command")
     parser.add_argument("--only", default="", metavar="PATTERN", help="of the steps: before:data …")
     given = parser.parse_args()
-    return Options(given.parts, given.seed, given.cycles, given.signals, given.only)
+    return Options(**vars(given))
 
 
 def terminated(_signal: int, _frame: FrameType | None) -> None:

@@ -69,21 +69,27 @@ class Bench:
         self, command: str, *arguments: str, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command for the cluster to its end."""
-        words = [command, "--name", self.name, *arguments]
+        words = [*command.split(), "--name", self.name, *arguments]
         done = self.cluster.sykube(*words, check=False, timeout=_INIT_TIMEOUT_S)
         if check and done.returncode != 0:
             last = " / ".join(done.stderr.strip().splitlines()[-4:])
             raise Unexpected(f"{command} ended with exit code {done.returncode}: {last}")
         return done
 
-    @contextlib.contextmanager
     def init(
         self, options: Sequence[str], environment: dict[str, str] | None = None
-    ) -> Iterator[subprocess.Popen[str]]:
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
         """An init that runs; it does not outlive the body."""
+        return self.running("init", options, environment)
+
+    @contextlib.contextmanager
+    def running(
+        self, command: str, options: Sequence[str] = (), environment: dict[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A command for the cluster that runs; it does not outlive the body."""
         # A session of its own: what interrupts the soak test is not for it.
         with subprocess.Popen(
-            [sys.executable, "-m", "sykube", "init", "--name", self.name, *options],
+            [sys.executable, "-m", "sykube", *command.split(), "--name", self.name, *options],
             env=self.cluster.environment | (environment or {}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -121,16 +127,22 @@ class Bench:
         self.sykube("delete", "--yes")
         self.assert_clean()
 
-    def case(self, part: str, name: str, action: Callable[[], None]) -> Outcome:
-        """Do something that raises Unexpected where it goes wrong; then nothing is left of it."""
+    def case(
+        self, part: str, name: str, action: Callable[[], None], *, clear: bool = True
+    ) -> Outcome:
+        """Do something that raises Unexpected where it goes wrong.
+
+        Args:
+            clear: nothing is left of the cluster then.
+        """
         started = time.monotonic()
         problem = ""
         try:
             action()
         except Unexpected as error:
             problem = str(error)
-            self.clear()
         except subprocess.TimeoutExpired as error:
             problem = f"not within {error.timeout:.0f} s: {' '.join(map(str, error.cmd))}"
+        if problem and clear:
             self.clear()
         return Outcome(part, name, time.monotonic() - started, problem)
