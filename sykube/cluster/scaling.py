@@ -14,7 +14,6 @@ from sykube.cluster.requirements import (
     require_no_update,
     require_running,
 )
-from sykube.cluster.spec import MAX_WORKERS
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.join import join_all
@@ -48,7 +47,7 @@ def add(name: str, count: int, ui: Ui) -> list[str]:
         if len(added) < count:
             raise UsageError(
                 f"the cluster {name} has room for {len(added)} further workers, not {count}",
-                resolution=f"A cluster has at most {MAX_WORKERS}.",
+                resolution=f"A cluster has at most {members.MAX_WORKERS}.",
             )
         findings = preflight.examine_for_workers(count, cluster.paths.root)
         preflight.require(findings)
