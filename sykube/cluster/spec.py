@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube import patches, settings
+from sykube import settings
 from sykube.cluster import checks, members
 from sykube.errors import UsageError
 from sykube.host import proxies
-from sykube.image import sites
+from sykube.image import registries, sites
 from sykube.image.choice import AUTO, SOURCES, VARIABLE
 from sykube.image.trust import Trust, read_fingerprint
 from sykube.kubernetes import kubeadm_patches
 from sykube.kubernetes.kubeadm_patches import KUBELET, JsonPatch, KubeadmPatches
 from sykube.network.ports import PortMap
 from sykube.node.limits import Limits, parse_cpus, parse_memory
+from sykube.node.mounts import Mount
 from sykube.patches import Patch
 from sykube.settings import setting
 
@@ -95,6 +96,10 @@ class NodeSpec:
     def limits(self) -> Limits:
         """What it may use; the texts were checked."""
         return Limits(parse_cpus(self.cpus), parse_memory(self.memory), self.pids)
+
+    @property
+    def kubeadm_patches(self) -> KubeadmPatches:
+        return KubeadmPatches(self.kubeadm_config_patches, self.kubeadm_config_patches_json6902)
 
 
 @dataclass(frozen=True)
@@ -244,7 +249,7 @@ class ClusterSpec:
     )  # fmt: skip
     containerd_config_patches: tuple[Patch, ...] = setting(
         (), "Merge this TOML into containerd's configuration.", "--containerd-config-patch",
-        type=settings.patches(patches.toml), metavar="FILE", completion="files",
+        type=settings.patches(registries.check_patch), metavar="FILE", completion="files",
     )  # fmt: skip
     http_proxy: str = setting(
         "", "Proxy that nodes fetch images by, for http: URLs.", "--http-proxy", metavar="URL",
@@ -287,13 +292,18 @@ class ClusterSpec:
         """The ports of the cluster, then those of single nodes."""
         return [PortMap.parse(text) for text in self.ports] + [
             dataclasses.replace(PortMap.parse(text), node=name)
-            for name, node in self._named_nodes().items()
+            for name, node in self.named_nodes().items()
             for text in node.ports
         ]
 
+    def every_mount(self) -> list[Mount]:
+        """The mounts of all nodes."""
+        texts = [*self.mounts, *(text for node in self.nodes for text in node.mounts)]
+        return [Mount.parse(text) for text in texts]
+
     def node(self, name: str) -> NodeSpec:
         """What is asked for a node, that of the whole cluster included."""
-        own = self._named_nodes().get(name, NodeSpec())
+        own = self.named_nodes().get(name, NodeSpec())
         return dataclasses.replace(
             own,
             cpus=own.cpus or self.cpus,
@@ -313,10 +323,10 @@ class ClusterSpec:
 
     def kubeadm_patches(self, name: str) -> KubeadmPatches:
         """The patches of what kubeadm reads in a node."""
-        node = self.node(name)
-        return KubeadmPatches(node.kubeadm_config_patches, node.kubeadm_config_patches_json6902)
+        return self.node(name).kubeadm_patches
 
-    def _named_nodes(self) -> Mapping[str, NodeSpec]:
+    def named_nodes(self) -> Mapping[str, NodeSpec]:
+        """Those of `nodes`, by their names."""
         ordered = sorted(self.nodes, key=lambda node: checks.ROLES.index(node.role))
         planes = sum(node.role == _CONTROL_PLANE for node in ordered)
         names = members.initial(planes, len(ordered) - planes) if ordered else []
@@ -347,7 +357,7 @@ class ClusterSpec:
 
     def conflicts(self) -> list[tuple[str, str]]:
         """What is wrong with options beside others; first the field, where it is one's."""
-        names = [*self._named_nodes(), members.MASTER]
+        names = [*self.named_nodes(), members.MASTER]
         nodes = [self.node(name) for name in names]
         found = [("nodes", checks.ports(tuple(map(str, self.port_maps))))]
         found += [("nodes", checks.mounts(node.mounts)) for node in nodes]

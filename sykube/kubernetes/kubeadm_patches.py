@@ -94,7 +94,7 @@ class KubeadmPatches:
     def unused(self, documents: Sequence[Mapping[str, Any]]) -> list[str]:
         """What to warn of: patches that are for none of some documents."""
         return [
-            f"{_where(each)}the patch is not applied: nothing here is {_shown(target)}"
+            f"{_where(each)}the patch is not applied: it is for {_shown(target)}"
             for each in self._all
             for target in _targets(each)
             if not any(_fits(target, document) for document in documents)
