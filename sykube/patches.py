@@ -122,7 +122,10 @@ def toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"at line (\d+)", str(error))
-        raise PatchError(f"the patch is no valid TOML: {error}", int(at[1]) if at else 0) from error
+        last = len(text.splitlines())
+        raise PatchError(
+            f"the patch is no valid TOML: {error}", int(at[1]) if at else last
+        ) from error
 
 
 def _load_all(text: str) -> list[Any]:
@@ -131,9 +134,8 @@ def _load_all(text: str) -> list[Any]:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         why = getattr(error, "problem", None) or error
-        raise PatchError(
-            f"the patch is no valid YAML: {_in_a_line(why)}", mark.line + 1 if mark else 0
-        ) from error
+        line = min(mark.line + 1, len(text.splitlines())) if mark else 0
+        raise PatchError(f"the patch is no valid YAML: {_in_a_line(why)}", line) from error
 
 
 def _in_a_line(error: object) -> str:

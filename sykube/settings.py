@@ -104,7 +104,7 @@ def setting(default: Any, help: str, *flags: str, **known: Any) -> Any:  # noqa:
         known: further attributes of `Setting`.
     """
     known.setdefault("type", _TYPES.get(default.__class__))
-    known.setdefault("shown", str(default or ""))
+    known.setdefault("shown", str(default) if default and isinstance(default, str | int) else "")
     metadata = {"setting": Setting(default, help, flags, **known)}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
@@ -219,7 +219,9 @@ def objects(cls: Any) -> Type:
         values, lines = read(cls, node, document)
         made = cls(**values)
         for name, declared in of(cls).items():
-            if problem := declared.check(getattr(made, name)):
+            # What could not be read was told of.
+            told = name in lines and name not in values
+            if not told and (problem := declared.check(getattr(made, name))):
                 document.problems.append((lines.get(name, _line(node)), problem))
         return made
 

@@ -82,6 +82,14 @@ IMAGE_FILES = {
 }
 
 
+# Of the node image, as its build leaves it.
+CONTAINERD_CONFIG = (
+    (Path(__file__).parents[1] / "definitions/node/containerd.toml")
+    .read_text()
+    .replace("@PAUSE@", "pause:3.2")
+)
+
+
 class Injected(SykubeError):
     """A failure that a test asked for."""
 
@@ -615,7 +623,9 @@ class FakeHost:
             case ["--silent", "exec", *options, "cp", path, target]:
                 bind = options[options.index("--bind") + 1]
                 folder, inside = bind.split(":")
-                (Path(folder) / Path(target).relative_to(inside)).write_text(IMAGE_FILES[path])
+                (Path(folder) / Path(target).relative_to(inside)).write_text(
+                    CONTAINERD_CONFIG if path.endswith("config.toml") else IMAGE_FILES[path]
+                )
                 return 0, "", ""
             case ["--silent", "exec", *rest] if "sh" in rest:
                 bound = Path(rest[rest.index("--bind") + 1].partition(":")[0])
@@ -1125,7 +1135,7 @@ class FakeEngine:
         world = self.world
         assert name not in world.instances, f"the instance {name} runs already"
         for host, _ in options.binds:
-            assert host.is_dir(), f"{host} is bound but missing"
+            assert host.exists(), f"{host} is bound but missing"
         assert options.overlay.is_dir()
         assert self.config is not None
         networks = world.engine_network_dir(self.config)

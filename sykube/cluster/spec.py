@@ -11,7 +11,8 @@ from typing import Any
 from sykube import settings
 from sykube.cluster import checks, members
 from sykube.errors import UsageError
-from sykube.host import proxies
+from sykube.host import apt, proxies
+from sykube.host.paths import CLUSTER_VARIABLE
 from sykube.image import registries, sites
 from sykube.image.choice import AUTO, SOURCES, VARIABLE
 from sykube.image.trust import Trust, read_fingerprint
@@ -75,7 +76,10 @@ class NodeSpec:
     cpus: str = _cpus("Processors that it may use, instead of the cluster's cpus.")
     memory: str = _memory("Memory that it may use, instead of the cluster's memory.")
     pids: int = setting(
-        0, "Processes that it may have, instead of the cluster's pids.", check=checks.pids
+        0,
+        "Processes that it may have, instead of the cluster's pids.",
+        check=checks.pids,
+        shown="any number",
     )
     mounts: tuple[str, ...] = setting(
         (), "Folders of this host that it sees, beside the cluster's mounts.", check=checks.mounts
@@ -108,7 +112,7 @@ class ClusterSpec:
 
     name: str = setting(
         "sykube", "Name of the cluster.", "--name", metavar="CLUSTER", check=checks.name,
-        variable="SYKUBE_CLUSTER", variable_first=True,
+        variable=CLUSTER_VARIABLE, variable_first=True,
     )  # fmt: skip
     from_snapshot: str = setting(
         "", "Start from what a snapshot holds, with new keys and addresses.", "--from",
@@ -188,7 +192,7 @@ class ClusterSpec:
     )
     mirror: str = setting(
         "", "Debian mirror.", "--mirror", metavar="URL", check=checks.mirror,
-        variable="SYKUBE_MIRROR", shown="the host's own",
+        variable=apt.VARIABLE, shown="the host's own",
     )  # fmt: skip
     source: str = setting(
         AUTO, "Of Kubernetes; auto is upstream where its release site answers.", "--source",
