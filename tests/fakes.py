@@ -82,12 +82,7 @@ IMAGE_FILES = {
 }
 
 
-# Of the node image, as its build leaves it.
-CONTAINERD_CONFIG = (
-    (Path(__file__).parents[1] / "definitions/node/containerd.toml")
-    .read_text()
-    .replace("@PAUSE@", "pause:3.2")
-)
+CONTAINERD_CONFIG = (Path(__file__).parents[1] / "definitions/node/containerd.toml").read_text()
 
 
 class Injected(SykubeError):
@@ -623,9 +618,10 @@ class FakeHost:
             case ["--silent", "exec", *options, "cp", path, target]:
                 bind = options[options.index("--bind") + 1]
                 folder, inside = bind.split(":")
-                (Path(folder) / Path(target).relative_to(inside)).write_text(
-                    CONTAINERD_CONFIG if path.endswith("config.toml") else IMAGE_FILES[path]
+                text = IMAGE_FILES.get(path) or CONTAINERD_CONFIG.replace(
+                    "@PAUSE@", f"pause:{_kubernetes_of(Path(options[-1]).parent)}"
                 )
+                (Path(folder) / Path(target).relative_to(inside)).write_text(text)
                 return 0, "", ""
             case ["--silent", "exec", *rest] if "sh" in rest:
                 bound = Path(rest[rest.index("--bind") + 1].partition(":")[0])
