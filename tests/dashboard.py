@@ -112,6 +112,8 @@ class StubSource:
                     "state": self.state,
                     "problem": self.problems.get(name, ""),
                     "services": services if runs else {},
+                    "cores": 8,
+                    "memory": 33_500_000_000,
                 }
                 for number, name in enumerate(("master", "node1", "node2"), 2)
             ],

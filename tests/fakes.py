@@ -82,6 +82,9 @@ IMAGE_FILES = {
 }
 
 
+CONTAINERD_CONFIG = (Path(__file__).parents[1] / "definitions/node/containerd.toml").read_text()
+
+
 class Injected(SykubeError):
     """A failure that a test asked for."""
 
@@ -615,7 +618,10 @@ class FakeHost:
             case ["--silent", "exec", *options, "cp", path, target]:
                 bind = options[options.index("--bind") + 1]
                 folder, inside = bind.split(":")
-                (Path(folder) / Path(target).relative_to(inside)).write_text(IMAGE_FILES[path])
+                text = IMAGE_FILES.get(path) or CONTAINERD_CONFIG.replace(
+                    "@PAUSE@", f"pause:{_kubernetes_of(Path(options[-1]).parent)}"
+                )
+                (Path(folder) / Path(target).relative_to(inside)).write_text(text)
                 return 0, "", ""
             case ["--silent", "exec", *rest] if "sh" in rest:
                 bound = Path(rest[rest.index("--bind") + 1].partition(":")[0])
@@ -1125,7 +1131,7 @@ class FakeEngine:
         world = self.world
         assert name not in world.instances, f"the instance {name} runs already"
         for host, _ in options.binds:
-            assert host.is_dir(), f"{host} is bound but missing"
+            assert host.exists(), f"{host} is bound but missing"
         assert options.overlay.is_dir()
         assert self.config is not None
         networks = world.engine_network_dir(self.config)

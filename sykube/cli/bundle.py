@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sykube.cli import completion, context, sources
+from sykube.cli import completion, context, options
 from sykube.cluster import preparation, site
 from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.wanted import choose
@@ -37,9 +37,7 @@ def bundle() -> None:
     help="Also write the public key to this file, for `init --public-key FILE`.",
 )
 @click.option("--unsigned", is_flag=True, help="Sign it later: sykube node-image sign FILE")
-@click.option("--mirror", metavar="URL", help="Debian mirror. [default: the host's]")
-@sources.of_kubernetes
-@sources.of_site
+@options.of_cluster("mirror", *options.KUBERNETES, *options.SITE)
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @context.output_option
 @context.common
@@ -66,7 +64,7 @@ def save(
         )
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
-    spec = make_spec(None, sources.absolute(flags))
+    spec = make_spec(None, flags)
     wanted = choose(spec, ui, authorities=site.authorities(spec.ca_certificates))
     ui.say(wanted.choice.introduction)
     building = wanted.cached_image() is None

@@ -12,11 +12,9 @@ from typing import Any
 import click
 
 from sykube.cli import completion
-from sykube.host.paths import ClusterPaths
+from sykube.host.paths import CLUSTER_VARIABLE, ClusterPaths
 from sykube.ui import Ui
 
-# Stands for --name where that is not given.
-CLUSTER_VARIABLE = "SYKUBE_CLUSTER"
 _ui: list[Ui] = []
 _callers_umask: list[int] = []
 

@@ -2,162 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from sykube.cli import completion, context, sources
+from sykube.cli import context, options
 from sykube.cluster import archive, lifecycle, reborn
 from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import MAX_WORKERS
-from sykube.cluster.spec_reader import make_spec, split_options
-from sykube.errors import UsageError
-from sykube.host import preflight, proxies
+from sykube.cluster.spec import SETTINGS
+from sykube.cluster.spec_reader import make_spec
+from sykube.host import preflight
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
-    """An option that may be given several times, for a tuple; None where it is not given."""
-    return click.option(
-        *names,
-        multiple=True,
-        callback=lambda _ctx, _parameter, given: given or None,
-        help=f"{text}; may be repeated.",
-        **settings,
-    )
+_NAMES = [name for name, declared in SETTINGS.items() if declared.flags]
 
 
 @click.command()
-@click.option(
-    "--name",
-    metavar="CLUSTER",
-    envvar=context.CLUSTER_VARIABLE,
-    help="Name of the cluster. [default: sykube]",
-)
-@click.option(
-    "--from",
-    "from_snapshot",
-    metavar="SNAPSHOT",
-    shell_complete=completion.snapshots,
-    help="Start from what a snapshot holds, with new keys and addresses.",
-)
-@click.option(
-    "--workers",
-    "--nodes",
-    type=int,
-    metavar="N",
-    help=f"Nodes beside the control planes, 0 to {MAX_WORKERS}. [default: 1]",
-)
-@click.option(
-    "--control-planes",
-    type=int,
-    metavar="N",
-    help="Nodes with a control plane, 1, 3 or 5: any minority of them can fail. [default: 1]",
-)
-@click.option(
-    "--taint-master", is_flag=True, default=None, help="Keep ordinary pods off the master."
-)
+@options.of_cluster(*_NAMES)
 @click.option(
     "--config",
     "file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Read the cluster from a YAML file; options win.",
-)
-@click.option(
-    "--dest",
-    metavar="DIR",
-    shell_complete=completion.folders,
-    help="Keep the cluster's data in this folder.",
-)
-@click.option(
-    "--ephemeral",
-    is_flag=True,
-    default=None,
-    help="Keep the cluster's data in memory: fast, and gone after a reboot.",
-)
-@_repeated(
-    "--dns",
-    metavar="ADDRESS|none",
-    text="Forward names to this resolver instead of the host's, or to none",
-)
-@_repeated(
-    "--addon",
-    "addons",
-    metavar="NAME",
-    shell_complete=completion.addons,
-    text="Begin with this add-on (see: sykube addons list)",
-)
-@_repeated(
-    "--port",
-    "ports",
-    metavar="HOST:NODE",
-    text="Let a port of this host's loopback lead to a port of the nodes",
-)
-@_repeated(
-    "--mount",
-    "mounts",
-    metavar="HOST:NODE",
-    text="Let nodes see a folder of this host, read-only with :ro at the end",
-)
-@_repeated(
-    "--registry-mirror",
-    "registry_mirrors",
-    metavar="HOST=URL",
-    text="Look for images of this registry here first",
-)
-@click.option(
-    "--registry-auth",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="Credentials for registries, as in ~/.docker/config.json.",
-)
-@click.option(
-    "--network-dir",
-    metavar="DIR",
-    shell_complete=completion.folders,
-    help="Folder for the engine's CNI configuration.",
-)
-@click.option(
-    "--options",
-    metavar="OPTIONS",
-    help="Further options of `apptainer instance start`, in one text.",
-)
-@sources.of_image
-@click.option(
-    "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
-)
-@sources.of_kubernetes
-@sources.allow_cgroup_v1
-@click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
-@click.option("--pod-subnet", metavar="CIDR", help="Addresses of pods, a /16.")
-@click.option("--service-subnet", metavar="CIDR", help="Addresses of Services.")
-@click.option("--cpus", metavar="N", help="Processors that each node may use, such as 1.5.")
-@click.option("--memory", metavar="SIZE", help="Memory that each node may use, such as 2Gi.")
-@click.option("--pids", type=int, metavar="N", help="Processes that each node may have.")
-@click.option(
-    "--http-proxy",
-    metavar="URL",
-    help="Proxy that nodes fetch images by, for http: URLs. [default: yours, http_proxy]",
-)
-@click.option(
-    "--https-proxy", metavar="URL", help="And for https: URLs. [default: yours, https_proxy]"
-)
-@click.option(
-    "--no-proxy",
-    metavar="NAMES",
-    help="Names, domains and ranges that nodes reach without, separated by commas. "
-    "[default: yours, no_proxy]",
-)
-@_repeated(
-    "--ca-certificate",
-    "ca_certificates",
-    metavar="FILE",
-    shell_complete=completion.files,
-    text="Let nodes trust the authorities of this PEM file, too",
+    help="Read the cluster from a YAML file (docs/configuration.md); options win.",
 )
 @click.option("--retain", is_flag=True, help="Leave a failed cluster as it is; init again resumes.")
 @click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
@@ -168,18 +35,6 @@ def init(
     file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
     """Make a cluster and add its context to your kubeconfig."""
-    if flags["no_proxy"] is not None:
-        flags["no_proxy"] = proxies.split_exceptions(flags["no_proxy"])
-    if flags["ca_certificates"]:
-        files = flags["ca_certificates"]
-        flags["ca_certificates"] = tuple(str(Path(each).absolute()) for each in files)
-    if flags["options"] is not None:
-        flags["options"], problem = split_options(flags["options"])
-        if problem:
-            raise UsageError(problem, resolution="Correct it and run the command again.")
-    for name in ("dest", "network_dir", "local_image", "public_key", "registry_auth"):
-        if flags[name]:
-            flags[name] = str(Path(flags[name]).absolute())
     file = file.absolute() if file else None
     spec = make_spec(file, flags)
     if spec.from_snapshot:

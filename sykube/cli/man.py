@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 
 from sykube.cli import completion, context
+from sykube.cluster.spec import SETTINGS
 from sykube.errors import ExitCode, UsageError
-from sykube.host import apt, engines
+from sykube.host import engines
 from sykube.host.paths import DATA, LOGS
 
 _ENVIRONMENT = {
@@ -20,9 +21,12 @@ _ENVIRONMENT = {
     "NO_COLOR": "When it is set, nothing is coloured: https://no-color.org",
     "SYKUBE_CACHE_DIR": "Folder of node images and of what they are built from, instead of "
     "/var/cache/sykube.",
-    context.CLUSTER_VARIABLE: "Which cluster a command is about, where --name is not given.",
     engines.VARIABLE: "The engine to use: apptainer, singularity, private, or a program's path.",
-    apt.VARIABLE: "Debian mirror, where --mirror is not given.",
+    **{
+        declared.variable: f"Stands in for {declared.flags[0]}. {declared.help}"
+        for declared in SETTINGS.values()
+        if declared.variable
+    },
 }
 _FILES = {
     f"{DATA}/CLUSTER": "A cluster's data.",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sykube.cli import completion, context, sources
+from sykube.cli import completion, context, options
 from sykube.cluster import archive, preparation, site
 from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State, clusters
@@ -20,7 +20,6 @@ from sykube.image import build as image_build
 from sykube.image import bundle, downloads, local, signature
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
-from sykube.image.trust import Trust, read_fingerprint
 
 
 @click.group("node-image")
@@ -38,9 +37,7 @@ def node_image() -> None:
     metavar="FILE",
     help="Also copy the image to this file, for `init --local-image FILE` elsewhere.",
 )
-@click.option("--mirror", metavar="URL", help="Debian mirror. [default: the host's]")
-@sources.of_kubernetes
-@sources.of_site
+@options.of_cluster("mirror", *options.KUBERNETES, *options.SITE)
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @context.output_option
 @context.common
@@ -49,7 +46,7 @@ def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) 
     preflight.check_identity()
     ui = context.ui()
     ui.open_log(LOGS / "node-image.log")
-    spec = make_spec(None, sources.absolute(flags))
+    spec = make_spec(None, flags)
     wanted = choose(spec, ui, authorities=site.authorities(spec.ca_certificates))
     ui.say(wanted.choice.introduction)
     preparation.prepare_host(
@@ -87,29 +84,15 @@ def sign(file: Path, key: str) -> None:
 
 @node_image.command()
 @click.argument("file", type=click.Path(path_type=Path), shell_complete=completion.files)
-@click.option(
-    "--fingerprint",
-    metavar="FINGERPRINT",
-    envvar="SYKUBE_FINGERPRINT",
-    show_envvar=True,
-    required=True,
-    help="Fingerprint of the key that must have signed the image.",
-)
-@click.option(
-    "--public-key",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    envvar="SYKUBE_PUBLIC_KEY",
-    show_envvar=True,
-    shell_complete=completion.files,
-    help="PEM file with that key, instead of your key ring.",
-)
+@options.option("fingerprint", required=True)
+@options.option("public_key")
 @context.common
-def verify(file: Path, fingerprint: str, public_key: Path | None) -> None:
+def verify(file: Path, **flags: str | None) -> None:
     """Verify that all of an image file is signed by a key that you trust."""
     local.examine(file, trusted=True)
-    spec = make_spec(None, {"fingerprint": fingerprint})
-    trust = Trust(read_fingerprint(spec.fingerprint), public_key and public_key.absolute())
+    trust = make_spec(None, flags).trust
+    if trust is None:
+        raise UsageError("--fingerprint is empty", resolution="Name the key that you trust.")
     engine = engines.find_for_files()
     signature.verify(file.absolute(), trust, Builder(engine.binary, engine.environment))
     click.echo(f"{file}: signed by {trust.fingerprint}")

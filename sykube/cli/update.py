@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
-from sykube.cli import context, logfile, sources
+from sykube.cli import context, logfile, options
 from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.update.options import UpdateOptions
 from sykube.cluster.update.update import update as update_cluster
@@ -16,13 +15,7 @@ from sykube.cluster.update.update import update as update_cluster
 
 @click.command()
 @context.named
-@sources.of_kubernetes
-@sources.allow_cgroup_v1
-@sources.of_site
-@click.option(
-    "--mirror", metavar="URL", help="Debian mirror. [default: SYKUBE_MIRROR, or the host's own]"
-)
-@sources.of_image
+@options.of_cluster(*options.KUBERNETES, "allow_cgroup_v1", *options.SITE, "mirror", *options.IMAGE)
 @click.option(
     "--drain-timeout", type=click.IntRange(1), default=300, show_default=True, metavar="SECONDS",
     help="Time limit for draining each node.",
@@ -44,12 +37,9 @@ def update(
     ui = context.ui()
     if not dry_run:
         logfile.open_for(name)
-    for key in ("local_image", "public_key"):
-        if flags[key]:
-            flags[key] = str(Path(flags[key]).absolute())
-    wish = make_spec(None, {**sources.absolute(flags), "name": name})
-    options = UpdateOptions(drain_timeout=drain_timeout, yes=yes, ask=context.ask)
-    found = update_cluster(name, wish, options, ui, dry_run=dry_run)
+    wish = make_spec(None, {**flags, "name": name})
+    how = UpdateOptions(drain_timeout=drain_timeout, yes=yes, ask=context.ask)
+    found = update_cluster(name, wish, how, ui, dry_run=dry_run)
     if output == "json":
         seconds = {title: round(took, 2) for title, took in ui.timings.items()}
         context.emit({"name": name, **asdict(found), "seconds": seconds})

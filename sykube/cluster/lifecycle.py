@@ -10,7 +10,9 @@ from typing import Any
 from sykube.cluster import (
     archive,
     cgroup_version,
+    containerd_config,
     logs,
+    patch_check,
     plan,
     ports,
     preparation,
@@ -29,12 +31,11 @@ from sykube.host import engines, lock, preflight, signals
 from sykube.host.paths import ClusterPaths
 from sykube.host.resolver import host_resolvers
 from sykube.image import versions
+from sykube.image.build import Builder
 from sykube.image.choice import Choice
 from sykube.kubernetes import kubeconfig
 from sykube.network import subnets
 from sykube.network.bridge import Bridge
-from sykube.network.ports import PortMap
-from sykube.node.mounts import Mount
 from sykube.ui import Ui
 
 
@@ -84,8 +85,8 @@ def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
 def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     """What init would find and do, without any change."""
     preflight.check_identity()
-    for text in spec.mounts:
-        Mount.parse(text).check()
+    for mount in spec.every_mount():
+        mount.check()
     context = kubeconfig.check(kubeconfig.Owner.of_caller(), spec.name)
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
@@ -96,6 +97,8 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     elif not spec.local_image:
         wanted = choose_fitting(spec, ui, site.proxies(spec, ui), authorities)
         image, choice = wanted.cached_image(), wanted.choice
+    if choice:
+        patch_check.check(spec, choice.kubernetes, ui.warn)
     engine = engines.find()
     without = "none" if spec.local_image else "a private Apptainer would be set up"
     building = not (image or spec.local_image)
@@ -168,6 +171,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
         choice = wanted.choice
     if choice:
         ui.say(choice.introduction)
+        patch_check.check(spec, choice.kubernetes, ui.warn)
     building = wanted is not None and wanted.cached_image() is None
     preparation.prepare_host(
         spec, lambda question: options.yes or options.ask(question), ui, building=building
@@ -183,6 +187,9 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     else:
         image = preparation.local_image(spec, engine, ui)
         choice = choice_of_image(spec, image)
+        patch_check.check(spec, choice.kubernetes, ui.warn)
+    builder = Builder(engine.binary, engine.environment)
+    containerd_config.patched(image, spec.containerd_config_patches, builder)
     with contextlib.ExitStack() as held:
         held.enter_context(lock.host_settings())
         chosen = _choose_subnets(spec)
@@ -201,8 +208,8 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             authorities=authorities,
             choice=choice,
         )
-        for text in spec.ports:
-            ports.check(state, port := PortMap.parse(text))
+        for port in spec.port_maps:
+            ports.check(state, port)
             state.ports.append(port)
         cluster = Cluster.of(state, ui)
         try:

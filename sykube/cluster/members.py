@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 
-from sykube.cluster.spec import MAX_WORKERS
-
+# Each node takes a /24 of the pods' /16 and an address of the nodes' /24, some of which are for the
+# bridge, the endpoint and further control planes.
+MAX_WORKERS = 240
+# etcd needs a majority of its members: an even number bears no more failures than one less.
+CONTROL_PLANES = (1, 3, 5)
 MASTER = "master"
 _NAME = re.compile(r"master([2-9])?|node([1-9][0-9]*)")
 

@@ -62,6 +62,12 @@ mv new/member .
 rmdir new
 """
 _TIMEOUT_S = 180.0
+# Options of the snapshot's cluster that a new one has, too.
+_KEPT = (
+    *("cpus", "memory", "pids", "taint_master", "allow_cgroup_v1", "options", "registry_mirrors"),
+    *("nodes", "feature_gates", "runtime_config", "kubeadm_config_patches"),
+    *("kubeadm_config_patches_json6902", "kubelet_config_patches", "containerd_config_patches"),
+)
 
 
 def defaults(snapshot: Snapshot) -> dict[str, Any]:
@@ -72,15 +78,10 @@ def defaults(snapshot: Snapshot) -> dict[str, Any]:
     """
     saved = snapshot.state()
     workers = [name for name in saved.nodes if not members.is_control_plane(name)]
-    limits = {name: getattr(saved.spec, name) for name in ("cpus", "memory", "pids")}
-    return limits | {
+    return {name: getattr(saved.spec, name) for name in _KEPT} | {
         "workers": len(workers),
         "control_planes": len(saved.nodes) - len(workers),
-        "taint_master": saved.spec.taint_master,
-        "allow_cgroup_v1": saved.spec.allow_cgroup_v1,
-        "options": saved.spec.options,
         "addons": tuple(saved.addons),
-        "registry_mirrors": saved.spec.registry_mirrors,
         "pod_subnet": str(saved.subnets.pods),
         "service_subnet": str(saved.subnets.services),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from sykube.cluster import lookup, members
+from sykube.cluster import lookup, members, patch_check
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.power import drain, uncordon
 from sykube.cluster.requirements import (
@@ -14,7 +14,6 @@ from sykube.cluster.requirements import (
     require_no_update,
     require_running,
 )
-from sykube.cluster.spec import MAX_WORKERS
 from sykube.cluster.state import locked
 from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.join import join_all
@@ -48,8 +47,10 @@ def add(name: str, count: int, ui: Ui) -> list[str]:
         if len(added) < count:
             raise UsageError(
                 f"the cluster {name} has room for {len(added)} further workers, not {count}",
-                resolution=f"A cluster has at most {MAX_WORKERS}.",
+                resolution=f"A cluster has at most {members.MAX_WORKERS}.",
             )
+        version = cluster.state.versions["kubernetes"].removeprefix("v")
+        patch_check.check(cluster.state.spec, version, ui.warn, added)
         findings = preflight.examine_for_workers(count, cluster.paths.root)
         preflight.require(findings)
         before = cluster.nodes

@@ -1,50 +1,31 @@
-"""What the user wants: flags and a YAML file, validated once, then frozen."""
+"""What the user wants: each option of a cluster, validated once, then frozen."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from sykube import settings
+from sykube.cluster import checks, members
 from sykube.errors import UsageError
-from sykube.host import proxies
-from sykube.host.resolver import NONE
-from sykube.image import sites
-from sykube.image.choice import AUTO, SOURCES
-from sykube.image.registries import Mirror
+from sykube.host import apt, proxies
+from sykube.host.paths import CLUSTER_VARIABLE
+from sykube.image import registries, sites
+from sykube.image.choice import AUTO, SOURCES, VARIABLE
 from sykube.image.trust import Trust, read_fingerprint
+from sykube.kubernetes import kubeadm_patches
+from sykube.kubernetes.kubeadm_patches import KUBELET, JsonPatch, KubeadmPatches
 from sykube.network.ports import PortMap
-from sykube.node.limits import (
-    LEAST_MEMORY,
-    LEAST_MILLICORES,
-    LEAST_PIDS,
-    Limits,
-    parse_cpus,
-    parse_memory,
-)
+from sykube.node.limits import Limits, parse_cpus, parse_memory
 from sykube.node.mounts import Mount
+from sykube.patches import Patch
+from sykube.settings import setting
 
-# Each node takes a /24 of the pods' /16 and an address of the nodes' /24, some of which are for the
-# bridge, the endpoint and further control planes (cluster/members.py).
-MAX_WORKERS = 240
-# etcd needs a majority of its members: an even number bears no more failures than one less.
-CONTROL_PLANES = (1, 3, 5)
-# Its longest instance name, NAME-master9, must stay a DNS label of 63 characters.
-_NAME_MAX = 50
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_PRIVATE = tuple(
-    IPv4Network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
-)
-# How the image was chosen to be taken in, which is over once a cluster is there.
-_OF_IMAGE = frozenset(
-    {"fingerprint", "public_key", "no_verify"}
-    | {"kubernetes_mirror", "containerd_mirror", "runc_mirror"}
-)
+_CONTROL_PLANE, _WORKER = checks.ROLES
+_MERGES = settings.patches(kubeadm_patches.check_merge)
 # Fields by those of sykube.image.sites.Sites.
 _SITES = {
     "kubernetes": "kubernetes_mirror",
@@ -52,89 +33,249 @@ _SITES = {
     "runc": "runc_mirror",
     "images": "image_repository",
 }
-_RESERVED_NAMES = frozenset({"host", "snapshots"})
+
+
+def _as_bool(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"can be true or false, not {text!r}")
+    return text == "true"
+
+
+def _site(name: str, *, transient: bool = True) -> Any:
+    site = sites.SETTINGS[name]
+    return setting(
+        "", site.help, site.option, metavar="REGISTRY" if name == "images" else "URL",
+        variable=site.variable, shown=getattr(sites.Sites, name), check=checks.site(name),
+        transient=transient,
+    )  # fmt: skip
+
+
+def _cpus(help: str, *flags: str) -> Any:  # noqa: A002
+    return setting(
+        "", help, *flags, type=settings.QUANTITY, metavar="N", check=checks.cpus, shown="all"
+    )
+
+
+def _memory(help: str, *flags: str) -> Any:  # noqa: A002
+    return setting(
+        "", help, *flags, type=settings.QUANTITY, metavar="SIZE", check=checks.memory, shown="all"
+    )
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node of `nodes:` in a configuration file; each field is a key of it."""
+
+    role: str = setting(
+        _CONTROL_PLANE, "control-plane or worker.", check=checks.choice(checks.ROLES, "role")
+    )
+    labels: dict[str, str] = setting({}, "Labels of its Node.", check=checks.labels)
+    taints: tuple[str, ...] = setting(
+        (), "Taints of its Node, each as KEY=VALUE:EFFECT.", check=checks.taints
+    )
+    cpus: str = _cpus("Processors that it may use, instead of the cluster's cpus.")
+    memory: str = _memory("Memory that it may use, instead of the cluster's memory.")
+    pids: int = setting(
+        0,
+        "Processes that it may have, instead of the cluster's pids.",
+        check=checks.pids,
+        shown="any number",
+    )
+    mounts: tuple[str, ...] = setting(
+        (), "Folders of this host that it sees, beside the cluster's mounts.", check=checks.mounts
+    )
+    ports: tuple[str, ...] = setting(
+        (), "Ports of this host that lead to it, each as [ADDRESS:]HOST:NODE[/udp].",
+        check=checks.node_ports,
+    )  # fmt: skip
+    kubeadm_config_patches: tuple[Patch, ...] = setting(
+        (), "Patches of what its kubeadm reads, after the cluster's.", type=_MERGES
+    )
+    kubeadm_config_patches_json6902: tuple[JsonPatch, ...] = setting(
+        (), "JSON patches of what its kubeadm reads, after the cluster's.",
+        key="kubeadmConfigPatchesJSON6902", type=settings.objects(JsonPatch),
+    )  # fmt: skip
+
+    @property
+    def limits(self) -> Limits:
+        """What it may use; the texts were checked."""
+        return Limits(parse_cpus(self.cpus), parse_memory(self.memory), self.pids)
+
+    @property
+    def kubeadm_patches(self) -> KubeadmPatches:
+        return KubeadmPatches(self.kubeadm_config_patches, self.kubeadm_config_patches_json6902)
 
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """A cluster as it was asked for.
+    """A cluster as it was asked for; each field is an option (sykube.cluster.settings)."""
 
-    Attributes:
-        name: a DNS label; also the kubeconfig context.
-        workers: nodes beside the control planes.
-        control_planes: nodes with a control plane: 1, or 3 or 5 that stand in for each other.
-        taint_master: keep ordinary pods off the master.
-        dest: folder for the cluster's data instead of /var/lib/sykube.
-        dns: resolvers instead of the host's own; "none" alone for the cluster's own names only.
-        ephemeral: keep the cluster's data in memory.
-        network_dir: folder for the engine's CNI configuration instead of the cluster's own.
-        options: further options for `apptainer instance start`.
-        local_image: a node image to use instead of building one.
-        fingerprint: of the key that must have signed it; empty where it needs no signature.
-        public_key: a file with that key; empty for root's key ring.
-        no_verify: use it whoever signed it.
-        source: of Kubernetes: auto, upstream or debian.
-        kubernetes_version: stable, a minor version or an exact one; empty for the source's newest.
-        kubernetes_mirror, containerd_mirror, runc_mirror, image_repository: for upstream's sites;
-            see sykube.image.sites.
-        allow_cgroup_v1: on a host with cgroup v1, take a Kubernetes whose kubelet refuses it.
-        mirror: base URL of a Debian mirror instead of the host's.
-        cpus: processors that each node may use at most, such as "1.5"; empty for all.
-        memory: bytes that each node may use at most, such as "2Gi"; empty for all.
-        pids: processes and threads that each node may have at most; 0 for any number.
-        node_subnet, pod_subnet, service_subnet: ranges instead of picked ones.
-        from_snapshot: name of a snapshot that it starts from instead of empty.
-        ports: ports of the host that lead to nodes, each as [ADDRESS:]HOST:NODE[/udp][@NODE].
-        mounts: folders of the host that nodes see, each as HOST:NODE[:ro].
-        registry_mirrors: where images are looked for before their registry, each as HOST=URL.
-        registry_auth: a file of Docker's with credentials for registries.
-        addons: names of those that it begins with, beside those that every cluster has.
-        http_proxy, https_proxy: proxies that nodes fetch images by, instead of the caller's own.
-        no_proxy: names, domains and ranges that they reach without one.
-        ca_certificates: PEM files of authorities that nodes trust beside Debian's.
-    """
-
-    name: str = "sykube"
-    workers: int = 1
-    control_planes: int = 1
-    taint_master: bool = False
-    dest: str = ""
-    dns: tuple[str, ...] = ()
-    ephemeral: bool = False
-    network_dir: str = ""
-    options: tuple[str, ...] = ()
-    local_image: str = ""
-    fingerprint: str = ""
-    public_key: str = ""
-    no_verify: bool = False
-    source: str = AUTO
-    kubernetes_version: str = ""
-    kubernetes_mirror: str = ""
-    containerd_mirror: str = ""
-    runc_mirror: str = ""
-    image_repository: str = ""
-    allow_cgroup_v1: bool = False
-    mirror: str = ""
-    node_subnet: str = ""
-    pod_subnet: str = ""
-    service_subnet: str = ""
-    cpus: str = ""
-    memory: str = ""
-    pids: int = 0
-    from_snapshot: str = ""
-    addons: tuple[str, ...] = ()
-    registry_mirrors: tuple[str, ...] = ()
-    registry_auth: str = ""
-    ports: tuple[str, ...] = ()
-    mounts: tuple[str, ...] = ()
-    http_proxy: str = ""
-    https_proxy: str = ""
-    no_proxy: tuple[str, ...] = ()
-    ca_certificates: tuple[str, ...] = ()
+    name: str = setting(
+        "sykube", "Name of the cluster.", "--name", metavar="CLUSTER", check=checks.name,
+        variable=CLUSTER_VARIABLE, variable_first=True,
+    )  # fmt: skip
+    from_snapshot: str = setting(
+        "", "Start from what a snapshot holds, with new keys and addresses.", "--from",
+        metavar="SNAPSHOT", completion="snapshots",
+    )  # fmt: skip
+    workers: int = setting(
+        1, f"Nodes beside the control planes, 0 to {members.MAX_WORKERS}.", "--workers", "--nodes",
+        metavar="N", check=checks.workers, later="sykube node add, delete",
+    )  # fmt: skip
+    control_planes: int = setting(
+        1, "Nodes with a control plane, 1, 3 or 5: any minority of them can fail.",
+        "--control-planes", metavar="N", check=checks.control_planes,
+    )  # fmt: skip
+    nodes: tuple[NodeSpec, ...] = setting(
+        (), "The nodes one by one, instead of workers and controlPlanes.",
+        type=settings.objects(NodeSpec),
+    )  # fmt: skip
+    taint_master: bool = setting(
+        False, "Keep ordinary pods off the control planes.", "--taint-master"
+    )
+    dest: str = setting(
+        "", "Keep the cluster's data in this folder.", "--dest", type=settings.PATH,
+        metavar="DIR", check=checks.absolute, completion="folders", shown="/var/lib/sykube",
+    )  # fmt: skip
+    ephemeral: bool = setting(
+        False, "Keep the cluster's data in memory: fast, and gone after a reboot.", "--ephemeral"
+    )
+    dns: tuple[str, ...] = setting(
+        (), "Forward names to this resolver instead of the host's, or to none.", "--dns",
+        metavar="ADDRESS|none", check=checks.resolvers, shown="the host's",
+    )  # fmt: skip
+    addons: tuple[str, ...] = setting(
+        (), "Begin with this add-on (see: sykube addons list).", "--addon", metavar="NAME",
+        check=checks.addons, completion="addons", later="sykube addons enable, disable",
+    )  # fmt: skip
+    ports: tuple[str, ...] = setting(
+        (), "Let a port of this host's loopback lead to a port of the nodes.", "--port",
+        metavar="HOST:NODE", check=checks.ports, later="sykube port add, delete",
+    )  # fmt: skip
+    mounts: tuple[str, ...] = setting(
+        (), "Let nodes see a folder of this host, read-only with :ro at the end.", "--mount",
+        metavar="HOST:NODE", check=checks.mounts,
+    )  # fmt: skip
+    registry_mirrors: tuple[str, ...] = setting(
+        (), "Look for images of this registry here first.", "--registry-mirror",
+        metavar="HOST=URL", check=checks.registry_mirrors,
+    )  # fmt: skip
+    registry_auth: str = setting(
+        "", "Credentials for registries, as in ~/.docker/config.json.", "--registry-auth",
+        type=settings.PATH, metavar="FILE", check=checks.absolute, completion="files",
+    )  # fmt: skip
+    network_dir: str = setting(
+        "", "Folder for the engine's CNI configuration.", "--network-dir", type=settings.PATH,
+        metavar="DIR", check=checks.absolute, completion="folders", shown="the cluster's own",
+    )  # fmt: skip
+    options: tuple[str, ...] = setting(
+        (), "Further options of `apptainer instance start`, in one text.", "--options",
+        type=settings.texts(settings.split_words), metavar="OPTIONS",
+    )  # fmt: skip
+    local_image: str = setting(
+        "", "Use this bundle or node image instead of building one; download nothing.",
+        "--local-image", type=settings.PATH, metavar="FILE", check=checks.absolute,
+        completion="files",
+    )  # fmt: skip
+    fingerprint: str = setting(
+        "", "Fingerprint of the key that must have signed the image.", "--fingerprint",
+        metavar="FINGERPRINT", check=checks.fingerprint, variable="SYKUBE_FINGERPRINT",
+        variable_first=True, transient=True,
+    )  # fmt: skip
+    public_key: str = setting(
+        "", "The file with that key, instead of root's key ring.", "--public-key",
+        type=settings.PATH, metavar="FILE", check=checks.absolute, completion="files",
+        variable="SYKUBE_PUBLIC_KEY", variable_first=True, transient=True,
+    )  # fmt: skip
+    no_verify: bool = setting(
+        False, "Do not verify the image's signature.", "--no-verify", transient=True
+    )
+    mirror: str = setting(
+        "", "Debian mirror.", "--mirror", metavar="URL", check=checks.mirror,
+        variable=apt.VARIABLE, shown="the host's own",
+    )  # fmt: skip
+    source: str = setting(
+        AUTO, "Of Kubernetes; auto is upstream where its release site answers.", "--source",
+        choices=SOURCES, check=checks.choice(SOURCES, "source"), variable=VARIABLE,
+    )  # fmt: skip
+    kubernetes_version: str = setting(
+        "", "stable, a minor version or an exact one: `sykube versions` lists them.",
+        "--kubernetes-version", type=settings.VERSION, metavar="VERSION", shown="the newest",
+        later="sykube update",
+    )  # fmt: skip
+    kubernetes_mirror: str = _site("kubernetes")
+    containerd_mirror: str = _site("containerd")
+    runc_mirror: str = _site("runc")
+    image_repository: str = _site("images", transient=False)
+    allow_cgroup_v1: bool = setting(
+        False, "Where this host has cgroup v1, let a kubelet of 1.35 or later run all the same.",
+        "--allow-cgroup-v1", later="sykube update",
+    )  # fmt: skip
+    node_subnet: str = setting(
+        "", "Addresses of the nodes, a /24.", "--node-subnet", metavar="CIDR",
+        check=checks.subnet(24), shown="one that is free",
+    )  # fmt: skip
+    pod_subnet: str = setting(
+        "", "Addresses of pods, a /16.", "--pod-subnet", metavar="CIDR",
+        check=checks.subnet(16), shown="one that is free",
+    )  # fmt: skip
+    service_subnet: str = setting(
+        "", "Addresses of Services.", "--service-subnet", metavar="CIDR",
+        check=checks.service_subnet, shown="one that is free",
+    )  # fmt: skip
+    cpus: str = _cpus("Processors that each node may use, such as 1.5.", "--cpus")
+    memory: str = _memory("Memory that each node may use, such as 2Gi.", "--memory")
+    pids: int = setting(
+        0, "Processes that each node may have.", "--pids", metavar="N", check=checks.pids,
+        shown="any number",
+    )  # fmt: skip
+    feature_gates: dict[str, bool] = setting(
+        {}, "Features of all of Kubernetes to turn on or off.", "--feature-gates",
+        type=settings.pairs(_as_bool, "mapping of true and false"), metavar="NAME=true,...",
+        check=checks.feature_gates,
+    )  # fmt: skip
+    runtime_config: dict[str, str] = setting(
+        {}, "APIs of the API server to turn on or off.", "--runtime-config", metavar="API=true,...",
+        check=checks.runtime_config,
+    )  # fmt: skip
+    kubeadm_config_patches: tuple[Patch, ...] = setting(
+        (), "Merge this YAML into what kubeadm reads.", "--kubeadm-config-patch", type=_MERGES,
+        metavar="FILE", completion="files",
+    )  # fmt: skip
+    kubeadm_config_patches_json6902: tuple[JsonPatch, ...] = setting(
+        (), "JSON patches (RFC 6902) of what kubeadm reads.",
+        key="kubeadmConfigPatchesJSON6902", type=settings.objects(JsonPatch),
+    )  # fmt: skip
+    kubelet_config_patches: tuple[Patch, ...] = setting(
+        (), "Merge this YAML into the kubelets' configuration.", "--kubelet-config-patch",
+        type=settings.patches(kubeadm_patches.check_kubelet), metavar="FILE",
+        completion="files",
+    )  # fmt: skip
+    containerd_config_patches: tuple[Patch, ...] = setting(
+        (), "Merge this TOML into containerd's configuration.", "--containerd-config-patch",
+        type=settings.patches(registries.check_patch), metavar="FILE", completion="files",
+    )  # fmt: skip
+    http_proxy: str = setting(
+        "", "Proxy that nodes fetch images by, for http: URLs.", "--http-proxy", metavar="URL",
+        check=checks.proxy("proxy for HTTP"), shown="yours, http_proxy",
+    )  # fmt: skip
+    https_proxy: str = setting(
+        "", "And for https: URLs.", "--https-proxy", metavar="URL",
+        check=checks.proxy("proxy for HTTPS"), shown="yours, https_proxy",
+    )  # fmt: skip
+    no_proxy: tuple[str, ...] = setting(
+        (), "Names, domains and ranges that nodes reach without, separated by commas.",
+        "--no-proxy", type=settings.texts(proxies.split_exceptions), metavar="NAMES",
+        check=checks.no_proxy, shown="yours, no_proxy",
+    )  # fmt: skip
+    ca_certificates: tuple[str, ...] = setting(
+        (), "Trust the authorities of this PEM file, too.", "--ca-certificate",
+        type=settings.PATHS, metavar="FILE", check=checks.absolutes, completion="files",
+    )  # fmt: skip
 
     @property
     def limits(self) -> Limits:
-        """What each node may use; the texts were checked."""
+        """What each node may use that has no limits of its own; the texts were checked."""
         return Limits(parse_cpus(self.cpus), parse_memory(self.memory), self.pids)
 
     @property
@@ -150,246 +291,94 @@ class ClusterSpec:
         """Those that are named for upstream's, as sykube.image.sites.chosen takes them."""
         return {name: getattr(self, field) for name, field in _SITES.items()}
 
+    @property
+    def port_maps(self) -> list[PortMap]:
+        """The ports of the cluster, then those of single nodes."""
+        return [PortMap.parse(text) for text in self.ports] + [
+            dataclasses.replace(PortMap.parse(text), node=name)
+            for name, node in self.named_nodes().items()
+            for text in node.ports
+        ]
+
+    def every_mount(self) -> list[Mount]:
+        """The mounts of all nodes."""
+        texts = [*self.mounts, *(text for node in self.nodes for text in node.mounts)]
+        return [Mount.parse(text) for text in texts]
+
+    def node(self, name: str) -> NodeSpec:
+        """What is asked for a node, that of the whole cluster included."""
+        own = self.named_nodes().get(name, NodeSpec())
+        return dataclasses.replace(
+            own,
+            cpus=own.cpus or self.cpus,
+            memory=own.memory or self.memory,
+            pids=own.pids or self.pids,
+            mounts=(*self.mounts, *own.mounts),
+            kubeadm_config_patches=(
+                *self.kubeadm_config_patches,
+                *map(kubeadm_patches.of_kubelet, self.kubelet_config_patches),
+                *own.kubeadm_config_patches,
+            ),
+            kubeadm_config_patches_json6902=(
+                *self.kubeadm_config_patches_json6902,
+                *own.kubeadm_config_patches_json6902,
+            ),
+        )
+
+    def kubeadm_patches(self, name: str) -> KubeadmPatches:
+        """The patches of what kubeadm reads in a node."""
+        return self.node(name).kubeadm_patches
+
+    def named_nodes(self) -> Mapping[str, NodeSpec]:
+        """Those of `nodes`, by their names."""
+        ordered = sorted(self.nodes, key=lambda node: checks.ROLES.index(node.role))
+        planes = sum(node.role == _CONTROL_PLANE for node in ordered)
+        names = members.initial(planes, len(ordered) - planes) if ordered else []
+        return dict(zip(names, ordered, strict=True))
+
     def to_dict(self) -> dict[str, Any]:
         """Its fields by the keys of the configuration file; lists for tuples."""
-        return {
-            key: list(value) if isinstance(value := getattr(self, name), tuple) else value
-            for key, name in KEYS.items()
-        }
+        return settings.store(self)
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> ClusterSpec:
         """What `to_dict` gave; keys of a later version are left out."""
-        values = {KEYS[key]: value for key, value in stored.items() if key in KEYS}
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**fields)
+        spec: ClusterSpec = settings.load(cls, stored)
+        return spec
 
     def differences(self, wanted: ClusterSpec) -> list[str]:
         """Lines `key: is → wanted` for what differs, for the things a cluster is made with."""
         is_now, asked = self.to_dict(), wanted.to_dict()
         lines = [
-            f"{key}: {is_now[key]!r} → {asked[key]!r}"
-            for key, name in KEYS.items()
-            if name not in _OF_IMAGE and is_now[key] != asked[key]
+            f"{each.key}: {is_now[each.key]!r} → {asked[each.key]!r}"
+            for each in SETTINGS.values()
+            if not each.transient and is_now[each.key] != asked[each.key]
         ]
         # A proxy's URL may hold a password. What hides it is compiled only where it is needed.
         from sykube import redaction
 
         return [redaction.text(line) for line in lines]
 
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(word.capitalize() for word in rest)
-
-
-# The configuration file's keys, each with the field that it is for.
-KEYS = {_camel(field.name): field.name for field in dataclasses.fields(ClusterSpec)}
-
-
-def _name(value: str) -> str:
-    if not _DNS_LABEL.fullmatch(value) or len(value) > _NAME_MAX:
-        return (
-            f"the name {value!r} is not a DNS label: lower-case letters, digits and inner hyphens, "
-            f"{_NAME_MAX} characters at most"
-        )
-    return f"the name {value!r} is kept for sykube itself" if value in _RESERVED_NAMES else ""
+    def conflicts(self) -> list[tuple[str, str]]:
+        """What is wrong with options beside others; first the field, where it is one's."""
+        names = [*self.named_nodes(), members.MASTER]
+        nodes = [self.node(name) for name in names]
+        found = [("nodes", checks.ports(tuple(map(str, self.port_maps))))]
+        found += [("nodes", checks.mounts(node.mounts)) for node in nodes]
+        if any(node.cpus or node.memory for node in nodes):
+            for name in names:
+                where = self.kubeadm_patches(name).fields(KUBELET).get("systemReserved")
+                if where is not None:
+                    found.append(("", f"{where}systemReserved comes from cpus and memory"))
+        return [*dict.fromkeys(each for each in found if each[1])]
 
 
-def _workers(value: int) -> str:
-    ok = 0 <= value <= MAX_WORKERS
-    return "" if ok else f"the number of workers must be from 0 to {MAX_WORKERS}, not {value}"
-
-
-def _control_planes(value: int) -> str:
-    ok = value in CONTROL_PLANES
-    return "" if ok else f"the number of control planes must be 1, 3 or 5, not {value}"
-
-
-def _cpus(value: str) -> str:
-    try:
-        millicores = parse_cpus(value)
-    except ValueError:
-        return f"the limit of processors {value!r} is not a number such as 2 or 1.5"
-    if value and millicores < LEAST_MILLICORES:
-        return f"the limit of processors {value} is too low: a node needs at least 0.5"
-    return ""
-
-
-def _memory(value: str) -> str:
-    try:
-        size = parse_memory(value)
-    except ValueError:
-        return f"the limit of memory {value!r} is not a size such as 2Gi or 1500M"
-    if value and size < LEAST_MEMORY:
-        return f"the limit of memory {value} is too low: a node needs at least 1Gi"
-    return ""
-
-
-def _pids(value: int) -> str:
-    ok = value == 0 or value >= LEAST_PIDS
-    return "" if ok else f"the limit of processes must be at least {LEAST_PIDS}, not {value}"
-
-
-def _addons(value: tuple[str, ...]) -> str:
-    # Not above: it takes longer to import than most commands take.
-    from sykube.addons import catalog
-
-    unknown = [name for name in value if name not in catalog.NAMES]
-    known = ", ".join(catalog.NAMES)
-    return f"there is no add-on {unknown[0]!r}; there are: {known}" if unknown else ""
-
-
-def _ports(value: tuple[str, ...]) -> str:
-    try:
-        found = [PortMap.parse(text) for text in value]
-    except ValueError as error:
-        return str(error)
-    for number, port in enumerate(found):
-        if any(port.collides(other) for other in found[:number]):
-            return f"the port {port.host_port} of {port.address} is asked for twice"
-    return ""
-
-
-def _registry_mirrors(value: tuple[str, ...]) -> str:
-    try:
-        for text in value:
-            Mirror.parse(text)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _mounts(value: tuple[str, ...]) -> str:
-    try:
-        found = [Mount.parse(text) for text in value]
-    except ValueError as error:
-        return str(error)
-    inside = [mount.inside for mount in found]
-    twice = next((path for path in inside if inside.count(path) > 1), "")
-    return f"two folders are to be at {twice} in the nodes" if twice else ""
-
-
-def _absolute(value: str) -> str:
-    return "" if not value or value.startswith("/") else f"the path {value!r} must be absolute"
-
-
-def _absolutes(value: tuple[str, ...]) -> str:
-    return next(filter(None, map(_absolute, value)), "")
-
-
-def _fingerprint(value: str) -> str:
-    try:
-        read_fingerprint(value or 40 * "0")
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _proxy(name: str) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        wrong = proxies.problem(value)
-        return f"the {name} {wrong}" if wrong else ""
-
-    return check
-
-
-def _no_proxy(value: tuple[str, ...]) -> str:
-    wrong = next(filter(None, map(proxies.exception_problem, value)), "")
-    return f"{wrong} that can be reached without a proxy" if wrong else ""
-
-
-def _resolvers(value: tuple[str, ...]) -> str:
-    if value == (NONE,):
-        return ""
-    for address in value:
-        try:
-            ip_address(address)
-        except ValueError:
-            if address == NONE:
-                return "--dns none goes with no address"
-            return f"the resolver {address!r} is neither an IP address nor {NONE!r}"
-    return ""
-
-
-def _subnet(prefix: int) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        if not value:
-            return ""
-        try:
-            network = IPv4Network(value)
-        except ValueError as error:
-            return f"the subnet {value!r} is not an IPv4 network ({error})"
-        if not any(network.subnet_of(private) for private in _PRIVATE):
-            return f"the subnet {value} is not a private one (RFC 1918, RFC 6598)"
-        ok = network.prefixlen <= prefix
-        return "" if ok else f"the subnet {value} is too small: /{prefix} or larger is needed"
-
-    return check
-
-
-def _service_subnet(value: str) -> str:
-    problem = _subnet(24)(value)
-    # cmd/kube-apiserver/app/options/validation.go, validateClusterIPFlags: at most 20 bits.
-    if not problem and value and IPv4Network(value).prefixlen < 12:
-        return f"the subnet {value} is too large: kube-apiserver takes a /12 or smaller one"
-    return problem
-
-
-def _mirror(value: str) -> str:
-    ok = not value or urlsplit(value).scheme in ("http", "https", "file")
-    return "" if ok else f"the mirror {value!r} is not a URL"
-
-
-def _source(value: str) -> str:
-    known = ", ".join(SOURCES)
-    return "" if value in SOURCES else f"there is no source {value!r}; there are: {known}"
-
-
-def _site(name: str) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        wrong = sites.problem(name, value) if value else ""
-        return f"{sites.SETTINGS[name].option.removeprefix('--')} {wrong}" if wrong else ""
-
-    return check
-
-
-_CHECKS: dict[str, Callable[[Any], str]] = {
-    "name": _name,
-    "addons": _addons,
-    "ports": _ports,
-    "registry_mirrors": _registry_mirrors,
-    "registry_auth": _absolute,
-    "mounts": _mounts,
-    "workers": _workers,
-    "dest": _absolute,
-    "network_dir": _absolute,
-    "local_image": _absolute,
-    "fingerprint": _fingerprint,
-    "public_key": _absolute,
-    "ca_certificates": _absolutes,
-    "http_proxy": _proxy("proxy for HTTP"),
-    "https_proxy": _proxy("proxy for HTTPS"),
-    "no_proxy": _no_proxy,
-    "dns": _resolvers,
-    "mirror": _mirror,
-    "source": _source,
-    **{field: _site(name) for name, field in _SITES.items()},
-    "control_planes": _control_planes,
-    "cpus": _cpus,
-    "memory": _memory,
-    "pids": _pids,
-    "node_subnet": _subnet(24),
-    "pod_subnet": _subnet(16),
-    "service_subnet": _service_subnet,
-}
+SETTINGS = settings.of(ClusterSpec)
 
 
 def problem_with(name: str, value: Any) -> str:
     """What is wrong with the value of a field, or nothing."""
-    return _CHECKS[name](value) if name in _CHECKS else ""
+    return SETTINGS[name].check(value)
 
 
 def check_name(name: str) -> None:
@@ -398,5 +387,5 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: it is not.
     """
-    if problem := _name(name):
+    if problem := checks.name(name):
         raise UsageError(problem, resolution="Choose another name with --name.")

@@ -19,6 +19,7 @@ from sykube.host.run import run
 from sykube.kubernetes.api import Api, ApiError, Stream
 from sykube.node import cgroups
 from sykube.node.cgroups import Usage
+from sykube.node.limits import Limits
 from sykube.ui import Ui
 
 Json = dict[str, Any]
@@ -74,7 +75,7 @@ class ClusterSource:
     def look(self) -> Json:
         cluster = self._load()
         found = status.look(cluster)
-        limits = cluster.state.spec.limits
+        spec = cluster.state.spec
         sif = cluster.image.sif
         controls = {node.name for node in cluster.control_planes}
         instances = {node.name: node.instance for node in cluster.nodes}
@@ -87,9 +88,8 @@ class ClusterSource:
             "parts": found.parts,
             "certificates": found.certificates,
             "image_bytes": sif.stat().st_size if sif.exists() else 0,
-            "cores": limits.millicores / 1000 if limits.millicores else os.cpu_count(),
-            "memory": limits.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "limited": bool(limits.millicores or limits.memory),
+            **_room(spec.limits),
+            "limited": bool(spec.cpus or spec.memory),
             "nodes": [
                 {
                     "name": node.name,
@@ -99,6 +99,7 @@ class ClusterSource:
                     "state": node.state,
                     "problem": node.problem,
                     "services": node.services,
+                    **_room(spec.node(node.name).limits),
                 }
                 for node in found.nodes
             ],
@@ -203,6 +204,14 @@ class _NodeLog:
     def _sleep(self, seconds: float) -> None:
         if self._closed.wait(seconds):
             raise _Closed
+
+
+def _room(limits: Limits) -> Json:
+    """The processors and bytes of memory that a node may use: all of the host's without limits."""
+    return {
+        "cores": limits.millicores / 1000 if limits.millicores else os.cpu_count(),
+        "memory": limits.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
 
 
 def check_replicas(replicas: int) -> None:

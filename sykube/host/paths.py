@@ -11,6 +11,8 @@ HOST_RECORDS = DATA / "host"
 SNAPSHOTS = DATA / "snapshots"
 LOGS = Path("/var/log/sykube")
 LOCKS = Path("/run/sykube")
+# Stands for --name where that is not given.
+CLUSTER_VARIABLE = "SYKUBE_CLUSTER"
 
 
 def cache_dir() -> Path:

@@ -349,7 +349,7 @@ def keep(
             ("versions", "/usr/share/sykube/versions"),
             ("container-images", "/usr/share/sykube/container-images"),
         ):
-            _extract(sif, path, work / name, builder)
+            extract(sif, path, work / name, builder)
         (work / "kubectl").chmod(0o755)
         write_atomically(work / "parts.json", json.dumps(parts, indent=1, sort_keys=True))
         (work / "complete").touch()
@@ -361,7 +361,7 @@ def keep(
     return NodeImage(fingerprint, folder)
 
 
-def _extract(sif: Path, path: str, target: Path, builder: Builder) -> None:
+def extract(sif: Path, path: str, target: Path, builder: Builder) -> None:
     """Copy one file out of an image, through a bind of the target's folder."""
     run(
         [

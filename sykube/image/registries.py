@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sykube import patches
 from sykube.errors import UsageError
 from sykube.host.files import unreadable
+from sykube.patches import PatchError
 
 # Of a registry, with a port where it has one.
 HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?")
@@ -154,6 +156,18 @@ def auth_toml(logins: Iterable[Login], containerd: str) -> str:
             lines += [f"  {key} = {_quoted(value)}"] if value else []
         sections.append("\n".join(lines))
     return "".join(f"\n{section}\n" for section in sections)
+
+
+def check_patch(text: str) -> None:
+    """Check what is to be merged into containerd's configuration.
+
+    Raises:
+        PatchError: it is no TOML, or has mirrors, which containerd takes in files of nodes only.
+    """
+    plugins = patches.toml(text).get("plugins")
+    for table in plugins.values() if isinstance(plugins, dict) else []:
+        if isinstance(table, dict) and "mirrors" in table.get("registry", {}):
+            raise PatchError("mirrors are not to be patched: name them with registryMirrors")
 
 
 def _hosts_toml(host: str, urls: Iterable[str]) -> str:

@@ -6,12 +6,14 @@ kubernetes/kubernetes, cmd/kubeadm/app/apis/kubeadm/v1beta2/types.go
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sykube import documents
 from sykube.image.versions import Minor
 from sykube.kubernetes import election
+from sykube.kubernetes.kubeadm_patches import KubeadmPatches
 
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 API_PORT = 6443
@@ -52,6 +54,9 @@ class ControlPlaneSettings:
         names: further names and addresses in the API server's certificate.
         alone: it is the cluster's only control plane.
         token: bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`.
+        feature_gates: for every program of Kubernetes.
+        runtime_config: for the API server.
+        patches: the user's, of all that is written here.
     """
 
     cluster: str
@@ -70,12 +75,26 @@ class ControlPlaneSettings:
     token: str
     taint: bool
     alone: bool
+    feature_gates: Mapping[str, bool] = field(default_factory=dict)
+    runtime_config: Mapping[str, str] = field(default_factory=dict)
+    patches: KubeadmPatches = field(default_factory=KubeadmPatches)
 
 
 def init_configuration(settings: ControlPlaneSettings) -> str:
     """The YAML documents for `kubeadm init --config`."""
+    return documents.dump_all(init_documents(settings))
+
+
+def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
+    """What `init_configuration` writes.
+
+    Raises:
+        UsageError: a patch cannot be applied.
+    """
     minor = settings.minor
-    elected = election.arguments(alone=settings.alone)
+    gates = _switches("feature-gates", settings.feature_gates)
+    served = _switches("runtime-config", settings.runtime_config)
+    elected = election.arguments(alone=settings.alone) | gates
     init: dict[str, Any] = {
         "apiVersion": _api(minor),
         "kind": "InitConfiguration",
@@ -118,11 +137,13 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
             "dnsDomain": settings.domain,
         },
     }
+    if gates or served:
+        cluster["apiServer"]["extraArgs"] = _arguments(minor, gates | served)
     if not _has_timeouts(minor):
         cluster["apiServer"]["timeoutForControlPlane"] = _START_TIMEOUT
     if settings.etcd_tag:
         cluster["etcd"]["local"]["imageTag"] = settings.etcd_tag
-    kubelet = {
+    kubelet: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "cgroupDriver": "cgroupfs",
@@ -149,10 +170,12 @@ def init_configuration(settings: ControlPlaneSettings) -> str:
         # The limits of connection tracking are the host's: a node may not set them.
         "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
     }
-    return documents.dump_all([init, cluster, kubelet, proxy])
+    if gates:
+        kubelet["featureGates"] = proxy["featureGates"] = dict(settings.feature_gates)
+    return [settings.patches.apply(each) for each in (init, cluster, kubelet, proxy)]
 
 
-def join_configuration(
+def join_document(
     minor: Minor,
     node_name: str,
     node_address: str,
@@ -162,13 +185,18 @@ def join_configuration(
     *,
     control_plane: bool = False,
     taint: bool = True,
-) -> str:
-    """The YAML document for `kubeadm join --config`.
+    patches: KubeadmPatches | None = None,
+) -> dict[str, Any]:
+    """The document for `kubeadm join --config`.
 
     Args:
         ca_hash: `sha256:HEX` of the CA's public key; the node trusts no other.
         control_plane: the node gets a control plane of its own; the cluster's keys are there.
         taint: keep ordinary pods off a control plane.
+        patches: the user's.
+
+    Raises:
+        UsageError: a patch cannot be applied.
     """
     join: dict[str, Any] = {
         "apiVersion": _api(minor),
@@ -189,7 +217,7 @@ def join_configuration(
         join |= _patches(minor)
         if not taint:
             join["nodeRegistration"]["taints"] = []
-    return documents.dump(join)
+    return patches.apply(join) if patches else join
 
 
 def renewal_configuration(minor: Minor, kubernetes_version: str) -> str:
@@ -251,6 +279,12 @@ def _arguments(minor: Minor, values: dict[str, str]) -> dict[str, str] | list[di
     if not _has_timeouts(minor):
         return values
     return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _switches(option: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """An option of the form NAME=true,OTHER=false, where there are any."""
+    pairs = [f"{name}={str(value).lower()}" for name, value in values.items()]
+    return {option: ",".join(pairs)} if pairs else {}
 
 
 def _registration(minor: Minor, name: str, address: str) -> dict[str, Any]:

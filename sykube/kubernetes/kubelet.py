@@ -8,18 +8,22 @@ Source: https://kubernetes.io/docs/tasks/administer-cluster/kubelet-config-file/
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sykube import documents
 from sykube.image.versions import Minor
 
+_TYPE = frozenset({"apiVersion", "kind"})
 
-def drop_in(minor: Minor, *, allow_cgroup_v1: bool) -> str:
+
+def drop_in(minor: Minor, *, allow_cgroup_v1: bool, patched: Collection[str] = ()) -> str:
     """A drop-in file, to which kubelet-start adds the node's limits; empty where none is read.
 
     Args:
         minor: of the node's kubelet.
         allow_cgroup_v1: let it run on a host with cgroup v1 where it would refuse it.
+        patched: fields that the user has set, and that are left alone here.
     """
     if not minor.has_kubelet_drop_ins:
         return ""
@@ -36,4 +40,4 @@ def drop_in(minor: Minor, *, allow_cgroup_v1: bool) -> str:
         settings["imagePullCredentialsVerificationPolicy"] = "NeverVerify"
     if allow_cgroup_v1 and minor.refuses_cgroup_v1:
         settings["failCgroupV1"] = False
-    return documents.dump(settings)
+    return documents.dump({k: v for k, v in settings.items() if k not in {*patched} - _TYPE})

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,45 @@ NAME = "e2e-life"
 MASTER, WORKER = f"{NAME}-master", f"{NAME}-node1"
 LIMITS = ("--cpus", "1.5", "--memory", "3Gi", "--pids", "3000")
 MEMORY = 3 * 1024**3
+# Both nodes are tainted alike, so that pods go where they would go without.
+TAINT = {"key": "life", "value": "yes", "effect": "PreferNoSchedule"}
+CONFIG = """\
+apiVersion: sykube/v1alpha1
+kind: Cluster
+featureGates: {HPAScaleToZero: true}
+runtimeConfig: {api/alpha: "false"}
+kubeletConfigPatches:
+- maxPods: 77
+kubeadmConfigPatches:
+- |
+  kind: ClusterConfiguration
+  controllerManager:
+    extraArgs:
+      terminated-pod-gc-threshold: "777"
+- kind: JoinConfiguration
+  nodeRegistration: {kubeletExtraArgs: {node-labels: of-patch=yes}}
+kubeadmConfigPatchesJSON6902:
+- kind: ClusterConfiguration
+  patch: |
+    - {op: add, path: /apiServer/certSANs/-, value: life.example}
+containerdConfigPatches:
+- |
+  version = 2
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.patched]
+    runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.patched.options]
+    BinaryName = "/usr/bin/runc"
+nodes:
+- role: control-plane
+  labels: {tier: front}
+  taints: [life=yes:PreferNoSchedule]
+- role: worker
+  labels: {tier: back, node-role.kubernetes.io/life: ""}
+  taints: [life=yes:PreferNoSchedule]
+  pids: 3100
+  mounts: ["FOLDER:/srv/of-the-worker:ro"]
+  ports: ["PORT:30081"]
+"""
 # Counts in a volume of its own; each number is written before the next one.
 COUNTER = (
     "n=$(cat /data/count 2>/dev/null || echo 0); "
@@ -55,7 +95,13 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     cluster = TestCluster(NAME, tmp_path_factory.mktemp("life"))
     cluster.delete_quietly()
     cluster.before = HostSnapshot.take(data_folders(NAME))
-    cluster.init("--workers", "1", "--dns", "127.0.0.1", *LIMITS)
+    file = cluster.folder / "cluster.yaml"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    text = CONFIG.replace("FOLDER", str(cluster.folder)).replace("PORT", port)
+    file.write_text(text, encoding="utf-8")
+    cluster.init(*asked(cluster))
     counter = manifests.pod("counter", cluster.image, WORKER, ["sh", "-c", COUNTER])
     last_word = manifests.pod("last-word", cluster.image, MASTER, ["python3", "-c", LAST_WORD])
     for each in (counter, last_word):
@@ -73,6 +119,11 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
         cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
     yield cluster
     cluster.delete_quietly()
+
+
+def asked(cluster: TestCluster) -> tuple[str, ...]:
+    """What its init is given."""
+    return ("--config", str(cluster.folder / "cluster.yaml"), "--dns", "127.0.0.1", *LIMITS)
 
 
 def sykube(cluster: TestCluster, *arguments: str) -> str:
@@ -133,7 +184,8 @@ def test_the_kernel_holds_nodes_to_their_limits(life: TestCluster) -> None:
         assert cgroup_value(node, ("memory.limit_in_bytes", "memory.max")) == str(MEMORY)
         quota = cgroup_value(node, ("cpu.cfs_quota_us", "cpu.max")).split()[0]
         assert quota == "150000"
-        assert cgroup_value(node, ("pids.max", "pids.max")) == "3000"
+        pids = "3100" if node == WORKER else "3000"
+        assert cgroup_value(node, ("pids.max", "pids.max")) == pids
 
 
 def test_the_scheduler_knows_the_limits(life: TestCluster) -> None:
@@ -168,6 +220,65 @@ def test_a_pod_without_limits_is_stopped_at_the_nodes(life: TestCluster) -> None
     assert reasons == ["OOMKilled"] or evicted == "Evicted"
     life.kubectl("delete", "pod", "hungry")
     eventually("the rest of the node is well", lambda: status_code(life) == 0)
+
+
+# --- what the configuration file asks for ---
+
+
+def test_nodes_have_their_labels_and_taints(life: TestCluster) -> None:
+    master, worker = life.get("node", MASTER), life.get("node", WORKER)
+    assert master["metadata"]["labels"]["tier"] == "front"
+    assert "of-patch" not in master["metadata"]["labels"]
+    wanted = {"tier": "back", "node-role.kubernetes.io/life": "", "of-patch": "yes"}
+    assert worker["metadata"]["labels"].items() >= wanted.items()
+    assert master["spec"]["taints"] == worker["spec"]["taints"] == [TAINT]
+
+
+def test_kubelets_run_with_the_patch_and_the_feature_gate(life: TestCluster) -> None:
+    for node in (MASTER, WORKER):
+        configz = life.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/configz")
+        config = json.loads(configz)["kubeletconfig"]
+        assert config["maxPods"] == 77
+        assert config["featureGates"]["HPAScaleToZero"] is True
+
+
+def test_the_control_plane_runs_with_the_patches_and_the_feature_gate(life: TestCluster) -> None:
+    def command(component: str) -> list[str]:
+        selector = ("-n", "kube-system", "-l", f"component={component}")
+        (pod,) = life.get("pods", *selector)["items"]
+        return list(pod["spec"]["containers"][0]["command"])
+
+    for component in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        assert "--feature-gates=HPAScaleToZero=true" in command(component)
+    assert "--runtime-config=api/alpha=false" in command("kube-apiserver")
+    assert "--terminated-pod-gc-threshold=777" in command("kube-controller-manager")
+    certificate = life.sykube(
+        *("exec", "--name", NAME, "master", "openssl", "x509", "-noout", "-ext", "subjectAltName"),
+        *("-in", "/etc/kubernetes/pki/apiserver.crt"),
+    ).stdout
+    assert "DNS:life.example" in certificate
+    proxy = life.get("configmap", "-n", "kube-system", "kube-proxy")["data"]["config.conf"]
+    assert "HPAScaleToZero: true" in proxy
+
+
+def test_containerd_runs_pods_by_the_runtime_of_the_patch(life: TestCluster) -> None:
+    runtime = {
+        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "patched"},
+        "handler": "patched",
+    }  # fmt: skip
+    made = manifests.pod("patched", life.image, WORKER, ["sleep", "100000"])
+    made["spec"]["runtimeClassName"] = "patched"
+    life.apply(runtime, made)
+    life.kubectl("wait", "pod/patched", "--for=condition=Ready", "--timeout=120s")
+    life.kubectl("delete", "pod/patched", "runtimeclass/patched")
+
+
+def test_a_node_has_folders_and_ports_of_its_own(life: TestCluster) -> None:
+    inside = ("exec", "--name", NAME, "node1", "ls", "/srv/of-the-worker")
+    assert "cluster.yaml" in life.sykube(*inside).stdout.split()
+    other = ("exec", "--name", NAME, "master", "ls", "/srv/of-the-worker")
+    assert life.sykube(*other, check=False).returncode != 0
+    assert ":30081@node1\n" in life.sykube("port", "list", "--name", NAME).stdout
 
 
 # --- stop, start, pause ---
@@ -273,6 +384,8 @@ def test_workers_join_and_leave(life: TestCluster) -> None:
     listed = json.loads(life.sykube("node", "list", "--name", NAME, "-o", "json").stdout)
     assert [node["name"] for node in listed] == ["master", "node1", "node2"]
     new = f"{NAME}-node2"
+    assert life.get("node", new)["metadata"]["labels"]["of-patch"] == "yes"
+    assert life.get("node", new)["status"]["capacity"]["pods"] == "77"
     life.apply(manifests.pod("far", life.image, new, ["sleep", "100000"]))
     life.kubectl("wait", "--for=condition=Ready", "pod/far", "--timeout=60s")
     for pod in life.get("pods", "-l", "app=web")["items"]:
@@ -298,7 +411,7 @@ def test_workers_join_and_leave(life: TestCluster) -> None:
 
 
 def test_a_cluster_is_as_asked_after_its_nodes_changed(life: TestCluster) -> None:
-    again = life.sykube("init", "--name", NAME, "--workers", "1", "--dns", "127.0.0.1", *LIMITS)
+    again = life.sykube("init", "--name", NAME, *asked(life))
     assert "is up" in again.stderr
 
 

@@ -73,7 +73,7 @@ def test_api_servers_that_saw_etcd_get_a_member_start_anew(world: World) -> None
 
 def test_a_slow_kubelet_has_room_for_its_static_pods(world: World) -> None:
     cluster, server = made(world, control_planes=3), Kubernetes()
-    register(FakeApi(server, Calls()), cluster.node("master2"))
+    register(cluster, FakeApi(server, Calls()), cluster.node("master2"))
     status = server.objects[f"{NODES}/fake-master2"]["status"]
     assert status["allocatable"] == status["capacity"]
     # What kubeadm 1.20 asks for: 650m for all four, and 100Mi of the others for etcd.

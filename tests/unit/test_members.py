@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sykube.cluster import members
-from sykube.cluster.spec import CONTROL_PLANES, MAX_WORKERS
+from sykube.cluster.members import CONTROL_PLANES, MAX_WORKERS
 from tests.fakes import make_subnets
 
 

@@ -21,7 +21,7 @@ from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import forget_program
 from sykube.kubernetes.forget_program import edit
-from tests.fakes import Answer, FakeInstance, Injected, World
+from tests.fakes import NODES, Answer, FakeInstance, Injected, World
 from tests.unit import test_snapshots
 from tests.unit.helpers import Sykube
 from tests.unit.test_snapshots import unchanged
@@ -190,6 +190,36 @@ def test_limits_are_the_snapshots_unless_others_are_given(saved: World) -> None:
     assert (spec().cpus, spec().taint_master) == ("2", True)
     assert spec().allow_cgroup_v1
     assert spec(cpus="1").cpus == "1"
+
+
+def test_nodes_gates_and_patches_are_the_snapshots_too(saved: World) -> None:
+    folder = archive.find("kept").folder
+    stored = json.loads((folder / "state.json").read_text())
+    stored["spec"] |= {
+        "featureGates": {"Alpha": True},
+        "runtimeConfig": {"api/alpha": "true"},
+        "kubeadmConfigPatches": ["kind: ClusterConfiguration\ndns: {disabled: true}\n"],
+        "kubeletConfigPatches": ["maxPods: 7\n"],
+        "containerdConfigPatches": ["oom_score = 1\n"],
+        "nodes": [{"role": "control-plane"}, {"role": "worker", "labels": {"tier": "back"}}],
+    }
+    (folder / "state.json").write_text(json.dumps(stored))
+    init(saved)
+    (found,) = [
+        {each["kind"]: each for each in documents}
+        for name, argv, documents in saved.configurations
+        if name == "new-master" and "phase" not in argv
+    ]
+    assert found["ClusterConfiguration"]["dns"] == {"disabled": True}
+    assert found["KubeletConfiguration"]["maxPods"] == 7
+    assert found["KubeletConfiguration"]["featureGates"] == {"Alpha": True}
+    nodes = saved.kubernetes["new"].objects
+    # Of three nodes of the snapshot, the second worker was added later.
+    assert nodes[f"{NODES}/new-node1"]["metadata"]["labels"]["tier"] == "back"
+    assert "tier" not in nodes[f"{NODES}/new-node2"]["metadata"]["labels"]
+    config = ClusterPaths("new").node("new-node2") / "config/containerd.toml"
+    assert "oom_score = 1\n" in config.read_text()
+    assert spec(feature_gates={"Beta": True}).feature_gates == {"Beta": True}
 
 
 def test_several_control_planes_are_refused(saved: World) -> None:

@@ -777,13 +777,10 @@ def test_a_node_is_registered_with_its_fixed_name_and_address(document: str) -> 
 
 
 def join_document() -> Json:
-    text = kubeadm.join_configuration(
+    return kubeadm.join_document(
         SETTINGS.minor,
         *("lab-node1", "10.11.11.3", "10.11.11.254:6443", SETTINGS.token, "sha256:c0ffee"),
     )
-    parsed = yaml.safe_load(text)
-    assert isinstance(parsed, dict)
-    return parsed
 
 
 def test_a_worker_trusts_no_api_server_but_the_one_with_the_clusters_ca() -> None:
@@ -803,13 +800,12 @@ def test_a_worker_gets_no_control_plane() -> None:
 
 @pytest.mark.parametrize("taint", [True, False])
 def test_a_further_control_plane_listens_at_its_own_address(taint: bool) -> None:
-    text = kubeadm.join_configuration(
+    join = kubeadm.join_document(
         SETTINGS.minor,
         *("lab-master2", "10.11.11.244", "10.11.11.254:6443", SETTINGS.token, "sha256:c0ffee"),
         control_plane=True,
         taint=taint,
     )
-    join = yaml.safe_load(text)
     assert join["controlPlane"]["localAPIEndpoint"] == {
         "advertiseAddress": "10.11.11.244",
         "bindPort": 6443,

@@ -321,7 +321,7 @@ def test_a_page_has_every_option_and_exit_code() -> None:
     assert r"\fB\-h\fR" not in pages["sykube-kubectl"]
     assert "\nsykube\\-node\\-add \\- Add workers to a running" in pages["sykube-node-add"]
     assert "SYKUBE_CACHE_DIR" in pages["sykube"]
-    assert context.CLUSTER_VARIABLE in pages["sykube"]
+    assert paths.CLUSTER_VARIABLE in pages["sykube"]
 
 
 def test_what_a_page_says_is_no_request_of_roff() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster.spec import MAX_WORKERS, ClusterSpec, check_name
+from sykube.cluster.members import MAX_WORKERS
+from sykube.cluster.spec import ClusterSpec, check_name
 from sykube.cluster.spec_reader import make_spec
 from sykube.errors import ExitCode, UsageError
 from sykube.node.limits import Limits

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster.spec import MAX_WORKERS
+from sykube.cluster.members import MAX_WORKERS
 from sykube.errors import ExitCode, HostError
 from sykube.network import subnets
 from sykube.network.subnets import Subnets, choose

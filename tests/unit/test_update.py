@@ -29,6 +29,7 @@ from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
+from sykube.patches import Patch
 from tests.fakes import KUBEADM_CONFIG, Call, Injected, World, add_image, make_node
 from tests.unit.helpers import Sykube, differences, fake_spec, init, made, unchanged
 
@@ -111,6 +112,17 @@ def test_every_node_is_started_from_the_newer_image_control_planes_first(
             expected += [f"{node.instance} {command}", node.instance]
         assert steps == expected
         assert removal.delete("fake", world.ui()) == []
+
+
+def test_patches_of_containerd_are_those_of_the_newer_image_too(
+    world: World, newer: NodeImage
+) -> None:
+    cluster = made(world, containerd_config_patches=(Patch("oom_score = 1\n"),))
+    update(world, newer)
+    for node in cluster.nodes:
+        text = (node.config / "containerd.toml").read_text()
+        assert f'sandbox_image = "pause:{NEW}"' in text
+        assert "oom_score = 1\n" in text
 
 
 def test_a_second_update_has_nothing_to_do(world: World, newer: NodeImage) -> None:

@@ -108,6 +108,6 @@ def _programs(node: NodeImage, folder: Path, builder: Builder) -> dict[str, Path
         "/usr/sbin/runc",
     ):
         target = folder / "programs" / Path(path).name
-        build._extract(node.sif, path, target, builder)
+        build.extract(node.sif, path, target, builder)
         found[target.name] = target
     return found

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sykube.cluster import reborn
 from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.cluster.steps.nodes import renew
 from sykube.host.files import write_atomically
 from sykube.image.choice import DEBIAN
-from sykube.kubernetes import kubeadm
+from sykube.kubernetes import kubeadm, labels
 from sykube.kubernetes.api import Api, ApiError
 from sykube.kubernetes.tokens import new_token
-from sykube.node.node import Node
 
 _CONFIG = "/etc/kubernetes/kubeadm-init.yaml"
 _TIMEOUT_S = 600.0
@@ -40,7 +41,7 @@ class ControlPlane:
         config = master.read("/etc/kubernetes/admin.conf", secret=True)
         write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
         with cluster.api() as api:
-            set_pod_subnet(api, master)
+            _describe_node(cluster, api)
 
     def undo(self, cluster: Cluster) -> None:
         """Nothing outside the nodes' folders, which go with the nodes."""
@@ -85,14 +86,20 @@ def settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
         token=new_token(),
         taint=state.spec.taint_master,
         alone=len(cluster.control_planes) == 1,
+        feature_gates=state.spec.feature_gates,
+        runtime_config=state.spec.runtime_config,
+        patches=state.spec.kubeadm_patches(master.name),
     )
 
 
-def set_pod_subnet(api: Api, node: Node) -> None:
-    """Tell Kubernetes which subnet a registered node's CNI configuration has."""
-    api.request(
-        "PATCH",
-        f"/api/v1/nodes/{node.instance}",
-        {"spec": {"podCIDR": node.pod_subnet, "podCIDRs": [node.pod_subnet]}},
-        content_type="application/strategic-merge-patch+json",
-    )
+def _describe_node(cluster: Cluster, api: Api) -> None:
+    """Tell Kubernetes which pod subnet, labels and taints the master has."""
+    master = cluster.master
+    path, asked = f"/api/v1/nodes/{master.instance}", cluster.state.spec.node(master.name)
+    pods = {"podCIDR": master.pod_subnet, "podCIDRs": [master.pod_subnet]}
+    patch: dict[str, Any] = {"metadata": {"labels": asked.labels}, "spec": pods}
+    if asked.taints:
+        # A patch replaces the whole list, and others have put some there.
+        found = api.get(path)["spec"].get("taints") or []
+        patch["spec"]["taints"] = [*found, *map(labels.parse_taint, asked.taints)]
+    api.request("PATCH", path, patch, content_type="application/strategic-merge-patch+json")

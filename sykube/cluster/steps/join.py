@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from sykube import documents
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.steps.nodes import renew
-from sykube.kubernetes import kubeadm, readiness
+from sykube.kubernetes import kubeadm, kubeadm_patches, labels, readiness
 from sykube.kubernetes.api import Api, ApiError, wait_until
 from sykube.kubernetes.tokens import bootstrap_token
 from sykube.node.node import Node
@@ -66,7 +68,7 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
     ca_hash = authority_hash(leader)
     with cluster.api() as api, bootstrap_token(api) as token:
         for node in nodes:
-            register(api, node)
+            register(cluster, api, node)
         # Earlier, kubeadm would find it unsigned and look again after 5 s.
         name = token.split(".")[0]
         wait_until("signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S)
@@ -102,16 +104,24 @@ def _begin_watches_anew(cluster: Cluster, newest: Node) -> None:
                 )
 
 
-def register(api: Api, node: Node) -> None:
-    """Create a worker's Node object, with the pod subnet that its CNI configuration has.
+def register(cluster: Cluster, api: Api, node: Node) -> None:
+    """Create a node's Node object, with the pod subnet that its CNI configuration has.
 
-    The kubelet takes over a Node that exists, and is Ready the sooner for it.
+    The kubelet takes over a Node that exists, and is Ready the sooner for it. It leaves labels and
+    taints alone then, also those that a patch of JoinConfiguration lets it register
+    (kubernetes/kubernetes, pkg/kubelet/kubelet_node_status.go, tryRegisterWithAPIServer).
     """
+    asked = cluster.state.spec.node(node.name)
+    own_labels, taints = kubeadm_patches.registration(_document(cluster, node, "", ""))
     manifest = {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": node.instance},
-        "spec": {"podCIDR": node.pod_subnet, "podCIDRs": [node.pod_subnet]},
+        "metadata": {"name": node.instance, "labels": own_labels | asked.labels},
+        "spec": {
+            "podCIDR": node.pod_subnet,
+            "podCIDRs": [node.pod_subnet],
+            "taints": [*taints, *map(labels.parse_taint, asked.taints)],
+        },
         "status": {"capacity": _ROOM, "allocatable": _ROOM},
     }
     try:
@@ -135,16 +145,7 @@ def authority_hash(master: Node) -> str:
 
 def join(cluster: Cluster, node: Node, token: str, ca_hash: str) -> None:
     """Run kubeadm join; its preflight was replaced by node_checks, as for init."""
-    config = kubeadm.join_configuration(
-        cluster.minor,
-        node.instance,
-        node.address,
-        cluster.endpoint,
-        token,
-        ca_hash,
-        control_plane=node.is_control_plane,
-        taint=cluster.state.spec.taint_master,
-    )
+    config = documents.dump(_document(cluster, node, token, ca_hash))
     node.write(_CONFIG, config, mode="0600")
     try:
         command = ["kubeadm", "join", "--config", _CONFIG, "--skip-phases", "preflight"]
@@ -153,6 +154,20 @@ def join(cluster: Cluster, node: Node, token: str, ca_hash: str) -> None:
         node.run(command, timeout=_TIMEOUT_S)
     finally:
         node.discard(_CONFIG)
+
+
+def _document(cluster: Cluster, node: Node, token: str, ca_hash: str) -> dict[str, Any]:
+    return kubeadm.join_document(
+        cluster.minor,
+        node.instance,
+        node.address,
+        cluster.endpoint,
+        token,
+        ca_hash,
+        control_plane=node.is_control_plane,
+        taint=cluster.state.spec.taint_master,
+        patches=cluster.state.spec.kubeadm_patches(node.name),
+    )
 
 
 def _share_keys(leader: Node, node: Node) -> None:

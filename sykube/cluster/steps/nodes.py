@@ -10,13 +10,22 @@ from pathlib import Path
 
 from sykube import resources
 from sykube.addons.storage import VOLUMES
-from sykube.cluster import cgroup_version, members, node_files, reborn, registries, site
+from sykube.cluster import (
+    cgroup_version,
+    containerd_config,
+    members,
+    node_files,
+    reborn,
+    registries,
+    site,
+)
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError
 from sykube.host import paths
 from sykube.host.files import write_atomically
 from sykube.image import versions
 from sykube.kubernetes import kubelet, node_checks
+from sykube.kubernetes.kubeadm_patches import KUBELET
 from sykube.node import cgroups
 from sykube.node.engine import InstanceOptions
 from sykube.node.mounts import Mount
@@ -145,7 +154,8 @@ def prepare(cluster: Cluster, node: Node) -> None:
     for folder in (node.config, node.folder / "log", node.overlay):
         folder.chmod(0o755)
     alone = [node] == cluster.control_planes
-    limits = cluster.state.spec.limits
+    asked = cluster.state.spec.node(node.name)
+    limits = asked.limits
     files = {
         "node.env": "\n".join(
             (
@@ -176,14 +186,16 @@ def prepare(cluster: Cluster, node: Node) -> None:
         "kubelet.conf": kubelet.drop_in(
             versions.minor(cluster.image_of(node).versions()["kubernetes"]),
             allow_cgroup_v1=cluster.allows_cgroup_v1,
+            patched=cluster.state.spec.kubeadm_patches(node.name).fields(KUBELET),
         ),
         "keepalived.conf": _keepalived(cluster, node),
         "ca-certificates.pem": "\n".join(cluster.state.authorities),
         "containerd.env": site.containerd_variables(cluster),
+        **containerd_config.files(cluster, node),
     }
     for name, text in files.items():
-        # A proxy's URL may hold a password.
-        mode = 0o600 if name == "containerd.env" else 0o644
+        # A proxy's URL may hold a password, and so may a patch.
+        mode = 0o600 if name.startswith("containerd.") else 0o644
         write_atomically(node.config / name, f"{text.strip()}\n" if text else "", mode)
     registries.tell(cluster, node)
     cgroups.create(node.instance, limits)
@@ -216,7 +228,8 @@ def start(cluster: Cluster, node: Node) -> None:
         binds=(
             *((node.folder / name, inside) for name, inside in _BINDS.items()),
             (cluster.paths.volumes, VOLUMES),
-            *((mount.host, mount.destination) for mount in _mounts(cluster)),
+            *containerd_config.binds(cluster, node),
+            *((mount.host, mount.destination) for mount in _mounts(cluster, node)),
         ),
         network=cluster.network_name,
         address=f"{node.address}/{cluster.state.subnets.nodes.prefixlen}",
@@ -227,9 +240,9 @@ def start(cluster: Cluster, node: Node) -> None:
     cluster.engine.start(node.instance, options)
 
 
-def _mounts(cluster: Cluster) -> list[Mount]:
+def _mounts(cluster: Cluster, node: Node) -> list[Mount]:
     """The user's own folders, which are there."""
-    mounts = [Mount.parse(text) for text in cluster.state.spec.mounts]
+    mounts = [Mount.parse(text) for text in cluster.state.spec.node(node.name).mounts]
     for mount in mounts:
         mount.check()
     return mounts

@@ -54,7 +54,7 @@ function make(node) {
 }
 
 function update(card, node) {
-  const { cluster, usage, disk } = store;
+  const { usage, disk } = store;
   text(card.querySelector(".role"), node.control_plane ? "control plane" : "worker");
   setPill(card.querySelector(".pill"), kindOf(node), node.state === "running" && !node.problem ? "Ready"
     : node.state === "running" ? "degraded" : node.state);
@@ -76,8 +76,8 @@ function update(card, node) {
   const points = usage.map(({ time, nodes }) => ({ time, ...(nodes[node.name] ?? {}) }));
   // Its cgroups may be there a moment longer than the node.
   if (node.state === "stopped" && points.length) points.push({ time: points.pop().time });
-  shown.cpu.update(points, `${cluster.cores} cores`);
-  shown.memory.update(points, bytes(cluster.memory));
+  shown.cpu.update(points, `${node.cores} cores`);
+  shown.memory.update(points, bytes(node.memory));
   shown.disk.update(disk.map(({ time, nodes }) => ({ time, ...(nodes[node.name] ?? {}) })));
 }
 

@@ -1,0 +1,93 @@
+"""containerd's configuration where the user has patches of it: that of the node image, merged.
+
+containerd's own `imports` will not do: before 2.0, they replace the whole table of a plugin
+(mergeConfig of its config.go). Nor will a program in the node: its Python may lack tomllib. From
+2.0 on they are merged, and migrated from their version: patches of an older one are left to that.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sykube import patches
+from sykube.cluster.cluster import Cluster
+from sykube.errors import UsageError
+from sykube.image.build import Builder, extract
+from sykube.image.node_image import NodeImage
+from sykube.node.node import Node
+from sykube.patches import Patch
+
+_FILE = "containerd.toml"
+_IN_NODE = "/etc/containerd/config.toml"
+# node-init puts true or false in its place.
+_RESTRICT = "@RESTRICT@"
+# Of version 2; in 3, others have all of its tables.
+_OLD_PLUGIN = "io.containerd.grpc.v1.cri"
+
+
+def files(cluster: Cluster, node: Node) -> dict[str, str]:
+    """Files for the node's /etc/sykube, by their names; none without patches.
+
+    Raises:
+        SykubeError: the node image's own configuration cannot be read.
+    """
+    builder = Builder(Path(cluster.state.engine), cluster.state.engine_environment)
+    return patched(cluster.image_of(node), cluster.state.spec.containerd_config_patches, builder)
+
+
+def patched(image: NodeImage, found: tuple[Patch, ...], builder: Builder) -> dict[str, str]:
+    """The configuration of a node image with patches, and further files that it imports.
+
+    Args:
+        found: the patches; without any, there are no files.
+
+    Raises:
+        UsageError: a patch is of a later version of the configuration.
+        SykubeError: the image's own configuration cannot be read.
+    """
+    if not found:
+        return {}
+    import tomli_w
+
+    text = _of_image(image.sif, builder.binary, tuple(builder.environment.items()))
+    config = patches.toml(text.replace(_RESTRICT, f'"{_RESTRICT}"'))
+    imported: dict[str, str] = {}
+    for patch in found:
+        table = patches.toml(patch.text)
+        version, own = _version(table, config["version"]), config["version"]
+        if version > own:
+            raise UsageError(
+                f"{patch.place or 'a patch'}: this is of version {version} of containerd's "
+                f"configuration, and the node image has version {own}",
+                resolution="Write the patch for that version, or take another Kubernetes.",
+            )
+        if version == own:
+            config = patches.merge(config, table)
+        else:
+            name = f"containerd.{len(imported)}.toml"
+            imported[name] = tomli_w.dumps({"version": version} | table)
+            config["imports"] = [*config.get("imports", []), f"/etc/sykube/{name}"]
+    return {_FILE: tomli_w.dumps(config).replace(f'"{_RESTRICT}"', _RESTRICT), **imported}
+
+
+def binds(cluster: Cluster, node: Node) -> list[tuple[Path, str]]:
+    """Lets the node see the patched file in place of its image's; node-init reads it from there."""
+    has_patches = cluster.state.spec.containerd_config_patches
+    return [(node.config / _FILE, _IN_NODE)] if has_patches else []
+
+
+def _version(table: dict[str, Any], of_image: int) -> int:
+    plugins = table.get("plugins")
+    old = isinstance(plugins, dict) and _OLD_PLUGIN in plugins
+    return int(table.get("version", min(2, of_image) if old else of_image))
+
+
+@functools.cache
+def _of_image(sif: Path, engine: Path, environment: tuple[tuple[str, str], ...]) -> str:
+    with TemporaryDirectory(prefix="sykube-") as folder:
+        file = Path(folder) / _FILE
+        extract(sif, _IN_NODE, file, Builder(engine, dict(environment)))
+        return file.read_text(encoding="utf-8")
