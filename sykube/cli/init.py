@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from sykube.cli import completion, context, sources
-from sykube.cluster import archive, lifecycle, reborn
+from sykube.cluster import archive, lifecycle, pod_network, reborn
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import MAX_WORKERS
 from sykube.cluster.spec_reader import make_spec, split_options
@@ -135,6 +135,13 @@ def _repeated(*names: str, text: str, **settings: Any) -> Callable[[_F], _F]:
 @click.option("--node-subnet", metavar="CIDR", help="Addresses of the nodes, a /24.")
 @click.option("--pod-subnet", metavar="CIDR", help="Addresses of pods, a /16.")
 @click.option("--service-subnet", metavar="CIDR", help="Addresses of Services.")
+@click.option(
+    "--pod-network",
+    metavar="bridge|none|FILE",
+    shell_complete=completion.files,
+    help="sykube's own bridge, nothing (you install a CNI plugin), or a manifest to apply. "
+    "[default: bridge]",
+)
 @click.option("--cpus", metavar="N", help="Processors that each node may use, such as 1.5.")
 @click.option("--memory", metavar="SIZE", help="Memory that each node may use, such as 2Gi.")
 @click.option("--pids", type=int, metavar="N", help="Processes that each node may have.")
@@ -180,6 +187,8 @@ def init(
     for name in ("dest", "network_dir", "local_image", "public_key", "registry_auth"):
         if flags[name]:
             flags[name] = str(Path(flags[name]).absolute())
+    if flags["pod_network"] not in (None, pod_network.BRIDGE, pod_network.NONE):
+        flags["pod_network"] = str(Path(flags["pod_network"]).absolute())
     file = file.absolute() if file else None
     spec = make_spec(file, flags)
     if spec.from_snapshot:
@@ -206,9 +215,10 @@ def init(
     if cluster is None:
         ui.say(f"The cluster {spec.name} is up.")
         return
+    first = "apply -f YOUR-CNI.yaml" if spec.pod_network == pod_network.NONE else "get nodes"
     ui.say(
         f"\nThe cluster {spec.name} is up. Try:\n"
-        f"  sykube kubectl{cluster.name_option} get nodes\n"
+        f"  sykube kubectl{cluster.name_option} {first}\n"
         f"  kubectl --context {spec.name} get pods --all-namespaces"
     )
 

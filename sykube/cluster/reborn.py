@@ -83,6 +83,7 @@ def defaults(snapshot: Snapshot) -> dict[str, Any]:
         "registry_mirrors": saved.spec.registry_mirrors,
         "pod_subnet": str(saved.subnets.pods),
         "service_subnet": str(saved.subnets.services),
+        "pod_network": saved.spec.pod_network,
     }
 
 
@@ -106,6 +107,7 @@ def check(spec: ClusterSpec, snapshot: Snapshot) -> None:
             ("control_planes", "the number of control planes"),
             ("pod_subnet", "the subnet of pods"),
             ("service_subnet", "the subnet of Services"),
+            ("pod_network", "the pod network"),
         )
         if getattr(spec, name) != fixed[name]
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sykube.cluster import pod_network
 from sykube.errors import UsageError
 from sykube.host import proxies
 from sykube.host.resolver import NONE
@@ -83,6 +84,7 @@ class ClusterSpec:
         memory: bytes that each node may use at most, such as "2Gi"; empty for all.
         pids: processes and threads that each node may have at most; 0 for any number.
         node_subnet, pod_subnet, service_subnet: ranges instead of picked ones.
+        pod_network: bridge for sykube's own, none, or the path of a manifest that init applies.
         from_snapshot: name of a snapshot that it starts from instead of empty.
         ports: ports of the host that lead to nodes, each as [ADDRESS:]HOST:NODE[/udp][@NODE].
         mounts: folders of the host that nodes see, each as HOST:NODE[:ro].
@@ -118,6 +120,7 @@ class ClusterSpec:
     node_subnet: str = ""
     pod_subnet: str = ""
     service_subnet: str = ""
+    pod_network: str = pod_network.BRIDGE
     cpus: str = ""
     memory: str = ""
     pids: int = 0
@@ -231,6 +234,12 @@ def _memory(value: str) -> str:
 def _pids(value: int) -> str:
     ok = value == 0 or value >= LEAST_PIDS
     return "" if ok else f"the limit of processes must be at least {LEAST_PIDS}, not {value}"
+
+
+def _pod_network(value: str) -> str:
+    if value in (pod_network.BRIDGE, pod_network.NONE) or value.startswith("/"):
+        return ""
+    return f"the pod network {value!r} is neither bridge, none nor an absolute path of a manifest"
 
 
 def _addons(value: tuple[str, ...]) -> str:
@@ -384,6 +393,7 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "node_subnet": _subnet(24),
     "pod_subnet": _subnet(16),
     "service_subnet": _service_subnet,
+    "pod_network": _pod_network,
 }
 
 

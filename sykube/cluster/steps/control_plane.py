@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from sykube.cluster import reborn
+from sykube.cluster import pod_network, reborn
 from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.cluster.steps.nodes import renew
 from sykube.host.files import write_atomically
 from sykube.image.choice import DEBIAN
 from sykube.kubernetes import kubeadm
-from sykube.kubernetes.api import Api, ApiError
+from sykube.kubernetes.api import ApiError
 from sykube.kubernetes.tokens import new_token
-from sykube.node.node import Node
 
 _CONFIG = "/etc/kubernetes/kubeadm-init.yaml"
 _TIMEOUT_S = 600.0
@@ -40,7 +39,7 @@ class ControlPlane:
         config = master.read("/etc/kubernetes/admin.conf", secret=True)
         write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
         with cluster.api() as api:
-            set_pod_subnet(api, master)
+            pod_network.set_pod_subnet(api, master)
 
     def undo(self, cluster: Cluster) -> None:
         """Nothing outside the nodes' folders, which go with the nodes."""
@@ -85,14 +84,4 @@ def settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
         token=new_token(),
         taint=state.spec.taint_master,
         alone=len(cluster.control_planes) == 1,
-    )
-
-
-def set_pod_subnet(api: Api, node: Node) -> None:
-    """Tell Kubernetes which subnet a registered node's CNI configuration has."""
-    api.request(
-        "PATCH",
-        f"/api/v1/nodes/{node.instance}",
-        {"spec": {"podCIDR": node.pod_subnet, "podCIDRs": [node.pod_subnet]}},
-        content_type="application/strategic-merge-patch+json",
     )

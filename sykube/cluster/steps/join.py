@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sykube.cluster import pod_network
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.steps.nodes import renew
 from sykube.kubernetes import kubeadm, readiness
@@ -55,7 +56,7 @@ def missing(cluster: Cluster) -> list[Node]:
 
 
 def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
-    """Join running nodes to a running cluster; those that are Ready are left alone.
+    """Join running nodes to a running cluster; those that have joined are left as they are.
 
     Raises:
         SykubeError: kubeadm failed or took more than 10 minutes.
@@ -70,7 +71,8 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
         # Earlier, kubeadm would find it unsigned and look again after 5 s.
         name = token.split(".")[0]
         wait_until("signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S)
-        waiting = [node for node in nodes if readiness.nodes(api, [node.instance])]
+        found = readiness.registered(api)
+        waiting = [node for node in nodes if not readiness.has_joined(found, node.instance)]
         for node in waiting:
             if node.run(["test", "-e", _BOOTSTRAP, "-o", "-e", _PKI], check=False).ok:
                 renew(cluster, node)
@@ -103,7 +105,7 @@ def _begin_watches_anew(cluster: Cluster, newest: Node) -> None:
 
 
 def register(api: Api, node: Node) -> None:
-    """Create a worker's Node object, with the pod subnet that its CNI configuration has.
+    """Create a worker's Node object, with its pod subnet.
 
     The kubelet takes over a Node that exists, and is Ready the sooner for it.
     """
@@ -111,7 +113,7 @@ def register(api: Api, node: Node) -> None:
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": node.instance},
-        "spec": {"podCIDR": node.pod_subnet, "podCIDRs": [node.pod_subnet]},
+        "spec": pod_network.node_spec(node),
         "status": {"capacity": _ROOM, "allocatable": _ROOM},
     }
     try:
