@@ -99,8 +99,7 @@ def record(cluster: Cluster, names: set[str]) -> None:
 
 
 def _require_pod_network(cluster: Cluster, api: Api, addon_name: str) -> None:
-    found, names = readiness.registered(api), [node.instance for node in cluster.nodes]
-    if cluster.pod_network.is_awaited(found, names):
+    if cluster.pod_network.is_awaited(readiness.registered(api), cluster.nodes):
         raise SykubeError(
             f"the add-on {addon_name} needs a pod network, and {pod_network.NO_PLUGIN}",
             resolution=pod_network.INSTALL,

@@ -6,10 +6,10 @@ for its pods (`spec.podCIDR`) out of the cluster's, as kube-controller-manager's
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import yaml
 
@@ -26,34 +26,35 @@ NO_PLUGIN = "no CNI plugin is installed (--pod-network none): nodes are NotReady
 INSTALL = "Install one with `sykube kubectl apply`: docs/pod-network.md"
 
 
-class PodNetwork(Protocol):
-    """A kind of pod network.
+class PodNetwork:
+    """A kind of pod network; unless it says otherwise, a CNI plugin that looks after itself.
 
     Attributes:
         fetch_s: seconds that nodes may take to fetch its images.
     """
 
-    fetch_s: ClassVar[float]
+    fetch_s: ClassVar[float] = 0.0
 
     def node_files(self, node: Node, nodes: Sequence[Node]) -> dict[str, str]:
         """What a node finds about it in /etc/sykube: its CNI configuration, and its routes."""
+        return {"routes": "", "pod-network.conflist": ""}
 
-    def is_awaited(self, found: Mapping[str, Any], names: Collection[str]) -> bool:
+    def is_awaited(self, found: Mapping[str, Any], nodes: Sequence[Node]) -> bool:
         """Whether these nodes wait for a CNI plugin that only the user can install.
 
         Args:
             found: as readiness.registered gives it.
-            names: of all nodes of the cluster.
+            nodes: all of the cluster.
         """
+        return False
 
     def unenforced_policies(self, api: Api) -> str:
         """What the NetworkPolicies that there are, are worth; nothing where that is not known."""
+        return ""
 
 
-class BridgePlugin:
+class BridgePlugin(PodNetwork):
     """sykube's own: a bridge in each node, and routes between them."""
-
-    fetch_s: ClassVar[float] = 0.0
 
     def node_files(self, node: Node, nodes: Sequence[Node]) -> dict[str, str]:
         others = [other for other in nodes if other.instance != node.instance]
@@ -64,9 +65,6 @@ class BridgePlugin:
             ),
         }
 
-    def is_awaited(self, found: Mapping[str, Any], names: Collection[str]) -> bool:
-        return False
-
     def unenforced_policies(self, api: Api) -> str:
         count = len(api.get(_POLICIES)["items"])
         if not count:
@@ -75,35 +73,21 @@ class BridgePlugin:
         return f"{which} accepted and not enforced: the pod network lets everything through"
 
 
-class _UsersOwn:
-    """A CNI plugin that brings its own configuration, routes and rules."""
-
-    def node_files(self, node: Node, nodes: Sequence[Node]) -> dict[str, str]:
-        return {"routes": "", "pod-network.conflist": ""}
-
-    def unenforced_policies(self, api: Api) -> str:
-        return ""
-
-
-class NoPlugin(_UsersOwn):
+class NoPlugin(PodNetwork):
     """None: the user installs a CNI plugin when the cluster is up."""
 
-    fetch_s: ClassVar[float] = 0.0
-
-    def is_awaited(self, found: Mapping[str, Any], names: Collection[str]) -> bool:
+    def is_awaited(self, found: Mapping[str, Any], nodes: Sequence[Node]) -> bool:
         # One that has a network got it from the plugin, which the others will get, too.
+        names = [node.instance for node in nodes]
         return all(name in found and readiness.lacks_network(found[name]) for name in names)
 
 
 @dataclass(frozen=True)
-class Manifest(_UsersOwn):
+class Manifest(PodNetwork):
     """A manifest of the user's, which init applies."""
 
     fetch_s: ClassVar[float] = 600.0
     file: Path
-
-    def is_awaited(self, found: Mapping[str, Any], names: Collection[str]) -> bool:
-        return False
 
     def read(self) -> str:
         """Its text.
@@ -117,7 +101,10 @@ class Manifest(_UsersOwn):
         except OSError as error:
             raise self._refused(f"cannot be read: {error.strerror}") from error
         except (yaml.YAMLError, ValueError) as error:
-            raise self._refused("is not valid YAML", details=str(error)) from error
+            # It may quote a Secret; what hides that takes a while to import.
+            from sykube import redaction
+
+            raise self._refused("is not valid YAML", details=redaction.text(str(error))) from error
         if not found or not all(_is_object(each) for each in found):
             raise self._refused("is not a manifest: each document needs an apiVersion and a kind")
         return text

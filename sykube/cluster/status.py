@@ -215,7 +215,7 @@ def _kubernetes(
             nodes = readiness.registered(api)
             problems = readiness.node_problems(nodes, [node.instance for node in awake])
             network, masters = cluster.pod_network, len(cluster.control_planes)
-            awaited = network.is_awaited(nodes, [node.instance for node in cluster.nodes])
+            awaited = network.is_awaited(nodes, cluster.nodes)
             pods = readiness.system_pods(api, len(cluster.nodes), masters, networked=not awaited)
             missing = f"{pod_network.NO_PLUGIN}. {pod_network.INSTALL}" if awaited else ""
             policies = network.unenforced_policies(api)

@@ -162,7 +162,7 @@ def api(look: Look) -> Iterator[Finding]:
 
 def _kubernetes(look: Look, api: Api) -> Iterator[Finding]:
     registered, network = readiness.registered(api), look.cluster.pod_network
-    awaited = network.is_awaited(registered, [node.instance for node in look.cluster.nodes])
+    awaited = network.is_awaited(registered, look.cluster.nodes)
     if awaited:
         yield failure("pod network", pod_network.NO_PLUGIN, pod_network.INSTALL)
     for node in look.awake:

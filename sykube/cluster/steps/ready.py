@@ -48,7 +48,7 @@ def wait_ready(cluster: Cluster) -> None:
     def nodes_ready() -> str:
         nonlocal awaited
         found = readiness.registered(api)
-        awaited = network.is_awaited(found, names)
+        awaited = network.is_awaited(found, cluster.nodes)
         return "" if awaited else readiness.nodes_problem(found, names)
 
     def pods_ready() -> str:
