@@ -996,6 +996,10 @@ class Kubernetes:
             found.append(("kube-proxy", name, {"k8s-app": "kube-proxy"}))
         if any("/deployments/" in path for path in self.objects) and found:
             found.append(("cluster-dns", found[0][1], {"k8s-app": "kube-dns"}))
+        bare = bool(self.bare) and not self.plugin
+        if any(path.endswith("/deployments/loadbalancer") for path in self.objects):
+            # It does not tolerate that its node is NotReady.
+            found.append(("loadbalancer", "" if bare else found[0][1], {}))
         return [
             {
                 "metadata": {
@@ -1010,7 +1014,7 @@ class Kubernetes:
                     "conditions": [
                         ready(
                             name not in self.broken
-                            and (name != "cluster-dns" or self.plugin or not self.bare)
+                            and not (bare and name in ("cluster-dns", "loadbalancer"))
                         )
                     ],
                     "containerStatuses": [

@@ -95,12 +95,14 @@ def system_pods(
     """The pods of kube-system are there and Ready: control planes, kube-proxy on each node, DNS.
 
     Args:
-        networked: whether there is a pod network; only pods on their node's are looked at without.
+        networked: whether there is a pod network. Without one, only pods on the network of their
+            node are looked at, where they have one: NotReady nodes get no others.
     """
     found = api.get("/api/v1/namespaces/kube-system/pods")["items"]
     pods = [pod for pod in found if not has_ended(pod)]
     if not networked:
-        pods = [pod for pod in pods if pod["spec"].get("hostNetwork")]
+        specs = [(pod, pod["spec"]) for pod in pods]
+        pods = [pod for pod, spec in specs if spec.get("hostNetwork") and spec.get("nodeName")]
     waiting = [
         f"{pod['metadata']['name']}: {reason}" for pod in pods if (reason := _not_ready(pod))
     ]
