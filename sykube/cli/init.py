@@ -187,8 +187,8 @@ def init(
     for name in ("dest", "network_dir", "local_image", "public_key", "registry_auth"):
         if flags[name]:
             flags[name] = str(Path(flags[name]).absolute())
-    if flags["pod_network"] not in (None, pod_network.BRIDGE, pod_network.NONE):
-        flags["pod_network"] = str(Path(flags["pod_network"]).absolute())
+    if flags["pod_network"]:
+        flags["pod_network"] = pod_network.absolute(flags["pod_network"])
     file = file.absolute() if file else None
     spec = make_spec(file, flags)
     if spec.from_snapshot:

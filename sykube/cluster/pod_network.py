@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import yaml
-
-from sykube import documents, resources
+from sykube import resources
 from sykube.errors import SykubeError, UsageError
 from sykube.host.files import write_atomically
-from sykube.kubernetes import readiness
-from sykube.kubernetes.api import Api
-from sykube.node.node import Node
+
+if TYPE_CHECKING:
+    from sykube.kubernetes.api import Api
+    from sykube.node.node import Node
 
 BRIDGE, NONE = "bridge", "none"
 _POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
@@ -77,6 +76,9 @@ class NoPlugin(PodNetwork):
     """None: the user installs a CNI plugin when the cluster is up."""
 
     def is_awaited(self, found: Mapping[str, Any], nodes: Sequence[Node]) -> bool:
+        # Not above, as in `Manifest.read`.
+        from sykube.kubernetes import readiness
+
         # One that has a network got it from the plugin, which the others will get, too.
         names = [node.instance for node in nodes]
         return all(name in found and readiness.lacks_network(found[name]) for name in names)
@@ -95,15 +97,18 @@ class Manifest(PodNetwork):
         Raises:
             UsageError: the file cannot be read, or holds no Kubernetes objects.
         """
+        # Not above: every command knows the kinds, and these take a while to import.
+        import yaml
+
+        from sykube import documents, redaction
+
         try:
             text = self.file.read_text(encoding="utf-8")
             found = [each for each in documents.load_all(text) if each is not None]
         except OSError as error:
             raise self._refused(f"cannot be read: {error.strerror}") from error
         except (yaml.YAMLError, ValueError) as error:
-            # It may quote a Secret; what hides that takes a while to import.
-            from sykube import redaction
-
+            # It may quote a Secret.
             raise self._refused("is not valid YAML", details=redaction.text(str(error))) from error
         if not found or not all(_is_object(each) for each in found):
             raise self._refused("is not a manifest: each document needs an apiVersion and a kind")
@@ -133,6 +138,18 @@ def from_setting(value: str) -> PodNetwork:
     return kinds.get(value) or Manifest(Path(value))
 
 
+def absolute(value: str) -> str:
+    """What was given to --pod-network, a file by its absolute path."""
+    return value if value in ("", BRIDGE, NONE) else str(Path(value).absolute())
+
+
+def problem(value: str) -> str:
+    """What is wrong with a value of podNetwork, or nothing."""
+    if value in (BRIDGE, NONE) or value.startswith("/"):
+        return ""
+    return f"the pod network {value!r} is neither bridge, none nor an absolute path of a manifest"
+
+
 def node_spec(node: Node) -> dict[str, Any]:
     """What Kubernetes knows of the node's pod subnet, as a part of a Node object."""
     return {"podCIDR": node.pod_subnet, "podCIDRs": [node.pod_subnet]}
@@ -148,13 +165,15 @@ def set_pod_subnet(api: Api, node: Node) -> None:
     )
 
 
-def check_pod_subnets(api: Api, nodes: Sequence[Node]) -> None:
+def check_pod_subnets(found: Mapping[str, Any], nodes: Sequence[Node]) -> None:
     """The pod subnet that Kubernetes shows for a node is the one that its CNI hands out.
+
+    Args:
+        found: as readiness.registered gives it.
 
     Raises:
         SykubeError: it is not, so that routes and policies would be wrong.
     """
-    found = readiness.registered(api)
     for node in nodes:
         shown = found[node.instance]["spec"].get("podCIDR", "")
         if shown != node.pod_subnet:

@@ -236,12 +236,6 @@ def _pids(value: int) -> str:
     return "" if ok else f"the limit of processes must be at least {LEAST_PIDS}, not {value}"
 
 
-def _pod_network(value: str) -> str:
-    if value in (pod_network.BRIDGE, pod_network.NONE) or value.startswith("/"):
-        return ""
-    return f"the pod network {value!r} is neither bridge, none nor an absolute path of a manifest"
-
-
 def _addons(value: tuple[str, ...]) -> str:
     # Not above: it takes longer to import than most commands take.
     from sykube.addons import catalog
@@ -393,7 +387,7 @@ _CHECKS: dict[str, Callable[[Any], str]] = {
     "node_subnet": _subnet(24),
     "pod_subnet": _subnet(16),
     "service_subnet": _service_subnet,
-    "pod_network": _pod_network,
+    "pod_network": pod_network.problem,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from sykube.cluster.state import State
 from sykube.cluster.steps import order
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.preflight import Level
-from tests.fakes import NODES, Calls, FakeApi, Kubernetes, World, make_node, ready
+from tests.fakes import Calls, FakeApi, Kubernetes, World, make_node
 from tests.unit.helpers import fake_spec, init, made, unchanged
 
 CNI = """\
@@ -291,18 +290,16 @@ def test_it_cannot_be_changed_later(world: World) -> None:
     assert raised.value.details == "podNetwork: 'none' → 'bridge'"
 
 
-def test_pod_subnets_are_those_that_cni_hands_out(tmp_path: Path) -> None:
-    node = dataclasses.replace(make_node(tmp_path), pod_subnet="10.244.1.0/24")
-    path = f"{NODES}/{node.instance}"
+def test_pod_subnets_are_those_that_cni_hands_out() -> None:
+    node = make_node(None)
 
-    def api(**spec: str) -> FakeApi:
-        found = {"metadata": {"name": node.instance}, "spec": spec}
-        return FakeApi(Kubernetes({path: found | {"status": {"conditions": [ready()]}}}), Calls())
+    def registered(**spec: str) -> dict[str, Any]:
+        return {node.instance: {"metadata": {"name": node.instance}, "spec": spec}}
 
-    check_pod_subnets(api(podCIDR="10.244.1.0/24"), [node])
-    for shown in ({"podCIDR": "10.244.0.0/24"}, {}):
-        with pytest.raises(SykubeError, match=r"has the pod subnet .*, not 10\.244\.1\.0/24"):
-            check_pod_subnets(api(**shown), [node])
+    check_pod_subnets(registered(podCIDR=node.pod_subnet), [node])
+    for shown in ({"podCIDR": "10.244.1.0/24"}, {}):
+        with pytest.raises(SykubeError, match=r"has the pod subnet .*, not 10\.244\.0\.0/24"):
+            check_pod_subnets(registered(**shown), [node])
 
 
 def test_a_setting_is_one_of_the_kinds_or_a_path() -> None:

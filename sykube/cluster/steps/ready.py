@@ -59,7 +59,7 @@ def wait_ready(cluster: Cluster) -> None:
     with _naming_webhooks(cluster), cluster.api() as api:
         wait_until("nodes Ready", nodes_ready, _TIMEOUT_S + network.fetch_s)
         wait_until("pods Ready", pods_ready, _TIMEOUT_S)
-        pod_network.check_pod_subnets(api, cluster.nodes)
+        pod_network.check_pod_subnets(readiness.registered(api), cluster.nodes)
         settle(cluster, api, networked=not awaited)
     if awaited:
         cluster.ui.warn(f"{pod_network.NO_PLUGIN}. {pod_network.INSTALL}")
