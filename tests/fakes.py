@@ -893,6 +893,13 @@ SHARED_KEYS = tuple(
 _LONG_AGO = "2021-01-01T00:00:00.000000Z"
 
 
+# What the kubelet says of a node whose containerd has no CNI configuration.
+LACKS_NETWORK = (
+    "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+    "message:Network plugin returns error: cni plugin not initialized"
+)
+
+
 def member_id(name: str) -> str:
     """What etcd calls a member."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -916,6 +923,9 @@ class Kubernetes:
     webhook: str = ""
     # Members of etcd: node → address.
     members: dict[str, str] = field(default_factory=dict)
+    # Nodes without CNI configuration, and whether a CNI plugin was installed that gives them some.
+    bare: set[str] = field(default_factory=set)
+    plugin: bool = False
     # Whether the kubelet of a node works now.
     lives: Callable[[str], bool] = lambda _: True
     # When the containers of a node were started, in seconds since the epoch.
@@ -944,10 +954,17 @@ class Kubernetes:
     def kubelet_joined(self, name: str, version: str, *, control_plane: bool) -> None:
         """A node's kubelet reports for the first time."""
         node = self.objects.setdefault(f"{NODES}/{name}", {"metadata": {"name": name}, "spec": {}})
-        node["status"] = {"conditions": [ready()]}
+        bare = name in self.bare and not self.plugin
+        node["status"] = {"conditions": [ready(not bare, LACKS_NETWORK if bare else "")]}
         if control_plane:
             node["metadata"]["labels"] = {CONTROL_PLANE_LABEL: ""}
         self.kubelet_started(name, version)
+
+    def install_plugin(self) -> None:
+        """A CNI plugin of the user's configures every node."""
+        self.plugin = True
+        for name in self.bare & {*self.nodes}:
+            self.nodes[name]["status"]["conditions"] = [ready()]
 
     def kubelet_started(self, name: str, version: str) -> None:
         """A node's kubelet reports again, and its containers are new."""
@@ -985,14 +1002,27 @@ class Kubernetes:
             found.append(("kube-proxy", name, {"k8s-app": "kube-proxy"}))
         if any("/deployments/" in path for path in self.objects) and found:
             found.append(("cluster-dns", found[0][1], {"k8s-app": "kube-dns"}))
+        bare = bool(self.bare) and not self.plugin
+        if any(path.endswith("/deployments/loadbalancer") for path in self.objects):
+            # It does not tolerate that its node is NotReady.
+            found.append(("loadbalancer", "" if bare else found[0][1], {}))
         return [
             {
                 "metadata": {
                     "name": f"{name}-{node}", "namespace": "kube-system", "labels": labels,
                 },
-                "spec": {"nodeName": node, "containers": [{"name": name}]},
+                "spec": {
+                    "nodeName": node,
+                    "containers": [{"name": name}],
+                    "hostNetwork": name != "cluster-dns",
+                },
                 "status": {
-                    "conditions": [ready(name not in self.broken)],
+                    "conditions": [
+                        ready(
+                            name not in self.broken
+                            and not (bare and name in ("cluster-dns", "loadbalancer"))
+                        )
+                    ],
                     "containerStatuses": [
                         {"state": {"running": {"startedAt": _time(self.started.get(node, 0.0))}}}
                     ],
@@ -1279,6 +1309,11 @@ class World:
         self.kubernetes: dict[str, Kubernetes] = {}
         # What kubeadm was given: the node, its arguments, the documents of its configuration.
         self.configurations: list[tuple[str, list[str], list[dict[str, Any]]]] = []
+        # Manifests that kubectl was given, and what it fails with, the next time first.
+        self.applied: list[str] = []
+        self.apply_problems: list[str] = []
+        # Whether etcd of a snapshot holds a CNI plugin.
+        self.plugin = False
         self.killed: list[int] = []
         self.disks: dict[str, dict[str, str]] = {}
         # Nodes whose kubelets do not come up; how much of the disk is free; systemd is there.
@@ -1488,6 +1523,12 @@ class World:
                         kubernetes.nodes[node]["spec"]["unschedulable"] = True
                         return 0, f"node/{node} drained\n", ""
                 return 1, "", "The connection to the server was refused"
+            case ["apply", "--server-side", "-f", manifest]:
+                self.applied.append(Path(manifest).read_text(encoding="utf-8"))
+                if self.apply_problems:
+                    return 1, "", self.apply_problems.pop(0)
+                self.kubernetes[Path(manifest).parent.name].install_plugin()
+                return 0, "daemonset.apps/cni serverside-applied\n", ""
         raise AssertionError(f"the fake kubectl does not know: {words}")
 
     def end(self, name: str) -> None:
@@ -1515,8 +1556,12 @@ class World:
     def exchange(self, pid: int, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
         """The cluster DNS: it has an address for every name that a node asks it for."""
         self.calls.record("dns", *address)
-        if not any(instance.pid == pid for instance in self.instances.values()):
+        names = [name for name, instance in self.instances.items() if instance.pid == pid]
+        if not names:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        etcd = self.kubernetes.get(names[0].rpartition("-")[0])
+        if etcd and etcd.bare and not etcd.plugin:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         return request[:2] + b"\x81\x80" + b"\0\1\0\1\0\0\0\0"
 
     def cgroup_hierarchies(self) -> list[Path]:
@@ -1654,7 +1699,8 @@ class World:
         instance.files["/etc/kubernetes/admin.conf"] = admin_kubeconfig(server)
         instance.files[KUBELET_CONF] = "kubelet"
         instance.files |= {key: f"{key} of the cluster" for key in SHARED_KEYS}
-        kubernetes = Kubernetes(lives=self.lives)
+        kubernetes = Kubernetes(lives=self.lives, plugin=self.plugin)
+        kubernetes.bare |= {name} if not instance.config("pod-network.conflist") else set()
         kubernetes.kubelet_joined(name, instance.version, control_plane=True)
         address = given["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"]
         kubernetes.members[name] = address
@@ -1692,6 +1738,7 @@ class World:
             self._write_control_plane(instance, instance.version)
         instance.files[f"{_PKI}/ca.crt"] = f"{_PKI}/ca.crt of the cluster"
         instance.files[KUBELET_CONF] = "kubelet"
+        kubernetes.bare |= {name} if not instance.config("pod-network.conflist") else set()
         kubernetes.kubelet_joined(name, instance.version, control_plane=bool(control_plane))
         self._kubelet()
         return 0, "", ""

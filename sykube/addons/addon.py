@@ -88,6 +88,9 @@ class Addon:
     def settle(self, site: Site) -> None:
         """Take in which nodes there are now, and their certificates; all of them are up."""
 
+    def wait(self, site: Site) -> None:
+        """Wait until it can be used; its pods are Ready."""
+
     def problem(self, site: Site) -> str:
         """What keeps it from working, or nothing."""
         found = (deployment_problem(site.api, each) for each in self.deployments)

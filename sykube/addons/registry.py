@@ -45,7 +45,7 @@ class Registry(Addon):
         site.registry_port.close()
         super().disable(site)
 
-    def settle(self, site: Site) -> None:
+    def wait(self, site: Site) -> None:
         """Wait until it answers: nodes send connections to a new pod a moment after it is Ready.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sykube.cli import context, options
-from sykube.cluster import archive, lifecycle, reborn
+from sykube.cluster import archive, lifecycle, pod_network, reborn
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import SETTINGS
 from sykube.cluster.spec_reader import make_spec
@@ -61,9 +61,10 @@ def init(
     if cluster is None:
         ui.say(f"The cluster {spec.name} is up.")
         return
+    first = "apply -f YOUR-CNI.yaml" if spec.pod_network == pod_network.NONE else "get nodes"
     ui.say(
         f"\nThe cluster {spec.name} is up. Try:\n"
-        f"  sykube kubectl{cluster.name_option} get nodes\n"
+        f"  sykube kubectl{cluster.name_option} {first}\n"
         f"  kubectl --context {spec.name} get pods --all-namespaces"
     )
 

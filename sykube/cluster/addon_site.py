@@ -15,8 +15,15 @@ def site(cluster: Cluster, api: Api) -> Site:
     return Site(api, DOMAIN, addresses, tuple(cluster.nodes), RegistryPort(cluster))
 
 
-def settle(cluster: Cluster, api: Api) -> None:
-    """Tell the add-ons that are on which nodes there are; all of them are up."""
+def settle(cluster: Cluster, api: Api, *, networked: bool) -> None:
+    """Tell the add-ons that are on which nodes there are; all of them are up.
+
+    Args:
+        networked: whether there is a pod network; without one nothing is waited for.
+    """
     there = site(cluster, api)
     for name in cluster.state.addons:
-        catalog.find(name).settle(there)
+        addon = catalog.find(name)
+        addon.settle(there)
+        if networked:
+            addon.wait(there)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sykube.addons import catalog
-from sykube.cluster import lookup
+from sykube.cluster import lookup, pod_network
 from sykube.cluster.addon_site import site
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.requirements import require_complete
 from sykube.cluster.state import locked
+from sykube.errors import SykubeError
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
-from sykube.kubernetes.api import wait_until
+from sykube.kubernetes import readiness
+from sykube.kubernetes.api import Api, wait_until
 from sykube.ui import Ui
 
 _TIMEOUT_S = 300.0
@@ -43,8 +45,8 @@ def enable(name: str, addon_name: str, ui: Ui) -> bool:
 
     Raises:
         UsageError: there is no such add-on.
-        SykubeError: the cluster does not run (STOPPED), or the add-on does not work after
-            5 minutes: it is switched off again.
+        SykubeError: the cluster does not run (STOPPED) or has no pod network yet, or the add-on
+            does not work after 5 minutes: it is switched off again.
     """
     preflight.check_identity()
     addon = catalog.find(addon_name)
@@ -54,6 +56,7 @@ def enable(name: str, addon_name: str, ui: Ui) -> bool:
             there = site(cluster, api)
             if addon_name in cluster.state.addons and not addon.problem(there):
                 return False
+            _require_pod_network(cluster, api, addon_name)
             with ui.step(f"Enabling {addon_name}"):
                 try:
                     addon.enable(there)
@@ -93,6 +96,14 @@ def record(cluster: Cluster, names: set[str]) -> None:
     """Note which add-ons are on, in the order of the catalogue."""
     cluster.state.addons = [name for name in catalog.NAMES if name in names]
     cluster.save()
+
+
+def _require_pod_network(cluster: Cluster, api: Api, addon_name: str) -> None:
+    if cluster.pod_network.is_awaited(readiness.registered(api), cluster.nodes):
+        raise SykubeError(
+            f"the add-on {addon_name} needs a pod network, and {pod_network.NO_PLUGIN}",
+            resolution=pod_network.INSTALL,
+        )
 
 
 def _running(name: str, ui: Ui) -> Cluster:

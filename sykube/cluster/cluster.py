@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from sykube.cluster import members
+from sykube.cluster import members, pod_network
 from sykube.cluster.state import State
 from sykube.errors import ExitCode, SykubeError
 from sykube.host.paths import ClusterPaths
@@ -94,6 +94,10 @@ class Cluster:
 
     def _address_of(self, port: PortMap) -> str:
         return self.node(port.node).address if port.node else self.endpoint_address
+
+    @property
+    def pod_network(self) -> pod_network.PodNetwork:
+        return pod_network.from_setting(self.state.spec.pod_network)
 
     @property
     def network_name(self) -> str:

@@ -21,6 +21,7 @@ from sykube.cluster import (
     site,
 )
 from sykube.cluster.cluster import Cluster
+from sykube.cluster.pod_network import Manifest
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State, clusters, locked
 from sykube.cluster.steps import order
@@ -91,6 +92,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     snapshot = _source(spec)
     authorities = site.authorities(spec.ca_certificates)
     preparation.examine_local_image(spec)
+    preparation.examine_pod_network(spec)
     image, choice = None, None
     if snapshot:
         image, choice = archive.image_of(snapshot), choice_of_snapshot(snapshot)
@@ -143,6 +145,7 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
             exit_code=ExitCode.STOPPED,
         )
     kubeconfig.check(kubeconfig.Owner.of_caller(), spec.name)
+    _keep_manifest(cluster)
     ui.say(f"Resuming the cluster {spec.name} where it failed.")
     return cluster
 
@@ -150,6 +153,7 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
 def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     """Everything that comes before the cluster's own steps and is never undone."""
     preparation.examine_local_image(spec)
+    preparation.examine_pod_network(spec)
     if Bridge(spec.name).exists() or ClusterPaths(spec.name).root.exists():
         raise SykubeError(
             f"there are remains of a cluster {spec.name} without a record",
@@ -215,6 +219,7 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
         try:
             state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
             registries.keep(cluster, found_logins)
+            _keep_manifest(cluster)
             cluster.save()
         except BaseException:
             held.close()
@@ -222,6 +227,13 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
                 ui.warn(f"not undone: {problem}")
             raise
     return cluster
+
+
+def _keep_manifest(cluster: Cluster) -> None:
+    """Keep the manifest of the pod network; that of a snapshot's cluster is in its etcd."""
+    network = cluster.pod_network
+    if isinstance(network, Manifest) and not cluster.state.spec.from_snapshot:
+        network.keep(cluster.paths.pod_network)
 
 
 def _source(spec: ClusterSpec) -> archive.Snapshot | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from sykube.cluster import pod_network
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.wanted import ANY_MIRROR, Wanted
 from sykube.errors import UsageError
@@ -97,6 +98,17 @@ def examine_local_image(spec: ClusterSpec) -> None:
                 resolution="Leave out --source and --kubernetes-version, or --local-image.",
             )
         local.examine(Path(spec.local_image), trusted=spec.no_verify or bool(spec.fingerprint))
+
+
+def examine_pod_network(spec: ClusterSpec) -> None:
+    """Refuse a manifest of the user's that cannot be applied, before anything changes.
+
+    Raises:
+        UsageError: it cannot be read, or holds no Kubernetes objects.
+    """
+    network = pod_network.from_setting(spec.pod_network)
+    if isinstance(network, pod_network.Manifest) and not spec.from_snapshot:
+        network.read()
 
 
 def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:

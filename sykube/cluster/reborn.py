@@ -84,6 +84,7 @@ def defaults(snapshot: Snapshot) -> dict[str, Any]:
         "addons": tuple(saved.addons),
         "pod_subnet": str(saved.subnets.pods),
         "service_subnet": str(saved.subnets.services),
+        "pod_network": saved.spec.pod_network,
     }
 
 
@@ -107,6 +108,7 @@ def check(spec: ClusterSpec, snapshot: Snapshot) -> None:
             ("control_planes", "the number of control planes"),
             ("pod_subnet", "the subnet of pods"),
             ("service_subnet", "the subnet of Services"),
+            ("pod_network", "the pod network"),
         )
         if getattr(spec, name) != fixed[name]
     ]

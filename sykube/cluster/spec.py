@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube import settings
-from sykube.cluster import checks, members
+from sykube.cluster import checks, members, pod_network
 from sykube.errors import UsageError
 from sykube.host import apt, proxies
 from sykube.host.paths import CLUSTER_VARIABLE
@@ -25,6 +25,7 @@ from sykube.patches import Patch
 from sykube.settings import setting
 
 _CONTROL_PLANE, _WORKER = checks.ROLES
+_POD_NETWORK = dataclasses.replace(settings.TEXT, parse=pod_network.absolute)
 _MERGES = settings.patches(kubeadm_patches.check_merge)
 # Fields by those of sykube.image.sites.Sites.
 _SITES = {
@@ -222,6 +223,12 @@ class ClusterSpec:
     service_subnet: str = setting(
         "", "Addresses of Services.", "--service-subnet", metavar="CIDR",
         check=checks.service_subnet, shown="one that is free",
+    )  # fmt: skip
+    pod_network: str = setting(
+        pod_network.BRIDGE,
+        "sykube's own bridge, none (you install a CNI plugin), or a manifest to apply.",
+        "--pod-network", metavar="bridge|none|FILE", type=_POD_NETWORK, check=pod_network.problem,
+        completion="files",
     )  # fmt: skip
     cpus: str = _cpus("Processors that each node may use, such as 1.5.", "--cpus")
     memory: str = _memory("Memory that each node may use, such as 2Gi.", "--memory")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sykube.cluster import certs, lookup
+from sykube.cluster import certs, lookup, pod_network
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.dns import dns_problem
 from sykube.errors import ExitCode, SykubeError
@@ -144,12 +144,12 @@ def look(cluster: Cluster) -> Status:
         awake = [node for node in cluster.nodes if nodes[node.name].state == RUNNING]
         problems: dict[str, str] = {}
         kubelets: dict[str, str] = {}
-        api_problem = pods = dns = network = policies = ""
+        api_problem = pods = dns = network = missing = policies = ""
         if awake:
             rules = pool.submit(cluster.bridge.problem, cluster.wiring)
             answer = pool.submit(dns_problem, cluster, running[awake[0].instance])
-            problems, api_problem, pods, kubelets, policies = _kubernetes(cluster, awake)
-            network, dns = rules.result(), answer.result()
+            problems, api_problem, pods, kubelets, missing, policies = _kubernetes(cluster, awake)
+            network, dns = rules.result() or missing, answer.result()
         sizes = disk.result()
     return Status(
         cluster.name,
@@ -205,20 +205,23 @@ def _node(node: Node, running: dict[str, int]) -> NodeStatus:
 
 def _kubernetes(
     cluster: Cluster, awake: list[Node]
-) -> tuple[dict[str, str], str, str, dict[str, str], str]:
-    """By instance what is wrong with it; with the API; with pods; kubelets' versions; policies."""
+) -> tuple[dict[str, str], str, str, dict[str, str], str, str]:
+    """Problems of instances, the API and pods; kubelets' versions; of the pod network; policies."""
     if not any(node.is_control_plane for node in awake):
-        return {}, "no control plane runs", "", {}, ""
+        return {}, "no control plane runs", "", {}, "", ""
     try:
         with cluster.api() as api:
             health = readiness.health(api)
             nodes = readiness.registered(api)
             problems = readiness.node_problems(nodes, [node.instance for node in awake])
-            pods = readiness.system_pods(api, len(cluster.nodes), len(cluster.control_planes))
-            policies = readiness.unenforced(readiness.network_policies(api))
-            return problems, health, pods, readiness.kubelets(nodes), policies
+            network, masters = cluster.pod_network, len(cluster.control_planes)
+            awaited = network.is_awaited(nodes, cluster.nodes)
+            pods = readiness.system_pods(api, len(cluster.nodes), masters, networked=not awaited)
+            missing = f"{pod_network.NO_PLUGIN}. {pod_network.INSTALL}" if awaited else ""
+            policies = network.unenforced_policies(api)
+            return problems, health, pods, readiness.kubelets(nodes), missing, policies
     except SykubeError as error:
-        return {}, error.brief, "", {}, ""
+        return {}, error.brief, "", {}, "", ""
 
 
 def _disk_mb(cluster: Cluster) -> dict[str, int]:

@@ -52,6 +52,11 @@ class ClusterPaths:
         return self.root / "engine"
 
     @property
+    def pod_network(self) -> Path:
+        """The manifest of the pod network that init applies, where there is one."""
+        return self.root / "pod-network.yaml"
+
+    @property
     def lock(self) -> Path:
         return LOCKS / f"{self.name}.lock"
 

@@ -29,6 +29,8 @@ else
     done
 fi
 [ "$(hostname)" = "$1" ] || echo "the host name is $(hostname), not $1"
+[ -s /etc/sykube/pod-network.conflist ] || [ -w /opt/cni/bin ] ||
+    echo "its node image lacks /opt/cni/bin: it is of an earlier sykube, for the bridge only"
 [ -w /var/lib/kubelet ] || echo "/var/lib/kubelet cannot be written"
 for _ in $(seq 450); do
     [ -S /run/containerd/containerd.sock ] && exit

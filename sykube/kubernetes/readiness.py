@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sykube.errors import SykubeError
 from sykube.kubernetes.api import Api, ApiError
 from sykube.node import netns
 
@@ -19,7 +18,12 @@ _CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-sch
 
 def nodes(api: Api, names: list[str]) -> str:
     """Every node is registered and Ready."""
-    problems = node_problems(registered(api), names).items()
+    return nodes_problem(registered(api), names)
+
+
+def nodes_problem(found: dict[str, Any], names: list[str]) -> str:
+    """As `nodes`, of what `registered` gave."""
+    problems = node_problems(found, names).items()
     return "; ".join(f"{name}: {problem}" for name, problem in problems if problem)
 
 
@@ -35,6 +39,25 @@ def node_problems(found: dict[str, Any], names: list[str]) -> dict[str, str]:
         found: as `registered` gives it.
     """
     return {name: _not_ready(found[name]) if name in found else "not registered" for name in names}
+
+
+def lacks_network(node: dict[str, Any]) -> bool:
+    """Whether a Node is NotReady only because its container runtime has no CNI configuration.
+
+    Source: ReadyCondition in pkg/kubelet/nodestatus/setters.go, which puts several reasons in
+    brackets.
+    """
+    reason = _not_ready(node)
+    return "reason:NetworkPluginNotReady" in reason and not reason.startswith("[")
+
+
+def has_joined(found: dict[str, Any], name: str) -> bool:
+    """Whether a node is registered, and Ready or waiting only for a pod network.
+
+    Args:
+        found: as `registered` gives it.
+    """
+    return name in found and (not _not_ready(found[name]) or lacks_network(found[name]))
 
 
 def kubelets(found: dict[str, Any]) -> dict[str, str]:
@@ -66,10 +89,20 @@ def has_ended(pod: dict[str, Any]) -> bool:
     return pod.get("status", {}).get("phase") in _ENDED
 
 
-def system_pods(api: Api, node_count: int, control_planes: int = 1) -> str:
-    """The pods of kube-system are there and Ready: control planes, kube-proxy on each node, DNS."""
+def system_pods(
+    api: Api, node_count: int, control_planes: int = 1, *, networked: bool = True
+) -> str:
+    """The pods of kube-system are there and Ready: control planes, kube-proxy on each node, DNS.
+
+    Args:
+        networked: whether there is a pod network. Without one, only pods on the network of their
+            node are looked at, where they have one: NotReady nodes get no others.
+    """
     found = api.get("/api/v1/namespaces/kube-system/pods")["items"]
     pods = [pod for pod in found if not has_ended(pod)]
+    if not networked:
+        specs = [(pod, pod["spec"]) for pod in pods]
+        pods = [pod for pod, spec in specs if spec.get("hostNetwork") and spec.get("nodeName")]
     waiting = [
         f"{pod['metadata']['name']}: {reason}" for pod in pods if (reason := _not_ready(pod))
     ]
@@ -81,43 +114,15 @@ def system_pods(api: Api, node_count: int, control_planes: int = 1) -> str:
         count = sum(label.get("component") == component for label in labels)
         if count < control_planes:
             waiting.append(f"{component} on {count} of {control_planes} control planes")
-    if not any(label.get("k8s-app") == "kube-dns" for label in labels):
+    if networked and not any(label.get("k8s-app") == "kube-dns" for label in labels):
         waiting.append("no pod of the cluster DNS")
     return "; ".join(waiting)
-
-
-def network_policies(api: Api) -> int:
-    """How many NetworkPolicies there are."""
-    return len(api.get("/apis/networking.k8s.io/v1/networkpolicies")["items"])
-
-
-def unenforced(count: int) -> str:
-    """What that many NetworkPolicies are worth; nothing for none."""
-    if not count:
-        return ""
-    which = "1 NetworkPolicy is" if count == 1 else f"{count} NetworkPolicies are"
-    return f"{which} accepted and not enforced: the pod network lets everything through"
 
 
 def discovery(api: Api, token_name: str) -> str:
     """What joining nodes read first is signed with a bootstrap token by the controller manager."""
     data = api.get("/api/v1/namespaces/kube-public/configmaps/cluster-info").get("data", {})
     return "" if f"jws-kubeconfig-{token_name}" in data else "cluster-info is not signed yet"
-
-
-def check_pod_subnets(api: Api, expected: dict[str, str]) -> None:
-    """The pod subnet that Kubernetes shows for a node is the one that its CNI hands out.
-
-    Raises:
-        SykubeError: it is not, so that routes and policies would be wrong.
-    """
-    for item in api.get("/api/v1/nodes")["items"]:
-        name, shown = item["metadata"]["name"], item["spec"].get("podCIDR", "")
-        if name in expected and shown != expected[name]:
-            raise SykubeError(
-                f"the node {name} has the pod subnet {shown}, not {expected[name]}",
-                resolution="Delete the cluster and make it again; please report this.",
-            )
 
 
 def dns_answers(pid: int, server: str, name: str) -> str:

@@ -37,7 +37,9 @@ def page(opened: Chrome) -> Iterator[Chrome]:
     """The page with a cluster that is well; nothing of it may fail."""
     SOURCE.state, SOURCE.silent, SOURCE.parts, SOURCE.problems = "running", "", {}, {}
     opened.execute_script("location.hash = 'nodes'")
-    eventually("all is well", lambda: opened.title == "lab: healthy – sykube" and not banners(opened))
+    eventually(
+        "all is well", lambda: opened.title == "lab: healthy – sykube" and not banners(opened)
+    )
     console(opened)
     yield opened
     said = [line["message"] for line in console(opened)]

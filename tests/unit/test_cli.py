@@ -140,6 +140,10 @@ def test_relative_paths_are_those_of_the_callers_folder(
     assert spec.options == ("--nv", "-B", "/a")
     assert spec.dns == ("192.0.2.1", "192.0.2.2")
     assert spec.ephemeral is False
+    assert spec.pod_network == "bridge"
+    for given, pod_network in (("none", "none"), ("cni.yaml", str(tmp_path / "cni.yaml"))):
+        assert sykube("init", "--pod-network", given).code == 0
+        assert seen[-1].pod_network == pod_network
 
 
 # --- who and where ---
@@ -229,6 +233,14 @@ def test_init_says_on_stderr_what_it_does_and_what_to_try(world: World, sykube: 
     again = sykube("init", "--name", "lab", "--dns", "192.0.2.1")
     assert again.code == 0
     assert "The cluster lab is up." in again.err
+
+
+def test_init_without_a_pod_network_says_what_to_do_next(world: World, sykube: Sykube) -> None:
+    result = sykube("init", "--name", "lab", "--dns", "192.0.2.1", "--pod-network", "none")
+    assert result.code == 0, result.err
+    assert "no CNI plugin is installed (--pod-network none)" in result.err
+    assert "docs/pod-network.md" in result.err
+    assert "sykube kubectl --name lab apply -f YOUR-CNI.yaml" in result.err
 
 
 def test_results_for_machines_are_json_and_nothing_else(world: World, sykube: Sykube) -> None:

@@ -139,11 +139,12 @@ esac
 """
 
 
-def test_what_no_rule_of_a_service_takes_is_refused_and_not_sent_away(machine: Machine) -> None:
+def node_network(machine: Machine, conflist: str) -> Path:
+    """What node-network needs; the file that its rules are written to."""
     rules = machine.root / "rules"
     rules.touch()
     machine.program("iptables", IPTABLES.replace("{rules}", str(rules)))
-    machine.program("ip", "#!/bin/sh\n")
+    machine.program("ip", f"#!/bin/sh\necho ip $* >> {rules}.ip\n")
     machine.program("sysctl", "#!/bin/sh\n")
     values = {
         "SYKUBE_POD_SUBNET": "10.244.0.0/16",
@@ -151,10 +152,30 @@ def test_what_no_rule_of_a_service_takes_is_refused_and_not_sent_away(machine: M
         "SYKUBE_ENDPOINT": "",
     }
     machine.write("etc/sykube/node.env", "".join(f"{k}={v}\n" for k, v in values.items()))
-    machine.write("etc/sykube/routes", "")
+    machine.write("etc/sykube/routes", "10.244.1.0/24 via 10.11.11.3\n" if conflist else "")
+    machine.write("etc/sykube/pod-network.conflist", conflist)
+    return rules
+
+
+def test_what_no_rule_of_a_service_takes_is_refused_and_not_sent_away(machine: Machine) -> None:
+    rules = node_network(machine, "{}")
     for _ in range(2):
         machine.run("node-network")
         found = rules.read_text().splitlines()
         # Appended: those of kube-proxy are inserted, and come first whenever it writes them.
         assert found.count("-A FORWARD -d 10.96.0.0/12 -j REJECT") == 1
         assert len(found) == 2
+
+
+@pytest.mark.parametrize("conflist", ["{}", ""], ids=["bridge", "a-plugin-of-the-users"])
+def test_pods_are_masqueraded_and_routed_by_the_bridge_only(
+    machine: Machine, conflist: str
+) -> None:
+    rules = node_network(machine, conflist)
+    machine.run("node-network")
+    masquerading = "-A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE"
+    assert (masquerading in rules.read_text().splitlines()) is bool(conflist)
+    # A plugin's own routes may be static ones, which would be taken for those of nodes that went.
+    commands = (machine.root / "rules.ip").read_text()
+    assert ("route show proto static" in commands) is bool(conflist)
+    assert ("route replace 10.244.1.0/24 via 10.11.11.3" in commands) is bool(conflist)

@@ -19,6 +19,7 @@ from sykube.kubernetes.readiness import dns_answers
 from sykube.node import netns
 from tests.fakes import (
     CONTROL_PLANE_LABEL,
+    LACKS_NETWORK,
     NODES,
     Calls,
     FakeApi,
@@ -142,13 +143,40 @@ def test_every_control_plane_has_all_of_its_pods() -> None:
     ]
 
 
-def test_pod_subnets_are_those_that_cni_hands_out() -> None:
-    api = api_with(node("a", ready(), "10.244.0.0/24"), node("x", ready(), "10.9.0.0/24"))
-    readiness.check_pod_subnets(api, {"a": "10.244.0.0/24"})
-    with pytest.raises(SykubeError, match="a has the pod subnet 10.244.0.0/24, not 10.244.1.0/24"):
-        readiness.check_pod_subnets(api, {"a": "10.244.1.0/24"})
-    with pytest.raises(SykubeError, match="pod subnet , not"):
-        readiness.check_pod_subnets(api_with(node("a", ready())), {"a": "10.244.0.0/24"})
+LACKING = [
+    (LACKS_NETWORK, True),
+    # Kubernetes 1.20's words.
+    (
+        "runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+        "message:Network plugin returns error: cni config uninitialized",
+        True,
+    ),
+    (f"[{LACKS_NETWORK}, CSINode is not yet initialized]", False),
+    ("PLEG is not healthy", False),
+]
+
+
+@pytest.mark.parametrize(("message", "lacking"), LACKING)
+def test_a_node_that_lacks_only_a_network_has_joined(message: str, lacking: bool) -> None:
+    found = node("a", ready(False, message))
+    assert readiness.lacks_network(found) is lacking
+    assert readiness.has_joined({"a": found}, "a") is lacking
+
+
+def test_nodes_that_have_joined() -> None:
+    found = {"a": node("a", ready()), "b": node("b", None)}
+    assert [readiness.has_joined(found, name) for name in "abc"] == [True, False, False]
+    assert not readiness.lacks_network(found["a"])
+
+
+def test_without_a_pod_network_only_pods_on_their_nodes_are_looked_at() -> None:
+    server = complete()
+    server.bare = {"a", "b"}
+    api = FakeApi(server, Calls())
+    assert "cluster-dns" in readiness.system_pods(api, 2)
+    assert readiness.system_pods(api, 2, networked=False) == ""
+    server.broken = {"etcd"}
+    assert "etcd-a" in readiness.system_pods(api, 2, networked=False)
 
 
 def test_discovery_is_signed_with_the_token_in_use() -> None:

@@ -171,6 +171,7 @@ def test_a_node_that_joins_later_is_empty(saved: World) -> None:
         {"control_planes": 3},
         {"pod_subnet": "10.245.0.0/16"},
         {"service_subnet": "10.112.0.0/12"},
+        {"pod_network": "none"},
         {"local_image": "/x.sif"},
     ],
     ids=str,
@@ -220,6 +221,21 @@ def test_nodes_gates_and_patches_are_the_snapshots_too(saved: World) -> None:
     config = ClusterPaths("new").node("new-node2") / "config/containerd.toml"
     assert "oom_score = 1\n" in config.read_text()
     assert spec(feature_gates={"Beta": True}).feature_gates == {"Beta": True}
+
+
+def test_its_pod_network_is_the_snapshots_without_the_file_that_it_was_made_of(
+    saved: World,
+) -> None:
+    folder = archive.find("kept").folder
+    stored = json.loads((folder / "state.json").read_text())
+    stored["spec"]["podNetwork"] = "/nowhere/cni.yaml"
+    (folder / "state.json").write_text(json.dumps(stored))
+    assert spec().pod_network == "/nowhere/cni.yaml"
+    saved.plugin = True
+    init(saved)
+    assert not saved.applied
+    node = lookup.load("new", saved.ui()).node("node1")
+    assert (node.config / "pod-network.conflist").read_text() == ""
 
 
 def test_several_control_planes_are_refused(saved: World) -> None:

@@ -27,6 +27,7 @@ FULL = ClusterSpec(
     mirror="https://deb.example/debian",
     node_subnet="10.1.2.0/24",
     pod_subnet="10.3.0.0/16",
+    pod_network="/etc/cni.yaml",
     service_subnet="10.4.0.0/16",
 )
 
@@ -92,6 +93,18 @@ def test_a_limit_in_a_file_that_is_neither_number_nor_text_is_an_error(file: Pat
     ]
 
 
+@pytest.mark.parametrize("value", ["bridge", "none", "/cni.yaml"])
+def test_pod_networks(file: Path, value: str) -> None:
+    file.write_text(f"podNetwork: {value}\n", encoding="utf-8")
+    assert make_spec(file, {}).pod_network == value
+
+
+@pytest.mark.parametrize("value", ["calico", "cni.yaml", "''"])
+def test_a_pod_network_that_is_no_kind_and_no_path(file: Path, value: str) -> None:
+    (found,) = errors(file, f"podNetwork: {value}\n")
+    assert "is neither bridge, none nor an absolute path of a manifest" in found
+
+
 def test_nothing_asked_for_gives_the_defaults() -> None:
     assert make_spec(None, {}) == ClusterSpec()
     assert ClusterSpec().name == "sykube"
@@ -115,6 +128,7 @@ localImage: /images/node.sif
 mirror: https://deb.example/debian
 nodeSubnet: 10.1.2.0/24
 podSubnet: 10.3.0.0/16
+podNetwork: /etc/cni.yaml
 serviceSubnet: 10.4.0.0/16
 """,
         encoding="utf-8",

@@ -21,8 +21,9 @@ ip route show | grep -q '^default ' || echo "the default route is gone"
 [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || echo "forwarding is off (net.ipv4.ip_forward)"
 [ -z "$SYKUBE_ENDPOINT" ] || ip -4 -o address | grep -qF " $SYKUBE_ENDPOINT/" ||
     echo "the control plane's address $SYKUBE_ENDPOINT is gone"
-iptables -w -t nat -C POSTROUTING -s "$SYKUBE_POD_SUBNET" ! -d "$SYKUBE_POD_SUBNET" \
-    -j MASQUERADE 2> /dev/null || echo "the rule that masquerades pods is gone"
+[ ! -s /etc/sykube/pod-network.conflist ] ||
+    iptables -w -t nat -C POSTROUTING -s "$SYKUBE_POD_SUBNET" ! -d "$SYKUBE_POD_SUBNET" \
+        -j MASQUERADE 2> /dev/null || echo "the rule that masquerades pods is gone"
 while read -r destination _; do
     [ -z "$destination" ] || ip route show "$destination" | grep -q . ||
         echo "the route to the pods of $destination is gone"

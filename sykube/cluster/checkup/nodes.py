@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sykube.cluster import pod_network
 from sykube.cluster.checkup.files import ended
 from sykube.cluster.checkup.look import Look, failure, ok, warning
 from sykube.cluster.dns import dns_problem
@@ -160,7 +161,10 @@ def api(look: Look) -> Iterator[Finding]:
 
 
 def _kubernetes(look: Look, api: Api) -> Iterator[Finding]:
-    registered = {item["metadata"]["name"]: item for item in api.get("/api/v1/nodes")["items"]}
+    registered, network = readiness.registered(api), look.cluster.pod_network
+    awaited = network.is_awaited(registered, look.cluster.nodes)
+    if awaited:
+        yield failure("pod network", pod_network.NO_PLUGIN, pod_network.INSTALL)
     for node in look.awake:
         item = registered.get(node.instance)
         if item is None:
@@ -168,30 +172,29 @@ def _kubernetes(look: Look, api: Api) -> Iterator[Finding]:
                 f"node {node.name}", "it is not registered", f"{look.kubelet_log(node)} says why"
             )
         else:
-            yield from _conditions(look, node, item)
+            yield from _conditions(look, node, item, networked=not awaited)
     refusing = webhooks.refusing(api)
     for each in refusing:
         cure = webhooks.cure([each], look.cluster.name_option)
         yield failure("webhook", f"{each}: {each.reason}", cure)
     masters = len(look.cluster.control_planes)
-    pods = readiness.system_pods(api, len(look.cluster.nodes), masters)
+    pods = readiness.system_pods(api, len(look.cluster.nodes), masters, networked=not awaited)
     if pods:
         cure = look.command("kubectl", "-n", "kube-system", "describe", "pods")
         yield failure(_PODS, pods, f"{cure} says why")
-    if count := readiness.network_policies(api):
-        yield warning(
-            "network policies",
-            readiness.unenforced(count),
-            "Rely on none of them here: docs/how-it-works.md",
-        )
+    if unenforced := network.unenforced_policies(api):
+        cure = "Rely on none of them here: docs/how-it-works.md"
+        yield warning("network policies", unenforced, cure)
 
 
-def _conditions(look: Look, node: Node, item: dict[str, Any]) -> Iterator[Finding]:
+def _conditions(
+    look: Look, node: Node, item: dict[str, Any], *, networked: bool
+) -> Iterator[Finding]:
     name, logs = f"node {node.name}", look.kubelet_log(node)
     for condition in item.get("status", {}).get("conditions", []):
         kind, status = condition["type"], condition["status"]
         reason = condition.get("message") or condition.get("reason") or ""
-        if kind == "Ready" and status != "True":
+        if kind == "Ready" and status != "True" and networked:
             yield failure(name, f"NotReady: {reason}", f"{logs} says why")
         elif kind != "Ready" and status == "True":
             yield failure(name, f"{kind}: {reason}", _PRESSURE_CURES.get(kind, logs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sykube.cluster import reborn
+from sykube.cluster import pod_network, reborn
 from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.cluster.steps.nodes import renew
 from sykube.host.files import write_atomically
@@ -96,7 +96,7 @@ def _describe_node(cluster: Cluster, api: Api) -> None:
     """Tell Kubernetes which pod subnet, labels and taints the master has."""
     master = cluster.master
     path, asked = f"/api/v1/nodes/{master.instance}", cluster.state.spec.node(master.name)
-    pods = {"podCIDR": master.pod_subnet, "podCIDRs": [master.pod_subnet]}
+    pods = pod_network.node_spec(master)
     patch: dict[str, Any] = {"metadata": {"labels": asked.labels}, "spec": pods}
     if asked.taints:
         # A patch replaces the whole list, and others have put some there.

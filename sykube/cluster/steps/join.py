@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sykube import documents
+from sykube.cluster import pod_network
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.steps.nodes import renew
 from sykube.kubernetes import kubeadm, kubeadm_patches, labels, readiness
@@ -57,7 +58,7 @@ def missing(cluster: Cluster) -> list[Node]:
 
 
 def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
-    """Join running nodes to a running cluster; those that are Ready are left alone.
+    """Join running nodes to a running cluster; those that have joined are left as they are.
 
     Raises:
         SykubeError: kubeadm failed or took more than 10 minutes.
@@ -72,7 +73,8 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
         # Earlier, kubeadm would find it unsigned and look again after 5 s.
         name = token.split(".")[0]
         wait_until("signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S)
-        waiting = [node for node in nodes if readiness.nodes(api, [node.instance])]
+        found = readiness.registered(api)
+        waiting = [node for node in nodes if not readiness.has_joined(found, node.instance)]
         for node in waiting:
             if node.run(["test", "-e", _BOOTSTRAP, "-o", "-e", _PKI], check=False).ok:
                 renew(cluster, node)
@@ -118,8 +120,7 @@ def register(cluster: Cluster, api: Api, node: Node) -> None:
         "kind": "Node",
         "metadata": {"name": node.instance, "labels": own_labels | asked.labels},
         "spec": {
-            "podCIDR": node.pod_subnet,
-            "podCIDRs": [node.pod_subnet],
+            **pod_network.node_spec(node),
             "taints": [*taints, *map(labels.parse_taint, asked.taints)],
         },
         "status": {"capacity": _ROOM, "allocatable": _ROOM},

@@ -175,14 +175,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
             )
         ),
         "resolv.conf": "\n".join(f"nameserver {address}" for address in cluster.state.resolvers),
-        "routes": "\n".join(
-            f"{other.pod_subnet} via {other.address}"
-            for other in cluster.nodes
-            if other.instance != node.instance
-        ),
-        "pod-network.conflist": resources.render(
-            "cni", "pod-network.conflist.j2", pod_subnet=node.pod_subnet
-        ),
+        **cluster.pod_network.node_files(node, cluster.nodes),
         "kubelet.conf": kubelet.drop_in(
             versions.minor(cluster.image_of(node).versions()["kubernetes"]),
             allow_cgroup_v1=cluster.allows_cgroup_v1,

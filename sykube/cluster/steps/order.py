@@ -1,6 +1,7 @@
 """The steps of init, in their order; delete undoes them from the last to the first."""
 
 from sykube.cluster.plan import Step
+from sykube.cluster.pod_network import Manifest, from_setting
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.steps.addons import Addons
 from sykube.cluster.steps.control_plane import ControlPlane
@@ -10,6 +11,7 @@ from sykube.cluster.steps.handout import Handout
 from sykube.cluster.steps.join import Join
 from sykube.cluster.steps.network import Network
 from sykube.cluster.steps.nodes import Nodes
+from sykube.cluster.steps.pod_network import PodNetwork
 from sykube.cluster.steps.ready import Ready
 from sykube.cluster.steps.unpack import Unpack
 
@@ -27,5 +29,10 @@ ALL: tuple[Step, ...] = (
 
 
 def of(spec: ClusterSpec) -> tuple[Step, ...]:
-    """The steps for one cluster: a snapshot's files come first (init --from)."""
-    return (ALL[0], Unpack(), *ALL[1:]) if spec.from_snapshot else ALL
+    """The steps for one cluster: with a snapshot's files (init --from), or a manifest of CNI."""
+    steps = [*ALL]
+    if spec.from_snapshot:
+        steps.insert(1, Unpack())
+    elif isinstance(from_setting(spec.pod_network), Manifest):
+        steps.insert([step.name for step in steps].index(Dns.name), PodNetwork())
+    return tuple(steps)

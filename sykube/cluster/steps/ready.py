@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from sykube.cluster import pod_network
 from sykube.cluster.addon_site import settle
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.dns import dns_problem
@@ -32,25 +33,37 @@ class Ready:
 def wait_ready(cluster: Cluster) -> None:
     """Wait until nodes and pods of kube-system are Ready and DNS answers on each kind of node.
 
-    Add-ons learn of the nodes here, since whatever adds or renews nodes waits here.
+    Where the user has yet to install a CNI plugin, only for what comes without one. Add-ons learn
+    of the nodes here, since whatever adds or renews nodes waits here.
 
     Raises:
-        SykubeError: not within 5 minutes; says what is missing.
+        SykubeError: not within 5 minutes, nodes with their own CNI plugin not within 15; says what
+            is missing.
     """
     names = [node.instance for node in cluster.nodes]
     masters = len(cluster.control_planes)
-    subnets = {node.instance: node.pod_subnet for node in cluster.nodes}
+    network = cluster.pod_network
+    awaited = False
+
+    def nodes_ready() -> str:
+        nonlocal awaited
+        found = readiness.registered(api)
+        awaited = network.is_awaited(found, cluster.nodes)
+        return "" if awaited else readiness.nodes_problem(found, names)
 
     def pods_ready() -> str:
-        if problem := readiness.system_pods(api, len(names), masters):
+        if problem := readiness.system_pods(api, len(names), masters, networked=not awaited):
             stalled.hasten(api)
         return problem
 
     with _naming_webhooks(cluster), cluster.api() as api:
-        wait_until("nodes Ready", lambda: readiness.nodes(api, names), _TIMEOUT_S)
+        wait_until("nodes Ready", nodes_ready, _TIMEOUT_S + network.fetch_s)
         wait_until("pods Ready", pods_ready, _TIMEOUT_S)
-        readiness.check_pod_subnets(api, subnets)
-        settle(cluster, api)
+        pod_network.check_pod_subnets(readiness.registered(api), cluster.nodes)
+        settle(cluster, api, networked=not awaited)
+    if awaited:
+        cluster.ui.warn(f"{pod_network.NO_PLUGIN}. {pod_network.INSTALL}")
+        return
     pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
     for node in (cluster.nodes[0], cluster.nodes[-1]):
         pid = pids.get(node.instance, 0)
