@@ -19,6 +19,7 @@ import json
 import os
 import pickle
 import pkgutil
+import shlex
 import shutil
 import tarfile
 import threading
@@ -406,9 +407,11 @@ class FakeHost:
         self.etc = etc
         # Told of a control plane whose etcd a snapshot was put back into.
         self.restored: Callable[[str, dict[str, Any]], None] = lambda _name, _objects: None
+        self.stdin = ""
         self.programs: dict[str, Callable[[list[str]], Answer]] = {
             "ip": self._ip,
             "iptables": self._iptables,
+            "iptables-restore": self._iptables_restore,
             "sysctl": self._sysctl,
             "modprobe": self._modprobe,
             "mount": self._mount,
@@ -444,6 +447,7 @@ class FakeHost:
         self.calls.record("run", *words)
         program = Path(words[0]).name
         assert program in self.programs, f"the fake host has no program {program!r}: {words}"
+        self.stdin = stdin or ""
         code, stdout, stderr = self.programs[program](list(words[1:]))
         for line in (stdout + stderr).splitlines() if on_line else []:
             assert on_line is not None
@@ -557,6 +561,32 @@ class FakeHost:
                 raise AssertionError(f"the fake iptables does not know: {unknown}")
         return 0, "", ""
 
+    def _iptables_restore(self, words: list[str]) -> Answer:
+        """What is said of a table is done at its COMMIT, or not at all."""
+        assert words == ["-w", "--noflush"], words
+        table, before = "", {}
+        for number, line in enumerate(self.stdin.splitlines(), 1):
+            match shlex.split(line):
+                case ["COMMIT"]:
+                    table = ""
+                    continue
+                case [name] if name.startswith("*"):
+                    table = name.removeprefix("*")
+                    chains = self.kernel.tables[table]
+                    before = {name: list(rules) for name, rules in chains.items()}
+                    continue
+                case [name, "-", "[0:0]"] if name.startswith(":"):
+                    chain = name.removeprefix(":")
+                    change = ["-F" if chain in self.kernel.tables[table] else "-N", chain]
+                case change:
+                    pass
+            code, _, stderr = self._iptables(["-w", "-t", table, *change])
+            if code:
+                self.kernel.tables[table] = before
+                return code, "", f"{stderr}\nError occurred at line: {number}"
+        assert table == "", "nothing is done without COMMIT"
+        return 0, "", ""
+
     def _sysctl(self, words: list[str]) -> Answer:
         assert words[:2] == ["-q", "-w"], words
         key, value = words[2].split("=")
@@ -623,11 +653,12 @@ class FakeHost:
                 )
                 (Path(folder) / Path(target).relative_to(inside)).write_text(text)
                 return 0, "", ""
-            case ["--silent", "exec", *rest] if "sh" in rest:
-                bound = Path(rest[rest.index("--bind") + 1].partition(":")[0])
-                shell = rest.index("sh")
-                program, *arguments = rest[shell + 3 :]
-                self.in_image(program, arguments, Path(rest[shell - 1]).parent, bound)
+            case ["--silent", "exec", "--cleanenv", *options]:
+                bound = Path(options[options.index("--bind") + 1].partition(":")[0])
+                sif, program, *arguments = options[options.index("--pwd") + 2 :]
+                if program == "sh":
+                    program, *arguments = arguments[2:]
+                self.in_image(program, arguments, Path(sif).parent, bound)
                 return 0, "", ""
             case ["verify", "--local", "--json", sif]:
                 return self._verify(Path(sif))
@@ -658,11 +689,12 @@ class FakeHost:
                 assert {*names} <= {*(image / "container-images").read_text().split()}
                 made = {name: containers.Image([containers.tar({name: b""})], {}) for name in names}
                 containers.oci_archive_of(folder / "images.tar", made)
-            case "copy-tools", []:
+            case "cp", ["-r", "/usr/bin/kubeadm", "/usr/share/sykube/kubeadm-patches", "/mnt/"]:
                 fill(folder, {"kubeadm": _kubernetes_of(image)})
                 fill(folder / "kubeadm-patches", {"etcd+strategic.yaml": "spec: {}"})
-            case "restore-etcd", [name, members, peer]:
+            case "restore-etcd", [inside, "/mnt/etcd.db", name, members, peer]:
                 assert peer in members
+                assert inside == f"/mnt/{name}/etcd"
                 assert not (folder / name / "etcd").exists()
                 fill(folder / name / "etcd/member", {"data": "restored"})
                 self.restored(name, json.loads((folder / "etcd.db").read_text()))
@@ -875,6 +907,39 @@ _COLLECTIONS = frozenset(
     ["nodes", "pods", "secrets", "services", "configmaps", "deployments", "networkpolicies"]
     + ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"]
 )
+# Of each group and version: its kinds, their resources, and whether these are in namespaces.
+RESOURCES: dict[str, dict[str, tuple[str, bool]]] = {
+    "/api/v1": {
+        "ConfigMap": ("configmaps", True),
+        "Endpoints": ("endpoints", True),
+        "Namespace": ("namespaces", False),
+        "Node": ("nodes", False),
+        "PersistentVolumeClaim": ("persistentvolumeclaims", True),
+        "Pod": ("pods", True),
+        "Service": ("services", True),
+        "ServiceAccount": ("serviceaccounts", True),
+    },
+    "/apis/apps/v1": {
+        "DaemonSet": ("daemonsets", True),
+        "Deployment": ("deployments", True),
+    },
+    "/apis/admissionregistration.k8s.io/v1": {
+        "ValidatingWebhookConfiguration": ("validatingwebhookconfigurations", False),
+    },
+    "/apis/apiregistration.k8s.io/v1": {"APIService": ("apiservices", False)},
+    "/apis/networking.k8s.io/v1": {
+        "IngressClass": ("ingressclasses", False),
+        "NetworkPolicy": ("networkpolicies", True),
+    },
+    "/apis/node.k8s.io/v1": {"RuntimeClass": ("runtimeclasses", False)},
+    "/apis/rbac.authorization.k8s.io/v1": {
+        "ClusterRole": ("clusterroles", False),
+        "ClusterRoleBinding": ("clusterrolebindings", False),
+        "Role": ("roles", True),
+        "RoleBinding": ("rolebindings", True),
+    },
+    "/apis/storage.k8s.io/v1": {"StorageClass": ("storageclasses", False)},
+}
 NODES = "/api/v1/nodes"
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -1042,6 +1107,7 @@ class FakeApi(Api):
     def __init__(self, kubernetes: Kubernetes | None, calls: Calls) -> None:
         self._kubernetes = kubernetes
         self._calls = calls
+        self._kinds = {}
 
     def __exit__(self, *_: object) -> None:
         """It holds nothing."""
@@ -1062,6 +1128,8 @@ class FakeApi(Api):
         match method, path:
             case "GET", "/version":
                 return {"gitVersion": server.version()}
+            case "GET", _ if path in RESOURCES:
+                return {"resources": [*_discovered(path)]}
             case "GET", "/readyz":
                 return "ok"
             case "GET", "/api/v1/namespaces/kube-system/pods":
@@ -1100,6 +1168,15 @@ class FakeApi(Api):
             case "DELETE", _ if path in server.objects:
                 return server.objects.pop(path)
         raise ApiError(f"{method} {path}: not found", 404)
+
+
+def _discovered(path: str) -> Iterator[dict[str, Any]]:
+    """What the API server says of a group and version; of its objects' parts, too."""
+    for kind, (name, namespaced) in RESOURCES[path].items():
+        yield {"name": name, "kind": kind, "namespaced": namespaced}
+    if path == "/api/v1":
+        yield {"name": "nodes/proxy", "kind": "NodeProxyOptions", "namespaced": False}
+        yield {"name": "pods/eviction", "kind": "Eviction", "namespaced": True}
 
 
 COREFILE = "/api/v1/namespaces/kube-system/configmaps/coredns"
@@ -1323,7 +1400,7 @@ class World:
         self.upgrade_problems: list[str] = []
         # Versions of Kubernetes whose control plane does not come up.
         self.unfit: set[str] = set()
-        self.free = 0.5
+        self.disk_size, self.free = 10_000_000_000, 0.5
         self.systemd = False
         self.services = {"containerd": "RUNNING", "kubelet": "RUNNING"}
         # Beyond the largest that Linux has: no process of this machine is ever meant.
@@ -1337,14 +1414,13 @@ class World:
         replace_run(monkeypatch, self.host.run)
         from sykube.cluster import autostart
         from sykube.cluster import cluster as cluster_module
-        from sykube.cluster import status as status_module
         from sykube.cluster.steps import nodes as nodes_module
-        from sykube.host import engines, preflight
+        from sykube.host import engines, preflight, space
         from sykube.network import bridge as bridge_module
         from sykube.node import cgroups, netns, services
 
         usage = types.SimpleNamespace(disk_usage=self._disk_usage)
-        monkeypatch.setattr(status_module, "shutil", usage)
+        monkeypatch.setattr(space, "shutil", usage)
         monkeypatch.setattr(autostart, "shutil", types.SimpleNamespace(which=self._which))
         self.host.programs |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
         self.host.restored = self._restore_etcd
@@ -1479,8 +1555,7 @@ class World:
 
     def _disk_usage(self, folder: Path) -> types.SimpleNamespace:
         assert folder.exists()
-        total = 10_000_000_000
-        return types.SimpleNamespace(total=total, free=int(self.free * total))
+        return types.SimpleNamespace(total=self.disk_size, free=int(self.free * self.disk_size))
 
     def _which(self, program: str, path: str = "") -> str | None:
         assert program == "systemctl"
@@ -1586,7 +1661,9 @@ class World:
             case ["sh", "-c", script, *_] if " && cat > " in script:
                 path = script.rsplit(" ", 1)[1]
                 instance.files[path] = stdin or ""
-            case ["sh", "-c", _, "sh", _] | ["pkill", "-KILL", "-x", "kube-apiserver"]:
+            case ["sh", "-c", _, "check-node" | "check-network", _]:
+                pass
+            case ["pkill", "-KILL", "-x", "kube-apiserver"]:
                 pass
             case ["sh", "-c", script] if "pki/ca.crt" in script and "sha256sum" in script:
                 return 0, f"{CA_HASH}  -\n", ""
@@ -1621,7 +1698,9 @@ class World:
                 return self._kubeadm_join(name, instance, path)
             case ["/usr/lib/sykube/node-network"]:
                 instance.lay_network()
-            case ["/usr/lib/sykube/node-stop", _] | ["mkdir", "-p", "-m", "0700", _]:
+            case ["sh", "-c", _, "stop-containers", "node", _]:
+                pass
+            case ["mkdir", "-p", "-m", "0700", _]:
                 pass
             case ["etcdctl", *options, "member", "list"] if "--endpoints" in options:
                 return 0, self._etcd_of(name).listed(), ""
@@ -1635,14 +1714,14 @@ class World:
                 return 0, "\n".join(["REF TYPE DIGEST SIZE", *rows]), ""
             case ["ctr", "images", "rm", "--sync", *names]:
                 instance.images = {k: v for k, v in instance.images.items() if k not in names}
-            case ["sh", "-euc", script, "sh", folder, id_, image] if "images import" in script:
+            case ["sh", "-c", _, "load-image", folder, id_, image]:
                 instance.import_image(folder, id_, image)
-            case ["sh", "-euc", script, "sh", *parts] if "cp -L" in script:
+            case ["sh", "-c", _, "detach-content", *parts]:
                 for part in parts:
                     text = instance.part(part).read_bytes()
                     (instance.content / part).unlink()
                     (instance.content / part).write_bytes(text)
-            case ["sh", "-euc", script, "sh", *parts] if "/blobs/sha256" in script:
+            case ["sh", "-c", _, "read-content", *parts]:
                 found = [part for part in parts if instance.part(part).exists()]
                 texts = {part: instance.part(part).read_text() for part in found}
                 return 0, "".join(f"{part}\n{text}\n" for part, text in texts.items()), ""

@@ -339,7 +339,7 @@ def make_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
     run = World.in_node
 
     def in_node(self: World, name: str, instance: object, argv: list[str], stdin: object) -> object:
-        if argv[3:4] == ["sh"] and name == "fake-node1":
+        if argv[3:4] == ["check-node"] and name == "fake-node1":
             return 0, "the program conntrack is missing\n", ""
         return run(self, name, instance, argv, stdin)  # type: ignore[arg-type]
 
@@ -430,6 +430,7 @@ def in_rollback(call: Call, kind: str, *words: str) -> bool:
         ("run", ()),
         ("run", ("ip",)),
         ("run", ("iptables",)),
+        ("run", ("iptables-restore",)),
         ("run", ("umount",)),
         ("run", ("modprobe",)),
     ],
@@ -543,7 +544,7 @@ def resume(
 @pytest.mark.parametrize(
     ("step", "kind", "words", "renewed"),
     [
-        ("network", "run", ("iptables", "-w", "-t", "nat"), ""),
+        ("network", "run", ("iptables-restore",), ""),
         ("nodes", "engine", ("start", "fake-node1"), ""),
         ("nodes", "engine", ("exec", "fake-node1", "sh", "-c"), ""),
         ("control-plane", "engine", ("exec", "fake-master", "kubeadm", "init"), "fake-master"),

@@ -15,7 +15,7 @@ from sykube.errors import ExitCode, HostError, SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
 from tests.fakes import Call, Injected, World
-from tests.unit.helpers import fake_spec, init, made, unchanged
+from tests.unit.helpers import Sykube, fake_spec, init, made, unchanged
 
 
 def stop(world: World, **options: object) -> bool:
@@ -64,14 +64,16 @@ def test_stop_ends_workers_before_control_planes_and_each_in_order(world: World)
     ended = [
         call.words[1]
         for call in world.calls.all
-        if call.words[0] == "kill" or "/usr/lib/sykube/node-stop" in call.words
+        if call.words[0] == "kill" or "stop-containers" in call.words
     ]
     workers, control_planes = ended[:4], ended[4:]
     assert set(workers) == {"fake-node1", "fake-node2"}
     assert set(control_planes) == {"fake-master", "fake-master2", "fake-master3"}
     for name in set(ended):
         words = [call.words for call in world.calls.all if call.words[1:2] == (name,)]
-        orderly = words.index(("exec", name, "/usr/lib/sykube/node-stop", "3"))
+        orderly = next(
+            i for i, each in enumerate(words) if each[-3:] == ("stop-containers", "node", "3")
+        )
         assert orderly < words.index(("kill", name))
 
 
@@ -115,9 +117,9 @@ def test_a_node_whose_orderly_end_hangs_is_ended_all_the_same(world: World) -> N
     made(world)
 
     def hangs(call: Call) -> CommandError:
-        return CommandError("node-stop did not end within 100 s", call.words, "")
+        return CommandError("sh did not end within 100 s", call.words, "")
 
-    world.calls.fail(lambda call: "/usr/lib/sykube/node-stop" in call.words, hangs, times=None)
+    world.calls.fail(lambda call: "stop-containers" in call.words, hangs, times=None)
     assert stop(world) is True
     assert left_on_the_host(world) == []
 
@@ -572,3 +574,27 @@ def test_while_another_command_works_on_it_nothing_is_done(world: World, command
         assert world.snapshot() == before
     assert raised.value.exit_code is ExitCode.LOCKED
     assert world.calls.all == []
+
+
+# --- a full disk ---
+
+
+def test_start_on_a_full_disk_says_so_and_changes_nothing(world: World) -> None:
+    made(world)
+    stop(world)
+    world.free = 0.009
+    with unchanged(world), pytest.raises(SykubeError, match="the disk is too small") as raised:
+        start(world)
+    assert raised.value.details == "90 MB are free"
+    world.free = 0.011
+    assert start(world) is True
+
+
+def test_restart_stops_nothing_that_could_not_start_again(world: World, sykube: Sykube) -> None:
+    made(world)
+    world.free = 0.0
+    with unchanged(world):
+        result = sykube("restart", "--name", "fake")
+    assert result.code == ExitCode.FAILED
+    assert "the disk is too small" in result.err
+    assert len(world.instances) == 2
