@@ -21,6 +21,7 @@ check: $(VENV)/installed-dev ## lint, types and unit tests, without root
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	scripts/check-shell $(BIN)/shellcheck
 	env -u PYTHONDONTWRITEBYTECODE $(PYTEST) tests/unit -q -n 4
 
 node-image: $(VENV)/installed ## installs what the host lacks and builds the image, unless it is cached

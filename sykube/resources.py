@@ -34,6 +34,12 @@ def render(folder_name: str, template: str, **variables: Any) -> str:
     return _environment(folder(folder_name)).get_template(template).render(**variables)
 
 
+def script(name: str, *arguments: str) -> list[str]:
+    """The command line of a shell script of definitions/scripts, wherever it is run."""
+    text = (folder("definitions") / "scripts" / name).read_text(encoding="utf-8")
+    return ["sh", "-c", text, name, *arguments]
+
+
 # It keeps the templates that it compiled: that takes many times as long as to render one.
 @functools.cache
 def _environment(templates: Path) -> jinja2.Environment:

@@ -10,20 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from sykube import resources
 from sykube.errors import SykubeError
 from sykube.host.run import PATH, run
 from sykube.kubernetes.kubeconfig import Owner
 
 _OPENER = "xdg-open"
-# On some desktops it becomes the browser, which goes on after this command: what has not failed
-# within 5 s is left alone.
-_LAUNCH = """
-setsid "$@" > /dev/null 2>&1 &
-for try in $(seq 50); do
-    sleep 0.1
-    kill -0 $! 2> /dev/null || { wait $!; exit; }
-done
-"""
+_PATIENCE_S = 5
 # What a desktop's programs need to find it.
 _DESKTOP = (
     "DISPLAY",
@@ -69,7 +62,8 @@ def show(page: str | Path, owner: Owner, environ: Mapping[str, str]) -> bool:
     if owner.uid != os.geteuid():
         words = ["setpriv", f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups", *words]
     try:
-        run(["sh", "-c", _LAUNCH, "sh", *words], env={**desktop, "HOME": str(owner.home)})
+        command = resources.script("launch", str(_PATIENCE_S), *words)
+        run(command, env={**desktop, "HOME": str(owner.home)})
     except SykubeError:
         return False
     return True

@@ -6,6 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 
+from sykube import resources
 from sykube.cluster import certs, lookup
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.requirements import require_complete, require_running
@@ -169,7 +170,7 @@ def shut_down(cluster: Cluster, node: Node, grace: int) -> None:
     """End a node's pods and programs in order, then the instance."""
     # A node in which not even this works, or hangs, is ended all the same.
     with contextlib.suppress(SykubeError):
-        command = ["/usr/lib/sykube/node-stop", str(grace)]
+        command = resources.script("stop-containers", "node", str(grace))
         node.run(command, timeout=4 * grace + _STOP_MARGIN_S)
     node_steps.end(cluster, node.instance)
 

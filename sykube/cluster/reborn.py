@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sykube import resources
 from sykube.cluster import archive, members
 from sykube.cluster.archive import Snapshot
 from sykube.cluster.cluster import Cluster
@@ -27,40 +28,6 @@ _LEFT_OUT = (
     ),
 )
 _WORK = ".unpack"
-# Not etcd's pod: that one comes up with an API server, which must not see what is taken out.
-_ETCD = "sykube-etcd"
-_START_ETCD = f"""
-ctr tasks kill --signal SIGKILL {_ETCD} 2> /dev/null || true
-ctr containers rm {_ETCD} 2> /dev/null || true
-exec ctr run --detach --net-host --log-uri file:///var/log/sykube/etcd-once.log \\
-    --mount type=bind,src=/var/lib/etcd,dst=/var/lib/etcd,options=rbind:rw "$1" {_ETCD} \\
-    etcd --name "$2" --data-dir /var/lib/etcd --max-txn-ops 1000000 --max-request-bytes 500000000 \\
-    --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \\
-    --listen-peer-urls http://127.0.0.1:2380
-"""
-_STOP_ETCD = f"""
-ctr tasks kill --signal SIGTERM {_ETCD}
-for _ in $(seq 100); do
-    ! ctr tasks list | grep -q '^{_ETCD} .*RUNNING' || {{ sleep 0.1; continue; }}
-    ctr tasks rm {_ETCD}
-    exec ctr containers rm {_ETCD}
-done
-exit 1
-"""
-# What etcd wrote before it wrote its database still has the secrets that were taken out. This
-# leaves it behind, and makes a member of a cluster of its own. From 3.6 on etcdctl cannot do it:
-# etcd-io/etcd, CHANGELOG/CHANGELOG-3.6.md
-_RENEW_ETCD = """
-cd /var/lib/etcd
-rm -rf new
-tool=etcdctl
-! command -v etcdutl > /dev/null || tool=etcdutl
-$tool snapshot restore member/snap/db --skip-hash-check --data-dir new \\
-    --name "$1" --initial-cluster "$1=$2" --initial-advertise-peer-urls "$2"
-rm -rf member
-mv new/member .
-rmdir new
-"""
 _TIMEOUT_S = 180.0
 
 
@@ -166,15 +133,22 @@ def forget(cluster: Cluster) -> None:
     master, snapshot = cluster.master, archive.find(cluster.state.spec.from_snapshot)
     nodes = {f"{snapshot.cluster}-{node.name}": node.instance for node in cluster.nodes}
     image = cluster.image.name_of("etcd")
-    master.run(["sh", "-ec", _START_ETCD, "sh", image, master.instance], timeout=_TIMEOUT_S)
+    start = resources.script("start-etcd", image, master.instance)
+    master.run(start, timeout=_TIMEOUT_S)
     try:
         program = Path(forget_program.__file__).read_text(encoding="utf-8")
         command = ["python3", "-", json.dumps(nodes)]
         master.run(command, stdin=program, timeout=_TIMEOUT_S)
     except BaseException:
         with contextlib.suppress(SykubeError):
-            master.run(["sh", "-ec", _STOP_ETCD])
+            master.run(resources.script("stop-etcd"))
         raise
-    master.run(["sh", "-ec", _STOP_ETCD], timeout=_TIMEOUT_S)
-    peer = f"https://{master.address}:2380"
-    master.run(["sh", "-ec", _RENEW_ETCD, "sh", master.instance, peer], timeout=_TIMEOUT_S)
+    master.run(resources.script("stop-etcd"), timeout=_TIMEOUT_S)
+    # What etcd wrote before it wrote its database still has the secrets that were taken out. This
+    # leaves it behind, and makes a member of a cluster of its own.
+    name, peer = master.instance, f"https://{master.address}:2380"
+    data = ("/var/lib/etcd", "/var/lib/etcd/member/snap/db")
+    command = resources.script(
+        "restore-etcd", *data, name, f"{name}={peer}", peer, "--skip-hash-check"
+    )
+    master.run(command, timeout=_TIMEOUT_S)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sykube import resources
 from sykube.cluster import lookup
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.requirements import require_awake, require_complete
@@ -31,57 +32,8 @@ from sykube.ui import Ui
 
 _API_TIMEOUT_S = 300.0
 _CONFIG = "/etc/kubernetes/kubeadm-renew.yaml"
-_CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-
-# What kubeadm has no command for: a kubelet's client certificate. $1: the node's name. The key
-# stays in its node; the request goes to the standard output.
-_REQUEST = """
-set -eu
-umask 077
-cd /var/lib/kubelet/pki
-openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout sykube-new.key \
-    -subj "/O=system:nodes/CN=system:node:$1" 2> /dev/null
-"""
-# As the controller manager signs it: certificates(7) of Kubernetes, kube-apiserver-client-kubelet.
-_SIGN = """
-set -eu
-extensions=$(mktemp)
-trap 'rm -f "$extensions"' EXIT
-printf 'keyUsage=critical,digitalSignature,keyEncipherment\nextendedKeyUsage=clientAuth\n' \
-    > "$extensions"
-openssl x509 -req -days 365 -set_serial "0x$(openssl rand -hex 8)" -extfile "$extensions" \
-    -CA /etc/kubernetes/pki/ca.crt -CAkey /etc/kubernetes/pki/ca.key 2> /dev/null
-"""
-# The kubelet signs the one that it serves with itself, where there is none.
-_INSTALL = """
-set -eu
-umask 077
-cd /var/lib/kubelet/pki
-file=kubelet-client-$(date -u +%Y-%m-%d-%H-%M-%S).pem
-cat - sykube-new.key > "$file"
-ln -sfn "/var/lib/kubelet/pki/$file" kubelet-client-current.pem
-rm -f sykube-new.key kubelet.crt kubelet.key
-"""
-# Their kubelet starts them anew, with what they find then. $1: their names, as an expression.
-_END = """
-set -eu
-name='labels."io.kubernetes.container.name"' kind='labels."io.cri-containerd.kind"'
-running() {
-    containers=$(ctr -n k8s.io containers list -q "$kind==container,$name~=^($1)\\$")
-    for container in $(ctr -n k8s.io tasks list | awk '$3 == "RUNNING" { print $1 }'); do
-        case " $(echo $containers) " in *" $container "*) echo "$container" ;; esac
-    done
-}
-for signal in SIGTERM SIGKILL; do
-    for container in $(running "$1"); do
-        ctr -n k8s.io tasks kill --signal $signal "$container" || true
-    done
-    # The API server waits a minute for requests that watch; etcd can be killed at any time.
-    deadline=$(($(date +%s) + 5))
-    while [ -n "$(running "$1")" ] && [ "$(date +%s)" -lt $deadline ]; do sleep 0.2; done
-done
-[ -z "$(running "$1")" ]
-"""
+# The API server waits a minute for requests that watch; etcd can be killed at any time.
+_GRACE_S = 5
 
 
 def renew(name: str, ui: Ui) -> Cluster:
@@ -139,7 +91,8 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
         with _without_kubelet(node):
             node.run(["kubeadm", "certs", "renew", "all", "--config", _CONFIG], timeout=120)
             _renew_kubelet(leader, node)
-            node.run(["sh", "-c", _END, "sh", "|".join(_CONTROL_PLANE)], timeout=120)
+            command = resources.script("stop-containers", "control-plane", str(_GRACE_S))
+            node.run(command, timeout=120)
     finally:
         node.discard(_CONFIG)
     admin = node.read("/etc/kubernetes/admin.conf", secret=True)
@@ -170,9 +123,9 @@ def _without_kubelet(node: Node) -> Iterator[None]:
 
 
 def _renew_kubelet(leader: Node, node: Node) -> None:
-    request = node.run(["sh", "-c", _REQUEST, "sh", node.instance]).stdout
-    signed = leader.run(["sh", "-c", _SIGN], stdin=request).stdout
-    node.run(["sh", "-c", _INSTALL], stdin=signed)
+    request = node.run(resources.script("request-certificate", node.instance)).stdout
+    signed = leader.run(resources.script("sign-certificate"), stdin=request).stdout
+    node.run(resources.script("install-certificate"), stdin=signed)
 
 
 def _restarted(api: Api, node: Node, since: float) -> str:

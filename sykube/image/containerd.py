@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sykube import resources
 from sykube.host.run import CommandError
 from sykube.image import container
 from sykube.image.container import Blob, ContainerImage
@@ -22,44 +23,6 @@ _ROOT = "/var/lib/containerd"
 _TIMEOUT_S = 1800.0
 _ATTEMPTS = 2
 _WORK = ".load-"
-# Layers that containerd's store holds already are taken in without reading them: `ingest` finds the
-# file by its digest and only notes it. Nothing refers to them until the import, so a collection of
-# garbage in between takes them again. At last the kubelet's side of containerd knows the image.
-_LOAD = f"""
-cd "$1"
-content={_ROOT}/io.containerd.content.v1.content/blobs/sha256
-for layer in *; do
-    [ "$layer" != index.tar ] || continue
-    [ -e "$content/$layer" ] || ln "$layer" "$content/$layer"
-    ctr content ingest --expected-digest "sha256:$layer" --expected-size "$(stat -c %s "$layer")" \\
-        "sykube-$layer" < "$layer"
-done
-ctr images import index.tar
-for try in $(seq 100); do
-    [ -z "$(ctr images list --quiet "name==$2")" ] || exit 0
-    # A name that stood for another image: without its label the image is taken for a new one.
-    [ $((try % 10)) != 1 ] || ctr images label "$3" io.cri-containerd.image= > /dev/null
-    sleep 0.1
-done
-echo "containerd does not tell the kubelet of the image $2" >&2
-exit 1
-"""
-# A line for each part that is there, then its JSON in one line.
-_READ = f"""
-cd {_ROOT}/io.containerd.content.v1.content/blobs/sha256
-for part; do
-    [ ! -e "$part" ] || {{ echo "$part"; tr -d '\\n' < "$part"; echo; }}
-done
-"""
-# What is a link into the node image becomes a file of the node's own.
-_DETACH = f"""
-cd {_ROOT}/io.containerd.content.v1.content/blobs/sha256
-for part; do
-    [ -L "$part" ] || continue
-    cp -L "$part" ".$part"
-    mv ".$part" "$part"
-done
-"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +70,7 @@ def detach(node: Node, digests: Sequence[str]) -> None:
         wanted |= dict.fromkeys((digest, chosen, *(part["digest"] for part in _parts(manifest))))
     if wanted:
         parts = [digest.removeprefix("sha256:") for digest in wanted]
-        node.run(["sh", "-euc", _DETACH, "sh", *parts], timeout=_TIMEOUT_S)
+        node.run(resources.script("detach-content", *parts), timeout=_TIMEOUT_S)
 
 
 def load(node: Node, image: ContainerImage) -> None:
@@ -125,7 +88,7 @@ def load(node: Node, image: ContainerImage) -> None:
             os.link(file, folder / file.name)
         (folder / "index.tar").write_bytes(_index(image))
         inside = f"{_ROOT}/{folder.name}"
-        command = ["sh", "-euc", _LOAD, "sh", inside, image.id, image.name]
+        command = resources.script("load-image", inside, image.id, image.name)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 node.run(command, timeout=_TIMEOUT_S)
@@ -233,7 +196,7 @@ def _read(node: Node, digests: Iterable[str]) -> dict[str, dict[str, Any]]:
     wanted = [digest.removeprefix("sha256:") for digest in digests]
     if not wanted:
         return {}
-    lines = iter(node.run(["sh", "-euc", _READ, "sh", *wanted]).stdout.splitlines())
+    lines = iter(node.run(resources.script("read-content", *wanted)).stdout.splitlines())
     return {
         f"sha256:{digest}": json.loads(manifest)
         for digest, manifest in zip(lines, lines, strict=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sykube import resources
 from sykube.cli import browser
 from sykube.cluster import service
 from sykube.cluster.service import Address
@@ -57,10 +58,10 @@ def test_the_browser_is_the_callers(
 
 @contextlib.contextmanager
 def launched(folder: Path, *words: str) -> Iterator[int]:
-    """What is launched with a patience of 0.3 s, and the code that says how it went."""
+    """What is launched with a patience of a second, and the code that says how it went."""
     note = f"echo $$ > {folder}/pid; exec {' '.join(words)}"
-    script = browser._LAUNCH.replace("50", "3")
-    done = subprocess.run(["sh", "-c", script, "sh", "sh", "-c", note], check=False, timeout=10)
+    command = resources.script("launch", "1", "sh", "-c", note)
+    done = subprocess.run(command, check=False, timeout=10)
     try:
         yield done.returncode
     finally:

@@ -210,23 +210,22 @@ def renewing(
     known: Callable[..., Answer] = world.in_node
 
     def in_node(name: str, instance: object, argv: list[str], stdin: str | None) -> Answer:
-        script = argv[2] if argv[:2] == ["sh", "-c"] else ""
         match argv:
             case ["supervisorctl", what, "kubelet"]:
                 asked.append((name, what))
             case ["kubeadm", "certs", "renew", "all", *_]:
                 asked.append((name, "renew"))
                 world.instances[name].files["/etc/kubernetes/admin.conf"] = "users: new\n"
-            case _ if "openssl req" in script:
+            case ["sh", "-c", _, "request-certificate", _]:
                 asked.append((name, "request"))
                 return 0, f"request of {name}", ""
-            case _ if "openssl x509 -req" in script:
+            case ["sh", "-c", _, "sign-certificate"]:
                 asked.append((name, "sign"))
                 return 0, f"signed {stdin}", ""
-            case _ if "kubelet-client-current.pem" in script:
+            case ["sh", "-c", _, "install-certificate"]:
                 assert stdin == f"signed request of {name}"
                 asked.append((name, "install"))
-            case _ if "tasks kill" in script:
+            case ["sh", "-c", _, "stop-containers", "control-plane", _]:
                 asked.append((name, "end"))
                 world.kubernetes["fake"].started[name] = time.time()
             case _:

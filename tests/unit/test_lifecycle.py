@@ -339,7 +339,7 @@ def make_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
     run = World.in_node
 
     def in_node(self: World, name: str, instance: object, argv: list[str], stdin: object) -> object:
-        if argv[3:4] == ["sh"] and name == "fake-node1":
+        if argv[3:4] == ["check-node"] and name == "fake-node1":
             return 0, "the program conntrack is missing\n", ""
         return run(self, name, instance, argv, stdin)  # type: ignore[arg-type]
 

@@ -1,9 +1,12 @@
-"""Scripts of a node, run here with its folders in one of the test's."""
+"""Scripts that run in nodes and node images, here with their folders in one of the test's."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from sykube.image.versions import minor
 from sykube.kubernetes import kubelet
 from tests.unit import schema
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "definitions/node"
+DEFINITIONS = Path(__file__).resolve().parents[2] / "definitions"
 PROGRAM = '#!/bin/sh\nfor word; do echo "$word"; done\n'
 
 
@@ -34,18 +37,34 @@ class Machine:
         self.write(f"bin/{name}", text)
         (self.root / "bin" / name).chmod(0o755)
 
-    def run(self, name: str) -> list[str]:
-        """The lines that a script writes."""
-        script = (SCRIPTS / name).read_text()
-        for path in ("/etc/sykube", "/run/sykube", "/var/lib/kubelet"):
-            script = script.replace(path, f"{self.root}{path}")
-        done = subprocess.run(
-            ["sh", "-c", script],
-            env={"PATH": f"{self.root}/bin:/usr/bin:/bin"},
+    def start(
+        self, name: str, *arguments: str, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        (file,) = DEFINITIONS.glob(f"*/{name}")
+        folders = (
+            "/etc/sykube",
+            "/etc/kubernetes",
+            "/run/sykube",
+            "/run/containerd",
+            "/var",
+            "/mnt",
+        )
+        places = "|".join(map(re.escape, (*folders, "/usr/share/sykube")))
+        # Not where it is a part of another path.
+        script = re.sub(rf"(?<![\w/])({places})(?=[/\s\"]|$)", rf"{self.root}\1", file.read_text())
+        return subprocess.run(
+            ["sh", "-c", script, name, *arguments],
+            env={"PATH": f"{self.root}/bin:/usr/sbin:/usr/bin:/bin"},
+            input=stdin,
             capture_output=True,
             text=True,
-            check=True,
+            timeout=60,
         )
+
+    def run(self, name: str, *arguments: str, stdin: str = "") -> list[str]:
+        """The lines that a script writes; it succeeds."""
+        done = self.start(name, *arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
 
@@ -158,3 +177,302 @@ def test_what_no_rule_of_a_service_takes_is_refused_and_not_sent_away(machine: M
         # Appended: those of kube-proxy are inserted, and come first whenever it writes them.
         assert found.count("-A FORWARD -d 10.96.0.0/12 -j REJECT") == 1
         assert len(found) == 2
+
+
+def test_the_network_of_a_node_is_checked(machine: Machine) -> None:
+    values = "SYKUBE_ENDPOINT=10.0.0.1\nSYKUBE_POD_SUBNET=10.244.0.0/16\n"
+    machine.write("etc/sykube/node.env", values)
+    machine.write("etc/sykube/routes", "10.244.1.0/24 via 10.0.0.3\n")
+    addresses = "2: eth0 inet 10.0.0.2/24 scope\n2: eth0 inet 10.0.0.1/32 scope"
+    machine.program(
+        "ip",
+        f"""#!/bin/sh
+case "$*" in
+    "-4 -o address"*) echo '{addresses}' ;;
+    "route show") echo 'default via 10.0.0.254 dev eth0' ;;
+    "route show 10.244.1.0/24") echo '10.244.1.0/24 via 10.0.0.3' ;;
+    *) exit 2 ;;
+esac
+""",
+    )
+    machine.program("iptables", "#!/bin/sh\n")
+    forwards = Path("/proc/sys/net/ipv4/ip_forward").read_text(encoding="utf-8").strip() == "1"
+    off = [] if forwards else ["forwarding is off (net.ipv4.ip_forward)"]
+    assert machine.run("check-network", "10.0.0.2") == off
+    machine.program("ip", "#!/bin/sh\n")
+    machine.program("iptables", "#!/bin/sh\nexit 1\n")
+    assert machine.run("check-network", "10.0.0.2") == [
+        "eth0 has lost its address 10.0.0.2",
+        "the default route is gone",
+        *off,
+        "the control plane's address 10.0.0.1 is gone",
+        "the rule that masquerades pods is gone",
+        "the route to the pods of 10.244.1.0/24 is gone",
+    ]
+
+
+# --- containerd ---
+
+# Containers are folders, with a file for each label; `kill` says which signals one ends by.
+CTR = """#!{python}
+import pathlib, re, shutil, sys
+root = pathlib.Path("{root}")
+def matches(container, condition):
+    name, operator, value = re.match(r'labels\\."([^"]+)"(==|!=|~=)(.*)', condition).groups()
+    label = (container / name).read_text() if (container / name).exists() else ""
+    if operator == "~=":
+        return re.search(value, label) is not None
+    return (label == value) is (operator == "==")
+match sys.argv[1:]:
+    case ["containers", "list", "-q", conditions]:
+        for each in sorted((root / "containers").iterdir()):
+            if all(matches(each, condition) for condition in conditions.split(",")):
+                print(each.name)
+    case ["tasks", "list"]:
+        print("TASK PID STATUS")
+        for each in sorted((root / "containers").iterdir()):
+            print(each.name, 7, "STOPPED" if (each / "ended").exists() else "RUNNING")
+    case ["tasks", "kill", "--signal", signal, name]:
+        with (root / "calls").open("a") as calls:
+            calls.write(f"{{signal}} {{name}}\\n")
+        if signal in (root / "containers" / name / "kill").read_text():
+            (root / "containers" / name / "ended").touch()
+    case unknown:
+        raise SystemExit(f"unknown: {{unknown}}")
+"""
+COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+
+
+@pytest.fixture
+def containers(machine: Machine) -> Machine:
+    """A control plane's containers and sandboxes, and those of two other pods."""
+    machine.program("ctr", CTR.format(python=sys.executable, root=machine.root))
+    for name in ("supervisorctl", "sync"):
+        machine.program(name, f'#!/bin/sh\necho "{name} $*" >> {machine.root}/calls\n')
+    for name in (*COMPONENTS, "coredns", "web"):
+        container(machine, name, "container")
+        container(machine, f"{name}-sandbox", "sandbox")
+    return machine
+
+
+def container(machine: Machine, name: str, kind: str) -> None:
+    folder = f"containers/{name}"
+    machine.write(f"{folder}/io.cri-containerd.kind", kind)
+    machine.write(f"{folder}/kill", "SIGTERM SIGKILL")
+    if kind == "container":
+        machine.write(f"{folder}/io.kubernetes.container.name", name)
+
+
+def ends(machine: Machine) -> list[str]:
+    return (machine.root / "calls").read_text().splitlines()
+
+
+def test_a_node_ends_pods_first_and_etcd_last(containers: Machine) -> None:
+    containers.write("containers/web/ended", "")
+    containers.run("stop-containers", "node", "5")
+    sandboxes = sorted(f"{name}-sandbox" for name in (*COMPONENTS, "coredns", "web"))
+    assert ends(containers) == [
+        "supervisorctl stop kubelet",
+        "SIGTERM coredns",
+        *(f"SIGTERM {name}" for name in COMPONENTS[1:]),
+        "SIGTERM etcd",
+        *(f"SIGTERM {name}" for name in sandboxes),
+        "supervisorctl stop all",
+        f"sync -f {containers.root}/var/lib/etcd",
+    ]
+
+
+def test_what_does_not_end_in_time_is_killed(containers: Machine) -> None:
+    containers.write("containers/coredns/kill", "SIGKILL")
+    containers.run("stop-containers", "node", "1")
+    assert [each for each in ends(containers) if "coredns" in each] == [
+        "SIGTERM coredns",
+        "SIGKILL coredns",
+        "SIGTERM coredns-sandbox",
+    ]
+
+
+def test_a_control_plane_is_ended_without_the_other_pods(containers: Machine) -> None:
+    container(containers, "etcd-backup", "container")
+    containers.run("stop-containers", "control-plane", "5")
+    assert sorted(ends(containers)) == sorted(f"SIGTERM {name}" for name in COMPONENTS)
+
+
+def test_a_part_of_the_control_plane_that_stays_is_a_failure(containers: Machine) -> None:
+    containers.write("containers/kube-scheduler/kill", "")
+    assert containers.start("stop-containers", "control-plane", "0").returncode == 1
+
+
+STORE = "io.containerd.content.v1.content/blobs/sha256"
+SNAPSHOTS = "io.containerd.snapshotter.v1.overlayfs/snapshots"
+
+
+def seed(machine: Machine) -> None:
+    """What containerd left in the node image."""
+    folder = "usr/share/sykube/containerd"
+    machine.write(f"{folder}/{STORE}/abc", "a part\n")
+    machine.write(f"{folder}/{SNAPSHOTS}/1/fs/file", "unpacked")
+    machine.write(f"{folder}/io.containerd.metadata.v1.bolt/meta.db", "names")
+
+
+def test_containerd_starts_with_copies_of_databases_and_links_to_the_rest(machine: Machine) -> None:
+    seed(machine)
+    root = machine.root / "var/lib/containerd"
+    machine.run("seed-containerd", str(root))
+    database = root / "io.containerd.metadata.v1.bolt/meta.db"
+    assert (database.read_text(), database.is_symlink()) == ("names", False)
+    assert (root / STORE / "abc").is_symlink()
+    assert (root / STORE / "abc").read_text() == "a part\n"
+    assert [(each.name, each.is_symlink()) for each in (root / SNAPSHOTS).iterdir()] == [
+        ("1", True)
+    ]
+
+
+def test_what_is_shared_with_the_node_image_is_read_and_detached(machine: Machine) -> None:
+    seed(machine)
+    root = machine.root / "var/lib/containerd"
+    machine.run("seed-containerd", str(root))
+    (root / STORE / "own").write_text('{\n"own": 1}\n')
+    assert machine.run("read-content", "abc", "absent", "own") == [
+        "abc", "a part", "own", '{"own": 1}',
+    ]  # fmt: skip
+    machine.run("detach-content", "abc", "absent", "own")
+    shutil.rmtree(machine.root / "usr/share/sykube")
+    assert not (root / STORE / "abc").is_symlink()
+    assert (root / STORE / "abc").read_text() == "a part\n"
+
+
+def test_images_are_exported_by_a_containerd_on_a_copy_of_the_store(machine: Machine) -> None:
+    seed(machine)
+    store = machine.root / "mnt/store"
+    store.mkdir(parents=True)
+    text = (DEFINITIONS / "node/seed-containerd").read_text()
+    machine.write(
+        "mnt/store/seed-containerd", text.replace("/usr/share", f"{machine.root}/usr/share")
+    )
+    machine.program("containerd", f"#!/bin/sh\ntouch {store}/socket\nexec sleep 60\n")
+    machine.program(
+        "ctr",
+        f"""#!/bin/sh
+[ -e {store}/socket ] || exit 1
+case "$*" in
+    *" version") ;;
+    *" images export "*) echo "$*" ;;
+    *) exit 2 ;;
+esac
+""",
+    )
+    (exported,) = machine.run("export-images", "one:1", "two:2")
+    assert exported.endswith(f"images export {machine.root}/mnt/images.tar one:1 two:2")
+    assert (store / "root" / STORE / "abc").is_symlink()
+    machine.program("containerd", "#!/bin/sh\necho no room >&2\nexit 1\n")
+    shutil.rmtree(store / "root")
+    (store / "socket").unlink()
+    failed = machine.start("export-images", "one:1")
+    assert (failed.returncode, failed.stderr) == (1, "no room\n")
+
+
+def test_only_layers_that_containerd_lacks_are_given_to_it(machine: Machine) -> None:
+    content = machine.root / "var/lib/containerd" / STORE
+    machine.write(f"var/lib/containerd/{STORE}/there", "as it was")
+    for name in ("there", "new", "index.tar"):
+        machine.write(f"load/{name}", name)
+    calls = machine.root / "calls"
+    machine.program(
+        "ctr",
+        f"""#!/bin/sh
+echo "$*" >> {calls}
+case "$*" in
+    "images list --quiet name==sha256:id") [ "$(wc -l < {calls})" -lt 5 ] || echo sha256:id ;;
+    "content ingest "*) cat > /dev/null ;;
+esac
+""",
+    )
+    machine.run("load-image", str(machine.root / "load"), "sha256:id", "shop:1")
+    digest, size = "content ingest --expected-digest sha256:", "--expected-size"
+    assert ends(machine) == [
+        f"{digest}new {size} 3 sykube-new",
+        f"{digest}there {size} 5 sykube-there",
+        "images import index.tar",
+        "images list --quiet name==sha256:id",
+        "images label shop:1 io.cri-containerd.image=",
+        "images list --quiet name==sha256:id",
+    ]
+    assert (content / "there").read_text() == "as it was"
+    assert (content / "new").samefile(machine.root / "load/new")
+
+
+def test_an_image_that_the_kubelet_never_hears_of_is_a_failure(machine: Machine) -> None:
+    machine.write(f"var/lib/containerd/{STORE}/.there", "")
+    machine.write("load/index.tar", "")
+    for name in ("ctr", "sleep"):
+        machine.program(name, "#!/bin/sh\n")
+    failed = machine.start("load-image", str(machine.root / "load"), "sha256:id", "shop:1")
+    assert failed.returncode == 1
+    assert failed.stderr == "containerd does not tell the kubelet of the image sha256:id\n"
+
+
+def test_kubeadm_hears_of_images_that_a_node_has(machine: Machine) -> None:
+    machine.program("ctr", '#!/bin/sh\n[ "$6" != name==there:1 ] || echo there:1\n')
+    assert machine.start("crictl", "-r", "socket", "inspecti", "there:1").returncode == 0
+    assert machine.start("crictl", "inspecti", "absent:1").returncode == 1
+    assert "only knows inspecti" in machine.start("crictl", "pull", "there:1").stderr
+
+
+# --- etcd ---
+
+ETCDCTL = """#!/bin/sh
+echo "$(basename "$0") $*" >> {root}/calls
+while [ "$1" != --data-dir ]; do shift; done
+mkdir "$2" "$2/member"
+echo restored > "$2/member/data"
+"""
+
+
+@pytest.mark.parametrize("program", ["etcdctl", "etcdutl"])
+def test_a_members_data_is_replaced_by_the_program_that_can(machine: Machine, program: str) -> None:
+    for name in {"etcdctl", program}:
+        machine.program(name, ETCDCTL.format(root=machine.root))
+    machine.write("var/lib/etcd/member/snap/db", "of before")
+    machine.write("var/lib/etcd/new/half", "of one that was killed")
+    file = f"{machine.root}/var/lib/etcd/member/snap/db"
+    folder = str(machine.root / "var/lib/etcd")
+    machine.run("restore-etcd", folder, file, "a", "a=p1,b=p2", "p1", "--skip-hash-check")
+    assert ends(machine) == [
+        f"{program} snapshot restore {file} --name a --initial-cluster a=p1,b=p2"
+        f" --initial-advertise-peer-urls p1 --data-dir {folder}/new --skip-hash-check"
+    ]
+    files = [str(file.relative_to(folder)) for file in Path(folder).rglob("*")]
+    assert sorted(files) == ["member", "member/data"]
+
+
+# --- certificates ---
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl here")
+def test_a_kubelet_gets_a_certificate_of_the_clusters_ca(machine: Machine) -> None:
+    pki = machine.root / "etc/kubernetes/pki"
+    pki.mkdir(parents=True)
+    new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=ca", "-days", "2")
+    made = ("-keyout", f"{pki}/ca.key", "-out", f"{pki}/ca.crt")
+    subprocess.run(["openssl", *new, *made], check=True, capture_output=True)
+    machine.write("var/lib/kubelet/pki/kubelet.crt", "its own, of last year")
+    request = "\n".join(machine.run("request-certificate", "lab-node1")) + "\n"
+    assert "PRIVATE KEY" not in request
+    signed = "\n".join(machine.run("sign-certificate", stdin=request)) + "\n"
+    machine.run("install-certificate", stdin=signed)
+    folder = machine.root / "var/lib/kubelet/pki"
+    current = folder / "kubelet-client-current.pem"
+    assert sorted(file.name for file in folder.iterdir()) == sorted(
+        [current.name, current.readlink().name]
+    )
+    assert current.stat().st_mode & 0o777 == 0o600
+    assert "PRIVATE KEY" in current.read_text()
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", current, "-noout", "-subject", "-ext", "extendedKeyUsage"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert "O = system:nodes, CN = system:node:lab-node1" in shown
+    assert "TLS Web Client Authentication" in shown
+    against = ["openssl", "verify", "-CAfile", f"{pki}/ca.crt", str(current)]
+    subprocess.run(against, check=True, capture_output=True)

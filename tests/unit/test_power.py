@@ -64,14 +64,16 @@ def test_stop_ends_workers_before_control_planes_and_each_in_order(world: World)
     ended = [
         call.words[1]
         for call in world.calls.all
-        if call.words[0] == "kill" or "/usr/lib/sykube/node-stop" in call.words
+        if call.words[0] == "kill" or "stop-containers" in call.words
     ]
     workers, control_planes = ended[:4], ended[4:]
     assert set(workers) == {"fake-node1", "fake-node2"}
     assert set(control_planes) == {"fake-master", "fake-master2", "fake-master3"}
     for name in set(ended):
         words = [call.words for call in world.calls.all if call.words[1:2] == (name,)]
-        orderly = words.index(("exec", name, "/usr/lib/sykube/node-stop", "3"))
+        orderly = next(
+            i for i, each in enumerate(words) if each[-3:] == ("stop-containers", "node", "3")
+        )
         assert orderly < words.index(("kill", name))
 
 
@@ -115,9 +117,9 @@ def test_a_node_whose_orderly_end_hangs_is_ended_all_the_same(world: World) -> N
     made(world)
 
     def hangs(call: Call) -> CommandError:
-        return CommandError("node-stop did not end within 100 s", call.words, "")
+        return CommandError("sh did not end within 100 s", call.words, "")
 
-    world.calls.fail(lambda call: "/usr/lib/sykube/node-stop" in call.words, hangs, times=None)
+    world.calls.fail(lambda call: "stop-containers" in call.words, hangs, times=None)
     assert stop(world) is True
     assert left_on_the_host(world) == []
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -178,3 +179,47 @@ def test_each_program_in_python_is_type_checked() -> None:
     ]
     assert settings["strict"]
     assert unchecked == []
+
+
+def test_each_script_of_nodes_is_called_by_its_name() -> None:
+    """One that nothing calls is dead, and a name that is no file would fail in a cluster."""
+    root = SCRIPTS.parent
+    called = {
+        name
+        for file in (root / "sykube").rglob("*.py")
+        for name in re.findall(
+            r'resources\.script\(\s*"([^"]+)"|"scripts/([^"]+)"', file.read_text(encoding="utf-8")
+        )
+        for name in name
+        if name
+    }
+    there = {file.name for file in (root / "definitions/scripts").iterdir()}
+    assert called == there
+
+
+@pytest.mark.parametrize("text", ["#!/bin/sh\necho $1\n", "#!/bin/bash\nif\n"])
+def test_shell_with_a_mistake_in_it_is_refused(tmp_path: Path, text: str) -> None:
+    """In any folder, whatever the file is called."""
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    if not shellcheck.exists():
+        pytest.skip("there is no shellcheck for this processor on PyPI")
+    checker = tmp_path / "scripts/check-shell"
+    checker.parent.mkdir()
+    shutil.copy(SCRIPTS / "check-shell", checker)
+    for folder in (".ci", "definitions/scripts", "tests/vm"):
+        (tmp_path / folder).mkdir(parents=True)
+    run = [checker, shellcheck]
+    assert subprocess.run(run, capture_output=True, check=False).returncode == 0
+    (tmp_path / "tests/vm/driver").write_text(text, encoding="utf-8")
+    found = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert found.returncode != 0
+    assert "tests/vm/driver" in found.stdout
+
+
+def test_where_there_is_no_shellcheck_it_is_said(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [SCRIPTS / "check-shell", tmp_path / "shellcheck"],
+        env={"PATH": "/nowhere"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "shell is not checked" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sykube import resources
 from sykube.cluster.checkup.look import Look, failure, ok, warning
 from sykube.host.preflight import Finding
 from sykube.host.records import read_sysctl
@@ -12,22 +13,6 @@ from sykube.kubernetes import readiness
 from sykube.network import firewall
 
 _PROC = Path("/proc")
-
-# What a node lacks of what node-network made in it. $1: its address.
-_NETWORK_SCRIPT = """
-. /etc/sykube/node.env
-ip -4 -o address show dev eth0 | grep -qF " $1/" || echo "eth0 has lost its address $1"
-ip route show | grep -q '^default ' || echo "the default route is gone"
-[ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || echo "forwarding is off (net.ipv4.ip_forward)"
-[ -z "$SYKUBE_ENDPOINT" ] || ip -4 -o address | grep -qF " $SYKUBE_ENDPOINT/" ||
-    echo "the control plane's address $SYKUBE_ENDPOINT is gone"
-iptables -w -t nat -C POSTROUTING -s "$SYKUBE_POD_SUBNET" ! -d "$SYKUBE_POD_SUBNET" \
-    -j MASQUERADE 2> /dev/null || echo "the rule that masquerades pods is gone"
-while read -r destination _; do
-    [ -z "$destination" ] || ip route show "$destination" | grep -q . ||
-        echo "the route to the pods of $destination is gone"
-done < /etc/sykube/routes
-"""
 
 
 def bridge(look: Look) -> Iterator[Finding]:
@@ -96,7 +81,7 @@ def links(look: Look) -> Iterator[Finding]:
 def node_networks(look: Look) -> Iterator[Finding]:
     """Addresses, routes and rules within the nodes."""
     for node in look.awake:
-        script = ["sh", "-c", _NETWORK_SCRIPT, "sh", node.address]
+        script = resources.script("check-network", node.address)
         for problem in node.run(script, check=False).stdout.splitlines():
             # Only a start gives an instance its address and the route to its gateway.
             again = "eth0" in problem or "default route" in problem

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from sykube import resources
 from sykube.cluster import node_files, power
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.steps import nodes as node_steps
@@ -29,14 +30,6 @@ _KUBELET = ("config.yaml", "kubeadm-flags.env")
 _SNAPSHOT = "etcd.db"
 # Where a node sees its folder `kubelet`, which root alone can read.
 _INSIDE = "/var/lib/kubelet/.etcd.db"
-# etcd 3.6 has it in another program than 3.5.
-_RESTORE = r"""
-set -eu
-program=etcdctl
-! command -v etcdutl > /dev/null || program=etcdutl
-ETCDCTL_API=3 exec $program snapshot restore /mnt/etcd.db --name "$1" --initial-cluster "$2" \
-    --initial-advertise-peer-urls "$3" --data-dir "/mnt/$1/etcd"
-"""
 
 
 def save(cluster: Cluster) -> None:
@@ -144,7 +137,8 @@ def _put_back_etcd(
     restored = folder / node.instance / "etcd"
     shutil.rmtree(restored, ignore_errors=True)
     peer = f"https://{node.address}:2380"
-    command = ["sh", "-c", _RESTORE, "restore-etcd", node.instance, members, peer]
+    folder_inside, file = f"/mnt/{node.instance}/etcd", f"/mnt/{_SNAPSHOT}"
+    command = resources.script("restore-etcd", folder_inside, file, node.instance, members, peer)
     inside.run_in(progress.before.image.sif, command, folder, builder, timeout=_TIMEOUT_S)
     shutil.rmtree(node.folder / "etcd" / "member", ignore_errors=True)
     (restored / "member").rename(node.folder / "etcd" / "member")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sykube import documents
+from sykube import documents, resources
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.update.progress import Origin, Progress
 from sykube.host.run import CommandError
@@ -59,15 +59,6 @@ _OF_KUBEADM = (
 )
 _STRATEGIC = "application/strategic-merge-patch+json"
 _CONTROL_PLANE = frozenset({"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"})
-# kubeadm up to 1.30 looks for images by this program, which Debian lacks; sykube has given the node
-# its images, so that there is none to pull. Source: app/util/runtime/runtime.go.
-_CRICTL = """#!/bin/sh
-for last; do :; done
-case " $* " in
-*" inspecti "*) [ -n "$(ctr --namespace k8s.io images list --quiet "name==$last")" ] ;;
-*) echo "sykube's crictl only knows inspecti, not: $*" >&2; exit 1 ;;
-esac
-"""
 
 
 def is_needed(progress: Progress) -> bool:
@@ -123,7 +114,7 @@ def _give_tools(work: Path, node: Node) -> None:
     folder = node.config / _FOLDER
     shutil.copytree(work / "kubeadm-patches", folder / "kubeadm-patches")
     os.link(work / "kubeadm", folder / "kubeadm")
-    (folder / "crictl").write_text(_CRICTL, encoding="utf-8")
+    shutil.copyfile(resources.folder("definitions") / "scripts/crictl", folder / "crictl")
     (folder / "crictl").chmod(0o755)
 
 

@@ -1,3 +1,4 @@
+#!/bin/bash
 # Runs after a stage that failed: what somebody who looks for the cause would look at.
 section() { printf '\n===== %s\n' "$*"; }
 # A kubelet says ten times a second that its node is not registered yet.

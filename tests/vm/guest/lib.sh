@@ -1,8 +1,9 @@
+#!/bin/bash
 # Sourced by the stages: stops at the first command that fails, and says which.
 set -eEuo pipefail
 trap 'echo "FAILED: ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND" >&2' ERR
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-snapshot=/vm/host-before.json
+export snapshot=/vm/host-before.json
 
 # check TEXT COMMAND …: a line that says whether it holds; a failure ends the stage.
 check() {

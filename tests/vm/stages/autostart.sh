@@ -1,4 +1,6 @@
+#!/bin/bash
 # A workload, and a unit that brings the cluster back: what the reboot after this stage is for.
+# shellcheck source=tests/vm/guest/lib.sh
 . /vm/lib.sh
 
 image=$(sykube kubectl -n kube-system get deployment storage \

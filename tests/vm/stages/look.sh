@@ -1,4 +1,6 @@
+#!/bin/bash
 # In another login than the one that made the cluster: it works, and its nodes are apart.
+# shellcheck source=tests/vm/guest/lib.sh
 . /vm/lib.sh
 
 check "sykube status says that all is well" sykube status

@@ -1,4 +1,6 @@
+#!/bin/bash
 # Pods from an image that the nodes have: they run, find names, and reach each other across nodes.
+# shellcheck source=tests/vm/guest/lib.sh
 . /vm/lib.sh
 
 image=$(sykube kubectl -n kube-system get deployment storage \

@@ -1,6 +1,9 @@
+#!/bin/bash
 # The machine is what it is said to be; sykube is installed; the host is written down.
+# shellcheck source=tests/vm/guest/lib.sh
 . /vm/lib.sh
 
+# shellcheck source=/dev/null
 . /etc/os-release
 echo "$PRETTY_NAME, Linux $(uname -r), $(python3 --version), $(nproc) processors, $(free -m | awk '/^Mem/ { print $2 }') MB"
 check "Debian 13" test "$VERSION_ID" = 13
@@ -30,4 +33,4 @@ sykube version
 sykube doctor
 
 loginctl enable-linger root
-hostdiff save $snapshot
+hostdiff save "$snapshot"

@@ -1,4 +1,6 @@
+#!/bin/bash
 # After a reboot the cluster comes back by itself, as it was.
+# shellcheck source=tests/vm/guest/lib.sh
 . /vm/lib.sh
 
 check "this is the second boot" test "$(cat /vm/boots)" = 2
