@@ -85,12 +85,12 @@ def load(text: str) -> Any:
 
 
 def load_all(text: str) -> list[Any]:
-    """What each document of a text holds.
+    """What each document of a text holds that is not empty.
 
     Raises:
         yaml.YAMLError: it is no valid YAML.
     """
-    return list(yaml.load_all(text, _Loader))
+    return [each for each in yaml.load_all(text, _Loader) if each is not None]
 
 
 def dump(value: Any) -> str:

@@ -871,6 +871,39 @@ _COLLECTIONS = frozenset(
     ["nodes", "pods", "secrets", "services", "configmaps", "deployments", "networkpolicies"]
     + ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"]
 )
+# Of each group and version: its kinds, their resources, and whether these are in namespaces.
+RESOURCES: dict[str, dict[str, tuple[str, bool]]] = {
+    "/api/v1": {
+        "ConfigMap": ("configmaps", True),
+        "Endpoints": ("endpoints", True),
+        "Namespace": ("namespaces", False),
+        "Node": ("nodes", False),
+        "PersistentVolumeClaim": ("persistentvolumeclaims", True),
+        "Pod": ("pods", True),
+        "Service": ("services", True),
+        "ServiceAccount": ("serviceaccounts", True),
+    },
+    "/apis/apps/v1": {
+        "DaemonSet": ("daemonsets", True),
+        "Deployment": ("deployments", True),
+    },
+    "/apis/admissionregistration.k8s.io/v1": {
+        "ValidatingWebhookConfiguration": ("validatingwebhookconfigurations", False),
+    },
+    "/apis/apiregistration.k8s.io/v1": {"APIService": ("apiservices", False)},
+    "/apis/networking.k8s.io/v1": {
+        "IngressClass": ("ingressclasses", False),
+        "NetworkPolicy": ("networkpolicies", True),
+    },
+    "/apis/node.k8s.io/v1": {"RuntimeClass": ("runtimeclasses", False)},
+    "/apis/rbac.authorization.k8s.io/v1": {
+        "ClusterRole": ("clusterroles", False),
+        "ClusterRoleBinding": ("clusterrolebindings", False),
+        "Role": ("roles", True),
+        "RoleBinding": ("rolebindings", True),
+    },
+    "/apis/storage.k8s.io/v1": {"StorageClass": ("storageclasses", False)},
+}
 NODES = "/api/v1/nodes"
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -1008,6 +1041,7 @@ class FakeApi(Api):
     def __init__(self, kubernetes: Kubernetes | None, calls: Calls) -> None:
         self._kubernetes = kubernetes
         self._calls = calls
+        self._kinds = {}
 
     def __exit__(self, *_: object) -> None:
         """It holds nothing."""
@@ -1028,6 +1062,8 @@ class FakeApi(Api):
         match method, path:
             case "GET", "/version":
                 return {"gitVersion": server.version()}
+            case "GET", _ if path in RESOURCES:
+                return {"resources": [*_discovered(path)]}
             case "GET", "/readyz":
                 return "ok"
             case "GET", "/api/v1/namespaces/kube-system/pods":
@@ -1066,6 +1102,15 @@ class FakeApi(Api):
             case "DELETE", _ if path in server.objects:
                 return server.objects.pop(path)
         raise ApiError(f"{method} {path}: not found", 404)
+
+
+def _discovered(path: str) -> Iterator[dict[str, Any]]:
+    """What the API server says of a group and version; of its objects' parts, too."""
+    for kind, (name, namespaced) in RESOURCES[path].items():
+        yield {"name": name, "kind": kind, "namespaced": namespaced}
+    if path == "/api/v1":
+        yield {"name": "nodes/proxy", "kind": "NodeProxyOptions", "namespaced": False}
+        yield {"name": "pods/eviction", "kind": "Eviction", "namespaced": True}
 
 
 COREFILE = "/api/v1/namespaces/kube-system/configmaps/coredns"

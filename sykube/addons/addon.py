@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from sykube import resources
 from sykube.image import versions
-from sykube.kubernetes import objects
 from sykube.kubernetes.api import Api, ApiError
 from sykube.node.node import Node
 
@@ -69,7 +68,10 @@ class Addon:
     def objects(self, site: Site) -> list[dict[str, Any]]:
         variables = {"image": versions.SYSTEM_IMAGE, **self.variables(site)}
         text = resources.render("manifests", self.template, **variables)
-        return objects.read(text)
+        # Not above: most commands read no YAML.
+        from sykube import documents
+
+        return documents.load_all(text)
 
     def enable(self, site: Site) -> None:
         """Make it, or bring it up to date; what waits for it asks `problem`.
@@ -83,7 +85,7 @@ class Addon:
         """Remove all of it but the users' data; what is gone already is no error."""
         for each in reversed(self.objects(site)):
             if each["kind"] not in self.kept:
-                site.api.delete(objects.path_of(each))
+                site.api.delete(each)
 
     def settle(self, site: Site) -> None:
         """Take in which nodes there are now, and their certificates; all of them are up."""

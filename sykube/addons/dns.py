@@ -11,7 +11,6 @@ from typing import Any
 
 from sykube import resources
 from sykube.image import versions
-from sykube.kubernetes import objects
 from sykube.kubernetes.api import Api, ApiError
 
 DEPLOYMENT = "cluster-dns"
@@ -47,7 +46,10 @@ def install(
         api_server=f"https://{endpoint}",
         replicas=replicas,
     )
-    for object_ in objects.read(manifest):
+    # Not above: most commands read no YAML.
+    from sykube import documents
+
+    for object_ in documents.load_all(manifest):
         api.apply(object_)
 
 

@@ -21,7 +21,6 @@ from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 from sykube.errors import SykubeError
-from sykube.kubernetes.objects import collection_path, path_of
 
 log = logging.getLogger("sykube.api")
 
@@ -95,6 +94,7 @@ class Api:
 
     def __init__(self, credentials: Credentials) -> None:
         self._server = credentials.server
+        self._kinds: dict[str, dict[str, Any]] = {}
         url = urlsplit(credentials.server)
         self._connection = (
             HTTPSConnection(url.netloc, timeout=_TIMEOUT_S, context=_tls(credentials))
@@ -186,7 +186,7 @@ class Api:
             return
         self.request(
             "PATCH",
-            path_of(manifest),
+            self.path_of(manifest),
             manifest,
             content_type="application/apply-patch+yaml",
             params={"fieldManager": "sykube", "force": "true"},
@@ -194,17 +194,41 @@ class Api:
 
     def _create_or_merge(self, manifest: dict[str, Any]) -> None:
         try:
-            self.request("POST", collection_path(manifest), manifest)
+            self.request("POST", self._collection(manifest), manifest)
         except ApiError as error:
             if error.status != 409:
                 raise
             merge = "application/merge-patch+json"
-            self.request("PATCH", path_of(manifest), manifest, content_type=merge)
+            self.request("PATCH", self.path_of(manifest), manifest, content_type=merge)
 
-    def delete(self, path: str) -> None:
-        """Delete an object; one that is gone already is no error."""
+    def path_of(self, manifest: dict[str, Any]) -> str:
+        """The path of an object, by what the API server says of its kind.
+
+        Raises:
+            ApiError: it knows no such kind (404), or does not answer.
+        """
+        return f"{self._collection(manifest)}/{manifest['metadata']['name']}"
+
+    def _collection(self, manifest: dict[str, Any]) -> str:
+        version, kind = manifest["apiVersion"], manifest["kind"]
+        prefix = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        # A kind that it did not know may have come since, by a CustomResourceDefinition.
+        if kind not in self._kinds.get(version, {}):
+            found = self.get(prefix)["resources"]
+            # The others are parts of objects, such as pods/log.
+            self._kinds[version] = {each["kind"]: each for each in found if "/" not in each["name"]}
         try:
-            self.request("DELETE", path)
+            resource = self._kinds[version][kind]
+        except KeyError:
+            raise ApiError(f'no matches for kind "{kind}" in version "{version}"', 404) from None
+        if resource["namespaced"]:
+            prefix += f"/namespaces/{manifest['metadata'].get('namespace', 'default')}"
+        return f"{prefix}/{resource['name']}"
+
+    def delete(self, found: str | dict[str, Any]) -> None:
+        """Delete an object, given by its path or a manifest; one that is gone is no error."""
+        try:
+            self.request("DELETE", found if isinstance(found, str) else self.path_of(found))
         except ApiError as error:
             if error.status != 404:
                 raise

@@ -34,7 +34,7 @@ from sykube.kubernetes.api import (
     Stream,
     wait_until,
 )
-from sykube.kubernetes.objects import collection_path, path_of, read
+from tests import fakes
 from tests.fakes import Calls, FakeApi, Kubernetes, admin_kubeconfig
 
 Answer = tuple[int, str, bytes]
@@ -137,6 +137,8 @@ def test_a_request_carries_its_body_and_parameters(server: Server, api: Api) -> 
 
 def test_applying_an_object(server: Server, api: Api) -> None:
     path = "/apis/apps/v1/namespaces/kube-system/deployments/dns"
+    kinds = [{"name": "deployments", "kind": "Deployment", "namespaced": True}]
+    server.answer("GET", "/apis/apps/v1", 200, {"resources": kinds})
     server.answer("PATCH", path, 201, {})
     manifest = {
         "apiVersion": "apps/v1",
@@ -144,7 +146,8 @@ def test_applying_an_object(server: Server, api: Api) -> None:
         "metadata": {"name": "dns", "namespace": "kube-system"},
     }
     api.apply(manifest)
-    (request,) = server.requests
+    asked, request = server.requests
+    assert (asked["method"], asked["path"]) == ("GET", "/apis/apps/v1")
     assert (request["method"], request["path"], request["body"]) == ("PATCH", path, manifest)
     assert request["type"] == "application/apply-patch+yaml"
     assert sorted(request["query"].split("&")) == ["fieldManager=sykube", "force=true"]
@@ -355,32 +358,58 @@ def test_credentials_that_are_damaged(tmp_path: Path) -> None:
             "",
             "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies",
         ),
+        ("node.k8s.io/v1", "RuntimeClass", "", "/apis/node.k8s.io/v1/runtimeclasses"),
+        (
+            "admissionregistration.k8s.io/v1",
+            "ValidatingWebhookConfiguration",
+            "",
+            "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+        ),
     ],
 )
-def test_paths_of_collections(version: str, kind: str, namespace: str, path: str) -> None:
+def test_objects_are_where_the_api_server_says(
+    version: str, kind: str, namespace: str, path: str
+) -> None:
+    kubernetes = Kubernetes()
+    api = FakeApi(kubernetes, Calls())
     metadata = {"name": "x"} | ({"namespace": namespace} if namespace else {})
-    manifest = {"apiVersion": version, "kind": kind, "metadata": metadata}
-    assert collection_path(manifest) == path
-    assert path_of(manifest) == f"{path}/x"
+    manifest = {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": {}}
+    api.apply(manifest)
+    assert [*kubernetes.objects] == [f"{path}/x"]
+    api.delete(manifest)
+    api.delete(manifest)
+    assert kubernetes.objects == {}
 
 
-@pytest.mark.parametrize(
-    ("kind", "plural"),
-    [
-        ("IngressClass", "ingressclasses"),
-        ("PriorityClass", "priorityclasses"),
-        ("RuntimeClass", "runtimeclasses"),
-        ("PodSecurityPolicy", "podsecuritypolicies"),
-        ("Ingress", "ingresses"),
-    ],
-)
-def test_plurals_that_are_not_just_an_s(kind: str, plural: str) -> None:
-    path = collection_path({"apiVersion": "x/v1", "kind": kind, "metadata": {}})
-    assert path.endswith(f"/{plural}")
+def test_the_api_server_is_asked_once_for_all_kinds_of_a_version() -> None:
+    calls = Calls()
+    api = FakeApi(Kubernetes(), calls)
+    for kind in ("ConfigMap", "Node", "ConfigMap"):
+        api.path_of({"apiVersion": "v1", "kind": kind, "metadata": {"name": "x"}})
+    assert [call.words for call in calls.all] == [("GET", "/api/v1")]
 
 
-def test_manifests_of_a_stream() -> None:
-    assert read("---\na: 1\n---\n---\nb: 2\n") == [{"a": 1}, {"b": 2}]
+def test_a_kind_may_come_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    kubernetes = Kubernetes()
+    api = FakeApi(kubernetes, Calls())
+    known = {"/apis/example.org/v1": {"Other": ("others", True)}}
+    monkeypatch.setattr(fakes, "RESOURCES", known)
+    manifest = {"apiVersion": "example.org/v1", "kind": "Backup", "metadata": {"name": "x"}}
+    with pytest.raises(ApiError, match='no matches for kind "Backup" in version') as raised:
+        api.apply(manifest)
+    assert raised.value.status == 404
+    known["/apis/example.org/v1"]["Backup"] = ("backups", False)
+    api.apply(manifest)
+    assert [*kubernetes.objects] == ["/apis/example.org/v1/backups/x"]
+
+
+@pytest.mark.parametrize(("version", "kind"), [("v1", "Eviction"), ("example.org/v1", "Backup")])
+def test_of_a_kind_that_is_not_there_nothing_is_left_to_delete(version: str, kind: str) -> None:
+    api = FakeApi(Kubernetes(), Calls())
+    manifest = {"apiVersion": version, "kind": kind, "metadata": {"name": "x"}}
+    with pytest.raises(ApiError):
+        api.apply(manifest)
+    api.delete(manifest)
 
 
 # --- waiting ---
@@ -520,13 +549,15 @@ def test_a_stream_that_is_refused(server: Server, api: Api) -> None:
 def test_a_kind_without_apply_is_created_or_merged(server: Server, api: Api) -> None:
     kind = {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService"}
     manifest = {**kind, "metadata": {"name": "v1.x"}, "spec": {}}
+    kinds = [{"name": "apiservices", "kind": "APIService", "namespaced": False}]
+    server.answer("GET", "/apis/apiregistration.k8s.io/v1", 200, {"resources": kinds})
     collection = "/apis/apiregistration.k8s.io/v1/apiservices"
     server.answers[("POST", collection)] = (201, "application/json", b"{}")
     api.apply(manifest)
     server.answers[("POST", collection)] = (409, "application/json", b"{}")
     server.answers[("PATCH", f"{collection}/v1.x")] = (200, "application/json", b"{}")
     api.apply(manifest)
-    assert [each["method"] for each in server.requests] == ["POST", "POST", "PATCH"]
+    assert [each["method"] for each in server.requests] == ["GET", "POST", "POST", "PATCH"]
     assert server.requests[-1]["type"] == "application/merge-patch+json"
     server.answers[("POST", collection)] = (403, "application/json", b"{}")
     with pytest.raises(ApiError):

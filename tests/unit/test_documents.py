@@ -85,3 +85,7 @@ def test_not_a_number_is_a_number() -> None:
 
 def test_merge_keys_are_merged() -> None:
     assert documents.load("a: &a {x: 1}\nb:\n  <<: *a\n")["b"] == {"x": 1}
+
+
+def test_empty_documents_of_a_stream_are_left_out() -> None:
+    assert documents.load_all("---\na: 1\n---\n---\nb: 2\n") == [{"a": 1}, {"b": 2}]
