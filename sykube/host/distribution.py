@@ -164,7 +164,10 @@ def this(file: Path = OS_RELEASE, epel: Path = EPEL) -> Distribution:
 
 
 def _fields(text: str) -> dict[str, str]:
-    """Assignments of a shell, which os-release(5) consists of."""
+    """Assignments of a shell, which os-release(5) consists of.
+
+    Not by platform.freedesktop_os_release, which reads no file but the running system's own.
+    """
     fields: dict[str, str] = {}
     for line in text.splitlines():
         name, equals, value = line.strip().partition("=")
