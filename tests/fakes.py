@@ -1329,7 +1329,7 @@ class World:
         self.upgrade_problems: list[str] = []
         # Versions of Kubernetes whose control plane does not come up.
         self.unfit: set[str] = set()
-        self.free = 0.5
+        self.disk_size, self.free = 10_000_000_000, 0.5
         self.systemd = False
         self.services = {"containerd": "RUNNING", "kubelet": "RUNNING"}
         # Beyond the largest that Linux has: no process of this machine is ever meant.
@@ -1343,14 +1343,13 @@ class World:
         replace_run(monkeypatch, self.host.run)
         from sykube.cluster import autostart
         from sykube.cluster import cluster as cluster_module
-        from sykube.cluster import status as status_module
         from sykube.cluster.steps import nodes as nodes_module
-        from sykube.host import engines, preflight
+        from sykube.host import engines, preflight, space
         from sykube.network import bridge as bridge_module
         from sykube.node import cgroups, netns, services
 
         usage = types.SimpleNamespace(disk_usage=self._disk_usage)
-        monkeypatch.setattr(status_module, "shutil", usage)
+        monkeypatch.setattr(space, "shutil", usage)
         monkeypatch.setattr(autostart, "shutil", types.SimpleNamespace(which=self._which))
         self.host.programs |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
         self.host.restored = self._restore_etcd
@@ -1485,8 +1484,7 @@ class World:
 
     def _disk_usage(self, folder: Path) -> types.SimpleNamespace:
         assert folder.exists()
-        total = 10_000_000_000
-        return types.SimpleNamespace(total=total, free=int(self.free * total))
+        return types.SimpleNamespace(total=self.disk_size, free=int(self.free * self.disk_size))
 
     def _which(self, program: str, path: str = "") -> str | None:
         assert program == "systemctl"

@@ -47,7 +47,7 @@ def start(name: str) -> None:
 def restart(name: str, grace: int) -> None:
     """Stop the cluster and start it again."""
     logfile.open_for(name)
-    power.stop(name, StopOptions(grace), context.ui())
+    power.stop(name, StopOptions(grace, restart=True), context.ui())
     power.start(name, context.ui())
     context.ui().say(f"The cluster {name} is up.")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from sykube.cluster.state import State
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import distribution, paths, tar
+from sykube.host import distribution, paths, space, tar
 from sykube.host.files import write_atomically
 from sykube.image.node_image import NodeImage
 
@@ -154,7 +154,7 @@ def create(name: str, state: State, root: Path) -> Snapshot:
     try:
         work.mkdir(mode=0o700)
         unpacked = tar.size_of(root, CONTENTS)
-        tar.require_space(work, unpacked)
+        space.require(work, unpacked)
         file = tar.pack(root, CONTENTS, work)
         snapshot = Snapshot(
             name=name,
@@ -241,7 +241,7 @@ def unpack(
     Raises:
         SykubeError: the disk is too small, or tar failed.
     """
-    tar.require_space(target, snapshot.unpacked)
+    space.require(target, snapshot.unpacked)
     tar.unpack(snapshot.file, target, only=only, without=without)
 
 

@@ -9,7 +9,6 @@ import gzip
 import json
 import os
 import platform
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -22,7 +21,7 @@ from sykube.cluster import checkup, logs, lookup
 from sykube.cluster import status as cluster_status
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError, UsageError
-from sykube.host import engines, preflight
+from sykube.host import engines, preflight, space
 from sykube.host.distribution import OS_RELEASE
 from sykube.host.paths import ClusterPaths, cache_dir
 from sykube.host.run import Completed, run
@@ -161,7 +160,7 @@ def _host(report: _Report, name: str, cluster: Cluster | None) -> None:
 
 def _facts(paths: ClusterPaths) -> dict[str, Any]:
     memory = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()[:3]
-    usage = shutil.disk_usage(paths.root)
+    room = space.free(paths.root)
     engine = engines.find()
     return {
         "kernel": " ".join(os.uname()[2:]),
@@ -172,7 +171,7 @@ def _facts(paths: ClusterPaths) -> dict[str, Any]:
         "cgroupVersion": 2 if cgroups.is_v2() else 1,
         "processors": os.cpu_count(),
         "memory": dict(line.replace(" ", "").split(":", 1) for line in memory),
-        "disk": {"folder": str(paths.root.resolve()), "total": usage.total, "free": usage.free},
+        "disk": {"folder": str(room.place), "total": room.total, "free": room.free},
         "engine": {"version": engine.version, "binary": str(engine.binary)} if engine else None,
     }
 

@@ -19,7 +19,7 @@ from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.requirements import require_awake, require_complete, require_running
 from sykube.cluster.state import locked
 from sykube.errors import SykubeError, UsageError
-from sykube.host import engines, preflight, tar
+from sykube.host import engines, preflight, space, tar
 from sykube.host.files import unreadable
 from sykube.host.paths import ClusterPaths
 from sykube.image import containerd, layout, reference, sif
@@ -82,7 +82,7 @@ def load(
         _remove_work(cluster)
         # Once in the cluster's folder, and unpacked in each node.
         needed = sum(tar.size_of(source, ["."]) for source in sources) * (1 + len(found))
-        tar.require_space(cluster.paths.root, needed)
+        space.require(cluster.paths.root, needed)
         work = Path(tempfile.mkdtemp(prefix=_WORK, dir=cluster.paths.root))
         try:
             images: dict[tuple[str, str], ContainerImage] = {}

@@ -18,7 +18,7 @@ from sykube.cluster.steps.join import missing as missing_members
 from sykube.cluster.steps.network import Network
 from sykube.cluster.steps.ready import wait_alive, wait_ready, wait_restarted
 from sykube.errors import SykubeError
-from sykube.host import preflight
+from sykube.host import preflight, space
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import WITHOUT_PROXIES, run
 from sykube.kubernetes import readiness
@@ -30,6 +30,8 @@ from sykube.ui import Ui
 
 # Beyond the grace for the pods, in three turns, and for what follows them.
 _STOP_MARGIN_S = 60.0
+# etcd allocates its log in pieces of 64 MB (SegmentSizeBytes of its server/storage/wal).
+_START_BYTES = 100_000_000
 _API_TIMEOUT_S = 300.0
 
 
@@ -41,11 +43,13 @@ class StopOptions:
         grace: seconds that pods have to end by themselves.
         drain: evict the pods of the workers first, as `kubectl drain` does.
         drain_timeout: seconds that this may take for each worker.
+        restart: it is started again afterwards, and stays as it is where that could not be.
     """
 
     grace: int = 10
     drain: bool = False
     drain_timeout: int = 120
+    restart: bool = False
 
 
 def stop(name: str, options: StopOptions, ui: Ui) -> bool:
@@ -63,6 +67,8 @@ def stop(name: str, options: StopOptions, ui: Ui) -> bool:
         require_complete(cluster)
         running = cluster.engine.instances()
         nodes = [node for node in cluster.nodes if node.instance in running]
+        if options.restart:
+            _require_startable(cluster)
         if not nodes and not cluster.bridge.exists():
             return False
         for node in nodes:
@@ -91,14 +97,14 @@ def start(name: str, ui: Ui) -> bool:
         Whether anything was missing.
 
     Raises:
-        SykubeError: it was never finished, or is not well after 5 minutes.
+        SykubeError: it was never finished, its disk is full, or it is not well after 5 minutes.
     """
     preflight.check_identity()
     with locked(ClusterPaths(name)):
         cluster = lookup.load(name, ui)
         require_complete(cluster)
         remains_after_boot(cluster)
-        certs.require_valid(cluster)
+        _require_startable(cluster)
         if near := certs.warning(cluster):
             ui.warn(near)
         for node in cluster.nodes:
@@ -122,6 +128,16 @@ def start(name: str, ui: Ui) -> bool:
             wait_ready(cluster)
             _uncordon(cluster)
         return bool(missing)
+
+
+def _require_startable(cluster: Cluster) -> None:
+    """Refuse what would not come up.
+
+    Raises:
+        SykubeError: the disk is full, or certificates are past their end.
+    """
+    space.require(cluster.paths.root, _START_BYTES)
+    certs.require_valid(cluster)
 
 
 def pause(name: str, ui: Ui) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from sykube.cluster import certs, lookup
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.dns import dns_problem
 from sykube.errors import ExitCode, SykubeError
+from sykube.host import space
 from sykube.host.run import run
 from sykube.kubernetes import readiness
 from sykube.node import cgroups, services
@@ -19,8 +19,6 @@ from sykube.node.node import Node
 from sykube.ui import Ui
 
 RUNNING, PAUSED, STOPPED = "running", "paused", "stopped"
-# The kubelets do not look at it: the disk is the host's. Below this, say so before etcd stops.
-_LEAST_FREE = 0.1
 
 
 @dataclass(frozen=True)
@@ -151,6 +149,7 @@ def look(cluster: Cluster) -> Status:
             problems, api_problem, pods, kubelets, policies = _kubernetes(cluster, awake)
             network, dns = rules.result(), answer.result()
         sizes = disk.result()
+    room = space.free(cluster.paths.root)
     return Status(
         cluster.name,
         cluster.state.versions.get("kubernetes", ""),
@@ -170,7 +169,7 @@ def look(cluster: Cluster) -> Status:
         api_problem,
         pods,
         dns,
-        _space(cluster),
+        str(room) if room.is_short else "",
         certs.warning(cluster),
         _update(cluster),
         policies,
@@ -230,11 +229,3 @@ def _disk_mb(cluster: Cluster) -> dict[str, int]:
     listed = run(["du", "-s", "-x", "--block-size=1MB", *folders], check=False).stdout
     pairs = (line.split("\t", 1) for line in listed.splitlines())
     return {Path(folder).name: int(size) for size, folder in pairs}
-
-
-def _space(cluster: Cluster) -> str:
-    usage = shutil.disk_usage(cluster.paths.root)
-    if usage.free >= _LEAST_FREE * usage.total:
-        return ""
-    folder = cluster.paths.root.resolve()
-    return f"{usage.free // 1_000_000} MB free of {usage.total // 1_000_000} MB in {folder}"

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import HostError, UsageError
-from sykube.host import apt, capabilities, confinement, distribution, engines, provision
+from sykube.host import (
+    apt,
+    capabilities,
+    confinement,
+    distribution,
+    engines,
+    provision,
+    space,
+)
 from sykube.host.distribution import Distribution
 from sykube.host.engines import FoundEngine
 from sykube.host.records import read_sysctl
@@ -404,12 +412,9 @@ def _memory(needed_mb: int) -> Finding:
 
 
 def _disk(what: str, folder: Path, needed_mb: int) -> Finding:
-    place = folder
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free // 1_000_000
-    detail = f"{free} MB free in {place}, about {needed_mb} MB needed"
-    if free >= needed_mb:
+    room = space.free(folder)
+    detail = f"{room}, about {needed_mb} MB needed"
+    if room.free >= needed_mb * 1_000_000:
         return _ok(what, detail)
     cure = "Free some space, or take another folder: --dest for nodes, SYKUBE_CACHE_DIR for images."
     return _failure(what, detail, cure)

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sykube.errors import SykubeError
 from sykube.host.run import PATH, run
 
 _TIMEOUT_S = 3600.0
@@ -89,19 +88,3 @@ def size_of(root: Path, names: Sequence[str]) -> int:
         for folder, folders, files in os.walk(root / name):
             found += [Path(folder, each) for each in (*folders, *files)]
     return sum(path.lstat().st_blocks * 512 for path in found)
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Refuse what does not fit.
-
-    Raises:
-        SykubeError: the file system of that folder has less room.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise SykubeError(
-            f"the disk is too small: {needed // 1_000_000} MB needed in {folder}",
-            details=f"{free // 1_000_000} MB are free",
-            resolution="Free some space: `sykube snapshot list` and `sykube node-image list` show "
-            "what takes it.",
-        )

@@ -42,9 +42,6 @@ def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
         link = world.kernel.class_net / f"veth{number}"
         fakes.fill(link, {"ifindex": f"{number}\n", "operstate": "up\n"})
         (link / "master").symlink_to(world.kernel.class_net / "sk-fake")
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda _: types.SimpleNamespace(free=5e11, total=1e12)
-    )
     fill(made, datetime.now(UTC) + timedelta(days=300))
     return made
 
@@ -373,21 +370,16 @@ def test_firewalld(cluster: Cluster, world: World, answer: fakes.Answer, zone: s
 @pytest.mark.parametrize(
     ("free", "total", "level"),
     [
-        (160e9, 1000e9, None),
-        (140e9, 1000e9, Level.WARNING),
-        (90e9, 1000e9, Level.FAILURE),
-        (0.9e9, 2e9, Level.FAILURE),
+        (0.16, 1000, None),
+        (0.14, 1000, Level.WARNING),
+        (0.09, 1000, Level.FAILURE),
+        (0.45, 2, Level.FAILURE),
     ],
 )
 def test_space(
-    cluster: Cluster,
-    monkeypatch: pytest.MonkeyPatch,
-    free: float,
-    total: float,
-    level: Level | None,
+    cluster: Cluster, world: World, free: float, total: int, level: Level | None
 ) -> None:
-    usage = types.SimpleNamespace(free=free, total=total)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    world.disk_size, world.free = total * 1_000_000_000, free
     bad = found(cluster).get("disk")
     assert (bad.level if bad else None) is level
 

@@ -15,7 +15,7 @@ from sykube.errors import ExitCode, HostError, SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
 from tests.fakes import Call, Injected, World
-from tests.unit.helpers import fake_spec, init, made, unchanged
+from tests.unit.helpers import Sykube, fake_spec, init, made, unchanged
 
 
 def stop(world: World, **options: object) -> bool:
@@ -574,3 +574,27 @@ def test_while_another_command_works_on_it_nothing_is_done(world: World, command
         assert world.snapshot() == before
     assert raised.value.exit_code is ExitCode.LOCKED
     assert world.calls.all == []
+
+
+# --- a full disk ---
+
+
+def test_start_on_a_full_disk_says_so_and_changes_nothing(world: World) -> None:
+    made(world)
+    stop(world)
+    world.free = 0.009
+    with unchanged(world), pytest.raises(SykubeError, match="the disk is too small") as raised:
+        start(world)
+    assert raised.value.details == "90 MB are free"
+    world.free = 0.011
+    assert start(world) is True
+
+
+def test_restart_stops_nothing_that_could_not_start_again(world: World, sykube: Sykube) -> None:
+    made(world)
+    world.free = 0.0
+    with unchanged(world):
+        result = sykube("restart", "--name", "fake")
+    assert result.code == ExitCode.FAILED
+    assert "the disk is too small" in result.err
+    assert len(world.instances) == 2

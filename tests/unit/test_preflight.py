@@ -160,6 +160,7 @@ def test_too_little_disk(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Usage:
         free = 1_500_000_000
+        total = 9_000_000_000
 
     def usage(place: Path) -> type[Usage]:
         asked.append(place)

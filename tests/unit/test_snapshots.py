@@ -13,7 +13,6 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -199,9 +198,9 @@ def test_a_failing_save_leaves_nothing(stopped: World) -> None:
         snapshots.save("fake", "kept", stopped.ui())
 
 
-def test_a_full_disk_is_seen_before(stopped: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_seen_before(stopped: World) -> None:
     snapshots.save("fake", "kept", stopped.ui())
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    stopped.free = 0.0
     with unchanged(stopped):
         with pytest.raises(SykubeError, match="the disk is too small"):
             snapshots.save("fake", "another", stopped.ui())

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sykube.cluster import certs
 from sykube.cluster.checkup.look import Look, failure, ok, warning
-from sykube.host import engines
+from sykube.host import engines, space
 from sykube.host import inotify as inotify_limits
 from sykube.host.preflight import Finding, Level
 
-# Kubelets do not look at the disk, which is the host's (kubeadm.py); etcd stops when it is full.
-_LOW, _LEAST = 0.15, 0.10
-_LEAST_BYTES = 1_000_000_000
 _LEAST_INODES = 0.05
 _BIG_OVERLAY_BYTES = 2_000_000_000
 _INOTIFY_SHARE = 0.9
@@ -85,15 +81,14 @@ def certificates(look: Look) -> Iterator[Finding]:
 def disk(look: Look) -> Iterator[Finding]:
     """Space for the cluster's folder, and what nodes wrote where it is not expected."""
     root = look.cluster.paths.root.resolve()
-    free, total = shutil.disk_usage(root).free, shutil.disk_usage(root).total
-    detail = f"{free // 1_000_000} MB free of {total // 1_000_000} MB in {root}"
+    room = space.free(root)
     cure = f"Free some space there; what the nodes take: du -xsh {root}/nodes/*"
-    if free < max(_LEAST * total, _LEAST_BYTES):
-        yield failure("disk", detail, cure)
-    elif free < _LOW * total:
-        yield warning("disk", detail, cure)
+    if room.is_short:
+        yield failure("disk", str(room), cure)
+    elif room.is_low:
+        yield warning("disk", str(room), cure)
     else:
-        yield ok("disk", detail)
+        yield ok("disk", str(room))
     files = os.statvfs(root)
     if files.f_files and files.f_favail < _LEAST_INODES * files.f_files:
         detail = f"{files.f_favail} of {files.f_files} inodes are free in {root}"
