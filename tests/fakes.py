@@ -19,6 +19,7 @@ import json
 import os
 import pickle
 import pkgutil
+import shlex
 import shutil
 import tarfile
 import threading
@@ -403,9 +404,11 @@ class FakeHost:
         self.etc = etc
         # Told of a control plane whose etcd a snapshot was put back into.
         self.restored: Callable[[str, dict[str, Any]], None] = lambda _name, _objects: None
+        self.stdin = ""
         self.programs: dict[str, Callable[[list[str]], Answer]] = {
             "ip": self._ip,
             "iptables": self._iptables,
+            "iptables-restore": self._iptables_restore,
             "sysctl": self._sysctl,
             "modprobe": self._modprobe,
             "mount": self._mount,
@@ -441,6 +444,7 @@ class FakeHost:
         self.calls.record("run", *words)
         program = Path(words[0]).name
         assert program in self.programs, f"the fake host has no program {program!r}: {words}"
+        self.stdin = stdin or ""
         code, stdout, stderr = self.programs[program](list(words[1:]))
         for line in (stdout + stderr).splitlines() if on_line else []:
             assert on_line is not None
@@ -552,6 +556,32 @@ class FakeHost:
                 del chains[name]
             case unknown:
                 raise AssertionError(f"the fake iptables does not know: {unknown}")
+        return 0, "", ""
+
+    def _iptables_restore(self, words: list[str]) -> Answer:
+        """What is said of a table is done at its COMMIT, or not at all."""
+        assert words == ["-w", "--noflush"], words
+        table, before = "", {}
+        for number, line in enumerate(self.stdin.splitlines(), 1):
+            match shlex.split(line):
+                case ["COMMIT"]:
+                    table = ""
+                    continue
+                case [name] if name.startswith("*"):
+                    table = name.removeprefix("*")
+                    chains = self.kernel.tables[table]
+                    before = {name: list(rules) for name, rules in chains.items()}
+                    continue
+                case [name, "-", "[0:0]"] if name.startswith(":"):
+                    chain = name.removeprefix(":")
+                    change = ["-F" if chain in self.kernel.tables[table] else "-N", chain]
+                case change:
+                    pass
+            code, _, stderr = self._iptables(["-w", "-t", table, *change])
+            if code:
+                self.kernel.tables[table] = before
+                return code, "", f"{stderr}\nError occurred at line: {number}"
+        assert table == "", "nothing is done without COMMIT"
         return 0, "", ""
 
     def _sysctl(self, words: list[str]) -> Answer:

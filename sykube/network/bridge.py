@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.host.run import run
 from sykube.network import rules
-from sykube.network.rules import Wiring
+from sykube.network.rules import Chain, Wiring
 from sykube.network.subnets import BRIDGE_PREFIX
+
+log = logging.getLogger("sykube.bridge")
 
 _INTERFACE_NAME_MAX = 15
 
@@ -52,12 +56,7 @@ class Bridge:
         run(["ip", "link", "set", "dev", self.name, "up"])
         on = int(wiring.uses_loopback)
         run(["sysctl", "-q", "-w", f"net.ipv4.conf.{self.name}.route_localnet={on}"])
-        self.remove_rules()
-        for chain in rules.chains(self.name, wiring):
-            _iptables(chain.table, "-N", chain.name)
-            for rule in chain.rules:
-                _iptables(chain.table, "-A", chain.name, *rule)
-            _iptables(chain.table, "-I", chain.parent, "1", *self._comment(), "-j", chain.name)
+        self._replace_rules(rules.chains(self.name, wiring))
         self._lead_to_services(wiring)
 
     def _lead_to_services(self, wiring: Wiring) -> None:
@@ -73,8 +72,10 @@ class Bridge:
         """Rules of ours that are not there, as iptables would list them; whoever removed them."""
         missing = []
         for chain in rules.chains(self.name, wiring):
-            jump = (*self._comment(), "-j", chain.name)
-            wanted = [(chain.parent, jump), *((chain.name, rule) for rule in chain.rules)]
+            wanted = [
+                (chain.parent, self._jump(chain)),
+                *((chain.name, rule) for rule in chain.rules),
+            ]
             missing += [
                 f"-t {chain.table} -A {where} {' '.join(rule)}"
                 for where, rule in wanted
@@ -123,16 +124,38 @@ class Bridge:
 
     def remove_rules(self) -> None:
         """Remove every chain of this cluster and the jumps to them."""
+        self._replace_rules([])
+
+    def _replace_rules(self, chains: Sequence[Chain]) -> None:
+        """Let these be the chains of this cluster, each table at once: no packet meets half of it.
+
+        Raises:
+            CommandError: a table stays as it was; the tables before it may be changed.
+        """
+        ours = {rules.chain_name(self.name, suffix) for suffix in rules.SUFFIXES}
+        lines: list[str] = []
         for table in ("filter", "nat"):
+            wanted = [chain for chain in chains if chain.table == table]
             listed = _listed(table)
-            ours = {rules.chain_name(self.name, suffix) for suffix in rules.SUFFIXES}
-            chains = [words[1] for words in listed if words[0] == "-N" and words[1] in ours]
-            for words in listed:
-                if words[0] == "-A" and words[-1] in chains and words[1] not in chains:
-                    _iptables(table, "-D", words[1], *self._comment(), "-j", words[-1])
-            for chain in chains:
-                _iptables(table, "-F", chain)
-                _iptables(table, "-X", chain)
+            there = [words[1] for words in listed if words[0] == "-N" and words[1] in ours]
+            added = [words[1:] for words in listed if words[0] == "-A"]
+            jumps = [words for words in added if words[-1] in ours and words[0] not in ours]
+            if not (wanted or there):
+                continue
+            names = [chain.name for chain in wanted]
+            lines += [f"*{table}"]
+            # One that is there is emptied: iptables-restore(8), --noflush.
+            lines += [f":{name} - [0:0]" for name in dict.fromkeys((*there, *names))]
+            lines += [" ".join(("-D", *words)) for words in jumps]
+            for chain in wanted:
+                lines += [" ".join(("-A", chain.name, *rule)) for rule in chain.rules]
+                lines += [" ".join(("-I", chain.parent, "1", *self._jump(chain)))]
+            lines += [f"-X {name}" for name in there if name not in names]
+            lines += ["COMMIT"]
+        if lines:
+            text = "\n".join(lines) + "\n"
+            log.debug("rules:\n%s", text)
+            run(["iptables-restore", "-w", "--noflush"], stdin=text)
 
     def problem(self, wiring: Wiring) -> str:
         """What is no longer as create left it, or nothing."""
@@ -155,8 +178,8 @@ class Bridge:
             for info in link.get("addr_info", [])
         ]
 
-    def _comment(self) -> tuple[str, ...]:
-        return ("-m", "comment", "--comment", f"sykube:{self.cluster}")
+    def _jump(self, chain: Chain) -> tuple[str, ...]:
+        return ("-m", "comment", "--comment", f"sykube:{self.cluster}", "-j", chain.name)
 
 
 def _listed(table: str) -> list[list[str]]:
@@ -171,7 +194,3 @@ def _index(link: Path) -> int:
         return int((link / "ifindex").read_text(encoding="utf-8"))
     except OSError:
         return -1
-
-
-def _iptables(table: str, *arguments: str) -> None:
-    run(["iptables", "-w", "-t", table, *arguments])

@@ -430,6 +430,7 @@ def in_rollback(call: Call, kind: str, *words: str) -> bool:
         ("run", ()),
         ("run", ("ip",)),
         ("run", ("iptables",)),
+        ("run", ("iptables-restore",)),
         ("run", ("umount",)),
         ("run", ("modprobe",)),
     ],
@@ -543,7 +544,7 @@ def resume(
 @pytest.mark.parametrize(
     ("step", "kind", "words", "renewed"),
     [
-        ("network", "run", ("iptables", "-w", "-t", "nat"), ""),
+        ("network", "run", ("iptables-restore",), ""),
         ("nodes", "engine", ("start", "fake-node1"), ""),
         ("nodes", "engine", ("exec", "fake-node1", "sh", "-c"), ""),
         ("control-plane", "engine", ("exec", "fake-master", "kubeadm", "init"), "fake-master"),
