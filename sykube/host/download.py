@@ -2,6 +2,9 @@
 
 What fails in passing is tried again, later each time; a file that was cut off goes on where it
 ended, also in a later run; no file is at its place before its checksum has been found right.
+Retries are counted here and not by urllib3's Retry, which only repeats a request whose answer has
+not begun: a body that is cut off needs a loop of its own anyway, and the pauses of Retry cannot be
+ended when another download fails.
 
 Users and passwords come from a netrc file and proxies from the environment, as requests has them:
 https://requests.readthedocs.io/en/latest/user/authentication/#netrc-authentication
@@ -54,8 +57,12 @@ _NETRC = "machine HOST login USER password PASSWORD"
 class DownloadError(SykubeError):
     """Something could not be had; `status` is the server's answer, 0 where there was none."""
 
-    def __init__(self, url: str, why: str, *, resolution: str, status: int = 0) -> None:
-        super().__init__(f"cannot download {shown(url)}", details=why, resolution=resolution)
+    def __init__(
+        self, url: str, why: str, otherwise: str = "", *, resolution: str = "", status: int = 0
+    ) -> None:
+        network = "Look at the network and at https_proxy, then run the command again."
+        cure = resolution or f"{network} {otherwise}".rstrip()
+        super().__init__(f"cannot download {shown(url)}", details=why, resolution=cure)
         self.status = status
 
     @property
@@ -152,7 +159,7 @@ class Downloader:
             return at_once(call, self._patience.whole_s)["text"]
         except TimeoutError:
             why = f"no answer within {self._patience.whole_s:g} s"
-            raise DownloadError(url, why, resolution=_network(otherwise)) from None
+            raise DownloadError(url, why, otherwise) from None
 
     def file(
         self,
@@ -177,8 +184,11 @@ class Downloader:
         arriving = Partial(target, progress)
         try:
             arriving.begin()
-            self._patiently(url, otherwise, lambda: self._part(url, arriving, otherwise))
-            found = checksum.of(arriving.part)
+            found = self._arrived(url, arriving, checksum, otherwise)
+            if found != checksum.value and arriving.pieced:
+                # Its beginning may be of what was there before.
+                arriving.discard()
+                found = self._arrived(url, arriving, checksum, otherwise)
             if found != checksum.value:
                 arriving.discard()
                 raise DownloadError(
@@ -204,19 +214,21 @@ class Downloader:
                     pieces.append(piece)
                     size += len(piece)
                     if size > _TEXT_MAX:
-                        raise DownloadError(
-                            url,
-                            "what comes is no short text",
-                            resolution=_network(otherwise),
-                            status=200,
-                        )
+                        why = "what comes is no short text"
+                        raise DownloadError(url, why, otherwise, status=200)
                 return b"".join(pieces).decode(errors="replace").strip()
 
         return self._patiently(url, otherwise, attempt)
 
-    def _part(self, url: str, arriving: Partial, otherwise: str) -> None:
-        with self._ask(url, arriving.headers(), otherwise, (416,)) as answer:
-            arriving.take(answer.status_code, answer.headers, self._pieces(answer))
+    def _arrived(self, url: str, arriving: Partial, checksum: Checksum, otherwise: str) -> str:
+        """Let all of a file come; its checksum."""
+
+        def attempt() -> None:
+            with self._ask(url, arriving.headers(), otherwise, (416,)) as answer:
+                arriving.take(answer.status_code, answer.headers, self._pieces(answer))
+
+        self._patiently(url, otherwise, attempt)
+        return checksum.of(arriving.part)
 
     def _pieces(self, answer: requests.Response) -> Iterator[bytes]:
         """What comes, as it comes.
@@ -249,12 +261,8 @@ class Downloader:
                 if failures >= self._patience.tries or too_long or self._stopped.is_set():
                     tries = f" ({failures} tries)" if failures > 1 else ""
                     wait = f"; it asks to wait {failure.wait_s:.0f} s" if too_long else ""
-                    raise DownloadError(
-                        url,
-                        f"{failure}{wait}{tries}",
-                        resolution=_network(otherwise),
-                        status=failure.status,
-                    ) from failure
+                    why = f"{failure}{wait}{tries}"
+                    raise DownloadError(url, why, otherwise, status=failure.status) from failure
                 # Half of it by chance, so that those who failed together do not come back together.
                 grown = min(longest, self._patience.pause_s * 2.0 ** (failures - 1))
                 jittered = grown * random.uniform(0.5, 1.0)
@@ -326,16 +334,14 @@ class Downloader:
                 return InPassing(f"the name {host} cannot be resolved")
             return InPassing(f"no connection to {host}: {_said(reason)}")
         if isinstance(error, requests.exceptions.TooManyRedirects):
-            return DownloadError(url, f"{host} leads in a circle", resolution=_network(otherwise))
+            return DownloadError(url, f"{host} leads in a circle", otherwise)
         if "SOCKS" in said:
             return DownloadError(
                 url,
                 "sykube itself downloads through http and https proxies alone, not SOCKS",
                 resolution="Set https_proxy to one of those for this command.",
             )
-        return DownloadError(
-            url, f"{type(error).__name__} of {host}", resolution=_network(otherwise)
-        )
+        return DownloadError(url, f"{type(error).__name__} of {host}", otherwise)
 
 
 class _Adapter(HTTPAdapter):
@@ -397,7 +403,7 @@ def _check_encrypted(url: str, answer: requests.Response, otherwise: str) -> Non
     for each in (*answer.history, answer):
         if not each.url.startswith("https://"):
             why = f"{_host(url)} leads to {_host(each.url)} without encryption"
-            raise DownloadError(url, why, resolution=_network(otherwise))
+            raise DownloadError(url, why, otherwise)
 
 
 def _refused(url: str, answer: requests.Response, otherwise: str) -> DownloadError | InPassing:
@@ -408,15 +414,14 @@ def _refused(url: str, answer: requests.Response, otherwise: str) -> DownloadErr
     why = f"{host} answers {status} {phrase}".rstrip()
     if status in _AGAIN:
         return InPassing(why, wait_s=_retry_after(answer), status=status)
+    resolution = ""
     if status in (401, 403):
         resolution = f"Give a user and password in ~/.netrc or the file NETRC names: {_NETRC}"
     elif status == 407:
         resolution = _LOGIN
     elif status in _NOT_THERE:
         resolution = otherwise or "Look whether the URL is right."
-    else:
-        resolution = _network(otherwise)
-    return DownloadError(url, why, resolution=resolution, status=status)
+    return DownloadError(url, why, otherwise, resolution=resolution, status=status)
 
 
 def _check_netrc(url: str) -> None:
@@ -452,12 +457,6 @@ def _host(url: str | bytes | None) -> str:
     # requests' own types have all three of a request that was prepared.
     text = url.decode() if isinstance(url, bytes) else url or ""
     return urlsplit(text).netloc.rpartition("@")[2]
-
-
-def _network(otherwise: str) -> str:
-    return (
-        f"Look at the network and at https_proxy, then run the command again. {otherwise}".strip()
-    )
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -1,6 +1,8 @@
 """Files on their way: what is there of one goes on where it was cut off.
 
-Source: RFC 9110, sections 8.8, 13.1.5 and 14
+Whether the pieces are of one version of the file its checksum tells, better than If-Range could.
+
+Source: RFC 9110, section 14
 """
 
 from __future__ import annotations
@@ -8,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 Progress = Callable[[int, int], None]
@@ -33,12 +34,16 @@ class InPassing(Exception):
 
 
 class Partial:
-    """A file on its way: what is there of it, and how the server tells it from a later one."""
+    """A file on its way: what is there of it.
+
+    Attributes:
+        pieced: whether it came by more than one answer, and so may be of more than one file.
+    """
 
     def __init__(self, target: Path, progress: Progress) -> None:
         self._target, self._progress = target, progress
         self.part = target.with_name(f".{target.name}.part")
-        self._validator = target.with_name(f".{target.name}.validator")
+        self.pieced = False
         self._most = 0
 
     def begin(self) -> None:
@@ -50,16 +55,8 @@ class Partial:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def headers(self) -> dict[str, str]:
-        """Ask for the rest where it can be told that the beginning is of the same file.
-
-        Source: RFC 9110, sections 13.1.5 and 14.2
-        """
-        if not self._size or not self._validator.exists():
-            return {}
-        return {
-            "Range": f"bytes={self._size}-",
-            "If-Range": self._validator.read_text(encoding="utf-8"),
-        }
+        """Ask for the rest of what is there."""
+        return {"Range": f"bytes={self._size}-"} if self._size else {}
 
     def take(self, status: int, headers: Mapping[str, str], pieces: Iterable[bytes]) -> None:
         """Write what comes.
@@ -73,16 +70,17 @@ class Partial:
         start, total = _range(headers)
         if status == 416:
             if total and total == self._size:
+                self.pieced = True
                 return
             self.discard()
             raise InPassing("the file has become another one", status=status)
         if status != 206:
             start, total = 0, _length(headers)
-            self._start_anew(_validator(headers))
+            self.discard()
         elif start != self._size:
             self.discard()
             raise InPassing("another part came than was asked for", status=status)
-        done = start
+        done, self.pieced = start, start > 0
         try:
             with self.part.open("ab") as file:
                 for piece in pieces:
@@ -95,23 +93,15 @@ class Partial:
         finally:
             self._most = max(self._most, done)
 
-    def _start_anew(self, validator: str) -> None:
-        self.discard()
-        self.part.touch()
-        if validator:
-            self._validator.write_text(validator, encoding="utf-8")
-
     def finish(self) -> None:
         """Put it at its place, for good also when the power fails."""
         with self.part.open("rb") as file:
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
         self.part.replace(self._target)
-        self._validator.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Forget what is there of it."""
-        self._validator.unlink(missing_ok=True)
         self.part.unlink(missing_ok=True)
 
 
@@ -126,20 +116,3 @@ def _range(headers: Mapping[str, str]) -> tuple[int, int]:
 def _length(headers: Mapping[str, str]) -> int:
     length = headers.get("Content-Length", "")
     return int(length) if length.isdigit() else 0
-
-
-def _validator(headers: Mapping[str, str]) -> str:
-    """What tells this version of a file from any other, byte by byte; empty where nothing does.
-
-    Source: RFC 9110, sections 8.8.1 and 8.8.2.2
-    """
-    tag = headers.get("ETag", "")
-    if tag:
-        return "" if tag.startswith("W/") else tag
-    changed = headers.get("Last-Modified", "")
-    try:
-        age = parsedate_to_datetime(headers["Date"]) - parsedate_to_datetime(changed)
-    except (KeyError, TypeError, ValueError):
-        return ""
-    # Within one second it could have changed twice.
-    return changed if age.total_seconds() >= 1 else ""

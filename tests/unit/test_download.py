@@ -26,7 +26,7 @@ from sykube.host.download import Access, Downloader, DownloadError, Patience
 from sykube.host.proxies import Proxies
 from sykube.host.threads import at_once
 from tests.e2e.site import make_authority
-from tests.releases import STALL_S, STORE, Fault, Server, last_modified
+from tests.releases import STALL_S, STORE, Fault, Server
 
 # Not a multiple of any block.
 CONTENT = os.urandom(300_007)
@@ -299,7 +299,6 @@ def test_a_file_that_is_cut_off_goes_on_where_it_ended(
     assert [each.headers.get("Range") for each in server.requests] == [
         None, "bytes=100000-", "bytes=150000-",
     ]  # fmt: skip
-    assert all("If-Range" in each.headers for each in server.requests[1:])
     assert told == sorted(told), "what is there stays"
     assert len(waits) == 2
 
@@ -311,7 +310,7 @@ def test_a_file_goes_on_in_a_later_run(server: Server, waits: Waits, target: Pat
         once.file(f"{server.url}/file", target, SUM)
     assert "cut the connection" in raised.value.details
     assert not target.exists()
-    assert left(target) == [".file.part", ".file.validator"]
+    assert left(target) == [".file.part"]
     once.file(f"{server.url}/file", target, SUM)
     assert server.requests[-1].headers["Range"] == "bytes=200000-"
     assert target.read_bytes() == CONTENT
@@ -326,8 +325,21 @@ def test_a_file_that_changed_meanwhile_begins_anew(
         Downloader(patience=Patience(tries=1)).file(f"{server.url}/file", target, SUM)
     server.files["/file"] = CONTENT
     downloader.file(f"{server.url}/file", target, SUM)
-    assert server.requests[-1].headers["Range"] == "bytes=100000-"
+    ranges = [each.headers.get("Range") for each in server.requests]
+    assert ranges == [None, "bytes=100000-", None]
     assert target.read_bytes() == CONTENT
+
+
+def test_pieces_that_are_never_right_are_fatal(
+    server: Server, downloader: Downloader, target: Path
+) -> None:
+    server.files["/file"] = os.urandom(250_000)
+    server.fail("/file", Fault(cut=100_000), Fault(), Fault(cut=100_000))
+    with pytest.raises(DownloadError) as raised:
+        downloader.file(f"{server.url}/file", target, SUM)
+    assert "it is damaged or was changed on the way" in raised.value.details
+    assert len(server.asked) == 4
+    assert left(target) == []
 
 
 def test_a_server_without_ranges_begins_anew(
@@ -344,8 +356,6 @@ def test_a_file_that_is_whole_but_not_yet_at_its_place(
 ) -> None:
     target.parent.mkdir()
     target.with_name(".file.part").write_bytes(CONTENT)
-    tag = f'"{hashlib.md5(CONTENT).hexdigest()}"'
-    target.with_name(".file.validator").write_text(tag)
     downloader.file(f"{server.url}/file", target, SUM)
     assert target.read_bytes() == CONTENT
     assert [each.headers["Range"] for each in server.requests] == [f"bytes={len(CONTENT)}-"]
@@ -356,36 +366,9 @@ def test_a_part_that_is_longer_than_the_file_is_dropped(
 ) -> None:
     target.parent.mkdir()
     target.with_name(".file.part").write_bytes(CONTENT + b"more")
-    tag = f'"{hashlib.md5(CONTENT).hexdigest()}"'
-    target.with_name(".file.validator").write_text(tag)
     downloader.file(f"{server.url}/file", target, SUM)
     assert target.read_bytes() == CONTENT
     assert "Range" not in server.requests[-1].headers
-
-
-@pytest.mark.parametrize(
-    ("validators", "resumed"),
-    [
-        ({"ETag": '"strong"'}, True),
-        ({"ETag": 'W/"weak"'}, False),
-        (last_modified(3600), True),
-        (last_modified(-3600), False),
-        ({}, False),
-    ],
-    ids=["ETag", "weak ETag", "date", "date to come", "none"],
-)
-def test_only_what_tells_versions_apart_lets_a_file_go_on(
-    waits: Waits, target: Path, validators: dict[str, str], resumed: bool
-) -> None:
-    server = Server({"/file": CONTENT}, validators=validators)
-    server.fail("/file", Fault(cut=100_000))
-    try:
-        downloader = Downloader(patience=QUICK, pause=waits)
-        downloader.file(f"{server.url}/file", target, SUM)
-    finally:
-        server.close()
-    assert target.read_bytes() == CONTENT
-    assert ("Range" in server.requests[-1].headers) is resumed
 
 
 def test_a_part_of_another_place_is_not_taken(
