@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -267,6 +268,19 @@ def test_a_definition_uses_the_mirror_that_was_asked_for(name: str) -> None:
     sources = text.split("<<'EOF'\n")[1].split("\nEOF\n")[0].splitlines()
     assert [line.strip() for line in sources if line.strip()] == [line.strip() for line in sources]
     assert all(line.split()[0] in ("deb", "deb-src") for line in sources)
+
+
+@pytest.mark.parametrize("name", rendered_definitions())
+def test_shellcheck_finds_nothing_in_a_build(name: str) -> None:
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    if not shellcheck.exists():
+        pytest.skip("there is no shellcheck for this processor on PyPI")
+    post = re.search(r"^%post\n(.*?)(?=^%|\Z)", rendered_definitions()[name], re.M | re.S)
+    assert post
+    found = subprocess.run(
+        [shellcheck, "--shell=sh", "-"], input=post[1], capture_output=True, text=True, check=False
+    )
+    assert found.stdout == ""
 
 
 def test_definitions_are_made_one_from_the_other() -> None:
