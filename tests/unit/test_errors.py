@@ -9,6 +9,7 @@ from pathlib import Path
 
 import sykube
 from sykube.errors import ExitCode, SykubeError
+from sykube.host.download import DownloadError
 from sykube.host.lock import LockedError
 from sykube.host.run import CommandError
 from sykube.kubernetes.api import ApiError
@@ -18,6 +19,7 @@ ROOT = Path(sykube.__file__).parent
 WITH_CURE: dict[str, SykubeError] = {
     "ApiError": ApiError("x", 0),
     "CommandError": CommandError("x", ["ls"], ""),
+    "DownloadError": DownloadError("http://x/y", "why"),
     "LockedError": LockedError("x", "1"),
 }
 # Whoever pressed Ctrl-C knows best.
