@@ -33,8 +33,8 @@ _PRIVATE = tuple(
 _RESERVED_NAMES = frozenset({"host", "snapshots"})
 ROLES = ("control-plane", "worker")
 # pkg: k8s.io/component-base/featuregate, and --runtime-config of kube-apiserver.
-_FEATURE = re.compile(r"[A-Za-z][A-Za-z0-9]*")
-_API = re.compile(r"[a-z0-9][a-z0-9./-]*")
+_FEATURE = r"[A-Za-z][A-Za-z0-9]*"
+_API = r"[a-z0-9][a-z0-9./-]*"
 
 
 def name(value: str) -> str:
@@ -226,13 +226,13 @@ def node_ports(value: tuple[str, ...]) -> str:
 
 
 def feature_gates(value: dict[str, bool]) -> str:
-    wrong = next((name for name in value if not _FEATURE.fullmatch(name)), None)
+    wrong = next((name for name in value if not re.fullmatch(_FEATURE, name)), None)
     return "" if wrong is None else f"{wrong!r} is not a feature gate, such as SidecarContainers"
 
 
 def runtime_config(value: dict[str, str]) -> str:
     for name, asked in value.items():
-        if not _API.fullmatch(name):
+        if not re.fullmatch(_API, name):
             return f"{name!r} is not an API, such as api/alpha or batch/v1"
         if asked not in ("true", "false"):
             return f"the API {name} can be true or false, not {asked!r}"

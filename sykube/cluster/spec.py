@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube import settings
+from sykube import settings, stored
 from sykube.cluster import checks, members
 from sykube.errors import UsageError
 from sykube.host import apt, proxies
@@ -336,19 +336,9 @@ class ClusterSpec:
         names = members.initial(planes, len(ordered) - planes) if ordered else []
         return dict(zip(names, ordered, strict=True))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Its fields by the keys of the configuration file; lists for tuples."""
-        return settings.store(self)
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> ClusterSpec:
-        """What `to_dict` gave; keys of a later version are left out."""
-        spec: ClusterSpec = settings.load(cls, stored)
-        return spec
-
     def differences(self, wanted: ClusterSpec) -> list[str]:
         """Lines `key: is → wanted` for what differs, for the things a cluster is made with."""
-        is_now, asked = self.to_dict(), wanted.to_dict()
+        is_now, asked = stored.dump(self), stored.dump(wanted)
         lines = [
             f"{each.key}: {is_now[each.key]!r} → {asked[each.key]!r}"
             for each in SETTINGS.values()
