@@ -100,7 +100,9 @@ def setting(default: Any, help: str, *flags: str, **known: Any) -> Any:  # noqa:
     Args:
         known: further attributes of `Setting`.
     """
-    key = known.pop("key", "")
+    key, choices = known.pop("key", ""), known.get("choices")
+    if choices:
+        known["check"] = lambda value: _unknown(value, choices)
     known.setdefault("type", _TYPES.get(default.__class__))
     known.setdefault("shown", str(default) if default and isinstance(default, str | int) else "")
     metadata = {"setting": Setting(default, help, flags, **known), "key": key}
@@ -288,6 +290,10 @@ def split_words(text: str) -> tuple[str, ...]:
         return tuple(shlex.split(text))
     except ValueError as error:
         raise ValueError(f"{text!r} cannot be split into words: {error}") from error
+
+
+def _unknown(value: str, choices: tuple[str, ...]) -> str:
+    return "" if value in choices else f"there is no {value!r}; there are: {', '.join(choices)}"
 
 
 def _is(node: Any, kind: str) -> bool:

@@ -66,9 +66,7 @@ def _memory(help: str, *flags: str) -> Any:  # noqa: A002
 class NodeSpec:
     """One node of `nodes:` in a configuration file; each field is a key of it."""
 
-    role: str = setting(
-        _CONTROL_PLANE, "control-plane or worker.", check=checks.choice(checks.ROLES, "role")
-    )
+    role: str = setting(_CONTROL_PLANE, "What it is.", choices=checks.ROLES)
     labels: dict[str, str] = setting({}, "Labels of its Node.", check=checks.labels)
     taints: tuple[str, ...] = setting(
         (), "Taints of its Node, each as KEY=VALUE:EFFECT.", check=checks.taints
@@ -76,11 +74,9 @@ class NodeSpec:
     cpus: str = _cpus("Processors that it may use, instead of the cluster's cpus.")
     memory: str = _memory("Memory that it may use, instead of the cluster's memory.")
     pids: int = setting(
-        0,
-        "Processes that it may have, instead of the cluster's pids.",
-        check=checks.pids,
+        0, "Processes that it may have, instead of the cluster's pids.", check=checks.pids,
         shown="any number",
-    )
+    )  # fmt: skip
     mounts: tuple[str, ...] = setting(
         (), "Folders of this host that it sees, beside the cluster's mounts.", check=checks.mounts
     )
@@ -196,7 +192,7 @@ class ClusterSpec:
     )  # fmt: skip
     source: str = setting(
         AUTO, "Of Kubernetes; auto is upstream where its release site answers.", "--source",
-        choices=SOURCES, check=checks.choice(SOURCES, "source"), variable=VARIABLE,
+        choices=SOURCES, variable=VARIABLE,
     )  # fmt: skip
     kubernetes_version: str = setting(
         "", "stable, a minor version or an exact one: `sykube versions` lists them.",
@@ -275,8 +271,8 @@ class ClusterSpec:
 
     @property
     def limits(self) -> Limits:
-        """What each node may use that has no limits of its own; the texts were checked."""
-        return Limits(parse_cpus(self.cpus), parse_memory(self.memory), self.pids)
+        """What each node may use that has no limits of its own."""
+        return self.node("").limits
 
     @property
     def trust(self) -> Trust | None:

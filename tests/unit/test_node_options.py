@@ -321,7 +321,7 @@ def test_start_writes_the_same_files_again(world: World, cluster: Cluster, tmp_p
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("- role: master", "1: there is no role 'master'; there are: control-plane, worker"),
+        ("- role: master", "1: there is no 'master'; there are: control-plane, worker"),
         ("- labels: {'a b': c}", "'a b' is not a label's key"),
         ("- labels: {a: 'b c'}", "'b c' is not a value of the label a"),
         ("- labels: [a]", "labels must be a mapping of texts"),
