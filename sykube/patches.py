@@ -11,10 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
-from sykube import documents
-
 # What is merged otherwise, by its key: what is there and the patch → what there is to be.
 Special = dict[str, Callable[[Any, Any], Any]]
 
@@ -42,6 +38,13 @@ class Patch:
 
     text: str
     place: str = field(default="", compare=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Patch:
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def merge(target: Any, patch: Any, special: Special | None = None) -> Any:
@@ -129,6 +132,11 @@ def toml(text: str) -> dict[str, Any]:
 
 
 def _load_all(text: str) -> list[Any]:
+    # Not above: most commands read no patch.
+    import yaml
+
+    from sykube import documents
+
     try:
         return documents.load_all(text)
     except (yaml.YAMLError, ValueError) as error:

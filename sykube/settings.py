@@ -7,22 +7,22 @@ the table in docs/ are made from that.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
+from sykube import stored
 from sykube.patches import Patch, PatchError
+
+if TYPE_CHECKING:
+    # It takes longer to import than most commands take; they read no file.
+    import yaml
 
 _TAG = "tag:yaml.org,2002:"
 
 
-@dataclass
 class Document:
     """A configuration file while it is read.
 
@@ -30,38 +30,35 @@ class Document:
         problems: what is wrong with it, by line.
     """
 
-    file: Path
-    problems: list[tuple[int, str]] = field(default_factory=list)
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.problems: list[tuple[int, str]] = []
 
     def wrong(self, node: yaml.Node, error: object) -> None:
         """Note what is wrong with a value; in a literal block, a patch has lines of its own."""
         inner = error.line if isinstance(error, PatchError) else 0
-        literal = isinstance(node, yaml.ScalarNode) and node.style == "|"
+        literal = getattr(node, "style", "") == "|"
         self.problems.append((_line(node) + (inner if literal else 0), str(error)))
 
 
-@dataclass(frozen=True)
-class Type:
+# These are no dataclasses, which take a millisecond each of every command.
+class Type(NamedTuple):
     """How the values of an option are written.
 
     Attributes:
         name: for people.
         read: its value in a file; ValueError says what is wrong with it, without the key.
         parse: its value on the command line; ValueError, too.
-        store, load: to JSON and back.
         many: on the command line, it is given several times.
     """
 
     name: str
     read: Callable[[yaml.Node, Document], Any]
     parse: Callable[[Any], Any] = lambda given: given
-    store: Callable[[Any], Any] = lambda value: value
-    load: Callable[[Any], Any] = lambda stored: stored
     many: bool = False
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """An option.
 
     Attributes:
@@ -103,9 +100,12 @@ def setting(default: Any, help: str, *flags: str, **known: Any) -> Any:  # noqa:
     Args:
         known: further attributes of `Setting`.
     """
+    key, choices = known.pop("key", ""), known.get("choices")
+    if choices:
+        known["check"] = lambda value: _unknown(value, choices)
     known.setdefault("type", _TYPES.get(default.__class__))
     known.setdefault("shown", str(default) if default and isinstance(default, str | int) else "")
-    metadata = {"setting": Setting(default, help, flags, **known)}
+    metadata = {"setting": Setting(default, help, flags, **known), "key": key}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -114,10 +114,9 @@ def setting(default: Any, help: str, *flags: str, **known: Any) -> Any:  # noqa:
 @functools.cache
 def of(cls: Any) -> Mapping[str, Setting]:
     """The options that are declared in a dataclass, by the names of their fields."""
-    found = {each.name: each.metadata["setting"] for each in dataclasses.fields(cls)}
     return {
-        name: declared if declared.key else dataclasses.replace(declared, key=_camel(name))
-        for name, declared in found.items()
+        each.name: each.metadata["setting"]._replace(key=stored.key(each))
+        for each in dataclasses.fields(cls)
     }
 
 
@@ -125,23 +124,6 @@ def of(cls: Any) -> Mapping[str, Setting]:
 def by_key(cls: Any) -> Mapping[str, tuple[str, Setting]]:
     """The options that are declared in a dataclass, and their fields, by the keys of the file."""
     return {declared.key: (name, declared) for name, declared in of(cls).items()}
-
-
-def store(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass by the keys of the configuration file, as JSON has them."""
-    return {
-        declared.key: declared.type.store(getattr(value, name))
-        for name, declared in of(value.__class__).items()
-    }
-
-
-def load(cls: Any, stored: Mapping[str, Any]) -> Any:
-    """What `store` gave; keys of a later version are left out."""
-    found = {}
-    for name, declared in of(cls).items():
-        if declared.key in stored:
-            found[name] = declared.type.load(stored[declared.key])
-    return cls(**found)
 
 
 def read(
@@ -155,10 +137,14 @@ def read(
     Raises:
         ValueError: it is no mapping.
     """
+    import difflib
+
+    import yaml
+
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     known, fixed = by_key(cls), fixed or {}
-    if not isinstance(root, yaml.MappingNode):
+    if not _is(root, "mapping"):
         raise ValueError(f"a mapping is needed here, of {', '.join(known)}")
     seen: set[str] = set()
     for key_node, node in root.value:
@@ -192,7 +178,9 @@ def several(item: Type, name: str) -> Type:
     """A list of values, each wrong or right by itself."""
 
     def read_all(node: yaml.Node, document: Document) -> tuple[Any, ...]:
-        if not isinstance(node, yaml.SequenceNode):
+        import yaml
+
+        if not _is(node, "sequence"):
             raise ValueError(f"must be a {name}")
         found = []
         for each in node.value:
@@ -206,8 +194,6 @@ def several(item: Type, name: str) -> Type:
         name,
         read_all,
         lambda given: tuple(map(item.parse, given)),
-        lambda value: [*map(item.store, value)],
-        lambda stored: tuple(map(item.load, stored)),
         many=True,
     )
 
@@ -225,8 +211,7 @@ def objects(cls: Any) -> Type:
                 document.problems.append((lines.get(name, _line(node)), problem))
         return made
 
-    item = Type("mapping", read_one, store=store, load=functools.partial(load, cls))
-    return several(item, "list of mappings")
+    return several(Type("mapping", read_one), "list of mappings")
 
 
 def patch(parsed: Callable[[str], Any]) -> Type:
@@ -237,8 +222,9 @@ def patch(parsed: Callable[[str], Any]) -> Type:
     """
 
     def read_one(node: yaml.Node, document: Document) -> Patch:
-        is_mapping = isinstance(node, yaml.MappingNode)
-        text = yaml.serialize(node) if is_mapping else _text(node, document)
+        import yaml
+
+        text = yaml.serialize(node) if _is(node, "mapping") else _text(node, document)
         parsed(text)
         return Patch(text, f"{document.file}:{_line(node)}")
 
@@ -252,7 +238,7 @@ def patch(parsed: Callable[[str], Any]) -> Type:
             raise ValueError(f"{file}:{error.line or 1}: {error}") from error
         return Patch(text, f"{file}:1")
 
-    return Type("patch", read_one, parse, lambda value: value.text, Patch)
+    return Type("patch", read_one, parse)
 
 
 def patches(parsed: Callable[[str], Any]) -> Type:
@@ -268,8 +254,8 @@ def pairs(convert: Callable[[str], Any], name: str) -> Type:
     """
 
     def read_all(node: yaml.Node, _document: Document) -> dict[str, Any]:
-        found = node.value if isinstance(node, yaml.MappingNode) else [(node, node)]
-        if not all(isinstance(each, yaml.ScalarNode) for pair in found for each in pair):
+        found = node.value if _is(node, "mapping") else [(node, node)]
+        if not all(_is(each, "scalar") for pair in found for each in pair):
             raise ValueError(f"must be a {name}")
         return {str(key.value): convert(value.value) for key, value in found}
 
@@ -279,7 +265,7 @@ def pairs(convert: Callable[[str], Any], name: str) -> Type:
             raise ValueError("must be NAME=VALUE, separated by commas")
         return {name: convert(value) for name, _, value in parts}
 
-    return Type(name, read_all, parse, store=dict, load=dict, many=True)
+    return Type(name, read_all, parse, many=True)
 
 
 def texts(split: Callable[[str], tuple[str, ...]]) -> Type:
@@ -289,7 +275,7 @@ def texts(split: Callable[[str], tuple[str, ...]]) -> Type:
         value = _plain(node)
         return split(value) if isinstance(value, str) else _texts(node, _document)
 
-    return Type("text or list of texts", read_all, split, list, tuple)
+    return Type("text or list of texts", read_all, split)
 
 
 def split_words(text: str) -> tuple[str, ...]:
@@ -298,15 +284,20 @@ def split_words(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: it cannot.
     """
+    import shlex
+
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
         raise ValueError(f"{text!r} cannot be split into words: {error}") from error
 
 
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(word.capitalize() for word in rest)
+def _unknown(value: str, choices: tuple[str, ...]) -> str:
+    return "" if value in choices else f"there is no {value!r}; there are: {', '.join(choices)}"
+
+
+def _is(node: Any, kind: str) -> bool:
+    return bool(node.id == kind)
 
 
 def _line(node: yaml.Node) -> int:
@@ -314,6 +305,8 @@ def _line(node: yaml.Node) -> int:
 
 
 def _plain(node: yaml.Node) -> Any:
+    import yaml
+
     return yaml.SafeLoader("").construct_document(node)
 
 
@@ -329,7 +322,7 @@ def _of(kind: type, words: str) -> Callable[[yaml.Node, Document], Any]:
 
 def _as_written(node: yaml.Node, _document: Document) -> str:
     # YAML would take 1.30 for the number 1.3.
-    if not isinstance(node, yaml.ScalarNode):
+    if not _is(node, "scalar"):
         raise ValueError("must be a text")
     return str(node.value)
 
@@ -363,7 +356,7 @@ SWITCH = Type("true or false", _of(bool, "true or false"))
 VERSION = Type("text", _as_written)
 QUANTITY = Type("number or text", _quantity)
 PATH = Type("absolute path", _text, _absolute)
-TEXTS = Type("list of texts", _texts, tuple, list, tuple, many=True)
-PATHS = Type("list of absolute paths", _texts, _absolutes, list, tuple, many=True)
+TEXTS = Type("list of texts", _texts, tuple, many=True)
+PATHS = Type("list of absolute paths", _texts, _absolutes, many=True)
 # A dataclass' fields have defaults that are texts, numbers, and so on, for which these are meant.
 _TYPES = {str: TEXT, int: NUMBER, bool: SWITCH, tuple: TEXTS, dict: pairs(str, "mapping of texts")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 from sykube.cluster.members import CONTROL_PLANES, MAX_WORKERS
@@ -33,8 +34,8 @@ _PRIVATE = tuple(
 _RESERVED_NAMES = frozenset({"host", "snapshots"})
 ROLES = ("control-plane", "worker")
 # pkg: k8s.io/component-base/featuregate, and --runtime-config of kube-apiserver.
-_FEATURE = re.compile(r"[A-Za-z][A-Za-z0-9]*")
-_API = re.compile(r"[a-z0-9][a-z0-9./-]*")
+_FEATURE = r"[A-Za-z][A-Za-z0-9]*"
+_API = r"[a-z0-9][a-z0-9./-]*"
 
 
 def name(value: str) -> str:
@@ -101,15 +102,6 @@ def ports(value: tuple[str, ...]) -> str:
     return ""
 
 
-def registry_mirrors(value: tuple[str, ...]) -> str:
-    try:
-        for text in value:
-            Mirror.parse(text)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 def mounts(value: tuple[str, ...]) -> str:
     try:
         found = [Mount.parse(text) for text in value]
@@ -124,16 +116,22 @@ def absolute(value: str) -> str:
     return "" if not value or value.startswith("/") else f"the path {value!r} must be absolute"
 
 
-def absolutes(value: tuple[str, ...]) -> str:
-    return next(filter(None, map(absolute, value)), "")
+def _each(check: Callable[[str], str]) -> Callable[[tuple[str, ...]], str]:
+    """A check of all items of a list."""
+    return lambda value: next(filter(None, map(check, value)), "")
 
 
-def fingerprint(value: str) -> str:
-    try:
-        read_fingerprint(value or 40 * "0")
-    except ValueError as error:
-        return str(error)
-    return ""
+def _parsed(parse: Callable[[str], Any]) -> Callable[[str], str]:
+    """A check by what reads the value, of which ValueError says what is wrong."""
+
+    def check(value: str) -> str:
+        try:
+            parse(value)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    return check
 
 
 def proxy(name: str) -> Callable[[str], str]:
@@ -199,25 +197,8 @@ def site(name: str) -> Callable[[str], str]:
     return check
 
 
-def choice(values: tuple[str, ...], what: str) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        known = ", ".join(values)
-        return "" if value in values else f"there is no {what} {value!r}; there are: {known}"
-
-    return check
-
-
 def labels(value: dict[str, str]) -> str:
     return next(filter(None, (node_labels.problem(*pair) for pair in value.items())), "")
-
-
-def taints(value: tuple[str, ...]) -> str:
-    try:
-        for text in value:
-            node_labels.parse_taint(text)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def node_ports(value: tuple[str, ...]) -> str:
@@ -226,14 +207,20 @@ def node_ports(value: tuple[str, ...]) -> str:
 
 
 def feature_gates(value: dict[str, bool]) -> str:
-    wrong = next((name for name in value if not _FEATURE.fullmatch(name)), None)
+    wrong = next((name for name in value if not re.fullmatch(_FEATURE, name)), None)
     return "" if wrong is None else f"{wrong!r} is not a feature gate, such as SidecarContainers"
 
 
 def runtime_config(value: dict[str, str]) -> str:
     for name, asked in value.items():
-        if not _API.fullmatch(name):
+        if not re.fullmatch(_API, name):
             return f"{name!r} is not an API, such as api/alpha or batch/v1"
         if asked not in ("true", "false"):
             return f"the API {name} can be true or false, not {asked!r}"
     return ""
+
+
+absolutes = _each(absolute)
+fingerprint = _parsed(lambda text: text and read_fingerprint(text))
+registry_mirrors = _each(_parsed(Mirror.parse))
+taints = _each(_parsed(node_labels.parse_taint))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sykube.cluster import (
@@ -111,7 +111,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
             for f in preparation.examine(spec, building=building)
         ],
         "engine": engine.version if engine else without,
-        "kubernetes": choice.to_dict() if choice else None,
+        "kubernetes": asdict(choice) if choice else None,
         "kubeconfig": str(context),
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
         "subnets": {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube import settings
+from sykube import settings, stored
 from sykube.cluster import checks, members, pod_network
 from sykube.errors import UsageError
 from sykube.host import apt, proxies
@@ -67,9 +67,7 @@ def _memory(help: str, *flags: str) -> Any:  # noqa: A002
 class NodeSpec:
     """One node of `nodes:` in a configuration file; each field is a key of it."""
 
-    role: str = setting(
-        _CONTROL_PLANE, "control-plane or worker.", check=checks.choice(checks.ROLES, "role")
-    )
+    role: str = setting(_CONTROL_PLANE, "What it is.", choices=checks.ROLES)
     labels: dict[str, str] = setting({}, "Labels of its Node.", check=checks.labels)
     taints: tuple[str, ...] = setting(
         (), "Taints of its Node, each as KEY=VALUE:EFFECT.", check=checks.taints
@@ -77,11 +75,9 @@ class NodeSpec:
     cpus: str = _cpus("Processors that it may use, instead of the cluster's cpus.")
     memory: str = _memory("Memory that it may use, instead of the cluster's memory.")
     pids: int = setting(
-        0,
-        "Processes that it may have, instead of the cluster's pids.",
-        check=checks.pids,
+        0, "Processes that it may have, instead of the cluster's pids.", check=checks.pids,
         shown="any number",
-    )
+    )  # fmt: skip
     mounts: tuple[str, ...] = setting(
         (), "Folders of this host that it sees, beside the cluster's mounts.", check=checks.mounts
     )
@@ -197,7 +193,7 @@ class ClusterSpec:
     )  # fmt: skip
     source: str = setting(
         AUTO, "Of Kubernetes; auto is upstream where its release site answers.", "--source",
-        choices=SOURCES, check=checks.choice(SOURCES, "source"), variable=VARIABLE,
+        choices=SOURCES, variable=VARIABLE,
     )  # fmt: skip
     kubernetes_version: str = setting(
         "", "stable, a minor version or an exact one: `sykube versions` lists them.",
@@ -282,8 +278,8 @@ class ClusterSpec:
 
     @property
     def limits(self) -> Limits:
-        """What each node may use that has no limits of its own; the texts were checked."""
-        return Limits(parse_cpus(self.cpus), parse_memory(self.memory), self.pids)
+        """What each node may use that has no limits of its own."""
+        return self.node("").limits
 
     @property
     def trust(self) -> Trust | None:
@@ -343,19 +339,9 @@ class ClusterSpec:
         names = members.initial(planes, len(ordered) - planes) if ordered else []
         return dict(zip(names, ordered, strict=True))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Its fields by the keys of the configuration file; lists for tuples."""
-        return settings.store(self)
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> ClusterSpec:
-        """What `to_dict` gave; keys of a later version are left out."""
-        spec: ClusterSpec = settings.load(cls, stored)
-        return spec
-
     def differences(self, wanted: ClusterSpec) -> list[str]:
         """Lines `key: is → wanted` for what differs, for the things a cluster is made with."""
-        is_now, asked = self.to_dict(), wanted.to_dict()
+        is_now, asked = stored.dump(self), stored.dump(wanted)
         lines = [
             f"{each.key}: {is_now[each.key]!r} → {asked[each.key]!r}"
             for each in SETTINGS.values()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
 
+from sykube import stored
 from sykube.cluster import members
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.update.progress import Progress
@@ -88,36 +87,8 @@ class State:
 
     def save(self, path: Path) -> None:
         """Write it atomically; only root reads it."""
-        stored: dict[str, Any] = {
-            "version": VERSION,
-            "spec": self.spec.to_dict(),
-            "subnets": {
-                "nodes": str(self.subnets.nodes),
-                "pods": str(self.subnets.pods),
-                "services": str(self.subnets.services),
-            },
-            "engine": self.engine,
-            "engineEnvironment": self.engine_environment,
-            "image": self.image,
-            "imageFolder": self.image_folder,
-            "versions": self.versions,
-            "loopbackResolver": self.loopback_resolver,
-            "resolvers": list(self.resolvers),
-            "nodes": self.nodes,
-            "steps": self.steps,
-            "kubeconfig": self.kubeconfig,
-            "previousContext": self.previous_context,
-            "ownedFolders": self.owned_folders,
-            "cordoned": self.cordoned,
-            "ports": [str(port) for port in self.ports],
-            "registry": str(self.registry or ""),
-            "addons": self.addons,
-            "proxies": self.proxies.to_dict(),
-            "authorities": list(self.authorities),
-            "choice": self.choice.to_dict() if self.choice else None,
-            "update": self.update.to_dict() if self.update else None,
-        }
-        write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
+        record = {"version": VERSION, **stored.dump(self)}
+        write_atomically(path, json.dumps(record, indent=2), mode=0o600)
 
     @classmethod
     def load(cls, path: Path) -> State | None:
@@ -127,46 +98,21 @@ class State:
             SykubeError: it is damaged or of a later version of sykube.
         """
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise _damaged(path, str(error)) from error
         try:
-            if stored["version"] > VERSION:
+            if record["version"] > VERSION:
                 raise SykubeError(
                     f"{path} was written by a later version of sykube",
                     resolution="Use that version, or a later one.",
                 )
-            return cls(
-                spec=ClusterSpec.from_dict(stored["spec"]),
-                subnets=Subnets(
-                    *(IPv4Network(stored["subnets"][key]) for key in ("nodes", "pods", "services"))
-                ),
-                engine=stored["engine"],
-                engine_environment=stored["engineEnvironment"],
-                image=stored["image"],
-                image_folder=stored["imageFolder"],
-                versions=stored["versions"],
-                loopback_resolver=stored["loopbackResolver"],
-                resolvers=tuple(stored["resolvers"]),
-                nodes=stored["nodes"],
-                steps=stored["steps"],
-                kubeconfig=stored["kubeconfig"],
-                previous_context=stored["previousContext"],
-                owned_folders=stored["ownedFolders"],
-                cordoned=stored["cordoned"],
-                ports=[PortMap.parse(text) for text in stored["ports"]],
-                registry=PortMap.parse(text) if (text := stored["registry"]) else None,
-                addons=stored["addons"],
-                proxies=Proxies.of(stored["proxies"]),
-                authorities=tuple(stored["authorities"]),
-                # Records of before there was a choice have none.
-                choice=Choice.of(choice) if (choice := stored.get("choice")) else None,
-                update=Progress.of(update) if (update := stored.get("update")) else None,
-            )
+            state: State = stored.load(cls, record)
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, repr(error)) from error
+        return state
 
 
 def _damaged(path: Path, why: str) -> SykubeError:

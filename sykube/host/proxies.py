@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
 
 # What Go's net/http, and so containerd, takes: golang.org/x/net/http/httpproxy
@@ -35,19 +34,6 @@ class Proxies:
 
     def __bool__(self) -> bool:
         return bool(self.http or self.https)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it is stored."""
-        return {"http": self.http, "https": self.https, "exceptions": list(self.exceptions)}
-
-    @classmethod
-    def of(cls, stored: dict[str, Any]) -> Proxies:
-        """What `to_dict` gave.
-
-        Raises:
-            KeyError: something of it is missing.
-        """
-        return cls(stored["http"], stored["https"], tuple(stored["exceptions"]))
 
     def variables(self, own: Sequence[str]) -> dict[str, str]:
         """Variables for a program, in both spellings; none where there is no proxy.

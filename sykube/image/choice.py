@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
 
 from sykube.image import versions
 
@@ -39,16 +38,3 @@ class Choice:
             f"{origin}: past its end of life ({minor.end_of_life}); for trying and learning, not "
             "for the public."
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it is stored."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, stored: dict[str, Any]) -> Choice:
-        """What `to_dict` gave.
-
-        Raises:
-            KeyError: something of it is missing.
-        """
-        return cls(stored["source"], stored["kubernetes"], stored["reason"])

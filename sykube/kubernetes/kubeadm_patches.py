@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sykube import documents, patches, settings
+from sykube import patches, settings
 from sykube.errors import UsageError
 from sykube.patches import Patch, PatchError
 from sykube.settings import setting
@@ -50,8 +50,7 @@ class JsonPatch:
     )
 
 
-@dataclass(frozen=True)
-class KubeadmPatches:
+class KubeadmPatches(NamedTuple):
     """Those of a cluster, or of one of its nodes: merges come before operations."""
 
     merges: tuple[Patch, ...] = ()
@@ -126,6 +125,8 @@ def check_kubelet(text: str) -> None:
 
 def of_kubelet(patch: Patch) -> Patch:
     """A kubelets' patch as one that names its kind."""
+    from sykube import documents
+
     named = [{"kind": KUBELET, **each} for each in patches.mappings(patch.text)]
     return Patch(documents.dump_all(named), patch.place)
 

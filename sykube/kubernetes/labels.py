@@ -10,16 +10,15 @@ import re
 
 _NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _DOMAIN = r"(?=.{1,253}/)[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/"
-_KEY = re.compile(f"(?:{_DOMAIN})?{_NAME}")
-_VALUE = re.compile(f"(?:{_NAME})?")
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def problem(key: str, value: str) -> str:
     """What is wrong with a label, or nothing."""
-    if not _KEY.fullmatch(key):
+    if not re.fullmatch(f"(?:{_DOMAIN})?{_NAME}", key):
         return f"{key!r} is not a label's key, such as tier or example.com/tier"
-    return "" if _VALUE.fullmatch(value) else f"{value!r} is not a value of the label {key}"
+    ok = re.fullmatch(f"(?:{_NAME})?", value)
+    return "" if ok else f"{value!r} is not a value of the label {key}"
 
 
 def parse_taint(text: str) -> dict[str, str]:

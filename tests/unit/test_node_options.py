@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sykube import stored
 from sykube.cluster import power, scaling
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec, NodeSpec
@@ -240,7 +241,7 @@ def test_what_the_user_sets_for_kubelets_is_not_set_again_beside_it() -> None:
 
 def test_all_of_it_survives_being_stored(file: Path) -> None:
     spec = make_spec(file, {})
-    again = ClusterSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    again = stored.load(ClusterSpec, json.loads(json.dumps(stored.dump(spec))))
     assert again == spec
     assert again.differences(spec) == []
     assert (spec.workers, spec.control_planes) == (2, 1)
@@ -274,13 +275,13 @@ OLD = {
 
 
 def test_a_record_of_the_version_before_is_read() -> None:
-    spec = ClusterSpec.from_dict(OLD)
+    spec = stored.load(ClusterSpec, OLD)
     assert spec == ClusterSpec(
         name="old", workers=2, taint_master=True, dns=("192.0.2.1",), options=("--nv",),
         pod_subnet="10.244.0.0/16", cpus="1.5", addons=("metrics",), ports=("8080:80@node1",),
         mounts=("/srv:/srv:ro",),
     )  # fmt: skip
-    assert {key: spec.to_dict()[key] for key in OLD} == OLD
+    assert {key: stored.dump(spec)[key] for key in OLD} == OLD
     assert spec.node("node2").limits.millicores == 1500
     assert spec.node("node1").mounts == ("/srv:/srv:ro",)
 
@@ -320,7 +321,7 @@ def test_start_writes_the_same_files_again(world: World, cluster: Cluster, tmp_p
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("- role: master", "1: there is no role 'master'; there are: control-plane, worker"),
+        ("- role: master", "1: there is no 'master'; there are: control-plane, worker"),
         ("- labels: {'a b': c}", "'a b' is not a label's key"),
         ("- labels: {a: 'b c'}", "'b c' is not a value of the label a"),
         ("- labels: [a]", "labels must be a mapping of texts"),
@@ -408,8 +409,8 @@ def test_a_patch_that_cannot_be_applied_is_refused_before_anything_is_made(
 
 
 def test_node_add_refuses_what_cannot_be_applied_any_more(world: World, cluster: Cluster) -> None:
-    cluster.state.spec = ClusterSpec.from_dict(
-        cluster.state.spec.to_dict()
+    cluster.state.spec = stored.load(ClusterSpec,
+        stored.dump(cluster.state.spec)
         | {
             "kubeadmConfigPatchesJSON6902": [
                 {

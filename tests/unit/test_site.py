@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sykube import redaction
+from sykube import redaction, stored
 from sykube.cli import access
 from sykube.cluster import power, removal, scaling, site
 from sykube.cluster.spec import ClusterSpec
@@ -179,7 +179,7 @@ def test_proxies_of_a_configuration_file(tmp_path: Path) -> None:
     assert (spec.http_proxy, spec.https_proxy) == (PROXY, "proxy.example:1")
     assert spec.no_proxy == ("a.example", ".b.example")
     assert spec.ca_certificates == ("/etc/site.pem",)
-    assert ClusterSpec.from_dict(spec.to_dict()) == spec
+    assert stored.load(ClusterSpec, stored.dump(spec)) == spec
     file.write_text("noProxy: [a.example]\n")
     assert make_spec(file, {}).no_proxy == ("a.example",)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sykube import stored
 from sykube.cluster.members import MAX_WORKERS
 from sykube.cluster.spec import ClusterSpec, check_name
 from sykube.cluster.spec_reader import make_spec
@@ -299,16 +300,16 @@ def test_no_resolver_at_all_is_a_choice_that_stands_alone() -> None:
 
 @pytest.mark.parametrize("spec", [ClusterSpec(), FULL], ids=["defaults", "full"])
 def test_a_spec_survives_being_stored(spec: ClusterSpec) -> None:
-    assert ClusterSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert stored.load(ClusterSpec, json.loads(json.dumps(stored.dump(spec)))) == spec
 
 
 def test_keys_of_a_later_version_are_left_out() -> None:
-    assert ClusterSpec.from_dict({"name": "lab", "fromTheFuture": 1}) == ClusterSpec(name="lab")
+    assert stored.load(ClusterSpec, {"name": "lab", "fromTheFuture": 1}) == ClusterSpec(name="lab")
 
 
 def test_differences_name_what_is_and_what_is_asked_for() -> None:
     assert FULL.differences(FULL) == []
-    asked = ClusterSpec.from_dict(FULL.to_dict() | {"workers": 4, "dns": []})
+    asked = stored.load(ClusterSpec, stored.dump(FULL) | {"workers": 4, "dns": []})
     assert FULL.differences(asked) == [
         "workers: 3 → 4",
         "dns: ['192.0.2.1', '2001:db8::1'] → []",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sykube import documents
+from sykube import documents, stored
 from sykube.addons import addon as addon_module
 from sykube.cluster import node_files, power, removal, scaling, snapshots, status
 from sykube.cluster.cluster import Cluster
@@ -23,9 +23,11 @@ from sykube.cluster.update import rollback, skew, upgrade
 from sykube.cluster.update import update as update_module
 from sykube.cluster.update.nodes import Postponed
 from sykube.cluster.update.options import UpdateOptions
+from sykube.cluster.update.progress import Progress
 from sykube.cluster.update.update import Outcome
 from sykube.cluster.wanted import Wanted
 from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.image.choice import Choice
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
@@ -849,8 +851,22 @@ def test_an_update_under_way_is_read_from_the_record_as_it_was_written(
     state = recorded(cluster)
     assert state.update is not None
     assert state.update.upgraded == ["master"]
-    stored = json.loads(cluster.paths.state.read_text())["update"]
-    assert stored == dataclasses.asdict(state.update)
+    written = json.loads(cluster.paths.state.read_text())["update"]
+    assert written == stored.dump(state.update)
+    assert stored.load(Progress, written) == state.update
+
+
+def test_an_update_that_the_version_before_began_is_read() -> None:
+    origin = {"fingerprint": "f", "folder": "/f", "versions": {"kubernetes": OLD}, "choice": None}
+    after = origin | {"choice": {"source": "debian", "kubernetes": "1.20.3", "reason": "asked"}}
+    # As dataclasses.asdict wrote it.
+    written = {
+        "before": origin, "after": after, "begun": True, "upgraded": ["master"], "renewed": [],
+        "finished": [], "committed": False, "undoing": False, "allow_cgroup_v1": True,
+    }  # fmt: skip
+    found = stored.load(Progress, written)
+    assert dataclasses.asdict(found) == written
+    assert found.after.choice == Choice("debian", "1.20.3", "asked")
 
 
 def test_an_etcd_that_gives_no_snapshot_changes_nothing(world: World, newer: NodeImage) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sykube import stored
 from sykube.errors import SykubeError, UsageError
 from sykube.host.download import Access, Downloader, DownloadError, Patience
 from sykube.image import downloads, sites, source, upstream, versions
@@ -453,7 +454,7 @@ def upstreams_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> Sites:
 def test_upstream_where_it_answers(upstreams_own: Sites, downloader: Downloader) -> None:
     found = source.choose("auto", "", upstreams_own, downloader)
     assert found == Choice("upstream", "1.37.1", f"a release of {upstreams_own.kubernetes}")
-    assert Choice.of(found.to_dict()) == found
+    assert stored.load(Choice, stored.dump(found)) == found
 
 
 def test_a_newer_upstream_is_said(

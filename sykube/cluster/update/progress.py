@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sykube.image.choice import Choice
 from sykube.image.node_image import NodeImage
@@ -32,21 +31,6 @@ class Origin:
     def kubernetes(self) -> str:
         """Its version, with the v."""
         return self.versions["kubernetes"]
-
-    @classmethod
-    def of(cls, stored: dict[str, Any]) -> Origin:
-        """What `asdict` gave.
-
-        Raises:
-            KeyError: something of it is missing.
-        """
-        choice = stored["choice"]
-        return cls(
-            stored["fingerprint"],
-            stored["folder"],
-            stored["versions"],
-            Choice.of(choice) if choice else None,
-        )
 
 
 @dataclass
@@ -78,27 +62,3 @@ class Progress:
     def of_node(self, name: str) -> Origin:
         """What a node starts from now."""
         return self.after if name in self.renewed else self.before
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it is stored."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, stored: dict[str, Any]) -> Progress:
-        """What `to_dict` gave.
-
-        Raises:
-            KeyError: something of it is missing.
-        """
-        return cls(
-            Origin.of(stored["before"]),
-            Origin.of(stored["after"]),
-            bool(stored["begun"]),
-            list(stored["upgraded"]),
-            list(stored["renewed"]),
-            list(stored["finished"]),
-            bool(stored["committed"]),
-            bool(stored["undoing"]),
-            # Records of before it could be asked for lack it.
-            bool(stored.get("allow_cgroup_v1")),
-        )
