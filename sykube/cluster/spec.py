@@ -25,7 +25,7 @@ from sykube.patches import Patch
 from sykube.settings import setting
 
 _CONTROL_PLANE, _WORKER = checks.ROLES
-_POD_NETWORK = dataclasses.replace(settings.TEXT, parse=pod_network.absolute)
+_POD_NETWORK = settings.TEXT._replace(parse=pod_network.absolute)
 _MERGES = settings.patches(kubeadm_patches.check_merge)
 # Fields by those of sykube.image.sites.Sites.
 _SITES = {
