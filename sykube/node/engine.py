@@ -260,6 +260,10 @@ class CommandLineEngine:
                 for each in [pid] if late else _children(pid):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(each, signal.SIGKILL)
+                # It waits for SIGCHLD alone, which Go drops where two other signals wait already
+                # (Apptainer, internal/app/starter/master_linux.go): so once more.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCHLD)
             time.sleep(0.05)
 
     def _wrapper(self, name: str) -> tuple[str, ...]:
@@ -295,10 +299,12 @@ def _lives(instance: Instance) -> bool:
     if name.strip() not in _INIT_NAMES:
         return False
     try:
-        watched = _watched(PROC / str(_parent(process)))
+        state, parent = _state_and_parent(process)
+        watched = _watched(PROC / str(parent))
     except OSError:
         return True
-    return watched in ("", instance.name)
+    # A zombie's monitor has not taken note of its end yet, and may never: see _end_unrecorded.
+    return state != "Z" and watched in ("", instance.name)
 
 
 def _watched(process: Path) -> str:
@@ -318,17 +324,18 @@ def _monitors(name: str) -> list[int]:
     return found
 
 
-def _parent(process: Path) -> int:
-    # The name before it, in brackets, may hold anything.
+def _state_and_parent(process: Path) -> tuple[str, int]:
+    # The name before them, in brackets, may hold anything.
     text = (process / "stat").read_text(encoding="utf-8", errors="replace")
-    return int(text.rpartition(") ")[2].split()[1])
+    state, parent, *_ = text.rpartition(") ")[2].split()
+    return state, int(parent)
 
 
 def _children(pid: int) -> list[int]:
     found = []
     for folder in PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if _parent(folder) == pid:
+            if _state_and_parent(folder)[1] == pid:
                 found.append(int(folder.name))
     return found
 

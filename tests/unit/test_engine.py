@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -248,7 +251,9 @@ def test_an_instance_that_the_engine_cannot_stop_is_ended_all_the_same(
     monkeypatch.setattr(engine_module, "_lives", lambda _: (tmp_path / "7").exists())
     killed: list[int] = []
 
-    def kill(pid: int, _signal: int) -> None:
+    def kill(pid: int, number: int) -> None:
+        if number == signal.SIGCHLD:
+            return
         killed.append(pid)
         for each in (6, 7):
             shutil.rmtree(tmp_path / str(each))
@@ -373,6 +378,44 @@ def test_after_a_reboot_an_instances_process_is_another(
         assert not [argv for argv, _ in recorder.calls if "stop" in argv], "it is another's process"
 
 
+def _comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+
+
+# A monitor that loses the first SIGCHLD, as Apptainer's does under load.
+FORGETFUL = """
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+child = os.fork()
+if child == 0:
+    os._exit(0)
+signal.sigwait({signal.SIGCHLD})
+print(child, flush=True)
+signal.sigwait({signal.SIGCHLD})
+os.waitpid(child, 0)
+print("cleaned up", flush=True)
+"""
+
+
+def test_a_monitor_that_missed_the_end_of_its_instance_is_told_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    title = "Apptainer instance: root [unit-lost]"
+    with subprocess.Popen(
+        [title], executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as monitor:
+        assert monitor.stdin and monitor.stdout
+        monitor.stdin.write(FORGETFUL)
+        monitor.stdin.close()
+        child = int(monitor.stdout.readline())
+        monkeypatch.setattr(engine_module, "_INIT_NAMES", (_comm(child),))
+        record(home, "unit-lost", json.dumps({"name": "unit-lost", "pid": child, "image": "i"}))
+        assert ENGINE.instances() == {}, "a zombie does not run"
+        ENGINE.kill("unit-lost")
+        assert monitor.stdout.read() == "cleaned up\n"
+        assert monitor.wait() == 0
+
+
 def test_files_that_an_instance_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "clean_environment", lambda *_: {"HOME": str(tmp_path)})
     logs = tmp_path / ".apptainer/instances/logs/myhost/root"
@@ -463,7 +506,9 @@ def test_an_instance_without_a_record_is_ended(
     process(tmp_path, 21, 20, "appinit")
     killed: list[int] = []
 
-    def kill(pid: int, _signal: int) -> None:
+    def kill(pid: int, number: int) -> None:
+        if number == signal.SIGCHLD:
+            return
         killed.append(pid)
         shutil.rmtree(tmp_path / str(pid), ignore_errors=True)
         if pid == 11 and not hangs:
