@@ -76,7 +76,8 @@ def operate(target: Any, operations: list[Any]) -> Any:
             target = jsonpatch.apply_patch(target, [operation])
         except jsonpatch.JsonPatchTestFailed:
             raise PatchError(f"test {operation['path']}: the document has another value") from None
-        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException):
+        # TypeError: a place below what is neither mapping nor list.
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError):
             place = operation.get("from") or operation["path"]
             raise PatchError(f"{operation['op']}: the document has no {place}") from None
     return target

@@ -24,8 +24,9 @@ _FILE = "containerd.toml"
 _IN_NODE = "/etc/containerd/config.toml"
 # node-init puts true or false in its place.
 _RESTRICT = "@RESTRICT@"
-# Of version 2; in 3, others have all of its tables.
+# Of version 2, and those that have its tables from 3 on.
 _OLD_PLUGIN = "io.containerd.grpc.v1.cri"
+_NEW_PLUGINS = "io.containerd.cri.v1."
 
 
 def files(cluster: Cluster, node: Node) -> dict[str, str]:
@@ -80,9 +81,13 @@ def binds(cluster: Cluster, node: Node) -> list[tuple[Path, str]]:
 
 
 def _version(table: dict[str, Any], of_image: int) -> int:
-    plugins = table.get("plugins")
-    old = isinstance(plugins, dict) and _OLD_PLUGIN in plugins
-    return int(table.get("version", min(2, of_image) if old else of_image))
+    """The version that a patch is of: it says so, or its plugins do, or it fits every one."""
+    plugins = [*table.get("plugins", {})]
+    if _OLD_PLUGIN in plugins:
+        of_image = min(2, of_image)
+    elif any(name.startswith(_NEW_PLUGINS) for name in plugins):
+        of_image = max(3, of_image)
+    return int(table.get("version", of_image))
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ _TIMEOUT_S = 180.0
 # Options of the snapshot's cluster that a new one has, too.
 _KEPT = (
     *("cpus", "memory", "pids", "taint_master", "allow_cgroup_v1", "options", "registry_mirrors"),
-    *("nodes", "feature_gates", "runtime_config", "kubeadm_config_patches"),
+    *("feature_gates", "runtime_config", "kubeadm_config_patches"),
     *("kubeadm_config_patches_json6902", "kubelet_config_patches", "containerd_config_patches"),
 )
 
@@ -48,6 +49,8 @@ def defaults(snapshot: Snapshot) -> dict[str, Any]:
     return {name: getattr(saved.spec, name) for name in _KEPT} | {
         "workers": len(workers),
         "control_planes": len(saved.nodes) - len(workers),
+        # Ports and folders of the host are the other cluster's.
+        "nodes": tuple(dataclasses.replace(each, mounts=(), ports=()) for each in saved.spec.nodes),
         "addons": tuple(saved.addons),
         "pod_subnet": str(saved.subnets.pods),
         "service_subnet": str(saved.subnets.services),

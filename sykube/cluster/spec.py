@@ -340,10 +340,14 @@ class ClusterSpec:
         return dict(zip(names, ordered, strict=True))
 
     def differences(self, wanted: ClusterSpec) -> list[str]:
-        """Lines `key: is → wanted` for what differs, for the things a cluster is made with."""
+        """Lines `key: is → wanted` for what differs of what a cluster is made with.
+
+        After it, in parentheses, the commands that change it.
+        """
         is_now, asked = stored.dump(self), stored.dump(wanted)
         lines = [
             f"{each.key}: {is_now[each.key]!r} → {asked[each.key]!r}"
+            + (f" ({each.later})" if each.later else "")
             for each in SETTINGS.values()
             if not each.transient and is_now[each.key] != asked[each.key]
         ]

@@ -9,7 +9,7 @@ import yaml
 
 from sykube import redaction, settings
 from sykube.cluster import checks
-from sykube.cluster.spec import ClusterSpec, problem_with
+from sykube.cluster.spec import SETTINGS, ClusterSpec, problem_with
 from sykube.errors import UsageError
 
 _FIXED = {"apiVersion": "sykube/v1alpha1", "kind": "Cluster"}
@@ -36,21 +36,19 @@ def make_spec(
         if problem := problem_with(name, value):
             problems.append((lines.get(name, 0), problem))
     if nodes := values.get("nodes"):
-        for name in ("workers", "control_planes"):
+        for name, role in zip(("control_planes", "workers"), checks.ROLES, strict=True):
             if name in values:
-                problems.append((lines.get(name, 0), _counted_twice(name)))
-        roles = [node.role for node in nodes]
-        values |= {"workers": roles.count("worker"), "control_planes": roles.count("control-plane")}
-        if problem := checks.control_planes(values["control_planes"]):
-            problems.append((lines["nodes"], problem))
+                key = SETTINGS[name].key
+                problems.append(
+                    (lines.get(name, 0), f"{key} and nodes both give a number of nodes")
+                )
+            values[name] = [node.role for node in nodes].count(role)
+            if problem := problem_with(name, values[name]):
+                problems.append((lines.get("nodes", 0), problem))
     _refuse(file, problems)
     spec = ClusterSpec(**{**(defaults or {}), **values})
     _refuse(file, [(lines.get(name, 0), problem) for name, problem in spec.conflicts()])
     return spec
-
-
-def _counted_twice(name: str) -> str:
-    return f"{name} and nodes both say how many there are: leave one of them out"
 
 
 def _refuse(file: Path | None, problems: list[tuple[int, str]]) -> None:

@@ -164,9 +164,13 @@ def check_patch(text: str) -> None:
     Raises:
         PatchError: it is no TOML, or has mirrors, which containerd takes in files of nodes only.
     """
-    plugins = patches.toml(text).get("plugins")
-    for table in plugins.values() if isinstance(plugins, dict) else []:
-        if isinstance(table, dict) and "mirrors" in table.get("registry", {}):
+    config = patches.toml(text)
+    tables = config.get("plugins", {})
+    if not isinstance(config.get("version", 0), int) or not isinstance(tables, dict):
+        raise PatchError("version must be a number, and plugins a table")
+    for table in tables.values():
+        registry = table.get("registry") if isinstance(table, dict) else None
+        if isinstance(registry, dict) and "mirrors" in registry:
             raise PatchError("mirrors are not to be patched: name them with registryMirrors")
 
 

@@ -610,7 +610,10 @@ def test_init_on_a_cluster_that_differs_shows_the_differences(world: World) -> N
     init(world)
     with unchanged(world), pytest.raises(SykubeError, match="not as asked") as raised:
         init(world, fake_spec(workers=2, taint_master=True))
-    assert raised.value.details.splitlines() == ["workers: 1 → 2", "taintMaster: False → True"]
+    assert raised.value.details.splitlines() == [
+        "workers: 1 → 2 (sykube node add, delete)",
+        "taintMaster: False → True",
+    ]
     assert "sykube delete" in raised.value.resolution
 
 

@@ -21,6 +21,7 @@ from sykube.image.sites import Sites
 from sykube.image.versions import MINORS, Minor, minor
 from sykube.kubernetes import kubeadm, kubelet
 from sykube.node.node import Node
+from sykube.patches import Patch
 from tests.fakes import COREFILE, World
 from tests.unit import schema
 from tests.unit.helpers import Sykube, fake_spec, init, unchanged
@@ -110,6 +111,19 @@ def of_kind(world: World, kind: str) -> list[Json]:
 
 SHAPES: dict[str, Json] = {
     "one node": {"workers": 0},
+    "feature gates, and arguments in a mapping": {
+        "workers": 1,
+        "feature_gates": {"Alpha": True},
+        "runtime_config": {"api/alpha": "true"},
+        "kubelet_config_patches": (Patch("maxPods: 7\n"),),
+        "kubeadm_config_patches": (
+            Patch("kind: ClusterConfiguration\napiServer: {extraArgs: {v: '4'}}\n"),
+            Patch(
+                "kind: JoinConfiguration\n"
+                "nodeRegistration: {kubeletExtraArgs: [{name: node-labels, value: a=b}]}\n"
+            ),
+        ),
+    },
     "a worker, with all that can be said of it": {
         "workers": 1,
         "cpus": "1.5",

@@ -362,12 +362,15 @@ def test_a_mount_of_a_node_and_one_of_the_cluster_at_one_place(tmp_path: Path) -
 def test_the_number_of_nodes_is_said_once(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("nodes: [{}]\nworkers: 1\n")
-    with pytest.raises(UsageError, match=r":2: workers and nodes both say how many there are"):
+    with pytest.raises(UsageError, match=r":2: workers and nodes both give a number of nodes"):
         make_spec(file, {})
     file.write_text("nodes: [{}]\n")
-    with pytest.raises(UsageError, match=r"^control_planes and nodes both say"):
+    with pytest.raises(UsageError, match=r"^controlPlanes and nodes both give"):
         make_spec(file, {"control_planes": 1})
     assert make_spec(file, {}).nodes == (NodeSpec(),)
+    file.write_text("nodes:\n- {}\n" + "- {role: worker}\n" * 241)
+    with pytest.raises(UsageError, match=r":1: the number of workers must be from 0 to 240"):
+        make_spec(file, {})
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,8 @@ def test_so_is_a_json_patch(group: str, version: str, applies: bool) -> None:
         ("{op: remove, path: /nothing}", "remove: the document has no /nothing"),
         ("{op: replace, path: /apiServer/certSANs/7, value: a}", "no /apiServer/certSANs/7"),
         ("{op: move, from: /nothing, path: /a}", "move: the document has no /nothing"),
+        ("{op: add, path: /kind/x, value: 1}", "add: the document has no /kind/x"),
+        ("{op: add, path: /kind/x/y, value: 1}", "add: the document has no /kind/x/y"),
         ("{op: test, path: /token, value: a}", "test /token: the document has another value"),
         ("{op: replace, path: /kind, value: Pod}", "kind and apiVersion cannot be patched"),
         ("{op: replace, path: '', value: []}", "kind and apiVersion cannot be patched"),
@@ -239,6 +241,9 @@ containerdConfigPatches:
   [plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]
   endpoint = ["https://mirror.example"]
 - {version: 2}
+- version = "2"
+- 'plugins."a" = 1'
+- "plugins.a.registry = 1"
 """,
     )
     for line, (number, words) in zip(
@@ -260,6 +265,7 @@ containerdConfigPatches:
             (27, "the patch is no valid TOML"),
             (28, "name them with registryMirrors"),
             (31, "the patch is no valid TOML"),
+            (32, "version must be a number"),
         ],
         strict=True,
     ):
@@ -419,6 +425,16 @@ def test_a_patch_of_an_older_version_is_left_to_containerd(
 def test_a_patch_of_a_later_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="version 3 .* the node image has version 2"):
         config_toml(monkeypatch, DEBIANS, "version = 3\noom_score = 1\n")
+
+
+def test_plugins_of_a_later_version_say_so_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '[plugins."io.containerd.cri.v1.runtime".cni]\nbin_dir = "/x"\n'
+    with pytest.raises(UsageError, match="version 3 .* the node image has version 2"):
+        config_toml(monkeypatch, DEBIANS, text)
+    found, more = config_toml(monkeypatch, THIRD, text)
+    cni = found["plugins"]["io.containerd.cri.v1.runtime"]["cni"]
+    assert cni == {"bin_dir": "/x", "conf_dir": "/etc/cni/net.d"}
+    assert more == {}
 
 
 def test_without_patches_no_image_is_asked() -> None:

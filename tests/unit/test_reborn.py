@@ -201,13 +201,14 @@ def test_limits_are_the_snapshots_unless_others_are_given(saved: World) -> None:
 def test_nodes_gates_and_patches_are_the_snapshots_too(saved: World) -> None:
     folder = archive.find("kept").folder
     stored = json.loads((folder / "state.json").read_text())
+    worker = {"labels": {"tier": "back"}, "mounts": ["/nowhere:/x"], "ports": ["80:80"]}
     stored["spec"] |= {
         "featureGates": {"Alpha": True},
         "runtimeConfig": {"api/alpha": "true"},
         "kubeadmConfigPatches": ["kind: ClusterConfiguration\ndns: {disabled: true}\n"],
         "kubeletConfigPatches": ["maxPods: 7\n"],
         "containerdConfigPatches": ["oom_score = 1\n"],
-        "nodes": [{"role": "control-plane"}, {"role": "worker", "labels": {"tier": "back"}}],
+        "nodes": [{"role": "control-plane"}, {"role": "worker", **worker}],
     }
     (folder / "state.json").write_text(json.dumps(stored))
     init(saved)
@@ -225,6 +226,10 @@ def test_nodes_gates_and_patches_are_the_snapshots_too(saved: World) -> None:
     assert "tier" not in nodes[f"{NODES}/new-node2"]["metadata"]["labels"]
     config = ClusterPaths("new").node("new-node2") / "config/containerd.toml"
     assert "oom_score = 1\n" in config.read_text()
+    state = State.load(ClusterPaths("new").state)
+    assert state is not None
+    # Those of the host are the other cluster's.
+    assert (state.ports, state.spec.nodes[1].mounts) == ([], ())
     assert spec(feature_gates={"Beta": True}).feature_gates == {"Beta": True}
 
 

@@ -311,7 +311,7 @@ def test_differences_name_what_is_and_what_is_asked_for() -> None:
     assert FULL.differences(FULL) == []
     asked = stored.load(ClusterSpec, stored.dump(FULL) | {"workers": 4, "dns": []})
     assert FULL.differences(asked) == [
-        "workers: 3 → 4",
+        "workers: 3 → 4 (sykube node add, delete)",
         "dns: ['192.0.2.1', '2001:db8::1'] → []",
     ]
 
