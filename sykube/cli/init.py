@@ -27,15 +27,17 @@ _NAMES = [name for name, declared in SETTINGS.items() if declared.flags]
     help="Read the cluster from a YAML file, sykube's (docs/configuration.md) or kind's "
     "(docs/kind-config.md), or from standard input (-); options win.",
 )
-@click.option("--retain", is_flag=True, help="Leave a failed cluster as it is; init again resumes.")
+@click.option(
+    "--retain", is_flag=True, help="Keep a cluster whose init failed; init again resumes."
+)
 @click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @context.output_option
 @context.common
 def init(
     file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
-    """Make a cluster and add its context to your kubeconfig."""
+    """Create a cluster and add its context to your kubeconfig."""
     if file:
         file = Path("/dev/stdin") if str(file) == "-" else file.absolute()
     spec = make_spec(file, flags, warn=context.ui().warn)

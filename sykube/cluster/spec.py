@@ -72,17 +72,19 @@ class NodeSpec:
     taints: tuple[str, ...] = setting(
         (), "Taints of its Node, each as KEY=VALUE:EFFECT.", check=checks.taints
     )
-    cpus: str = _cpus("Processors that it may use, instead of the cluster's cpus.")
+    cpus: str = _cpus("CPUs that it may use, instead of the cluster's cpus.")
     memory: str = _memory("Memory that it may use, instead of the cluster's memory.")
     pids: int = setting(
         0, "Processes that it may have, instead of the cluster's pids.", check=checks.pids,
         shown="any number",
     )  # fmt: skip
     mounts: tuple[str, ...] = setting(
-        (), "Folders of this host that it sees, beside the cluster's mounts.", check=checks.mounts
+        (),
+        "Folders of this host to mount into it, in addition to the cluster's.",
+        check=checks.mounts,
     )
     ports: tuple[str, ...] = setting(
-        (), "Ports of this host that lead to it, each as [ADDRESS:]HOST:NODE[/udp].",
+        (), "Ports of this host mapped to it, each as [ADDRESS:]HOST:NODE[/udp].",
         check=checks.node_ports,
     )  # fmt: skip
     kubeadm_config_patches: tuple[Patch, ...] = setting(
@@ -112,15 +114,15 @@ class ClusterSpec:
         variable=CLUSTER_VARIABLE, variable_first=True,
     )  # fmt: skip
     from_snapshot: str = setting(
-        "", "Start from what a snapshot holds, with new keys and addresses.", "--from",
+        "", "Create it from a snapshot, with new keys and addresses.", "--from",
         metavar="SNAPSHOT", completion="snapshots",
     )  # fmt: skip
     workers: int = setting(
-        1, f"Nodes beside the control planes, 0 to {members.MAX_WORKERS}.", "--workers", "--nodes",
+        1, f"Number of workers, 0 to {members.MAX_WORKERS}.", "--workers", "--nodes",
         metavar="N", check=checks.workers, later="sykube node add, delete",
     )  # fmt: skip
     control_planes: int = setting(
-        1, "Nodes with a control plane, 1, 3 or 5: any minority of them can fail.",
+        1, "Number of control planes, 1, 3 or 5: any minority of them can fail.",
         "--control-planes", metavar="N", check=checks.control_planes,
     )  # fmt: skip
     nodes: tuple[NodeSpec, ...] = setting(
@@ -128,7 +130,7 @@ class ClusterSpec:
         type=settings.objects(NodeSpec),
     )  # fmt: skip
     taint_master: bool = setting(
-        False, "Keep ordinary pods off the control planes.", "--taint-master"
+        False, "Do not run ordinary pods on the control planes.", "--taint-master"
     )
     dest: str = setting(
         "", "Keep the cluster's data in this folder.", "--dest", type=settings.PATH,
@@ -138,7 +140,7 @@ class ClusterSpec:
         False, "Keep the cluster's data in memory: fast, and gone after a reboot.", "--ephemeral"
     )
     dns: tuple[str, ...] = setting(
-        (), "Forward names to this resolver instead of the host's, or to none.", "--dns",
+        (), "Resolver that names are forwarded to, or none; instead of the host's.", "--dns",
         metavar="ADDRESS|none", check=checks.resolvers, shown="the host's",
     )  # fmt: skip
     dns_search: tuple[str, ...] = setting(
@@ -146,19 +148,19 @@ class ClusterSpec:
         check=checks.domains,
     )  # fmt: skip
     addons: tuple[str, ...] = setting(
-        (), "Begin with this add-on (see: sykube addons list).", "--addon", metavar="NAME",
+        (), "Enable this add-on (see: sykube addons list).", "--addon", metavar="NAME",
         check=checks.addons, completion="addons", later="sykube addons enable, disable",
     )  # fmt: skip
     ports: tuple[str, ...] = setting(
-        (), "Let a port of this host's loopback lead to a port of the nodes.", "--port",
+        (), "Map a port of this host's loopback to a port of the nodes.", "--port",
         metavar="HOST:NODE", check=checks.ports, later="sykube port add, delete",
     )  # fmt: skip
     mounts: tuple[str, ...] = setting(
-        (), "Let nodes see a folder of this host, read-only with :ro at the end.", "--mount",
+        (), "Mount a folder of this host into the nodes; read-only with :ro at the end.", "--mount",
         metavar="HOST:NODE", check=checks.mounts,
     )  # fmt: skip
     registry_mirrors: tuple[str, ...] = setting(
-        (), "Look for images of this registry here first.", "--registry-mirror",
+        (), "Mirror to pull images of this registry from first.", "--registry-mirror",
         metavar="HOST=URL", check=checks.registry_mirrors,
     )  # fmt: skip
     registry_auth: str = setting(
@@ -170,11 +172,11 @@ class ClusterSpec:
         metavar="DIR", check=checks.absolute, completion="folders", shown="the cluster's own",
     )  # fmt: skip
     options: tuple[str, ...] = setting(
-        (), "Further options of `apptainer instance start`, in one text.", "--options",
+        (), "More options for `apptainer instance start`, as one string.", "--options",
         type=settings.texts(settings.split_words), metavar="OPTIONS",
     )  # fmt: skip
     local_image: str = setting(
-        "", "Use this bundle or node image instead of building one; download nothing.",
+        "", "Use this bundle or node image; build and download nothing.",
         "--local-image", type=settings.PATH, metavar="FILE", check=checks.absolute,
         completion="files",
     )  # fmt: skip
@@ -184,7 +186,7 @@ class ClusterSpec:
         variable_first=True, transient=True,
     )  # fmt: skip
     public_key: str = setting(
-        "", "The file with that key, instead of root's key ring.", "--public-key",
+        "", "PEM file with that key, instead of root's key ring.", "--public-key",
         type=settings.PATH, metavar="FILE", check=checks.absolute, completion="files",
         variable="SYKUBE_PUBLIC_KEY", variable_first=True, transient=True,
     )  # fmt: skip
@@ -196,8 +198,8 @@ class ClusterSpec:
         variable=apt.VARIABLE, shown="the host's own",
     )  # fmt: skip
     source: str = setting(
-        AUTO, "Of Kubernetes; auto is upstream where its release site answers.", "--source",
-        choices=SOURCES, variable=VARIABLE,
+        AUTO, "Where Kubernetes comes from; auto is upstream if its release site answers.",
+        "--source", choices=SOURCES, variable=VARIABLE,
     )  # fmt: skip
     kubernetes_version: str = setting(
         "", "stable, a minor version or an exact one: `sykube versions` lists them.",
@@ -209,19 +211,19 @@ class ClusterSpec:
     runc_mirror: str = _site("runc")
     image_repository: str = _site("images", transient=False)
     allow_cgroup_v1: bool = setting(
-        False, "Where this host has cgroup v1, let a kubelet of 1.35 or later run all the same.",
+        False, "Run a kubelet of 1.35 or later even though this host has cgroup v1.",
         "--allow-cgroup-v1", later="sykube update",
     )  # fmt: skip
     node_subnet: str = setting(
-        "", "Addresses of the nodes, a /24.", "--node-subnet", metavar="CIDR",
+        "", "Subnet of the nodes, a /24.", "--node-subnet", metavar="CIDR",
         check=checks.subnet(24), shown="one that is free",
     )  # fmt: skip
     pod_subnet: str = setting(
-        "", "Addresses of pods, a /16.", "--pod-subnet", metavar="CIDR",
+        "", "Subnet of the pods, a /16.", "--pod-subnet", metavar="CIDR",
         check=checks.subnet(16), shown="one that is free",
     )  # fmt: skip
     service_subnet: str = setting(
-        "", "Addresses of Services.", "--service-subnet", metavar="CIDR",
+        "", "Subnet of Services.", "--service-subnet", metavar="CIDR",
         check=checks.service_subnet, shown="one that is free",
     )  # fmt: skip
     pod_network: str = setting(
@@ -230,20 +232,20 @@ class ClusterSpec:
         "--pod-network", metavar="bridge|none|FILE", type=_POD_NETWORK, check=pod_network.problem,
         completion="files",
     )  # fmt: skip
-    cpus: str = _cpus("Processors that each node may use, such as 1.5.", "--cpus")
+    cpus: str = _cpus("CPUs that each node may use, such as 1.5.", "--cpus")
     memory: str = _memory("Memory that each node may use, such as 2Gi.", "--memory")
     pids: int = setting(
         0, "Processes that each node may have.", "--pids", metavar="N", check=checks.pids,
         shown="any number",
     )  # fmt: skip
     feature_gates: dict[str, bool] = setting(
-        {}, "Features of all of Kubernetes to turn on or off.", "--feature-gates",
+        {}, "Feature gates of all components of Kubernetes.", "--feature-gates",
         type=settings.pairs(_as_bool, "mapping of true and false"), metavar="NAME=true,...",
         check=checks.feature_gates,
     )  # fmt: skip
     runtime_config: dict[str, str] = setting(
-        {}, "APIs of the API server to turn on or off.", "--runtime-config", metavar="API=true,...",
-        check=checks.runtime_config,
+        {}, "APIs to enable or disable in the API server.", "--runtime-config",
+        metavar="API=true,...", check=checks.runtime_config,
     )  # fmt: skip
     kubeadm_config_patches: tuple[Patch, ...] = setting(
         (), "Merge this YAML into what kubeadm reads.", "--kubeadm-config-patch", type=_MERGES,
@@ -267,20 +269,20 @@ class ClusterSpec:
         key="containerdConfigPatchesJSON6902", type=settings.patches(patches.operations),
     )  # fmt: skip
     http_proxy: str = setting(
-        "", "Proxy that nodes fetch images by, for http: URLs.", "--http-proxy", metavar="URL",
-        check=checks.proxy("proxy for HTTP"), shown="yours, http_proxy",
+        "", "Proxy for nodes to pull images through, for http: URLs.", "--http-proxy",
+        metavar="URL", check=checks.proxy("proxy for HTTP"), shown="yours, http_proxy",
     )  # fmt: skip
     https_proxy: str = setting(
-        "", "And for https: URLs.", "--https-proxy", metavar="URL",
-        check=checks.proxy("proxy for HTTPS"), shown="yours, https_proxy",
+        "", "Proxy for nodes to pull images through, for https: URLs.", "--https-proxy",
+        metavar="URL", check=checks.proxy("proxy for HTTPS"), shown="yours, https_proxy",
     )  # fmt: skip
     no_proxy: tuple[str, ...] = setting(
-        (), "Names, domains and ranges that nodes reach without, separated by commas.",
+        (), "Hosts, domains and ranges that nodes reach without a proxy, separated by commas.",
         "--no-proxy", type=settings.texts(proxies.split_exceptions), metavar="NAMES",
         check=checks.no_proxy, shown="yours, no_proxy",
     )  # fmt: skip
     ca_certificates: tuple[str, ...] = setting(
-        (), "Trust the authorities of this PEM file, too.", "--ca-certificate",
+        (), "Also trust the CAs in this PEM file.", "--ca-certificate",
         type=settings.PATHS, metavar="FILE", check=checks.absolutes, completion="files",
     )  # fmt: skip
 
