@@ -12,7 +12,10 @@ _RESERVED = ("/", "/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/tmp", "/us
 _RESERVED_BELOW = (
     *("/dev", "/etc/kubernetes", "/etc/sykube", "/proc", "/run", "/sys", "/usr"),
     *("/var/lib/containerd", "/var/lib/etcd", "/var/lib/kubelet", "/var/lib/sykube", "/var/log"),
+    "/var/run",
 )
+# Where kind's users have the policy of audit logs: site/content/docs/user/auditing.md of kind.
+_FREE_BELOW = ("/etc/kubernetes/policies",)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Mount:
         if ".." in inside.parts:
             raise ValueError(f"the mount {text!r} has .. in its second path")
         below = any(inside.is_relative_to(place) for place in _RESERVED_BELOW)
-        if str(inside) in _RESERVED or below:
+        free = any(inside.is_relative_to(place) for place in _FREE_BELOW)
+        if str(inside) in _RESERVED or (below and not free):
             raise ValueError(f"the mount {text!r} is where nodes have something of their own")
         return cls(Path(parts[0]), str(inside), read_only)
 
