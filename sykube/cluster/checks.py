@@ -31,6 +31,7 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _PRIVATE = tuple(
     IPv4Network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
+_DOMAIN_LABEL = re.compile(r"(?i)[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9])?")
 _RESERVED_NAMES = frozenset({"host", "snapshots"})
 ROLES = ("control-plane", "worker")
 # pkg: k8s.io/component-base/featuregate, and --runtime-config of kube-apiserver.
@@ -157,6 +158,14 @@ def resolvers(value: tuple[str, ...]) -> str:
             if address == NONE:
                 return "--dns none goes with no address"
             return f"the resolver {address!r} is neither an IP address nor {NONE!r}"
+    return ""
+
+
+def domains(value: tuple[str, ...]) -> str:
+    for text in value:
+        labels = text.removesuffix(".").split(".")
+        if len(text) > 253 or not all(map(_DOMAIN_LABEL.fullmatch, labels)):
+            return f"the search domain {text!r} is not a domain name"
     return ""
 
 

@@ -8,6 +8,7 @@ containerd's own `imports` will not do: before 2.0, they replace the whole table
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ from sykube.errors import UsageError
 from sykube.image.build import Builder, extract
 from sykube.image.node_image import NodeImage
 from sykube.node.node import Node
-from sykube.patches import Patch
+from sykube.patches import Patch, PatchError
 
 _FILE = "containerd.toml"
 _IN_NODE = "/etc/containerd/config.toml"
@@ -36,27 +37,31 @@ def files(cluster: Cluster, node: Node) -> dict[str, str]:
         SykubeError: the node image's own configuration cannot be read.
     """
     builder = Builder(Path(cluster.state.engine), cluster.state.engine_environment)
-    return patched(cluster.image_of(node), cluster.state.spec.containerd_config_patches, builder)
+    spec = cluster.state.spec
+    merges, operations = spec.containerd_config_patches, spec.containerd_config_patches_json6902
+    return patched(cluster.image_of(node), merges, builder, operations)
 
 
-def patched(image: NodeImage, found: tuple[Patch, ...], builder: Builder) -> dict[str, str]:
+def patched(
+    image: NodeImage, merges: Sequence[Patch], builder: Builder, operations: Sequence[Patch] = ()
+) -> dict[str, str]:
     """The configuration of a node image with patches, and further files that it imports.
 
     Args:
-        found: the patches; without any, there are no files.
+        merges: patches in TOML; with neither these nor operations, there are no files.
 
     Raises:
-        UsageError: a patch is of a later version of the configuration.
+        UsageError: a patch is of a later version of the configuration, or cannot be applied.
         SykubeError: the image's own configuration cannot be read.
     """
-    if not found:
+    if not merges and not operations:
         return {}
     import tomli_w
 
     text = _of_image(image.sif, builder.binary, tuple(builder.environment.items()))
     config = patches.toml(text.replace(_RESTRICT, f'"{_RESTRICT}"'))
     imported: dict[str, str] = {}
-    for patch in found:
+    for patch in merges:
         table = patches.toml(patch.text)
         version, own = _version(table, config["version"]), config["version"]
         if version > own:
@@ -71,12 +76,25 @@ def patched(image: NodeImage, found: tuple[Patch, ...], builder: Builder) -> dic
             name = f"containerd.{len(imported)}.toml"
             imported[name] = tomli_w.dumps({"version": version} | table)
             config["imports"] = [*config.get("imports", []), f"/etc/sykube/{name}"]
-    return {_FILE: tomli_w.dumps(config).replace(f'"{_RESTRICT}"', _RESTRICT), **imported}
+    written = tomli_w.dumps(config)
+    for patch in operations:
+        try:
+            config = patches.operate(config, patches.operations(patch.text))
+            written = tomli_w.dumps(config)
+        # TOML has mappings with values that are not null, no more.
+        except (PatchError, TypeError, AttributeError) as error:
+            why = error if isinstance(error, PatchError) else "TOML cannot hold its result"
+            raise UsageError(
+                f"{patch.place or 'a patch'}: {why}",
+                resolution="Correct it and run the command again.",
+            ) from error
+    return {_FILE: written.replace(f'"{_RESTRICT}"', _RESTRICT), **imported}
 
 
 def binds(cluster: Cluster, node: Node) -> list[tuple[Path, str]]:
     """Lets the node see the patched file in place of its image's; node-init reads it from there."""
-    has_patches = cluster.state.spec.containerd_config_patches
+    spec = cluster.state.spec
+    has_patches = spec.containerd_config_patches or spec.containerd_config_patches_json6902
     return [(node.config / _FILE, _IN_NODE)] if has_patches else []
 
 

@@ -193,7 +193,8 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
         choice = choice_of_image(spec, image)
         patch_check.check(spec, choice.kubernetes, ui.warn)
     builder = Builder(engine.binary, engine.environment)
-    containerd_config.patched(image, spec.containerd_config_patches, builder)
+    merges, operations = spec.containerd_config_patches, spec.containerd_config_patches_json6902
+    containerd_config.patched(image, merges, builder, operations)
     with contextlib.ExitStack() as held:
         held.enter_context(lock.host_settings())
         chosen = _choose_subnets(spec)

@@ -35,6 +35,7 @@ _KEPT = (
     *("cpus", "memory", "pids", "taint_master", "allow_cgroup_v1", "options", "registry_mirrors"),
     *("feature_gates", "runtime_config", "kubeadm_config_patches"),
     *("kubeadm_config_patches_json6902", "kubelet_config_patches", "containerd_config_patches"),
+    "containerd_config_patches_json6902",
 )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube import settings, stored
+from sykube import patches, settings, stored
 from sykube.cluster import checks, members, pod_network
 from sykube.errors import UsageError
 from sykube.host import apt, proxies
@@ -141,6 +141,10 @@ class ClusterSpec:
         (), "Forward names to this resolver instead of the host's, or to none.", "--dns",
         metavar="ADDRESS|none", check=checks.resolvers, shown="the host's",
     )  # fmt: skip
+    dns_search: tuple[str, ...] = setting(
+        (), "Search this domain for names in nodes and pods.", "--dns-search", metavar="DOMAIN",
+        check=checks.domains,
+    )  # fmt: skip
     addons: tuple[str, ...] = setting(
         (), "Begin with this add-on (see: sykube addons list).", "--addon", metavar="NAME",
         check=checks.addons, completion="addons", later="sykube addons enable, disable",
@@ -257,6 +261,10 @@ class ClusterSpec:
     containerd_config_patches: tuple[Patch, ...] = setting(
         (), "Merge this TOML into containerd's configuration.", "--containerd-config-patch",
         type=settings.patches(registries.check_patch), metavar="FILE", completion="files",
+    )  # fmt: skip
+    containerd_config_patches_json6902: tuple[Patch, ...] = setting(
+        (), "JSON patches (RFC 6902) of containerd's configuration, after the others.",
+        key="containerdConfigPatchesJSON6902", type=settings.patches(patches.operations),
     )  # fmt: skip
     http_proxy: str = setting(
         "", "Proxy that nodes fetch images by, for http: URLs.", "--http-proxy", metavar="URL",

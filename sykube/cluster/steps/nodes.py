@@ -156,6 +156,8 @@ def prepare(cluster: Cluster, node: Node) -> None:
     alone = [node] == cluster.control_planes
     asked = cluster.state.spec.node(node.name)
     limits = asked.limits
+    domains = cluster.state.spec.dns_search
+    search = [f"search {' '.join(domains)}"] if domains else []
     files = {
         "node.env": "\n".join(
             (
@@ -174,7 +176,9 @@ def prepare(cluster: Cluster, node: Node) -> None:
                 *(f"{other.address} {other.instance}" for other in cluster.nodes),
             )
         ),
-        "resolv.conf": "\n".join(f"nameserver {address}" for address in cluster.state.resolvers),
+        "resolv.conf": "\n".join(
+            [*(f"nameserver {address}" for address in cluster.state.resolvers), *search]
+        ),
         **cluster.pod_network.node_files(node, cluster.nodes),
         "kubelet.conf": kubelet.drop_in(
             versions.minor(cluster.image_of(node).versions()["kubernetes"]),
