@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,17 +28,23 @@ class Document:
 
     Attributes:
         problems: what is wrong with it, by line.
+        warnings: what has no effect, with the first line of it.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.problems: list[tuple[int, str]] = []
+        self.warnings: dict[str, int] = {}
+
+    def ignored(self, node: yaml.Node, text: str) -> None:
+        """Note what has no effect."""
+        self.warnings.setdefault(text, line_of(node))
 
     def wrong(self, node: yaml.Node, error: object) -> None:
         """Note what is wrong with a value; in a literal block, a patch has lines of its own."""
         inner = error.line if isinstance(error, PatchError) else 0
         literal = getattr(node, "style", "") == "|"
-        self.problems.append((_line(node) + (inner if literal else 0), str(error)))
+        self.problems.append((line_of(node) + (inner if literal else 0), str(error)))
 
 
 # These are no dataclasses, which take a millisecond each of every command.
@@ -137,31 +143,21 @@ def read(
     Raises:
         ValueError: it is no mapping.
     """
-    import difflib
-
     import yaml
 
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     known, fixed = by_key(cls), fixed or {}
-    if not _is(root, "mapping"):
+    if not isinstance(root, yaml.MappingNode):
         raise ValueError(f"a mapping is needed here, of {', '.join(known)}")
-    seen: set[str] = set()
-    for key_node, node in root.value:
-        key = str(key_node.value)
+    for key, (key_node, node) in fields(root, (*known, *fixed), document).items():
         try:
-            if key in seen:
-                document.wrong(key_node, f"the key {key!r} stands here for the second time")
-            elif key in fixed:
+            if key in fixed:
                 if (value := _plain(node)) != fixed[key]:
                     document.wrong(key_node, f"{key} must be {fixed[key]!r}, not {value!r}")
-            elif key not in known:
-                near = difflib.get_close_matches(key, [*known, *fixed], n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                document.wrong(key_node, f"unknown key {key!r}{hint}")
             else:
                 name, declared = known[key]
-                lines[name] = _line(key_node)
+                lines[name] = line_of(key_node)
                 values[name] = declared.type.read(node, document)
         except yaml.YAMLError as error:
             text = " ".join(str(error).split())
@@ -170,8 +166,37 @@ def read(
             document.wrong(node, error)
         except ValueError as error:
             document.wrong(key_node, f"{key} {error}")
-        seen.add(key)
     return values, lines
+
+
+def fields(
+    root: yaml.MappingNode, known: Iterable[str], document: Document
+) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+    """The nodes of key and value of a mapping's known keys; `document` gets what is wrong.
+
+    YAML's merge keys (`<<`) are followed.
+    """
+    import difflib
+
+    import yaml
+
+    known = [*known]
+    own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    for key_node, node in root.value:
+        key = str(key_node.value)
+        if key in own:
+            document.wrong(key_node, f"the key {key!r} stands here for the second time")
+        elif key not in (*known, "<<"):
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            document.wrong(key_node, f"unknown key {key!r}{hint}")
+        own.setdefault(key, (key_node, node))
+    try:
+        yaml.SafeLoader("").flatten_mapping(root)
+    except yaml.YAMLError:
+        document.wrong(own["<<"][0], "the key '<<' needs a mapping, or a list of them")
+    merged = {str(key_node.value): (key_node, node) for key_node, node in root.value}
+    return {key: pair for key, pair in (merged | own).items() if key in known}
 
 
 def several(item: Type, name: str) -> Type:
@@ -208,7 +233,7 @@ def objects(cls: Any) -> Type:
             # What could not be read was told of.
             told = name in lines and name not in values
             if not told and (problem := declared.check(getattr(made, name))):
-                document.problems.append((lines.get(name, _line(node)), problem))
+                document.problems.append((lines.get(name, line_of(node)), problem))
         return made
 
     return several(Type("mapping", read_one), "list of mappings")
@@ -226,7 +251,7 @@ def patch(parsed: Callable[[str], Any]) -> Type:
 
         text = yaml.serialize(node) if _is(node, "mapping") else _text(node, document)
         parsed(text)
-        return Patch(text, f"{document.file}:{_line(node)}")
+        return Patch(text, f"{document.file}:{line_of(node)}")
 
     def parse(file: str) -> Patch:
         try:
@@ -300,7 +325,7 @@ def _is(node: Any, kind: str) -> bool:
     return bool(node.id == kind)
 
 
-def _line(node: yaml.Node) -> int:
+def line_of(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 

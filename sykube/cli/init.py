@@ -24,7 +24,8 @@ _NAMES = [name for name, declared in SETTINGS.items() if declared.flags]
     "file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Read the cluster from a YAML file (docs/configuration.md); options win.",
+    help="Read the cluster from a YAML file, sykube's (docs/configuration.md) or kind's "
+    "(docs/kind-config.md), or from standard input (-); options win.",
 )
 @click.option("--retain", is_flag=True, help="Leave a failed cluster as it is; init again resumes.")
 @click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
@@ -35,8 +36,9 @@ def init(
     file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
 ) -> None:
     """Make a cluster and add its context to your kubeconfig."""
-    file = file.absolute() if file else None
-    spec = make_spec(file, flags)
+    if file:
+        file = Path("/dev/stdin") if str(file) == "-" else file.absolute()
+    spec = make_spec(file, flags, warn=context.ui().warn)
     if spec.from_snapshot:
         preflight.check_identity()
         snapshot = archive.find(spec.from_snapshot)

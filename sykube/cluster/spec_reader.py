@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sykube import redaction, settings
-from sykube.cluster import checks
+from sykube.cluster import checks, kind_config
 from sykube.cluster.spec import SETTINGS, ClusterSpec, problem_with
 from sykube.errors import UsageError
+from sykube.settings import Document
 
 _FIXED = {"apiVersion": "sykube/v1alpha1", "kind": "Cluster"}
 
 
 def make_spec(
-    file: Path | None, flags: dict[str, Any], defaults: dict[str, Any] | None = None
+    file: Path | None,
+    flags: dict[str, Any],
+    defaults: dict[str, Any] | None = None,
+    warn: Callable[[str], None] = lambda _text: None,
 ) -> ClusterSpec:
     """Combine a configuration file with flags; flags win.
 
     Args:
         flags: fields of ClusterSpec; those that are None were not given.
         defaults: fields for what neither gives, instead of ClusterSpec's own.
+        warn: told what of the file has no effect.
 
     Raises:
         UsageError: with every error of the file (by line number) and of the flags.
     """
-    values, lines, problems = _read_file(file) if file else ({}, {}, [])
+    values, lines, document = _read_file(file) if file else ({}, {}, Document(Path()))
+    problems = document.problems
     for name, value in flags.items():
         if value is not None:
             values[name] = value
@@ -48,6 +55,8 @@ def make_spec(
     _refuse(file, problems)
     spec = ClusterSpec(**{**(defaults or {}), **values})
     _refuse(file, [(lines.get(name, 0), problem) for name, problem in spec.conflicts()])
+    for text, line in document.warnings.items():
+        warn(f"{file}:{line}: {text}")
     return spec
 
 
@@ -65,8 +74,8 @@ def _refuse(file: Path | None, problems: list[tuple[int, str]]) -> None:
     )
 
 
-def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[int, str]]]:
-    """Values and line numbers by field name, and the errors found so far."""
+def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], Document]:
+    """Values and line numbers by field name, and what was found in the file."""
     try:
         root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
@@ -85,6 +94,8 @@ def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], list[tuple[i
             f"{file} must hold a mapping such as `workers: 2`",
             resolution="Correct it and run the command again.",
         )
-    document = settings.Document(file)
+    document = Document(file)
+    if kind_config.recognizes(root):
+        root = kind_config.translate(root, document)
     values, lines = settings.read(ClusterSpec, root, document, _FIXED)
-    return values, lines, document.problems
+    return values, lines, document
