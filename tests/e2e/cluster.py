@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -76,13 +77,15 @@ class TestCluster:
         """sykube init of this cluster."""
         return [*self.prefix, *release.command(["init", "--name", self.name, *arguments])]
 
-    def init(self, *arguments: str, resolv_conf: Path | None = None) -> None:
+    def init(
+        self, *arguments: str, resolv_conf: Path | None = None, cwd: Path | None = None
+    ) -> None:
         """sykube init; `resolv_conf` becomes the host's for this command."""
         command = self.init_command(*arguments)
         if resolv_conf:
             mount = f'mount --bind {resolv_conf} /etc/resolv.conf && exec "$@"'
             command = ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
-        subprocess.run(command, env=self.environment, check=True, timeout=_INIT_TIMEOUT_S)
+        subprocess.run(command, env=self.environment, check=True, timeout=_INIT_TIMEOUT_S, cwd=cwd)
 
     def delete_quietly(self) -> None:
         """Remove the cluster, if any of it is there."""
@@ -163,6 +166,13 @@ def data_folders(name: str) -> list[Path]:
     if any(other != name for other in clusters()):
         return [data / name, locks / f"{name}.lock"]
     return [data, locks]
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def eventually(what: str, check: Callable[[], object], timeout: float = 90) -> None:

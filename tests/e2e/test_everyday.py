@@ -20,17 +20,11 @@ from sykube.errors import ExitCode
 from sykube.network.bridge import Bridge
 from sykube.ui import Ui
 from tests.e2e import manifests
-from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.e2e.cluster import TestCluster, data_folders, eventually, free_port
 from tests.hostdiff import HostSnapshot, leaks_since
 
 NAME = "e2e-day"
 NODE_PORT = 30080
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

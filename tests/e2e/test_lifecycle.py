@@ -18,7 +18,7 @@ import pytest
 from sykube.node import launch
 from sykube.node.limits import parse_memory
 from tests.e2e import manifests
-from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.e2e.cluster import TestCluster, data_folders, eventually, free_port
 from tests.hostdiff import HostSnapshot, leaks_since
 
 NAME = "e2e-life"
@@ -86,6 +86,65 @@ def end(*_):
 signal.signal(signal.SIGTERM, end)
 while True:
     time.sleep(1)
+"""
+
+# kind's file, with audit logs as in kind's guide to them.
+KIND_FILE = """\
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+networking:
+  apiServerPort: {api_port}
+  dnsSearch: [corp.example]
+kubeadmConfigPatches:
+- |
+  kind: ClusterConfiguration
+  apiServer:
+    extraArgs:
+      audit-log-path: /var/log/kubernetes/audit.log
+      audit-policy-file: /etc/kubernetes/policies/policy.yaml
+    extraVolumes:
+    - name: audit-policies
+      hostPath: /etc/kubernetes/policies
+      mountPath: /etc/kubernetes/policies
+      readOnly: true
+      pathType: DirectoryOrCreate
+    - name: audit-logs
+      hostPath: /var/log/kubernetes
+      mountPath: /var/log/kubernetes
+      pathType: DirectoryOrCreate
+containerdConfigPatchesJSON6902:
+- |
+  - {{op: add, path: /metrics, value: {{address: "127.0.0.1:1338"}}}}
+nodes:
+- role: control-plane
+  labels: {{ingress-ready: true}}
+  kubeadmConfigPatches:
+  - |
+    kind: InitConfiguration
+    nodeRegistration:
+      kubeletExtraArgs:
+        node-labels: zone=first
+  extraMounts: &mounts
+  - hostPath: ./policy.yaml
+    containerPath: /etc/kubernetes/policies/policy.yaml
+    readOnly: true
+- &other
+  role: control-plane
+  kubeadmConfigPatches:
+  - |
+    kind: JoinConfiguration
+    nodeRegistration:
+      kubeletExtraArgs:
+        node-labels: zone=other
+  extraMounts: *mounts
+- *other
+"""
+POLICY = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+rules:
+- level: Metadata
+  resources: [{group: "", resources: [configmaps]}]
 """
 
 
@@ -466,7 +525,10 @@ def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
     cluster = TestCluster("e2e-ha", tmp_path)
     cluster.delete_quietly()
     before = HostSnapshot.take(data_folders(cluster.name))
-    cluster.init("--control-planes", "3", "--workers", "0", "--dns", "127.0.0.1", "--ephemeral")
+    api_port = free_port()
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    (tmp_path / "kind.yaml").write_text(KIND_FILE.format(api_port=api_port))
+    cluster.init("--config", "kind.yaml", "--dns", "127.0.0.1", "--ephemeral", cwd=tmp_path)
     acknowledged = []
 
     def write(number: int) -> bool:
@@ -491,11 +553,14 @@ def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
             )
         for number in range(5):
             assert write(number)
+        nodes_are_as_kinds_file_says(cluster)
         pid = instances()[f"{cluster.name}-master"]
         subprocess.run(["kill", "-9", str(pid)], check=True)
         numbers = iter(range(5, 1000))
         eventually("another takes over", lambda: write(next(numbers)), timeout=60)
         assert all(write(next(numbers)) for _ in range(5))
+        server = f"--server=https://127.0.0.1:{api_port}"
+        assert cluster.kubectl(server, "get", "--raw", "/readyz") == "ok"
         found = cluster.sykube("status", "--name", cluster.name, check=False)
         assert found.returncode == 4
         assert re.search(r"^  master .*stopped", found.stdout, re.MULTILINE)
@@ -509,6 +574,25 @@ def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
         assert not leaks, "\n".join(str(leak) for leak in leaks)
     finally:
         cluster.delete_quietly()
+
+
+def nodes_are_as_kinds_file_says(cluster: TestCluster) -> None:
+    nodes = {each["metadata"]["name"]: each for each in cluster.get("nodes")["items"]}
+    audited = ""
+    for name, zone in (("master", "first"), ("master2", "other"), ("master3", "other")):
+        node, inside = nodes[f"{cluster.name}-{name}"], ("exec", "--name", cluster.name, name)
+        assert node["metadata"]["labels"]["zone"] == zone
+        assert not node["spec"].get("taints")
+        resolv_conf = cluster.sykube(*inside, "cat", "/etc/resolv.conf").stdout
+        assert "search corp.example" in resolv_conf
+        # containerd's metrics: port 1338 of loopback, which listens.
+        sockets = cluster.sykube(*inside, "cat", "/proc/net/tcp").stdout
+        assert " 0100007F:053A 00000000:0000 0A " in sockets
+        # Each API server logs what it was asked itself; one may have been asked nothing.
+        log = ("cat", "/var/log/kubernetes/audit.log")
+        audited += cluster.sykube(*inside, *log, check=False).stdout
+    assert nodes[f"{cluster.name}-master"]["metadata"]["labels"]["ingress-ready"] == "true"
+    assert '"name":"n-0"' in audited
 
 
 def dns_answers(cluster: TestCluster) -> bool:
