@@ -15,7 +15,6 @@ from sykube.cluster import kind_config, lookup
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
 from sykube.errors import ExitCode, UsageError
-from sykube.settings import Document
 from tests.fakes import World
 from tests.unit.helpers import Sykube, unchanged
 
@@ -232,14 +231,16 @@ def test_what_has_no_effect_is_said_once(read: Any) -> None:
     assert warnings == ["5: selinuxRelabel: no label of this host is changed"]
 
 
-def test_a_cluster_without_kinds_own_pod_network_has_none_of_sykubes(here: Path) -> None:
-    text = f"{HEAD}networking:\n  disableDefaultCNI: true\n"
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert isinstance(root, yaml.MappingNode)
-    document = Document(here / "kind.yaml")
-    made = yaml.serialize(kind_config.translate(root, document))
-    assert yaml.safe_load(made) == {"workers": 0, "podNetwork": "none"}
-    assert document.problems == []
+def test_a_cluster_without_kinds_own_pod_network_has_none_of_sykubes(
+    world: World, sykube: Sykube, here: Path
+) -> None:
+    file = here / "kind.yaml"
+    file.write_text(f"{HEAD}networking:\n  disableDefaultCNI: true\n")
+    result = sykube("init", "--config", str(file), "--dns", "192.0.2.53")
+    assert result.code == ExitCode.OK, result.err
+    made = lookup.load("sykube", world.ui())
+    assert made.state.spec.pod_network == "none"
+    assert (made.master.config / "pod-network.conflist").read_text() == ""
 
 
 def test_kinds_guide_to_audit_logs_works(read: Any, here: Path) -> None:
