@@ -24,7 +24,7 @@ from sykube.node.mounts import Mount
 from sykube.patches import Patch
 from sykube.settings import setting
 
-_CONTROL_PLANE, _WORKER = checks.ROLES
+_CONTROL_PLANE = checks.ROLES[0]
 _MERGES = settings.patches(kubeadm_patches.check_merge)
 # Fields by those of sykube.image.sites.Sites.
 _SITES = {
@@ -104,7 +104,7 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """A cluster as it was asked for; each field is an option (sykube.cluster.settings)."""
+    """A cluster as it was asked for; each field is an option (sykube.settings)."""
 
     name: str = setting(
         "sykube", "Name of the cluster.", "--name", metavar="CLUSTER", check=checks.name,
@@ -191,8 +191,8 @@ class ClusterSpec:
         variable=apt.VARIABLE, shown="the host's own",
     )  # fmt: skip
     source: str = setting(
-        AUTO, "Of Kubernetes; auto is upstream where its release site answers.", "--source",
-        choices=SOURCES, variable=VARIABLE,
+        AUTO, "Where Kubernetes comes from; auto is upstream if its release site answers.",
+        "--source", choices=SOURCES, variable=VARIABLE,
     )  # fmt: skip
     kubernetes_version: str = setting(
         "", "stable, a minor version or an exact one: `sykube versions` lists them.",
@@ -256,7 +256,7 @@ class ClusterSpec:
         check=checks.proxy("proxy for HTTP"), shown="yours, http_proxy",
     )  # fmt: skip
     https_proxy: str = setting(
-        "", "And for https: URLs.", "--https-proxy", metavar="URL",
+        "", "Proxy that nodes fetch images by, for https: URLs.", "--https-proxy", metavar="URL",
         check=checks.proxy("proxy for HTTPS"), shown="yours, https_proxy",
     )  # fmt: skip
     no_proxy: tuple[str, ...] = setting(
