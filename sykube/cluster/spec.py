@@ -24,7 +24,7 @@ from sykube.node.mounts import Mount
 from sykube.patches import Patch
 from sykube.settings import setting
 
-_CONTROL_PLANE, _WORKER = checks.ROLES
+_CONTROL_PLANE = checks.ROLES[0]
 _POD_NETWORK = settings.TEXT._replace(parse=pod_network.absolute)
 _MERGES = settings.patches(kubeadm_patches.check_merge)
 # Fields by those of sykube.image.sites.Sites.
