@@ -1,13 +1,13 @@
-"""Updates real clusters: python3 -m tests.update [--parts newer three broken]
+"""Updates real clusters: python3 -m tests.update [--parts newer three broken earlier]
 
 newer    Kubernetes of Debian's source, built with a later version in it, replaces the first one
          node by node, while a Service of two pods is asked all the time: no request is lost, nor
          anything that the API server has taken meanwhile
 three    the same with three control planes and a worker; sykube is killed on the way, and goes on
 broken   a node image whose API server ends at once: everything is put back, and works
+earlier  a cluster that an earlier sykube made (tests/update/earlier.py) goes on under this one
 
-Each on a cluster of its own, of a master and two workers but for `three`; after it the host must be
-as before. The first run builds Kubernetes once more. As the last line it prints one JSON object.
+Each on a cluster of its own; after it the host must be as before. The first run builds Kubernetes once more. As the last line it prints one JSON object.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sykube.ui import Ui
 from tests.e2e import manifests
 from tests.e2e.cluster import TestCluster, data_folders, eventually
 from tests.hostdiff import HostSnapshot, leaks_since
-from tests.update import images
+from tests.update import earlier, images
 from tests.update.load import Load
 
 _NAME = "update"
@@ -171,10 +171,49 @@ def broken(cluster: TestCluster) -> dict[str, Any]:
     return {"seconds": round(took, 1), "answered": load.answered, "lost": len(load.lost)}
 
 
+def of_an_earlier_sykube(cluster: TestCluster) -> dict[str, Any]:
+    """Everything that changes a cluster, on one that knows nothing of what came since."""
+
+    def run(command: str, *arguments: str) -> None:
+        cluster.sykube(*command.split(), "--name", _NAME, *arguments, timeout=_TIMEOUT_S)
+
+    options = ("--workers", "1", "--dns", "192.0.2.53", "--yes")
+    with earlier.checkout(cluster.folder) as tree:
+        earlier.sykube(
+            tree, cluster.environment, "init", "--name", _NAME, *options, timeout=_TIMEOUT_S
+        )
+    cluster.kubectl("create", "configmap", "kept", "--from-literal=key=value")
+    run("status")
+    run("stop")
+    run("start")
+    run("status")
+    run("node add")
+    run("certs renew")
+    run("stop")
+    run("snapshot save", "update-earlier")
+    try:
+        run("start")
+        cluster.kubectl("delete", "configmap", "kept")
+        run("stop")
+        cluster.sykube("snapshot", "restore", "update-earlier", "--yes", timeout=_TIMEOUT_S)
+        run("start")
+    finally:
+        cluster.sykube("snapshot", "delete", "update-earlier", check=False)
+    assert cluster.get("configmap", "kept")["data"] == {"key": "value"}
+    assert len(cluster.get("nodes")["items"]) == 3
+    started = time.monotonic()
+    run("update", "--yes")
+    took = time.monotonic() - started
+    _assert_all_is(cluster, images.OLDER)
+    assert cluster.get("configmap", "kept")["data"] == {"key": "value"}
+    return {"update_s": round(took, 1)}
+
+
 PARTS: dict[str, Callable[[TestCluster], dict[str, Any]]] = {
     "newer": newer,
     "three": three,
     "broken": broken,
+    "earlier": of_an_earlier_sykube,
 }
 
 
