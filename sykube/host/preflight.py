@@ -17,6 +17,7 @@ from sykube.host import (
     confinement,
     distribution,
     engines,
+    orphans,
     provision,
     space,
 )
@@ -143,7 +144,7 @@ def examine(
     if building or unpacking:
         findings += [_keyring(host), _mirror(mirror)]
     findings += [*_file_systems(host), _capabilities(), _cgroups(), _inotify(), _namespaces()]
-    findings += [_selinux(), _apparmor()]
+    findings += [_first_process(), _selinux(), _apparmor()]
     if nodes:
         findings.append(_memory(_MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
         findings.append(_disk("disk for nodes", data, nodes * _NODE_DISK_MB))
@@ -206,6 +207,14 @@ def install(packages: tuple[str, ...]) -> None:
         raise HostError(
             f"could not install {' '.join(packages)}", details=error.details, resolution=cure
         ) from error
+
+
+def _first_process() -> Finding:
+    left = orphans.unreaped()
+    if not left:
+        return _ok("process 1", "waits for what has ended")
+    detail = f"it does not wait for what has ended, such as {left[0]}: nodes may not end"
+    return _warning("process 1", detail, orphans.CURE)
 
 
 def _programs(host: Distribution, programs: tuple[str, ...]) -> Finding:

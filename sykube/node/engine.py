@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sykube.errors import SykubeError
+from sykube.host import orphans
 from sykube.host.run import (
     WITHOUT_PROXIES,
     CommandError,
@@ -260,10 +261,6 @@ class CommandLineEngine:
                 for each in [pid] if late else _children(pid):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(each, signal.SIGKILL)
-                # It waits for SIGCHLD alone, which Go drops where two other signals wait already
-                # (Apptainer, internal/app/starter/master_linux.go): so once more.
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCHLD)
             time.sleep(0.05)
 
     def _wrapper(self, name: str) -> tuple[str, ...]:
@@ -282,8 +279,12 @@ class CommandLineEngine:
 
 def _stays(name: str, pids: Sequence[int]) -> SykubeError:
     left = " ".join(map(str, pids))
+    brief = f"the instance {name} is there {_GONE_TIMEOUT_S:.0f} s after it was killed"
+    if zombies := orphans.unreaped():
+        details = f"process 1 does not wait for what has ended: {' '.join(map(str, zombies))}"
+        return SykubeError(brief, details=details, resolution=f"{orphans.CURE}.")
     return SykubeError(
-        f"the instance {name} is there {_GONE_TIMEOUT_S:.0f} s after it was killed",
+        brief,
         details=f"processes: {left}",
         resolution=f"See what it waits for (ps -o pid,wchan,args {left}), then try again.",
     )
@@ -299,12 +300,10 @@ def _lives(instance: Instance) -> bool:
     if name.strip() not in _INIT_NAMES:
         return False
     try:
-        state, parent = _state_and_parent(process)
-        watched = _watched(PROC / str(parent))
+        watched = _watched(PROC / str(_state_and_parent(process)[1]))
     except OSError:
         return True
-    # A zombie's monitor has not taken note of its end yet, and may never: see _end_unrecorded.
-    return state != "Z" and watched in ("", instance.name)
+    return watched in ("", instance.name)
 
 
 def _watched(process: Path) -> str:

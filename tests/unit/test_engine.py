@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 import pytest
 
 from sykube.errors import SykubeError
+from sykube.host import orphans
 from sykube.host.run import WITHOUT_PROXIES, CommandError, Completed, clean_environment
 from sykube.node import engine as engine_module
 from sykube.node import launch
@@ -251,9 +249,7 @@ def test_an_instance_that_the_engine_cannot_stop_is_ended_all_the_same(
     monkeypatch.setattr(engine_module, "_lives", lambda _: (tmp_path / "7").exists())
     killed: list[int] = []
 
-    def kill(pid: int, number: int) -> None:
-        if number == signal.SIGCHLD:
-            return
+    def kill(pid: int, _signal: int) -> None:
         killed.append(pid)
         for each in (6, 7):
             shutil.rmtree(tmp_path / str(each))
@@ -274,6 +270,11 @@ def test_processes_that_do_not_end_are_an_error_that_names_them(
     with pytest.raises(SykubeError, match="the instance lab-master is there") as raised:
         ENGINE.kill("lab-master")
     assert "ps -o pid,wchan,args 10" in raised.value.resolution
+    monkeypatch.setattr(orphans, "unreaped", lambda: [12])
+    with pytest.raises(SykubeError) as raised:
+        ENGINE.kill("lab-master")
+    assert raised.value.details == "process 1 does not wait for what has ended: 12"
+    assert "docker run --init" in raised.value.resolution
 
 
 def test_a_record_whose_process_is_another_instances_by_now(
@@ -378,44 +379,6 @@ def test_after_a_reboot_an_instances_process_is_another(
         assert not [argv for argv, _ in recorder.calls if "stop" in argv], "it is another's process"
 
 
-def _comm(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
-
-
-# A monitor that loses the first SIGCHLD, as Apptainer's does under load.
-FORGETFUL = """
-import os, signal
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-child = os.fork()
-if child == 0:
-    os._exit(0)
-signal.sigwait({signal.SIGCHLD})
-print(child, flush=True)
-signal.sigwait({signal.SIGCHLD})
-os.waitpid(child, 0)
-print("cleaned up", flush=True)
-"""
-
-
-def test_a_monitor_that_missed_the_end_of_its_instance_is_told_again(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    title = "Apptainer instance: root [unit-lost]"
-    with subprocess.Popen(
-        [title], executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as monitor:
-        assert monitor.stdin and monitor.stdout
-        monitor.stdin.write(FORGETFUL)
-        monitor.stdin.close()
-        child = int(monitor.stdout.readline())
-        monkeypatch.setattr(engine_module, "_INIT_NAMES", (_comm(child),))
-        record(home, "unit-lost", json.dumps({"name": "unit-lost", "pid": child, "image": "i"}))
-        assert ENGINE.instances() == {}, "a zombie does not run"
-        ENGINE.kill("unit-lost")
-        assert monitor.stdout.read() == "cleaned up\n"
-        assert monitor.wait() == 0
-
-
 def test_files_that_an_instance_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "clean_environment", lambda *_: {"HOME": str(tmp_path)})
     logs = tmp_path / ".apptainer/instances/logs/myhost/root"
@@ -506,9 +469,7 @@ def test_an_instance_without_a_record_is_ended(
     process(tmp_path, 21, 20, "appinit")
     killed: list[int] = []
 
-    def kill(pid: int, number: int) -> None:
-        if number == signal.SIGCHLD:
-            return
+    def kill(pid: int, _signal: int) -> None:
         killed.append(pid)
         shutil.rmtree(tmp_path / str(pid), ignore_errors=True)
         if pid == 11 and not hangs:

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import apt, capabilities, confinement, distribution, engines, preflight, provision
+from sykube.host import (
+    apt,
+    capabilities,
+    confinement,
+    distribution,
+    engines,
+    orphans,
+    preflight,
+    provision,
+)
 from sykube.host.engines import APPTAINER, Candidate, FoundEngine
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError, Completed
@@ -439,3 +448,12 @@ def test_packages_that_need_a_repository_first(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(HostError, match="cannot install debootstrap on Red Hat") as raised:
         preflight.install(("debootstrap",))
     assert "EPEL" in raised.value.resolution
+
+
+def test_a_first_process_that_waits_for_nobody_is_a_warning(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans, "unreaped", lambda: [17])
+    found = {each.what: each for each in examine(host)}["process 1"]
+    assert (found.level, "such as 17" in found.detail) == (Level.WARNING, True)
+    assert "docker run --init" in found.cure

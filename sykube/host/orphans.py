@@ -1,0 +1,37 @@
+"""Zombies that the first process of this machine, which inherits orphans, does not wait for.
+
+A node's PID namespace ends when each of its processes was waited for, also those that the engine's
+`exec` put into it: of one that was interrupted, by the first process out here (pid_namespaces(7)).
+In a container that is any program, such as `sleep infinity`, unless it was started with an init.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+PROC = Path("/proc")
+CURE = "Start this container with an init that waits for them, as `docker run --init` does"
+# For those that ended just now.
+_MOMENT_S = 0.2
+
+
+def unreaped() -> list[int]:
+    """Their process numbers."""
+    found = _zombies()
+    if found:
+        time.sleep(_MOMENT_S)
+        found &= _zombies()
+    return sorted(found)
+
+
+def _zombies() -> set[int]:
+    found = set()
+    for folder in PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+            # The name before them, in brackets, may hold anything.
+            if text.rpartition(") ")[2].split()[:2] == ["Z", "1"]:
+                found.add(int(folder.name))
+    return found
