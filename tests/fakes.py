@@ -45,6 +45,7 @@ from sykube.host import apt, download
 from sykube.host import run as run_module
 from sykube.host.apt import Mirror
 from sykube.host.checksum import Checksum
+from sykube.host.host import Host
 from sykube.host.run import CommandError, Completed
 from sykube.image import build, container, downloads, upstream, versions
 from sykube.image.node_image import NodeImage
@@ -391,10 +392,23 @@ Answer = tuple[int, str, str]
 _HAIRPIN = ["type", "bridge_slave", "hairpin", "on"]
 
 
-class FakeHost:
+@dataclass(frozen=True)
+class FakeHost(Host):
+    """A machine below a folder, whose /proc/sys and cgroups behave like the kernel's."""
+
+    @property
+    def proc_sys(self) -> SysctlPath:
+        return SysctlPath(super().proc_sys)
+
+    @property
+    def cgroups(self) -> CgroupPath:
+        return CgroupPath(super().cgroups)
+
+
+class FakePrograms:
     """Stands in for sykube.host.run.run: records each argv and answers as the program would.
 
-    A test adds programs of its own to `programs`.
+    A test adds programs of its own to `answers`.
     """
 
     def __init__(self, kernel: Kernel, calls: Calls, etc: Path) -> None:
@@ -403,7 +417,7 @@ class FakeHost:
         self.etc = etc
         # Told of a control plane whose etcd a snapshot was put back into.
         self.restored: Callable[[str, dict[str, Any]], None] = lambda _name, _objects: None
-        self.programs: dict[str, Callable[[list[str]], Answer]] = {
+        self.answers: dict[str, Callable[[list[str]], Answer]] = {
             "ip": self._ip,
             "iptables": self._iptables,
             "sysctl": self._sysctl,
@@ -440,8 +454,8 @@ class FakeHost:
         words = tuple(str(word) for word in argv)
         self.calls.record("run", *words)
         program = Path(words[0]).name
-        assert program in self.programs, f"the fake host has no program {program!r}: {words}"
-        code, stdout, stderr = self.programs[program](list(words[1:]))
+        assert program in self.answers, f"the fake host has no program {program!r}: {words}"
+        code, stdout, stderr = self.answers[program](list(words[1:]))
         for line in (stdout + stderr).splitlines() if on_line else []:
             assert on_line is not None
             on_line(line)
@@ -1268,7 +1282,8 @@ class World:
         self.kernel = Kernel(root)
         self.proc_sys = self.kernel.proc_sys
         self.cgroup_root = CgroupPath(root / "sys/fs/cgroup")
-        self.host = FakeHost(self.kernel, self.calls, root / "etc/apptainer")
+        self.host = FakeHost(root)
+        self.programs = FakePrograms(self.kernel, self.calls, root / "etc/apptainer")
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
         # What kubeadm was given: the node, its arguments, the documents of its configuration.
@@ -1293,7 +1308,7 @@ class World:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put it in the place of the real host."""
         redirect(monkeypatch, self.path)
-        replace_run(monkeypatch, self.host.run)
+        replace_run(monkeypatch, self.programs.run)
         from sykube.cluster import autostart
         from sykube.cluster import cluster as cluster_module
         from sykube.cluster import status as status_module
@@ -1305,8 +1320,8 @@ class World:
         usage = types.SimpleNamespace(disk_usage=self._disk_usage)
         monkeypatch.setattr(status_module, "shutil", usage)
         monkeypatch.setattr(autostart, "shutil", types.SimpleNamespace(which=self._which))
-        self.host.programs |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
-        self.host.restored = self._restore_etcd
+        self.programs.answers |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
+        self.programs.restored = self._restore_etcd
         monkeypatch.setattr(Cluster, "api_of", lambda cluster, _node: self.api(cluster.name))
         monkeypatch.setattr(netns, "exchange", self.exchange)
         monkeypatch.setattr(services, "states", lambda _pid: dict(self.services))
@@ -1314,14 +1329,13 @@ class World:
         monkeypatch.setattr(Cluster, "api", lambda cluster: self.api(cluster.name))
         for module in (nodes_module, bridge_module):
             monkeypatch.setattr(module, "Path", self.path)
-        monkeypatch.setattr(cgroups, "Path", CgroupPath)
         proxy = types.SimpleNamespace(walk=os.walk, kill=self.kill_process)
         monkeypatch.setattr(cgroups, "os", proxy)
         monkeypatch.setattr(Path, "is_mount", lambda path: str(path) in self.kernel.mounts)
         found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {})
-        monkeypatch.setattr(engines, "find", lambda: found)
+        monkeypatch.setattr(engines, "find", lambda _: found)
         # What a host has and lacks is not what these tests are about.
-        monkeypatch.setattr(preflight, "examine", lambda **_: [])
+        monkeypatch.setattr(preflight, "examine", lambda *_, **__: [])
         monkeypatch.setattr(preflight, "examine_for_workers", lambda *_: [])
         monkeypatch.setattr(preflight, "check_identity", lambda: None)
         monkeypatch.setattr(apt, "find_mirror", lambda *_: apt.Mirror("file:/d"))
@@ -1337,11 +1351,11 @@ class World:
     def _make_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put an up-to-date node image into the cache; fingerprints are looked up once."""
         if not _fingerprints:
-            chain = build.layers(versions.DEBIAN, Mirror("file:/d"))
+            chain = build.layers(self.host, versions.DEBIAN, Mirror("file:/d"))
             _fingerprints.update({layer.name: layer.fingerprint for layer in chain})
         known = property(lambda layer: _fingerprints[layer.name])
         monkeypatch.setattr(build.Layer, "fingerprint", known)
-        chain = build.layers(versions.DEBIAN, Mirror("file:/d"))
+        chain = build.layers(self.host, versions.DEBIAN, Mirror("file:/d"))
         monkeypatch.setattr(build, "layers", lambda *_: chain)
         add_image(self.root / "cache", chain[-1].fingerprint)
 
@@ -1358,7 +1372,7 @@ class World:
                 "containerd": f"containerd-{of}-linux-{container.machine()}.tar.gz",
                 "runc": f"runc.{container.machine()}",
             }.get(name, name)
-            cached = downloads.place(project, of, container.machine(), file)
+            cached = downloads.place(self.host, project, of, container.machine(), file)
             fill(cached.parent, {cached.name: name})
             checksum = Checksum.parse(hashlib.sha256(name.encode()).hexdigest())
             downloads.mark(cached, checksum)

@@ -84,7 +84,7 @@ def load_finished(name: str) -> Cluster:
         SykubeError: the caller is not root, there is no such cluster, or init did not come so far.
     """
     preflight.check_identity()
-    cluster = lookup.load(name, context.ui())
+    cluster = lookup.load(context.host(), name, context.ui())
     if not cluster.paths.kubeconfig.exists():
         raise SykubeError(
             f"the cluster {name} has no control plane yet",
@@ -96,7 +96,7 @@ def load_finished(name: str) -> Cluster:
 
 def _enter(name: str, node_name: str, command: tuple[str, ...]) -> None:
     preflight.check_identity()
-    cluster = lookup.load(name, context.ui())
+    cluster = lookup.load(context.host(), name, context.ui())
     nodes = {node.name: node for node in cluster.nodes}
     nodes |= {node.instance: node for node in cluster.nodes}
     if node_name not in nodes:

@@ -21,7 +21,7 @@ def autostart() -> None:
 def enable(name: str) -> None:
     """Start the cluster whenever the host boots."""
     logfile.open_for(name)
-    cluster = lookup.load(name, context.ui())
+    cluster = lookup.load(context.host(), name, context.ui())
     require_complete(cluster)
     booted = unit.enable(cluster)
     context.ui().say(f"The cluster {name} starts with the host: {unit.unit_of(name)}")
@@ -35,7 +35,7 @@ def enable(name: str) -> None:
 def disable(name: str) -> None:
     """Leave the cluster as it is when the host boots."""
     logfile.open_for(name)
-    lookup.load(name, context.ui())
+    lookup.load(context.host(), name, context.ui())
     was = unit.disable(name)
     context.ui().say(
         f"The cluster {name} {'no longer starts' if was else 'did not start'} with the host."

@@ -15,7 +15,6 @@ from sykube.cluster.wanted import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
 from sykube.host.files import write_atomically
-from sykube.host.paths import LOGS
 from sykube.image import bundle as bundles
 from sykube.image import signature
 from sykube.image.build import Builder
@@ -65,23 +64,24 @@ def save(
             resolution="Give the name of a file in a folder that is there.",
         )
     ui = context.ui()
-    ui.open_log(LOGS / "node-image.log")
+    ui.open_log(context.host().logs / "node-image.log")
     spec = make_spec(None, sources.absolute(flags))
-    wanted = choose(spec, ui, authorities=site.authorities(spec.ca_certificates))
+    wanted = choose(context.host(), spec, ui, authorities=site.authorities(spec.ca_certificates))
     ui.say(wanted.choice.introduction)
     building = wanted.cached_image() is None
     preparation.prepare_host(
+        context.host(),
         spec,
         lambda question: yes or context.ask(question),
         ui,
         building=building,
         starting=False,
     )
-    engine = preparation.find_engine(spec, ui)
+    engine = preparation.find_engine(context.host(), spec, ui)
     builder = Builder(engine.binary, engine.environment)
     # Before an image is built for minutes.
     chosen = None if unsigned else signature.signing_key(key, builder)
-    image = preparation.node_image(spec, engine, wanted, ui)
+    image = preparation.node_image(context.host(), spec, engine, wanted, ui)
     ui.say(f"Writing {file}")
     bundles.save(image, file.absolute(), chosen, builder)
     if chosen and export_key:

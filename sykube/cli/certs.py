@@ -26,7 +26,7 @@ def certs() -> None:
 def list_certificates(name: str, output: str) -> None:
     """List every certificate with its end, of a stopped cluster, too."""
     preflight.check_identity()
-    _show(cluster_certs.find(lookup.load(name, context.ui())), output)
+    _show(cluster_certs.find(lookup.load(context.host(), name, context.ui())), output)
 
 
 @certs.command()
@@ -39,7 +39,7 @@ def renew(name: str, output: str) -> None:
     The control plane is restarted for it, pods go on. Authorities (CA) hold for ten years and stay.
     """
     logfile.open_for(name)
-    _show(cluster_certs.find(renewal.renew(name, context.ui())), output)
+    _show(cluster_certs.find(renewal.renew(context.host(), name, context.ui())), output)
 
 
 def _show(found: list[Found], output: str) -> None:

@@ -54,7 +54,7 @@ def _readable(name: str) -> Path:
     Raises:
         SykubeError: there is none yet, or the caller cannot reach the cluster's folder.
     """
-    paths = ClusterPaths(name)
+    paths = ClusterPaths(context.host(), name)
     if os.geteuid() != 0:
         copy = kubeconfig.copy_for(paths.kubeconfig, os.getuid())
         if os.access(copy, os.R_OK):

@@ -184,16 +184,16 @@ def init(
     spec = make_spec(file, flags)
     if spec.from_snapshot:
         preflight.check_identity()
-        snapshot = archive.find(spec.from_snapshot)
+        snapshot = archive.find(context.host(), spec.from_snapshot)
         spec = make_spec(file, flags, reborn.defaults(snapshot))
         reborn.check(spec, snapshot)
     ui = context.ui()
     if dry_run:
-        _show_dry_run(lifecycle.dry_run(spec, ui), output)
+        _show_dry_run(lifecycle.dry_run(context.host(), spec, ui), output)
         return
     preflight.check_identity()
     context.open_log(spec.name)
-    cluster = lifecycle.init(spec, InitOptions(retain, yes, context.ask), ui)
+    cluster = lifecycle.init(context.host(), spec, InitOptions(retain, yes, context.ask), ui)
     if output == "json":
         context.emit(
             {

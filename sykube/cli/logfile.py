@@ -14,6 +14,6 @@ def open_for(name: str) -> None:
         SykubeError: the caller is not root, or there is no such cluster.
     """
     preflight.check_identity()
-    if not lookup.exists(name):
-        raise lookup.no_such_cluster(name)
+    if not lookup.exists(context.host(), name):
+        raise lookup.no_such_cluster(context.host(), name)
     context.open_log(name)

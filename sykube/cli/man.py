@@ -13,7 +13,7 @@ import click
 from sykube.cli import completion, context
 from sykube.errors import ExitCode, UsageError
 from sykube.host import apt, engines
-from sykube.host.paths import DATA, LOGS
+from sykube.host.host import Host
 
 _ENVIRONMENT = {
     "KUBECONFIG": "Its first file gets the contexts of clusters, instead of ~/.kube/config.",
@@ -25,9 +25,9 @@ _ENVIRONMENT = {
     apt.VARIABLE: "Debian mirror, where --mirror is not given.",
 }
 _FILES = {
-    f"{DATA}/CLUSTER": "A cluster's data.",
+    f"{Host().data}/CLUSTER": "A cluster's data.",
     "/var/cache/sykube": "Node images, and the private Apptainer.",
-    f"{LOGS}/CLUSTER.log": "What sykube did for a cluster.",
+    f"{Host().logs}/CLUSTER.log": "What sykube did for a cluster.",
 }
 
 

@@ -26,7 +26,7 @@ def node() -> None:
 def add(name: str, count: int, output: str) -> None:
     """Join further workers to a running cluster."""
     logfile.open_for(name)
-    added = scaling.add(name, count, context.ui())
+    added = scaling.add(context.host(), name, count, context.ui())
     if output == "json":
         context.emit(added)
         return
@@ -45,7 +45,7 @@ def add(name: str, count: int, output: str) -> None:
 def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
     """Evict a worker's pods, then remove it: node1 …"""
     logfile.open_for(name)
-    scaling.remove(name, node_name, RemovalOptions(force, timeout), context.ui())
+    scaling.remove(context.host(), name, node_name, RemovalOptions(force, timeout), context.ui())
     context.ui().say(f"{node_name} left the cluster {name}.")
 
 
@@ -56,7 +56,7 @@ def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
 def list_nodes(name: str, output: str) -> None:
     """List the cluster's nodes with their addresses and how they are."""
     preflight.check_identity()
-    found = cluster_status.look(lookup.load(name, context.ui()))
+    found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit(found.to_dict()["nodes"])
         return

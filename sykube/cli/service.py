@@ -27,7 +27,7 @@ from sykube.kubernetes.kubeconfig import Owner
 def service(name: str, service_name: str, namespace: str, open_it: bool, output: str) -> None:
     """Print the addresses at which this host reaches a Service, those that answer alone."""
     preflight.check_identity()
-    cluster = lookup.load(name, context.ui())
+    cluster = lookup.load(context.host(), name, context.ui())
     cluster.running_control_plane()
     found = cluster_service.addresses(cluster, namespace, service_name)
     if output == "json":

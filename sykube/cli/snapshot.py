@@ -23,7 +23,7 @@ def snapshot() -> None:
 def save(snapshot_name: str, name: str, output: str) -> None:
     """Save a stopped cluster, with everything that is in it."""
     logfile.open_for(name)
-    saved = snapshots.save(name, snapshot_name, context.ui())
+    saved = snapshots.save(context.host(), name, snapshot_name, context.ui())
     if output == "json":
         context.emit(_describe(saved))
     else:
@@ -37,9 +37,9 @@ def list_snapshots(output: str) -> None:
     """List the snapshots on this host."""
     preflight.check_identity()
     found = []
-    for name in archive.names():
+    for name in archive.names(context.host()):
         try:
-            found.append(archive.find(name))
+            found.append(archive.find(context.host(), name))
         except SykubeError as error:
             context.ui().warn(f"{error.brief}: {error.details}")
     if output == "json":
@@ -57,9 +57,9 @@ def list_snapshots(output: str) -> None:
 def restore(snapshot_name: str, yes: bool) -> None:
     """Make a cluster again what it was, with its names and addresses; also a deleted one."""
     preflight.check_identity()
-    context.open_log(archive.find(snapshot_name).cluster)
+    context.open_log(archive.find(context.host(), snapshot_name).cluster)
     cluster = snapshots.restore(
-        snapshot_name, lambda question: yes or context.ask(question), context.ui()
+        context.host(), snapshot_name, lambda question: yes or context.ask(question), context.ui()
     )
     context.ui().say(
         f"The cluster {cluster.name} is restored. Start it: sykube start{cluster.name_option}"
@@ -72,7 +72,7 @@ def restore(snapshot_name: str, yes: bool) -> None:
 def delete(snapshot_name: str) -> None:
     """Remove a snapshot; its cluster stays."""
     preflight.check_identity()
-    archive.remove(snapshot_name)
+    archive.remove(context.host(), snapshot_name)
     context.ui().say(f"The snapshot {snapshot_name} is deleted.")
 
 

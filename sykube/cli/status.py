@@ -23,7 +23,7 @@ from sykube.host import preflight
 def status(ctx: click.Context, name: str, output: str) -> None:
     """Say how the cluster is: exit code 0 only when all of it is well."""
     preflight.check_identity()
-    found = cluster_status.look(lookup.load(name, context.ui()))
+    found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit(found.to_dict())
     else:
@@ -58,7 +58,10 @@ def _show(found: Status) -> None:
 def list_clusters(output: str) -> None:
     """List the clusters on this host."""
     preflight.check_identity()
-    found = [cluster_status.glance(name, context.ui()) for name in clusters()]
+    found = [
+        cluster_status.glance(context.host(), name, context.ui())
+        for name in clusters(context.host())
+    ]
     if output == "json":
         context.emit([asdict(each) for each in found])
         return

@@ -49,7 +49,7 @@ def update(
             flags[key] = str(Path(flags[key]).absolute())
     wish = make_spec(None, {**sources.absolute(flags), "name": name})
     options = UpdateOptions(drain_timeout=drain_timeout, yes=yes, ask=context.ask)
-    found = update_cluster(name, wish, options, ui, dry_run=dry_run)
+    found = update_cluster(context.host(), name, wish, options, ui, dry_run=dry_run)
     if output == "json":
         seconds = {title: round(took, 2) for title, took in ui.timings.items()}
         context.emit({"name": name, **asdict(found), "seconds": seconds})

@@ -11,6 +11,7 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.requirements import require_complete
 from sykube.cluster.state import locked
 from sykube.host import preflight
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes.api import wait_until
 from sykube.ui import Ui
@@ -35,7 +36,7 @@ def listing(cluster: Cluster) -> list[Listed]:
     ]
 
 
-def enable(name: str, addon_name: str, ui: Ui) -> bool:
+def enable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
     """Switch an add-on on and wait until it works; one that works already is left as it is.
 
     Returns:
@@ -48,8 +49,8 @@ def enable(name: str, addon_name: str, ui: Ui) -> bool:
     """
     preflight.check_identity()
     addon = catalog.find(addon_name)
-    with locked(ClusterPaths(name)):
-        cluster = _running(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = _running(host, name, ui)
         with cluster.api() as api:
             there = site(cluster, api)
             if addon_name in cluster.state.addons and not addon.problem(there):
@@ -67,7 +68,7 @@ def enable(name: str, addon_name: str, ui: Ui) -> bool:
         return True
 
 
-def disable(name: str, addon_name: str, ui: Ui) -> bool:
+def disable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
     """Switch an add-on off.
 
     Returns:
@@ -79,8 +80,8 @@ def disable(name: str, addon_name: str, ui: Ui) -> bool:
     """
     preflight.check_identity()
     addon = catalog.find(addon_name)
-    with locked(ClusterPaths(name)):
-        cluster = _running(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = _running(host, name, ui)
         if addon_name not in cluster.state.addons:
             return False
         with ui.step(f"Disabling {addon_name}"), cluster.api() as api:
@@ -95,8 +96,8 @@ def record(cluster: Cluster, names: set[str]) -> None:
     cluster.save()
 
 
-def _running(name: str, ui: Ui) -> Cluster:
-    cluster = lookup.load(name, ui)
+def _running(host: Host, name: str, ui: Ui) -> Cluster:
+    cluster = lookup.load(host, name, ui)
     require_complete(cluster)
     cluster.running_control_plane()
     return cluster

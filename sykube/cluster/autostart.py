@@ -11,7 +11,6 @@ from sykube import resources
 from sykube.cluster.cluster import Cluster
 from sykube.errors import HostError
 from sykube.host.files import write_atomically
-from sykube.host.paths import cache_dir
 from sykube.host.run import PATH, run
 
 UNITS = Path("/etc/systemd/system")
@@ -43,7 +42,7 @@ def enable(cluster: Cluster) -> bool:
         "host/autostart.service.j2",
         name=cluster.name,
         data=str(cluster.paths.root.resolve()),
-        cache=str(cache_dir()),
+        cache=str(cluster.host.cache),
         python=sys.executable,
         python_path=os.environ.get("PYTHONPATH", ""),
     )

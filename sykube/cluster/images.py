@@ -21,6 +21,7 @@ from sykube.cluster.state import locked
 from sykube.errors import SykubeError, UsageError
 from sykube.host import engines, preflight, tar
 from sykube.host.files import unreadable
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.image import containerd, layout, reference, sif
 from sykube.image.build import Builder
@@ -59,7 +60,7 @@ class Listed:
 
 
 def load(
-    name: str, sources: Sequence[Path], nodes: Sequence[str], wanted: str, ui: Ui
+    host: Host, name: str, sources: Sequence[Path], nodes: Sequence[str], wanted: str, ui: Ui
 ) -> list[Loaded]:
     """Give images to nodes, once for each digest.
 
@@ -74,8 +75,8 @@ def load(
     """
     preflight.check_identity()
     chosen = reference.full(wanted) if wanted else ""
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         found = _running(cluster, nodes)
         for source in sources:
             _check_there(source)
@@ -88,7 +89,7 @@ def load(
             images: dict[tuple[str, str], ContainerImage] = {}
             for source in sources:
                 with ui.step(f"Reading {source.name}"):
-                    for image in _read(source, chosen, work, ui):
+                    for image in _read(host, source, chosen, work, ui):
                         images[image.name, image.digest] = image
             _check_names(list(images.values()))
             return [_load(cluster, image, found) for image in images.values()]
@@ -96,14 +97,14 @@ def load(
             shutil.rmtree(work, ignore_errors=True)
 
 
-def listing(name: str, ui: Ui) -> list[Listed]:
+def listing(host: Host, name: str, ui: Ui) -> list[Listed]:
     """The images of the nodes that run, by name.
 
     Raises:
         SykubeError: none runs (STOPPED).
     """
     preflight.check_identity()
-    cluster = lookup.load(name, ui)
+    cluster = lookup.load(host, name, ui)
     running = cluster.engine.instances()
     nodes = [node for node in cluster.nodes if node.instance in running]
     if not nodes:
@@ -130,7 +131,7 @@ def listing(name: str, ui: Ui) -> list[Listed]:
     ]
 
 
-def delete(name: str, image: str, nodes: Sequence[str], ui: Ui) -> list[str]:
+def delete(host: Host, name: str, image: str, nodes: Sequence[str], ui: Ui) -> list[str]:
     """Remove an image from nodes.
 
     Args:
@@ -146,8 +147,8 @@ def delete(name: str, image: str, nodes: Sequence[str], ui: Ui) -> list[str]:
     """
     preflight.check_identity()
     wanted = image if reference.is_id(image) else reference.full(image)
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         found = _running(cluster, nodes)
         going: dict[str, list[str]] = {}
         for node in found:
@@ -205,11 +206,11 @@ def _remove_work(cluster: Cluster) -> None:
         containerd.remove_work(node)
 
 
-def _read(source: Path, wanted: str, work: Path, ui: Ui) -> list[ContainerImage]:
+def _read(host: Host, source: Path, wanted: str, work: Path, ui: Ui) -> list[ContainerImage]:
     """The images of a source, each with a name."""
     name = wanted or reference.of_file(source)
     if sif.is_sif(source):
-        engine = engines.find()
+        engine = engines.find(host)
         if engine is None:
             raise SykubeError("there is no Apptainer to unpack it with", resolution="sykube doctor")
         ui.note("making a container image of it")

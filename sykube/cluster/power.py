@@ -18,6 +18,7 @@ from sykube.cluster.steps.network import Network
 from sykube.cluster.steps.ready import wait_alive, wait_ready, wait_restarted
 from sykube.errors import SykubeError
 from sykube.host import preflight
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import WITHOUT_PROXIES, run
 from sykube.kubernetes import readiness
@@ -47,7 +48,7 @@ class StopOptions:
     drain_timeout: int = 120
 
 
-def stop(name: str, options: StopOptions, ui: Ui) -> bool:
+def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
     """End all nodes in order: workers, then control planes; their files and names stay.
 
     Returns:
@@ -57,15 +58,15 @@ def stop(name: str, options: StopOptions, ui: Ui) -> bool:
         SykubeError: draining or stopping failed; stop or start again goes on from there.
     """
     preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         require_complete(cluster)
         running = cluster.engine.instances()
         nodes = [node for node in cluster.nodes if node.instance in running]
         if not nodes and not cluster.bridge.exists():
             return False
         for node in nodes:
-            cgroups.freeze(node.instance, frozen=False)
+            cgroups.freeze(host, node.instance, frozen=False)
         if options.drain:
             _drain_workers(cluster, options)
         for what, is_control_plane in (("workers", False), ("control plane", True)):
@@ -83,7 +84,7 @@ def stop(name: str, options: StopOptions, ui: Ui) -> bool:
         return True
 
 
-def start(name: str, ui: Ui) -> bool:
+def start(host: Host, name: str, ui: Ui) -> bool:
     """Bring back what is missing of a cluster, up to all of it, and wait until it is well.
 
     Returns:
@@ -93,15 +94,15 @@ def start(name: str, ui: Ui) -> bool:
         SykubeError: it was never finished, or is not well after 5 minutes.
     """
     preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         require_complete(cluster)
         remains_after_boot(cluster)
         certs.require_valid(cluster)
         if near := certs.warning(cluster):
             ui.warn(near)
         for node in cluster.nodes:
-            cgroups.freeze(node.instance, frozen=False)
+            cgroups.freeze(host, node.instance, frozen=False)
         running = cluster.engine.instances()
         missing = [node for node in cluster.nodes if node.instance not in running]
         if not cluster.bridge.exists():
@@ -123,31 +124,31 @@ def start(name: str, ui: Ui) -> bool:
         return bool(missing)
 
 
-def pause(name: str, ui: Ui) -> None:
+def pause(host: Host, name: str, ui: Ui) -> None:
     """Freeze every process of the cluster, workers first.
 
     Raises:
         SykubeError: not all of it runs.
     """
     preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         require_running(cluster)
         with ui.step(f"Pausing the cluster {name}"):
             for node in reversed(cluster.nodes):
-                cgroups.freeze(node.instance, frozen=True)
+                cgroups.freeze(host, node.instance, frozen=True)
 
 
-def unpause(name: str, ui: Ui) -> None:
+def unpause(host: Host, name: str, ui: Ui) -> None:
     """Let every process of the cluster go on, control planes first, and wait until all is well.
 
     Raises:
         SykubeError: it is not paused, or not well after 5 minutes.
     """
     preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
-        if not any(cgroups.is_frozen(node.instance) for node in cluster.nodes):
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
+        if not any(cgroups.is_frozen(host, node.instance) for node in cluster.nodes):
             raise SykubeError(
                 f"the cluster {name} is not paused",
                 resolution=f"sykube status{cluster.name_option}",
@@ -155,7 +156,7 @@ def unpause(name: str, ui: Ui) -> None:
         with ui.step(f"Unpausing the cluster {name}"):
             since = float(int(time.time()))
             for node in cluster.nodes:
-                cgroups.freeze(node.instance, frozen=False)
+                cgroups.freeze(host, node.instance, frozen=False)
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)
             wait_ready(cluster)
 

@@ -142,7 +142,7 @@ def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:
     Raises:
         SykubeError: the disk is too small, or tar failed.
     """
-    snapshot = archive.find(cluster.state.spec.from_snapshot)
+    snapshot = archive.find(cluster.host, cluster.state.spec.from_snapshot)
     work = cluster.paths.root / _WORK
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
@@ -163,7 +163,7 @@ def forget(cluster: Cluster) -> None:
     Raises:
         SykubeError: etcd does not start from what was saved, or holds what sykube does not know.
     """
-    master, snapshot = cluster.master, archive.find(cluster.state.spec.from_snapshot)
+    master, snapshot = cluster.master, archive.find(cluster.host, cluster.state.spec.from_snapshot)
     nodes = {f"{snapshot.cluster}-{node.name}": node.instance for node in cluster.nodes}
     image = cluster.image.name_of("etcd")
     master.run(["sh", "-ec", _START_ETCD, "sh", image, master.instance], timeout=_TIMEOUT_S)

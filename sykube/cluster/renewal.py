@@ -23,6 +23,7 @@ from sykube.cluster.steps.nodes import Nodes
 from sykube.cluster.steps.ready import wait_alive, wait_ready
 from sykube.host import preflight
 from sykube.host.files import write_atomically
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import kubeadm, kubeconfig, readiness
 from sykube.kubernetes.api import Api, wait_until
@@ -84,7 +85,7 @@ done
 """
 
 
-def renew(name: str, ui: Ui) -> Cluster:
+def renew(host: Host, name: str, ui: Ui) -> Cluster:
     """Make every certificate but the authorities' anew, node by node, and wait until all is well.
 
     A stopped cluster is started for it.
@@ -94,8 +95,8 @@ def renew(name: str, ui: Ui) -> Cluster:
             same command goes on from there.
     """
     preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         require_complete(cluster)
         remains_after_boot(cluster)
         _wake(cluster)

@@ -21,6 +21,7 @@ from sykube.cluster.steps.join import join_all
 from sykube.cluster.steps.ready import wait_ready
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight, signals
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.node.node import Node
 from sykube.ui import Ui
@@ -28,7 +29,7 @@ from sykube.ui import Ui
 log = logging.getLogger("sykube.scaling")
 
 
-def add(name: str, count: int, ui: Ui) -> list[str]:
+def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
     """Join further workers to a running cluster; when that fails, they are removed again.
 
     Returns:
@@ -39,8 +40,8 @@ def add(name: str, count: int, ui: Ui) -> list[str]:
         UsageError: there would be more than the subnets have room for.
     """
     preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         _require_control_plane(cluster)
         require_running(cluster)
         require_no_update(cluster)
@@ -87,7 +88,7 @@ class RemovalOptions:
     timeout: int = 120
 
 
-def remove(name: str, node_name: str, options: RemovalOptions, ui: Ui) -> None:
+def remove(host: Host, name: str, node_name: str, options: RemovalOptions, ui: Ui) -> None:
     """Evict a worker's pods and remove it from the cluster and from the host.
 
     Raises:
@@ -95,8 +96,8 @@ def remove(name: str, node_name: str, options: RemovalOptions, ui: Ui) -> None:
         SykubeError: its pods could not be evicted: it is there as before, and takes pods again.
     """
     preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         _require_control_plane(cluster)
         node = _worker(cluster, node_name)
         runs = node.instance in cluster.engine.instances()

@@ -15,6 +15,7 @@ from sykube.cluster import lookup, status
 from sykube.cluster.cluster import Cluster
 from sykube.dashboard import rows
 from sykube.errors import SykubeError, UsageError
+from sykube.host.host import Host
 from sykube.host.run import run
 from sykube.kubernetes.api import Api, ApiError, Stream
 from sykube.node import cgroups
@@ -68,6 +69,7 @@ class Source(Protocol):
 class ClusterSource:
     """A cluster of this host."""
 
+    host: Host
     name: str
     ui: Ui
 
@@ -105,7 +107,7 @@ class ClusterSource:
         }
 
     def usage(self) -> dict[str, Usage]:
-        return {node.name: cgroups.usage(node.instance) for node in self._load().nodes}
+        return {node.name: cgroups.usage(self.host, node.instance) for node in self._load().nodes}
 
     def disk(self) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
@@ -148,7 +150,7 @@ class ClusterSource:
         return _PodLog(self._api().stream(path, follow="true", tailLines=str(_TAIL), **options))
 
     def node_log(self, node: str, service: str) -> Log:
-        found = node_logs.sources(self.name, [node], [service])
+        found = node_logs.sources(self.host, self.name, [node], [service])
         if service not in node_logs.SERVICES or not found:
             raise UsageError(
                 f"there is no log of {service} in {node}",
@@ -157,7 +159,7 @@ class ClusterSource:
         return _NodeLog(found)
 
     def _load(self) -> Cluster:
-        return lookup.load(self.name, self.ui)
+        return lookup.load(self.host, self.name, self.ui)
 
     def _api(self) -> Api:
         return self._load().api()

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from sykube.host.host import Host
 from sykube.host.records import read_sysctl
 
 INSTANCES = "fs/inotify/max_user_instances"
@@ -29,7 +30,7 @@ class Usage:
         return self.used / self.limit if self.limit else 0.0
 
 
-def usage() -> list[Usage]:
+def usage(host: Host) -> list[Usage]:
     """Root's use of instances and of watches; both are counted for each user, over all nodes.
 
     An instance that several processes share counts several times: the kernel does not tell.
@@ -40,7 +41,7 @@ def usage() -> list[Usage]:
         if process.name.isdigit():
             _count(process, instances, watches)
     return [
-        Usage(sysctl, sum(counted.values()), int(read_sysctl(sysctl) or 0), _most(counted))
+        Usage(sysctl, sum(counted.values()), int(read_sysctl(host, sysctl) or 0), _most(counted))
         for sysctl, counted in ((INSTANCES, instances), (WATCHES, watches))
     ]
 

@@ -14,6 +14,7 @@ from sykube.errors import HostError, UsageError
 from sykube.host import apt, capabilities, confinement, distribution, engines, provision
 from sykube.host.distribution import Distribution
 from sykube.host.engines import FoundEngine
+from sykube.host.host import Host
 from sykube.host.records import read_sysctl
 from sykube.host.run import PATH, CommandError, run
 
@@ -78,10 +79,10 @@ def _failure(what: str, detail: str, cure: str, packages: Iterable[str] = ()) ->
     return Finding(what, Level.FAILURE, detail, cure, tuple(packages))
 
 
-def _missing(what: str, detail: str, host: Distribution, things: Iterable[str]) -> Finding:
+def _missing(what: str, detail: str, system: Distribution, things: Iterable[str]) -> Finding:
     """A failure that packages of the host's distribution cure, where it has any."""
     wanted = tuple(things)
-    return _failure(what, detail, host.cure(wanted), host.packages(wanted))
+    return _failure(what, detail, system.cure(wanted), system.packages(wanted))
 
 
 def check_identity() -> None:
@@ -105,7 +106,7 @@ def check_identity() -> None:
 
 
 def examine(
-    *, nodes: int, data: Path, cache: Path, building: bool, mirror: str | None = ""
+    host: Host, *, nodes: int, data: Path, cache: Path, building: bool, mirror: str | None = ""
 ) -> list[Finding]:
     """Look at everything that a cluster of so many nodes needs.
 
@@ -120,21 +121,21 @@ def examine(
     Raises:
         UsageError: SYKUBE_ENGINE names no engine that will do.
     """
-    host = distribution.this()
-    engine = engines.find()
+    system = distribution.this()
+    engine = engines.find(host)
     findings = [
-        _programs(host, _PROGRAMS), _iptables(host), _engine(host, engine),
-        _cni_plugins(host, engine),
+        _programs(system, _PROGRAMS), _iptables(system), _engine(host, system, engine),
+        _cni_plugins(system, engine),
     ]  # fmt: skip
-    unpacking = engine is None and host.can_unpack_debian
+    unpacking = engine is None and system.can_unpack_debian
     if building:
-        findings += [_programs(host, _BUILD_PROGRAMS), _debootstrap()]
+        findings += [_programs(system, _BUILD_PROGRAMS), _debootstrap()]
         findings.append(_disk("disk for building", cache, _BUILD_DISK_MB))
     if unpacking:
-        findings.append(_programs(host, _APT_PROGRAMS))
+        findings.append(_programs(system, _APT_PROGRAMS))
     if building or unpacking:
-        findings += [_keyring(host), _mirror(mirror)]
-    findings += [*_file_systems(host), _capabilities(), _cgroups(), _inotify(), _namespaces()]
+        findings += [_keyring(system), _mirror(mirror)]
+    findings += [*_file_systems(system), _capabilities(), _cgroups(), _inotify(host), _namespaces()]
     findings += [_selinux(), _apparmor()]
     if nodes:
         findings.append(_memory(_MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
@@ -186,11 +187,11 @@ def install(packages: tuple[str, ...]) -> None:
     Raises:
         HostError: it failed, and holds the output; or something has to be set up by hand first.
     """
-    host = distribution.this()
-    commands = host.installation(packages)
-    cure = f"Ask the administrator for: {host.command(packages)}"
+    system = distribution.this()
+    commands = system.installation(packages)
+    cure = f"Ask the administrator for: {system.command(packages)}"
     if not commands:
-        raise HostError(f"cannot install {' '.join(packages)} on {host.name}", resolution=cure)
+        raise HostError(f"cannot install {' '.join(packages)} on {system.name}", resolution=cure)
     try:
         for command in commands:
             run(command, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=1200)
@@ -200,14 +201,14 @@ def install(packages: tuple[str, ...]) -> None:
         ) from error
 
 
-def _programs(host: Distribution, programs: tuple[str, ...]) -> Finding:
+def _programs(system: Distribution, programs: tuple[str, ...]) -> Finding:
     missing = [name for name in programs if not shutil.which(name, path=PATH)]
     if not missing:
         return _ok("programs", ", ".join(programs))
-    return _missing("programs", f"missing: {', '.join(missing)}", host, missing)
+    return _missing("programs", f"missing: {', '.join(missing)}", system, missing)
 
 
-def _iptables(host: Distribution) -> Finding:
+def _iptables(system: Distribution) -> Finding:
     """Whether iptables and this kernel fit together: some kernels have nftables' side alone."""
     if not shutil.which("iptables", path=PATH):
         return _ok("packet filter", "looked at once iptables is there")
@@ -218,37 +219,37 @@ def _iptables(host: Distribution) -> Finding:
     cure = "Ask the administrator for: modprobe nf_tables; modprobe nft_compat"
     if "(legacy)" in version:
         cure = "update-alternatives --set iptables /usr/sbin/iptables-nft"
-    if host.kernel_modules:
-        cure += f"; where that module is missing: {host.kernel_modules}"
+    if system.kernel_modules:
+        cure += f"; where that module is missing: {system.kernel_modules}"
     detail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.code}"]
     return _failure("packet filter", f"{version or 'iptables'}: {detail[0]}", cure)
 
 
-def _engine(host: Distribution, engine: FoundEngine | None) -> Finding:
+def _engine(host: Host, system: Distribution, engine: FoundEngine | None) -> Finding:
     if engine:
         return _ok("engine", f"{engine.version}, {engine.binary}: {engine.why}")
-    passed = "; ".join(each.problem for each in engines.candidates() if each.problem)
-    if host.can_unpack_debian:
+    passed = "; ".join(each.problem for each in engines.candidates(host) if each.problem)
+    if system.can_unpack_debian:
         own = "init sets up a private Apptainer"
         if not passed:
             return _ok("engine", own)
         return _warning("engine", f"{passed}; {own}", f"For one of the host's own: {_ENGINES}")
-    packages = host.packages([distribution.APPTAINER])
+    packages = system.packages([distribution.APPTAINER])
     return _failure(
         "engine",
         passed or "neither Apptainer nor SingularityCE is there",
-        host.command(packages) if packages else f"Install one of these: {_ENGINES}",
+        system.command(packages) if packages else f"Install one of these: {_ENGINES}",
         packages,
     )
 
 
-def _cni_plugins(host: Distribution, engine: FoundEngine | None) -> Finding:
+def _cni_plugins(system: Distribution, engine: FoundEngine | None) -> Finding:
     settings = provision.build_settings(engine.binary) if engine else {}
     folder = provision.cni_plugins(settings)
     if folder:
         return _ok("CNI plugins", str(folder))
     wanted = [distribution.CNI_PLUGINS]
-    return _missing("CNI plugins", "bridge and static are missing", host, wanted)
+    return _missing("CNI plugins", "bridge and static are missing", system, wanted)
 
 
 def _debootstrap() -> Finding:
@@ -264,7 +265,7 @@ def _debootstrap() -> Finding:
     )
 
 
-def _keyring(host: Distribution) -> Finding:
+def _keyring(system: Distribution) -> Finding:
     """Debian's keys, without which nothing may be built.
 
     debootstrap only warns where they are missing, and takes packages unchecked (functions,
@@ -274,12 +275,12 @@ def _keyring(host: Distribution) -> Finding:
     things = [distribution.DEBIAN_KEYS]
     if not apt.KEYRING.is_file():
         detail = f"{apt.KEYRING} is missing, which signatures are checked with"
-        return _missing("Debian's keys", detail, host, things)
+        return _missing("Debian's keys", detail, system, things)
     if _LEAST_KEY not in apt.KEYRING.read_bytes():
         return _failure(
             "Debian's keys",
             f"{apt.KEYRING} is older than Debian 12 and has no key of today's archive",
-            f"A newer {' '.join(host.packages(things)) or 'debian-archive-keyring'}, "
+            f"A newer {' '.join(system.packages(things)) or 'debian-archive-keyring'}, "
             f"or that file of a Debian 12 or 13 machine, in its place",
         )
     for other in _keyrings_of_debootstrap():
@@ -313,9 +314,9 @@ def _mirror(wanted: str | None) -> Finding:
         return _failure(what, error.brief, error.resolution)
 
 
-def _file_systems(host: Distribution) -> list[Finding]:
+def _file_systems(system: Distribution) -> list[Finding]:
     findings = []
-    modules = f"{host.kernel_modules} && " if host.kernel_modules else ""
+    modules = f"{system.kernel_modules} && " if system.kernel_modules else ""
     for name, module in _FILE_SYSTEMS.items():
         known = Path("/proc/filesystems").read_text(encoding="utf-8").split()
         if name in known or run(["modprobe", module], check=False).ok:
@@ -359,8 +360,8 @@ def _cgroups() -> Finding:
     )
 
 
-def _inotify() -> Finding:
-    instances = read_sysctl("fs/inotify/max_user_instances") or "0"
+def _inotify(host: Host) -> Finding:
+    instances = read_sysctl(host, "fs/inotify/max_user_instances") or "0"
     return _ok("inotify", f"{instances} instances for each user; init raises it where it is low")
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from sykube.cluster import lookup
 from sykube.errors import ExitCode
+from sykube.host.host import Host
 from sykube.network.bridge import Bridge
 from sykube.ui import Ui
 from tests.e2e import manifests
@@ -347,7 +348,7 @@ def test_a_cron_job_goes_on_after_a_stop_of_two_days(day: TestCluster) -> None:
     container = {"name": "main", "image": day.image, "command": ["true"]}
     pod = {"restartPolicy": "Never", "containers": [container]}
     spec = {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": pod}}}}
-    cluster = lookup.load(NAME, Ui(quiet=True))
+    cluster = lookup.load(Host(), NAME, Ui(quiet=True))
     version = cluster.minor.cron_jobs_api
     job = {"apiVersion": version, "kind": "CronJob", "metadata": {"name": "often"}, "spec": spec}
     day.apply(job)

@@ -17,6 +17,7 @@ import pytest
 from sykube import resources
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import apt, engines
+from sykube.host.host import Host
 from sykube.image import bundle, local, signature
 from sykube.image.build import Builder, list_images
 from sykube.image.node_image import NodeImage
@@ -118,7 +119,7 @@ def _root(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    engine = engines.find_or_create(apt.find_mirror, print)
+    engine = engines.find_or_create(Host(), apt.find_mirror, print)
     folder = tmp_path_factory.mktemp("site")
     made = Site(folder, Builder(engine.binary, engine.environment), folder / "node.sif")
     made.apptainer("build", made.unsigned, _root(folder / "root"))
@@ -130,7 +131,7 @@ def place(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test has a cache and a key ring of its own, and the engine of this machine."""
     cache = tmp_path / "cache"
     cache.mkdir()
-    (cache / "apptainer").symlink_to(engines.private().root)
+    (cache / "apptainer").symlink_to(engines.private(Host()).root)
     for name in ("ring", "other"):
         shutil.rmtree(site.folder / name, ignore_errors=True)
     monkeypatch.setenv("APPTAINER_KEYSDIR", str(site.ring("ring")))
@@ -146,10 +147,10 @@ def signed(site: Site, fingerprint: str, name: str = "signed.sif") -> Path:
 
 def refused(site: Site, file: Path, trust: Trust | None) -> SykubeError:
     """The error that an image is refused with; the cache is as it was."""
-    before = list_images()
+    before = list_images(Host())
     with pytest.raises(SykubeError) as raised:
-        local.adopt(file, trust, site.builder, unverified=trust is None)
-    assert list_images() == before
+        local.adopt(Host(), file, trust, site.builder, unverified=trust is None)
+    assert list_images(Host()) == before
     left = Path(os.environ["SYKUBE_CACHE_DIR"], "node-images")
     assert sorted(left.iterdir()) == sorted(image.folder for image in before)
     return raised.value
@@ -161,10 +162,10 @@ def refused(site: Site, file: Path, trust: Trust | None) -> SykubeError:
 def test_an_image_signed_by_the_trusted_key_is_taken_and_used(site: Site) -> None:
     own = site.new_key()
     file = signed(site, own)
-    image = local.adopt(file, Trust(own), site.builder)
+    image = local.adopt(Host(), file, Trust(own), site.builder)
     assert image.versions()["kubernetes"] == "v1.20.2"
     assert image.kubectl.read_bytes() == b"kubectl"
-    assert local.adopt(file, Trust(own), site.builder) == image
+    assert local.adopt(Host(), file, Trust(own), site.builder) == image
 
 
 def test_the_public_key_may_come_in_a_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,8 +173,8 @@ def test_the_public_key_may_come_in_a_file(site: Site, monkeypatch: pytest.Monke
     file, public = signed(site, own), site.public(own)
     monkeypatch.setenv("APPTAINER_KEYSDIR", str(site.ring("other")))
     with pytest.raises(UsageError, match="is not in your key ring"):
-        local.adopt(file, Trust(own), site.builder)
-    assert local.adopt(file, Trust(own, public), site.builder)
+        local.adopt(Host(), file, Trust(own), site.builder)
+    assert local.adopt(Host(), file, Trust(own, public), site.builder)
     listed = site.apptainer("key", "list", ring="other")
     assert own not in listed
 
@@ -205,7 +206,7 @@ def test_a_pem_key(site: Site) -> None:
     assert key.fingerprint == fingerprint.upper()
     file = site.copy(site.unsigned, "pem.sif")
     signature.sign(file, key, site.builder)
-    assert local.adopt(file, Trust(key.fingerprint, public), site.builder)
+    assert local.adopt(Host(), file, Trust(key.fingerprint, public), site.builder)
     wrong = refused(site, file, Trust(other.upper(), other_public))
     assert wrong.exit_code is ExitCode.UNTRUSTED
     assert "not the trusted one" in wrong.brief
@@ -222,7 +223,7 @@ def test_an_unsigned_image(site: Site) -> None:
     assert error.exit_code is ExitCode.UNTRUSTED
     assert error.brief == f"{site.unsigned} is not signed, or not all of it"
     # Unless it was meant.
-    assert local.adopt(site.unsigned, None, site.builder, unverified=True)
+    assert local.adopt(Host(), site.unsigned, None, site.builder, unverified=True)
 
 
 def test_an_image_signed_by_a_stranger(site: Site) -> None:
@@ -322,7 +323,7 @@ def test_a_file_that_was_cut_short(site: Site, kept: int) -> None:
 
 def test_what_was_taken_unverified_is_not_taken_for_verified(site: Site) -> None:
     own = site.new_key()
-    local.adopt(site.unsigned, None, site.builder, unverified=True)
+    local.adopt(Host(), site.unsigned, None, site.builder, unverified=True)
     assert "not signed" in refused(site, site.unsigned, Trust(own)).brief
 
 
@@ -459,7 +460,7 @@ def test_a_bundle_is_signed_as_a_whole_and_carries_the_manifests(site: Site, pla
     file = place / "k.sif"
     bundle.save(image, file, signature.signing_key("", site.builder), site.builder)
     assert sorted(path.name for path in place.iterdir()) == ["cache", "elsewhere", "k.sif"]
-    taken = local.adopt(file, Trust(own), site.builder)
+    taken = local.adopt(Host(), file, Trust(own), site.builder)
     assert taken.sif.read_bytes() == file.read_bytes()
     numbers = re.findall(
         r"^(\d+) .*JSON\.Generic", site.apptainer("sif", "list", file), re.MULTILINE

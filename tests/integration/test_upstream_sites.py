@@ -14,6 +14,7 @@ import pytest
 
 from sykube.errors import ExitCode
 from sykube.host import apt, engines
+from sykube.host.host import Host
 from sykube.image import container
 from sykube.image.upstream import Release
 from tests import releases
@@ -45,8 +46,8 @@ def server(tls: Path) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One of its own, with this machine's engine."""
-    engines.find_or_create(apt.find_mirror, print)
-    root, own = engines.private().root, tmp_path / "cache"
+    engines.find_or_create(Host(), apt.find_mirror, print)
+    root, own = engines.private(Host()).root, tmp_path / "cache"
     own.mkdir()
     if root.exists():
         (own / "apptainer").symlink_to(root)

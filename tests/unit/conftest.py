@@ -16,11 +16,10 @@ import pytest
 from sykube.cli import context, main
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State
-from sykube.host import paths
 from sykube.image import sites
 from sykube.node.engine import InstanceOptions
 from tests import fakes
-from tests.fakes import FakeInstance, World, make_subnets
+from tests.fakes import FakeHost, FakeInstance, World, make_subnets
 from tests.unit.helpers import Result, Sykube, Terminal
 
 
@@ -77,6 +76,15 @@ def fast_path(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> FakeHost:
+    """A machine on a folder: the world's, where the test has one."""
+    if "world" in request.fixturenames:
+        world: World = request.getfixturevalue("world")
+        return world.host
+    return FakeHost(tmp_path / "host")
+
+
+@pytest.fixture
 def world(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A fake host in the place of this one."""
     made = World(fast_path / "host")
@@ -85,7 +93,9 @@ def world(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture
-def sykube(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Sykube]:
+def sykube(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Sykube]:
     """Runs `sykube` with arguments in this process."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(context, "_ui", [])
@@ -96,7 +106,7 @@ def sykube(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(sys, "argv", ["sykube", *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main.main()
+            main.main(host)
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return Result(int(ended.value.code or 0), out, err)
@@ -109,7 +119,7 @@ def sykube(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 def recorded(world: World, sykube: Sykube) -> World:
     """The same two clusters as they look from outside, without the time that init takes."""
     for number, name in enumerate(("sykube", "lab")):
-        folder = paths.DATA / name
+        folder = world.host.data / name
         folder.mkdir(parents=True)
         (folder / "kubeconfig").write_text("the kubeconfig\n")
         ranges = make_subnets(f"10.11.{11 + number}.0/24")

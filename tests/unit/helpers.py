@@ -35,7 +35,9 @@ def init(
     *,
     retain: bool = False,
 ) -> Cluster | None:
-    return lifecycle.init(spec or fake_spec(), InitOptions(retain=retain), ui or world.ui())
+    return lifecycle.init(
+        world.host, spec or fake_spec(), InitOptions(retain=retain), ui or world.ui()
+    )
 
 
 def made(world: World, workers: int = 1, **fields: Any) -> Cluster:

@@ -32,7 +32,7 @@ def systemd(world: World) -> World:
 def commands(world: World) -> list[list[str]]:
     return [
         [word for word in argv if not word.startswith("-")]
-        for argv in world.host.argvs
+        for argv in world.programs.argvs
         if argv[0] == "systemctl"
     ]
 
@@ -115,7 +115,7 @@ def test_enabling_it_lets_systemd_watch_over_the_cluster_that_runs(systemd: Worl
         ["systemctl", "start", "sykube-fake.service"],
     ]
     # start would wait for the lock that the caller may hold.
-    assert "--no-block" in systemd.host.argvs[-1]
+    assert "--no-block" in systemd.programs.argvs[-1]
 
 
 def test_enabling_it_twice_is_enabling_it_once(systemd: World) -> None:
@@ -170,20 +170,20 @@ def test_a_unit_that_systemd_refuses_is_not_left_behind(systemd: World) -> None:
 def test_delete_removes_it(systemd: World) -> None:
     with unchanged(systemd):
         enabled(systemd)
-        assert removal.delete("fake", systemd.ui()) == []
+        assert removal.delete(systemd.host, "fake", systemd.ui()) == []
 
 
 def test_delete_without_a_record_removes_it(systemd: World) -> None:
     cluster = enabled(systemd)
     cluster.paths.state.unlink()
-    removal.delete("fake", systemd.ui())
+    removal.delete(systemd.host, "fake", systemd.ui())
     assert not (systemd.root / UNIT).exists()
 
 
 def test_delete_removes_all_else_when_systemctl_fails_and_says_so(systemd: World) -> None:
     enabled(systemd)
     systemd.calls.fail(lambda call: call.words[0] == "systemctl", times=None)
-    (problem,) = removal.delete("fake", systemd.ui())
+    (problem,) = removal.delete(systemd.host, "fake", systemd.ui())
     assert problem.startswith("autostart: ")
     assert systemd.instances == {}
     assert not (systemd.root / UNIT).exists()

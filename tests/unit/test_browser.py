@@ -41,17 +41,17 @@ def test_the_browser_is_the_callers(
     world: World, monkeypatch: pytest.MonkeyPatch, other: bool
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: "/usr/bin/xdg-open")
-    world.host.programs["sh"] = lambda _: (0, "", "")
+    world.programs.answers["sh"] = lambda _: (0, "", "")
     me = Owner.of_caller()
     owner = Owner(me.uid + 1, me.gid, me.home) if other else me
     page = Path("/tmp/open.html")
     assert not browser.show(page, owner, {})
     assert browser.show(page, owner, {"DISPLAY": ":0", "SECRET": "x"})
-    (words,) = world.host.argvs
+    (words,) = world.programs.argvs
     assert words[-2:] == ["xdg-open", "/tmp/open.html"]
     assert ("setpriv" in words) is other
     assert (f"--reuid={owner.uid}" in words) is other
-    world.host.programs["sh"] = lambda _: (3, "", "no")
+    world.programs.answers["sh"] = lambda _: (3, "", "no")
     assert not browser.show(page, owner, {"WAYLAND_DISPLAY": "w"})
 
 
@@ -95,7 +95,7 @@ def reached(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.append(words[-1])
         return 0, "", ""
 
-    world.host.programs["sh"] = open_page
+    world.programs.answers["sh"] = open_page
     return opened
 
 

@@ -50,17 +50,17 @@ def test_a_node_that_joins_is_told_of(world: World) -> None:
     certify(cluster)
     cluster.state.addons.append("metrics")
     cluster.save()
-    scaling.add("fake", 1, world.ui())
-    grown = lookup.load("fake", world.ui())
+    scaling.add(world.host, "fake", 1, world.ui())
+    grown = lookup.load(world.host, "fake", world.ui())
     expected = certify(grown)
-    scaling.add("fake", 1, world.ui())
+    scaling.add(world.host, "fake", 1, world.ui())
     assert world.kubernetes["fake"].objects[MAP]["data"] == expected
 
 
 def test_clusters_without_it_are_told_nothing(world: World) -> None:
     cluster = made(world)
     certify(cluster)
-    scaling.add("fake", 1, world.ui())
+    scaling.add(world.host, "fake", 1, world.ui())
     assert MAP not in world.kubernetes["fake"].objects
 
 
@@ -102,6 +102,6 @@ def test_enabling_that_fails_takes_it_away_again(
     made(world)
     monkeypatch.setattr(addons, "_TIMEOUT_S", 0)
     with pytest.raises(SykubeError, match="the add-on metrics"):
-        addons.enable("fake", "metrics", world.ui())
+        addons.enable(world.host, "fake", "metrics", world.ui())
     assert SERVICE not in world.kubernetes["fake"].objects
-    assert "metrics" not in lookup.load("fake", world.ui()).state.addons
+    assert "metrics" not in lookup.load(world.host, "fake", world.ui()).state.addons

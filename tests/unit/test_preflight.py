@@ -13,6 +13,7 @@ import pytest
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import apt, capabilities, confinement, distribution, engines, preflight, provision
 from sykube.host.engines import APPTAINER, Candidate, FoundEngine
+from sykube.host.host import Host
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError, Completed
 from tests.fakes import fill, host_path
@@ -31,15 +32,15 @@ def become(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def have_engine(
     monkeypatch: pytest.MonkeyPatch, engine: FoundEngine | None, *problems: str
 ) -> None:
-    monkeypatch.setattr(engines, "find", lambda: engine)
+    monkeypatch.setattr(engines, "find", lambda _: engine)
     looked_at = [Candidate(Path("/usr/bin/old"), APPTAINER, (1, 1, 9), each) for each in problems]
-    monkeypatch.setattr(engines, "candidates", lambda: looked_at)
+    monkeypatch.setattr(engines, "candidates", lambda _: looked_at)
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host that has all that is looked for, below a folder; /proc and /sys are its own."""
-    root = tmp_path / "host"
+    root = tmp_path / "folder"
     monkeypatch.setattr(preflight, "Path", lambda *parts: host_path(root, *parts))
     monkeypatch.setattr(shutil, "which", lambda name, path="": f"/usr/bin/{name}")
     monkeypatch.setattr(os, "access", lambda *_: True)
@@ -84,78 +85,86 @@ def answer(
     return run
 
 
-def examine(host: Path, nodes: int = 2, *, building: bool = True) -> list[Finding]:
-    return preflight.examine(nodes=nodes, data=host / "d", cache=host / "c", building=building)
+def examine(host: Host, folder: Path, nodes: int = 2, *, building: bool = True) -> list[Finding]:
+    return preflight.examine(
+        host, nodes=nodes, data=folder / "d", cache=folder / "c", building=building
+    )
 
 
-def failures(host: Path, nodes: int = 2) -> dict[str, Finding]:
+def failures(host: Host, folder: Path, nodes: int = 2) -> dict[str, Finding]:
     """Findings that are no good, but for the disk, which is this machine's own."""
-    found = [f for f in examine(host, nodes) if f.level is not Level.OK]
+    found = [f for f in examine(host, folder, nodes) if f.level is not Level.OK]
     return {f.what: f for f in found if not f.what.startswith("disk")}
 
 
-def test_a_host_that_has_everything(host: Path) -> None:
-    assert failures(host) == {}
-    for finding in examine(host):
+def test_a_host_that_has_everything(host: Host, folder: Path) -> None:
+    assert failures(host, folder) == {}
+    for finding in examine(host, folder):
         assert finding.detail
 
 
-def test_missing_programs_name_their_packages(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_name_their_packages(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     missing = ("iptables", "mksquashfs")
     monkeypatch.setattr(shutil, "which", lambda name, path="": None if name in missing else name)
-    found = [f for f in examine(host) if f.level is Level.FAILURE and f.what == "programs"]
+    found = [f for f in examine(host, folder) if f.level is Level.FAILURE and f.what == "programs"]
     assert [f.packages for f in found] == [("iptables",), ("squashfs-tools",)]
     assert preflight.missing_packages(found) == ("iptables", "squashfs-tools")
     # What only building needs is not asked for otherwise.
-    found = [f for f in examine(host, building=False) if f.packages]
+    found = [f for f in examine(host, folder, building=False) if f.packages]
     assert preflight.missing_packages(found) == ("iptables",)
 
 
-def test_missing_files_of_packages(host: Path) -> None:
-    (host / "usr/lib/cni/static").unlink()
-    (host / "keyring.gpg").unlink()
-    found = failures(host)
+def test_missing_files_of_packages(host: Host, folder: Path) -> None:
+    (folder / "usr/lib/cni/static").unlink()
+    (folder / "keyring.gpg").unlink()
+    found = failures(host, folder)
     assert found["CNI plugins"].packages == ("containernetworking-plugins",)
     assert found["Debian's keys"].packages == ("debian-archive-keyring",)
 
 
-def test_a_kernel_without_overlay(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(host / "proc", {"filesystems": "\tsquashfs\n"})
-    assert "modprobe overlay" in failures(host)["kernel: overlay"].cure
+def test_a_kernel_without_overlay(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder / "proc", {"filesystems": "\tsquashfs\n"})
+    assert "modprobe overlay" in failures(host, folder)["kernel: overlay"].cure
     # A module that can be loaded is as good.
     monkeypatch.setattr(preflight, "run", answer(modprobe=0))
-    assert failures(host) == {}
+    assert failures(host, folder) == {}
 
 
-def test_root_of_an_unprivileged_container(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_of_an_unprivileged_container(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_admin = ((1 << 41) - 1) & ~(1 << 21)
     monkeypatch.setattr(capabilities, "effective", lambda: without_admin)
-    assert failures(host)["capabilities"].detail == "root lacks CAP_SYS_ADMIN"
+    assert failures(host, folder)["capabilities"].detail == "root lacks CAP_SYS_ADMIN"
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_host_without_a_controller(host: Path, version: int) -> None:
-    root = host / "sys/fs/cgroup"
+def test_a_host_without_a_controller(host: Host, folder: Path, version: int) -> None:
+    root = folder / "sys/fs/cgroup"
     if version == 2:
         fill(root, {"cgroup.controllers": "cpuset cpu pids\n"})
     else:
         (root / "cgroup.controllers").unlink()
         for name in ("cpu", "cpuset", "pids"):
             fill(root / name, {"tasks": ""})
-    finding = failures(host)["cgroups"]
+    finding = failures(host, folder)["cgroups"]
     assert f"version {version}" in finding.detail
     assert "memory" in finding.detail
 
 
-def test_too_little_memory_for_so_many_nodes(host: Path) -> None:
-    fill(host / "proc", {"meminfo": "MemAvailable: 2000000 kB\n"})
-    assert failures(host, nodes=2) == {}
-    finding = failures(host, nodes=9)["memory"]
+def test_too_little_memory_for_so_many_nodes(host: Host, folder: Path) -> None:
+    fill(folder / "proc", {"meminfo": "MemAvailable: 2000000 kB\n"})
+    assert failures(host, folder, nodes=2) == {}
+    finding = failures(host, folder, nodes=9)["memory"]
     assert "1953 MB available" in finding.detail
     assert "--workers" in finding.cure
 
 
-def test_too_little_disk(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk(host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
 
     class Usage:
@@ -166,23 +175,25 @@ def test_too_little_disk(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return Usage
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    found = {f.what: f for f in examine(host, nodes=1)}
+    found = {f.what: f for f in examine(host, folder, nodes=1)}
     assert found["disk for building"].level is Level.FAILURE
     assert found["disk for nodes"].level is Level.OK
-    assert {f.what: f for f in examine(host)}["disk for nodes"].level is Level.FAILURE
+    assert {f.what: f for f in examine(host, folder)}["disk for nodes"].level is Level.FAILURE
     # A folder that is still to be made is on the disk of the one above it.
-    assert set(asked) == {host}
+    assert set(asked) == {folder}
 
 
-def test_every_failure_has_a_cure(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_failure_has_a_cure(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, path="": None)
     monkeypatch.setattr(capabilities, "effective", lambda: 0)
     for name in ("static", "bridge"):
-        (host / "usr/lib/cni" / name).unlink()
-    fill(host / "proc", {"filesystems": "", "meminfo": "MemAvailable: 1 kB\n"})
-    fill(host / "sys/fs/cgroup", {"cgroup.controllers": "\n"})
-    (host / "proc/self/ns/cgroup").unlink()
-    found = failures(host)
+        (folder / "usr/lib/cni" / name).unlink()
+    fill(folder / "proc", {"filesystems": "", "meminfo": "MemAvailable: 1 kB\n"})
+    fill(folder / "sys/fs/cgroup", {"cgroup.controllers": "\n"})
+    (folder / "proc/self/ns/cgroup").unlink()
+    found = failures(host, folder)
     assert len(found) >= 8
     assert all(finding.cure for finding in found.values())
     with pytest.raises(HostError) as raised:
@@ -215,13 +226,13 @@ def test_warnings_stop_nothing() -> None:
     ],
 )  # fmt: skip
 def test_cures_are_right_for_the_host_at_hand(
-    host: Path, monkeypatch: pytest.MonkeyPatch, name: str, cures: tuple[str, ...]
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, cures: tuple[str, ...]
 ) -> None:
     become(monkeypatch, name)
     monkeypatch.setattr(shutil, "which", lambda each, path="": None if each == "iptables" else each)
-    (host / "usr/lib/cni/static").unlink()
-    (host / "keyring.gpg").unlink()
-    found = failures(host)
+    (folder / "usr/lib/cni/static").unlink()
+    (folder / "keyring.gpg").unlink()
+    found = failures(host, folder)
     assert tuple(found[what].cure for what in ("programs", "CNI plugins", "Debian's keys")) == cures
     with pytest.raises(HostError) as raised:
         preflight.require(list(found.values()))
@@ -231,21 +242,21 @@ def test_cures_are_right_for_the_host_at_hand(
         assert first.endswith("dnf install -y apptainer debian-keyring iptables-nft")
 
 
-def test_plugins_that_the_engine_brings_along_will_do(host: Path) -> None:
-    shutil.rmtree(host / "usr/lib/cni")
-    assert "CNI plugins" in failures(host)
-    fill(host / "usr/apptainer/cni", {"bridge": "", "static": ""})
-    assert failures(host) == {}
+def test_plugins_that_the_engine_brings_along_will_do(host: Host, folder: Path) -> None:
+    shutil.rmtree(folder / "usr/lib/cni")
+    assert "CNI plugins" in failures(host, folder)
+    fill(folder / "usr/apptainer/cni", {"bridge": "", "static": ""})
+    assert failures(host, folder) == {}
 
 
 @pytest.mark.parametrize("name", ["debian-12", "ubuntu-22.04", "fedora-42", "rocky-9", "arch"])
 @pytest.mark.parametrize("old", ["", "/usr/bin/apptainer is apptainer version 1.1.9"])
 def test_a_host_without_an_engine_that_will_do(
-    host: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str
 ) -> None:
     become(monkeypatch, name)
     have_engine(monkeypatch, None, *([old] if old else []))
-    (finding,) = (each for each in examine(host) if each.what == "engine")
+    (finding,) = (each for each in examine(host, folder) if each.what == "engine")
     assert old in finding.detail
     if name in ("debian-12", "ubuntu-22.04"):
         # A private one is set up, which takes nothing from the host's own.
@@ -261,20 +272,22 @@ def test_a_host_without_an_engine_that_will_do(
         assert (finding.cure, finding.packages) == ("dnf install -y apptainer", ("apptainer",))
 
 
-def test_the_engine_is_shown_with_its_place_and_the_reason(host: Path) -> None:
-    (finding,) = (each for each in examine(host) if each.what == "engine")
+def test_the_engine_is_shown_with_its_place_and_the_reason(host: Host, folder: Path) -> None:
+    (finding,) = (each for each in examine(host, folder) if each.what == "engine")
     assert finding.level is Level.OK
     assert finding.detail == "apptainer 1.4.5, /usr/bin/apptainer: the first"
 
 
-def test_what_a_private_apptainer_needs(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_private_apptainer_needs(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even where nothing is to be built."""
     monkeypatch.delenv("SYKUBE_MIRROR")
     monkeypatch.setattr(apt, "find_mirror", no_mirror)
-    (host / "keyring.gpg").unlink()
+    (folder / "keyring.gpg").unlink()
 
     def bad() -> set[str]:
-        found = examine(host, building=False)
+        found = examine(host, folder, building=False)
         return {each.what for each in found if each.level is Level.FAILURE}
 
     assert bad() == set()
@@ -286,50 +299,52 @@ def no_mirror(_wanted: str) -> apt.Mirror:
     raise UsageError("this host names no Debian mirror", resolution="sykube init --mirror URL")
 
 
-def test_a_host_without_debian_sources(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_debian_sources(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     become(monkeypatch, "fedora-42")
-    assert failures(host) == {}
+    assert failures(host, folder) == {}
     monkeypatch.setattr(apt, "find_mirror", no_mirror)
-    finding = failures(host)["Debian mirror"]
+    finding = failures(host, folder)["Debian mirror"]
     assert "no Debian mirror" in finding.detail
     assert finding.level is Level.FAILURE
     assert "--mirror" in finding.cure
     # doctor knows of no wish: an image of --local-image would need none.
-    looked = preflight.examine(nodes=2, data=host, cache=host, building=True, mirror=None)
+    looked = preflight.examine(host, nodes=2, data=folder, cache=folder, building=True, mirror=None)
     (finding,) = (each for each in looked if each.what == "Debian mirror")
     assert finding.level is Level.WARNING
     assert "--local-image" in finding.cure
 
 
 def test_keys_that_are_older_than_what_is_built(
-    host: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ubuntu 22.04 has such a package."""
     become(monkeypatch, "ubuntu-22.04")
-    (host / "keyring.gpg").write_bytes(KEYS.replace(b"12/bookworm", b"11/bullseye"))
-    finding = failures(host)["Debian's keys"]
+    (folder / "keyring.gpg").write_bytes(KEYS.replace(b"12/bookworm", b"11/bullseye"))
+    finding = failures(host, folder)["Debian's keys"]
     assert "older than Debian 12" in finding.detail
     assert "debian-archive-keyring" in finding.cure
     # Installing the same again cures nothing.
     assert finding.packages == ()
 
 
-def test_a_debootstrap_that_looks_for_keys_elsewhere(host: Path) -> None:
+def test_a_debootstrap_that_looks_for_keys_elsewhere(host: Host, folder: Path) -> None:
     """It would go on without them, and check nothing."""
-    fill(host / "scripts", {"trixie": f"keyring {host}/keyring.pgp\n"})
-    finding = failures(host)["Debian's keys"]
-    assert f"{host}/keyring.pgp" in finding.detail
-    assert finding.cure == f"ln -s {host}/keyring.gpg {host}/keyring.pgp"
-    (host / "keyring.pgp").symlink_to("keyring.gpg")
-    assert failures(host) == {}
+    fill(folder / "scripts", {"trixie": f"keyring {folder}/keyring.pgp\n"})
+    finding = failures(host, folder)["Debian's keys"]
+    assert f"{folder}/keyring.pgp" in finding.detail
+    assert finding.cure == f"ln -s {folder}/keyring.gpg {folder}/keyring.pgp"
+    (folder / "keyring.pgp").symlink_to("keyring.gpg")
+    assert failures(host, folder) == {}
 
 
-def test_a_debootstrap_that_is_older_than_what_is_built(host: Path) -> None:
-    (host / "scripts/trixie").unlink()
-    finding = failures(host)["debootstrap"]
+def test_a_debootstrap_that_is_older_than_what_is_built(host: Host, folder: Path) -> None:
+    (folder / "scripts/trixie").unlink()
+    finding = failures(host, folder)["debootstrap"]
     assert "trixie" in finding.detail
     assert "bookworm" not in finding.cure
-    assert finding.cure == f"ln -s sid {host}/scripts/trixie"
+    assert finding.cure == f"ln -s sid {folder}/scripts/trixie"
 
 
 # --- packet filters and other guards ---
@@ -343,24 +358,26 @@ def test_a_debootstrap_that_is_older_than_what_is_built(host: Path) -> None:
     ],
 )
 def test_a_kernel_that_iptables_does_not_fit(
-    host: Path, monkeypatch: pytest.MonkeyPatch, version: str, cure: str
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, version: str, cure: str
 ) -> None:
     said = "modprobe: FATAL: Module ip_tables not found.\niptables: can't initialize table `filter'"
     failed = Completed(("iptables",), 3, "", said)
     monkeypatch.setattr(preflight, "run", answer(iptables=failed, version=version))
-    finding = failures(host)["packet filter"]
+    finding = failures(host, folder)["packet filter"]
     assert version in finding.detail
     assert "can't initialize" in finding.detail
     assert cure in finding.cure
     become(monkeypatch, "ubuntu-24.04")
-    assert "linux-modules-extra" in failures(host)["packet filter"].cure
+    assert "linux-modules-extra" in failures(host, folder)["packet filter"].cure
 
 
-def test_a_confined_root_is_warned(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_confined_root_is_warned(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trouble = confinement.Trouble("it is held", "Let it go.")
     for name, what in (("selinux", "SELinux"), ("apparmor", "AppArmor")):
         monkeypatch.setattr(confinement, name, lambda: trouble)
-        finding = failures(host)[what]
+        finding = failures(host, folder)[what]
         assert (finding.level, finding.cure) == (Level.WARNING, "Let it go.")
 
 

@@ -12,7 +12,7 @@ from sykube.errors import SykubeError
 from sykube.host import apt, capabilities, engines, provision
 from sykube.host.apt import Mirror
 from sykube.host.provision import PrivateApptainer, cluster_configuration, configuration
-from tests.fakes import Calls, FakeHost, Kernel, fill
+from tests.fakes import Calls, FakePrograms, Kernel, fill
 
 PACKAGED = """\
 # SYSTEMD CGROUPS: [BOOL]
@@ -27,8 +27,8 @@ ENGINES = Path(__file__).parent / "fixtures/engines"
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
-    made = FakeHost(Kernel(tmp_path / "kernel"), Calls(), tmp_path / "etc")
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePrograms:
+    made = FakePrograms(Kernel(tmp_path / "kernel"), Calls(), tmp_path / "etc")
     monkeypatch.setattr(provision, "run", made.run)
     monkeypatch.setattr(engines, "run", made.run)
     return made
@@ -77,7 +77,7 @@ def test_root_asks_for_no_capability_that_it_lacks(
 
 
 def test_a_clusters_configuration_starts_from_the_engines_own(
-    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path / "etc", {"apptainer.conf": PACKAGED})
     found = settings(cluster_configuration("/usr/bin/apptainer", tmp_path / "network"))
@@ -87,13 +87,13 @@ def test_a_clusters_configuration_starts_from_the_engines_own(
 
 @pytest.mark.parametrize("engine", ["apptainer-1.4.5", "singularity-ce-4.1.1"])
 def test_each_engine_names_its_configuration_file_and_its_plugins(
-    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     name = engine.split("-")[0]
     printed = (ENGINES / engine / "buildcfg").read_text()
     for path in ("/var/cache/sykube/apptainer", "/usr/libexec", "/etc"):
         printed = printed.replace(f"={path}", f"={tmp_path}{path}")
-    host.programs[name] = lambda _: (0, printed, "")
+    programs.answers[name] = lambda _: (0, printed, "")
     found = provision.build_settings(Path(f"/usr/bin/{name}"))
     conf = Path(found[f"{name.upper()}_CONF_FILE"])
     assert tmp_path in conf.parents
@@ -116,7 +116,9 @@ def test_each_engine_names_its_configuration_file_and_its_plugins(
     assert chosen()["cni plugin path"] == str(tmp_path / "_CNI_OF_FEDORA")
 
 
-def test_an_engine_whose_configuration_cannot_be_read(host: FakeHost, tmp_path: Path) -> None:
+def test_an_engine_whose_configuration_cannot_be_read(
+    programs: FakePrograms, tmp_path: Path
+) -> None:
     with pytest.raises(SykubeError, match="cannot read .*apptainer.conf") as raised:
         cluster_configuration("/usr/bin/apptainer", tmp_path)
     assert "No such file" in raised.value.brief
@@ -126,7 +128,9 @@ def test_an_engine_whose_configuration_cannot_be_read(host: FakeHost, tmp_path: 
 
 
 @pytest.fixture
-def archive(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+def archive(
+    programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> FakePrograms:
     """A Debian archive whose packages unpack to a small Apptainer, for a root that lacks some."""
     monkeypatch.setattr(capabilities, "effective", lambda: 0b0111)
     monkeypatch.setattr(capabilities, "known", lambda: 0b1111)
@@ -145,12 +149,12 @@ def archive(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         fill(Path(words[-1]) / "etc/apptainer", {"apptainer.conf": PACKAGED})
         return 0, "", ""
 
-    host.programs |= {
+    programs.answers |= {
         "apt-get": apt_get,
         "dpkg-deb": dpkg_deb,
         "patchelf": lambda _: (0, "/lib64/ld-linux-x86-64.so.2\n", ""),
     }
-    return host
+    return programs
 
 
 def create(tmp_path: Path) -> PrivateApptainer:
@@ -159,7 +163,7 @@ def create(tmp_path: Path) -> PrivateApptainer:
     return private
 
 
-def test_a_private_apptainer_is_made_and_configured(archive: FakeHost, tmp_path: Path) -> None:
+def test_a_private_apptainer_is_made_and_configured(archive: FakePrograms, tmp_path: Path) -> None:
     assert not PrivateApptainer(tmp_path / "cache/apptainer").exists()
     private = create(tmp_path)
     assert private.exists()
@@ -178,9 +182,11 @@ def test_a_private_apptainer_is_made_and_configured(archive: FakeHost, tmp_path:
         assert argv[argv.index("--set-rpath") + 1].startswith(f"{private.root}/usr/lib")
 
 
-def test_packages_are_checked_with_debians_keys_alone(archive: FakeHost, tmp_path: Path) -> None:
+def test_packages_are_checked_with_debians_keys_alone(
+    archive: FakePrograms, tmp_path: Path
+) -> None:
     seen: list[str] = []
-    answer = archive.programs["apt-get"]
+    answer = archive.answers["apt-get"]
 
     def look(words: list[str]) -> tuple[int, str, str]:
         sources = next(w for w in words if w.startswith("-oDir::Etc::sourcelist=")).split("=")[1]
@@ -189,7 +195,7 @@ def test_packages_are_checked_with_debians_keys_alone(archive: FakeHost, tmp_pat
         assert not any("llow-unauthenticated" in w or "AllowInsecure" in w for w in words)
         return answer(words)
 
-    archive.programs["apt-get"] = look
+    archive.answers["apt-get"] = look
     create(tmp_path)
     assert seen
     for line in seen:
@@ -200,17 +206,17 @@ def test_packages_are_checked_with_debians_keys_alone(archive: FakeHost, tmp_pat
 
 @pytest.mark.parametrize("fails", ["apt-get", "dpkg-deb", "patchelf"])
 def test_an_interrupted_set_up_leaves_nothing(
-    archive: FakeHost, tmp_path: Path, fails: str
+    archive: FakePrograms, tmp_path: Path, fails: str
 ) -> None:
-    archive.programs[fails] = lambda _: (100, "", "E: The repository is not signed.")
+    archive.answers[fails] = lambda _: (100, "", "E: The repository is not signed.")
     with pytest.raises(SykubeError, match=f"{fails} failed") as raised:
         create(tmp_path)
     assert "is not signed" in raised.value.details
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_one_that_does_not_start_is_not_kept(archive: FakeHost, tmp_path: Path) -> None:
-    archive.programs["apptainer"] = lambda _: (127, "", "version `GLIBC_2.38' not found")
+def test_one_that_does_not_start_is_not_kept(archive: FakePrograms, tmp_path: Path) -> None:
+    archive.answers["apptainer"] = lambda _: (127, "", "version `GLIBC_2.38' not found")
     with pytest.raises(SykubeError, match="does not start") as raised:
         create(tmp_path)
     assert "GLIBC" in raised.value.details
@@ -218,7 +224,7 @@ def test_one_that_does_not_start_is_not_kept(archive: FakeHost, tmp_path: Path) 
 
 
 def test_no_keys_no_download(
-    archive: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apt, "KEYRING", tmp_path / "absent.gpg")
     with pytest.raises(SykubeError, match=r"absent\.gpg is missing"):

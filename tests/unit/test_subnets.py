@@ -15,7 +15,7 @@ from sykube.cluster.spec import MAX_WORKERS
 from sykube.errors import ExitCode, HostError
 from sykube.network import subnets
 from sykube.network.subnets import Subnets, choose
-from tests.fakes import Calls, FakeHost, Kernel, make_subnets
+from tests.fakes import Calls, FakePrograms, Kernel, make_subnets
 
 
 def nets(*texts: str) -> list[IPv4Network]:
@@ -33,11 +33,11 @@ def check(chosen: Subnets, taken: list[IPv4Network]) -> None:
 @pytest.fixture
 def routes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[Any]], None]:
     """Sets what `ip route` answers."""
-    host = FakeHost(Kernel(tmp_path), Calls(), tmp_path)
-    monkeypatch.setattr(subnets, "run", host.run)
+    programs = FakePrograms(Kernel(tmp_path), Calls(), tmp_path)
+    monkeypatch.setattr(subnets, "run", programs.run)
 
     def answer(found: list[Any]) -> None:
-        host.kernel.routes = found
+        programs.kernel.routes = found
 
     return answer
 

@@ -108,9 +108,9 @@ def disk(look: Look) -> Iterator[Finding]:
             )
 
 
-def inotify(_: Look) -> Iterator[Finding]:
+def inotify(look: Look) -> Iterator[Finding]:
     """Limits that nodes share with everything else of root's; used up, kubelets cannot start."""
-    for usage in inotify_limits.usage():
+    for usage in inotify_limits.usage(look.cluster.host):
         if usage.share < _INOTIFY_SHARE:
             continue
         name = usage.sysctl.replace("/", ".")

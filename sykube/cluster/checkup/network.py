@@ -51,7 +51,7 @@ def rules(look: Look) -> Iterator[Finding]:
         [f"net/ipv4/conf/{bridge.name}/route_localnet"] if look.cluster.wiring.uses_loopback else []
     )
     for key in wanted:
-        if read_sysctl(key) == "0":
+        if read_sysctl(look.cluster.host, key) == "0":
             name = key.replace("/", ".")
             yield failure("forwarding", f"{name} is 0", f"sysctl -w {name}=1")
     missing = bridge.missing_rules(look.cluster.wiring)

@@ -44,7 +44,10 @@ def _lost_nodes(look: Look) -> Iterator[Finding]:
     with the same home folder and host name, it forgets all of those outside.
     """
     missing = [node for node in look.cluster.nodes if node not in look.running]
-    firsts = {node.name: _first_process(cgroups.members(node.instance)) for node in missing}
+    firsts = {
+        node.name: _first_process(cgroups.members(look.cluster.host, node.instance))
+        for node in missing
+    }
     found = {name: str(first) for name, first in firsts.items() if first}
     # All of them, before start makes a second one of any.
     cure = f"kill -9 {' '.join(found.values())} && {look.command('start')}"
@@ -96,7 +99,7 @@ def inherited(look: Look) -> Iterator[Finding]:
     for node in look.running:
         # A node that ends meanwhile is another check's.
         with contextlib.suppress(OSError):
-            first = _started_by(look.pid(node), cgroups.members(node.instance))
+            first = _started_by(look.pid(node), cgroups.members(look.cluster.host, node.instance))
             if first and (found := list(process.inherited(first))):
                 detail = f"it has of what started it: {'; '.join(found)}"
                 yield warning(f"node {node.name}", detail, look.command("restart"))

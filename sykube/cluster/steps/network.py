@@ -10,6 +10,7 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps.data import make_folders
 from sykube.host import lock, provision
 from sykube.host.files import write_atomically
+from sykube.host.host import Host
 from sykube.host.records import KUBELET_SYSCTLS, HostRecords, read_sysctl
 from sykube.node import cgroups
 
@@ -28,8 +29,8 @@ class Network:
         return cluster.bridge.exists()
 
     def apply(self, cluster: Cluster) -> None:
-        with lock.host_settings():
-            _set_host()
+        with lock.host_settings(cluster.host):
+            _set_host(cluster.host)
         cluster.bridge.create(cluster.wiring)
         cluster.state.owned_folders += make_folders(cluster.network_dir)
         cluster.save()
@@ -56,14 +57,14 @@ class Network:
         return f"50-{cluster.network_name}.conflist"
 
 
-def _set_host() -> None:
+def _set_host(host: Host) -> None:
     """Set what nodes need of the host, with what was there before recorded."""
-    records = HostRecords.load() or HostRecords()
+    records = HostRecords.load(host) or HostRecords(host)
     records.remember(KUBELET_SYSCTLS)
-    if read_sysctl("net/bridge/bridge-nf-call-iptables") is None:
+    if read_sysctl(host, "net/bridge/bridge-nf-call-iptables") is None:
         records.load_module("br_netfilter")
     for key, least in _INOTIFY.items():
-        if int(read_sysctl(key) or least) < least:
+        if int(read_sysctl(host, key) or least) < least:
             records.set_sysctl(key, str(least))
     records.enable_forwarding()
-    records.expect_folders([*cgroups.of_engines(), *_CNI])
+    records.expect_folders([*cgroups.of_engines(host), *_CNI])
