@@ -11,14 +11,11 @@ import contextlib
 import errno
 import functools
 import hashlib
-import importlib
-import inspect
 import io
 import itertools
 import json
 import os
 import pickle
-import pkgutil
 import shutil
 import tarfile
 import threading
@@ -36,16 +33,14 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-import sykube
 from sykube import documents
 from sykube.cluster import state
 from sykube.cluster.cluster import Cluster
 from sykube.errors import SykubeError
 from sykube.host import apt, download
-from sykube.host import run as run_module
 from sykube.host.apt import Mirror
 from sykube.host.checksum import Checksum
-from sykube.host.host import Host
+from sykube.host.host import Host, Runner
 from sykube.host.run import CommandError, Completed
 from sykube.image import build, container, downloads, upstream, versions
 from sykube.image.node_image import NodeImage
@@ -392,9 +387,19 @@ Answer = tuple[int, str, str]
 _HAIRPIN = ["type", "bridge_slave", "hairpin", "on"]
 
 
+def _no_process(*args: object, **_: object) -> Any:
+    raise AssertionError(f"a unit test tried to start a process: {args}")
+
+
 @dataclass(frozen=True)
 class FakeHost(Host):
-    """A machine below a folder, whose /proc/sys and cgroups behave like the kernel's."""
+    """A machine below a folder, whose /proc/sys and cgroups behave like the kernel's.
+
+    It has no programs but those that it is given.
+    """
+
+    run: Runner = _no_process
+    replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = _no_process
 
     @property
     def proc_sys(self) -> SysctlPath:
@@ -417,6 +422,8 @@ class FakePrograms:
         self.etc = etc
         # Told of a control plane whose etcd a snapshot was put back into.
         self.restored: Callable[[str, dict[str, Any]], None] = lambda _name, _objects: None
+        # Told of the program that sykube becomes.
+        self.become: Callable[..., None] = _no_process
         self.answers: dict[str, Callable[[list[str]], Answer]] = {
             "ip": self._ip,
             "iptables": self._iptables,
@@ -1282,8 +1289,8 @@ class World:
         self.kernel = Kernel(root)
         self.proc_sys = self.kernel.proc_sys
         self.cgroup_root = CgroupPath(root / "sys/fs/cgroup")
-        self.host = FakeHost(root)
         self.programs = FakePrograms(self.kernel, self.calls, root / "etc/apptainer")
+        self.host = FakeHost(root, self.programs.run, lambda *given: self.programs.become(*given))
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
         # What kubeadm was given: the node, its arguments, the documents of its configuration.
@@ -1307,14 +1314,10 @@ class World:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put it in the place of the real host."""
-        redirect(monkeypatch, self.path)
-        replace_run(monkeypatch, self.programs.run)
         from sykube.cluster import autostart
         from sykube.cluster import cluster as cluster_module
         from sykube.cluster import status as status_module
-        from sykube.cluster.steps import nodes as nodes_module
         from sykube.host import engines, preflight
-        from sykube.network import bridge as bridge_module
         from sykube.node import cgroups, netns, services
 
         usage = types.SimpleNamespace(disk_usage=self._disk_usage)
@@ -1327,8 +1330,6 @@ class World:
         monkeypatch.setattr(services, "states", lambda _pid: dict(self.services))
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
         monkeypatch.setattr(Cluster, "api", lambda cluster: self.api(cluster.name))
-        for module in (nodes_module, bridge_module):
-            monkeypatch.setattr(module, "Path", self.path)
         proxy = types.SimpleNamespace(walk=os.walk, kill=self.kill_process)
         monkeypatch.setattr(cgroups, "os", proxy)
         monkeypatch.setattr(Path, "is_mount", lambda path: str(path) in self.kernel.mounts)
@@ -1391,7 +1392,9 @@ class World:
     def ui(self) -> RecordingUi:
         return RecordingUi(self.calls)
 
-    def _engine(self, binary: Path, config: Path, environment: Mapping[str, str]) -> FakeEngine:
+    def _engine(
+        self, host: Host, binary: Path, config: Path, environment: Mapping[str, str]
+    ) -> FakeEngine:
         """CommandLineEngine's own parameters."""
         return FakeEngine(self, config)
 
@@ -1788,6 +1791,7 @@ class World:
     def _make_files(self) -> None:
         fill(self.root / "etc", {"resolv.conf": "nameserver 127.0.0.53\nnameserver 192.0.2.53\n"})
         fill(self.root / "etc", {"os-release": 'PRETTY_NAME="Debian, a fake one"\nID=debian\n'})
+        fill(self.root / "proc", {"meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n"})
         fill(self.root / "etc/apptainer", {"apptainer.conf": "# cni configuration path =\n"})
         fill(self.root / "home/.kube", {"config": _OTHER_KUBECONFIG})
         for name in ("var/lib", "run"):
@@ -1866,70 +1870,6 @@ def fill(folder: Path, files: Mapping[str, str]) -> None:
     os.makedirs(folder, exist_ok=True)
     for name, text in files.items():
         _write(f"{folder}/{name}", text)
-
-
-def _modules() -> list[types.ModuleType]:
-    """Every module of sykube but the ones that are programs of their own."""
-    names = [
-        info.name
-        for info in pkgutil.walk_packages(sykube.__path__, "sykube.")
-        if not info.name.endswith("__main__") and not info.name.startswith("sykube.incluster")
-    ]
-    return [importlib.import_module(name) for name in names]
-
-
-def _functions(value: object) -> Iterator[types.FunctionType]:
-    if inspect.isfunction(value):
-        yield value
-    elif inspect.isclass(value):
-        for member in vars(value).values():
-            function = getattr(member, "__func__", member)
-            if inspect.isfunction(function):
-                yield function
-
-
-def _is_of_host(value: object) -> bool:
-    return isinstance(value, _REAL_PATH) and f"{value}/".startswith(_HOST_FOLDERS)
-
-
-# Looked up once, before a test replaces anything: where each module's names lead.
-_NAMES = [
-    (module, name, value) for module in _modules() for name, value in list(vars(module).items())
-]
-_PATHS = [entry for entry in _NAMES if _is_of_host(entry[2])]
-_DEFAULTS = {
-    function: function.__defaults__
-    for module, _, value in _NAMES
-    if getattr(value, "__module__", "") == module.__name__
-    for function in _functions(value)
-    if any(map(_is_of_host, function.__defaults__ or ()))
-}
-_RUN, _REPLACE_PROCESS = (
-    [(module, name) for module, name, value in _NAMES if value is function]
-    for function in (run_module.run, run_module.replace_process)
-)
-
-
-def replace_run(monkeypatch: pytest.MonkeyPatch, new: object) -> None:
-    """Replace `run` in each module that imported it by name."""
-    for module, name in _RUN:
-        monkeypatch.setattr(module, name, new)
-
-
-def replace_replace_process(monkeypatch: pytest.MonkeyPatch, new: object) -> None:
-    """Replace `replace_process` in each module that imported it by name."""
-    for module, name in _REPLACE_PROCESS:
-        monkeypatch.setattr(module, name, new)
-
-
-def redirect(monkeypatch: pytest.MonkeyPatch, where: Callable[[Path], Path]) -> None:
-    """Send each module's constant path, and each default argument, to another place."""
-    for module, name, value in _PATHS:
-        monkeypatch.setattr(module, name, where(value))
-    for function, defaults in _DEFAULTS.items():
-        assert defaults is not None
-        moved = tuple(where(each) if isinstance(each, _REAL_PATH) else each for each in defaults)
-        monkeypatch.setattr(function, "__defaults__", moved)
 
 
 def make_subnets(nodes: str = "10.11.11.0/24") -> Subnets:

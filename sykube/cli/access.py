@@ -12,7 +12,6 @@ from sykube.cluster import lookup
 from sykube.cluster.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight, proxies
-from sykube.host.run import replace_process
 
 # What follows the command's own options belongs to the other program, untouched.
 _PASS_THROUGH = {
@@ -38,7 +37,7 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     environment = proxies.with_exception(os.environ, cluster.endpoint_address)
     environment |= {"KUBECONFIG": str(cluster.paths.kubeconfig)}
     context.give_back_umask()
-    replace_process([cluster.image.kubectl, *arguments], environment)
+    context.host().replace_process([cluster.image.kubectl, *arguments], environment)
 
 
 @click.command("exec", context_settings=_PASS_THROUGH)

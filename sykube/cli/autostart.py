@@ -24,7 +24,9 @@ def enable(name: str) -> None:
     cluster = lookup.load(context.host(), name, context.ui())
     require_complete(cluster)
     booted = unit.enable(cluster)
-    context.ui().say(f"The cluster {name} starts with the host: {unit.unit_of(name)}")
+    context.ui().say(
+        f"The cluster {name} starts with the host: {unit.unit_of(context.host(), name)}"
+    )
     if not booted:
         context.ui().warn("systemd does not run here; the unit has its effect where it does")
 
@@ -36,7 +38,7 @@ def disable(name: str) -> None:
     """Leave the cluster as it is when the host boots."""
     logfile.open_for(name)
     lookup.load(context.host(), name, context.ui())
-    was = unit.disable(name)
+    was = unit.disable(context.host(), name)
     context.ui().say(
         f"The cluster {name} {'no longer starts' if was else 'did not start'} with the host."
     )

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sykube.errors import SykubeError
-from sykube.host.run import PATH, run
+from sykube.host.host import Host
+from sykube.host.run import PATH
 from sykube.kubernetes.kubeconfig import Owner
 
 _OPENER = "xdg-open"
@@ -54,7 +55,7 @@ def page_leading_to(link: str, owner: Owner) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def show(page: str | Path, owner: Owner, environ: Mapping[str, str]) -> bool:
+def show(host: Host, page: str | Path, owner: Owner, environ: Mapping[str, str]) -> bool:
     """Open a page in the owner's browser; whether there was one to ask.
 
     Args:
@@ -69,7 +70,7 @@ def show(page: str | Path, owner: Owner, environ: Mapping[str, str]) -> bool:
     if owner.uid != os.geteuid():
         words = ["setpriv", f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups", *words]
     try:
-        run(["sh", "-c", _LAUNCH, "sh", *words], env={**desktop, "HOME": str(owner.home)})
+        host.run(["sh", "-c", _LAUNCH, "sh", *words], env={**desktop, "HOME": str(owner.home)})
     except SykubeError:
         return False
     return True

@@ -80,10 +80,10 @@ def save(
     engine = preparation.find_engine(context.host(), spec, ui)
     builder = Builder(engine.binary, engine.environment)
     # Before an image is built for minutes.
-    chosen = None if unsigned else signature.signing_key(key, builder)
+    chosen = None if unsigned else signature.signing_key(context.host(), key, builder)
     image = preparation.node_image(context.host(), spec, engine, wanted, ui)
     ui.say(f"Writing {file}")
-    bundles.save(image, file.absolute(), chosen, builder)
+    bundles.save(context.host(), image, file.absolute(), chosen, builder)
     if chosen and export_key:
         write_atomically(export_key.absolute(), chosen.public)
     command = _init_command(file, chosen, export_key)

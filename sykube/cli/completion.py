@@ -87,7 +87,9 @@ def _port_names(ctx: click.Context) -> list[str]:
 
 def _snapshot_names(ctx: click.Context) -> list[str]:
     return sorted(
-        folder.name for folder in host_of(ctx).snapshots.iterdir() if not folder.name.startswith(".")
+        folder.name
+        for folder in host_of(ctx).snapshots.iterdir()
+        if not folder.name.startswith(".")
     )
 
 

@@ -85,8 +85,8 @@ def sign(file: Path, key: str) -> None:
         )
     engine = engines.find_for_files(context.host())
     builder = Builder(engine.binary, engine.environment)
-    chosen = signature.signing_key(key, builder)
-    bundle.sign(file.resolve(), chosen, builder)
+    chosen = signature.signing_key(context.host(), key, builder)
+    bundle.sign(context.host(), file.resolve(), chosen, builder)
     click.echo(chosen.fingerprint)
 
 
@@ -116,7 +116,9 @@ def verify(file: Path, fingerprint: str, public_key: Path | None) -> None:
     spec = make_spec(None, {"fingerprint": fingerprint})
     trust = Trust(read_fingerprint(spec.fingerprint), public_key and public_key.absolute())
     engine = engines.find_for_files(context.host())
-    signature.verify(file.absolute(), trust, Builder(engine.binary, engine.environment))
+    signature.verify(
+        context.host(), file.absolute(), trust, Builder(engine.binary, engine.environment)
+    )
     click.echo(f"{file}: signed by {trust.fingerprint}")
 
 

@@ -42,7 +42,7 @@ def service(name: str, service_name: str, namespace: str, open_it: bool, output:
                 f"the Service {service_name} has no port that is known for http or https",
                 resolution="Name its port http or https, or open an address yourself.",
             )
-        if not browser.show(url, Owner.of_caller(), os.environ):
+        if not browser.show(context.host(), url, Owner.of_caller(), os.environ):
             raise SykubeError(
                 "there is no desktop here with a browser that xdg-open finds",
                 resolution=f"Open it elsewhere: {url}",

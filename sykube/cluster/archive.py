@@ -158,7 +158,7 @@ def create(host: Host, name: str, state: State, root: Path) -> Snapshot:
         work.mkdir(mode=0o700)
         unpacked = tar.size_of(root, CONTENTS)
         tar.require_space(work, unpacked)
-        file = tar.pack(root, CONTENTS, work)
+        file = tar.pack(host, root, CONTENTS, work)
         snapshot = Snapshot(
             host,
             name=name,
@@ -196,7 +196,7 @@ def check_free(host: Host, name: str) -> None:
         )
 
 
-def check_whole(snapshot: Snapshot) -> None:
+def check_whole(host: Host, snapshot: Snapshot) -> None:
     """Look whether a snapshot can be unpacked: its archive, its node image, the host's programs.
 
     Raises:
@@ -216,7 +216,7 @@ def check_whole(snapshot: Snapshot) -> None:
     if not tar.has(program):
         raise SykubeError(
             f"could not find {program}, which is required to unpack {snapshot.name}",
-            resolution=distribution.this().cure([program]),
+            resolution=distribution.this(host).cure([program]),
         )
 
 
@@ -238,7 +238,12 @@ def image_of(snapshot: Snapshot) -> NodeImage:
 
 
 def unpack(
-    snapshot: Snapshot, target: Path, *, only: Sequence[str] = (), without: Sequence[str] = ()
+    host: Host,
+    snapshot: Snapshot,
+    target: Path,
+    *,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> None:
     """Unpack a snapshot's archive into an empty folder; see sykube.host.tar.unpack.
 
@@ -246,7 +251,7 @@ def unpack(
         SykubeError: the disk is too small, or tar failed.
     """
     tar.require_space(target, snapshot.unpacked)
-    tar.unpack(snapshot.file, target, only=only, without=without)
+    tar.unpack(host, snapshot.file, target, only=only, without=without)
 
 
 def remove(host: Host, name: str) -> None:

@@ -44,7 +44,7 @@ class Cluster:
         """The cluster of a state, with the engine that the state names."""
         files = ClusterPaths(host, state.spec.name)
         engine = CommandLineEngine(
-            Path(state.engine), files.engine / "apptainer.conf", state.engine_environment
+            host, Path(state.engine), files.engine / "apptainer.conf", state.engine_environment
         )
         return cls(host, state, ui, engine)
 
@@ -82,7 +82,7 @@ class Cluster:
 
     @property
     def bridge(self) -> Bridge:
-        return Bridge(self.name)
+        return Bridge(self.host, self.name)
 
     @property
     def wiring(self) -> Wiring:

@@ -23,10 +23,9 @@ from sykube.cluster import status as cluster_status
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError, UsageError
 from sykube.host import engines, preflight
-from sykube.host.distribution import OS_RELEASE
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.host.run import Completed, run
+from sykube.host.run import Completed
 from sykube.kubernetes.api import Api, ApiError
 from sykube.node import cgroups
 from sykube.node.node import Node
@@ -148,7 +147,7 @@ def _host(host: Host, report: _Report, name: str, cluster: Cluster | None) -> No
     report.attempt("sykube.json", lambda: _json({"sykube": installed_version("sykube")}))
     report.attempt("host/facts.json", lambda: _json(_facts(host, paths)))
     for file, command in _HOST_COMMANDS.items():
-        report.attempt(f"host/{file}", partial(_host_output, command))
+        report.attempt(f"host/{file}", partial(_host_output, host, command))
     report.attempt("doctor.json", lambda: _json(_findings(host, name, cluster)))
     if paths.state.exists():
         report.attempt("state.json", paths.state.read_text)
@@ -161,13 +160,13 @@ def _host(host: Host, report: _Report, name: str, cluster: Cluster | None) -> No
 
 
 def _facts(host: Host, paths: ClusterPaths) -> dict[str, Any]:
-    memory = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()[:3]
+    memory = (host.proc / "meminfo").read_text(encoding="utf-8").splitlines()[:3]
     usage = shutil.disk_usage(paths.root)
     engine = engines.find(host)
     return {
         "kernel": " ".join(os.uname()[2:]),
-        "operatingSystem": OS_RELEASE.read_text(encoding="utf-8").splitlines()
-        if OS_RELEASE.exists()
+        "operatingSystem": (host.etc / "os-release").read_text(encoding="utf-8").splitlines()
+        if (host.etc / "os-release").exists()
         else [],
         "python": platform.python_version(),
         "cgroupVersion": 2 if cgroups.is_v2(host) else 1,
@@ -256,8 +255,8 @@ def _listed(api: Api, path: str) -> str:
     return documents.dump_all(items, width=10**9)
 
 
-def _host_output(command: tuple[str, ...]) -> str:
-    return _output(run(command, timeout=_TIMEOUT_S, check=False, secret=True))
+def _host_output(host: Host, command: tuple[str, ...]) -> str:
+    return _output(host.run(command, timeout=_TIMEOUT_S, check=False, secret=True))
 
 
 def _node_output(node: Node, script: str) -> str:

@@ -214,7 +214,7 @@ def _read(host: Host, source: Path, wanted: str, work: Path, ui: Ui) -> list[Con
         if engine is None:
             raise SykubeError("there is no Apptainer to unpack it with", resolution="sykube doctor")
         ui.note("making a container image of it")
-        return [sif.convert(source, name, work, Builder(engine.binary, engine.environment))]
+        return [sif.convert(host, source, name, work, Builder(engine.binary, engine.environment))]
     images = layout.read(source, work)
     return [
         image if image.name and not wanted else dataclasses.replace(image, name=name)

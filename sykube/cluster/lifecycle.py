@@ -148,7 +148,7 @@ def _existing(host: Host, state: State, spec: ClusterSpec, ui: Ui) -> Cluster | 
 def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     """Everything that comes before the cluster's own steps and is never undone."""
     preparation.examine_local_image(host, spec)
-    if Bridge(spec.name).exists() or ClusterPaths(host, spec.name).root.exists():
+    if Bridge(host, spec.name).exists() or ClusterPaths(host, spec.name).root.exists():
         raise SykubeError(
             f"there are remains of a cluster {spec.name} without a record",
             resolution=f"sykube delete --name {spec.name}",
@@ -173,7 +173,7 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
     preparation.prepare_host(
         host, spec, lambda question: options.yes or options.ask(question), ui, building=building
     )
-    resolvers = host_resolvers(spec.dns)
+    resolvers = host_resolvers(host, spec.dns)
     # Wrong ones are refused before the long steps; they are chosen for good below.
     _choose_subnets(host, spec)
     engine = preparation.find_engine(host, spec, ui)
@@ -207,7 +207,9 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
             state.ports.append(port)
         cluster = Cluster.of(host, state, ui)
         try:
-            state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
+            state.owned_folders = make_root(
+                host, cluster.paths.root, spec.dest, ephemeral=spec.ephemeral
+            )
             registries.keep(cluster, found_logins)
             cluster.save()
         except BaseException:
@@ -223,12 +225,12 @@ def _source(host: Host, spec: ClusterSpec) -> archive.Snapshot | None:
     if not spec.from_snapshot:
         return None
     snapshot = archive.find(host, spec.from_snapshot)
-    archive.check_whole(snapshot)
+    archive.check_whole(host, snapshot)
     return snapshot
 
 
 def _choose_subnets(host: Host, spec: ClusterSpec) -> subnets.Subnets:
-    taken = subnets.host_routes()
+    taken = subnets.host_routes(host)
     others = [
         State.load(ClusterPaths(host, name).state) for name in clusters(host) if name != spec.name
     ]

@@ -29,7 +29,7 @@ def exists(host: Host, name: str) -> bool:
     """Whether anything of a cluster is on this host."""
     paths = ClusterPaths(host, name)
     folder = paths.root.exists() or paths.root.is_symlink()
-    return folder or Bridge(name).exists() or bool(living(host, name))
+    return folder or Bridge(host, name).exists() or bool(living(host, name))
 
 
 def living(host: Host, name: str) -> list[str]:

@@ -20,7 +20,7 @@ from sykube.errors import SykubeError
 from sykube.host import preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.host.run import WITHOUT_PROXIES, run
+from sykube.host.run import WITHOUT_PROXIES
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api, wait_until
 from sykube.network import subnets
@@ -183,7 +183,7 @@ def drain(cluster: Cluster, node: Node, timeout: int) -> None:
             has no controller that would make it anew.
     """
     command = ["drain", node.instance, "--ignore-daemonsets", "--delete-emptydir-data"]
-    run(
+    cluster.host.run(
         [cluster.image.kubectl, *command, f"--timeout={timeout}s"],
         env={**WITHOUT_PROXIES, "KUBECONFIG": str(cluster.paths.kubeconfig)},
         timeout=timeout + 30,
@@ -222,4 +222,4 @@ def _check_subnet(cluster: Cluster) -> None:
         HostError: it is not.
     """
     ranges = cluster.state.subnets
-    subnets.choose(subnets.host_routes(), nodes=ranges.nodes)
+    subnets.choose(subnets.host_routes(cluster.host), nodes=ranges.nodes)

@@ -48,7 +48,7 @@ def examine(
         mirror=spec.mirror,
     )
     if starting:
-        findings += firewall.examine_firewalld(bridge_name(spec.name))
+        findings += firewall.examine_firewalld(host, bridge_name(spec.name))
     if spec.local_image and engines.find(host) is None:
         findings = [finding for finding in findings if finding.what != "engine"] + [_NO_ENGINE]
     return findings
@@ -80,12 +80,12 @@ def prepare_host(
     packages = () if spec.local_image else preflight.missing_packages(findings)
     if packages and agrees(f"Install {' '.join(packages)}?"):
         with ui.step(f"Installing {' '.join(packages)}"):
-            preflight.install(packages)
+            preflight.install(host, packages)
         findings = examine(host, spec, building=building, starting=starting)
     for finding in findings:
         if finding.level is preflight.Level.WARNING:
             ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
-    preflight.require(findings, downloading=not spec.local_image)
+    preflight.require(host, findings, downloading=not spec.local_image)
 
 
 def examine_local_image(host: Host, spec: ClusterSpec) -> None:
@@ -111,7 +111,9 @@ def find_engine(host: Host, spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
     found = engines.find(host)
     if found is None:
         with ui.step("Setting up a private Apptainer"):
-            found = engines.find_or_create(host, lambda: apt.find_mirror(spec.mirror), ui.note)
+            found = engines.find_or_create(
+                host, lambda: apt.find_mirror(host, spec.mirror), ui.note
+            )
     return found
 
 
@@ -138,7 +140,7 @@ def node_image(
             return image
         if changed := build.what_changed(host, source, ANY_MIRROR):
             ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
-    mirror = apt.find_mirror(spec.mirror)
+    mirror = apt.find_mirror(host, spec.mirror)
     builder = Builder(engine.binary, {**engine.environment, **wanted.environment})
     return build.build(host, source, mirror, builder, ui.step, ui.note, force=force)
 

@@ -149,7 +149,7 @@ def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:
     try:
         places = {f"nodes/{snapshot.cluster}-{node.name}": node.folder for node in nodes}
         places |= {"volumes": cluster.paths.volumes} if volumes else {}
-        archive.unpack(snapshot, work, only=list(places), without=_LEFT_OUT)
+        archive.unpack(cluster.host, snapshot, work, only=list(places), without=_LEFT_OUT)
         for name, place in places.items():
             shutil.rmtree(place, ignore_errors=True)
             (work / name).rename(place)

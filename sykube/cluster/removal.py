@@ -69,7 +69,7 @@ def remove(cluster: Cluster) -> list[str]:
     """Undo all steps; the last cluster's going puts the host's own settings back."""
     problems = []
     try:
-        autostart.disable(cluster.name)
+        autostart.disable(cluster.host, cluster.name)
     except SykubeError as error:
         problems.append(f"autostart: {error}")
     data, *others = order.ALL

@@ -51,8 +51,8 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
                 f"the cluster {name} has room for {len(added)} further workers, not {count}",
                 resolution=f"A cluster has at most {MAX_WORKERS}.",
             )
-        findings = preflight.examine_for_workers(count, cluster.paths.root)
-        preflight.require(findings)
+        findings = preflight.examine_for_workers(host, count, cluster.paths.root)
+        preflight.require(host, findings)
         before = cluster.nodes
         _record(cluster, [*cluster.state.nodes, *added])
         nodes = [cluster.node(each) for each in added]

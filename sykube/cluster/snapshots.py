@@ -72,7 +72,7 @@ def restore(host: Host, name: str, confirm: Callable[[str], bool], ui: Ui) -> Cl
         if present is not None:
             _require_stopped(Cluster.of(host, present, ui))
         with ui.step(f"Checking the snapshot {name}"):
-            archive.check_whole(snapshot)
+            archive.check_whole(host, snapshot)
         if present is None:
             return _bring_back(host, snapshot, ui)
         _check_addresses(host, snapshot)
@@ -103,7 +103,7 @@ def _check_addresses(host: Host, snapshot: Snapshot) -> None:
     Raises:
         HostError: it is.
     """
-    taken = subnets.host_routes()
+    taken = subnets.host_routes(host)
     others = [State.load(ClusterPaths(host, name).state) for name in clusters(host)]
     taken += [each.subnets.nodes for each in others if each and each.spec.name != snapshot.cluster]
     try:
@@ -154,7 +154,9 @@ def _replace(host: Host, snapshot: Snapshot, present: State, ui: Ui) -> Cluster:
 def _bring_back(host: Host, snapshot: Snapshot, ui: Ui) -> Cluster:
     """Restore a cluster that was deleted, or that was in memory before a reboot."""
     saved, paths = snapshot.state(), ClusterPaths(host, snapshot.cluster)
-    if Bridge(snapshot.cluster).exists() or (paths.root.is_dir() and any(paths.root.iterdir())):
+    if Bridge(host, snapshot.cluster).exists() or (
+        paths.root.is_dir() and any(paths.root.iterdir())
+    ):
         raise SykubeError(
             f"there are remains of a cluster {snapshot.cluster} without a record",
             resolution=f"sykube delete --name {snapshot.cluster}",
@@ -189,7 +191,9 @@ def _take_place(snapshot: Snapshot, cluster: Cluster) -> None:
     with lock.host_settings(cluster.host):
         _check_addresses(cluster.host, snapshot)
         spec = state.spec
-        state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
+        state.owned_folders = make_root(
+            cluster.host, cluster.paths.root, spec.dest, ephemeral=spec.ephemeral
+        )
         Data().apply(cluster)
         # Until it is started, nothing of the host is changed for it: delete looks here.
         (HostRecords.load(cluster.host) or HostRecords(cluster.host)).save()
@@ -203,7 +207,7 @@ def _unpack_and_swap(snapshot: Snapshot, cluster: Cluster) -> None:
     try:
         for folder in (work, work / "new", work / "old"):
             folder.mkdir(mode=0o700)
-        archive.unpack(snapshot, work / "new")
+        archive.unpack(cluster.host, snapshot, work / "new")
         with signals.uninterrupted(), _swapped(cluster.paths.root, work):
             cluster.save()
     finally:

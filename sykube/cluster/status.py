@@ -13,7 +13,6 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.dns import dns_problem
 from sykube.errors import ExitCode, SykubeError
 from sykube.host.host import Host
-from sykube.host.run import run
 from sykube.kubernetes import readiness
 from sykube.node import cgroups, services
 from sykube.node.node import Node
@@ -228,7 +227,7 @@ def _disk_mb(cluster: Cluster) -> dict[str, int]:
     if not folders:
         return {}
     # Files come and go while it counts.
-    listed = run(["du", "-s", "-x", "--block-size=1MB", *folders], check=False).stdout
+    listed = cluster.host.run(["du", "-s", "-x", "--block-size=1MB", *folders], check=False).stdout
     pairs = (line.split("\t", 1) for line in listed.splitlines())
     return {Path(folder).name: int(size) for size, folder in pairs}
 

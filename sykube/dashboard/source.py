@@ -16,7 +16,6 @@ from sykube.cluster.cluster import Cluster
 from sykube.dashboard import rows
 from sykube.errors import SykubeError, UsageError
 from sykube.host.host import Host
-from sykube.host.run import run
 from sykube.kubernetes.api import Api, ApiError, Stream
 from sykube.node import cgroups
 from sykube.node.cgroups import Usage
@@ -114,7 +113,7 @@ class ClusterSource:
         for node in self._load().nodes:
             folders = [each for each in node.folder.glob("*") if each.is_dir()]
             found[node.name] = sizes = {"overlay": 0, "images": 0, "etcd": 0, "other": 0}
-            for folder, size in _sizes(folders).items():
+            for folder, size in _sizes(self.host, folders).items():
                 sizes[_DISK.get(folder, "other")] += size
         return found
 
@@ -239,11 +238,11 @@ def _metrics(api: Api) -> list[Json]:
         return []
 
 
-def _sizes(folders: Sequence[Path]) -> dict[str, int]:
+def _sizes(host: Host, folders: Sequence[Path]) -> dict[str, int]:
     if not folders:
         return {}
     # Files come and go while it counts.
-    listed = run(["du", "-s", "-x", "--block-size=1", *folders], check=False).stdout
+    listed = host.run(["du", "-s", "-x", "--block-size=1", *folders], check=False).stdout
     pairs = (line.split("\t", 1) for line in listed.splitlines())
     return {Path(folder).name: int(size) for size, folder in pairs}
 

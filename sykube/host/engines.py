@@ -25,7 +25,7 @@ from pathlib import Path
 from sykube.errors import HostError, UsageError
 from sykube.host import apt, capabilities, provision
 from sykube.host.host import Host
-from sykube.host.run import PATH, CommandError, run
+from sykube.host.run import PATH, CommandError
 
 # Names the engine to use instead of the first one that will do: apptainer, singularity, private,
 # or the path of a program.
@@ -105,7 +105,7 @@ class Candidate:
 
 def private(host: Host) -> provision.PrivateApptainer:
     """Where sykube's own Apptainer is, or would be."""
-    return provision.PrivateApptainer(host.cache / "apptainer")
+    return provision.PrivateApptainer(host, host.cache / "apptainer")
 
 
 def find(host: Host) -> FoundEngine | None:
@@ -130,7 +130,7 @@ def find(host: Host) -> FoundEngine | None:
         return None
     passed = [each.problem for each in candidates(host) if not wanted]
     why = f"{VARIABLE} asks for it" if wanted else "; ".join(passed) or "the host has none"
-    return _found(look(own.binary), why, private=True)
+    return _found(look(host, own.binary), why, private=True)
 
 
 def candidates(host: Host, wanted: str = "") -> list[Candidate]:
@@ -142,7 +142,7 @@ def candidates(host: Host, wanted: str = "") -> list[Candidate]:
     Args:
         wanted: the name or path of the only one to look at; all of them when empty.
     """
-    found = _of_the_host(wanted)
+    found = _of_the_host(host, wanted)
     missing = ", ".join(sorted(capabilities.missing()))
     if not missing:
         return found
@@ -155,14 +155,14 @@ def candidates(host: Host, wanted: str = "") -> list[Candidate]:
     ]
 
 
-def _of_the_host(wanted: str) -> list[Candidate]:
+def _of_the_host(host: Host, wanted: str) -> list[Candidate]:
     if "/" in wanted:
-        return [look(Path(wanted).absolute())]
+        return [look(host, Path(wanted).absolute())]
     found = []
     for kind in KINDS:
         binary = shutil.which(kind.name, path=PATH) if wanted in ("", kind.name) else None
         if binary:
-            found.append(look(Path(binary), kind))
+            found.append(look(host, Path(binary), kind))
     return found
 
 
@@ -174,7 +174,7 @@ def find_for_files(host: Host) -> FoundEngine:
     """
     found = find(host)
     if found is None:
-        usable = [each for each in _of_the_host("") if not each.problem]
+        usable = [each for each in _of_the_host(host, "") if not each.problem]
         found = _found(usable[0], "it looks into images alone") if usable else None
     if found is None:
         raise HostError(
@@ -215,10 +215,10 @@ def _environment(kind: Kind) -> dict[str, str]:
     return {f"{kind.prefix}DROP_CAPS": ",".join(missing)} if missing else {}
 
 
-def look(binary: Path, expected: Kind = APPTAINER) -> Candidate:
+def look(host: Host, binary: Path, expected: Kind = APPTAINER) -> Candidate:
     """What a program says of itself: `singularity` may be a link to Apptainer."""
     try:
-        said = run([binary, "--version"], check=False).stdout
+        said = host.run([binary, "--version"], check=False).stdout
     except CommandError as error:
         return Candidate(binary, expected, problem=error.brief)
     match = re.match(r"(\S+) version (\d+)\.(\d+)\.(\d+)", said.strip())

@@ -1,10 +1,34 @@
-"""The machine that sykube runs on, as one object: where its files are."""
+"""The machine that sykube runs on, as one object: where its files are, and what runs programs."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from sykube.host import run as processes
+from sykube.host.run import Completed
+
+
+class Runner(Protocol):
+    """What runs a program of the machine; see sykube.host.run.run."""
+
+    def __call__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        stdin: str | None = None,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | Path = "/",
+        timeout: float = 60.0,
+        check: bool = True,
+        on_line: Callable[[str], None] | None = None,
+        secret: bool = False,
+        terminal: bool = False,
+        wrapper: Sequence[str] = (),
+    ) -> Completed: ...
 
 
 @dataclass(frozen=True)
@@ -13,9 +37,15 @@ class Host:
 
     Attributes:
         root: its root folder; tests have one of their own.
+        run: runs a program to its end.
+        replace_process: lets this process become a program.
     """
 
     root: Path = Path("/")
+    run: Runner = processes.run
+    replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = (
+        processes.replace_process
+    )
 
     @property
     def data(self) -> Path:
@@ -52,3 +82,35 @@ class Host:
     def cgroups(self) -> Path:
         """The root of the cgroup hierarchies."""
         return self.root / "sys/fs/cgroup"
+
+    @property
+    def proc(self) -> Path:
+        return self.root / "proc"
+
+    @property
+    def class_net(self) -> Path:
+        """A folder for each network interface."""
+        return self.root / "sys/class/net"
+
+    @property
+    def etc(self) -> Path:
+        return self.root / "etc"
+
+    @property
+    def units(self) -> Path:
+        """Units of systemd that are not of a package."""
+        return self.etc / "systemd/system"
+
+    @property
+    def systemd(self) -> Path:
+        """A folder that is there where systemd runs: sd_booted(3)."""
+        return self.root / "run/systemd/system"
+
+    @property
+    def cni_state(self) -> Path:
+        """What CNI plugins remember of the interfaces that they made."""
+        return self.root / "var/lib/cni"
+
+    @property
+    def debian_keys(self) -> Path:
+        return self.root / "usr/share/keyrings/debian-archive-keyring.gpg"

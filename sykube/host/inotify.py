@@ -11,7 +11,6 @@ from sykube.host.records import read_sysctl
 
 INSTANCES = "fs/inotify/max_user_instances"
 WATCHES = "fs/inotify/max_user_watches"
-_PROC = Path("/proc")
 _LINK = "anon_inode:inotify"
 
 
@@ -37,7 +36,7 @@ def usage(host: Host) -> list[Usage]:
     """
     instances: Counter[str] = Counter()
     watches: Counter[str] = Counter()
-    for process in _PROC.iterdir():
+    for process in host.proc.iterdir():
         if process.name.isdigit():
             _count(process, instances, watches)
     return [

@@ -16,7 +16,6 @@ from typing import Any
 from sykube.errors import SykubeError
 from sykube.host.files import write_atomically
 from sykube.host.host import Host
-from sykube.host.run import run
 
 # What a node's kubelet sets for the whole host (kubelet --protect-kernel-defaults=false,
 # pkg/kubelet/cm/container_manager_linux.go), whatever sykube does.
@@ -106,7 +105,7 @@ class HostRecords:
         if name not in self.modules:
             self.modules.append(name)
             self.save()
-        run(["modprobe", name])
+        self.host.run(["modprobe", name])
 
     def enable_controllers(self, root: Path) -> None:
         """Hand every controller on to the cgroups below the root of a v2 hierarchy."""
@@ -156,7 +155,7 @@ class HostRecords:
                 Path(folder).rmdir()
         for module in self.modules:
             try:
-                run(["modprobe", "-r", module])
+                self.host.run(["modprobe", "-r", module])
             except SykubeError:
                 failed.append(f"kernel module {module} is in use and stays loaded")
         (self.host.records / "record.json").unlink(missing_ok=True)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sykube.errors import SykubeError
-from sykube.host.run import PATH, run
+from sykube.host.host import Host
+from sykube.host.run import PATH
 
 _TIMEOUT_S = 3600.0
 # Overlays hold devices (0:0) and trusted.* attributes that say what of the image was removed, and
@@ -21,7 +22,7 @@ _COMPRESSION = {"zstd": (".zst", "zstd -1 -T0"), "gzip": (".gz", "gzip -1")}
 _PROGRAMS = {suffix: program for program, (suffix, _) in _COMPRESSION.items()}
 
 
-def pack(root: Path, names: Sequence[str], folder: Path) -> Path:
+def pack(host: Host, root: Path, names: Sequence[str], folder: Path) -> Path:
     """Archive what is in `root` under some names, into a folder that others cannot enter.
 
     Returns:
@@ -40,14 +41,14 @@ def pack(root: Path, names: Sequence[str], folder: Path) -> Path:
     command += ["--hard-dereference"]
     # Sockets are what it leaves out.
     command += ["--warning=no-file-ignored", f"--use-compress-program={program}"]
-    run([*command, f"--file={file}", f"--directory={root}", *names], timeout=_TIMEOUT_S)
+    host.run([*command, f"--file={file}", f"--directory={root}", *names], timeout=_TIMEOUT_S)
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
     return file
 
 
 def unpack(
-    file: Path, target: Path, *, only: Sequence[str] = (), without: Sequence[str] = ()
+    host: Host, file: Path, target: Path, *, only: Sequence[str] = (), without: Sequence[str] = ()
 ) -> None:
     """Unpack an archive into an empty folder.
 
@@ -63,7 +64,7 @@ def unpack(
     command += [f"--use-compress-program={program_of(file.name)}"]
     command += ["--anchored", "--wildcards", "--no-wildcards-match-slash"]
     command += [f"--exclude={pattern}" for pattern in without]
-    run([*command, f"--file={file}", f"--directory={target}", *only], timeout=_TIMEOUT_S)
+    host.run([*command, f"--file={file}", f"--directory={target}", *only], timeout=_TIMEOUT_S)
 
 
 def program_of(name: str) -> str:

@@ -22,7 +22,7 @@ from sykube.host import engines, lock
 from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
 from sykube.host.host import Host
-from sykube.host.run import CommandError, run
+from sykube.host.run import CommandError
 from sykube.image import pulling, versions
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import Source, Upstream
@@ -358,7 +358,7 @@ def keep(
             ("versions", "/usr/share/sykube/versions"),
             ("container-images", "/usr/share/sykube/container-images"),
         ):
-            _extract(sif, path, work / name, builder)
+            _extract(host, sif, path, work / name, builder)
         (work / "kubectl").chmod(0o755)
         write_atomically(work / "parts.json", json.dumps(parts, indent=1, sort_keys=True))
         (work / "complete").touch()
@@ -370,9 +370,9 @@ def keep(
     return NodeImage(fingerprint, folder)
 
 
-def _extract(sif: Path, path: str, target: Path, builder: Builder) -> None:
+def _extract(host: Host, sif: Path, path: str, target: Path, builder: Builder) -> None:
     """Copy one file out of an image, through a bind of the target's folder."""
-    run(
+    host.run(
         [
             builder.binary, "--silent", "exec", "--no-home", "--no-mount", "tmp,cwd,bind-paths",
             "--bind", f"{target.parent}:/mnt", "--pwd", "/", sif, "cp", path, f"/mnt/{target.name}",
@@ -394,9 +394,9 @@ def _build_sif(
             resources.render("definitions", layer.template, **layer.variables), encoding="utf-8"
         )
         sif = work / f"{layer.name}.sif"
-        engine = engines.look(builder.binary)
+        engine = engines.look(host, builder.binary)
         try:
-            run(
+            host.run(
                 [builder.binary, "build", *engine.mksquashfs_options(_MKSQUASHFS), sif, definition],
                 env={**builder.environment, **engine.work_environment(work)},
                 timeout=_BUILD_TIMEOUT_S,

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from sykube.host.host import Host
 from sykube.image import inside, layout
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
@@ -53,7 +54,7 @@ cp -r /usr/share/sykube/kubeadm-patches /mnt/
 
 
 def container_images(
-    image: NodeImage, names: Sequence[str], folder: Path, builder: Builder
+    host: Host, image: NodeImage, names: Sequence[str], folder: Path, builder: Builder
 ) -> list[ContainerImage]:
     """Some of the container images of a node image, with their parts in a folder.
 
@@ -66,7 +67,7 @@ def container_images(
     try:
         store.mkdir()
         command = ["sh", "-c", _EXPORT, "export-images", *names]
-        inside.run_in(image.sif, command, folder, builder, timeout=_TIMEOUT_S)
+        inside.run_in(host, image.sif, command, folder, builder, timeout=_TIMEOUT_S)
     finally:
         shutil.rmtree(store, ignore_errors=True)
     try:
@@ -75,11 +76,11 @@ def container_images(
         (folder / _ARCHIVE).unlink()
 
 
-def tools(image: NodeImage, folder: Path, builder: Builder) -> None:
+def tools(host: Host, image: NodeImage, folder: Path, builder: Builder) -> None:
     """Put a node image's kubeadm and its folder kubeadm-patches into a folder.
 
     Raises:
         CommandError: the image cannot be read.
     """
     command = ["sh", "-c", _TOOLS, "copy-tools"]
-    inside.run_in(image.sif, command, folder, builder, timeout=_TIMEOUT_S)
+    inside.run_in(host, image.sif, command, folder, builder, timeout=_TIMEOUT_S)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sykube.errors import UsageError
 from sykube.host.host import Host
-from sykube.host.run import CommandError, run
+from sykube.host.run import CommandError
 from sykube.image import bundle, signature
 from sykube.image.build import Builder, is_sif, keep, list_images, locked_cache
 from sykube.image.node_image import NodeImage
@@ -76,10 +76,10 @@ def adopt(
     if own:
         return own
     digest = _digest(file)
-    check = functools.partial(_check, shown=file, trust=trust, builder=builder)
+    check = functools.partial(_check, host, shown=file, trust=trust, builder=builder)
 
     def copy(sif: Path) -> None:
-        run(["cp", "--reflink=auto", file, sif], timeout=_COPY_TIMEOUT_S)
+        host.run(["cp", "--reflink=auto", file, sif], timeout=_COPY_TIMEOUT_S)
         if _digest(sif) != digest:
             raise UsageError(
                 f"{file} changed while it was read",
@@ -102,10 +102,10 @@ def adopt(
             ) from error
 
 
-def _check(sif: Path, *, shown: Path, trust: Trust | None, builder: Builder) -> None:
+def _check(host: Host, sif: Path, *, shown: Path, trust: Trust | None, builder: Builder) -> None:
     if trust:
-        signature.verify(sif, trust, builder, shown=shown)
-    bundle.check_fits(sif, builder, shown=shown)
+        signature.verify(host, sif, trust, builder, shown=shown)
+    bundle.check_fits(host, sif, builder, shown=shown)
 
 
 def _digest(file: Path) -> str:

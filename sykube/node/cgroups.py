@@ -186,7 +186,7 @@ def _remove_abandoned(host: Host) -> None:
     """Remove what an engine leaves that was killed: cgroups of processes that are no more."""
     for parent in of_engines(host):
         for folder in parent.glob("[0-9]*"):
-            if not Path("/proc", folder.name).exists():
+            if not (host.proc / folder.name).exists():
                 # The kernel refuses where there is still another process in it.
                 with contextlib.suppress(OSError):
                     folder.rmdir()

@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Protocol
 
 from sykube.errors import SykubeError
+from sykube.host.host import Host
 from sykube.host.run import (
     WITHOUT_PROXIES,
     CommandError,
     Completed,
     clean_environment,
-    replace_process,
-    run,
 )
 from sykube.node import launch
 
-PROC = Path("/proc")
 _GONE_TIMEOUT_S = 30.0
 # How Apptainer and SingularityCE call the first process of an instance.
 _INIT_NAMES = ("appinit", "sinit")
@@ -110,12 +108,13 @@ class CommandLineEngine:
         environment: variables for each call.
     """
 
+    host: Host
     binary: Path
     config: Path | None
     environment: Mapping[str, str]
 
     def start(self, name: str, options: InstanceOptions) -> None:
-        binds = ",".join(f"{host}:{inside}" for host, inside in options.binds)
+        binds = ",".join(f"{source}:{inside}" for source, inside in options.binds)
         arguments = [
             "instance",
             "start",
@@ -147,7 +146,7 @@ class CommandLineEngine:
             self._forget(name)
             # Two instances of a node would share its files.
             self._end_unrecorded(name)
-        run(
+        self.host.run(
             [*self._argv(), *arguments],
             env=self._inside,
             timeout=120,
@@ -165,7 +164,7 @@ class CommandLineEngine:
     def _stop(self, instance: Instance) -> None:
         name = instance.name
         try:
-            run(
+            self.host.run(
                 [*self._argv(), "instance", "stop", "--signal", "SIGKILL", "--timeout", "5", name],
                 env=self.environment,
                 wrapper=launch.wrapper(hostname=instance.host),
@@ -185,7 +184,7 @@ class CommandLineEngine:
         # records of instances that it does not see: all of them in a PID namespace of its own.
         files = self._records("*/*/*/*/*.json")
         found = (read_record(file) for file in files if file.stem == file.parent.name)
-        return {each.name: each for each in found if each and _lives(each)}
+        return {each.name: each for each in found if each and _lives(self.host, each)}
 
     def exec(
         self,
@@ -197,7 +196,7 @@ class CommandLineEngine:
         check: bool = True,
         secret: bool = False,
     ) -> Completed:
-        return run(
+        return self.host.run(
             [*self._exec(name), *argv],
             env=self._inside,
             stdin=stdin,
@@ -209,7 +208,7 @@ class CommandLineEngine:
 
     def replace_with_exec(self, name: str, argv: Sequence[str]) -> None:
         words = [*self._wrapper(name), *self._exec(name), *argv]
-        replace_process(words, clean_environment(self._inside))
+        self.host.replace_process(words, clean_environment(self._inside))
 
     def leftovers(self, name: str) -> list[Path]:
         logs = self._records(f"logs/*/*/{name}.*")
@@ -251,13 +250,13 @@ class CommandLineEngine:
             SykubeError: it does not end.
         """
         deadline = time.monotonic() + _GONE_TIMEOUT_S
-        while monitors := _monitors(name):
+        while monitors := _monitors(self.host, name):
             late = time.monotonic() > deadline
             if time.monotonic() > deadline + _GONE_TIMEOUT_S:
                 raise _stays(name, monitors)
             for pid in monitors:
                 # The monitor cleans up after its child, unless it hangs.
-                for each in [pid] if late else _children(pid):
+                for each in [pid] if late else _children(self.host, pid):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(each, signal.SIGKILL)
                 # It waits for SIGCHLD alone, which Go drops where two other signals wait already
@@ -289,9 +288,9 @@ def _stays(name: str, pids: Sequence[int]) -> SykubeError:
     )
 
 
-def _lives(instance: Instance) -> bool:
+def _lives(host: Host, instance: Instance) -> bool:
     """Whether an instance's first process is its own, and not a later one of that number."""
-    process = PROC / str(instance.pid)
+    process = host.proc / str(instance.pid)
     try:
         name = (process / "comm").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -300,7 +299,7 @@ def _lives(instance: Instance) -> bool:
         return False
     try:
         state, parent = _state_and_parent(process)
-        watched = _watched(PROC / str(parent))
+        watched = _watched(host.proc / str(parent))
     except OSError:
         return True
     # A zombie's monitor has not taken note of its end yet, and may never: see _end_unrecorded.
@@ -314,10 +313,10 @@ def _watched(process: Path) -> str:
     return match[1] if match else ""
 
 
-def _monitors(name: str) -> list[int]:
+def _monitors(host: Host, name: str) -> list[int]:
     """Processes of the engine that wait for the end of an instance."""
     found = []
-    for folder in PROC.glob("[0-9]*"):
+    for folder in host.proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if _watched(folder) == name:
                 found.append(int(folder.name))
@@ -331,9 +330,9 @@ def _state_and_parent(process: Path) -> tuple[str, int]:
     return state, int(parent)
 
 
-def _children(pid: int) -> list[int]:
+def _children(host: Host, pid: int) -> list[int]:
     found = []
-    for folder in PROC.glob("[0-9]*"):
+    for folder in host.proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if _state_and_parent(folder)[1] == pid:
                 found.append(int(folder.name))

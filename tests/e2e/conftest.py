@@ -57,7 +57,7 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if not folders:
         yield
         return
-    engines.find_or_create(Host(), apt.find_mirror, print)
+    engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
     ports = (mirror.PORT, mirror.PORT + 1)
     folder = tmp_path_factory.mktemp("release")
     with (

@@ -234,7 +234,7 @@ def test_a_fresh_cluster_is_well(diag: TestCluster) -> None:
 
 
 def flush(_: TestCluster) -> None:
-    chain = Bridge(NAME).forward_chain
+    chain = Bridge(Host(), NAME).forward_chain
     subprocess.run(["iptables", "-w", "-F", chain], check=True, capture_output=True)
 
 

@@ -206,7 +206,7 @@ def test_ports_come_and_go_while_the_cluster_runs(day: TestCluster, web: str) ->
     for _ in range(2):
         day.sykube("port", "add", text, "--name", NAME)
     assert text in day.sykube("port", "list", "--name", NAME).stdout.split()
-    gateway = Bridge(NAME).addresses()[0].split("/")[0]
+    gateway = Bridge(Host(), NAME).addresses()[0].split("/")[0]
     for host in ("127.0.0.1", gateway):
         eventually(f"{host} answers", answers(f"http://{host}:{port}/"))
     day.sykube("port", "delete", str(port), "--name", NAME)
@@ -260,7 +260,7 @@ def test_a_load_balancer_has_an_address_that_the_host_reaches(day: TestCluster, 
 def test_a_load_balancer_holds_to_source_ranges_and_to_its_traffic_policy(
     day: TestCluster, web: str
 ) -> None:
-    gateway = str(IPv4Interface(Bridge(NAME).addresses()[0]).ip)
+    gateway = str(IPv4Interface(Bridge(Host(), NAME).addresses()[0]).ip)
     day.apply(
         manifests.service(
             "for-us", "web", type="LoadBalancer", loadBalancerSourceRanges=[f"{gateway}/32"]

@@ -411,5 +411,5 @@ def instances() -> dict[str, int]:
 
     found = engines.find(Host())
     assert found
-    engine = CommandLineEngine(found.binary, None, found.environment)
+    engine = CommandLineEngine(Host(), found.binary, None, found.environment)
     return {name: each.pid for name, each in engine.instances().items()}

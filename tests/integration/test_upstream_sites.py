@@ -46,7 +46,7 @@ def server(tls: Path) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One of its own, with this machine's engine."""
-    engines.find_or_create(Host(), apt.find_mirror, print)
+    engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
     root, own = engines.private(Host()).root, tmp_path / "cache"
     own.mkdir()
     if root.exists():

@@ -34,18 +34,9 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
 
 
-def _no_process(*args: object, **_: object) -> None:
-    raise AssertionError(f"a unit test tried to start a process: {args}")
-
-
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Every test has a home and a cache of its own, and `run` refuses.
-
-    A test of `run` itself imports the real one by name.
-    """
-    fakes.replace_run(monkeypatch, _no_process)
-    fakes.replace_replace_process(monkeypatch, _no_process)
+    """Every test has a home and a cache of its own."""
     fakes.keep_authorities(monkeypatch)
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

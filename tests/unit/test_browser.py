@@ -45,14 +45,14 @@ def test_the_browser_is_the_callers(
     me = Owner.of_caller()
     owner = Owner(me.uid + 1, me.gid, me.home) if other else me
     page = Path("/tmp/open.html")
-    assert not browser.show(page, owner, {})
-    assert browser.show(page, owner, {"DISPLAY": ":0", "SECRET": "x"})
+    assert not browser.show(world.host, page, owner, {})
+    assert browser.show(world.host, page, owner, {"DISPLAY": ":0", "SECRET": "x"})
     (words,) = world.programs.argvs
     assert words[-2:] == ["xdg-open", "/tmp/open.html"]
     assert ("setpriv" in words) is other
     assert (f"--reuid={owner.uid}" in words) is other
     world.programs.answers["sh"] = lambda _: (3, "", "no")
-    assert not browser.show(page, owner, {"WAYLAND_DISPLAY": "w"})
+    assert not browser.show(world.host, page, owner, {"WAYLAND_DISPLAY": "w"})
 
 
 @contextlib.contextmanager

@@ -158,7 +158,7 @@ def described(world: World, text: str) -> None:
 
 def test_a_bundle_of_this_sykube_fits(world: World) -> None:
     described(world, json.dumps(bundle._description()))
-    bundle.check_fits(Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))
+    bundle.check_fits(world.host, Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_bundle_of_another_sykube_does_not(
 ) -> None:
     described(world, json.dumps(bundle._description() | {"sykube": "9.9"} | change))
     with pytest.raises(SykubeError, match=r"/k.sif was made by sykube 9\.9") as raised:
-        bundle.check_fits(Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))
+        bundle.check_fits(world.host, Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))
     assert different in raised.value.details
 
 
@@ -182,4 +182,4 @@ def test_a_bundle_of_another_sykube_does_not(
 def test_a_bundle_that_says_nothing_of_itself(world: World, text: str) -> None:
     described(world, text)
     with pytest.raises(SykubeError, match="the bundle /k.sif"):
-        bundle.check_fits(Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))
+        bundle.check_fits(world.host, Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))

@@ -140,7 +140,7 @@ def test_what_a_killed_engine_leaves_goes_too(either: World) -> None:
     # No kernel gives so high a number: proc_sys_kernel(5), pid_max.
     abandoned = [parent / "99999999" for parent in parents]
     alive = [parent / str(os.getpid()) for parent in parents]
-    for folder in abandoned + alive:
+    for folder in [*abandoned, *alive, either.host.proc / str(os.getpid())]:
         folder.mkdir(parents=True)
     cgroups.remove(either.host, "fake-master")
     assert not any(folder.exists() for folder in abandoned)

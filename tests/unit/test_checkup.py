@@ -317,7 +317,7 @@ def test_what_a_node_lacks_of_its_network(
 )  # fmt: skip
 def test_rules_that_drop_before_ours(world: World, rules: str, dropping: list[str]) -> None:
     world.programs.answers["iptables"] = lambda _: (0, f"-P FORWARD DROP\n-N OURS\n{rules}\n", "")
-    assert firewall.dropping_rules("OURS", "sk-x") == dropping
+    assert firewall.dropping_rules(world.host, "OURS", "sk-x") == dropping
 
 
 def test_a_rule_that_drops_is_a_finding(cluster: Cluster, world: World) -> None:
@@ -349,7 +349,7 @@ def test_chains_of_nftables(cluster: Cluster, world: World) -> None:
         return 0, json.dumps({"nftables": chains}), ""
 
     world.programs.answers["nft"] = nft
-    assert firewall.nftables_chains("sk-fake") == ["inet site forward"]
+    assert firewall.nftables_chains(cluster.host, "sk-fake") == ["inet site forward"]
     bad = found(cluster)["firewall"]
     assert bad.level is Level.WARNING
     assert bad.cure.startswith("nft insert rule inet site forward iifname sk-fake accept && ")
@@ -366,7 +366,7 @@ def test_chains_of_nftables(cluster: Cluster, world: World) -> None:
 )
 def test_firewalld(cluster: Cluster, world: World, answer: fakes.Answer, zone: str) -> None:
     world.programs.answers["firewall-cmd"] = lambda _: answer
-    assert firewall.firewalld_zone("sk-fake") == zone
+    assert firewall.firewalld_zone(cluster.host, "sk-fake") == zone
     assert ("firewall" in found(cluster)) is bool(zone)
 
 
@@ -434,7 +434,7 @@ def test_inotify_that_is_used_up(
     cluster: Cluster, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for pid, name, count in ((10, "kubelet", 3), (11, "containerd", 1), (12, "gone", 0)):
-        process = tmp_path / str(pid)
+        process = world.host.proc / str(pid)
         (process / "fd").mkdir(parents=True)
         (process / "fdinfo").mkdir()
         if count:
@@ -443,8 +443,7 @@ def test_inotify_that_is_used_up(
             (process / "fd" / str(number)).symlink_to("anon_inode:inotify")
             (process / "fdinfo" / str(number)).write_text("inotify wd:1\ninotify wd:2\n")
         (process / "fd" / "9").symlink_to("/dev/null")
-    (tmp_path / "self").mkdir()
-    monkeypatch.setattr(inotify, "_PROC", tmp_path)
+    (world.host.proc / "self").mkdir()
     instances, watches = inotify.usage(cluster.host)
     assert (instances.used, watches.used) == (4, 8)
     assert instances.most == (("kubelet", 3), ("containerd", 1))

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from sykube.cli import access, main
+from sykube.cli import main
 from sykube.cluster import lifecycle
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
@@ -384,7 +384,7 @@ def test_delete_that_cannot_end_a_node_says_that_the_cluster_is_still_there(
 
 
 def test_files_have_the_modes_that_sykube_names_and_kubectls_those_of_the_caller(
-    up: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
+    up: World, sykube: Sykube
 ) -> None:
     seen: list[int] = []
 
@@ -392,7 +392,7 @@ def test_files_have_the_modes_that_sykube_names_and_kubectls_those_of_the_caller
         seen.append(os.umask(0))
         os.umask(seen[-1])
 
-    monkeypatch.setattr(access, "replace_process", look)
+    up.programs.become = look
     before = os.umask(0o027)
     try:
         sykube("list")
@@ -698,14 +698,14 @@ def test_delete_of_all_says_which_one_was_in_use(up: World, sykube: Sykube) -> N
 
 
 @pytest.fixture
-def became(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+def became(world: World) -> list[tuple[list[str], dict[str, str]]]:
     """What sykube has become instead of ending."""
     found: list[tuple[list[str], dict[str, str]]] = []
 
     def replace(argv: list[object], env: dict[str, str]) -> None:
         found.append(([str(word) for word in argv], dict(env)))
 
-    monkeypatch.setattr(access, "replace_process", replace)
+    world.programs.become = replace
     return found
 
 

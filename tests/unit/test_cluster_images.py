@@ -14,6 +14,7 @@ from sykube.cluster import images, power
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import StopOptions
 from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host.host import Host
 from sykube.host.run import CommandError
 from sykube.image import container, sif
 from tests import containers
@@ -337,13 +338,13 @@ def configuration(folder: Path, found: container.ContainerImage) -> dict[str, An
     return json.loads(found.config.file.read_text())["config"]  # type: ignore[no-any-return]
 
 
-def convert(tmp_path: Path) -> container.ContainerImage:
+def convert(host: Host, tmp_path: Path) -> container.ContainerImage:
     from sykube.image.build import Builder
 
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)
     file = write_sif(tmp_path / "tool_1.sif")
-    return sif.convert(file, "tool:1", work, Builder(Path("/usr/bin/apptainer"), {}))
+    return sif.convert(host, file, "tool:1", work, Builder(Path("/usr/bin/apptainer"), {}))
 
 
 def test_a_sif_becomes_an_image(
@@ -360,7 +361,7 @@ def test_a_sif_keeps_its_runscript_and_environment(
     apptainer["files"][".singularity.d/labels.json"] = json.dumps(
         {"org.label-schema.build-date": "now", "maker": "me"}
     )
-    found = configuration(tmp_path, convert(tmp_path))
+    found = configuration(tmp_path, convert(world.host, tmp_path))
     assert found["Entrypoint"] == ["/.singularity.d/actions/run"]
     assert found["Env"] == ["A=b c", "PATH=/bin"]
     assert found["Labels"] == {"maker": "me"}
@@ -374,7 +375,7 @@ def test_an_old_sif_gets_a_start_of_its_own(
     script: str, world: World, apptainer: dict[str, Any], tmp_path: Path
 ) -> None:
     apptainer["files"] = {script or "bin/sh": ""}
-    entrypoint = configuration(tmp_path, convert(tmp_path))["Entrypoint"]
+    entrypoint = configuration(tmp_path, convert(world.host, tmp_path))["Entrypoint"]
     assert entrypoint[:2] == ["/bin/sh", "-c"]
     assert entrypoint[3] == (f"/{script}" if script else "/bin/sh")
 

@@ -13,7 +13,7 @@ from sykube.host import capabilities, engines
 from sykube.host.apt import Mirror
 from sykube.host.host import Host
 from sykube.host.run import CommandError, Completed
-from tests.fakes import fill
+from tests.fakes import FakeHost, fill
 
 FIXTURES = Path(__file__).parent / "fixtures/engines"
 FEW, MANY = 0b0111, 0b1111
@@ -50,10 +50,14 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engines:
     made = Engines(tmp_path)
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(shutil, "which", made.which)
-    monkeypatch.setattr(engines, "run", made.run)
     monkeypatch.setattr(capabilities, "known", lambda: MANY)
     monkeypatch.setattr(capabilities, "effective", lambda: MANY)
     return made
+
+
+@pytest.fixture
+def host(installed: Engines, tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path, installed.run)
 
 
 APPTAINER = "apptainer version 1.3.6-1.fc42"
@@ -210,10 +214,10 @@ def test_none_is_made_where_the_hosts_own_will_do(
     ],
 )
 def test_calls_of_build(
-    installed: Engines, tmp_path: Path, said: str, options: tuple[str, ...], prefix: str
+    host: Host, installed: Engines, tmp_path: Path, said: str, options: tuple[str, ...], prefix: str
 ) -> None:
     installed.said = {"engine": said}
-    looked = engines.look(Path("/opt/bin/engine"))
+    looked = engines.look(host, Path("/opt/bin/engine"))
     assert looked.mksquashfs_options("-comp zstd") == options
     assert looked.work_environment(tmp_path) == {
         "TMPDIR": str(tmp_path),

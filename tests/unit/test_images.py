@@ -5,31 +5,34 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sykube.errors import SykubeError
-from sykube.host import engines
 from sykube.host.apt import Mirror
 from sykube.host.host import Host
-from sykube.host.run import CommandError
+from sykube.host.run import CommandError, Completed
 from sykube.image import build, versions
 from sykube.image.build import Builder, list_images, prune
 from sykube.image.node_image import NodeImage
-from tests.fakes import Answer, Calls, FakePrograms, Kernel, add_image, write_sif
+from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel, add_image, write_sif
 
 MIRROR = Mirror("http://m/debian")
 BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"})
 
 
 @pytest.fixture
-def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePrograms:
-    made = FakePrograms(Kernel(tmp_path / "kernel"), Calls(), tmp_path)
-    for module in (build, engines):
-        monkeypatch.setattr(module, "run", made.run)
-    return made
+def programs(tmp_path: Path) -> FakePrograms:
+    return FakePrograms(Kernel(tmp_path / "kernel"), Calls(), tmp_path)
+
+
+@pytest.fixture
+def host(programs: FakePrograms, tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path / "host", programs.run)
 
 
 @pytest.fixture
@@ -143,26 +146,23 @@ def test_a_copy_out_of_the_image_that_fails_leaves_no_half_image(
     assert list((cache / "node-images").iterdir()) == []
 
 
-def environments_of_builds(
-    host: Host, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
-) -> list[dict[str, str]]:
+def environments_of_builds(host: Host, programs: FakePrograms) -> list[dict[str, str]]:
     """Build all images; the variables that the engine was called with."""
     environments: list[dict[str, str]] = []
 
-    def look(argv: list[str], **options: object) -> object:
+    def look(argv: Sequence[str | Path], **options: Any) -> Completed:
         if argv[1] == "build":
-            environments.append(dict(options["env"]))  # type: ignore[call-overload]
-        return programs.run(argv, **options)  # type: ignore[arg-type]
+            environments.append(dict(options["env"]))
+        return programs.run(argv, **options)
 
-    monkeypatch.setattr(build, "run", look)
-    build_all(host)
+    build_all(replace(host, run=look))
     return environments
 
 
 def test_the_engine_builds_with_its_own_settings_in_the_cache(
     host: Host, programs: FakePrograms, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environments = environments_of_builds(host, programs, monkeypatch)
+    environments = environments_of_builds(host, programs)
     assert environments
     for environment in environments:
         assert environment["APPTAINER_DROP_CAPS"] == "CAP_BPF"
@@ -188,7 +188,7 @@ def test_each_engine_builds_as_it_can(host: Host,
         return (0, said, "") if words == ["--version"] else apptainer(words)
 
     programs.answers["apptainer"] = engine
-    environments = environments_of_builds(host, programs, monkeypatch)
+    environments = environments_of_builds(host, programs)
     builds = [argv for argv in programs.argvs if argv[1] == "build"]
     assert builds
     assert all(("--mksquashfs-args" in argv) is compresses for argv in builds)

@@ -963,7 +963,7 @@ def test_with_an_own_image_nothing_is_downloaded(
     assert "--yes" not in raised.value.resolution
     assert not any(argv[0] == "apt-get" for argv in world.programs.argvs)
 
-    def no_mirror(_: str) -> None:
+    def no_mirror(*_: object) -> None:
         raise UsageError("the apt sources of this host name no Debian mirror")
 
     monkeypatch.setattr(apt, "find_mirror", no_mirror)

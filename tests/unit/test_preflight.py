@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,17 +18,19 @@ from sykube.host.engines import APPTAINER, Candidate, FoundEngine
 from sykube.host.host import Host
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError, Completed
-from tests.fakes import fill, host_path
+from tests.fakes import FakeHost, fill
 
 FIXTURES = Path(__file__).parent / "fixtures/os-release"
 # With EPEL where it is Enterprise Linux.
-HOSTS = {file.name: distribution.this(file, FIXTURES) for file in FIXTURES.iterdir()}
+KEYRING = "usr/share/keyrings/debian-archive-keyring.gpg"
+SCRIPTS = "usr/share/debootstrap/scripts"
+HOSTS = {file.name: distribution.read(file, FIXTURES) for file in FIXTURES.iterdir()}
 KEYS = b"\xb4\x49Debian Archive Automatic Signing Key (12/bookworm) <x>"
 ENGINE = FoundEngine(Path("/usr/bin/apptainer"), "apptainer 1.4.5", {}, "the first")
 
 
 def become(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(distribution, "this", lambda: HOSTS[name])
+    monkeypatch.setattr(distribution, "this", lambda _: HOSTS[name])
 
 
 def have_engine(
@@ -41,25 +45,18 @@ def have_engine(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host that has all that is looked for, below a folder; /proc and /sys are its own."""
     root = tmp_path / "folder"
-    monkeypatch.setattr(preflight, "Path", lambda *parts: host_path(root, *parts))
     monkeypatch.setattr(shutil, "which", lambda name, path="": f"/usr/bin/{name}")
     monkeypatch.setattr(os, "access", lambda *_: True)
-    for name, value in {"_CNI_OF_DEBIAN": "usr/lib/cni", "_CNI_OF_FEDORA": "absent"}.items():
-        monkeypatch.setattr(provision, name, root / value)
-    monkeypatch.setattr(provision, "build_settings", lambda _: {"LIBEXECDIR": str(root / "usr")})
-    monkeypatch.setattr(preflight, "_SCRIPTS", root / "scripts")
-    for name in ("SELINUX", "APPARMOR", "ATTRIBUTES"):
-        monkeypatch.setattr(confinement, name, root / "absent")
+    monkeypatch.setattr(provision, "build_settings", lambda *_: {"LIBEXECDIR": str(root / "usr")})
     become(monkeypatch, "debian-12")
     have_engine(monkeypatch, ENGINE)
     monkeypatch.setenv("SYKUBE_MIRROR", "http://m.example/debian")
-    monkeypatch.setattr(apt, "KEYRING", root / "keyring.gpg")
     monkeypatch.setattr(capabilities, "effective", lambda: (1 << 41) - 1)
-    monkeypatch.setattr(preflight, "run", answer())
     root.mkdir()
-    (root / "keyring.gpg").write_bytes(KEYS)
-    script = f"variants - minbase\nkeyring {root}/keyring.gpg\n"
-    fill(root / "scripts", {"bookworm": script, "trixie": script})
+    fill(root / "usr/share/keyrings", {})
+    (root / KEYRING).write_bytes(KEYS)
+    script = f"variants - minbase\nkeyring {root}/{KEYRING}\n"
+    fill(root / SCRIPTS, {"bookworm": script, "trixie": script})
     fill(root / "usr/lib/cni", {"bridge": "", "static": ""})
     fill(root / "proc", {"filesystems": "nodev\toverlay\n\tsquashfs\n"})
     fill(root / "proc", {"meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n"})
@@ -69,12 +66,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.fixture
+def host(folder: Path) -> FakeHost:
+    return FakeHost(folder, answer())
+
+
 def answer(
     modprobe: int = 1, iptables: Completed | None = None, version: str = "v1.8.9 (nf_tables)"
 ) -> Callable[..., Completed]:
     """Stands in for run."""
 
-    def run(argv: list[str], **_: object) -> Completed:
+    def run(given: Sequence[str | Path], **_: Any) -> Completed:
+        argv = [str(word) for word in given]
         if argv == ["iptables", "--version"]:
             return Completed(tuple(argv), 0, f"iptables {version}\n", "")
         if argv[0] == "iptables":
@@ -118,7 +121,7 @@ def test_missing_programs_name_their_packages(
 
 def test_missing_files_of_packages(host: Host, folder: Path) -> None:
     (folder / "usr/lib/cni/static").unlink()
-    (folder / "keyring.gpg").unlink()
+    (folder / KEYRING).unlink()
     found = failures(host, folder)
     assert found["CNI plugins"].packages == ("containernetworking-plugins",)
     assert found["Debian's keys"].packages == ("debian-archive-keyring",)
@@ -130,7 +133,7 @@ def test_a_kernel_without_overlay(
     fill(folder / "proc", {"filesystems": "\tsquashfs\n"})
     assert "modprobe overlay" in failures(host, folder)["kernel: overlay"].cure
     # A module that can be loaded is as good.
-    monkeypatch.setattr(preflight, "run", answer(modprobe=0))
+    host = replace(host, run=answer(modprobe=0))
     assert failures(host, folder) == {}
 
 
@@ -197,7 +200,7 @@ def test_every_failure_has_a_cure(
     assert len(found) >= 8
     assert all(finding.cure for finding in found.values())
     with pytest.raises(HostError) as raised:
-        preflight.require(list(found.values()))
+        preflight.require(host, list(found.values()))
     assert raised.value.exit_code is ExitCode.HOST_NOT_READY
     for finding in found.values():
         assert f"{finding.what}: {finding.detail}" in raised.value.details
@@ -206,8 +209,8 @@ def test_every_failure_has_a_cure(
     assert "apt-get install -y" in raised.value.resolution.splitlines()[0]
 
 
-def test_warnings_stop_nothing() -> None:
-    preflight.require([Finding("x", Level.WARNING, "y"), Finding("z", Level.OK, "")])
+def test_warnings_stop_nothing(host: Host) -> None:
+    preflight.require(host, [Finding("x", Level.WARNING, "y"), Finding("z", Level.OK, "")])
 
 
 # --- the host's distribution and its engine ---
@@ -231,11 +234,11 @@ def test_cures_are_right_for_the_host_at_hand(
     become(monkeypatch, name)
     monkeypatch.setattr(shutil, "which", lambda each, path="": None if each == "iptables" else each)
     (folder / "usr/lib/cni/static").unlink()
-    (folder / "keyring.gpg").unlink()
+    (folder / KEYRING).unlink()
     found = failures(host, folder)
     assert tuple(found[what].cure for what in ("programs", "CNI plugins", "Debian's keys")) == cures
     with pytest.raises(HostError) as raised:
-        preflight.require(list(found.values()))
+        preflight.require(host, list(found.values()))
     first = raised.value.resolution.splitlines()[0]
     assert first.startswith("sykube init --yes, or: ") == (name != "arch")
     if name == "fedora-42":
@@ -284,7 +287,7 @@ def test_what_a_private_apptainer_needs(
     """Even where nothing is to be built."""
     monkeypatch.delenv("SYKUBE_MIRROR")
     monkeypatch.setattr(apt, "find_mirror", no_mirror)
-    (folder / "keyring.gpg").unlink()
+    (folder / KEYRING).unlink()
 
     def bad() -> set[str]:
         found = examine(host, folder, building=False)
@@ -295,7 +298,7 @@ def test_what_a_private_apptainer_needs(
     assert bad() == {"Debian's keys", "Debian mirror"}
 
 
-def no_mirror(_wanted: str) -> apt.Mirror:
+def no_mirror(*_: object) -> apt.Mirror:
     raise UsageError("this host names no Debian mirror", resolution="sykube init --mirror URL")
 
 
@@ -321,7 +324,7 @@ def test_keys_that_are_older_than_what_is_built(
 ) -> None:
     """Ubuntu 22.04 has such a package."""
     become(monkeypatch, "ubuntu-22.04")
-    (folder / "keyring.gpg").write_bytes(KEYS.replace(b"12/bookworm", b"11/bullseye"))
+    (folder / KEYRING).write_bytes(KEYS.replace(b"12/bookworm", b"11/bullseye"))
     finding = failures(host, folder)["Debian's keys"]
     assert "older than Debian 12" in finding.detail
     assert "debian-archive-keyring" in finding.cure
@@ -331,20 +334,20 @@ def test_keys_that_are_older_than_what_is_built(
 
 def test_a_debootstrap_that_looks_for_keys_elsewhere(host: Host, folder: Path) -> None:
     """It would go on without them, and check nothing."""
-    fill(folder / "scripts", {"trixie": f"keyring {folder}/keyring.pgp\n"})
+    fill(folder / SCRIPTS, {"trixie": f"keyring {folder}/keyring.pgp\n"})
     finding = failures(host, folder)["Debian's keys"]
     assert f"{folder}/keyring.pgp" in finding.detail
-    assert finding.cure == f"ln -s {folder}/keyring.gpg {folder}/keyring.pgp"
-    (folder / "keyring.pgp").symlink_to("keyring.gpg")
+    assert finding.cure == f"ln -s {folder}/{KEYRING} {folder}/keyring.pgp"
+    (folder / "keyring.pgp").symlink_to(folder / KEYRING)
     assert failures(host, folder) == {}
 
 
 def test_a_debootstrap_that_is_older_than_what_is_built(host: Host, folder: Path) -> None:
-    (folder / "scripts/trixie").unlink()
+    (folder / SCRIPTS / "trixie").unlink()
     finding = failures(host, folder)["debootstrap"]
     assert "trixie" in finding.detail
     assert "bookworm" not in finding.cure
-    assert finding.cure == f"ln -s sid {folder}/scripts/trixie"
+    assert finding.cure == f"ln -s sid {folder}/{SCRIPTS}/trixie"
 
 
 # --- packet filters and other guards ---
@@ -362,7 +365,7 @@ def test_a_kernel_that_iptables_does_not_fit(
 ) -> None:
     said = "modprobe: FATAL: Module ip_tables not found.\niptables: can't initialize table `filter'"
     failed = Completed(("iptables",), 3, "", said)
-    monkeypatch.setattr(preflight, "run", answer(iptables=failed, version=version))
+    host = replace(host, run=answer(iptables=failed, version=version))
     finding = failures(host, folder)["packet filter"]
     assert version in finding.detail
     assert "can't initialize" in finding.detail
@@ -376,7 +379,7 @@ def test_a_confined_root_is_warned(
 ) -> None:
     trouble = confinement.Trouble("it is held", "Let it go.")
     for name, what in (("selinux", "SELinux"), ("apparmor", "AppArmor")):
-        monkeypatch.setattr(confinement, name, lambda: trouble)
+        monkeypatch.setattr(confinement, name, lambda _: trouble)
         finding = failures(host, folder)[what]
         assert (finding.level, finding.cure) == (Level.WARNING, "Let it go.")
 
@@ -417,17 +420,18 @@ def test_a_foreign_processor_is_said_before_all_else(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_packages_are_installed_without_questions(
-    monkeypatch: pytest.MonkeyPatch, name: str, commands: list[list[str]]
+    host: Host, monkeypatch: pytest.MonkeyPatch, name: str, commands: list[list[str]]
 ) -> None:
     calls: list[tuple[list[str], dict[str, object]]] = []
 
-    def run(argv: list[str], **options: object) -> Completed:
-        calls.append((list(argv), options))
-        return Completed(tuple(argv), 0, "", "")
+    def run(argv: Sequence[str | Path], **options: Any) -> Completed:
+        words = [str(word) for word in argv]
+        calls.append((words, options))
+        return Completed(tuple(words), 0, "", "")
 
     become(monkeypatch, name)
-    monkeypatch.setattr(preflight, "run", run)
-    preflight.install(("iptables", "kmod"))
+    host = replace(host, run=run)
+    preflight.install(host, ("iptables", "kmod"))
     shown = [
         [argv[0], *(w for w in argv if w in ("update", "iptables", "kmod"))] for argv, _ in calls
     ]
@@ -436,22 +440,24 @@ def test_packages_are_installed_without_questions(
     assert all(o["env"] == {"DEBIAN_FRONTEND": "noninteractive"} for _, o in calls)
 
 
-def test_packages_that_cannot_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(argv: list[str], **_: object) -> Completed:
-        raise CommandError("apt-get failed with exit code 100", argv, "E: Unable to locate")
+def test_packages_that_cannot_be_installed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: Sequence[str | Path], **_: Any) -> Completed:
+        raise CommandError(
+            "apt-get failed with exit code 100", list(map(str, argv)), "E: Unable to locate"
+        )
 
     become(monkeypatch, "debian-12")
-    monkeypatch.setattr(preflight, "run", run)
+    host = replace(host, run=run)
     with pytest.raises(SykubeError, match="could not install iptables") as raised:
-        preflight.install(("iptables",))
+        preflight.install(host, ("iptables",))
     assert raised.value.exit_code is ExitCode.HOST_NOT_READY
     assert "Unable to locate" in raised.value.details
     assert "Ask the administrator for: apt-get install -y iptables" in raised.value.resolution
 
 
-def test_packages_that_need_a_repository_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_need_a_repository_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     rhel = dataclasses.replace(HOSTS["rhel-9"], has_epel=False)
-    monkeypatch.setattr(distribution, "this", lambda: rhel)
+    monkeypatch.setattr(distribution, "this", lambda _: rhel)
     with pytest.raises(HostError, match="cannot install debootstrap on Red Hat") as raised:
-        preflight.install(("debootstrap",))
+        preflight.install(host, ("debootstrap",))
     assert "EPEL" in raised.value.resolution

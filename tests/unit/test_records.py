@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from sykube.host import records as records_module
 from sykube.host.host import Host
 from sykube.host.records import KUBELET_SYSCTLS, HostRecords, read_sysctl
 from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, SysctlPath
@@ -17,10 +16,13 @@ REDIRECTS = "net/ipv4/conf/all/accept_redirects"
 
 
 @pytest.fixture
-def programs(host: FakeHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePrograms:
-    made = FakePrograms(Kernel(host.root), Calls(), tmp_path)
-    monkeypatch.setattr(records_module, "run", made.run)
-    return made
+def programs(tmp_path: Path) -> FakePrograms:
+    return FakePrograms(Kernel(tmp_path / "host"), Calls(), tmp_path)
+
+
+@pytest.fixture
+def host(programs: FakePrograms, tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path / "host", programs.run)
 
 
 @pytest.fixture

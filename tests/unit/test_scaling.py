@@ -13,6 +13,7 @@ from sykube.cluster.scaling import RemovalOptions
 from sykube.cluster.state import State, locked
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import preflight
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from tests.fakes import KUBELET_CONF, NODES, Call, Injected, World, ready
@@ -113,7 +114,7 @@ def test_a_host_without_memory_for_another_worker_is_said_before_any_change(
     made(world)
     counts: list[int] = []
 
-    def examine(count: int, _data: object) -> list[Finding]:
+    def examine(_: Host, count: int, _data: object) -> list[Finding]:
         counts.append(count)
         return [Finding("memory", Level.FAILURE, "1 MB is available", "Stop something.")]
 

@@ -12,11 +12,20 @@ import pytest
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import bundle, local, signature
+from sykube.image import local, signature
 from sykube.image.build import Builder, list_images
 from sykube.image.local import adopt
 from sykube.image.trust import Trust, read_fingerprint
-from tests.fakes import TRUSTED, Calls, FakePrograms, Kernel, add_image, signed_by, write_sif
+from tests.fakes import (
+    TRUSTED,
+    Calls,
+    FakeHost,
+    FakePrograms,
+    Kernel,
+    add_image,
+    signed_by,
+    write_sif,
+)
 
 BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"})
 STRANGER = "DDA3F9244C7D1CA13BF07E0C6B1FE319D3A2F017"
@@ -32,12 +41,14 @@ PEM_FINGERPRINT = "29038F58A895661C4F8AD5ED0452386A6337ED435B42CF3D72F4C8D84B458
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePrograms:
     made = FakePrograms(Kernel(tmp_path / "kernel"), Calls(), tmp_path)
-    for module in (signature, local, bundle):
-        monkeypatch.setattr(module, "run", made.run)
-    monkeypatch.setattr("sykube.image.build.run", made.run)
     for name in ("APPTAINER_KEYSDIR", "SINGULARITY_SYPGPDIR"):
         monkeypatch.delenv(name, raising=False)
     return made
+
+
+@pytest.fixture
+def host(programs: FakePrograms, tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path / "host", programs.run)
 
 
 @pytest.fixture
@@ -54,9 +65,9 @@ def report(programs: FakePrograms, code: int, stdout: object, stderr: str = "") 
     )
 
 
-def refused(trust: Trust, file: Path = Path("/k.sif")) -> SykubeError:
+def refused(host: Host, trust: Trust, file: Path = Path("/k.sif")) -> SykubeError:
     with pytest.raises(SykubeError) as raised:
-        signature.verify(file, trust, BUILDER)
+        signature.verify(host, file, trust, BUILDER)
     return raised.value
 
 
@@ -85,9 +96,9 @@ def test_what_is_no_whole_fingerprint(text: str) -> None:
 # --- what the engine reports ---
 
 
-def test_all_signed_by_the_trusted_key(programs: FakePrograms) -> None:
+def test_all_signed_by_the_trusted_key(host: Host, programs: FakePrograms) -> None:
     report(programs, 0, signed_by(TRUSTED, TRUSTED))
-    signature.verify(Path("/k.sif"), Trust(TRUSTED), BUILDER)
+    signature.verify(host, Path("/k.sif"), Trust(TRUSTED), BUILDER)
 
 
 @pytest.mark.parametrize(
@@ -105,22 +116,23 @@ def test_all_signed_by_the_trusted_key(programs: FakePrograms) -> None:
     ],
 )
 def test_reports_that_are_no_proof(
-    programs: FakePrograms, code: int, stdout: object, words: str
+    host: Host, programs: FakePrograms, code: int, stdout: object, words: str
 ) -> None:
     report(programs, code, stdout)
-    error = refused(Trust(TRUSTED))
+    error = refused(host, Trust(TRUSTED))
     assert words in error.brief
     assert error.exit_code is ExitCode.UNTRUSTED
     assert f"trusted: {TRUSTED}" in error.details
 
 
 def test_an_object_that_fails_its_check_is_no_proof_whatever_the_exit_code(
+    host: Host,
     programs: FakePrograms,
 ) -> None:
     found = signed_by(TRUSTED)
     found["SignerKeys"][2]["Signer"]["DataCheck"] = False
     report(programs, 0, found)
-    assert "not signed" in refused(Trust(TRUSTED)).brief
+    assert "not signed" in refused(host, Trust(TRUSTED)).brief
 
 
 @pytest.mark.parametrize(
@@ -157,11 +169,11 @@ def test_an_object_that_fails_its_check_is_no_proof_whatever_the_exit_code(
     ],
 )
 def test_what_the_engine_finds_wrong_is_said_in_one_line(
-    programs: FakePrograms, fatal: str, brief: str
+    host: Host, programs: FakePrograms, fatal: str, brief: str
 ) -> None:
     said = "INFO:    Verifying image with PGP key material\n"
     report(programs, 255, "{}", f"{said}FATAL:   Failed to verify container: {fatal}\n")
-    error = refused(Trust(TRUSTED))
+    error = refused(host, Trust(TRUSTED))
     assert "/k.sif" in error.brief
     assert brief in error.brief
     assert fatal in error.details
@@ -171,15 +183,15 @@ def test_what_the_engine_finds_wrong_is_said_in_one_line(
 # --- keys ---
 
 
-def test_a_trusted_key_that_the_ring_lacks(programs: FakePrograms) -> None:
-    error = refused(Trust("0" * 40))
+def test_a_trusted_key_that_the_ring_lacks(host: Host, programs: FakePrograms) -> None:
+    error = refused(host, Trust("0" * 40))
     assert error.exit_code is ExitCode.USAGE
     assert "--public-key" in error.resolution
     assert not [argv for argv in programs.argvs if argv[1] == "verify"]
 
 
 def test_a_pem_key_is_handed_on_as_its_fingerprint_was_taken(
-    programs: FakePrograms, tmp_path: Path
+    host: Host, programs: FakePrograms, tmp_path: Path
 ) -> None:
     file = tmp_path / "key.pub"
     file.write_text("Bag Attributes: x\n" + PEM)
@@ -190,24 +202,28 @@ def test_a_pem_key_is_handed_on_as_its_fingerprint_was_taken(
         return 0, json.dumps(signed_by("")), ""
 
     programs.answers["apptainer"] = apptainer
-    signature.verify(Path("/k.sif"), Trust(PEM_FINGERPRINT, file), BUILDER)
+    signature.verify(host, Path("/k.sif"), Trust(PEM_FINGERPRINT, file), BUILDER)
     assert "".join(given).split() == PEM.split()
 
 
 @pytest.mark.parametrize("text", [PEM + PEM, PEM.replace("A", "?", 1), PEM.split("\n")[0]])
-def test_a_file_that_is_not_one_pem_key(programs: FakePrograms, tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_one_pem_key(
+    host: Host, programs: FakePrograms, tmp_path: Path, text: str
+) -> None:
     file = tmp_path / "key.pub"
     file.write_text(text)
-    error = refused(Trust(PEM_FINGERPRINT, file))
+    error = refused(host, Trust(PEM_FINGERPRINT, file))
     assert error.exit_code is ExitCode.USAGE
     assert "one public key in PEM" in error.brief
     assert programs.argvs == []
 
 
-def test_a_pem_key_with_another_fingerprint(programs: FakePrograms, tmp_path: Path) -> None:
+def test_a_pem_key_with_another_fingerprint(
+    host: Host, programs: FakePrograms, tmp_path: Path
+) -> None:
     file = tmp_path / "key.pub"
     file.write_text(PEM)
-    error = refused(Trust("AB" * 32, file))
+    error = refused(host, Trust("AB" * 32, file))
     assert error.exit_code is ExitCode.USAGE
     assert PEM_FINGERPRINT in error.details
     assert programs.argvs == []

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from sykube import redaction
-from sykube.cli import access
 from sykube.cluster import power, removal, scaling, site
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
@@ -159,7 +158,7 @@ def test_kubectl_asks_no_proxy_for_the_api_server(
     recorded: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     became: list[dict[str, str]] = []
-    monkeypatch.setattr(access, "replace_process", lambda _, env: became.append(dict(env)))
+    recorded.programs.become = lambda _, env: became.append(dict(env))
     monkeypatch.setenv("https_proxy", PROXY)
     assert sykube("kubectl", "get", "nodes").code == 0
     assert became[0]["https_proxy"] == PROXY

@@ -515,11 +515,11 @@ def test_there_is_no_such_snapshot(stopped: World, name: str) -> None:
             assert raised.value.exit_code == ExitCode.NO_SUCH_SNAPSHOT
 
 
-def test_delete_of_the_last_cluster_leaves_snapshots(stopped: World) -> None:
+def test_delete_of_the_last_cluster_leaves_snapshots(host: Host, stopped: World) -> None:
     saved = snapshots.save(stopped.host, "fake", "kept", stopped.ui())
     assert removal.delete(stopped.host, "fake", stopped.ui()) == []
     assert archive.names(stopped.host) == ["kept"]
-    archive.check_whole(saved)
+    archive.check_whole(host, saved)
 
 
 def test_a_later_sykube_that_knows_other_nodes(stopped: World) -> None:

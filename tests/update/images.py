@@ -40,7 +40,7 @@ def broken() -> NodeImage:
     Its programs are those of Debian's version, with another version written into them.
     """
     source = dataclasses.replace(versions.DEBIAN, kubernetes_version=BROKEN)
-    mirror = apt.find_mirror("")
+    mirror = apt.find_mirror(Host(), "")
     good, wanted = (
         build._stage(Host(), build.layers(Host(), each, mirror)[0])
         for each in (versions.DEBIAN, source)
@@ -73,12 +73,14 @@ def _engine(builder: Builder, *words: str | Path) -> None:
 
 
 def _builder() -> Builder:
-    engine = engines.find_or_create(Host(), lambda: apt.find_mirror(""), print)
+    engine = engines.find_or_create(Host(), lambda: apt.find_mirror(Host(), ""), print)
     return Builder(engine.binary, engine.environment)
 
 
 def _build(source: versions.Source) -> NodeImage:
-    image = build.build(Host(), source, apt.find_mirror(""), _builder(), _step, lambda _line: None)
+    image = build.build(
+        Host(), source, apt.find_mirror(Host(), ""), _builder(), _step, lambda _line: None
+    )
     # Without it, an image of a version that Debian does not have is taken for one of upstream's.
     facts = image.folder / "versions"
     if f"source={source.name}" not in facts.read_text().split():

@@ -52,7 +52,7 @@ def layer() -> bytes:
 
 def _bootstrap(root: Path) -> None:
     words = ["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
-    words += [versions.NODE_SUITE, str(root), apt.find_mirror().main]
+    words += [versions.NODE_SUITE, str(root), apt.find_mirror(Host()).main]
     done = subprocess.run(
         words,
         stdout=subprocess.PIPE,
@@ -108,6 +108,6 @@ def _programs(node: NodeImage, folder: Path, builder: Builder) -> dict[str, Path
         "/usr/sbin/runc",
     ):
         target = folder / "programs" / Path(path).name
-        build._extract(node.sif, path, target, builder)
+        build._extract(Host(), node.sif, path, target, builder)
         found[target.name] = target
     return found

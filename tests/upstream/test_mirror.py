@@ -42,7 +42,7 @@ _CLUSTER = ("--workers", "1", "--dns", "192.0.2.53", "--allow-cgroup-v1")
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
-    engines.find_or_create(Host(), apt.find_mirror, print)
+    engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
     with mirror.running(tmp_path_factory.mktemp("upstream"), mirror.folders()) as running:
         yield running
 

@@ -144,7 +144,7 @@ def node_image() -> Path:
         VmError: the one of Debian's is not there.
     """
     if folders := mirror.folders():
-        engines.find_or_create(Host(), apt.find_mirror, say)
+        engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), say)
         with (
             tempfile.TemporaryDirectory(prefix="mirror-", dir=vm_cache()) as name,
             mirror.running(Path(name), folders, plain=True) as running,
@@ -172,7 +172,7 @@ def _make_system(work: Path) -> None:
         "--customize-hook=rm -f $1/etc/apt/sources.list",
         _SUITE,
         str(root),
-        *apt.find_mirror().sources(_SUITE),
+        *apt.find_mirror(Host()).sources(_SUITE),
     ]
     run(command, timeout=1800, env={"LC_ALL": "C.UTF-8", "TMPDIR": str(work)})
     units = root / "etc/systemd/system"

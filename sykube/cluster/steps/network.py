@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 from sykube import resources
 from sykube.cluster.cluster import Cluster
@@ -18,7 +17,6 @@ from sykube.node import cgroups
 # each user is used up by the second cluster (kind#904, kind#2586).
 _INOTIFY = {"fs/inotify/max_user_instances": 1024, "fs/inotify/max_user_watches": 524288}
 # Where libcni and its plugins keep what they note of instances.
-_CNI = (Path("/var/lib/cni"), Path("/var/lib/cni/results"))
 
 
 class Network:
@@ -44,7 +42,9 @@ class Network:
         write_atomically(cluster.network_dir / self._file(cluster), conflist)
         write_atomically(
             cluster.paths.engine / "apptainer.conf",
-            provision.cluster_configuration(cluster.state.engine, cluster.network_dir),
+            provision.cluster_configuration(
+                cluster.host, cluster.state.engine, cluster.network_dir
+            ),
         )
 
     def undo(self, cluster: Cluster) -> None:
@@ -67,4 +67,4 @@ def _set_host(host: Host) -> None:
         if int(read_sysctl(host, key) or least) < least:
             records.set_sysctl(key, str(least))
     records.enable_forwarding()
-    records.expect_folders([*cgroups.of_engines(host), *_CNI])
+    records.expect_folders([*cgroups.of_engines(host), host.cni_state, host.cni_state / "results"])

@@ -6,7 +6,6 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from sykube import resources
 from sykube.addons.storage import VOLUMES
@@ -69,7 +68,7 @@ def forget_addresses(cluster: Cluster, running: Collection[int] = ()) -> None:
         running: first processes of instances that keep theirs.
     """
     ours = re.compile(rf"{re.escape(cluster.network_name)}-(\d+)-eth0")
-    for file in Path("/var/lib/cni/results").glob("*"):
+    for file in (cluster.host.cni_state / "results").glob("*"):
         match = ours.fullmatch(file.name)
         if match and int(match[1]) not in running:
             file.unlink(missing_ok=True)
@@ -241,10 +240,10 @@ def wait_booted(host: Host, node: Node, pid: int) -> None:
     Raises:
         SykubeError: it does not within 3 minutes; holds the end of the node's first log.
     """
-    sockets = [Path(f"/proc/{pid}/root/run") / name for name in ("supervisor.sock",)]
+    sockets = [host.proc / str(pid) / "root/run" / name for name in ("supervisor.sock",)]
     deadline = time.monotonic() + _BOOT_TIMEOUT_S
     while not all(socket.exists() for socket in sockets):
-        if time.monotonic() > deadline or not Path(f"/proc/{pid}").exists():
+        if time.monotonic() > deadline or not (host.proc / str(pid)).exists():
             raise SykubeError(
                 f"the node {node.name} does not boot",
                 details=node.engine.output(node.instance),
