@@ -400,6 +400,8 @@ class FakeHost(Host):
 
     run: Runner = _no_process
     replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = _no_process
+    kill: Callable[[int, int], None] = _no_process
+    user: Callable[[], int] = lambda: 0
 
     @property
     def proc_sys(self) -> SysctlPath:
@@ -1290,7 +1292,19 @@ class World:
         self.proc_sys = self.kernel.proc_sys
         self.cgroup_root = CgroupPath(root / "sys/fs/cgroup")
         self.programs = FakePrograms(self.kernel, self.calls, root / "etc/apptainer")
-        self.host = FakeHost(root, self.programs.run, lambda *given: self.programs.become(*given))
+        # Whose rights sykube has.
+        self.user = 0
+        # By names that are looked up at each call: a test may replace them.
+        self.host = FakeHost(
+            root,
+            self.programs.run,
+            lambda *given: self.programs.become(*given),
+            lambda pid, number: self.kill_process(pid, number),
+            lambda program: self.which(program),
+            lambda folder: self.disk_usage(folder),
+            lambda folder: str(folder) in self.kernel.mounts,
+            lambda: self.user,
+        )
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
         # What kubeadm was given: the node, its arguments, the documents of its configuration.
@@ -1304,7 +1318,10 @@ class World:
         self.upgrade_problems: list[str] = []
         # Versions of Kubernetes whose control plane does not come up.
         self.unfit: set[str] = set()
-        self.free = 0.5
+        self.free, self.total = 0.5, 10_000_000_000
+        # Programs that are there, and that are not, whatever this machine has.
+        self.present: set[str] = set()
+        self.absent: set[str] = set()
         self.systemd = False
         self.services = {"containerd": "RUNNING", "kubelet": "RUNNING"}
         # Beyond the largest that Linux has: no process of this machine is ever meant.
@@ -1314,15 +1331,10 @@ class World:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put it in the place of the real host."""
-        from sykube.cluster import autostart
         from sykube.cluster import cluster as cluster_module
-        from sykube.cluster import status as status_module
         from sykube.host import engines, preflight
-        from sykube.node import cgroups, netns, services
+        from sykube.node import netns, services
 
-        usage = types.SimpleNamespace(disk_usage=self._disk_usage)
-        monkeypatch.setattr(status_module, "shutil", usage)
-        monkeypatch.setattr(autostart, "shutil", types.SimpleNamespace(which=self._which))
         self.programs.answers |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
         self.programs.restored = self._restore_etcd
         monkeypatch.setattr(Cluster, "api_of", lambda cluster, _node: self.api(cluster.name))
@@ -1330,15 +1342,11 @@ class World:
         monkeypatch.setattr(services, "states", lambda _pid: dict(self.services))
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
         monkeypatch.setattr(Cluster, "api", lambda cluster: self.api(cluster.name))
-        proxy = types.SimpleNamespace(walk=os.walk, kill=self.kill_process)
-        monkeypatch.setattr(cgroups, "os", proxy)
-        monkeypatch.setattr(Path, "is_mount", lambda path: str(path) in self.kernel.mounts)
         found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {})
         monkeypatch.setattr(engines, "find", lambda _: found)
         # What a host has and lacks is not what these tests are about.
         monkeypatch.setattr(preflight, "examine", lambda *_, **__: [])
         monkeypatch.setattr(preflight, "examine_for_workers", lambda *_: [])
-        monkeypatch.setattr(preflight, "check_identity", lambda: None)
         monkeypatch.setattr(apt, "find_mirror", lambda *_: apt.Mirror("file:/d"))
         monkeypatch.setattr(HTTPAdapter, "send", _only_here(HTTPAdapter.send))
         monkeypatch.setattr(os, "fsync", lambda _: None)
@@ -1453,14 +1461,16 @@ class World:
         if self.systemd:
             (self.root / "run/systemd/system").mkdir(parents=True)
 
-    def _disk_usage(self, folder: Path) -> types.SimpleNamespace:
+    def disk_usage(self, folder: Path) -> Any:
         assert folder.exists()
-        total = 10_000_000_000
-        return types.SimpleNamespace(total=total, free=int(self.free * total))
+        return types.SimpleNamespace(total=self.total, free=round(self.free * self.total))
 
-    def _which(self, program: str, path: str = "") -> str | None:
-        assert program == "systemctl"
-        return "/usr/bin/systemctl" if self.systemd else None
+    def which(self, program: str) -> str | None:
+        """Where a program is; those that no test speaks of are this machine's own."""
+        there = program in self.present or (program == "systemctl" and self.systemd)
+        if there or program in {"systemctl", *self.absent}:
+            return f"/usr/bin/{program}" if there else None
+        return Host.which(program)
 
     def _systemctl(self, words: list[str]) -> Answer:
         if not self.systemd:

@@ -82,7 +82,7 @@ def load_finished(name: str) -> Cluster:
     Raises:
         SykubeError: the caller is not root, there is no such cluster, or init did not come so far.
     """
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     cluster = lookup.load(context.host(), name, context.ui())
     if not cluster.paths.kubeconfig.exists():
         raise SykubeError(
@@ -94,7 +94,7 @@ def load_finished(name: str) -> Cluster:
 
 
 def _enter(name: str, node_name: str, command: tuple[str, ...]) -> None:
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     cluster = lookup.load(context.host(), name, context.ui())
     nodes = {node.name: node for node in cluster.nodes}
     nodes |= {node.instance: node for node in cluster.nodes}

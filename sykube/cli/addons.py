@@ -25,7 +25,7 @@ def addons() -> None:
 @context.common
 def list_addons(name: str, output: str) -> None:
     """List the add-ons and which are on."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     found = cluster_addons.listing(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit([asdict(each) for each in found])

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from sykube.errors import SykubeError
 from sykube.host.host import Host
-from sykube.host.run import PATH
 from sykube.kubernetes.kubeconfig import Owner
 
 _OPENER = "xdg-open"
@@ -63,11 +62,11 @@ def show(host: Host, page: str | Path, owner: Owner, environ: Mapping[str, str])
         environ: variables of the caller.
     """
     desktop = {name: environ[name] for name in _DESKTOP if name in environ}
-    if not {"DISPLAY", "WAYLAND_DISPLAY"} & desktop.keys() or not shutil.which(_OPENER, path=PATH):
+    if not {"DISPLAY", "WAYLAND_DISPLAY"} & desktop.keys() or not host.which(_OPENER):
         return False
     words = [_OPENER, str(page)]
     # Browsers refuse to be root's, and should.
-    if owner.uid != os.geteuid():
+    if owner.uid != host.user():
         words = ["setpriv", f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups", *words]
     try:
         host.run(["sh", "-c", _LAUNCH, "sh", *words], env={**desktop, "HOME": str(owner.home)})

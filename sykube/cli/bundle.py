@@ -57,7 +57,7 @@ def save(
             "--unsigned goes with neither --key nor --export-key",
             resolution="Leave out the one or the other.",
         )
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     if not file.absolute().parent.is_dir() or file.is_dir():
         raise UsageError(
             f"{file} cannot be written: there is no such folder, or it is one itself",

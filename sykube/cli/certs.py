@@ -25,7 +25,7 @@ def certs() -> None:
 @context.common
 def list_certificates(name: str, output: str) -> None:
     """List every certificate with its end, of a stopped cluster, too."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     _show(cluster_certs.find(lookup.load(context.host(), name, context.ui())), output)
 
 

@@ -27,7 +27,7 @@ def dashboard(name: str, port: int, no_open: bool) -> None:
     from sykube.dashboard.access import Access
     from sykube.dashboard.source import ClusterSource
 
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     lookup.load(context.host(), name, context.ui())
     with serve.listen(port) as listening:
         access = Access(listening.getsockname()[1])

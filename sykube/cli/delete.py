@@ -22,7 +22,7 @@ from sykube.host import preflight
 @context.common
 def delete(name: str, every: bool, yes: bool) -> None:
     """Remove a cluster and leave the host as it was. Only logs stay."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     if every:
         problems = _delete_all(yes)
     else:
@@ -62,7 +62,7 @@ def _delete_all(yes: bool) -> list[str]:
 @context.common
 def uninstall(yes: bool) -> None:
     """Remove caches, logs, snapshots and the private Apptainer. Delete clusters before."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     if clusters(context.host()):
         raise SykubeError(
             f"there are still clusters: {', '.join(clusters(context.host()))}",

@@ -32,7 +32,7 @@ from sykube.network.bridge import bridge_name
 @click.pass_context
 def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
     """Name what is wrong with the host, and with the cluster where there is one, and the cures."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     there = lookup.exists(context.host(), name)
     findings = preflight.examine(
         context.host(),

@@ -55,7 +55,7 @@ def _readable(name: str) -> Path:
         SykubeError: there is none yet, or the caller cannot reach the cluster's folder.
     """
     paths = ClusterPaths(context.host(), name)
-    if os.geteuid() != 0:
+    if context.host().user() != 0:
         copy = kubeconfig.copy_for(paths.kubeconfig, os.getuid())
         if os.access(copy, os.R_OK):
             return copy

@@ -183,7 +183,7 @@ def init(
     file = file.absolute() if file else None
     spec = make_spec(file, flags)
     if spec.from_snapshot:
-        preflight.check_identity()
+        preflight.check_identity(context.host())
         snapshot = archive.find(context.host(), spec.from_snapshot)
         spec = make_spec(file, flags, reborn.defaults(snapshot))
         reborn.check(spec, snapshot)
@@ -191,7 +191,7 @@ def init(
     if dry_run:
         _show_dry_run(lifecycle.dry_run(context.host(), spec, ui), output)
         return
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     context.open_log(spec.name)
     cluster = lifecycle.init(context.host(), spec, InitOptions(retain, yes, context.ask), ui)
     if output == "json":

@@ -52,7 +52,7 @@ def logs(
 
     The logs of stopped nodes can be read, too. Pods' own logs: sykube kubectl logs.
     """
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     if folder:
         if node or follow or tail is not None or service != "all":
             raise UsageError(

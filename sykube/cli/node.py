@@ -55,7 +55,7 @@ def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
 @context.common
 def list_nodes(name: str, output: str) -> None:
     """List the cluster's nodes with their addresses and how they are."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit(found.to_dict()["nodes"])

@@ -46,7 +46,7 @@ def node_image() -> None:
 @context.common
 def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) -> None:
     """Build the node image; nothing is done where it is in the cache."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     ui = context.ui()
     ui.open_log(context.host().logs / "node-image.log")
     spec = make_spec(None, sources.absolute(flags))
@@ -141,7 +141,7 @@ def list_images(output: str) -> None:
 @context.common
 def prune(everything: bool) -> None:
     """Remove images that no cluster and no snapshot uses, but for the newest one, and downloads."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     states = [
         State.load(ClusterPaths(context.host(), name).state) for name in clusters(context.host())
     ]

@@ -54,7 +54,7 @@ def delete(name: str, host_port: str) -> None:
 @context.common
 def list_ports(name: str, output: str) -> None:
     """List the ports of this host that lead to the cluster."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     found = lookup.load(context.host(), name, context.ui()).state.ports
     if output == "json":
         context.emit([asdict(each) for each in found])

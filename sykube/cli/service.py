@@ -26,7 +26,7 @@ from sykube.kubernetes.kubeconfig import Owner
 @context.common
 def service(name: str, service_name: str, namespace: str, open_it: bool, output: str) -> None:
     """Print the addresses at which this host reaches a Service, those that answer alone."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     cluster = lookup.load(context.host(), name, context.ui())
     cluster.running_control_plane()
     found = cluster_service.addresses(cluster, namespace, service_name)

@@ -35,7 +35,7 @@ def save(snapshot_name: str, name: str, output: str) -> None:
 @context.common
 def list_snapshots(output: str) -> None:
     """List the snapshots on this host."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     found = []
     for name in archive.names(context.host()):
         try:
@@ -56,7 +56,7 @@ def list_snapshots(output: str) -> None:
 @context.common
 def restore(snapshot_name: str, yes: bool) -> None:
     """Make a cluster again what it was, with its names and addresses; also a deleted one."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     context.open_log(archive.find(context.host(), snapshot_name).cluster)
     cluster = snapshots.restore(
         context.host(), snapshot_name, lambda question: yes or context.ask(question), context.ui()
@@ -71,7 +71,7 @@ def restore(snapshot_name: str, yes: bool) -> None:
 @context.common
 def delete(snapshot_name: str) -> None:
     """Remove a snapshot; its cluster stays."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     archive.remove(context.host(), snapshot_name)
     context.ui().say(f"The snapshot {snapshot_name} is deleted.")
 

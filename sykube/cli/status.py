@@ -22,7 +22,7 @@ from sykube.host import preflight
 @click.pass_context
 def status(ctx: click.Context, name: str, output: str) -> None:
     """Say how the cluster is: exit code 0 only when all of it is well."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit(found.to_dict())
@@ -57,7 +57,7 @@ def _show(found: Status) -> None:
 @context.common
 def list_clusters(output: str) -> None:
     """List the clusters on this host."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     found = [
         cluster_status.glance(context.host(), name, context.ui())
         for name in clusters(context.host())

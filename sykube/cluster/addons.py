@@ -47,7 +47,7 @@ def enable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
         SykubeError: the cluster does not run (STOPPED), or the add-on does not work after
             5 minutes: it is switched off again.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     addon = catalog.find(addon_name)
     with locked(ClusterPaths(host, name)):
         cluster = _running(host, name, ui)
@@ -78,7 +78,7 @@ def disable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
         UsageError: there is no such add-on.
         SykubeError: the cluster does not run (STOPPED).
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     addon = catalog.find(addon_name)
     with locked(ClusterPaths(host, name)):
         cluster = _running(host, name, ui)

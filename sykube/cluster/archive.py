@@ -157,7 +157,7 @@ def create(host: Host, name: str, state: State, root: Path) -> Snapshot:
     try:
         work.mkdir(mode=0o700)
         unpacked = tar.size_of(root, CONTENTS)
-        tar.require_space(work, unpacked)
+        tar.require_space(host, work, unpacked)
         file = tar.pack(host, root, CONTENTS, work)
         snapshot = Snapshot(
             host,
@@ -213,7 +213,7 @@ def check_whole(host: Host, snapshot: Snapshot) -> None:
     program = tar.program_of(snapshot.archive)
     if not program:
         raise _damaged(snapshot.name, f"{snapshot.archive} is no archive that sykube makes")
-    if not tar.has(program):
+    if not tar.has(host, program):
         raise SykubeError(
             f"could not find {program}, which is required to unpack {snapshot.name}",
             resolution=distribution.this(host).cure([program]),
@@ -250,7 +250,7 @@ def unpack(
     Raises:
         SykubeError: the disk is too small, or tar failed.
     """
-    tar.require_space(target, snapshot.unpacked)
+    tar.require_space(host, target, snapshot.unpacked)
     tar.unpack(host, snapshot.file, target, only=only, without=without)
 
 

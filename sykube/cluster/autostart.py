@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from sykube.cluster.cluster import Cluster
 from sykube.errors import HostError
 from sykube.host.files import write_atomically
 from sykube.host.host import Host
-from sykube.host.run import PATH
 
 
 def unit_of(host: Host, name: str) -> Path:
@@ -29,7 +27,7 @@ def enable(cluster: Cluster) -> bool:
     Raises:
         HostError: this host has no systemctl.
     """
-    if shutil.which("systemctl", path=PATH) is None:
+    if cluster.host.which("systemctl") is None:
         raise HostError(
             "could not find systemctl, which is required for autostart",
             resolution=f"Let your own init system run: sykube start{cluster.name_option}",

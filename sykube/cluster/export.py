@@ -9,7 +9,6 @@ import gzip
 import json
 import os
 import platform
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -161,7 +160,7 @@ def _host(host: Host, report: _Report, name: str, cluster: Cluster | None) -> No
 
 def _facts(host: Host, paths: ClusterPaths) -> dict[str, Any]:
     memory = (host.proc / "meminfo").read_text(encoding="utf-8").splitlines()[:3]
-    usage = shutil.disk_usage(paths.root)
+    usage = host.disk_usage(paths.root)
     engine = engines.find(host)
     return {
         "kernel": " ".join(os.uname()[2:]),

@@ -73,7 +73,7 @@ def load(
         UsageError: a source is no whole image, or there is no such node; nothing was changed.
         SykubeError: a node does not run, the disk is too small, or containerd refused an image.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     chosen = reference.full(wanted) if wanted else ""
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
@@ -83,7 +83,7 @@ def load(
         _remove_work(cluster)
         # Once in the cluster's folder, and unpacked in each node.
         needed = sum(tar.size_of(source, ["."]) for source in sources) * (1 + len(found))
-        tar.require_space(cluster.paths.root, needed)
+        tar.require_space(host, cluster.paths.root, needed)
         work = Path(tempfile.mkdtemp(prefix=_WORK, dir=cluster.paths.root))
         try:
             images: dict[tuple[str, str], ContainerImage] = {}
@@ -103,7 +103,7 @@ def listing(host: Host, name: str, ui: Ui) -> list[Listed]:
     Raises:
         SykubeError: none runs (STOPPED).
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     cluster = lookup.load(host, name, ui)
     running = cluster.engine.instances()
     nodes = [node for node in cluster.nodes if node.instance in running]
@@ -145,7 +145,7 @@ def delete(host: Host, name: str, image: str, nodes: Sequence[str], ui: Ui) -> l
         UsageError: no node has it, it came with the node image, or there is no such node.
         SykubeError: a pod uses it, or a node does not run; nothing was changed.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     wanted = image if reference.is_id(image) else reference.full(image)
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)

@@ -63,7 +63,7 @@ def init(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
     Raises:
         SykubeError: with the host as it was before, unless `retain`.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     paths = ClusterPaths(host, spec.name)
     with locked(paths):
         state = State.load(paths.state)
@@ -84,7 +84,7 @@ def init(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
 
 def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     """What init would find and do, without any change."""
-    preflight.check_identity()
+    preflight.check_identity(host)
     for text in spec.mounts:
         Mount.parse(text).check()
     context = kubeconfig.check(kubeconfig.Owner.of_caller(), spec.name)

@@ -24,7 +24,7 @@ def add(host: Host, name: str, wanted: PortMap, ui: Ui) -> bool:
         UsageError: the cluster has no such node.
         HostError: another program or cluster has that port.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     with locked(ClusterPaths(host, name)), lock.host_settings(host):
         cluster = lookup.load(host, name, ui)
         if wanted in cluster.state.ports:
@@ -46,7 +46,7 @@ def remove(host: Host, name: str, host_port: str, ui: Ui) -> list[PortMap]:
     Raises:
         SykubeError: the cluster has no such port.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     with locked(ClusterPaths(host, name)), lock.host_settings(host):
         cluster = lookup.load(host, name, ui)
         gone = [

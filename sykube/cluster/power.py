@@ -57,7 +57,7 @@ def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
     Raises:
         SykubeError: draining or stopping failed; stop or start again goes on from there.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
         require_complete(cluster)
@@ -93,7 +93,7 @@ def start(host: Host, name: str, ui: Ui) -> bool:
     Raises:
         SykubeError: it was never finished, or is not well after 5 minutes.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
         require_complete(cluster)
@@ -130,7 +130,7 @@ def pause(host: Host, name: str, ui: Ui) -> None:
     Raises:
         SykubeError: not all of it runs.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
         require_running(cluster)
@@ -145,7 +145,7 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
     Raises:
         SykubeError: it is not paused, or not well after 5 minutes.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
         if not any(cgroups.is_frozen(host, node.instance) for node in cluster.nodes):

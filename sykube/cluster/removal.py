@@ -31,7 +31,7 @@ def delete(host: Host, name: str, ui: Ui) -> list[str]:
     Raises:
         SykubeError: there is nothing of that name (NO_SUCH_CLUSTER).
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     paths = ClusterPaths(host, name)
     if not lookup.exists(host, name):
         # All that an init leaves that was killed before it recorded anything.

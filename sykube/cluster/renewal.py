@@ -94,7 +94,7 @@ def renew(host: Host, name: str, ui: Ui) -> Cluster:
         SykubeError: there is no such cluster, it is paused, or something failed on the way; the
             same command goes on from there.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
         require_complete(cluster)

@@ -39,7 +39,7 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
         SykubeError: the cluster does not run (STOPPED), or the workers do not become Ready.
         UsageError: there would be more than the subnets have room for.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
         _require_control_plane(cluster)
@@ -95,7 +95,7 @@ def remove(host: Host, name: str, node_name: str, options: RemovalOptions, ui: U
         UsageError: there is no such worker.
         SykubeError: its pods could not be evicted: it is there as before, and takes pods again.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
         _require_control_plane(cluster)

@@ -40,7 +40,7 @@ def save(host: Host, cluster_name: str, name: str, ui: Ui) -> Snapshot:
         SykubeError: the cluster runs or was never finished, a snapshot has that name, or the disk
             is full; nothing was changed.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     name = name or f"{cluster_name}-{datetime.now():%Y%m%d-%H%M%S}"
     archive.check_free(host, name)
     with locked(ClusterPaths(host, cluster_name)):
@@ -65,7 +65,7 @@ def restore(host: Host, name: str, confirm: Callable[[str], bool], ui: Ui) -> Cl
         SykubeError: the snapshot cannot be used, its cluster runs, its addresses are taken, or
             the disk is full; what was there before is there still.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     snapshot = archive.find(host, name)
     with locked(ClusterPaths(host, snapshot.cluster)):
         present = State.load(ClusterPaths(host, snapshot.cluster).state)

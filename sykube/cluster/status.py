@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -233,7 +232,7 @@ def _disk_mb(cluster: Cluster) -> dict[str, int]:
 
 
 def _space(cluster: Cluster) -> str:
-    usage = shutil.disk_usage(cluster.paths.root)
+    usage = cluster.host.disk_usage(cluster.paths.root)
     if usage.free >= _LEAST_FREE * usage.total:
         return ""
     folder = cluster.paths.root.resolve()

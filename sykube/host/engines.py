@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,7 +159,7 @@ def _of_the_host(host: Host, wanted: str) -> list[Candidate]:
         return [look(host, Path(wanted).absolute())]
     found = []
     for kind in KINDS:
-        binary = shutil.which(kind.name, path=PATH) if wanted in ("", kind.name) else None
+        binary = host.which(kind.name) if wanted in ("", kind.name) else None
         if binary:
             found.append(look(host, Path(binary), kind))
     return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from sykube.host import run as processes
-from sykube.host.run import Completed
+from sykube.host.run import PATH, Completed
 
 
 class Runner(Protocol):
@@ -31,6 +32,19 @@ class Runner(Protocol):
     ) -> Completed: ...
 
 
+class Space(Protocol):
+    """Bytes of a file system; see shutil.disk_usage."""
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def free(self) -> int: ...
+
+
+def _which(program: str) -> str | None:
+    return shutil.which(program, path=PATH)
+
+
 @dataclass(frozen=True)
 class Host:
     """A machine; made once, in cli/, and passed on to whatever touches it.
@@ -39,6 +53,11 @@ class Host:
         root: its root folder; tests have one of their own.
         run: runs a program to its end.
         replace_process: lets this process become a program.
+        kill: sends a process a signal.
+        which: the path of a program; None where there is none.
+        disk_usage: the space of the file system that a folder is on.
+        is_mount: whether a file system is mounted there.
+        user: the number of the user whose rights this process has.
     """
 
     root: Path = Path("/")
@@ -46,6 +65,11 @@ class Host:
     replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = (
         processes.replace_process
     )
+    kill: Callable[[int, int], None] = os.kill
+    which: Callable[[str], str | None] = _which
+    disk_usage: Callable[[Path], Space] = shutil.disk_usage
+    is_mount: Callable[[Path], bool] = Path.is_mount
+    user: Callable[[], int] = os.geteuid
 
     @property
     def data(self) -> Path:

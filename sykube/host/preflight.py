@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from sykube.host.distribution import Distribution
 from sykube.host.engines import FoundEngine
 from sykube.host.host import Host
 from sykube.host.records import read_sysctl
-from sykube.host.run import PATH, CommandError
+from sykube.host.run import CommandError
 
 _PROGRAMS = ("ip", "iptables", "sysctl", "mount", "modprobe")
 _BUILD_PROGRAMS = ("debootstrap", "mksquashfs")
@@ -85,7 +84,7 @@ def _missing(what: str, detail: str, system: Distribution, things: Iterable[str]
     return _failure(what, detail, system.cure(wanted), system.packages(wanted))
 
 
-def check_identity() -> None:
+def check_identity(host: Host) -> None:
     """Refuse what no cure helps: a foreign processor, a user who is not root.
 
     Raises:
@@ -98,7 +97,7 @@ def check_identity() -> None:
             f"the processor of this machine ({machine}) is not supported",
             resolution="Use a machine with an x86-64 or arm64 processor.",
         )
-    if os.geteuid() != 0:
+    if host.user() != 0:
         raise UsageError(
             "this needs root: nodes mount file systems and have networks of their own",
             resolution="Run the same command with sudo.",
@@ -124,15 +123,15 @@ def examine(
     system = distribution.this(host)
     engine = engines.find(host)
     findings = [
-        _programs(system, _PROGRAMS), _iptables(host, system), _engine(host, system, engine),
+        _programs(host, system, _PROGRAMS), _iptables(host, system), _engine(host, system, engine),
         _cni_plugins(host, system, engine),
     ]  # fmt: skip
     unpacking = engine is None and system.can_unpack_debian
     if building:
-        findings += [_programs(system, _BUILD_PROGRAMS), _debootstrap(host)]
-        findings.append(_disk("disk for building", cache, _BUILD_DISK_MB))
+        findings += [_programs(host, system, _BUILD_PROGRAMS), _debootstrap(host)]
+        findings.append(_disk(host, "disk for building", cache, _BUILD_DISK_MB))
     if unpacking:
-        findings.append(_programs(system, _APT_PROGRAMS))
+        findings.append(_programs(host, system, _APT_PROGRAMS))
     if building or unpacking:
         findings += [_keyring(host, system), _mirror(host, mirror)]
     findings += [
@@ -145,7 +144,7 @@ def examine(
     findings += [_selinux(host), _apparmor(host)]
     if nodes:
         findings.append(_memory(host, _MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
-        findings.append(_disk("disk for nodes", data, nodes * _NODE_DISK_MB))
+        findings.append(_disk(host, "disk for nodes", data, nodes * _NODE_DISK_MB))
     return findings
 
 
@@ -153,7 +152,7 @@ def examine_for_workers(host: Host, count: int, data: Path) -> list[Finding]:
     """Look at what further workers need beside a cluster that runs."""
     return [
         _memory(host, count * _WORKER_MEMORY_MB),
-        _disk("disk for nodes", data, count * _NODE_DISK_MB),
+        _disk(host, "disk for nodes", data, count * _NODE_DISK_MB),
     ]
 
 
@@ -207,8 +206,8 @@ def install(host: Host, packages: tuple[str, ...]) -> None:
         ) from error
 
 
-def _programs(system: Distribution, programs: tuple[str, ...]) -> Finding:
-    missing = [name for name in programs if not shutil.which(name, path=PATH)]
+def _programs(host: Host, system: Distribution, programs: tuple[str, ...]) -> Finding:
+    missing = [name for name in programs if not host.which(name)]
     if not missing:
         return _ok("programs", ", ".join(programs))
     return _missing("programs", f"missing: {', '.join(missing)}", system, missing)
@@ -216,7 +215,7 @@ def _programs(system: Distribution, programs: tuple[str, ...]) -> Finding:
 
 def _iptables(host: Host, system: Distribution) -> Finding:
     """Whether iptables and this kernel fit together: some kernels have nftables' side alone."""
-    if not shutil.which("iptables", path=PATH):
+    if not host.which("iptables"):
         return _ok("packet filter", "looked at once iptables is there")
     version = host.run(["iptables", "--version"], check=False).stdout.strip()
     done = host.run(["iptables", "-w", "-t", "filter", "-S"], check=False)
@@ -414,11 +413,11 @@ def _memory(host: Host, needed_mb: int) -> Finding:
     return _failure("memory", detail, "Take fewer --workers, or end other programs.")
 
 
-def _disk(what: str, folder: Path, needed_mb: int) -> Finding:
+def _disk(host: Host, what: str, folder: Path, needed_mb: int) -> Finding:
     place = folder
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free // 1_000_000
+    free = host.disk_usage(place).free // 1_000_000
     detail = f"{free} MB free in {place}, about {needed_mb} MB needed"
     if free >= needed_mb:
         return _ok(what, detail)

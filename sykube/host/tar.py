@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from sykube.errors import SykubeError
 from sykube.host.host import Host
-from sykube.host.run import PATH
 
 _TIMEOUT_S = 3600.0
 # Overlays hold devices (0:0) and trusted.* attributes that say what of the image was removed, and
@@ -32,7 +30,9 @@ def pack(host: Host, root: Path, names: Sequence[str], folder: Path) -> Path:
         CommandError: tar failed.
     """
     # Debian cannot be without gzip.
-    suffix, program = next(how for name, how in _COMPRESSION.items() if name == "gzip" or has(name))
+    suffix, program = next(
+        how for name, how in _COMPRESSION.items() if name == "gzip" or has(host, name)
+    )
     file = folder / f"data.tar{suffix}"
     # Before tar fills it.
     file.touch(mode=0o600)
@@ -72,9 +72,9 @@ def program_of(name: str) -> str:
     return _PROGRAMS.get(Path(name).suffix, "")
 
 
-def has(program: str) -> bool:
+def has(host: Host, program: str) -> bool:
     """Whether the host has a program."""
-    return shutil.which(program, path=PATH) is not None
+    return host.which(program) is not None
 
 
 def digest(file: Path) -> str:
@@ -92,13 +92,13 @@ def size_of(root: Path, names: Sequence[str]) -> int:
     return sum(path.lstat().st_blocks * 512 for path in found)
 
 
-def require_space(folder: Path, needed: int) -> None:
+def require_space(host: Host, folder: Path, needed: int) -> None:
     """Refuse what does not fit.
 
     Raises:
         SykubeError: the file system of that folder has less room.
     """
-    free = shutil.disk_usage(folder).free
+    free = host.disk_usage(folder).free
     if free < needed:
         raise SykubeError(
             f"the disk is too small: {needed // 1_000_000} MB needed in {folder}",

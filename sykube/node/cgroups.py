@@ -170,7 +170,7 @@ def remove(host: Host, instance: str) -> None:
         folder = hierarchy / path_of(instance)
         if folder.is_dir():
             freeze(host, instance, frozen=False)
-            _empty(folder)
+            _empty(host, folder)
             _remove_tree(folder)
         with contextlib.suppress(OSError):
             (hierarchy / PARENT).rmdir()
@@ -232,7 +232,7 @@ def _all_hierarchies(host: Host) -> list[Path]:
     return [host.cgroups] if is_v2(host) else [*_hierarchies(host)]
 
 
-def _empty(folder: Path) -> None:
+def _empty(host: Host, folder: Path) -> None:
     deadline = time.monotonic() + _EMPTY_TIMEOUT_S
     while left := processes(folder):
         if time.monotonic() > deadline:
@@ -243,7 +243,7 @@ def _empty(folder: Path) -> None:
             )
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                host.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
 
 

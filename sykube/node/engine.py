@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import time
@@ -258,11 +257,11 @@ class CommandLineEngine:
                 # The monitor cleans up after its child, unless it hangs.
                 for each in [pid] if late else _children(self.host, pid):
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(each, signal.SIGKILL)
+                        self.host.kill(each, signal.SIGKILL)
                 # It waits for SIGCHLD alone, which Go drops where two other signals wait already
                 # (Apptainer, internal/app/starter/master_linux.go): so once more.
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCHLD)
+                    self.host.kill(pid, signal.SIGCHLD)
             time.sleep(0.05)
 
     def _wrapper(self, name: str) -> tuple[str, ...]:

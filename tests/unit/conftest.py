@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,16 +89,15 @@ def sykube(
     host: FakeHost, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Sykube]:
     """Runs `sykube` with arguments in this process."""
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(context, "_ui", [])
     before = signal.getsignal(signal.SIGTERM)
 
-    def call(*arguments: str) -> Result:
+    def call(*arguments: str, user: int | None = None) -> Result:
         context._ui.clear()
         monkeypatch.setattr(sys, "argv", ["sykube", *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main.main(host)
+            main.main(host if user is None else replace(host, user=lambda: user))
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return Result(int(ended.value.code or 0), out, err)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -40,7 +39,7 @@ def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads(
 def test_the_browser_is_the_callers(
     world: World, monkeypatch: pytest.MonkeyPatch, other: bool
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: "/usr/bin/xdg-open")
+    world.present.add("xdg-open")
     world.programs.answers["sh"] = lambda _: (0, "", "")
     me = Owner.of_caller()
     owner = Owner(me.uid + 1, me.gid, me.home) if other else me
@@ -88,7 +87,7 @@ def reached(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made(world)
     found = [Address("db", "cluster address", "10.96.0.7:5432"), Address("web", "node port", URL)]
     monkeypatch.setattr(service, "addresses", lambda *_: found)
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: "/usr/bin/xdg-open")
+    world.present.add("xdg-open")
     opened: list[str] = []
 
     def open_page(words: list[str]) -> tuple[int, str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,21 +14,18 @@ from sykube.node.limits import Limits
 from tests.fakes import CgroupPath, World
 
 
-def make(version: int, fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    world = World(fast_path / f"v{version}", cgroup_version=version)
-    proxy = types.SimpleNamespace(walk=os.walk, kill=world.kill_process)
-    monkeypatch.setattr(cgroups, "os", proxy)
-    return world
+def make(version: int, fast_path: Path) -> World:
+    return World(fast_path / f"v{version}", cgroup_version=version)
 
 
 @pytest.fixture
-def v1(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return make(1, fast_path, monkeypatch)
+def v1(fast_path: Path) -> World:
+    return make(1, fast_path)
 
 
 @pytest.fixture
-def v2(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return make(2, fast_path, monkeypatch)
+def v2(fast_path: Path) -> World:
+    return make(2, fast_path)
 
 
 @pytest.fixture(params=["v1", "v2"])
@@ -162,10 +159,9 @@ def test_processes_that_do_not_end_are_an_error_that_names_them(
     folder = either.cgroup_hierarchies()[0] / "sykube/fake-master"
     (folder / "cgroup.procs").write_text("5000001\n")
     monkeypatch.setattr(cgroups, "_EMPTY_TIMEOUT_S", 0.0)
-    proxy = types.SimpleNamespace(walk=os.walk, kill=lambda pid, signal: None)
-    monkeypatch.setattr(cgroups, "os", proxy)
+    host = replace(either.host, kill=lambda *_: None)
     with pytest.raises(SykubeError, match="5000001") as raised:
-        cgroups.remove(either.host, "fake-master")
+        cgroups.remove(host, "fake-master")
     assert str(folder) in raised.value.details
     assert folder.exists()
 
@@ -259,9 +255,7 @@ def test_a_node_without_cgroups_is_not_frozen(either: World) -> None:
     assert either.snapshot() == before
 
 
-def test_a_frozen_node_is_thawed_before_its_processes_are_killed(
-    either: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_frozen_node_is_thawed_before_its_processes_are_killed(either: World) -> None:
     """On v1 a frozen process does not end."""
     cgroups.create(either.host, "fake-node1")
     cgroups.freeze(either.host, "fake-node1", frozen=True)
@@ -271,10 +265,9 @@ def test_a_frozen_node_is_thawed_before_its_processes_are_killed(
         frozen.append(either.frozen("fake-node1"))
         either.kill_process(pid, signal)
 
-    monkeypatch.setattr(cgroups, "os", types.SimpleNamespace(walk=os.walk, kill=kill))
     hierarchy = either.cgroup_hierarchies()[0]
     (hierarchy / "sykube/fake-node1/cgroup.procs").write_text("5000001\n")
-    cgroups.remove(either.host, "fake-node1")
+    cgroups.remove(replace(either.host, kill=kill), "fake-node1")
     assert frozen == [False]
 
 

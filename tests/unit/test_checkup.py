@@ -384,13 +384,12 @@ def test_firewalld(cluster: Cluster, world: World, answer: fakes.Answer, zone: s
 )
 def test_space(
     cluster: Cluster,
-    monkeypatch: pytest.MonkeyPatch,
+    world: World,
     free: float,
     total: float,
     level: Level | None,
 ) -> None:
-    usage = types.SimpleNamespace(free=free, total=total)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    world.total, world.free = int(total), free / total
     bad = found(cluster).get("disk")
     assert (bad.level if bad else None) is level
 

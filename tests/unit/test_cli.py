@@ -174,11 +174,8 @@ NEED_ROOT = [
 
 
 @pytest.mark.parametrize("arguments", NEED_ROOT, ids=" ".join)
-def test_without_root_the_hint_is_sudo(
-    sykube: Sykube, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    result = sykube(*arguments)
+def test_without_root_the_hint_is_sudo(sykube: Sykube, arguments: list[str]) -> None:
+    result = sykube(*arguments, user=1000)
     assert result.code == ExitCode.USAGE
     assert "needs root" in result.err
     assert "sudo" in result.err
@@ -195,9 +192,8 @@ def test_on_a_foreign_processor_the_host_is_not_ready(
     assert "riscv64" in result.err
 
 
-def test_help_and_version_need_nobody(sykube: Sykube, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    result = sykube("--help")
+def test_help_and_version_need_nobody(sykube: Sykube) -> None:
+    result = sykube("--help", user=1000)
     assert result.code == 0
     for name in main._COMMANDS:
         assert re.search(rf"^  {name}  ", result.out, re.MULTILINE), name

@@ -280,8 +280,7 @@ def test_an_instance_that_the_engine_cannot_stop_is_ended_all_the_same(
         for each in (6, 7):
             shutil.rmtree(tmp_path / "proc" / str(each))
 
-    monkeypatch.setattr(os, "kill", kill)
-    engine.kill("lab-master")
+    replace(engine, host=replace(engine.host, kill=kill)).kill("lab-master")
     assert killed == [7]
     assert not file.exists()
 
@@ -295,7 +294,7 @@ def test_processes_that_do_not_end_are_an_error_that_names_them(
 ) -> None:
     process(tmp_path, 10, 1, "Apptainer instance: root [lab-master]")
     monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(os, "kill", lambda *_: None)
+    engine = replace(engine, host=replace(engine.host, kill=lambda *_: None))
     with pytest.raises(SykubeError, match="the instance lab-master is there") as raised:
         engine.kill("lab-master")
     assert "ps -o pid,wchan,args 10" in raised.value.resolution
@@ -428,7 +427,7 @@ def test_a_monitor_that_missed_the_end_of_its_instance_is_told_again(
     engine: CommandLineEngine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The kernel's own processes.
-    engine = replace(engine, host=replace(engine.host, root=Path("/")))
+    engine = replace(engine, host=replace(engine.host, root=Path("/"), kill=os.kill))
     title = "Apptainer instance: root [unit-lost]"
     with subprocess.Popen(
         [title], executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -553,6 +552,5 @@ def test_an_instance_without_a_record_is_ended(
             shutil.rmtree(tmp_path / "proc/10")
 
     monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(os, "kill", kill)
-    engine.kill("lab-master")
+    replace(engine, host=replace(engine.host, kill=kill)).kill("lab-master")
     assert killed == ([11, 10] if hangs else [11])

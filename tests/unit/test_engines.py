@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,8 +26,7 @@ class Engines:
         self.said: dict[str, str] = {}
         self.private = root / "apptainer/usr/bin/apptainer"
 
-    def which(self, name: str, path: str) -> str | None:
-        assert "/usr/bin" in path
+    def which(self, name: str) -> str | None:
         return f"/opt/bin/{name}" if name in self.said else None
 
     def run(self, argv: Sequence[object], **_: object) -> Completed:
@@ -49,7 +47,6 @@ class Engines:
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engines:
     made = Engines(tmp_path)
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(shutil, "which", made.which)
     monkeypatch.setattr(capabilities, "known", lambda: MANY)
     monkeypatch.setattr(capabilities, "effective", lambda: MANY)
     return made
@@ -57,7 +54,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engines:
 
 @pytest.fixture
 def host(installed: Engines, tmp_path: Path) -> FakeHost:
-    return FakeHost(tmp_path, installed.run)
+    return FakeHost(tmp_path, installed.run, which=installed.which)
 
 
 APPTAINER = "apptainer version 1.3.6-1.fc42"

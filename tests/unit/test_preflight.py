@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,7 +46,6 @@ def have_engine(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host that has all that is looked for, below a folder; /proc and /sys are its own."""
     root = tmp_path / "folder"
-    monkeypatch.setattr(shutil, "which", lambda name, path="": f"/usr/bin/{name}")
     monkeypatch.setattr(os, "access", lambda *_: True)
     monkeypatch.setattr(provision, "build_settings", lambda *_: {"LIBEXECDIR": str(root / "usr")})
     become(monkeypatch, "debian-12")
@@ -68,7 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def host(folder: Path) -> FakeHost:
-    return FakeHost(folder, answer())
+    return FakeHost(folder, answer(), which=lambda name: f"/usr/bin/{name}")
 
 
 def answer(
@@ -110,7 +110,7 @@ def test_missing_programs_name_their_packages(
     host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = ("iptables", "mksquashfs")
-    monkeypatch.setattr(shutil, "which", lambda name, path="": None if name in missing else name)
+    host = replace(host, which=lambda name: None if name in missing else name)
     found = [f for f in examine(host, folder) if f.level is Level.FAILURE and f.what == "programs"]
     assert [f.packages for f in found] == [("iptables",), ("squashfs-tools",)]
     assert preflight.missing_packages(found) == ("iptables", "squashfs-tools")
@@ -170,14 +170,11 @@ def test_too_little_memory_for_so_many_nodes(host: Host, folder: Path) -> None:
 def test_too_little_disk(host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
 
-    class Usage:
-        free = 1_500_000_000
-
-    def usage(place: Path) -> type[Usage]:
+    def usage(place: Path) -> SimpleNamespace:
         asked.append(place)
-        return Usage
+        return SimpleNamespace(free=1_500_000_000, total=2_000_000_000)
 
-    monkeypatch.setattr(shutil, "disk_usage", usage)
+    host = replace(host, disk_usage=usage)
     found = {f.what: f for f in examine(host, folder, nodes=1)}
     assert found["disk for building"].level is Level.FAILURE
     assert found["disk for nodes"].level is Level.OK
@@ -189,7 +186,7 @@ def test_too_little_disk(host: Host, folder: Path, monkeypatch: pytest.MonkeyPat
 def test_every_failure_has_a_cure(
     host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name, path="": None)
+    host = replace(host, which=lambda _: None)
     monkeypatch.setattr(capabilities, "effective", lambda: 0)
     for name in ("static", "bridge"):
         (folder / "usr/lib/cni" / name).unlink()
@@ -232,7 +229,7 @@ def test_cures_are_right_for_the_host_at_hand(
     host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, cures: tuple[str, ...]
 ) -> None:
     become(monkeypatch, name)
-    monkeypatch.setattr(shutil, "which", lambda each, path="": None if each == "iptables" else each)
+    host = replace(host, which=lambda each: None if each == "iptables" else each)
     (folder / "usr/lib/cni/static").unlink()
     (folder / KEYRING).unlink()
     found = failures(host, folder)
@@ -388,24 +385,27 @@ def test_a_confined_root_is_warned(
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_root_on_a_known_processor(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+def test_root_on_a_known_processor(
+    host: Host, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
     monkeypatch.setenv("SYKUBE_TEST_MACHINE", machine)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    preflight.check_identity()
+    preflight.check_identity(host)
 
 
-def test_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+def test_another_user(host: Host) -> None:
+    host = replace(host, user=lambda: 1000)
     with pytest.raises(UsageError, match="needs root") as raised:
-        preflight.check_identity()
+        preflight.check_identity(host)
     assert "sudo" in raised.value.resolution
 
 
-def test_a_foreign_processor_is_said_before_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_processor_is_said_before_all_else(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SYKUBE_TEST_MACHINE", "riscv64")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    host = replace(host, user=lambda: 1000)
     with pytest.raises(HostError, match="riscv64"):
-        preflight.check_identity()
+        preflight.check_identity(host)
 
 
 # --- installing ---

@@ -259,7 +259,7 @@ def test_with_a_copy_env_needs_no_root(
     sykube: Sykube,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    recorded.user = 1000
     monkeypatch.setattr(os, "getuid", lambda: 1234)
     result = sykube("env", "--name", "lab")
     assert result.out == ""

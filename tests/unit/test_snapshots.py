@@ -7,13 +7,11 @@ import fnmatch
 import io
 import itertools
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -26,7 +24,6 @@ from sykube.cluster.state import State, clusters
 from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.handout import Handout
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import tar
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.node import cgroups
@@ -200,9 +197,9 @@ def test_a_failing_save_leaves_nothing(stopped: World) -> None:
         snapshots.save(stopped.host, "fake", "kept", stopped.ui())
 
 
-def test_a_full_disk_is_seen_before(stopped: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_seen_before(stopped: World) -> None:
     snapshots.save(stopped.host, "fake", "kept", stopped.ui())
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    stopped.free = 1e-9
     with unchanged(stopped):
         with pytest.raises(SykubeError, match="the disk is too small"):
             snapshots.save(stopped.host, "fake", "another", stopped.ui())
@@ -495,12 +492,10 @@ def test_a_node_image_that_is_gone(stopped: World) -> None:
     assert "sykube node-image build" in raised.value.resolution
 
 
-def test_an_archive_of_a_program_that_this_host_lacks(
-    stopped: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tar, "has", lambda program: program == "zstd")
+def test_an_archive_of_a_program_that_this_host_lacks(stopped: World) -> None:
+    stopped.absent = {"xz", "pigz"}
     assert snapshots.save(stopped.host, "fake", "kept", stopped.ui()).archive == "data.tar.zst"
-    monkeypatch.setattr(tar, "has", lambda _: False)
+    stopped.absent = {"zstd", "xz", "pigz"}
     assert snapshots.save(stopped.host, "fake", "slower", stopped.ui()).archive == "data.tar.gz"
     with unchanged(stopped), pytest.raises(SykubeError, match="could not find zstd"):
         restore(stopped)
@@ -589,9 +584,8 @@ def test_bad_input_is_one_error_and_changes_nothing(
 
 
 @pytest.mark.parametrize("command", ["save", "list", "restore", "delete"])
-def test_it_needs_root(sykube: Sykube, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    result = sykube("snapshot", command, *([] if command == "list" else ["kept"]))
+def test_it_needs_root(sykube: Sykube, command: str) -> None:
+    result = sykube("snapshot", command, *([] if command == "list" else ["kept"]), user=1000)
     assert result.code == ExitCode.USAGE
     assert "needs root" in result.err
 

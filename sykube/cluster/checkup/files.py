@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -85,7 +84,7 @@ def certificates(look: Look) -> Iterator[Finding]:
 def disk(look: Look) -> Iterator[Finding]:
     """Space for the cluster's folder, and what nodes wrote where it is not expected."""
     root = look.cluster.paths.root.resolve()
-    free, total = shutil.disk_usage(root).free, shutil.disk_usage(root).total
+    free, total = look.cluster.host.disk_usage(root).free, look.cluster.host.disk_usage(root).total
     detail = f"{free // 1_000_000} MB free of {total // 1_000_000} MB in {root}"
     cure = f"Free some space there; what the nodes take: du -xsh {root}/nodes/*"
     if free < max(_LEAST * total, _LEAST_BYTES):

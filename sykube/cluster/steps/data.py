@@ -56,7 +56,7 @@ def make_root(host: Host, root: Path, dest: str, *, ephemeral: bool) -> list[str
     folder = root.resolve()
     made = make_folders(folder.parent) if dest else []
     folder.mkdir(parents=True, exist_ok=True, mode=0o711)
-    if ephemeral and not folder.is_mount():
+    if ephemeral and not host.is_mount(folder):
         host.run(["mount", "-t", "tmpfs", "-o", "mode=711", "sykube", folder])
     return made
 
@@ -87,7 +87,7 @@ def remove_root(host: Host, root: Path) -> None:
     """Remove the data folder, whatever it is: a folder, a link to one, a mount."""
     folder = root.resolve()
     if folder.is_dir():
-        if folder.is_mount():
+        if host.is_mount(folder):
             host.run(["umount", folder])
         shutil.rmtree(folder)
     if root.is_symlink():

@@ -78,7 +78,7 @@ def update(
         SykubeError: the cluster is not well, before anything changed; or something failed on the
             way: the control planes are as before, or the same command goes on.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     preparation.examine_local_image(host, wish)
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
