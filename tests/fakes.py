@@ -15,7 +15,6 @@ import io
 import itertools
 import json
 import os
-import pickle
 import shutil
 import tarfile
 import threading
@@ -34,10 +33,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from sykube import documents
-from sykube.cluster import state
 from sykube.cluster.cluster import Cluster
 from sykube.errors import SykubeError
-from sykube.host import apt, download
 from sykube.host.apt import Mirror
 from sykube.host.checksum import Checksum
 from sykube.host.host import Host, Runner
@@ -699,31 +696,7 @@ class FakePrograms:
         return 255, nothing, f"FATAL:   Failed to verify container: {words}\n"
 
 
-_load, _load_all = documents.load, documents.load_all
-_parsed: dict[tuple[Callable[[str], Any], str], bytes] = {}
 _fingerprints: dict[str, str] = {}
-
-
-def keep_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading those of the system takes longer than most tests do otherwise."""
-    monkeypatch.setattr(download, "_tls", _tls)
-
-
-def _speed_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Together these are half the time of a fake init, of which there are hundreds."""
-    monkeypatch.setattr(Subnets, "pod_subnet", functools.cache(Subnets.pod_subnet))
-    monkeypatch.setattr(documents, "load", lambda text: _parse_once(_load, text))
-    monkeypatch.setattr(documents, "load_all", lambda text: _parse_once(_load_all, text))
-    # Only Python's own encoder indents, and C's is twenty times as fast.
-    encoder = types.SimpleNamespace(loads=json.loads, dumps=lambda value, indent: json.dumps(value))
-    monkeypatch.setattr(state, "json", encoder)
-
-
-def _parse_once(parse: Callable[[str], Any], text: str) -> Any:
-    """What a text holds, which may be changed: another copy each time."""
-    if (parse, text) not in _parsed:
-        _parsed[parse, text] = pickle.dumps(parse(text))
-    return pickle.loads(_parsed[parse, text])
 
 
 TRUSTED = "11811599135F074136577927587C460A0C2C1FCC"
@@ -1292,6 +1265,8 @@ class World:
         self.proc_sys = self.kernel.proc_sys
         self.cgroup_root = CgroupPath(root / "sys/fs/cgroup")
         self.programs = FakePrograms(self.kernel, self.calls, root / "etc/apptainer")
+        # Seconds that nobody waited for.
+        self.slept = 0.0
         # Whose rights sykube has.
         self.user = 0
         # By names that are looked up at each call: a test may replace them.
@@ -1304,6 +1279,8 @@ class World:
             lambda folder: self.disk_usage(folder),
             lambda folder: str(folder) in self.kernel.mounts,
             lambda: self.user,
+            lambda: time.monotonic() + self.slept,
+            self._sleep,
         )
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
@@ -1347,10 +1324,9 @@ class World:
         # What a host has and lacks is not what these tests are about.
         monkeypatch.setattr(preflight, "examine", lambda *_, **__: [])
         monkeypatch.setattr(preflight, "examine_for_workers", lambda *_: [])
-        monkeypatch.setattr(apt, "find_mirror", lambda *_: apt.Mirror("file:/d"))
+        monkeypatch.setenv("SYKUBE_MIRROR", "file:/d")
         monkeypatch.setattr(HTTPAdapter, "send", _only_here(HTTPAdapter.send))
         monkeypatch.setattr(os, "fsync", lambda _: None)
-        _speed_up(monkeypatch)
         monkeypatch.setenv("SYKUBE_CACHE_DIR", str(self.root / "cache"))
         monkeypatch.setenv("HOME", str(self.root / "home"))
         for name in ("KUBECONFIG", "SUDO_UID", "SYKUBE_FAIL_AT"):
@@ -1464,6 +1440,10 @@ class World:
     def disk_usage(self, folder: Path) -> Any:
         assert folder.exists()
         return types.SimpleNamespace(total=self.total, free=round(self.free * self.total))
+
+    def _sleep(self, seconds: float) -> None:
+        # A wait that fails looks some twenty times.
+        self.slept += max(seconds, 10.0)
 
     def which(self, program: str) -> str | None:
         """Where a program is; those that no test speaks of are this machine's own."""
@@ -1842,9 +1822,6 @@ def admin_kubeconfig(server: str) -> str:
             "current-context": "admin@c",
         }
     )
-
-
-_tls = functools.cache(download._tls)
 
 
 def _only_here(send: Callable[..., Any]) -> Callable[..., Any]:

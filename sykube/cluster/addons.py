@@ -59,7 +59,7 @@ def enable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
                 try:
                     addon.enable(there)
                     what = f"the add-on {addon_name}"
-                    wait_until(what, lambda: addon.problem(there), _TIMEOUT_S)
+                    wait_until(host, what, lambda: addon.problem(there), _TIMEOUT_S)
                 except BaseException:
                     if addon_name not in cluster.state.addons:
                         addon.disable(there)

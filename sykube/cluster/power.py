@@ -114,7 +114,7 @@ def start(host: Host, name: str, ui: Ui) -> bool:
             missing += node_steps.reconnect(cluster, [n for n in cluster.nodes if n not in missing])
             node_steps.Nodes().apply(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
-            wait_until("the API server", lambda: _api_problem(cluster), _API_TIMEOUT_S)
+            wait_until(host, "the API server", lambda: _api_problem(cluster), _API_TIMEOUT_S)
             # A node that was being added when sykube was killed. The others are left alone, Ready
             # or not: joining would make them anew.
             join_all(cluster, missing_members(cluster))

@@ -146,8 +146,14 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
     admin = node.read("/etc/kubernetes/admin.conf", secret=True)
     write_atomically(cluster.paths.kubeconfig, admin, mode=0o600)
     with cluster.api_of(node) as api:
-        wait_until(f"the API server of {node.name}", lambda: readiness.health(api), _API_TIMEOUT_S)
         wait_until(
+            cluster.host,
+            f"the API server of {node.name}",
+            lambda: readiness.health(api),
+            _API_TIMEOUT_S,
+        )
+        wait_until(
+            cluster.host,
             f"the control plane of {node.name}",
             lambda: _restarted(api, node, since),
             _API_TIMEOUT_S,

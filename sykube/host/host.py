@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,8 @@ class Host:
         disk_usage: the space of the file system that a folder is on.
         is_mount: whether a file system is mounted there.
         user: the number of the user whose rights this process has.
+        monotonic: a clock that never goes back, in seconds.
+        sleep: waits for some seconds.
     """
 
     root: Path = Path("/")
@@ -70,6 +73,8 @@ class Host:
     disk_usage: Callable[[Path], Space] = shutil.disk_usage
     is_mount: Callable[[Path], bool] = Path.is_mount
     user: Callable[[], int] = os.geteuid
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
     @property
     def data(self) -> Path:

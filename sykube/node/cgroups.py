@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +170,7 @@ def remove(host: Host, instance: str) -> None:
         if folder.is_dir():
             freeze(host, instance, frozen=False)
             _empty(host, folder)
-            _remove_tree(folder)
+            _remove_tree(host, folder)
         with contextlib.suppress(OSError):
             (hierarchy / PARENT).rmdir()
     _remove_abandoned(host)
@@ -233,9 +232,9 @@ def _all_hierarchies(host: Host) -> list[Path]:
 
 
 def _empty(host: Host, folder: Path) -> None:
-    deadline = time.monotonic() + _EMPTY_TIMEOUT_S
+    deadline = host.monotonic() + _EMPTY_TIMEOUT_S
     while left := processes(folder):
-        if time.monotonic() > deadline:
+        if host.monotonic() > deadline:
             raise SykubeError(
                 f"processes of a node do not end: {', '.join(map(str, left))}",
                 details=f"they are in {folder}",
@@ -244,15 +243,15 @@ def _empty(host: Host, folder: Path) -> None:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 host.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
+        host.sleep(0.05)
 
 
-def _remove_tree(folder: Path) -> None:
+def _remove_tree(host: Host, folder: Path) -> None:
     for below, _, _ in os.walk(folder, topdown=False):
-        _rmdir(folder / below)
+        _rmdir(host, folder / below)
 
 
-def _rmdir(folder: Path) -> None:
+def _rmdir(host: Host, folder: Path) -> None:
     # The kernel lets go of the last process a moment after it was reaped.
     for _ in range(100):
         try:
@@ -260,7 +259,7 @@ def _rmdir(folder: Path) -> None:
         except FileNotFoundError:
             return
         except OSError:
-            time.sleep(0.02)
+            host.sleep(0.02)
         else:
             return
     folder.rmdir()

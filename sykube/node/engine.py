@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,11 +171,11 @@ class CommandLineEngine:
             # Also where it ends by itself, or the engine was removed: whether it is left is looked
             # at below.
             self._end_unrecorded(name)
-        deadline = time.monotonic() + _GONE_TIMEOUT_S
+        deadline = self.host.monotonic() + _GONE_TIMEOUT_S
         while name in self.instances():
-            if time.monotonic() > deadline:
+            if self.host.monotonic() > deadline:
                 raise _stays(name, [instance.pid])
-            time.sleep(0.05)
+            self.host.sleep(0.05)
 
     def instances(self) -> dict[str, Instance]:
         # Not by `instance list`, which takes as long as all else in `status`, and which removes the
@@ -248,10 +247,10 @@ class CommandLineEngine:
         Raises:
             SykubeError: it does not end.
         """
-        deadline = time.monotonic() + _GONE_TIMEOUT_S
+        deadline = self.host.monotonic() + _GONE_TIMEOUT_S
         while monitors := _monitors(self.host, name):
-            late = time.monotonic() > deadline
-            if time.monotonic() > deadline + _GONE_TIMEOUT_S:
+            late = self.host.monotonic() > deadline
+            if self.host.monotonic() > deadline + _GONE_TIMEOUT_S:
                 raise _stays(name, monitors)
             for pid in monitors:
                 # The monitor cleans up after its child, unless it hangs.
@@ -262,7 +261,7 @@ class CommandLineEngine:
                 # (Apptainer, internal/app/starter/master_linux.go): so once more.
                 with contextlib.suppress(ProcessLookupError):
                     self.host.kill(pid, signal.SIGCHLD)
-            time.sleep(0.05)
+            self.host.sleep(0.05)
 
     def _wrapper(self, name: str) -> tuple[str, ...]:
         """What makes the engine find an instance although the host's name changed."""

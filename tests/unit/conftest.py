@@ -19,7 +19,6 @@ from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State
 from sykube.image import sites
 from sykube.node.engine import InstanceOptions
-from tests import fakes
 from tests.fakes import FakeHost, FakeInstance, World, make_subnets
 from tests.unit.helpers import Result, Sykube, Terminal
 
@@ -38,7 +37,6 @@ def pytest_collection() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Every test has a home and a cache of its own."""
-    fakes.keep_authorities(monkeypatch)
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("KUBECONFIG", "SUDO_UID"):

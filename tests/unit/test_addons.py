@@ -63,7 +63,6 @@ def test_one_that_does_not_come_up_is_off_again_and_says_why(
 ) -> None:
     addons.disable(up.host, "fake", "storage", up.ui())
     before = dict(up.kubernetes["fake"].objects)
-    monkeypatch.setattr(addons, "_TIMEOUT_S", 0.0)
     monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "0 of 1 pods are available")
     with pytest.raises(SykubeError, match="the add-on storage: not there after") as raised:
         addons.enable(up.host, "fake", "storage", up.ui())

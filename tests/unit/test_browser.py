@@ -36,9 +36,7 @@ def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads(
 
 
 @pytest.mark.parametrize("other", [False, True])
-def test_the_browser_is_the_callers(
-    world: World, monkeypatch: pytest.MonkeyPatch, other: bool
-) -> None:
+def test_the_browser_is_the_callers(world: World, other: bool) -> None:
     world.present.add("xdg-open")
     world.programs.answers["sh"] = lambda _: (0, "", "")
     me = Owner.of_caller()

@@ -18,7 +18,6 @@ from sykube.cluster import certs, lifecycle, power, renewal, status
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.steps import ready
 from sykube.errors import SykubeError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
@@ -256,9 +255,8 @@ def test_renewing_goes_from_node_to_node(world: World, renewing: list[tuple[str,
 
 
 def test_renewing_is_not_done_while_a_kubelet_is_not_back(
-    world: World, renewing: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    world: World, renewing: list[tuple[str, str]]
 ) -> None:
-    monkeypatch.setattr(ready, "_TIMEOUT_S", 0.0)
     world.silent.add("fake-node1")
     with pytest.raises(SykubeError) as raised:
         renewal.renew(world.host, "fake", world.ui())
@@ -296,7 +294,7 @@ def test_a_paused_cluster_is_left_alone(
 
 
 def test_the_new_credentials_keep_the_current_context(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    world: World, cluster: Cluster, tmp_path: Path
 ) -> None:
     user = Path(cluster.state.kubeconfig)
     config = yaml.safe_load(user.read_text(encoding="utf-8"))

@@ -152,13 +152,10 @@ def test_the_processes_of_other_namespaces_count_as_none(either: World) -> None:
     assert cgroups.processes(folder) == []
 
 
-def test_processes_that_do_not_end_are_an_error_that_names_them(
-    either: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_that_do_not_end_are_an_error_that_names_them(either: World) -> None:
     cgroups.create(either.host, "fake-master")
     folder = either.cgroup_hierarchies()[0] / "sykube/fake-master"
     (folder / "cgroup.procs").write_text("5000001\n")
-    monkeypatch.setattr(cgroups, "_EMPTY_TIMEOUT_S", 0.0)
     host = replace(either.host, kill=lambda *_: None)
     with pytest.raises(SykubeError, match="5000001") as raised:
         cgroups.remove(host, "fake-master")

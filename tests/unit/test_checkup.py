@@ -429,9 +429,7 @@ def test_an_init_that_did_not_end(cluster: Cluster) -> None:
     assert found(cluster)["record"].cure == "sykube init --name fake"
 
 
-def test_inotify_that_is_used_up(
-    cluster: Cluster, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_inotify_that_is_used_up(cluster: Cluster, world: World, tmp_path: Path) -> None:
     for pid, name, count in ((10, "kubelet", 3), (11, "containerd", 1), (12, "gone", 0)):
         process = world.host.proc / str(pid)
         (process / "fd").mkdir(parents=True)

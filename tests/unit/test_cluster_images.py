@@ -381,7 +381,7 @@ def test_an_old_sif_gets_a_start_of_its_own(
 
 
 def test_a_link_in_a_sif_does_not_lead_to_the_host(
-    world: World, apptainer: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, apptainer: dict[str, Any], tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -69,7 +70,8 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> FakeHost:
     recorder = Recorder()
     if "run" in request.fixturenames:
         recorder = request.getfixturevalue("run")
-    return FakeHost(tmp_path, recorder)
+    # Each look at the clock is a second after the one before.
+    return FakeHost(tmp_path, recorder, monotonic=itertools.count().__next__, sleep=lambda _: None)
 
 
 @pytest.fixture
@@ -182,7 +184,7 @@ def test_becoming_a_command_in_an_instance(
 
 
 def test_kill_returns_when_the_instance_is_gone(
-    engine: CommandLineEngine, run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+    engine: CommandLineEngine, run: Recorder, home: Path
 ) -> None:
     ours, other = record(home, "lab-master"), record(home, "other")
     slept: list[float] = []
@@ -192,8 +194,7 @@ def test_kill_returns_when_the_instance_is_gone(
         if len(slept) == 2:
             ours.unlink()
 
-    monkeypatch.setattr(time, "sleep", sleep)
-    engine.kill("lab-master")
+    replace(engine, host=replace(engine.host, sleep=sleep)).kill("lab-master")
     ((stop, _),) = run.calls
     assert stop[-1] == "lab-master"
     assert stop[stop.index("--signal") + 1] == "SIGKILL"
@@ -210,20 +211,17 @@ def test_killing_what_is_not_there_is_no_error(
 
 
 def test_an_instance_that_ends_while_it_is_killed_is_no_error(
-    engine: CommandLineEngine, run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+    engine: CommandLineEngine, run: Recorder, home: Path
 ) -> None:
     file = record(home, "lab-master")
     run.answers = [CommandError("no instance found", ["apptainer"], "")]
-    monkeypatch.setattr(time, "sleep", lambda _: file.unlink())
-    engine.kill("lab-master")
+    replace(engine, host=replace(engine.host, sleep=lambda _: file.unlink())).kill("lab-master")
     assert len(run.calls) == 1
 
 
 def test_an_instance_that_does_not_end_is_an_error(
-    engine: CommandLineEngine, run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+    engine: CommandLineEngine, run: Recorder, home: Path
 ) -> None:
-    monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
     record(home, "lab-master")
     with pytest.raises(SykubeError, match="the instance lab-master is") as raised:
         engine.kill("lab-master")
@@ -289,11 +287,9 @@ def test_processes_that_do_not_end_are_an_error_that_names_them(
     engine: CommandLineEngine,
     run: Recorder,
     home: Path,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     process(tmp_path, 10, 1, "Apptainer instance: root [lab-master]")
-    monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.0)
     engine = replace(engine, host=replace(engine.host, kill=lambda *_: None))
     with pytest.raises(SykubeError, match="the instance lab-master is there") as raised:
         engine.kill("lab-master")
@@ -301,7 +297,7 @@ def test_processes_that_do_not_end_are_an_error_that_names_them(
 
 
 def test_a_record_whose_process_is_another_instances_by_now(
-    engine: CommandLineEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path
+    engine: CommandLineEngine, tmp_path: Path, home: Path
 ) -> None:
     process(tmp_path, 6, 1, "Apptainer instance: root [other]")
     process(tmp_path, 7, 6, "appinit")
@@ -348,9 +344,7 @@ def test_records_as_the_engines_write_them(
 
 
 @pytest.mark.parametrize("title", ["Apptainer", "Singularity"])
-def test_the_monitor_of_either_engine_is_found(
-    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, title: str
-) -> None:
+def test_the_monitor_of_either_engine_is_found(host: Host, tmp_path: Path, title: str) -> None:
     """By its title: ProgPrefix in internal/pkg/instance of both."""
     process(tmp_path, 10, 1, f"{title} instance: root [lab-master]")
     assert engine_module._monitors(host, "lab-master") == [10]
@@ -427,7 +421,9 @@ def test_a_monitor_that_missed_the_end_of_its_instance_is_told_again(
     engine: CommandLineEngine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The kernel's own processes.
-    engine = replace(engine, host=replace(engine.host, root=Path("/"), kill=os.kill))
+    engine = replace(
+        engine, host=replace(engine.host, root=Path("/"), kill=os.kill, sleep=time.sleep)
+    )
     title = "Apptainer instance: root [unit-lost]"
     with subprocess.Popen(
         [title], executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -532,7 +528,6 @@ def process(folder: Path, pid: int, parent: int, title: str) -> None:
 def test_an_instance_without_a_record_is_ended(
     engine: CommandLineEngine,
     run: Recorder,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     hangs: bool,
 ) -> None:
@@ -551,6 +546,5 @@ def test_an_instance_without_a_record_is_ended(
         if pid == 11 and not hangs:
             shutil.rmtree(tmp_path / "proc/10")
 
-    monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.1)
     replace(engine, host=replace(engine.host, kill=kill)).kill("lab-master")
     assert killed == ([11, 10] if hangs else [11])

@@ -160,7 +160,7 @@ def environments_of_builds(host: Host, programs: FakePrograms) -> list[dict[str,
 
 
 def test_the_engine_builds_with_its_own_settings_in_the_cache(
-    host: Host, programs: FakePrograms, cache: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, programs: FakePrograms, cache: Path
 ) -> None:
     environments = environments_of_builds(host, programs)
     assert environments
@@ -179,7 +179,7 @@ def test_the_engine_builds_with_its_own_settings_in_the_cache(
     ],
 )
 def test_each_engine_builds_as_it_can(host: Host,
-    programs: FakePrograms, cache: Path, monkeypatch: pytest.MonkeyPatch, said: str, compresses: bool,
+    programs: FakePrograms, cache: Path, said: str, compresses: bool,
     prefix: str,
 ) -> None:  # fmt: skip
     apptainer = programs.answers["apptainer"]

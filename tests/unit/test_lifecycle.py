@@ -16,7 +16,6 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.state import DONE, State, clusters
 from sykube.cluster.steps import order
-from sykube.cluster.steps import ready as ready_step
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import apt, engines, lock, preflight
 from sykube.host.apt import Mirror
@@ -294,7 +293,6 @@ def test_init_with_three_control_planes_whose_call_fails_leaves_nothing(
 def test_a_wait_that_times_out_is_an_error_and_rolls_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ready_step, "_TIMEOUT_S", 0.0)
     look = Cluster.api
 
     def api(cluster: Cluster) -> object:

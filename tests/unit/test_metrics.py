@@ -96,11 +96,8 @@ def test_disabling_takes_the_apiservice_first_and_leaves_nothing(world: World) -
     assert set(world.kubernetes["fake"].objects) == before
 
 
-def test_enabling_that_fails_takes_it_away_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_enabling_that_fails_takes_it_away_again(world: World) -> None:
     made(world)
-    monkeypatch.setattr(addons, "_TIMEOUT_S", 0)
     with pytest.raises(SykubeError, match="the add-on metrics"):
         addons.enable(world.host, "fake", "metrics", world.ui())
     assert SERVICE not in world.kubernetes["fake"].objects

@@ -10,7 +10,6 @@ import pytest
 from sykube.cluster import power, removal
 from sykube.cluster.power import StopOptions
 from sykube.cluster.state import State, locked
-from sykube.cluster.steps import ready as ready_step
 from sykube.errors import ExitCode, HostError, SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
@@ -345,13 +344,6 @@ def test_start_goes_on_where_it_failed(world: World) -> None:
     assert addresses(world) == before
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits look once."""
-    monkeypatch.setattr(ready_step, "_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(power, "_API_TIMEOUT_S", 0.0)
-
-
 def nobody_lives(world: World) -> None:
     world.silent.add("fake-node1")
 
@@ -368,7 +360,7 @@ def api_is_down(world: World) -> None:
     ],
 )
 def test_start_trusts_nothing_that_was_said_before_the_stop(
-    world: World, impatient: None, damage: Callable[[World], None], words: str
+    world: World, damage: Callable[[World], None], words: str
 ) -> None:
     made(world)
     stop(world)
@@ -381,7 +373,7 @@ def test_start_trusts_nothing_that_was_said_before_the_stop(
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 
-def test_start_names_the_webhook_that_keeps_the_cluster_down(world: World, impatient: None) -> None:
+def test_start_names_the_webhook_that_keeps_the_cluster_down(world: World) -> None:
     made(world)
     stop(world)
     nobody_lives(world)
@@ -400,7 +392,7 @@ def test_start_names_the_webhook_that_keeps_the_cluster_down(world: World, impat
     assert raised.value.resolution.startswith(command)
 
 
-def test_webhooks_that_answer_are_not_named(world: World, impatient: None) -> None:
+def test_webhooks_that_answer_are_not_named(world: World) -> None:
     made(world)
     stop(world)
     nobody_lives(world)
@@ -417,7 +409,7 @@ def test_webhooks_that_answer_are_not_named(world: World, impatient: None) -> No
 
 
 def test_start_waits_for_pods_that_still_show_the_containers_of_before(
-    world: World, impatient: None, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(world)
     stop(world)
@@ -491,7 +483,7 @@ def test_pause_of_a_cluster_that_does_not_run_freezes_nothing(world: World) -> N
     assert not world.frozen("fake-master")
 
 
-def test_unpause_waits_for_each_node_to_live(world: World, impatient: None) -> None:
+def test_unpause_waits_for_each_node_to_live(world: World) -> None:
     made(world)
     power.pause(world.host, "fake", world.ui())
     world.silent.add("fake-node1")

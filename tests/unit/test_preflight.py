@@ -106,9 +106,7 @@ def test_a_host_that_has_everything(host: Host, folder: Path) -> None:
         assert finding.detail
 
 
-def test_missing_programs_name_their_packages(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_programs_name_their_packages(host: Host, folder: Path) -> None:
     missing = ("iptables", "mksquashfs")
     host = replace(host, which=lambda name: None if name in missing else name)
     found = [f for f in examine(host, folder) if f.level is Level.FAILURE and f.what == "programs"]
@@ -127,9 +125,7 @@ def test_missing_files_of_packages(host: Host, folder: Path) -> None:
     assert found["Debian's keys"].packages == ("debian-archive-keyring",)
 
 
-def test_a_kernel_without_overlay(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kernel_without_overlay(host: Host, folder: Path) -> None:
     fill(folder / "proc", {"filesystems": "\tsquashfs\n"})
     assert "modprobe overlay" in failures(host, folder)["kernel: overlay"].cure
     # A module that can be loaded is as good.
@@ -167,7 +163,7 @@ def test_too_little_memory_for_so_many_nodes(host: Host, folder: Path) -> None:
     assert "--workers" in finding.cure
 
 
-def test_too_little_disk(host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk(host: Host, folder: Path) -> None:
     asked: list[Path] = []
 
     def usage(place: Path) -> SimpleNamespace:

@@ -39,9 +39,7 @@ def settings(text: str) -> dict[str, str]:
     return {key: value for key, value in lines}
 
 
-def test_settings_are_replaced_where_they_stand(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_are_replaced_where_they_stand(host: Host) -> None:
     found = settings(configuration(host, PACKAGED, Path("/x/network")))
     assert found["shared loop devices"] == "yes"
     assert found["cni plugin path"] == str(host.root / "usr/lib/cni")
@@ -52,7 +50,7 @@ def test_settings_are_replaced_where_they_stand(
     assert settings(configuration(host, PACKAGED))["systemd cgroups"] == "yes"
 
 
-def test_settings_that_are_missing_are_added(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_are_missing_are_added(host: Host) -> None:
     found = settings(configuration(host, "max loop devices = 256", Path("/x/network")))
     assert found["max loop devices"] == "256"
     assert found["cni configuration path"] == "/x/network"
@@ -61,12 +59,11 @@ def test_settings_that_are_missing_are_added(host: Host, monkeypatch: pytest.Mon
 
 def test_the_engines_own_networks_stay_where_none_are_given(
     host: Host,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert "cni configuration path" not in settings(configuration(host, PACKAGED))
 
 
-def test_configuring_twice_is_configuring_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configuring_twice_is_configuring_once(host: Host) -> None:
     once = configuration(host, PACKAGED, Path("/x/network"))
     assert configuration(host, once, Path("/x/network")) == once
 
@@ -85,7 +82,7 @@ def test_root_asks_for_no_capability_that_it_lacks(
 
 
 def test_a_clusters_configuration_starts_from_the_engines_own(
-    host: Host, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, programs: FakePrograms, tmp_path: Path
 ) -> None:
     fill(tmp_path / "etc", {"apptainer.conf": PACKAGED})
     found = settings(cluster_configuration(host, "/usr/bin/apptainer", tmp_path / "network"))

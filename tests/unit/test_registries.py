@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from sykube.addons import addon as addon_module
-from sykube.addons import registry
 from sykube.cluster import addons, lifecycle, lookup, power, scaling
 from sykube.cluster import ports as cluster_ports
 from sykube.cluster.cluster import Cluster
@@ -265,7 +264,6 @@ def test_start_does_not_wait_for_what_the_user_took_away(
     else:
         del objects[DEPLOYMENT]
     power.stop(cluster.host, "fake", StopOptions(), world.ui())
-    monkeypatch.setattr(registry, "_ANSWER_TIMEOUT_S", 0.0)
     monkeypatch.setattr(ports, "silence", lambda *_: "refused")
     power.start(cluster.host, "fake", world.ui())
 
@@ -309,7 +307,6 @@ def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.Monk
 def test_a_registry_that_the_host_does_not_reach_is_off_again(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(addons, "_TIMEOUT_S", 0.0)
     monkeypatch.setattr(ports, "silence", lambda *_: "refused")
     with pytest.raises(SykubeError, match="the add-on registry: not there"):
         addons.enable(cluster.host, "fake", "registry", world.ui())

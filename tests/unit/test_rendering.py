@@ -183,7 +183,7 @@ def test_the_pods_network_hands_out_the_nodes_own_range() -> None:
 
 
 @pytest.fixture
-def supervisord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def supervisord(tmp_path: Path) -> Any:
     """The options of supervisor itself after it has read our programs, as in the node image."""
     options = pytest.importorskip("supervisor.options")
     shutil.copytree(REPOSITORY / "supervisor", tmp_path / "etc")

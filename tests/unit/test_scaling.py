@@ -183,9 +183,7 @@ def test_an_add_that_cannot_be_undone_shows_the_first_error_and_says_what_is_lef
     assert sorted(world.instances) == ["fake-master", "fake-node1"]
 
 
-def test_the_first_error_of_an_add_is_shown_when_the_disk_is_full(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_error_of_an_add_is_shown_when_the_disk_is_full(world: World) -> None:
     made(world)
     world.calls.fail(lambda call: call.words[2:4] == ("kubeadm", "join"))
     world.calls.fail(

@@ -270,9 +270,7 @@ def test_with_a_copy_env_needs_no_root(
     )
 
 
-def test_copies_follow_when_credentials_are_renewed(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_follow_when_credentials_are_renewed(world: World) -> None:
     cluster = init(world, fake_spec())
     assert cluster is not None
     copy = kubeconfig.copy_for(cluster.paths.kubeconfig, os.getuid())

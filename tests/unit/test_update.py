@@ -394,7 +394,7 @@ def test_another_image_is_refused_meanwhile(world: World, held_up: Cluster) -> N
 
 
 def test_a_way_back_from_a_second_call_brings_kubeadm_and_its_add_ons_back(
-    world: World, newer: NodeImage, monkeypatch: pytest.MonkeyPatch
+    world: World, newer: NodeImage
 ) -> None:
     cluster = made(world)
     proxy = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy"
@@ -409,8 +409,6 @@ def test_a_way_back_from_a_second_call_brings_kubeadm_and_its_add_ons_back(
     world.kubernetes["fake"].objects[proxy] = {
         "spec": {"template": {"spec": {"containers": [container]}}}
     }
-    monkeypatch.setattr(update_nodes, "_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(upgrade, "_API_TIMEOUT_S", 0.0)
     world.unfit.add(NEW)
     with pytest.raises(SykubeError, match="back on v1.20.2"):
         update(world, newer)
@@ -683,11 +681,9 @@ def test_a_kubeadm_that_has_changed_nothing_costs_no_restart(
 
 @pytest.mark.parametrize("control_planes", [1, 3])
 def test_a_control_plane_that_does_not_come_back_is_put_back_with_what_etcd_had(
-    world: World, newer: NodeImage, monkeypatch: pytest.MonkeyPatch, control_planes: int
+    world: World, newer: NodeImage, control_planes: int
 ) -> None:
     cluster = made(world, control_planes=control_planes)
-    monkeypatch.setattr(update_nodes, "_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(upgrade, "_API_TIMEOUT_S", 0.0)
     kubernetes = world.kubernetes["fake"]
     world.unfit.add(NEW)
     with pytest.raises(SykubeError, match="back on v1.20.2"):

@@ -69,7 +69,9 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
             register(api, node)
         # Earlier, kubeadm would find it unsigned and look again after 5 s.
         name = token.split(".")[0]
-        wait_until("signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S)
+        wait_until(
+            cluster.host, "signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S
+        )
         waiting = [node for node in nodes if readiness.nodes(api, [node.instance])]
         for node in waiting:
             if node.run(["test", "-e", _BOOTSTRAP, "-o", "-e", _PKI], check=False).ok:
@@ -98,7 +100,10 @@ def _begin_watches_anew(cluster: Cluster, newest: Node) -> None:
             node.run(["pkill", "-KILL", "-x", "kube-apiserver"], check=False)
             with cluster.api_of(node) as api:
                 wait_until(
-                    f"the API server of {node.name}", lambda: readiness.health(api), _TIMEOUT_S
+                    cluster.host,
+                    f"the API server of {node.name}",
+                    lambda: readiness.health(api),
+                    _TIMEOUT_S,
                 )
 
 

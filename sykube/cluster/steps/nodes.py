@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Collection, Sequence
 
 from sykube import resources
@@ -241,12 +240,12 @@ def wait_booted(host: Host, node: Node, pid: int) -> None:
         SykubeError: it does not within 3 minutes; holds the end of the node's first log.
     """
     sockets = [host.proc / str(pid) / "root/run" / name for name in ("supervisor.sock",)]
-    deadline = time.monotonic() + _BOOT_TIMEOUT_S
+    deadline = host.monotonic() + _BOOT_TIMEOUT_S
     while not all(socket.exists() for socket in sockets):
-        if time.monotonic() > deadline or not (host.proc / str(pid)).exists():
+        if host.monotonic() > deadline or not (host.proc / str(pid)).exists():
             raise SykubeError(
                 f"the node {node.name} does not boot",
                 details=node.engine.output(node.instance),
                 resolution=f"Look at {host.logs}, or init again with --retain and `sykube shell`.",
             )
-        time.sleep(0.05)
+        host.sleep(0.05)

@@ -58,6 +58,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
         wait_restarted(cluster, [node.instance], since)
         with cluster.api() as api:
             wait_until(
+                cluster.host,
                 f"the new kubelet of {node.name}",
                 lambda: _kubelet_problem(api, node, progress),
                 _TIMEOUT_S,

@@ -221,6 +221,7 @@ def _finish(cluster: Cluster, progress: Progress) -> None:
                 addon = catalog.find(name)
                 addon.enable(there)
                 wait_until(
+                    cluster.host,
                     f"the add-on {name}",
                     lambda addon=addon: addon.problem(there),  # type: ignore[misc]
                     _TIMEOUT_S,

@@ -165,7 +165,7 @@ def wait_api(cluster: Cluster) -> None:
         SykubeError: not within 5 minutes.
     """
     with cluster.api() as api:
-        wait_until("the API server", lambda: readiness.health(api), _API_TIMEOUT_S)
+        wait_until(cluster.host, "the API server", lambda: readiness.health(api), _API_TIMEOUT_S)
 
 
 def tell(api: Api, image: NodeImage) -> None:
