@@ -304,6 +304,7 @@ class Kernel:
         values = {
             "vm/overcommit_memory": "0",
             "vm/panic_on_oom": "0",
+            "kernel/cap_last_cap": "40",
             "kernel/panic": "0",
             "kernel/panic_on_oops": "0",
             "kernel/keys/root_maxkeys": "1000000",
@@ -407,6 +408,12 @@ class FakeHost(Host):
     @property
     def cgroups(self) -> CgroupPath:
         return CgroupPath(super().cgroups)
+
+
+def give_capabilities(host: Host, mask: int, last: int = 40) -> None:
+    """Let a process of the host have these capabilities, of those up to the last one's number."""
+    fill(host.proc / "self", {"status": f"CapEff:\t{mask:016x}\n"})
+    fill(host.proc_sys / "kernel", {"cap_last_cap": f"{last}\n"})
 
 
 class FakePrograms:
@@ -1316,7 +1323,7 @@ class World:
         self.programs.restored = self._restore_etcd
         monkeypatch.setattr(Cluster, "api_of", lambda cluster, _node: self.api(cluster.name))
         monkeypatch.setattr(netns, "exchange", self.exchange)
-        monkeypatch.setattr(services, "states", lambda _pid: dict(self.services))
+        monkeypatch.setattr(services, "states", lambda *_: dict(self.services))
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
         monkeypatch.setattr(Cluster, "api", lambda cluster: self.api(cluster.name))
         found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {})
@@ -1781,6 +1788,7 @@ class World:
     def _make_files(self) -> None:
         fill(self.root / "etc", {"resolv.conf": "nameserver 127.0.0.53\nnameserver 192.0.2.53\n"})
         fill(self.root / "etc", {"os-release": 'PRETTY_NAME="Debian, a fake one"\nID=debian\n'})
+        give_capabilities(self.host, (1 << 41) - 1)
         fill(self.root / "proc", {"meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n"})
         fill(self.root / "etc/apptainer", {"apptainer.conf": "# cni configuration path =\n"})
         fill(self.root / "home/.kube", {"config": _OTHER_KUBECONFIG})

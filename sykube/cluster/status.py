@@ -194,7 +194,7 @@ def _node(host: Host, node: Node, running: dict[str, int]) -> NodeStatus:
         state, problem = PAUSED, "it is paused"
     else:
         try:
-            found = services.states(running[node.instance])
+            found = services.states(host, running[node.instance])
         except SykubeError as error:
             problem = error.brief
         bad = [f"{name} is {what}" for name, what in found.items() if what != services.RUNNING]

@@ -121,7 +121,7 @@ def find(host: Host) -> FoundEngine | None:
         for candidate in candidates(host, wanted):
             if not candidate.problem:
                 why = f"{VARIABLE} asks for it" if wanted else f"the first on {PATH} that will do"
-                return _found(candidate, why)
+                return _found(host, candidate, why)
         if wanted:
             raise _unusable(host, wanted)
     own = private(host)
@@ -129,7 +129,7 @@ def find(host: Host) -> FoundEngine | None:
         return None
     passed = [each.problem for each in candidates(host) if not wanted]
     why = f"{VARIABLE} asks for it" if wanted else "; ".join(passed) or "the host has none"
-    return _found(look(host, own.binary), why, private=True)
+    return _found(host, look(host, own.binary), why, private=True)
 
 
 def candidates(host: Host, wanted: str = "") -> list[Candidate]:
@@ -142,7 +142,7 @@ def candidates(host: Host, wanted: str = "") -> list[Candidate]:
         wanted: the name or path of the only one to look at; all of them when empty.
     """
     found = _of_the_host(host, wanted)
-    missing = ", ".join(sorted(capabilities.missing()))
+    missing = ", ".join(sorted(capabilities.missing(host)))
     if not missing:
         return found
     problem = f"asks for capabilities that this root lacks ({missing})"
@@ -174,7 +174,7 @@ def find_for_files(host: Host) -> FoundEngine:
     found = find(host)
     if found is None:
         usable = [each for each in _of_the_host(host, "") if not each.problem]
-        found = _found(usable[0], "it looks into images alone") if usable else None
+        found = _found(host, usable[0], "it looks into images alone") if usable else None
     if found is None:
         raise HostError(
             "there is no Apptainer that sykube can use",
@@ -200,17 +200,17 @@ def find_or_create(
     return found
 
 
-def _found(candidate: Candidate, why: str, *, private: bool = False) -> FoundEngine:
+def _found(host: Host, candidate: Candidate, why: str, *, private: bool = False) -> FoundEngine:
     version = f"{candidate.version} (private)" if private else candidate.version
-    return FoundEngine(candidate.binary, version, _environment(candidate.kind), why)
+    return FoundEngine(candidate.binary, version, _environment(host, candidate.kind), why)
 
 
-def _environment(kind: Kind) -> dict[str, str]:
+def _environment(host: Host, kind: Kind) -> dict[str, str]:
     """Variables that make an engine ask for no capability that this process lacks.
 
     It refuses to start otherwise: "Requesting capability set … while permitted …".
     """
-    missing = sorted(capabilities.missing())
+    missing = sorted(capabilities.missing(host))
     return {f"{kind.prefix}DROP_CAPS": ",".join(missing)} if missing else {}
 
 

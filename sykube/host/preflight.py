@@ -136,7 +136,7 @@ def examine(
         findings += [_keyring(host, system), _mirror(host, mirror)]
     findings += [
         *_file_systems(host, system),
-        _capabilities(),
+        _capabilities(host),
         _cgroups(host),
         _inotify(host),
         _namespaces(host),
@@ -341,8 +341,8 @@ def _file_systems(host: Host, system: Distribution) -> list[Finding]:
     return findings
 
 
-def _capabilities() -> Finding:
-    missing = capabilities.REQUIRED - capabilities.names(capabilities.effective())
+def _capabilities(host: Host) -> Finding:
+    missing = capabilities.REQUIRED - capabilities.names(capabilities.effective(host))
     if not missing:
         return _ok("capabilities", "all that nodes need")
     return _failure(

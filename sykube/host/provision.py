@@ -149,7 +149,9 @@ def _patchelf() -> Path:
 def _configure(host: Host, tree: Path) -> None:
     """Write the configuration where the program and its starter look for it."""
     text = (tree / "etc/apptainer/apptainer.conf").read_text(encoding="utf-8")
-    allowed = json.dumps({"users": {"root": sorted(capabilities.names(capabilities.effective()))}})
+    allowed = json.dumps(
+        {"users": {"root": sorted(capabilities.names(capabilities.effective(host)))}}
+    )
     # The program reads usr/etc, its starter usr/lib/etc.
     for folder in (tree / "usr/etc/apptainer", tree / "usr/lib/etc/apptainer"):
         shutil.copytree(tree / "etc/apptainer", folder)
@@ -178,7 +180,7 @@ def configuration(
         "shared loop devices": "yes",
         "cni plugin path": str(plugins or host.root / _CNI_OF_DEBIAN),
     }
-    if capabilities.missing():
+    if capabilities.missing(host):
         # "full" would ask for what root of a container or a CI runner does not have. The variable
         # that engines.py sets is not enough: `build` unpacks images without it.
         wanted["root default capabilities"] = "file"

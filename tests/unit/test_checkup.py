@@ -130,7 +130,7 @@ def test_a_node_that_has_something_of_what_started_it(
         fakes.fill(world.path(f"/proc/{pid}"), {"stat": stat})
     looked: list[int] = []
 
-    def inherited(pid: int) -> list[str]:
+    def inherited(_: object, pid: int) -> list[str]:
         looked.append(pid)
         return ["umask 027", "nice 5"]
 
@@ -163,7 +163,7 @@ def test_a_program_that_does_not_run(cluster: Cluster, world: World, state: str,
 def test_a_supervisord_that_does_not_answer(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silent(_: int) -> None:
+    def silent(*_: object) -> None:
         raise SykubeError("supervisord does not answer: refused")
 
     monkeypatch.setattr(services, "states", silent)
@@ -440,7 +440,7 @@ def test_inotify_that_is_used_up(cluster: Cluster, world: World, tmp_path: Path)
             (process / "fd" / str(number)).symlink_to("anon_inode:inotify")
             (process / "fdinfo" / str(number)).write_text("inotify wd:1\ninotify wd:2\n")
         (process / "fd" / "9").symlink_to("/dev/null")
-    (world.host.proc / "self").mkdir()
+    (world.host.proc / "self").mkdir(exist_ok=True)
     instances, watches = inotify.usage(cluster.host)
     assert (instances.used, watches.used) == (4, 8)
     assert instances.most == (("kubelet", 3), ("containerd", 1))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from sykube.errors import SykubeError, UsageError
-from sykube.host import capabilities, engines
+from sykube.host import engines
 from sykube.host.apt import Mirror
 from sykube.host.host import Host
 from sykube.host.run import CommandError, Completed
-from tests.fakes import FakeHost, fill
+from tests.fakes import FakeHost, fill, give_capabilities
 
 FIXTURES = Path(__file__).parent / "fixtures/engines"
 FEW, MANY = 0b0111, 0b1111
@@ -47,14 +47,14 @@ class Engines:
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engines:
     made = Engines(tmp_path)
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(capabilities, "known", lambda: MANY)
-    monkeypatch.setattr(capabilities, "effective", lambda: MANY)
     return made
 
 
 @pytest.fixture
 def host(installed: Engines, tmp_path: Path) -> FakeHost:
-    return FakeHost(tmp_path, installed.run, which=installed.which)
+    made = FakeHost(tmp_path, installed.run, which=installed.which)
+    give_capabilities(made, MANY, last=3)
+    return made
 
 
 APPTAINER = "apptainer version 1.3.6-1.fc42"
@@ -109,9 +109,9 @@ def test_no_engine_at_all(host: Host, installed: Engines) -> None:
     [(APPTAINER, "APPTAINER_DROP_CAPS"), (SINGULARITY, "SINGULARITY_DROP_CAPS")],
 )
 def test_root_asks_for_no_capability_that_it_lacks(
-    host: Host, installed: Engines, monkeypatch: pytest.MonkeyPatch, said: str, variable: str
+    host: Host, installed: Engines, said: str, variable: str
 ) -> None:
-    monkeypatch.setattr(capabilities, "effective", lambda: FEW)
+    give_capabilities(host, FEW, last=3)
     installed.said = {"singularity": said}
     assert engines.find(host) is None
     found = engines.find_for_files(host)

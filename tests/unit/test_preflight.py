@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import apt, capabilities, confinement, distribution, engines, preflight, provision
+from sykube.host import apt, confinement, distribution, engines, preflight, provision
 from sykube.host.engines import APPTAINER, Candidate, FoundEngine
 from sykube.host.host import Host
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError, Completed
-from tests.fakes import FakeHost, fill
+from tests.fakes import FakeHost, fill, give_capabilities
 
 FIXTURES = Path(__file__).parent / "fixtures/os-release"
 # With EPEL where it is Enterprise Linux.
@@ -51,8 +51,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     become(monkeypatch, "debian-12")
     have_engine(monkeypatch, ENGINE)
     monkeypatch.setenv("SYKUBE_MIRROR", "http://m.example/debian")
-    monkeypatch.setattr(capabilities, "effective", lambda: (1 << 41) - 1)
-    root.mkdir()
+    give_capabilities(FakeHost(root), (1 << 41) - 1)
+    root.mkdir(exist_ok=True)
     fill(root / "usr/share/keyrings", {})
     (root / KEYRING).write_bytes(KEYS)
     script = f"variants - minbase\nkeyring {root}/{KEYRING}\n"
@@ -133,11 +133,9 @@ def test_a_kernel_without_overlay(host: Host, folder: Path) -> None:
     assert failures(host, folder) == {}
 
 
-def test_root_of_an_unprivileged_container(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_root_of_an_unprivileged_container(host: Host, folder: Path) -> None:
     without_admin = ((1 << 41) - 1) & ~(1 << 21)
-    monkeypatch.setattr(capabilities, "effective", lambda: without_admin)
+    give_capabilities(host, without_admin)
     assert failures(host, folder)["capabilities"].detail == "root lacks CAP_SYS_ADMIN"
 
 
@@ -179,11 +177,9 @@ def test_too_little_disk(host: Host, folder: Path) -> None:
     assert set(asked) == {folder}
 
 
-def test_every_failure_has_a_cure(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_failure_has_a_cure(host: Host, folder: Path) -> None:
     host = replace(host, which=lambda _: None)
-    monkeypatch.setattr(capabilities, "effective", lambda: 0)
+    give_capabilities(host, 0)
     for name in ("static", "bridge"):
         (folder / "usr/lib/cni" / name).unlink()
     fill(folder / "proc", {"filesystems": "", "meminfo": "MemAvailable: 1 kB\n"})

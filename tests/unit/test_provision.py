@@ -13,7 +13,7 @@ from sykube.host import capabilities, provision
 from sykube.host.apt import Mirror
 from sykube.host.host import Host
 from sykube.host.provision import PrivateApptainer, cluster_configuration, configuration
-from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, fill
+from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, fill, give_capabilities
 
 PACKAGED = """\
 # SYSTEMD CGROUPS: [BOOL]
@@ -70,14 +70,18 @@ def test_configuring_twice_is_configuring_once(host: Host) -> None:
 
 @pytest.fixture
 def host(programs: FakePrograms, tmp_path: Path) -> FakeHost:
-    return FakeHost(tmp_path / "host", programs.run)
+    made = FakeHost(tmp_path / "host", programs.run)
+    give_capabilities(made, (1 << 41) - 1)
+    return made
 
 
 @pytest.mark.parametrize(("missing", "expected"), [(set(), "full"), ({"CAP_BPF"}, "file")])
 def test_root_asks_for_no_capability_that_it_lacks(
-    host: Host, monkeypatch: pytest.MonkeyPatch, missing: set[str], expected: str
+    host: Host, missing: set[str], expected: str
 ) -> None:
-    monkeypatch.setattr(capabilities, "missing", lambda: missing)
+    give_capabilities(
+        host, sum(1 << n for n in range(41) if not missing & capabilities.names(1 << n))
+    )
     assert settings(configuration(host, PACKAGED))["root default capabilities"] == expected
 
 
@@ -137,8 +141,7 @@ def archive(
     host: FakeHost, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> FakePrograms:
     """A Debian archive whose packages unpack to a small Apptainer, for a root that lacks some."""
-    monkeypatch.setattr(capabilities, "effective", lambda: 0b0111)
-    monkeypatch.setattr(capabilities, "known", lambda: 0b1111)
+    give_capabilities(host, 0b0111, last=3)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     fill(host.debian_keys.parent, {host.debian_keys.name: ""})
 

@@ -154,7 +154,7 @@ def test_all_that_is_wrong_with_a_node_is_said_in_one_line(up: World) -> None:
 def test_a_node_whose_supervisord_is_silent_is_degraded(
     up: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silent(_pid: int) -> dict[str, str]:
+    def silent(*_: object) -> dict[str, str]:
         raise SykubeError("supervisord does not answer: timed out")
 
     monkeypatch.setattr(services, "states", silent)

@@ -104,7 +104,7 @@ def inherited(look: Look) -> Iterator[Finding]:
             first = _started_by(
                 look.cluster.host, look.pid(node), cgroups.members(look.cluster.host, node.instance)
             )
-            if first and (found := list(process.inherited(first))):
+            if first and (found := list(process.inherited(look.cluster.host, first))):
                 detail = f"it has of what started it: {'; '.join(found)}"
                 yield warning(f"node {node.name}", detail, look.command("restart"))
 
@@ -134,7 +134,7 @@ def programs(look: Look) -> Iterator[Finding]:
     """What supervisord keeps running in each node."""
     for node in look.awake:
         try:
-            states = services.states(look.pid(node))
+            states = services.states(look.cluster.host, look.pid(node))
         except SykubeError as error:
             yield failure(f"node {node.name}", error.brief, look.command("restart"))
             continue
