@@ -49,17 +49,6 @@ from sykube.ui import Ui
 from tests import containers
 
 _REAL_PATH = type(Path())
-# Nothing of the package may point to these folders of the real host in a test.
-_HOST_FOLDERS = (
-    "/var/",
-    "/run/",
-    "/proc/",
-    "/sys/",
-    "/etc/",
-    "/usr/share/keyrings",
-    "/usr/lib/cni",
-)
-_CHECKOUT = f"{_REAL_PATH(__file__).resolve().parents[1]}/"
 CONTAINER_IMAGES = {
     "k8s.gcr.io/kube-apiserver": "v1.20.2",
     "k8s.gcr.io/etcd": "3.4.23-4",
@@ -1244,23 +1233,6 @@ class RecordingUi(Ui):
             self.calls.step = outer
 
 
-def host_path(root: Path, *parts: str | Path) -> Path:
-    """Where a path of the real host lies on the fake one below `root`; others stay as they are."""
-    text = f"{os.path.join(*parts)}/"
-    # A checkout may lie in one of those folders itself.
-    kept = (f"{root}/", _CHECKOUT)
-    if text.startswith(kept) or not text.startswith(_HOST_FOLDERS):
-        return _REAL_PATH(*parts)
-    kind = (
-        SysctlPath
-        if text.startswith("/proc/sys/")
-        else CgroupPath
-        if text.startswith("/sys/fs/cgroup/")
-        else _REAL_PATH
-    )
-    return kind(f"{root}{text}")
-
-
 class World:
     """A fake host, whole: everything of it lies below `root` or in this object."""
 
@@ -1377,8 +1349,8 @@ class World:
         recorded.with_name("container-images").write_text("\n".join(images))
 
     def path(self, *parts: str | Path) -> Path:
-        """The fake place of a path of the real host; other paths as they are."""
-        return host_path(self.root, *parts)
+        """The fake place of a path of the real host."""
+        return _REAL_PATH(f"{self.root}{os.path.join(*parts)}")
 
     def ui(self) -> RecordingUi:
         return RecordingUi(self.calls)

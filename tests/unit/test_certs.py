@@ -22,7 +22,6 @@ from sykube.errors import SykubeError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import certificates
-from sykube.node import cgroups
 from tests.fakes import Answer, Injected, World
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -283,10 +282,8 @@ def test_a_failed_renewal_leaves_kubelets_running(
     renewal.renew(world.host, "fake", world.ui())
 
 
-def test_a_paused_cluster_is_left_alone(
-    world: World, renewing: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cgroups, "is_frozen", lambda *_: True)
+def test_a_paused_cluster_is_left_alone(world: World, renewing: list[tuple[str, str]]) -> None:
+    power.pause(world.host, "fake", world.ui())
     with pytest.raises(SykubeError, match="is paused") as error:
         renewal.renew(world.host, "fake", world.ui())
     assert error.value.resolution == "sykube unpause --name fake"

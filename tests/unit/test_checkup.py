@@ -141,8 +141,8 @@ def test_a_node_that_has_something_of_what_started_it(
     assert bad.detail == "it has of what started it: umask 027; nice 5"
 
 
-def test_a_paused_node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroups, "is_frozen", lambda _, name: name == "fake-node1")
+def test_a_paused_node(cluster: Cluster) -> None:
+    cgroups.freeze(cluster.host, "fake-node1", frozen=True)
     assert found(cluster)["node node1"].cure == "sykube unpause --name fake"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import apt, confinement, distribution, engines, preflight, provision
+from sykube.host import confinement, engines, preflight, provision
 from sykube.host.engines import APPTAINER, Candidate, FoundEngine
 from sykube.host.host import Host
 from sykube.host.preflight import Finding, Level
@@ -22,16 +21,16 @@ from sykube.host.run import CommandError, Completed
 from tests.fakes import FakeHost, fill, give_capabilities
 
 FIXTURES = Path(__file__).parent / "fixtures/os-release"
-# With EPEL where it is Enterprise Linux.
 KEYRING = "usr/share/keyrings/debian-archive-keyring.gpg"
 SCRIPTS = "usr/share/debootstrap/scripts"
-HOSTS = {file.name: distribution.read(file, FIXTURES) for file in FIXTURES.iterdir()}
 KEYS = b"\xb4\x49Debian Archive Automatic Signing Key (12/bookworm) <x>"
 ENGINE = FoundEngine(Path("/usr/bin/apptainer"), "apptainer 1.4.5", {}, "the first")
 
 
-def become(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(distribution, "this", lambda _: HOSTS[name])
+def become(root: Path, name: str, *, epel: bool = True) -> None:
+    fill(root / "etc", {"os-release": (FIXTURES / name).read_text()})
+    # It is looked at on Enterprise Linux only.
+    fill(root / "etc/yum.repos.d", {"epel.repo": ""} if epel else {})
 
 
 def have_engine(
@@ -48,11 +47,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "folder"
     monkeypatch.setattr(os, "access", lambda *_: True)
     monkeypatch.setattr(provision, "build_settings", lambda *_: {"LIBEXECDIR": str(root / "usr")})
-    become(monkeypatch, "debian-12")
+    become(root, "debian-12")
     have_engine(monkeypatch, ENGINE)
     monkeypatch.setenv("SYKUBE_MIRROR", "http://m.example/debian")
     give_capabilities(FakeHost(root), (1 << 41) - 1)
-    root.mkdir(exist_ok=True)
     fill(root / "usr/share/keyrings", {})
     (root / KEYRING).write_bytes(KEYS)
     script = f"variants - minbase\nkeyring {root}/{KEYRING}\n"
@@ -218,9 +216,9 @@ def test_warnings_stop_nothing(host: Host) -> None:
     ],
 )  # fmt: skip
 def test_cures_are_right_for_the_host_at_hand(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, cures: tuple[str, ...]
+    host: Host, folder: Path, name: str, cures: tuple[str, ...]
 ) -> None:
-    become(monkeypatch, name)
+    become(host.root, name)
     host = replace(host, which=lambda each: None if each == "iptables" else each)
     (folder / "usr/lib/cni/static").unlink()
     (folder / KEYRING).unlink()
@@ -246,7 +244,7 @@ def test_plugins_that_the_engine_brings_along_will_do(host: Host, folder: Path) 
 def test_a_host_without_an_engine_that_will_do(
     host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str
 ) -> None:
-    become(monkeypatch, name)
+    become(host.root, name)
     have_engine(monkeypatch, None, *([old] if old else []))
     (finding,) = (each for each in examine(host, folder) if each.what == "engine")
     assert old in finding.detail
@@ -275,7 +273,6 @@ def test_what_a_private_apptainer_needs(
 ) -> None:
     """Even where nothing is to be built."""
     monkeypatch.delenv("SYKUBE_MIRROR")
-    monkeypatch.setattr(apt, "find_mirror", no_mirror)
     (folder / KEYRING).unlink()
 
     def bad() -> set[str]:
@@ -287,16 +284,12 @@ def test_what_a_private_apptainer_needs(
     assert bad() == {"Debian's keys", "Debian mirror"}
 
 
-def no_mirror(*_: object) -> apt.Mirror:
-    raise UsageError("this host names no Debian mirror", resolution="sykube init --mirror URL")
-
-
 def test_a_host_without_debian_sources(
     host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    become(monkeypatch, "fedora-42")
+    become(host.root, "fedora-42")
     assert failures(host, folder) == {}
-    monkeypatch.setattr(apt, "find_mirror", no_mirror)
+    monkeypatch.delenv("SYKUBE_MIRROR")
     finding = failures(host, folder)["Debian mirror"]
     assert "no Debian mirror" in finding.detail
     assert finding.level is Level.FAILURE
@@ -308,11 +301,9 @@ def test_a_host_without_debian_sources(
     assert "--local-image" in finding.cure
 
 
-def test_keys_that_are_older_than_what_is_built(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_that_are_older_than_what_is_built(host: Host, folder: Path) -> None:
     """Ubuntu 22.04 has such a package."""
-    become(monkeypatch, "ubuntu-22.04")
+    become(host.root, "ubuntu-22.04")
     (folder / KEYRING).write_bytes(KEYS.replace(b"12/bookworm", b"11/bullseye"))
     finding = failures(host, folder)["Debian's keys"]
     assert "older than Debian 12" in finding.detail
@@ -350,7 +341,7 @@ def test_a_debootstrap_that_is_older_than_what_is_built(host: Host, folder: Path
     ],
 )
 def test_a_kernel_that_iptables_does_not_fit(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, version: str, cure: str
+    host: Host, folder: Path, version: str, cure: str
 ) -> None:
     said = "modprobe: FATAL: Module ip_tables not found.\niptables: can't initialize table `filter'"
     failed = Completed(("iptables",), 3, "", said)
@@ -359,7 +350,7 @@ def test_a_kernel_that_iptables_does_not_fit(
     assert version in finding.detail
     assert "can't initialize" in finding.detail
     assert cure in finding.cure
-    become(monkeypatch, "ubuntu-24.04")
+    become(host.root, "ubuntu-24.04")
     assert "linux-modules-extra" in failures(host, folder)["packet filter"].cure
 
 
@@ -412,7 +403,7 @@ def test_a_foreign_processor_is_said_before_all_else(
     ],
 )
 def test_packages_are_installed_without_questions(
-    host: Host, monkeypatch: pytest.MonkeyPatch, name: str, commands: list[list[str]]
+    host: Host, name: str, commands: list[list[str]]
 ) -> None:
     calls: list[tuple[list[str], dict[str, object]]] = []
 
@@ -421,7 +412,7 @@ def test_packages_are_installed_without_questions(
         calls.append((words, options))
         return Completed(tuple(words), 0, "", "")
 
-    become(monkeypatch, name)
+    become(host.root, name)
     host = replace(host, run=run)
     preflight.install(host, ("iptables", "kmod"))
     shown = [
@@ -432,13 +423,13 @@ def test_packages_are_installed_without_questions(
     assert all(o["env"] == {"DEBIAN_FRONTEND": "noninteractive"} for _, o in calls)
 
 
-def test_packages_that_cannot_be_installed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_cannot_be_installed(host: Host) -> None:
     def run(argv: Sequence[str | Path], **_: Any) -> Completed:
         raise CommandError(
             "apt-get failed with exit code 100", list(map(str, argv)), "E: Unable to locate"
         )
 
-    become(monkeypatch, "debian-12")
+    become(host.root, "debian-12")
     host = replace(host, run=run)
     with pytest.raises(SykubeError, match="could not install iptables") as raised:
         preflight.install(host, ("iptables",))
@@ -447,9 +438,9 @@ def test_packages_that_cannot_be_installed(host: Host, monkeypatch: pytest.Monke
     assert "Ask the administrator for: apt-get install -y iptables" in raised.value.resolution
 
 
-def test_packages_that_need_a_repository_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    rhel = dataclasses.replace(HOSTS["rhel-9"], has_epel=False)
-    monkeypatch.setattr(distribution, "this", lambda _: rhel)
+def test_packages_that_need_a_repository_first(host: Host) -> None:
+    (host.etc / "yum.repos.d/epel.repo").unlink()
+    become(host.root, "rhel-9", epel=False)
     with pytest.raises(HostError, match="cannot install debootstrap on Red Hat") as raised:
         preflight.install(host, ("debootstrap",))
     assert "EPEL" in raised.value.resolution
