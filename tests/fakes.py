@@ -15,6 +15,7 @@ import io
 import itertools
 import json
 import os
+import platform
 import shutil
 import tarfile
 import threading
@@ -1248,6 +1249,7 @@ class World:
         self.slept = 0.0
         # Whose rights sykube has.
         self.user = 0
+        self.machine = platform.machine()
         # By names that are looked up at each call: a test may replace them.
         self.host = FakeHost(
             root,
@@ -1258,6 +1260,7 @@ class World:
             lambda folder: self.disk_usage(folder),
             lambda folder: str(folder) in self.kernel.mounts,
             lambda: self.user,
+            lambda: self.machine,
             lambda: time.monotonic() + self.slept,
             self._sleep,
         )
@@ -1333,10 +1336,10 @@ class World:
             project = name if name in ("containerd", "runc") else "kubernetes"
             of = getattr(release, project)
             file = {
-                "containerd": f"containerd-{of}-linux-{container.machine()}.tar.gz",
-                "runc": f"runc.{container.machine()}",
+                "containerd": f"containerd-{of}-linux-{container.machine(self.host)}.tar.gz",
+                "runc": f"runc.{container.machine(self.host)}",
             }.get(name, name)
-            cached = downloads.place(self.host, project, of, container.machine(), file)
+            cached = downloads.place(self.host, project, of, container.machine(self.host), file)
             fill(cached.parent, {cached.name: name})
             checksum = Checksum.parse(hashlib.sha256(name.encode()).hexdigest())
             downloads.mark(cached, checksum)

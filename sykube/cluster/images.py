@@ -117,7 +117,7 @@ def listing(host: Host, name: str, ui: Ui) -> list[Listed]:
     for node in nodes:
         names = containerd.names(node)
         unknown = {*names.values()} - {*known}
-        known |= containerd.targets(node, sorted(unknown))
+        known |= containerd.targets(host, node, sorted(unknown))
         named = {digest for each, digest in names.items() if not reference.is_id(each)}
         for each, digest in names.items():
             if not reference.is_id(each):
@@ -215,7 +215,7 @@ def _read(host: Host, source: Path, wanted: str, work: Path, ui: Ui) -> list[Con
             raise SykubeError("there is no Apptainer to unpack it with", resolution="sykube doctor")
         ui.note("making a container image of it")
         return [sif.convert(host, source, name, work, Builder(engine.binary, engine.environment))]
-    images = layout.read(source, work)
+    images = layout.read(host, source, work)
     return [
         image if image.name and not wanted else dataclasses.replace(image, name=name)
         for image in images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,7 @@ class Host:
         disk_usage: the space of the file system that a folder is on.
         is_mount: whether a file system is mounted there.
         user: the number of the user whose rights this process has.
+        machine: the kernel's name of the processor, such as x86_64.
         monotonic: a clock that never goes back, in seconds.
         sleep: waits for some seconds.
     """
@@ -73,6 +75,7 @@ class Host:
     disk_usage: Callable[[Path], Space] = shutil.disk_usage
     is_mount: Callable[[Path], bool] = Path.is_mount
     user: Callable[[], int] = os.geteuid
+    machine: Callable[[], str] = platform.machine
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 

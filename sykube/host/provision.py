@@ -8,7 +8,6 @@ host's own alone; apt checks every signature.
 from __future__ import annotations
 
 import json
-import platform
 import re
 import shutil
 import sys
@@ -113,7 +112,7 @@ def _download(host: Host, work: Path, mirror: apt.Mirror) -> list[Path]:
 
 
 def _relink(host: Host, tree: Path, final: Path) -> None:
-    triplet = TRIPLETS[platform.machine()]
+    triplet = TRIPLETS[host.machine()]
     programs = ["usr/bin/apptainer", f"usr/lib/{triplet}/apptainer/bin/starter"]
     patchelf = _patchelf()
     for program in programs:

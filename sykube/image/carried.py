@@ -71,7 +71,7 @@ def container_images(
     finally:
         shutil.rmtree(store, ignore_errors=True)
     try:
-        return layout.read(folder / _ARCHIVE, folder)
+        return layout.read(host, folder / _ARCHIVE, folder)
     finally:
         (folder / _ARCHIVE).unlink()
 

@@ -59,10 +59,10 @@ def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -
     """
     header = _header(file)
     architecture = _ARCHITECTURES.get(header[3][:2])
-    if architecture != container.machine():
+    if architecture != container.machine(host):
         raise UsageError(
             f"{file} is for {architecture or 'a machine that sykube does not know'}",
-            resolution=f"This machine needs one for {container.machine()}.",
+            resolution=f"This machine needs one for {container.machine(host)}.",
         )
     staging, root, layer = Staging(folder), folder / "root", folder / "layer.tar"
     try:
@@ -74,7 +74,7 @@ def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -
     blob = staging.adopt(layer)
     config = staging.add_json(
         {
-            "architecture": container.machine(),
+            "architecture": container.machine(host),
             "os": "linux",
             "config": {
                 "Entrypoint": entrypoint,

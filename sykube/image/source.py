@@ -55,8 +55,8 @@ def choose(
         any_of = supported if version or fitting is None else fitting
         found = upstream.resolve(host, version or upstream.STABLE, any_of, sites, downloader)
         return _upstream(found, sites)
-    if container.machine() not in upstream.ARCHITECTURES:
-        why = f"upstream has no releases of containerd for {container.machine()}"
+    if container.machine(host) not in upstream.ARCHITECTURES:
+        why = f"upstream has no releases of containerd for {container.machine(host)}"
         return Choice(DEBIAN, debian, why)
     try:
         hurried = downloader.hurried(_ANSWER_S)

@@ -72,13 +72,13 @@ def minors() -> tuple[str, ...]:
     return tuple(each.version for each in reversed(versions.MINORS) if "upstream" in each.sources)
 
 
-def architecture() -> str:
+def architecture(host: Host) -> str:
     """This machine's, where upstream has releases for it.
 
     Raises:
         SykubeError: it has none.
     """
-    found = container.machine()
+    found = container.machine(host)
     if found not in ARCHITECTURES:
         raise SykubeError(
             f"there are no releases of containerd for {found} machines",
@@ -172,7 +172,7 @@ def fetch(
     Raises:
         SykubeError: one cannot be had, or is not what its checksum says; the cache has the others.
     """
-    wanted = _wanted(host, release, sites, architecture(), further)
+    wanted = _wanted(host, release, sites, architecture(host), further)
     with lock.in_turn(downloads.folder(host)):
         found = {name: downloads.kept(each.target) for name, each in wanted.items()}
         missing = {name: each for name, each in wanted.items() if not found[name]}
@@ -190,7 +190,7 @@ def fetch(
 
 def kept(host: Host, release: Release, sites: Sites) -> Downloads | None:
     """The programs of a release where the cache has all of them, whole."""
-    wanted = _wanted(host, release, sites, architecture())
+    wanted = _wanted(host, release, sites, architecture(host))
     found = {name: downloads.kept(each.target) for name, each in wanted.items()}
     there = {name: each for name, each in found.items() if each}
     return there if there.keys() == wanted.keys() else None
@@ -310,7 +310,7 @@ def _check_there(
     """Refuse a version that the site does not have; one that is cached was there."""
     if ("kubernetes", version) in {(each.project, each.version) for each in downloads.listed(host)}:
         return
-    url = sites.kubernetes_program(version, architecture(), _PROGRAMS[0])
+    url = sites.kubernetes_program(version, architecture(host), _PROGRAMS[0])
     try:
         _of_program(url, downloader)
     except DownloadError as error:

@@ -25,12 +25,14 @@ pytestmark = pytest.mark.integration
 VERSION = "1.34.99"
 RELEASE = Release.of(VERSION)
 PASSWORD = "secret-of-the-site"
-_KUBELET = f"{STORE}/release/v{VERSION}/bin/linux/{container.machine()}/kubelet?signed=Planted"
+_KUBELET = (
+    f"{STORE}/release/v{VERSION}/bin/linux/{container.machine(Host())}/kubelet?signed=Planted"
+)
 
 
 @pytest.fixture
 def server(tls: Path) -> Iterator[Server]:
-    architecture = container.machine()
+    architecture = container.machine(Host())
     programs = {name: name.encode() * 1000 for name in ("kubeadm", "kubelet", "kubectl")}
     made = Server(
         releases.kubernetes(VERSION, programs, architecture)

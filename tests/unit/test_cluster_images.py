@@ -330,7 +330,7 @@ def apptainer(world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setitem(world.programs.answers, "apptainer", engine)
     monkeypatch.setitem(world.programs.answers, "tar", tar)
-    monkeypatch.setattr(container, "machine", lambda: "amd64")
+    world.machine = "x86_64"
     return inside
 
 
@@ -404,7 +404,7 @@ def test_a_sif_for_another_machine(
 def test_a_sif_that_cannot_be_unpacked(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(container, "machine", lambda: "amd64")
+    world.machine = "x86_64"
     monkeypatch.setitem(
         world.programs.answers, "apptainer", lambda _: (255, "", "FATAL: truncated")
     )

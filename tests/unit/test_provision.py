@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from pathlib import Path
 
 import pytest
@@ -70,7 +69,7 @@ def test_configuring_twice_is_configuring_once(host: Host) -> None:
 
 @pytest.fixture
 def host(programs: FakePrograms, tmp_path: Path) -> FakeHost:
-    made = FakeHost(tmp_path / "host", programs.run)
+    made = FakeHost(tmp_path / "host", programs.run, machine=lambda: "x86_64")
     give_capabilities(made, (1 << 41) - 1)
     return made
 
@@ -137,12 +136,9 @@ def test_an_engine_whose_configuration_cannot_be_read(
 
 
 @pytest.fixture
-def archive(
-    host: FakeHost, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> FakePrograms:
+def archive(host: FakeHost, programs: FakePrograms, tmp_path: Path) -> FakePrograms:
     """A Debian archive whose packages unpack to a small Apptainer, for a root that lacks some."""
     give_capabilities(host, 0b0111, last=3)
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     fill(host.debian_keys.parent, {host.debian_keys.name: ""})
 
     def apt_get(words: list[str]) -> tuple[int, str, str]:

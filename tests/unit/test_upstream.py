@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import platform
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,9 @@ from sykube.image.sites import Sites
 from sykube.image.upstream import Release, Version
 from tests import releases
 from tests.e2e.site import make_authority
+from tests.fakes import FakeHost
 from tests.releases import CONTAINERD, RUNC, STALL_S, STORE, Fault, Server
-from tests.unit.helpers import amd64_without_a_site
+from tests.unit.helpers import without_a_site
 
 RELEASE = Release("1.36.2", "2.3.4", "1.4.3")
 PROGRAMS = {name: os.urandom(200_000) for name in ("kubeadm", "kubelet", "kubectl")}
@@ -33,8 +34,13 @@ DEBIAN = versions.DEBIAN.kubernetes_version
 
 
 @pytest.fixture(autouse=True)
-def an_amd64_machine_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    amd64_without_a_site(monkeypatch)
+def a_machine_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_a_site(monkeypatch)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path / "host", machine=lambda: "x86_64")
 
 
 @pytest.fixture
@@ -434,14 +440,13 @@ def test_another_machine(
     mirrors: Sites,
     downloader: Downloader,
     shown: Shown,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    wanted = upstream._wanted(host, RELEASE, mirrors, upstream.architecture())
+    host = replace(host, machine=lambda: "aarch64")
+    wanted = upstream._wanted(host, RELEASE, mirrors, upstream.architecture(host))
     assert wanted["runc"].url.endswith("/runc.arm64")
     assert wanted["kubeadm"].url.endswith("/bin/linux/arm64/kubeadm")
     assert wanted["containerd"].target.name == "containerd-2.3.4-linux-arm64.tar.gz"
-    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    host = replace(host, machine=lambda: "riscv64")
     with pytest.raises(SykubeError, match="no releases of containerd for riscv64"):
         fetched(host, mirrors, downloader, shown)
 
@@ -528,9 +533,8 @@ def test_debian_on_a_machine_that_upstream_does_not_know(
     server: Server,
     upstreams_own: Sites,
     downloader: Downloader,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    host = replace(host, machine=lambda: "riscv64")
     assert source.choose(host, "auto", "", upstreams_own, downloader).source == "debian"
     assert server.asked == []
 

@@ -28,7 +28,7 @@ from tests import releases
 from tests.fakes import World, write_sif
 from tests.releases import CONTAINERD, RUNC, Fault, Server
 from tests.unit import test_snapshots
-from tests.unit.helpers import Sykube, amd64_without_a_site, fake_spec, init, unchanged
+from tests.unit.helpers import Sykube, fake_spec, init, unchanged, without_a_site
 
 DEBIAN = versions.DEBIAN.kubernetes_version
 # The newest that runs on a host with cgroup v1, as the fake one is.
@@ -39,10 +39,11 @@ DNS = ("--dns", "192.0.2.53")
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.machine = "x86_64"
     # Not what a busy machine takes for an answer.
     monkeypatch.setattr(source, "_ANSWER_S", 30)
-    amd64_without_a_site(monkeypatch)
+    without_a_site(monkeypatch)
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def folders() -> list[Path]:
 
 def _files(found: Sequence[Release]) -> dict[str, bytes]:
     """The release sites."""
-    architecture = container.machine()
+    architecture = container.machine(Host())
     files = releases.stable([each.kubernetes for each in found])
     for each in found:
         programs = {name: file.read_bytes() for name, file in each.programs.items()}
