@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.measure import cluster_of_two, middle, shown, sykube
 from sykube.cluster import lookup
+from sykube.host.host import Host
 from sykube.node.node import Node
 from sykube.ui import Ui
 from tests import containers
@@ -75,7 +76,7 @@ def measure(cluster: str, runs: int) -> tuple[list[float], list[float]]:
     """Seconds of each load and of each import; both are done once for 0 runs, too."""
     ours: list[float] = []
     theirs: list[float] = []
-    nodes = lookup.load(cluster, Ui(quiet=True)).nodes
+    nodes = lookup.load(Host(), cluster, Ui(quiet=True)).nodes
     with tempfile.TemporaryDirectory(prefix="sykube-bench-") as folder:
         file = make(Path(folder))
         copy = nodes[-1].folder / "containerd" / file.name

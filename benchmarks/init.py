@@ -27,6 +27,7 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.steps import control_plane, order
+from sykube.host.host import Host
 from sykube.kubernetes import kubeadm
 from sykube.ui import Ui
 
@@ -47,14 +48,14 @@ class SykubeRun:
 def sykube_run(name: str) -> SykubeRun:
     """Make a cluster with the command line, look at its nodes, delete it."""
     total, printed = sykube("init", "--name", name, "--quiet", "--output", "json")
-    cluster = lookup.load(name, Ui(quiet=True))
+    cluster = lookup.load(Host(), name, Ui(quiet=True))
     run = SykubeRun(
         total,
         json.loads(printed)["seconds"],
         {node.name: memory_mb(node.instance) for node in cluster.nodes},
         {node.name: disk_mb(node.folder) for node in cluster.nodes},
     )
-    removal.delete(name, Ui(quiet=True))
+    removal.delete(Host(), name, Ui(quiet=True))
     return run
 
 
@@ -75,13 +76,13 @@ def rehearsal(name: str) -> None:
 def _prepared(name: str) -> Iterator[Cluster]:
     """Nodes that run, with containerd up and no Kubernetes yet; deleted at the end."""
     ui = Ui(quiet=True)
-    cluster = lifecycle._new(ClusterSpec(name=name), InitOptions(), ui)
+    cluster = lifecycle._new(Host(), ClusterSpec(name=name), InitOptions(), ui)
     try:
         prepared = [step for step in order.ALL if step.name in ("data", "network", "nodes")]
         plan.execute(cluster, prepared)
         yield cluster
     finally:
-        removal.delete(name, ui)
+        removal.delete(Host(), name, ui)
 
 
 def _stock_init(cluster: Cluster, *options: str) -> float:

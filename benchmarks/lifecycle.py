@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.measure import cluster_of_two, disk_mb, memory_mb, middle, shown, sykube, timed
 from sykube.cluster import archive, lookup
 from sykube.cluster.state import clusters
+from sykube.host.host import Host
 from sykube.ui import Ui
 
 SECOND, SNAPSHOT = "bench-second", "bench"
@@ -67,7 +68,7 @@ def start_after_stop(name: str, count: int) -> tuple[list[float], list[float]]:
 
 def status_and_kubectl(name: str, count: int) -> tuple[list[float], list[float]]:
     """Seconds of `sykube status` and of plain `kubectl get nodes`, in turn."""
-    cluster = lookup.load(name, Ui(quiet=True))
+    cluster = lookup.load(Host(), name, Ui(quiet=True))
     get_nodes: list[str | Path] = [
         cluster.image.kubectl,
         "--kubeconfig",
@@ -86,11 +87,11 @@ def status_and_kubectl(name: str, count: int) -> tuple[list[float], list[float]]
 def add_workers(name: str, up_to: int) -> list[Worker]:
     """Workers join one after the other until there are that many."""
     added = []
-    while len(lookup.load(name, Ui(quiet=True)).workers) < up_to:
+    while len(lookup.load(Host(), name, Ui(quiet=True)).workers) < up_to:
         disk = _disk_of_all(name)
         seconds, _ = sykube("node", "add", "--name", name, "--quiet")
         # Not of all nodes: the control plane's own ups and downs are larger than a worker.
-        memory = memory_mb(lookup.load(name, Ui(quiet=True)).workers[-1].instance)
+        memory = memory_mb(lookup.load(Host(), name, Ui(quiet=True)).workers[-1].instance)
         added.append(Worker(seconds, memory, _disk_of_all(name) - disk))
         last = added[-1]
         print(
@@ -102,7 +103,7 @@ def add_workers(name: str, up_to: int) -> list[Worker]:
 
 
 def _disk_of_all(name: str) -> float:
-    return sum(disk_mb(node.folder) for node in lookup.load(name, Ui(quiet=True)).nodes)
+    return sum(disk_mb(node.folder) for node in lookup.load(Host(), name, Ui(quiet=True)).nodes)
 
 
 def measure(options: argparse.Namespace, init_s: float | None) -> dict[str, Any]:
@@ -175,9 +176,9 @@ def main() -> None:
         with cluster_of_two(options.name) as init_s:
             found = measure(options, init_s)
     finally:
-        if SECOND in clusters():
+        if SECOND in clusters(Host()):
             sykube("delete", "--name", SECOND, "--yes", "--quiet", check=False)
-        if SNAPSHOT in archive.names():
+        if SNAPSHOT in archive.names(Host()):
             sykube("snapshot", "delete", SNAPSHOT, "--quiet", check=False)
     show(found)
     print(json.dumps(found))

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from sykube.cluster.state import clusters
+from sykube.host.host import Host
 from sykube.node import cgroups
 
 
@@ -22,7 +23,7 @@ def cluster_of_two(name: str) -> Iterator[float | None]:
     Yields:
         Seconds of the new one's init.
     """
-    if name in clusters():
+    if name in clusters(Host()):
         yield None
         return
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sykube.host.host import Host
 from sykube.image import container
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -43,7 +44,7 @@ class Image:
     def configuration(self) -> bytes:
         return json.dumps(
             {
-                "architecture": self.architecture or container.machine(),
+                "architecture": self.architecture or container.machine(Host()),
                 "os": "linux",
                 "config": dict(self.config),
                 "rootfs": {"type": "layers", "diff_ids": [digest(each) for each in self.layers]},

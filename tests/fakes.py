@@ -11,14 +11,11 @@ import contextlib
 import errno
 import functools
 import hashlib
-import importlib
-import inspect
 import io
 import itertools
 import json
 import os
-import pickle
-import pkgutil
+import platform
 import shlex
 import shutil
 import tarfile
@@ -37,15 +34,12 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-import sykube
 from sykube import documents
-from sykube.cluster import state
 from sykube.cluster.cluster import Cluster
 from sykube.errors import SykubeError
-from sykube.host import apt, download
-from sykube.host import run as run_module
 from sykube.host.apt import Mirror
 from sykube.host.checksum import Checksum
+from sykube.host.host import Host, Runner
 from sykube.host.run import CommandError, Completed
 from sykube.image import build, container, downloads, upstream, versions
 from sykube.image.node_image import NodeImage
@@ -57,17 +51,6 @@ from sykube.ui import Ui
 from tests import containers
 
 _REAL_PATH = type(Path())
-# Nothing of the package may point to these folders of the real host in a test.
-_HOST_FOLDERS = (
-    "/var/",
-    "/run/",
-    "/proc/",
-    "/sys/",
-    "/etc/",
-    "/usr/share/keyrings",
-    "/usr/lib/cni",
-)
-_CHECKOUT = f"{_REAL_PATH(__file__).resolve().parents[1]}/"
 CONTAINER_IMAGES = {
     "k8s.gcr.io/kube-apiserver": "v1.20.2",
     "k8s.gcr.io/etcd": "3.4.23-4",
@@ -315,6 +298,7 @@ class Kernel:
         values = {
             "vm/overcommit_memory": "0",
             "vm/panic_on_oom": "0",
+            "kernel/cap_last_cap": "40",
             "kernel/panic": "0",
             "kernel/panic_on_oops": "0",
             "kernel/keys/root_maxkeys": "1000000",
@@ -395,10 +379,41 @@ Answer = tuple[int, str, str]
 _HAIRPIN = ["type", "bridge_slave", "hairpin", "on"]
 
 
-class FakeHost:
+def _no_process(*args: object, **_: object) -> Any:
+    raise AssertionError(f"a unit test tried to start a process: {args}")
+
+
+@dataclass(frozen=True)
+class FakeHost(Host):
+    """A machine below a folder, whose /proc/sys and cgroups behave like the kernel's.
+
+    It has no programs but those that it is given.
+    """
+
+    run: Runner = _no_process
+    replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = _no_process
+    kill: Callable[[int, int], None] = _no_process
+    user: Callable[[], int] = lambda: 0
+
+    @property
+    def proc_sys(self) -> SysctlPath:
+        return SysctlPath(super().proc_sys)
+
+    @property
+    def cgroups(self) -> CgroupPath:
+        return CgroupPath(super().cgroups)
+
+
+def give_capabilities(host: Host, mask: int, last: int = 40) -> None:
+    """Let a process of the host have these capabilities, of those up to the last one's number."""
+    fill(host.proc / "self", {"status": f"CapEff:\t{mask:016x}\n"})
+    fill(host.proc_sys / "kernel", {"cap_last_cap": f"{last}\n"})
+
+
+class FakePrograms:
     """Stands in for sykube.host.run.run: records each argv and answers as the program would.
 
-    A test adds programs of its own to `programs`.
+    A test adds programs of its own to `answers`.
     """
 
     def __init__(self, kernel: Kernel, calls: Calls, etc: Path) -> None:
@@ -408,7 +423,9 @@ class FakeHost:
         # Told of a control plane whose etcd a snapshot was put back into.
         self.restored: Callable[[str, dict[str, Any]], None] = lambda _name, _objects: None
         self.stdin = ""
-        self.programs: dict[str, Callable[[list[str]], Answer]] = {
+        # Told of the program that sykube becomes.
+        self.become: Callable[..., None] = _no_process
+        self.answers: dict[str, Callable[[list[str]], Answer]] = {
             "ip": self._ip,
             "iptables": self._iptables,
             "iptables-restore": self._iptables_restore,
@@ -446,9 +463,9 @@ class FakeHost:
         words = tuple(str(word) for word in argv)
         self.calls.record("run", *words)
         program = Path(words[0]).name
-        assert program in self.programs, f"the fake host has no program {program!r}: {words}"
+        assert program in self.answers, f"the fake host has no program {program!r}: {words}"
         self.stdin = stdin or ""
-        code, stdout, stderr = self.programs[program](list(words[1:]))
+        code, stdout, stderr = self.answers[program](list(words[1:]))
         for line in (stdout + stderr).splitlines() if on_line else []:
             assert on_line is not None
             on_line(line)
@@ -714,31 +731,7 @@ class FakeHost:
         return 255, nothing, f"FATAL:   Failed to verify container: {words}\n"
 
 
-_load, _load_all = documents.load, documents.load_all
-_parsed: dict[tuple[Callable[[str], Any], str], bytes] = {}
 _fingerprints: dict[str, str] = {}
-
-
-def keep_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading those of the system takes longer than most tests do otherwise."""
-    monkeypatch.setattr(download, "_tls", _tls)
-
-
-def _speed_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Together these are half the time of a fake init, of which there are hundreds."""
-    monkeypatch.setattr(Subnets, "pod_subnet", functools.cache(Subnets.pod_subnet))
-    monkeypatch.setattr(documents, "load", lambda text: _parse_once(_load, text))
-    monkeypatch.setattr(documents, "load_all", lambda text: _parse_once(_load_all, text))
-    # Only Python's own encoder indents, and C's is twenty times as fast.
-    encoder = types.SimpleNamespace(loads=json.loads, dumps=lambda value, indent: json.dumps(value))
-    monkeypatch.setattr(state, "json", encoder)
-
-
-def _parse_once(parse: Callable[[str], Any], text: str) -> Any:
-    """What a text holds, which may be changed: another copy each time."""
-    if (parse, text) not in _parsed:
-        _parsed[parse, text] = pickle.dumps(parse(text))
-    return pickle.loads(_parsed[parse, text])
 
 
 TRUSTED = "11811599135F074136577927587C460A0C2C1FCC"
@@ -1354,23 +1347,6 @@ class RecordingUi(Ui):
             self.calls.step = outer
 
 
-def host_path(root: Path, *parts: str | Path) -> Path:
-    """Where a path of the real host lies on the fake one below `root`; others stay as they are."""
-    text = f"{os.path.join(*parts)}/"
-    # A checkout may lie in one of those folders itself.
-    kept = (f"{root}/", _CHECKOUT)
-    if text.startswith(kept) or not text.startswith(_HOST_FOLDERS):
-        return _REAL_PATH(*parts)
-    kind = (
-        SysctlPath
-        if text.startswith("/proc/sys/")
-        else CgroupPath
-        if text.startswith("/sys/fs/cgroup/")
-        else _REAL_PATH
-    )
-    return kind(f"{root}{text}")
-
-
 class World:
     """A fake host, whole: everything of it lies below `root` or in this object."""
 
@@ -1381,7 +1357,26 @@ class World:
         self.kernel = Kernel(root)
         self.proc_sys = self.kernel.proc_sys
         self.cgroup_root = CgroupPath(root / "sys/fs/cgroup")
-        self.host = FakeHost(self.kernel, self.calls, root / "etc/apptainer")
+        self.programs = FakePrograms(self.kernel, self.calls, root / "etc/apptainer")
+        # Seconds that nobody waited for.
+        self.slept = 0.0
+        # Whose rights sykube has.
+        self.user = 0
+        self.machine = platform.machine()
+        # By names that are looked up at each call: a test may replace them.
+        self.host = FakeHost(
+            root,
+            self.programs.run,
+            lambda *given: self.programs.become(*given),
+            lambda pid, number: self.kill_process(pid, number),
+            lambda program: self.which(program),
+            lambda folder: self.disk_usage(folder),
+            lambda folder: str(folder) in self.kernel.mounts,
+            lambda: self.user,
+            lambda: self.machine,
+            lambda: time.monotonic() + self.slept,
+            self._sleep,
+        )
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
         # What kubeadm was given: the node, its arguments, the documents of its configuration.
@@ -1400,7 +1395,10 @@ class World:
         self.upgrade_problems: list[str] = []
         # Versions of Kubernetes whose control plane does not come up.
         self.unfit: set[str] = set()
-        self.disk_size, self.free = 10_000_000_000, 0.5
+        self.free, self.total = 0.5, 10_000_000_000
+        # Programs that are there, and that are not, whatever this machine has.
+        self.present: set[str] = set()
+        self.absent: set[str] = set()
         self.systemd = False
         self.services = {"containerd": "RUNNING", "kubelet": "RUNNING"}
         # Beyond the largest that Linux has: no process of this machine is ever meant.
@@ -1410,41 +1408,25 @@ class World:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put it in the place of the real host."""
-        redirect(monkeypatch, self.path)
-        replace_run(monkeypatch, self.host.run)
-        from sykube.cluster import autostart
         from sykube.cluster import cluster as cluster_module
-        from sykube.cluster.steps import nodes as nodes_module
-        from sykube.host import engines, preflight, space
-        from sykube.network import bridge as bridge_module
-        from sykube.node import cgroups, netns, services
+        from sykube.host import engines, preflight
+        from sykube.node import netns, services
 
-        usage = types.SimpleNamespace(disk_usage=self._disk_usage)
-        monkeypatch.setattr(space, "shutil", usage)
-        monkeypatch.setattr(autostart, "shutil", types.SimpleNamespace(which=self._which))
-        self.host.programs |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
-        self.host.restored = self._restore_etcd
+        self.programs.answers |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
+        self.programs.restored = self._restore_etcd
         monkeypatch.setattr(Cluster, "api_of", lambda cluster, _node: self.api(cluster.name))
         monkeypatch.setattr(netns, "exchange", self.exchange)
-        monkeypatch.setattr(services, "states", lambda _pid: dict(self.services))
+        monkeypatch.setattr(services, "states", lambda *_: dict(self.services))
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
         monkeypatch.setattr(Cluster, "api", lambda cluster: self.api(cluster.name))
-        for module in (nodes_module, bridge_module):
-            monkeypatch.setattr(module, "Path", self.path)
-        monkeypatch.setattr(cgroups, "Path", CgroupPath)
-        proxy = types.SimpleNamespace(walk=os.walk, kill=self.kill_process)
-        monkeypatch.setattr(cgroups, "os", proxy)
-        monkeypatch.setattr(Path, "is_mount", lambda path: str(path) in self.kernel.mounts)
         found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {})
-        monkeypatch.setattr(engines, "find", lambda: found)
+        monkeypatch.setattr(engines, "find", lambda _: found)
         # What a host has and lacks is not what these tests are about.
-        monkeypatch.setattr(preflight, "examine", lambda **_: [])
+        monkeypatch.setattr(preflight, "examine", lambda *_, **__: [])
         monkeypatch.setattr(preflight, "examine_for_workers", lambda *_: [])
-        monkeypatch.setattr(preflight, "check_identity", lambda: None)
-        monkeypatch.setattr(apt, "find_mirror", lambda *_: apt.Mirror("file:/d"))
+        monkeypatch.setenv("SYKUBE_MIRROR", "file:/d")
         monkeypatch.setattr(HTTPAdapter, "send", _only_here(HTTPAdapter.send))
         monkeypatch.setattr(os, "fsync", lambda _: None)
-        _speed_up(monkeypatch)
         monkeypatch.setenv("SYKUBE_CACHE_DIR", str(self.root / "cache"))
         monkeypatch.setenv("HOME", str(self.root / "home"))
         for name in ("KUBECONFIG", "SUDO_UID", "SYKUBE_FAIL_AT"):
@@ -1454,11 +1436,11 @@ class World:
     def _make_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put an up-to-date node image into the cache; fingerprints are looked up once."""
         if not _fingerprints:
-            chain = build.layers(versions.DEBIAN, Mirror("file:/d"))
+            chain = build.layers(self.host, versions.DEBIAN, Mirror("file:/d"))
             _fingerprints.update({layer.name: layer.fingerprint for layer in chain})
         known = property(lambda layer: _fingerprints[layer.name])
         monkeypatch.setattr(build.Layer, "fingerprint", known)
-        chain = build.layers(versions.DEBIAN, Mirror("file:/d"))
+        chain = build.layers(self.host, versions.DEBIAN, Mirror("file:/d"))
         monkeypatch.setattr(build, "layers", lambda *_: chain)
         add_image(self.root / "cache", chain[-1].fingerprint)
 
@@ -1472,10 +1454,10 @@ class World:
             project = name if name in ("containerd", "runc") else "kubernetes"
             of = getattr(release, project)
             file = {
-                "containerd": f"containerd-{of}-linux-{container.machine()}.tar.gz",
-                "runc": f"runc.{container.machine()}",
+                "containerd": f"containerd-{of}-linux-{container.machine(self.host)}.tar.gz",
+                "runc": f"runc.{container.machine(self.host)}",
             }.get(name, name)
-            cached = downloads.place(project, of, container.machine(), file)
+            cached = downloads.place(self.host, project, of, container.machine(self.host), file)
             fill(cached.parent, {cached.name: name})
             checksum = Checksum.parse(hashlib.sha256(name.encode()).hexdigest())
             downloads.mark(cached, checksum)
@@ -1488,13 +1470,15 @@ class World:
         recorded.with_name("container-images").write_text("\n".join(images))
 
     def path(self, *parts: str | Path) -> Path:
-        """The fake place of a path of the real host; other paths as they are."""
-        return host_path(self.root, *parts)
+        """The fake place of a path of the real host."""
+        return _REAL_PATH(f"{self.root}{os.path.join(*parts)}")
 
     def ui(self) -> RecordingUi:
         return RecordingUi(self.calls)
 
-    def _engine(self, binary: Path, config: Path, environment: Mapping[str, str]) -> FakeEngine:
+    def _engine(
+        self, host: Host, binary: Path, config: Path, environment: Mapping[str, str]
+    ) -> FakeEngine:
         """CommandLineEngine's own parameters."""
         return FakeEngine(self, config)
 
@@ -1553,13 +1537,20 @@ class World:
         if self.systemd:
             (self.root / "run/systemd/system").mkdir(parents=True)
 
-    def _disk_usage(self, folder: Path) -> types.SimpleNamespace:
+    def disk_usage(self, folder: Path) -> Any:
         assert folder.exists()
-        return types.SimpleNamespace(total=self.disk_size, free=int(self.free * self.disk_size))
+        return types.SimpleNamespace(total=self.total, free=round(self.free * self.total))
 
-    def _which(self, program: str, path: str = "") -> str | None:
-        assert program == "systemctl"
-        return "/usr/bin/systemctl" if self.systemd else None
+    def _sleep(self, seconds: float) -> None:
+        # A wait that fails looks some twenty times.
+        self.slept += max(seconds, 10.0)
+
+    def which(self, program: str) -> str | None:
+        """Where a program is; those that no test speaks of are this machine's own."""
+        there = program in self.present or (program == "systemctl" and self.systemd)
+        if there or program in {"systemctl", *self.absent}:
+            return f"/usr/bin/{program}" if there else None
+        return Host.which(program)
 
     def _systemctl(self, words: list[str]) -> Answer:
         if not self.systemd:
@@ -1906,6 +1897,8 @@ class World:
     def _make_files(self) -> None:
         fill(self.root / "etc", {"resolv.conf": "nameserver 127.0.0.53\nnameserver 192.0.2.53\n"})
         fill(self.root / "etc", {"os-release": 'PRETTY_NAME="Debian, a fake one"\nID=debian\n'})
+        give_capabilities(self.host, (1 << 41) - 1)
+        fill(self.root / "proc", {"meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n"})
         fill(self.root / "etc/apptainer", {"apptainer.conf": "# cni configuration path =\n"})
         fill(self.root / "home/.kube", {"config": _OTHER_KUBECONFIG})
         for name in ("var/lib", "run"):
@@ -1948,9 +1941,6 @@ def admin_kubeconfig(server: str) -> str:
     )
 
 
-_tls = functools.cache(download._tls)
-
-
 def _only_here(send: Callable[..., Any]) -> Callable[..., Any]:
     """An HTTP client's way to servers of the test itself; there is no network beyond."""
 
@@ -1984,70 +1974,6 @@ def fill(folder: Path, files: Mapping[str, str]) -> None:
     os.makedirs(folder, exist_ok=True)
     for name, text in files.items():
         _write(f"{folder}/{name}", text)
-
-
-def _modules() -> list[types.ModuleType]:
-    """Every module of sykube but the ones that are programs of their own."""
-    names = [
-        info.name
-        for info in pkgutil.walk_packages(sykube.__path__, "sykube.")
-        if not info.name.endswith("__main__") and not info.name.startswith("sykube.incluster")
-    ]
-    return [importlib.import_module(name) for name in names]
-
-
-def _functions(value: object) -> Iterator[types.FunctionType]:
-    if inspect.isfunction(value):
-        yield value
-    elif inspect.isclass(value):
-        for member in vars(value).values():
-            function = getattr(member, "__func__", member)
-            if inspect.isfunction(function):
-                yield function
-
-
-def _is_of_host(value: object) -> bool:
-    return isinstance(value, _REAL_PATH) and f"{value}/".startswith(_HOST_FOLDERS)
-
-
-# Looked up once, before a test replaces anything: where each module's names lead.
-_NAMES = [
-    (module, name, value) for module in _modules() for name, value in list(vars(module).items())
-]
-_PATHS = [entry for entry in _NAMES if _is_of_host(entry[2])]
-_DEFAULTS = {
-    function: function.__defaults__
-    for module, _, value in _NAMES
-    if getattr(value, "__module__", "") == module.__name__
-    for function in _functions(value)
-    if any(map(_is_of_host, function.__defaults__ or ()))
-}
-_RUN, _REPLACE_PROCESS = (
-    [(module, name) for module, name, value in _NAMES if value is function]
-    for function in (run_module.run, run_module.replace_process)
-)
-
-
-def replace_run(monkeypatch: pytest.MonkeyPatch, new: object) -> None:
-    """Replace `run` in each module that imported it by name."""
-    for module, name in _RUN:
-        monkeypatch.setattr(module, name, new)
-
-
-def replace_replace_process(monkeypatch: pytest.MonkeyPatch, new: object) -> None:
-    """Replace `replace_process` in each module that imported it by name."""
-    for module, name in _REPLACE_PROCESS:
-        monkeypatch.setattr(module, name, new)
-
-
-def redirect(monkeypatch: pytest.MonkeyPatch, where: Callable[[Path], Path]) -> None:
-    """Send each module's constant path, and each default argument, to another place."""
-    for module, name, value in _PATHS:
-        monkeypatch.setattr(module, name, where(value))
-    for function, defaults in _DEFAULTS.items():
-        assert defaults is not None
-        moved = tuple(where(each) if isinstance(each, _REAL_PATH) else each for each in defaults)
-        monkeypatch.setattr(function, "__defaults__", moved)
 
 
 def make_subnets(nodes: str = "10.11.11.0/24") -> Subnets:

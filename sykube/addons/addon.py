@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sykube import resources
+from sykube.host.host import Host
 from sykube.image import versions
 from sykube.kubernetes.api import Api, ApiError
 from sykube.node.node import Node
@@ -36,6 +37,7 @@ class Site:
         load_balancers: the first and last address for Services of type LoadBalancer.
     """
 
+    host: Host
     api: Api
     domain: str
     load_balancers: tuple[str, str]

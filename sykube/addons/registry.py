@@ -52,7 +52,7 @@ class Registry(Addon):
             SykubeError: it does not after a minute.
         """
         if site.registry_port.is_open() and _has_pods(site.api):
-            wait_until("the registry", site.registry_port.problem, _ANSWER_TIMEOUT_S)
+            wait_until(site.host, "the registry", site.registry_port.problem, _ANSWER_TIMEOUT_S)
 
     def problem(self, site: Site) -> str:
         return super().problem(site) or site.registry_port.problem()

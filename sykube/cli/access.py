@@ -12,7 +12,6 @@ from sykube.cluster import lookup
 from sykube.cluster.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight, proxies
-from sykube.host.run import replace_process
 
 # What follows the command's own options belongs to the other program, untouched.
 _PASS_THROUGH = {
@@ -38,7 +37,7 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     environment = proxies.with_exception(os.environ, cluster.endpoint_address)
     environment |= {"KUBECONFIG": str(cluster.paths.kubeconfig)}
     context.give_back_umask()
-    replace_process([cluster.image.kubectl, *arguments], environment)
+    context.host().replace_process([cluster.image.kubectl, *arguments], environment)
 
 
 @click.command("exec", context_settings=_PASS_THROUGH)
@@ -83,8 +82,8 @@ def load_finished(name: str) -> Cluster:
     Raises:
         SykubeError: the caller is not root, there is no such cluster, or init did not come so far.
     """
-    preflight.check_identity()
-    cluster = lookup.load(name, context.ui())
+    preflight.check_identity(context.host())
+    cluster = lookup.load(context.host(), name, context.ui())
     if not cluster.paths.kubeconfig.exists():
         raise SykubeError(
             f"the cluster {name} has no control plane yet",
@@ -95,8 +94,8 @@ def load_finished(name: str) -> Cluster:
 
 
 def _enter(name: str, node_name: str, command: tuple[str, ...]) -> None:
-    preflight.check_identity()
-    cluster = lookup.load(name, context.ui())
+    preflight.check_identity(context.host())
+    cluster = lookup.load(context.host(), name, context.ui())
     nodes = {node.name: node for node in cluster.nodes}
     nodes |= {node.instance: node for node in cluster.nodes}
     if node_name not in nodes:

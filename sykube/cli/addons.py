@@ -25,8 +25,8 @@ def addons() -> None:
 @context.common
 def list_addons(name: str, output: str) -> None:
     """List add-ons and whether they are enabled."""
-    preflight.check_identity()
-    found = cluster_addons.listing(lookup.load(name, context.ui()))
+    preflight.check_identity(context.host())
+    found = cluster_addons.listing(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit([asdict(each) for each in found])
         return
@@ -41,7 +41,7 @@ def list_addons(name: str, output: str) -> None:
 def enable(name: str, addon: str) -> None:
     """Enable an add-on and wait until it works."""
     logfile.open_for(name)
-    done = cluster_addons.enable(name, addon, context.ui())
+    done = cluster_addons.enable(context.host(), name, addon, context.ui())
     context.ui().say(f"{addon} is on." if done else f"{addon} is on already.")
 
 
@@ -52,5 +52,5 @@ def enable(name: str, addon: str) -> None:
 def disable(name: str, addon: str) -> None:
     """Disable an add-on; users' data is kept."""
     logfile.open_for(name)
-    done = cluster_addons.disable(name, addon, context.ui())
+    done = cluster_addons.disable(context.host(), name, addon, context.ui())
     context.ui().say(f"{addon} is off." if done else f"{addon} is off already.")

@@ -21,10 +21,12 @@ def autostart() -> None:
 def enable(name: str) -> None:
     """Start the cluster whenever the host boots."""
     logfile.open_for(name)
-    cluster = lookup.load(name, context.ui())
+    cluster = lookup.load(context.host(), name, context.ui())
     require_complete(cluster)
     booted = unit.enable(cluster)
-    context.ui().say(f"The cluster {name} starts with the host: {unit.unit_of(name)}")
+    context.ui().say(
+        f"The cluster {name} starts with the host: {unit.unit_of(context.host(), name)}"
+    )
     if not booted:
         context.ui().warn("systemd does not run here; the unit has its effect where it does")
 
@@ -35,8 +37,8 @@ def enable(name: str) -> None:
 def disable(name: str) -> None:
     """Do not start the cluster when the host boots."""
     logfile.open_for(name)
-    lookup.load(name, context.ui())
-    was = unit.disable(name)
+    lookup.load(context.host(), name, context.ui())
+    was = unit.disable(context.host(), name)
     context.ui().say(
         f"The cluster {name} {'no longer starts' if was else 'did not start'} with the host."
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sykube import resources
 from sykube.errors import SykubeError
-from sykube.host.run import PATH, run
+from sykube.host.host import Host
 from sykube.kubernetes.kubeconfig import Owner
 
 _OPENER = "xdg-open"
@@ -47,7 +47,7 @@ def page_leading_to(link: str, owner: Owner) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def show(page: str | Path, owner: Owner, environ: Mapping[str, str]) -> bool:
+def show(host: Host, page: str | Path, owner: Owner, environ: Mapping[str, str]) -> bool:
     """Open a page in the owner's browser; whether there was one to ask.
 
     Args:
@@ -55,15 +55,15 @@ def show(page: str | Path, owner: Owner, environ: Mapping[str, str]) -> bool:
         environ: variables of the caller.
     """
     desktop = {name: environ[name] for name in _DESKTOP if name in environ}
-    if not {"DISPLAY", "WAYLAND_DISPLAY"} & desktop.keys() or not shutil.which(_OPENER, path=PATH):
+    if not {"DISPLAY", "WAYLAND_DISPLAY"} & desktop.keys() or not host.which(_OPENER):
         return False
     words = [_OPENER, str(page)]
     # Browsers refuse to be root's, and should.
-    if owner.uid != os.geteuid():
+    if owner.uid != host.user():
         words = ["setpriv", f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups", *words]
     try:
         command = resources.script("launch", str(_PATIENCE_S), *words)
-        run(command, env={**desktop, "HOME": str(owner.home)})
+        host.run(command, env={**desktop, "HOME": str(owner.home)})
     except SykubeError:
         return False
     return True

@@ -15,7 +15,6 @@ from sykube.cluster.wanted import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
 from sykube.host.files import write_atomically
-from sykube.host.paths import LOGS
 from sykube.image import bundle as bundles
 from sykube.image import signature
 from sykube.image.build import Builder
@@ -56,32 +55,33 @@ def save(
             "--unsigned goes with neither --key nor --export-key",
             resolution="Leave out the one or the other.",
         )
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     if not file.absolute().parent.is_dir() or file.is_dir():
         raise UsageError(
             f"{file} cannot be written: there is no such folder, or it is one itself",
             resolution="Give the name of a file in a folder that is there.",
         )
     ui = context.ui()
-    ui.open_log(LOGS / "node-image.log")
-    spec = make_spec(None, flags)
-    wanted = choose(spec, ui, authorities=site.authorities(spec.ca_certificates))
+    ui.open_log(context.host().logs / "node-image.log")
+    spec = make_spec(context.host(), None, flags)
+    wanted = choose(context.host(), spec, ui, authorities=site.authorities(spec.ca_certificates))
     ui.say(wanted.choice.introduction)
     building = wanted.cached_image() is None
     preparation.prepare_host(
+        context.host(),
         spec,
         lambda question: yes or context.ask(question),
         ui,
         building=building,
         starting=False,
     )
-    engine = preparation.find_engine(spec, ui)
+    engine = preparation.find_engine(context.host(), spec, ui)
     builder = Builder(engine.binary, engine.environment)
     # Before an image is built for minutes.
-    chosen = None if unsigned else signature.signing_key(key, builder)
-    image = preparation.node_image(spec, engine, wanted, ui)
+    chosen = None if unsigned else signature.signing_key(context.host(), key, builder)
+    image = preparation.node_image(context.host(), spec, engine, wanted, ui)
     ui.say(f"Writing {file}")
-    bundles.save(image, file.absolute(), chosen, builder)
+    bundles.save(context.host(), image, file.absolute(), chosen, builder)
     if chosen and export_key:
         write_atomically(export_key.absolute(), chosen.public)
     command = _init_command(file, chosen, export_key)

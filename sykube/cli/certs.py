@@ -25,8 +25,8 @@ def certs() -> None:
 @context.common
 def list_certificates(name: str, output: str) -> None:
     """List all certificates with their expiry dates, also of a stopped cluster."""
-    preflight.check_identity()
-    _show(cluster_certs.find(lookup.load(name, context.ui())), output)
+    preflight.check_identity(context.host())
+    _show(cluster_certs.find(lookup.load(context.host(), name, context.ui())), output)
 
 
 @certs.command()
@@ -39,7 +39,7 @@ def renew(name: str, output: str) -> None:
     This restarts the control plane; pods keep running. CAs are valid for ten years and are kept.
     """
     logfile.open_for(name)
-    _show(cluster_certs.find(renewal.renew(name, context.ui())), output)
+    _show(cluster_certs.find(renewal.renew(context.host(), name, context.ui())), output)
 
 
 def _show(found: list[Found], output: str) -> None:

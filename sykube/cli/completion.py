@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
-from sykube.host import paths
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -50,15 +50,24 @@ def _completer(names: Callable[[click.Context], Iterable[str]]) -> Completer:
     return complete
 
 
-def _cluster_names(_: click.Context) -> list[str]:
-    folders = sorted(paths.DATA.iterdir())
+def host_of(ctx: click.Context) -> Host:
+    """The machine that a command works on."""
+    found = ctx.find_object(Host)
+    assert found is not None, "main() hands it over"
+    return found
+
+
+def _cluster_names(ctx: click.Context) -> list[str]:
+    folders = sorted(host_of(ctx).data.iterdir())
     return [folder.name for folder in folders if (folder / "state.json").exists()]
 
 
 def _stored(ctx: click.Context) -> dict[str, Any]:
     """The record of the cluster that the command is about."""
     name = ctx.params.get("name") or "sykube"
-    stored: dict[str, Any] = json.loads(ClusterPaths(name).state.read_text(encoding="utf-8"))
+    stored: dict[str, Any] = json.loads(
+        ClusterPaths(host_of(ctx), name).state.read_text(encoding="utf-8")
+    )
     return stored
 
 
@@ -76,9 +85,11 @@ def _port_names(ctx: click.Context) -> list[str]:
     return [str(PortMap.parse(text).host_port) for text in _stored(ctx)["ports"]]
 
 
-def _snapshot_names(_: click.Context) -> list[str]:
+def _snapshot_names(ctx: click.Context) -> list[str]:
     return sorted(
-        folder.name for folder in paths.SNAPSHOTS.iterdir() if not folder.name.startswith(".")
+        folder.name
+        for folder in host_of(ctx).snapshots.iterdir()
+        if not folder.name.startswith(".")
     )
 
 

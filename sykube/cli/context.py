@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from sykube.cli import completion
+from sykube.host.host import Host
 from sykube.host.paths import CLUSTER_VARIABLE, ClusterPaths
 from sykube.ui import Ui
 
@@ -24,6 +25,11 @@ def ui() -> Ui:
     if not _ui:
         _ui.append(Ui())
     return _ui[0]
+
+
+def host() -> Host:
+    """The machine that the present command works on."""
+    return completion.host_of(click.get_current_context())
 
 
 def own_umask() -> None:
@@ -86,7 +92,7 @@ def signing_key(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_log(name: str) -> None:
     """Log to the cluster's file from here on."""
-    ui().open_log(ClusterPaths(name).log)
+    ui().open_log(ClusterPaths(host(), name).log)
 
 
 def ask(question: str) -> bool:

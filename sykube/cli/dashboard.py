@@ -27,14 +27,14 @@ def dashboard(name: str, port: int, no_open: bool) -> None:
     from sykube.dashboard.access import Access
     from sykube.dashboard.source import ClusterSource
 
-    preflight.check_identity()
-    lookup.load(name, context.ui())
+    preflight.check_identity(context.host())
+    lookup.load(context.host(), name, context.ui())
     with serve.listen(port) as listening:
         access = Access(listening.getsockname()[1])
         owner = Owner.of_caller()
-        server = serve.server(ClusterSource(name, context.ui()), access)
+        server = serve.server(ClusterSource(context.host(), name, context.ui()), access)
         with browser.page_leading_to(access.link, owner) as page:
-            opened = not no_open and browser.show(page, owner, os.environ)
+            opened = not no_open and browser.show(context.host(), page, owner, os.environ)
             click.echo(access.link)
             how = "Your browser was asked to open it" if opened else "Open it in a browser here"
             context.ui().say(f"{how}: the link works once, within ten minutes. Ctrl-C ends it.")

@@ -13,7 +13,6 @@ from sykube.cluster import archive, lookup, removal
 from sykube.cluster.state import clusters
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import preflight
-from sykube.host.paths import DATA, LOGS, SNAPSHOTS, cache_dir
 
 
 @click.command()
@@ -23,14 +22,14 @@ from sykube.host.paths import DATA, LOGS, SNAPSHOTS, cache_dir
 @context.common
 def delete(name: str, every: bool, yes: bool) -> None:
     """Delete a cluster and leave the host as it was; only logs are kept."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     if every:
         problems = _delete_all(yes)
     else:
-        if lookup.exists(name):
+        if lookup.exists(context.host(), name):
             context.open_log(name)
-        problems = removal.delete(name, context.ui())
-    kept = [each for each in clusters() if every or each == name]
+        problems = removal.delete(context.host(), name, context.ui())
+    kept = [each for each in clusters(context.host()) if every or each == name]
     if problems and kept:
         raise SykubeError(
             f"not deleted: {', '.join(kept)}; what could not be removed is listed",
@@ -49,13 +48,13 @@ def delete(name: str, every: bool, yes: bool) -> None:
 
 
 def _delete_all(yes: bool) -> list[str]:
-    if not clusters():
+    if not clusters(context.host()):
         context.ui().say("There is no cluster.")
         return []
     if not yes and sys.stdin.isatty():
-        click.confirm(f"Delete {', '.join(clusters())}?", abort=True, err=True)
+        click.confirm(f"Delete {', '.join(clusters(context.host()))}?", abort=True, err=True)
     context.open_log("all")
-    return removal.delete_all(context.ui())
+    return removal.delete_all(context.host(), context.ui())
 
 
 @click.command()
@@ -63,19 +62,23 @@ def _delete_all(yes: bool) -> list[str]:
 @context.common
 def uninstall(yes: bool) -> None:
     """Remove caches, logs, snapshots and the private Apptainer. Delete all clusters first."""
-    preflight.check_identity()
-    if clusters():
+    preflight.check_identity(context.host())
+    if clusters(context.host()):
         raise SykubeError(
-            f"there are still clusters: {', '.join(clusters())}",
+            f"there are still clusters: {', '.join(clusters(context.host()))}",
             resolution="Delete them first: sykube delete --name CLUSTER",
         )
-    folders = [folder for folder in (cache_dir(), LOGS, SNAPSHOTS) if folder.exists()]
+    folders = [
+        folder
+        for folder in (context.host().cache, context.host().logs, context.host().snapshots)
+        if folder.exists()
+    ]
     if folders and not yes:
-        kept = archive.names()
+        kept = archive.names(context.host())
         loss = f" The snapshots {', '.join(kept)} are lost with it." if kept else ""
         click.confirm(f"Remove {' and '.join(map(str, folders))}?{loss}", abort=True, err=True)
     for folder in folders:
         shutil.rmtree(folder)
     with contextlib.suppress(OSError):
-        DATA.rmdir()
+        context.host().data.rmdir()
     context.ui().say("Caches, logs, snapshots and the private Apptainer are gone.")

@@ -15,7 +15,7 @@ from sykube.cluster.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import engines, preflight
 from sykube.host.engines import FoundEngine
-from sykube.host.paths import ClusterPaths, cache_dir
+from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.network import firewall
 from sykube.network.bridge import bridge_name
@@ -32,18 +32,19 @@ from sykube.network.bridge import bridge_name
 @click.pass_context
 def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
     """Check the host, and the cluster if there is one; show what is wrong and how to fix it."""
-    preflight.check_identity()
-    there = lookup.exists(name)
+    preflight.check_identity(context.host())
+    there = lookup.exists(context.host(), name)
     findings = preflight.examine(
+        context.host(),
         nodes=0 if there else workers + 1,
-        data=ClusterPaths(name).root,
-        cache=cache_dir(),
+        data=ClusterPaths(context.host(), name).root,
+        cache=context.host().cache,
         building=not there,
         mirror=None,
     )
     if not there:
-        findings += firewall.examine_firewalld(bridge_name(name))
-    engine = engines.find()
+        findings += firewall.examine_firewalld(context.host(), bridge_name(name))
+    engine = engines.find(context.host())
     found = _examine_cluster(name) if there else None
     if output == "json":
         context.emit(
@@ -66,7 +67,7 @@ def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
 
 def _examine_cluster(name: str) -> Checkup:
     try:
-        cluster: Cluster = lookup.load(name, context.ui())
+        cluster: Cluster = lookup.load(context.host(), name, context.ui())
     except SykubeError as error:
         cure = error.resolution or f"sykube delete --name {name}"
         return Checkup((Finding("record", Level.FAILURE, error.brief, cure),))

@@ -54,8 +54,8 @@ def _readable(name: str) -> Path:
     Raises:
         SykubeError: there is none yet, or the caller cannot reach the cluster's folder.
     """
-    paths = ClusterPaths(name)
-    if os.geteuid() != 0:
+    paths = ClusterPaths(context.host(), name)
+    if context.host().user() != 0:
         copy = kubeconfig.copy_for(paths.kubeconfig, os.getuid())
         if os.access(copy, os.R_OK):
             return copy

@@ -43,7 +43,7 @@ def load(
     """Load images from Docker archives, OCI archives, OCI layouts or SIF files (- is stdin)."""
     logfile.open_for(name)
     files = [_STDIN if str(each) == "-" else each.absolute() for each in sources]
-    found = images.load(name, files, nodes, wanted, context.ui())
+    found = images.load(context.host(), name, files, nodes, wanted, context.ui())
     if output == "json":
         context.emit([_described(each, loaded=each.loaded, present=each.present) for each in found])
         return
@@ -63,7 +63,7 @@ def load(
 @context.common
 def list_images(name: str, output: str) -> None:
     """List the images in the nodes."""
-    found = images.listing(name, context.ui())
+    found = images.listing(context.host(), name, context.ui())
     if output == "json":
         context.emit([_described(each, nodes=each.nodes) for each in found])
         return
@@ -83,7 +83,7 @@ def list_images(name: str, output: str) -> None:
 def delete(name: str, wanted: str, nodes: tuple[str, ...], output: str) -> None:
     """Delete an image by its name or ID (sha256:…)."""
     logfile.open_for(name)
-    had = images.delete(name, wanted, nodes, context.ui())
+    had = images.delete(context.host(), name, wanted, nodes, context.ui())
     if output == "json":
         context.emit(had)
         return

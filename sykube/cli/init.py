@@ -40,19 +40,19 @@ def init(
     """Create a cluster and add its context to your kubeconfig."""
     if file:
         file = Path("/dev/stdin") if str(file) == "-" else file.absolute()
-    spec = make_spec(file, flags, warn=context.ui().warn)
+    spec = make_spec(context.host(), file, flags, warn=context.ui().warn)
     if spec.from_snapshot:
-        preflight.check_identity()
-        snapshot = archive.find(spec.from_snapshot)
-        spec = make_spec(file, flags, reborn.defaults(snapshot))
+        preflight.check_identity(context.host())
+        snapshot = archive.find(context.host(), spec.from_snapshot)
+        spec = make_spec(context.host(), file, flags, reborn.defaults(snapshot))
         reborn.check(spec, snapshot)
     ui = context.ui()
     if dry_run:
-        _show_dry_run(lifecycle.dry_run(spec, ui), output)
+        _show_dry_run(lifecycle.dry_run(context.host(), spec, ui), output)
         return
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     context.open_log(spec.name)
-    cluster = lifecycle.init(spec, InitOptions(retain, yes, context.ask), ui)
+    cluster = lifecycle.init(context.host(), spec, InitOptions(retain, yes, context.ask), ui)
     if output == "json":
         context.emit(
             {

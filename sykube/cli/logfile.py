@@ -13,7 +13,7 @@ def open_for(name: str) -> None:
     Raises:
         SykubeError: the caller is not root, or there is no such cluster.
     """
-    preflight.check_identity()
-    if not lookup.exists(name):
-        raise lookup.no_such_cluster(name)
+    preflight.check_identity(context.host())
+    if not lookup.exists(context.host(), name):
+        raise lookup.no_such_cluster(context.host(), name)
     context.open_log(name)

@@ -52,14 +52,14 @@ def logs(
 
     This works for stopped nodes, too. For the logs of pods: sykube kubectl logs.
     """
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     if folder:
         if node or follow or tail is not None or service != "all":
             raise UsageError(
                 "--export writes all of the cluster: give it no node, service, --follow or --tail",
                 resolution="sykube logs --export DIR",
             )
-        missing = cluster_export.export(name, folder.absolute(), context.ui())
+        missing = cluster_export.export(context.host(), name, folder.absolute(), context.ui())
         click.echo(folder)
         if missing:
             context.ui().warn(f"not all could be had: see {folder / cluster_export.MISSING}")
@@ -87,11 +87,12 @@ def _sources(name: str, node: str | None, service: str) -> list[Source]:
         SykubeError: there is no such cluster (NO_SUCH_CLUSTER), or no log in it yet.
         UsageError: it has no such node.
     """
-    nodes = list(cluster_logs.node_folders(name))
-    if not lookup.exists(name):
-        error = lookup.no_such_cluster(name)
-        if ClusterPaths(name).node_logs.is_dir():
-            kept = f"Those of an init that failed are in {ClusterPaths(name).node_logs}."
+    nodes = list(cluster_logs.node_folders(context.host(), name))
+    if not lookup.exists(context.host(), name):
+        error = lookup.no_such_cluster(context.host(), name)
+        failed = ClusterPaths(context.host(), name).node_logs
+        if failed.is_dir():
+            kept = f"Those of an init that failed are in {failed}."
             error.details = f"{error.details}\n{kept}".strip()
         raise error
     if node:
@@ -102,7 +103,9 @@ def _sources(name: str, node: str | None, service: str) -> list[Source]:
                 resolution=f"Its nodes: {', '.join(nodes)}",
             )
         nodes = [wanted]
-    found = cluster_logs.sources(name, nodes, SERVICES if service == "all" else [service])
+    found = cluster_logs.sources(
+        context.host(), name, nodes, SERVICES if service == "all" else [service]
+    )
     if not found:
         what = "no log" if service == "all" else f"no log of {service}"
         raise SykubeError(

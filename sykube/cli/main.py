@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 from sykube.cli import context, streams
 from sykube.errors import ExitCode, SykubeError
-from sykube.host.paths import DATA, LOGS, cache_dir
+from sykube.host.host import Host
 
 # Name → module and function; each module is read only when its command is called.
 _COMMANDS = {
@@ -82,17 +82,18 @@ def cli() -> None:
     """Local multi-node Kubernetes clusters whose nodes are Apptainer instances."""
 
 
-def main() -> None:
+def main(host: Host | None = None) -> None:
     """Run a command; turn what went wrong into one clear error and its exit code."""
+    host = host or Host()
     streams.open_closed()
     context.own_umask()
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = cli.main(prog_name="sykube", standalone_mode=False)
+        code = cli.main(prog_name="sykube", standalone_mode=False, obj=host)
         sys.exit(code if isinstance(code, int) else 0)
     except SykubeError as error:
         if os.strerror(errno.ENOSPC) in error.details:
-            error.resolution = _make_room()
+            error.resolution = _make_room(host)
         context.ui().error(error)
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
@@ -109,9 +110,9 @@ def main() -> None:
         context.ui().error(
             SykubeError(
                 f"{error.filename or 'the system'}: {error.strerror or error}",
-                resolution=_make_room()
+                resolution=_make_room(host)
                 if error.errno in (errno.ENOSPC, errno.EDQUOT)
-                else f"See {LOGS}, and please report it.",
+                else f"See {host.logs}, and please report it.",
             )
         )
         sys.exit(ExitCode.FAILED)
@@ -127,11 +128,11 @@ def main() -> None:
         sys.exit(ExitCode.FAILED)
 
 
-def _make_room() -> str:
+def _make_room(host: Host) -> str:
     """What to do when a disk is full; which one it is, the system does not say."""
     return (
-        f"A disk is full, or a quota used up. Make room in {DATA} (or the cluster's --dest), "
-        f"{cache_dir()}, {LOGS} and /tmp, then run the command again."
+        f"A disk is full, or a quota used up. Make room in {host.data} (or the cluster's --dest), "
+        f"{host.cache}, {host.logs} and /tmp, then run the command again."
     )
 
 

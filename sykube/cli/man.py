@@ -14,7 +14,7 @@ from sykube.cli import completion, context
 from sykube.cluster.spec import SETTINGS
 from sykube.errors import ExitCode, UsageError
 from sykube.host import engines
-from sykube.host.paths import DATA, LOGS
+from sykube.host.host import Host
 
 _ENVIRONMENT = {
     "KUBECONFIG": "Its first file gets the contexts of clusters, instead of ~/.kube/config.",
@@ -29,9 +29,9 @@ _ENVIRONMENT = {
     },
 }
 _FILES = {
-    f"{DATA}/CLUSTER": "A cluster's data.",
+    f"{Host().data}/CLUSTER": "A cluster's data.",
     "/var/cache/sykube": "Node images, and the private Apptainer.",
-    f"{LOGS}/CLUSTER.log": "What sykube did for a cluster.",
+    f"{Host().logs}/CLUSTER.log": "What sykube did for a cluster.",
 }
 
 

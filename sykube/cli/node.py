@@ -31,7 +31,7 @@ def node() -> None:
 def add(name: str, count: int, output: str) -> None:
     """Add workers to a running cluster."""
     logfile.open_for(name)
-    added = scaling.add(name, count, context.ui())
+    added = scaling.add(context.host(), name, count, context.ui())
     if output == "json":
         context.emit(added)
         return
@@ -50,7 +50,7 @@ def add(name: str, count: int, output: str) -> None:
 def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
     """Evict a worker's pods, then remove the worker: node1 …"""
     logfile.open_for(name)
-    scaling.remove(name, node_name, RemovalOptions(force, timeout), context.ui())
+    scaling.remove(context.host(), name, node_name, RemovalOptions(force, timeout), context.ui())
     context.ui().say(f"{node_name} left the cluster {name}.")
 
 
@@ -60,8 +60,8 @@ def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
 @context.common
 def list_nodes(name: str, output: str) -> None:
     """List the nodes with their addresses and states."""
-    preflight.check_identity()
-    found = cluster_status.look(lookup.load(name, context.ui()))
+    preflight.check_identity(context.host())
+    found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit(found.to_dict()["nodes"])
         return

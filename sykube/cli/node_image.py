@@ -15,7 +15,7 @@ from sykube.cluster.state import State, clusters
 from sykube.cluster.wanted import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
-from sykube.host.paths import LOGS, ClusterPaths, cache_dir
+from sykube.host.paths import ClusterPaths
 from sykube.image import build as image_build
 from sykube.image import bundle, downloads, local, signature
 from sykube.image.build import Builder
@@ -43,17 +43,22 @@ def node_image() -> None:
 @context.common
 def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) -> None:
     """Build the node image, unless it is cached."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     ui = context.ui()
-    ui.open_log(LOGS / "node-image.log")
-    spec = make_spec(None, flags)
-    wanted = choose(spec, ui, authorities=site.authorities(spec.ca_certificates))
+    ui.open_log(context.host().logs / "node-image.log")
+    spec = make_spec(context.host(), None, flags)
+    wanted = choose(context.host(), spec, ui, authorities=site.authorities(spec.ca_certificates))
     ui.say(wanted.choice.introduction)
     preparation.prepare_host(
-        spec, lambda question: yes or context.ask(question), ui, building=True, starting=False
+        context.host(),
+        spec,
+        lambda question: yes or context.ask(question),
+        ui,
+        building=True,
+        starting=False,
     )
-    engine = preparation.find_engine(spec, ui)
-    image = preparation.node_image(spec, engine, wanted, ui, force=force)
+    engine = preparation.find_engine(context.host(), spec, ui)
+    image = preparation.node_image(context.host(), spec, engine, wanted, ui, force=force)
     if file:
         with ui.step(f"Copying it to {file}"):
             shutil.copyfile(image.sif, file)
@@ -69,16 +74,16 @@ def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) 
 @context.common
 def sign(file: Path, key: str) -> None:
     """Sign an image file with your own key."""
-    local.examine(file, trusted=True)
-    if cache_dir().resolve() in file.resolve().parents:
+    local.examine(context.host(), file, trusted=True)
+    if context.host().cache.resolve() in file.resolve().parents:
         raise UsageError(
             f"{file} is in sykube's cache, where images stay as they are",
             resolution="Make a signed copy: sykube bundle save FILE",
         )
-    engine = engines.find_for_files()
+    engine = engines.find_for_files(context.host())
     builder = Builder(engine.binary, engine.environment)
-    chosen = signature.signing_key(key, builder)
-    bundle.sign(file.resolve(), chosen, builder)
+    chosen = signature.signing_key(context.host(), key, builder)
+    bundle.sign(context.host(), file.resolve(), chosen, builder)
     click.echo(chosen.fingerprint)
 
 
@@ -89,12 +94,14 @@ def sign(file: Path, key: str) -> None:
 @context.common
 def verify(file: Path, **flags: str | None) -> None:
     """Verify that all of an image file is signed by a key that you trust."""
-    local.examine(file, trusted=True)
-    trust = make_spec(None, flags).trust
+    local.examine(context.host(), file, trusted=True)
+    trust = make_spec(context.host(), None, flags).trust
     if trust is None:
         raise UsageError("--fingerprint is empty", resolution="Name the key that you trust.")
-    engine = engines.find_for_files()
-    signature.verify(file.absolute(), trust, Builder(engine.binary, engine.environment))
+    engine = engines.find_for_files(context.host())
+    signature.verify(
+        context.host(), file.absolute(), trust, Builder(engine.binary, engine.environment)
+    )
     click.echo(f"{file}: signed by {trust.fingerprint}")
 
 
@@ -103,7 +110,7 @@ def verify(file: Path, **flags: str | None) -> None:
 @context.common
 def list_images(output: str) -> None:
     """List cached node images."""
-    images = image_build.list_images()
+    images = image_build.list_images(context.host())
     if output == "json":
         context.emit([_describe(image) for image in images])
         return
@@ -117,11 +124,21 @@ def list_images(output: str) -> None:
 @context.common
 def prune(everything: bool) -> None:
     """Remove downloads, and images that no cluster or snapshot uses, except the newest."""
-    preflight.check_identity()
-    states = [State.load(ClusterPaths(name).state) for name in clusters()]
-    used = {image for state in states if state for image in state.images} | archive.images()
-    newest = set() if everything else {image.fingerprint for image in image_build.list_images()[:1]}
-    for path in image_build.prune(frozenset(used | newest)) + downloads.prune():
+    preflight.check_identity(context.host())
+    states = [
+        State.load(ClusterPaths(context.host(), name).state) for name in clusters(context.host())
+    ]
+    used = {image for state in states if state for image in state.images} | archive.images(
+        context.host()
+    )
+    newest = (
+        set()
+        if everything
+        else {image.fingerprint for image in image_build.list_images(context.host())[:1]}
+    )
+    for path in image_build.prune(context.host(), frozenset(used | newest)) + downloads.prune(
+        context.host()
+    ):
         click.echo(path)
 
 

@@ -29,7 +29,7 @@ def add(name: str, text: str) -> None:
     """
     wanted = ports.parse(text)
     logfile.open_for(name)
-    done = cluster_ports.add(name, wanted, context.ui())
+    done = cluster_ports.add(context.host(), name, wanted, context.ui())
     already = "" if done else " already"
     context.ui().say(
         f"{wanted.address}:{wanted.host_port} leads to port {wanted.node_port} of "
@@ -44,7 +44,7 @@ def add(name: str, text: str) -> None:
 def delete(name: str, host_port: str) -> None:
     """Remove a port mapping; PORT as `port list` shows it."""
     logfile.open_for(name)
-    for gone in cluster_ports.remove(name, host_port, context.ui()):
+    for gone in cluster_ports.remove(context.host(), name, host_port, context.ui()):
         context.ui().say(f"{gone.address}:{gone.host_port} leads to the cluster no more.")
 
 
@@ -54,8 +54,8 @@ def delete(name: str, host_port: str) -> None:
 @context.common
 def list_ports(name: str, output: str) -> None:
     """List the port mappings."""
-    preflight.check_identity()
-    found = lookup.load(name, context.ui()).state.ports
+    preflight.check_identity(context.host())
+    found = lookup.load(context.host(), name, context.ui()).state.ports
     if output == "json":
         context.emit([asdict(each) for each in found])
         return

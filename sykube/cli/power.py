@@ -26,7 +26,9 @@ _grace = click.option(
 def stop(name: str, grace: int, drain: bool, drain_timeout: int) -> None:
     """Stop all nodes cleanly; `start` brings everything back."""
     logfile.open_for(name)
-    stopped = power.stop(name, StopOptions(grace, drain, drain_timeout), context.ui())
+    stopped = power.stop(
+        context.host(), name, StopOptions(grace, drain, drain_timeout), context.ui()
+    )
     context.ui().say(f"The cluster {name} {'is stopped' if stopped else 'was stopped already'}.")
 
 
@@ -36,7 +38,7 @@ def stop(name: str, grace: int, drain: bool, drain_timeout: int) -> None:
 def start(name: str) -> None:
     """Start or repair a stopped, rebooted or damaged cluster; wait until it is healthy."""
     logfile.open_for(name)
-    started = power.start(name, context.ui())
+    started = power.start(context.host(), name, context.ui())
     context.ui().say(f"The cluster {name} is up{'' if started else ', as it was'}.")
 
 
@@ -47,8 +49,8 @@ def start(name: str) -> None:
 def restart(name: str, grace: int) -> None:
     """Stop the cluster and start it again."""
     logfile.open_for(name)
-    power.stop(name, StopOptions(grace, restart=True), context.ui())
-    power.start(name, context.ui())
+    power.stop(context.host(), name, StopOptions(grace, restart=True), context.ui())
+    power.start(context.host(), name, context.ui())
     context.ui().say(f"The cluster {name} is up.")
 
 
@@ -58,7 +60,7 @@ def restart(name: str, grace: int) -> None:
 def pause(name: str) -> None:
     """Freeze all processes of the cluster: they keep their memory but use no CPU."""
     logfile.open_for(name)
-    power.pause(name, context.ui())
+    power.pause(context.host(), name, context.ui())
     context.ui().say(f"The cluster {name} is paused.")
 
 
@@ -68,5 +70,5 @@ def pause(name: str) -> None:
 def unpause(name: str) -> None:
     """Resume a paused cluster."""
     logfile.open_for(name)
-    power.unpause(name, context.ui())
+    power.unpause(context.host(), name, context.ui())
     context.ui().say(f"The cluster {name} goes on.")

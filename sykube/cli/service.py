@@ -31,8 +31,8 @@ from sykube.kubernetes.kubeconfig import Owner
 @context.common
 def service(name: str, service_name: str, namespace: str, open_it: bool, output: str) -> None:
     """Print the URLs at which this host reaches a Service; only those that answer."""
-    preflight.check_identity()
-    cluster = lookup.load(name, context.ui())
+    preflight.check_identity(context.host())
+    cluster = lookup.load(context.host(), name, context.ui())
     cluster.running_control_plane()
     found = cluster_service.addresses(cluster, namespace, service_name)
     if output == "json":
@@ -47,7 +47,7 @@ def service(name: str, service_name: str, namespace: str, open_it: bool, output:
                 f"the Service {service_name} has no port that is known for http or https",
                 resolution="Name its port http or https, or open an address yourself.",
             )
-        if not browser.show(url, Owner.of_caller(), os.environ):
+        if not browser.show(context.host(), url, Owner.of_caller(), os.environ):
             raise SykubeError(
                 "there is no desktop here with a browser that xdg-open finds",
                 resolution=f"Open it elsewhere: {url}",

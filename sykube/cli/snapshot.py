@@ -23,7 +23,7 @@ def snapshot() -> None:
 def save(snapshot_name: str, name: str, output: str) -> None:
     """Save a stopped cluster with everything in it."""
     logfile.open_for(name)
-    saved = snapshots.save(name, snapshot_name, context.ui())
+    saved = snapshots.save(context.host(), name, snapshot_name, context.ui())
     if output == "json":
         context.emit(_describe(saved))
     else:
@@ -35,11 +35,11 @@ def save(snapshot_name: str, name: str, output: str) -> None:
 @context.common
 def list_snapshots(output: str) -> None:
     """List the snapshots on this host."""
-    preflight.check_identity()
+    preflight.check_identity(context.host())
     found = []
-    for name in archive.names():
+    for name in archive.names(context.host()):
         try:
-            found.append(archive.find(name))
+            found.append(archive.find(context.host(), name))
         except SykubeError as error:
             context.ui().warn(f"{error.brief}: {error.details}")
     if output == "json":
@@ -56,10 +56,10 @@ def list_snapshots(output: str) -> None:
 @context.common
 def restore(snapshot_name: str, yes: bool) -> None:
     """Restore a cluster as it was, with its names and addresses, even if it was deleted."""
-    preflight.check_identity()
-    context.open_log(archive.find(snapshot_name).cluster)
+    preflight.check_identity(context.host())
+    context.open_log(archive.find(context.host(), snapshot_name).cluster)
     cluster = snapshots.restore(
-        snapshot_name, lambda question: yes or context.ask(question), context.ui()
+        context.host(), snapshot_name, lambda question: yes or context.ask(question), context.ui()
     )
     context.ui().say(
         f"The cluster {cluster.name} is restored. Start it: sykube start{cluster.name_option}"
@@ -71,8 +71,8 @@ def restore(snapshot_name: str, yes: bool) -> None:
 @context.common
 def delete(snapshot_name: str) -> None:
     """Delete a snapshot; its cluster is kept."""
-    preflight.check_identity()
-    archive.remove(snapshot_name)
+    preflight.check_identity(context.host())
+    archive.remove(context.host(), snapshot_name)
     context.ui().say(f"The snapshot {snapshot_name} is deleted.")
 
 

@@ -22,8 +22,8 @@ from sykube.host import preflight
 @click.pass_context
 def status(ctx: click.Context, name: str, output: str) -> None:
     """Show the state of the cluster; exit code 0 only when everything is healthy."""
-    preflight.check_identity()
-    found = cluster_status.look(lookup.load(name, context.ui()))
+    preflight.check_identity(context.host())
+    found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit(found.to_dict())
     else:
@@ -57,8 +57,11 @@ def _show(found: Status) -> None:
 @context.common
 def list_clusters(output: str) -> None:
     """List the clusters on this host."""
-    preflight.check_identity()
-    found = [cluster_status.glance(name, context.ui()) for name in clusters()]
+    preflight.check_identity(context.host())
+    found = [
+        cluster_status.glance(context.host(), name, context.ui())
+        for name in clusters(context.host())
+    ]
     if output == "json":
         context.emit([asdict(each) for each in found])
         return

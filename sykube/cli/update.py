@@ -37,9 +37,9 @@ def update(
     ui = context.ui()
     if not dry_run:
         logfile.open_for(name)
-    wish = make_spec(None, {**flags, "name": name})
+    wish = make_spec(context.host(), None, {**flags, "name": name})
     how = UpdateOptions(drain_timeout=drain_timeout, yes=yes, ask=context.ask)
-    found = update_cluster(name, wish, how, ui, dry_run=dry_run)
+    found = update_cluster(context.host(), name, wish, how, ui, dry_run=dry_run)
     if output == "json":
         seconds = {title: round(took, 2) for title, took in ui.timings.items()}
         context.emit({"name": name, **asdict(found), "seconds": seconds})

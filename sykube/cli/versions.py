@@ -72,7 +72,7 @@ def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
                 "source": image.source,
                 "bytes": image.size,
             }
-            for image in build.list_images()
+            for image in build.list_images(context.host())
         ],
         "downloads": [
             {
@@ -82,7 +82,7 @@ def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
                 "file": str(each.file),
                 "bytes": each.size,
             }
-            for each in downloads.listed()
+            for each in downloads.listed(context.host())
         ],
     }
 

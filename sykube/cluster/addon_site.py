@@ -12,7 +12,7 @@ from sykube.kubernetes.api import Api
 def site(cluster: Cluster, api: Api) -> Site:
     """What add-ons are told."""
     addresses = cluster.state.subnets.load_balancers
-    return Site(api, DOMAIN, addresses, tuple(cluster.nodes), RegistryPort(cluster))
+    return Site(cluster.host, api, DOMAIN, addresses, tuple(cluster.nodes), RegistryPort(cluster))
 
 
 def settle(cluster: Cluster, api: Api, *, networked: bool) -> None:

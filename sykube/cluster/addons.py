@@ -12,6 +12,7 @@ from sykube.cluster.requirements import require_complete
 from sykube.cluster.state import locked
 from sykube.errors import SykubeError
 from sykube.host import preflight
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api, wait_until
@@ -37,7 +38,7 @@ def listing(cluster: Cluster) -> list[Listed]:
     ]
 
 
-def enable(name: str, addon_name: str, ui: Ui) -> bool:
+def enable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
     """Switch an add-on on and wait until it works; one that works already is left as it is.
 
     Returns:
@@ -48,10 +49,10 @@ def enable(name: str, addon_name: str, ui: Ui) -> bool:
         SykubeError: the cluster does not run (STOPPED) or has no pod network yet, or the add-on
             does not work after 5 minutes: it is switched off again.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     addon = catalog.find(addon_name)
-    with locked(ClusterPaths(name)):
-        cluster = _running(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = _running(host, name, ui)
         with cluster.api() as api:
             there = site(cluster, api)
             if addon_name in cluster.state.addons and not addon.problem(there):
@@ -61,7 +62,7 @@ def enable(name: str, addon_name: str, ui: Ui) -> bool:
                 try:
                     addon.enable(there)
                     what = f"the add-on {addon_name}"
-                    wait_until(what, lambda: addon.problem(there), _TIMEOUT_S)
+                    wait_until(host, what, lambda: addon.problem(there), _TIMEOUT_S)
                 except BaseException:
                     if addon_name not in cluster.state.addons:
                         addon.disable(there)
@@ -70,7 +71,7 @@ def enable(name: str, addon_name: str, ui: Ui) -> bool:
         return True
 
 
-def disable(name: str, addon_name: str, ui: Ui) -> bool:
+def disable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
     """Switch an add-on off.
 
     Returns:
@@ -80,10 +81,10 @@ def disable(name: str, addon_name: str, ui: Ui) -> bool:
         UsageError: there is no such add-on.
         SykubeError: the cluster does not run (STOPPED).
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     addon = catalog.find(addon_name)
-    with locked(ClusterPaths(name)):
-        cluster = _running(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = _running(host, name, ui)
         if addon_name not in cluster.state.addons:
             return False
         with ui.step(f"Disabling {addon_name}"), cluster.api() as api:
@@ -106,8 +107,8 @@ def _require_pod_network(cluster: Cluster, api: Api, addon_name: str) -> None:
         )
 
 
-def _running(name: str, ui: Ui) -> Cluster:
-    cluster = lookup.load(name, ui)
+def _running(host: Host, name: str, ui: Ui) -> Cluster:
+    cluster = lookup.load(host, name, ui)
     require_complete(cluster)
     cluster.running_control_plane()
     return cluster

@@ -19,8 +19,9 @@ from typing import Any
 
 from sykube.cluster.state import State
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import distribution, paths, space, tar
+from sykube.host import distribution, space, tar
 from sykube.host.files import write_atomically
+from sykube.host.host import Host
 from sykube.image.node_image import NodeImage
 
 VERSION = 1
@@ -42,6 +43,7 @@ class Snapshot:
         unpacked: bytes that its files take.
     """
 
+    host: Host
     name: str
     cluster: str
     created: str
@@ -54,7 +56,7 @@ class Snapshot:
 
     @property
     def folder(self) -> Path:
-        return paths.SNAPSHOTS / self.name
+        return self.host.snapshots / self.name
 
     @property
     def file(self) -> Path:
@@ -85,16 +87,16 @@ def check_name(name: str) -> None:
         )
 
 
-def names() -> list[str]:
+def names(host: Host) -> list[str]:
     """Names of all snapshots, damaged ones among them."""
-    if not paths.SNAPSHOTS.is_dir():
+    if not host.snapshots.is_dir():
         return []
     return sorted(
-        folder.name for folder in paths.SNAPSHOTS.iterdir() if _NAME.fullmatch(folder.name)
+        folder.name for folder in host.snapshots.iterdir() if _NAME.fullmatch(folder.name)
     )
 
 
-def find(name: str) -> Snapshot:
+def find(host: Host, name: str) -> Snapshot:
     """The snapshot of that name.
 
     Raises:
@@ -103,11 +105,11 @@ def find(name: str) -> Snapshot:
     """
     check_name(name)
     try:
-        stored = json.loads((paths.SNAPSHOTS / name / "manifest.json").read_text(encoding="utf-8"))
+        stored = json.loads((host.snapshots / name / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        if (paths.SNAPSHOTS / name).is_dir():
+        if (host.snapshots / name).is_dir():
             raise _damaged(name, "manifest.json is missing") from error
-        raise _no_such(name) from error
+        raise _no_such(host, name) from error
     except (OSError, ValueError) as error:
         raise _damaged(name, str(error)) from error
     try:
@@ -117,6 +119,7 @@ def find(name: str) -> Snapshot:
                 resolution="Use that version, or a later one.",
             )
         return Snapshot(
+            host,
             name=name,
             cluster=str(stored["cluster"]),
             created=str(stored["created"]),
@@ -131,32 +134,33 @@ def find(name: str) -> Snapshot:
         raise _damaged(name, repr(error)) from error
 
 
-def images() -> set[str]:
+def images(host: Host) -> set[str]:
     """Fingerprints of the node images that snapshots need."""
     found = set()
-    for name in names():
+    for name in names(host):
         with contextlib.suppress(SykubeError):
-            found.add(find(name).image)
+            found.add(find(host, name).image)
     return found
 
 
-def create(name: str, state: State, root: Path) -> Snapshot:
+def create(host: Host, name: str, state: State, root: Path) -> Snapshot:
     """Archive a cluster's data folder; the snapshot is there as a whole or not at all.
 
     Raises:
         SykubeError: there is one of that name, the disk is too small, or tar failed.
     """
-    check_free(name)
-    paths.SNAPSHOTS.mkdir(mode=0o700, exist_ok=True)
+    check_free(host, name)
+    host.snapshots.mkdir(mode=0o700, exist_ok=True)
     # Its cluster is locked: what lies there was left by a save that was killed.
-    work = paths.SNAPSHOTS / f".new-{state.spec.name}"
+    work = host.snapshots / f".new-{state.spec.name}"
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir(mode=0o700)
         unpacked = tar.size_of(root, CONTENTS)
-        space.require(work, unpacked)
-        file = tar.pack(root, CONTENTS, work)
+        space.require(host, work, unpacked)
+        file = tar.pack(host, root, CONTENTS, work)
         snapshot = Snapshot(
+            host,
             name=name,
             cluster=state.spec.name,
             created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -172,12 +176,12 @@ def create(name: str, state: State, root: Path) -> Snapshot:
         work.rename(snapshot.folder)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
-        _forget_empty_folders()
+        _forget_empty_folders(host)
         raise
     return snapshot
 
 
-def check_free(name: str) -> None:
+def check_free(host: Host, name: str) -> None:
     """Refuse a name that a snapshot has.
 
     Raises:
@@ -185,14 +189,14 @@ def check_free(name: str) -> None:
         SykubeError: one has it.
     """
     check_name(name)
-    if (paths.SNAPSHOTS / name).exists():
+    if (host.snapshots / name).exists():
         raise SykubeError(
             f"there is a snapshot {name!r} already",
             resolution=f"Choose another name, or: sykube snapshot delete {name}",
         )
 
 
-def check_whole(snapshot: Snapshot) -> None:
+def check_whole(host: Host, snapshot: Snapshot) -> None:
     """Look whether a snapshot can be unpacked: its archive, its node image, the host's programs.
 
     Raises:
@@ -209,10 +213,10 @@ def check_whole(snapshot: Snapshot) -> None:
     program = tar.program_of(snapshot.archive)
     if not program:
         raise _damaged(snapshot.name, f"{snapshot.archive} is no archive that sykube makes")
-    if not tar.has(program):
+    if not tar.has(host, program):
         raise SykubeError(
             f"could not find {program}, which is required to unpack {snapshot.name}",
-            resolution=distribution.this().cure([program]),
+            resolution=distribution.this(host).cure([program]),
         )
 
 
@@ -234,33 +238,38 @@ def image_of(snapshot: Snapshot) -> NodeImage:
 
 
 def unpack(
-    snapshot: Snapshot, target: Path, *, only: Sequence[str] = (), without: Sequence[str] = ()
+    host: Host,
+    snapshot: Snapshot,
+    target: Path,
+    *,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> None:
     """Unpack a snapshot's archive into an empty folder; see sykube.host.tar.unpack.
 
     Raises:
         SykubeError: the disk is too small, or tar failed.
     """
-    space.require(target, snapshot.unpacked)
-    tar.unpack(snapshot.file, target, only=only, without=without)
+    space.require(host, target, snapshot.unpacked)
+    tar.unpack(host, snapshot.file, target, only=only, without=without)
 
 
-def remove(name: str) -> None:
+def remove(host: Host, name: str) -> None:
     """Remove a snapshot, also a damaged one.
 
     Raises:
         SykubeError: there is none (NO_SUCH_SNAPSHOT).
     """
     check_name(name)
-    folder = paths.SNAPSHOTS / name
+    folder = host.snapshots / name
     if not folder.is_dir():
-        raise _no_such(name)
+        raise _no_such(host, name)
     # Gone at once for everybody, however long its files take.
     going = folder.with_name(f".old-{name}")
     shutil.rmtree(going, ignore_errors=True)
     folder.rename(going)
     shutil.rmtree(going)
-    _forget_empty_folders()
+    _forget_empty_folders(host)
 
 
 def _write_manifest(snapshot: Snapshot, path: Path) -> None:
@@ -278,14 +287,14 @@ def _write_manifest(snapshot: Snapshot, path: Path) -> None:
     write_atomically(path, json.dumps(stored, indent=2), mode=0o600)
 
 
-def _forget_empty_folders() -> None:
-    for folder in (paths.SNAPSHOTS, paths.DATA):
+def _forget_empty_folders(host: Host) -> None:
+    for folder in (host.snapshots, host.data):
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
-def _no_such(name: str) -> SykubeError:
-    others = names()
+def _no_such(host: Host, name: str) -> SykubeError:
+    others = names(host)
     return SykubeError(
         f"there is no snapshot {name!r}",
         details=f"snapshots here: {', '.join(others)}" if others else "",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -11,17 +10,12 @@ from sykube import resources
 from sykube.cluster.cluster import Cluster
 from sykube.errors import HostError
 from sykube.host.files import write_atomically
-from sykube.host.paths import cache_dir
-from sykube.host.run import PATH, run
-
-UNITS = Path("/etc/systemd/system")
-# Exists where systemd is the host's first process: man 3 sd_booted.
-_BOOTED = Path("/run/systemd/system")
+from sykube.host.host import Host
 
 
-def unit_of(name: str) -> Path:
+def unit_of(host: Host, name: str) -> Path:
     """The unit's file."""
-    return UNITS / f"sykube-{name}.service"
+    return host.units / f"sykube-{name}.service"
 
 
 def enable(cluster: Cluster) -> bool:
@@ -33,7 +27,7 @@ def enable(cluster: Cluster) -> bool:
     Raises:
         HostError: this host has no systemctl.
     """
-    if shutil.which("systemctl", path=PATH) is None:
+    if cluster.host.which("systemctl") is None:
         raise HostError(
             "could not find systemctl, which is required for autostart",
             resolution=f"Let your own init system run: sykube start{cluster.name_option}",
@@ -43,50 +37,50 @@ def enable(cluster: Cluster) -> bool:
         "host/autostart.service.j2",
         name=cluster.name,
         data=str(cluster.paths.root.resolve()),
-        cache=str(cache_dir()),
+        cache=str(cluster.host.cache),
         python=sys.executable,
         python_path=os.environ.get("PYTHONPATH", ""),
     )
-    UNITS.mkdir(parents=True, exist_ok=True)
-    write_atomically(unit_of(cluster.name), text)
-    unit = unit_of(cluster.name).name
+    cluster.host.units.mkdir(parents=True, exist_ok=True)
+    write_atomically(unit_of(cluster.host, cluster.name), text)
+    unit = unit_of(cluster.host, cluster.name).name
     try:
-        run(["systemctl", "--quiet", "enable", unit])
+        cluster.host.run(["systemctl", "--quiet", "enable", unit])
     except BaseException:
-        unit_of(cluster.name).unlink()
+        unit_of(cluster.host, cluster.name).unlink()
         raise
-    if not _BOOTED.is_dir():
+    if not cluster.host.systemd.is_dir():
         return False
-    run(["systemctl", "daemon-reload"])
+    cluster.host.run(["systemctl", "daemon-reload"])
     # A unit that is not active is not stopped at shutdown; the cluster itself runs already.
-    run(["systemctl", "start", "--no-block", unit])
+    cluster.host.run(["systemctl", "start", "--no-block", unit])
     return True
 
 
-def disable(name: str) -> bool:
+def disable(host: Host, name: str) -> bool:
     """Remove the unit and leave the cluster as it is; False where there was none."""
-    unit = unit_of(name)
+    unit = unit_of(host, name)
     if not unit.exists():
         return False
     try:
-        if _BOOTED.is_dir():
-            _deactivate(unit)
-        run(["systemctl", "--quiet", "disable", unit.name])
+        if host.systemd.is_dir():
+            _deactivate(host, unit)
+        host.run(["systemctl", "--quiet", "disable", unit.name])
     finally:
         # Without its file a unit does nothing, whatever systemctl made of it.
         unit.unlink()
-    if _BOOTED.is_dir():
-        run(["systemctl", "daemon-reload"])
-        run(["systemctl", "reset-failed", unit.name], check=False)
+    if host.systemd.is_dir():
+        host.run(["systemctl", "daemon-reload"])
+        host.run(["systemctl", "reset-failed", unit.name], check=False)
     return True
 
 
-def _deactivate(unit: Path) -> None:
+def _deactivate(host: Host, unit: Path) -> None:
     """Let systemd forget that the unit is active, whose cgroup stays until then.
 
     Stopped as it is, it would stop the cluster.
     """
     lines = unit.read_text(encoding="utf-8").splitlines(keepends=True)
     write_atomically(unit, "".join(line for line in lines if not line.startswith("ExecStop=")))
-    run(["systemctl", "daemon-reload"])
-    run(["systemctl", "stop", unit.name])
+    host.run(["systemctl", "daemon-reload"])
+    host.run(["systemctl", "stop", unit.name])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from sykube.errors import HostError
+from sykube.host.host import Host
 from sykube.image.versions import MINORS, Minor
 from sykube.node import cgroups
 
 _BOOT = "boot the host with cgroup v2 (kernel parameter systemd.unified_cgroup_hierarchy=1)"
 
 
-def fitting(*, allow_v1: bool) -> tuple[str, ...]:
+def fitting(host: Host, *, allow_v1: bool) -> tuple[str, ...]:
     """The minor versions that run on this host, the newest first."""
-    v1 = not allow_v1 and not cgroups.is_v2()
+    v1 = not allow_v1 and not cgroups.is_v2(host)
     return tuple(each.version for each in reversed(MINORS) if not (v1 and each.refuses_cgroup_v1))
 
 
-def check(minor: Minor, *, allow_v1: bool) -> None:
+def check(host: Host, minor: Minor, *, allow_v1: bool) -> None:
     """Refuse a Kubernetes whose kubelet would end on this host again and again.
 
     Args:
@@ -26,23 +27,24 @@ def check(minor: Minor, *, allow_v1: bool) -> None:
     """
     last = [each.version for each in MINORS if not each.refuses_cgroup_v1][-1]
     _check(
+        host,
         minor,
         allow_v1,
         f"Take Kubernetes {last} or earlier; or {_BOOT}; or take the risk: --allow-cgroup-v1.",
     )
 
 
-def check_again(minor: Minor, *, allow_v1: bool) -> None:
+def check_again(host: Host, minor: Minor, *, allow_v1: bool) -> None:
     """The same of a cluster that is there: the host was booted otherwise since it was made.
 
     Raises:
         HostError: as `check`.
     """
-    _check(minor, allow_v1, f"{_BOOT[0].upper()}{_BOOT[1:]}, as when the cluster was made.")
+    _check(host, minor, allow_v1, f"{_BOOT[0].upper()}{_BOOT[1:]}, as when the cluster was made.")
 
 
-def _check(minor: Minor, allow_v1: bool, resolution: str) -> None:
-    if allow_v1 or not minor.refuses_cgroup_v1 or cgroups.is_v2():
+def _check(host: Host, minor: Minor, allow_v1: bool, resolution: str) -> None:
+    if allow_v1 or not minor.refuses_cgroup_v1 or cgroups.is_v2(host):
         return
     raise HostError(
         f"this host has cgroup v1, which the kubelet of Kubernetes {minor.version} refuses",

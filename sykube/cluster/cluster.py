@@ -11,6 +11,7 @@ from typing import TypeVar
 from sykube.cluster import members, pod_network
 from sykube.cluster.state import State
 from sykube.errors import ExitCode, SykubeError
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.image import versions
 from sykube.image.node_image import NodeImage
@@ -33,18 +34,19 @@ _T = TypeVar("_T")
 class Cluster:
     """One cluster. `engine` can be replaced by a fake one in tests."""
 
+    host: Host
     state: State
     ui: Ui
     engine: Engine
 
     @classmethod
-    def of(cls, state: State, ui: Ui) -> Cluster:
+    def of(cls, host: Host, state: State, ui: Ui) -> Cluster:
         """The cluster of a state, with the engine that the state names."""
-        files = ClusterPaths(state.spec.name)
+        files = ClusterPaths(host, state.spec.name)
         engine = CommandLineEngine(
-            Path(state.engine), files.engine / "apptainer.conf", state.engine_environment
+            host, Path(state.engine), files.engine / "apptainer.conf", state.engine_environment
         )
-        return cls(state, ui, engine)
+        return cls(host, state, ui, engine)
 
     @property
     def name(self) -> str:
@@ -52,7 +54,7 @@ class Cluster:
 
     @property
     def paths(self) -> ClusterPaths:
-        return ClusterPaths(self.name)
+        return ClusterPaths(self.host, self.name)
 
     @property
     def image(self) -> NodeImage:
@@ -80,7 +82,7 @@ class Cluster:
 
     @property
     def bridge(self) -> Bridge:
-        return Bridge(self.name)
+        return Bridge(self.host, self.name)
 
     @property
     def wiring(self) -> Wiring:

@@ -16,6 +16,7 @@ from typing import Any
 from sykube import patches
 from sykube.cluster.cluster import Cluster
 from sykube.errors import UsageError
+from sykube.host.host import Host
 from sykube.image.build import Builder, extract
 from sykube.image.node_image import NodeImage
 from sykube.node.node import Node
@@ -39,11 +40,15 @@ def files(cluster: Cluster, node: Node) -> dict[str, str]:
     builder = Builder(Path(cluster.state.engine), cluster.state.engine_environment)
     spec = cluster.state.spec
     merges, operations = spec.containerd_config_patches, spec.containerd_config_patches_json6902
-    return patched(cluster.image_of(node), merges, builder, operations)
+    return patched(cluster.host, cluster.image_of(node), merges, builder, operations)
 
 
 def patched(
-    image: NodeImage, merges: Sequence[Patch], builder: Builder, operations: Sequence[Patch] = ()
+    host: Host,
+    image: NodeImage,
+    merges: Sequence[Patch],
+    builder: Builder,
+    operations: Sequence[Patch] = (),
 ) -> dict[str, str]:
     """The configuration of a node image with patches, and further files that it imports.
 
@@ -58,7 +63,7 @@ def patched(
         return {}
     import tomli_w
 
-    text = _of_image(image.sif, builder.binary, tuple(builder.environment.items()))
+    text = _of_image(host, image.sif, builder.binary, tuple(builder.environment.items()))
     config = patches.toml(text.replace(_RESTRICT, f'"{_RESTRICT}"'))
     imported: dict[str, str] = {}
     for patch in merges:
@@ -109,8 +114,8 @@ def _version(table: dict[str, Any], of_image: int) -> int:
 
 
 @functools.cache
-def _of_image(sif: Path, engine: Path, environment: tuple[tuple[str, str], ...]) -> str:
+def _of_image(host: Host, sif: Path, engine: Path, environment: tuple[tuple[str, str], ...]) -> str:
     with TemporaryDirectory(prefix="sykube-") as folder:
         file = Path(folder) / _FILE
-        extract(sif, _IN_NODE, file, Builder(engine, dict(environment)))
+        extract(host, sif, _IN_NODE, file, Builder(engine, dict(environment)))
         return file.read_text(encoding="utf-8")

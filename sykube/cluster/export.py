@@ -22,9 +22,9 @@ from sykube.cluster import status as cluster_status
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError, UsageError
 from sykube.host import engines, preflight, space
-from sykube.host.distribution import OS_RELEASE
-from sykube.host.paths import ClusterPaths, cache_dir
-from sykube.host.run import Completed, run
+from sykube.host.host import Host
+from sykube.host.paths import ClusterPaths
+from sykube.host.run import Completed
 from sykube.kubernetes.api import Api, ApiError
 from sykube.node import cgroups
 from sykube.node.node import Node
@@ -66,7 +66,7 @@ _OBJECTS = (
 )
 
 
-def export(name: str, folder: Path, ui: Ui) -> list[str]:
+def export(host: Host, name: str, folder: Path, ui: Ui) -> list[str]:
     """Write all that is known of a cluster to a new or empty folder, for its owner's eyes alone.
 
     Returns:
@@ -76,18 +76,18 @@ def export(name: str, folder: Path, ui: Ui) -> list[str]:
         UsageError: the folder holds something already.
         SykubeError: there is no such cluster (NO_SUCH_CLUSTER).
     """
-    if not lookup.exists(name):
-        raise lookup.no_such_cluster(name)
+    if not lookup.exists(host, name):
+        raise lookup.no_such_cluster(host, name)
     report = _Report(folder)
     cluster: Cluster | None = None
     try:
-        cluster = lookup.load(name, ui)
+        cluster = lookup.load(host, name, ui)
     except SykubeError as error:
         report.lacks("state.json", error)
     with ui.step("Collecting what the host knows"):
-        _host(report, name, cluster)
+        _host(host, report, name, cluster)
     with ui.step("Collecting the nodes' logs"):
-        _node_logs(report, name)
+        _node_logs(host, report, name)
     if cluster is not None:
         with ui.step("Looking into the nodes"):
             _nodes(report, cluster)
@@ -141,13 +141,13 @@ class _Report:
             self.write(MISSING, "".join(f"{line}\n" for line in self.missing))
 
 
-def _host(report: _Report, name: str, cluster: Cluster | None) -> None:
-    paths = ClusterPaths(name)
+def _host(host: Host, report: _Report, name: str, cluster: Cluster | None) -> None:
+    paths = ClusterPaths(host, name)
     report.attempt("sykube.json", lambda: _json({"sykube": installed_version("sykube")}))
-    report.attempt("host/facts.json", lambda: _json(_facts(paths)))
+    report.attempt("host/facts.json", lambda: _json(_facts(host, paths)))
     for file, command in _HOST_COMMANDS.items():
-        report.attempt(f"host/{file}", partial(_host_output, command))
-    report.attempt("doctor.json", lambda: _json(_findings(name, cluster)))
+        report.attempt(f"host/{file}", partial(_host_output, host, command))
+    report.attempt("doctor.json", lambda: _json(_findings(host, name, cluster)))
     if paths.state.exists():
         report.attempt("state.json", paths.state.read_text)
     kept = (path for path in sorted(paths.node_logs.rglob("*")) if path.is_file())
@@ -158,17 +158,17 @@ def _host(report: _Report, name: str, cluster: Cluster | None) -> None:
         report.attempt(f"sykube-log/{log.name}", partial(_log_text, log))
 
 
-def _facts(paths: ClusterPaths) -> dict[str, Any]:
-    memory = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()[:3]
-    room = space.free(paths.root)
-    engine = engines.find()
+def _facts(host: Host, paths: ClusterPaths) -> dict[str, Any]:
+    memory = (host.proc / "meminfo").read_text(encoding="utf-8").splitlines()[:3]
+    room = space.free(host, paths.root)
+    engine = engines.find(host)
     return {
         "kernel": " ".join(os.uname()[2:]),
-        "operatingSystem": OS_RELEASE.read_text(encoding="utf-8").splitlines()
-        if OS_RELEASE.exists()
+        "operatingSystem": (host.etc / "os-release").read_text(encoding="utf-8").splitlines()
+        if (host.etc / "os-release").exists()
         else [],
         "python": platform.python_version(),
-        "cgroupVersion": 2 if cgroups.is_v2() else 1,
+        "cgroupVersion": 2 if cgroups.is_v2(host) else 1,
         "processors": os.cpu_count(),
         "memory": dict(line.replace(" ", "").split(":", 1) for line in memory),
         "disk": {"folder": str(room.place), "total": room.total, "free": room.free},
@@ -176,19 +176,23 @@ def _facts(paths: ClusterPaths) -> dict[str, Any]:
     }
 
 
-def _findings(name: str, cluster: Cluster | None) -> list[dict[str, Any]]:
+def _findings(host: Host, name: str, cluster: Cluster | None) -> list[dict[str, Any]]:
     found = preflight.examine(
-        nodes=0, data=ClusterPaths(name).root, cache=cache_dir(), building=False
+        host,
+        nodes=0,
+        data=ClusterPaths(host, name).root,
+        cache=host.cache,
+        building=False,
     )
     if cluster is not None:
         found += checkup.examine(cluster).findings
     return [asdict(finding) | {"level": finding.level.value} for finding in found]
 
 
-def _node_logs(report: _Report, name: str) -> None:
+def _node_logs(host: Host, report: _Report, name: str) -> None:
     """Those of programs and of pods; also where the cluster has no record or does not run."""
     kept = {"sykube": "programs", "pods": "pods"}
-    for node, folder in logs.node_folders(name).items():
+    for node, folder in logs.node_folders(host, name).items():
         for place, called in kept.items():
             root = folder / "log" / place
             for log in sorted(path for path in root.rglob("*") if path.is_file()):
@@ -207,7 +211,7 @@ def _nodes(report: _Report, cluster: Cluster) -> None:
         if node.instance not in running:
             report.lacks(f"nodes/{node.name}", "its instance does not run: its logs alone")
             return
-        if cgroups.is_frozen(node.instance):
+        if cgroups.is_frozen(cluster.host, node.instance):
             report.lacks(f"nodes/{node.name}", "it is paused: its logs alone")
             return
         report.attempt(f"nodes/{node.name}/engine.log", lambda: node.engine.output(node.instance))
@@ -250,8 +254,8 @@ def _listed(api: Api, path: str) -> str:
     return documents.dump_all(items, width=10**9)
 
 
-def _host_output(command: tuple[str, ...]) -> str:
-    return _output(run(command, timeout=_TIMEOUT_S, check=False, secret=True))
+def _host_output(host: Host, command: tuple[str, ...]) -> str:
+    return _output(host.run(command, timeout=_TIMEOUT_S, check=False, secret=True))
 
 
 def _node_output(node: Node, script: str) -> str:

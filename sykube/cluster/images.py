@@ -21,6 +21,7 @@ from sykube.cluster.state import locked
 from sykube.errors import SykubeError, UsageError
 from sykube.host import engines, preflight, space, tar
 from sykube.host.files import unreadable
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.image import containerd, layout, reference, sif
 from sykube.image.build import Builder
@@ -59,7 +60,7 @@ class Listed:
 
 
 def load(
-    name: str, sources: Sequence[Path], nodes: Sequence[str], wanted: str, ui: Ui
+    host: Host, name: str, sources: Sequence[Path], nodes: Sequence[str], wanted: str, ui: Ui
 ) -> list[Loaded]:
     """Give images to nodes, once for each digest.
 
@@ -72,23 +73,23 @@ def load(
         UsageError: a source is no whole image, or there is no such node; nothing was changed.
         SykubeError: a node does not run, the disk is too small, or containerd refused an image.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     chosen = reference.full(wanted) if wanted else ""
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         found = _running(cluster, nodes)
         for source in sources:
             _check_there(source)
         _remove_work(cluster)
         # Once in the cluster's folder, and unpacked in each node.
         needed = sum(tar.size_of(source, ["."]) for source in sources) * (1 + len(found))
-        space.require(cluster.paths.root, needed)
+        space.require(host, cluster.paths.root, needed)
         work = Path(tempfile.mkdtemp(prefix=_WORK, dir=cluster.paths.root))
         try:
             images: dict[tuple[str, str], ContainerImage] = {}
             for source in sources:
                 with ui.step(f"Reading {source.name}"):
-                    for image in _read(source, chosen, work, ui):
+                    for image in _read(host, source, chosen, work, ui):
                         images[image.name, image.digest] = image
             _check_names(list(images.values()))
             return [_load(cluster, image, found) for image in images.values()]
@@ -96,14 +97,14 @@ def load(
             shutil.rmtree(work, ignore_errors=True)
 
 
-def listing(name: str, ui: Ui) -> list[Listed]:
+def listing(host: Host, name: str, ui: Ui) -> list[Listed]:
     """The images of the nodes that run, by name.
 
     Raises:
         SykubeError: none runs (STOPPED).
     """
-    preflight.check_identity()
-    cluster = lookup.load(name, ui)
+    preflight.check_identity(host)
+    cluster = lookup.load(host, name, ui)
     running = cluster.engine.instances()
     nodes = [node for node in cluster.nodes if node.instance in running]
     if not nodes:
@@ -116,7 +117,7 @@ def listing(name: str, ui: Ui) -> list[Listed]:
     for node in nodes:
         names = containerd.names(node)
         unknown = {*names.values()} - {*known}
-        known |= containerd.targets(node, sorted(unknown))
+        known |= containerd.targets(host, node, sorted(unknown))
         named = {digest for each, digest in names.items() if not reference.is_id(each)}
         for each, digest in names.items():
             if not reference.is_id(each):
@@ -130,7 +131,7 @@ def listing(name: str, ui: Ui) -> list[Listed]:
     ]
 
 
-def delete(name: str, image: str, nodes: Sequence[str], ui: Ui) -> list[str]:
+def delete(host: Host, name: str, image: str, nodes: Sequence[str], ui: Ui) -> list[str]:
     """Remove an image from nodes.
 
     Args:
@@ -144,10 +145,10 @@ def delete(name: str, image: str, nodes: Sequence[str], ui: Ui) -> list[str]:
         UsageError: no node has it, it came with the node image, or there is no such node.
         SykubeError: a pod uses it, or a node does not run; nothing was changed.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     wanted = image if reference.is_id(image) else reference.full(image)
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         found = _running(cluster, nodes)
         going: dict[str, list[str]] = {}
         for node in found:
@@ -205,16 +206,16 @@ def _remove_work(cluster: Cluster) -> None:
         containerd.remove_work(node)
 
 
-def _read(source: Path, wanted: str, work: Path, ui: Ui) -> list[ContainerImage]:
+def _read(host: Host, source: Path, wanted: str, work: Path, ui: Ui) -> list[ContainerImage]:
     """The images of a source, each with a name."""
     name = wanted or reference.of_file(source)
     if sif.is_sif(source):
-        engine = engines.find()
+        engine = engines.find(host)
         if engine is None:
             raise SykubeError("there is no Apptainer to unpack it with", resolution="sykube doctor")
         ui.note("making a container image of it")
-        return [sif.convert(source, name, work, Builder(engine.binary, engine.environment))]
-    images = layout.read(source, work)
+        return [sif.convert(host, source, name, work, Builder(engine.binary, engine.environment))]
+    images = layout.read(host, source, work)
     return [
         image if image.name and not wanted else dataclasses.replace(image, name=name)
         for image in images

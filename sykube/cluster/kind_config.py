@@ -20,6 +20,7 @@ import yaml
 
 from sykube import settings
 from sykube.cluster import checks
+from sykube.host.host import Host
 from sykube.settings import Document
 
 _FIXED = {"apiVersion": "kind.x-k8s.io/v1alpha4", "kind": "Cluster"}
@@ -44,8 +45,6 @@ _IMAGE = re.compile(r"(?:\S+/)?kindest/node:v?(\d+\.\d+(?:\.\d+[-.\w]*)?)(?:@sha
 # Where kind's users put credentials for registries: site/content/docs/user/private-registries.md
 _REGISTRY_AUTH = "/var/lib/kubelet/config.json"
 _API_PORT = 6443
-# It is there where the module ip_vs is.
-IPVS = Path("/proc/net/ip_vs")
 
 # By sykube's keys: the node that the line is of, and the value.
 _Target = dict[str, tuple[yaml.Node, yaml.Node]]
@@ -59,7 +58,7 @@ def recognizes(root: yaml.MappingNode) -> bool:
     )
 
 
-def translate(root: yaml.MappingNode, document: Document) -> yaml.MappingNode:
+def translate(host: Host, root: yaml.MappingNode, document: Document) -> yaml.MappingNode:
     """kind's document with sykube's keys; `document` gets what cannot be, and what is ignored."""
     cluster = _Mapping.of(root, _CLUSTER, document)
     for key, value in _FIXED.items():
@@ -68,7 +67,7 @@ def translate(root: yaml.MappingNode, document: Document) -> yaml.MappingNode:
     target = cluster.same(_SAME)
     _translate_nodes(cluster, target)
     if networking := cluster.mapping("networking", _NETWORKING):
-        _translate_networking(networking, target)
+        _translate_networking(host, networking, target)
     return _mapping(target, root)
 
 
@@ -234,23 +233,24 @@ def _translate_port(port: _Mapping, node: _Mapping, made: _Target) -> None:
         _append(made, "ports", _scalar(text, port.node), node.at("extraPortMappings"))
 
 
-def _translate_networking(networking: _Mapping, target: _Target) -> None:
+def _translate_networking(host: Host, networking: _Mapping, target: _Target) -> None:
     target |= networking.same(_SAME_OF_NETWORKING)
     if (family := networking.text("ipFamily")) not in ("", "ipv4"):
         networking.wrong("ipFamily", f"ipFamily cannot be {family!r}: clusters are of IPv4 only")
     if networking.is_true("disableDefaultCNI"):
         at = networking.at("disableDefaultCNI")
         target["podNetwork"] = (at, _scalar("none", at))
-    _translate_proxy_mode(networking, target)
+    _translate_proxy_mode(host, networking, target)
     _translate_api_server(networking, target)
 
 
-def _translate_proxy_mode(networking: _Mapping, target: _Target) -> None:
+def _translate_proxy_mode(host: Host, networking: _Mapping, target: _Target) -> None:
     mode = networking.text("kubeProxyMode")
     at = networking.at("kubeProxyMode")
     if mode in ("", "iptables"):
         return
-    if mode == "ipvs" and IPVS.exists():
+    # It is there where the module ip_vs is.
+    if mode == "ipvs" and (host.proc / "net/ip_vs").exists():
         patch = "kind: KubeProxyConfiguration\nmode: ipvs\n"
         _append(target, "kubeadmConfigPatches", _scalar(patch, at), at)
         networking.ignored("kubeProxyMode", "kubeProxyMode ipvs has not been tested with sykube")

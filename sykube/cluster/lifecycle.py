@@ -29,6 +29,7 @@ from sykube.cluster.steps.data import make_root
 from sykube.cluster.wanted import Wanted, choice_of_image, choice_of_snapshot, choose_fitting
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import engines, lock, preflight, signals
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.resolver import host_resolvers
 from sykube.image import versions
@@ -55,7 +56,7 @@ class InitOptions:
     ask: Callable[[str], bool] = lambda _question: False
 
 
-def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
+def init(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
     """Make a cluster, or finish one that failed.
 
     Returns:
@@ -64,17 +65,17 @@ def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
     Raises:
         SykubeError: with the host as it was before, unless `retain`.
     """
-    preflight.check_identity()
-    paths = ClusterPaths(spec.name)
+    preflight.check_identity(host)
+    paths = ClusterPaths(host, spec.name)
     with locked(paths):
         state = State.load(paths.state)
         if state is not None:
-            existing = _existing(state, spec, ui)
+            existing = _existing(host, state, spec, ui)
             if existing is None:
                 return None
             cluster = existing
         else:
-            cluster = _new(spec, options, ui)
+            cluster = _new(host, spec, options, ui)
         try:
             plan.execute(cluster, order.of(spec))
         except BaseException as error:
@@ -83,32 +84,32 @@ def init(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
         return cluster
 
 
-def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
+def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     """What init would find and do, without any change."""
-    preflight.check_identity()
+    preflight.check_identity(host)
     for mount in spec.every_mount():
         mount.check()
     context = kubeconfig.check(kubeconfig.Owner.of_caller(), spec.name)
-    snapshot = _source(spec)
+    snapshot = _source(host, spec)
     authorities = site.authorities(spec.ca_certificates)
-    preparation.examine_local_image(spec)
+    preparation.examine_local_image(host, spec)
     preparation.examine_pod_network(spec)
     image, choice = None, None
     if snapshot:
         image, choice = archive.image_of(snapshot), choice_of_snapshot(snapshot)
     elif not spec.local_image:
-        wanted = choose_fitting(spec, ui, site.proxies(spec, ui), authorities)
+        wanted = choose_fitting(host, spec, ui, site.proxies(spec, ui), authorities)
         image, choice = wanted.cached_image(), wanted.choice
     if choice:
         patch_check.check(spec, choice.kubernetes, ui.warn)
-    engine = engines.find()
+    engine = engines.find(host)
     without = "none" if spec.local_image else "a private Apptainer would be set up"
     building = not (image or spec.local_image)
-    chosen = _choose_subnets(spec)
+    chosen = _choose_subnets(host, spec)
     return {
         "findings": [
             {"what": f.what, "level": f.level.value, "detail": f.detail, "cure": f.cure}
-            for f in preparation.examine(spec, building=building)
+            for f in preparation.examine(host, spec, building=building)
         ],
         "engine": engine.version if engine else without,
         "kubernetes": asdict(choice) if choice else None,
@@ -121,7 +122,7 @@ def dry_run(spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
+def _existing(host: Host, state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
     """The cluster to resume; None when it is complete and as asked.
 
     Raises:
@@ -133,7 +134,7 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
             details="\n".join(differences),
             resolution="`sykube delete` it first, choose another --name, or ask for what it is.",
         )
-    cluster = Cluster.of(state, ui)
+    cluster = Cluster.of(host, state, ui)
     running = cluster.engine.instances()
     stopped = [node.name for node in cluster.nodes if node.instance not in running]
     if state.complete and not stopped:
@@ -150,11 +151,11 @@ def _existing(state: State, spec: ClusterSpec, ui: Ui) -> Cluster | None:
     return cluster
 
 
-def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
+def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     """Everything that comes before the cluster's own steps and is never undone."""
-    preparation.examine_local_image(spec)
+    preparation.examine_local_image(host, spec)
     preparation.examine_pod_network(spec)
-    if Bridge(spec.name).exists() or ClusterPaths(spec.name).root.exists():
+    if Bridge(host, spec.name).exists() or ClusterPaths(host, spec.name).root.exists():
         raise SykubeError(
             f"there are remains of a cluster {spec.name} without a record",
             resolution=f"sykube delete --name {spec.name}",
@@ -162,42 +163,42 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     # What the last step needs.
     kubeconfig.check(kubeconfig.Owner.of_caller(), spec.name)
     found_logins = registries.logins(spec, ui)
-    snapshot = _source(spec)
+    snapshot = _source(host, spec)
     authorities = site.authorities(spec.ca_certificates)
     proxies = site.proxies(spec, ui)
     wanted: Wanted | None = None
     choice: Choice | None = None
     if snapshot:
         choice = choice_of_snapshot(snapshot)
-        cgroup_version.check(versions.minor(choice.kubernetes), allow_v1=spec.allow_cgroup_v1)
+        cgroup_version.check(host, versions.minor(choice.kubernetes), allow_v1=spec.allow_cgroup_v1)
     elif not spec.local_image:
-        wanted = choose_fitting(spec, ui, proxies, authorities)
+        wanted = choose_fitting(host, spec, ui, proxies, authorities)
         choice = wanted.choice
     if choice:
         ui.say(choice.introduction)
         patch_check.check(spec, choice.kubernetes, ui.warn)
     building = wanted is not None and wanted.cached_image() is None
     preparation.prepare_host(
-        spec, lambda question: options.yes or options.ask(question), ui, building=building
+        host, spec, lambda question: options.yes or options.ask(question), ui, building=building
     )
-    resolvers = host_resolvers(spec.dns)
+    resolvers = host_resolvers(host, spec.dns)
     # Wrong ones are refused before the long steps; they are chosen for good below.
-    _choose_subnets(spec)
-    engine = preparation.find_engine(spec, ui)
+    _choose_subnets(host, spec)
+    engine = preparation.find_engine(host, spec, ui)
     if snapshot:
         image = archive.image_of(snapshot)
     elif wanted:
-        image = preparation.node_image(spec, engine, wanted, ui)
+        image = preparation.node_image(host, spec, engine, wanted, ui)
     else:
-        image = preparation.local_image(spec, engine, ui)
-        choice = choice_of_image(spec, image)
+        image = preparation.local_image(host, spec, engine, ui)
+        choice = choice_of_image(host, spec, image)
         patch_check.check(spec, choice.kubernetes, ui.warn)
     builder = Builder(engine.binary, engine.environment)
     merges, operations = spec.containerd_config_patches, spec.containerd_config_patches_json6902
-    containerd_config.patched(image, merges, builder, operations)
+    containerd_config.patched(host, image, merges, builder, operations)
     with contextlib.ExitStack() as held:
-        held.enter_context(lock.host_settings())
-        chosen = _choose_subnets(spec)
+        held.enter_context(lock.host_settings(host))
+        chosen = _choose_subnets(host, spec)
         state = State(
             spec=spec,
             subnets=chosen,
@@ -214,11 +215,13 @@ def _new(spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
             choice=choice,
         )
         for port in spec.port_maps:
-            ports.check(state, port)
+            ports.check(host, state, port)
             state.ports.append(port)
-        cluster = Cluster.of(state, ui)
+        cluster = Cluster.of(host, state, ui)
         try:
-            state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
+            state.owned_folders = make_root(
+                host, cluster.paths.root, spec.dest, ephemeral=spec.ephemeral
+            )
             registries.keep(cluster, found_logins)
             _keep_manifest(cluster)
             cluster.save()
@@ -237,18 +240,20 @@ def _keep_manifest(cluster: Cluster) -> None:
         network.keep(cluster.paths.pod_network)
 
 
-def _source(spec: ClusterSpec) -> archive.Snapshot | None:
+def _source(host: Host, spec: ClusterSpec) -> archive.Snapshot | None:
     """The snapshot that a cluster is made of, looked at before anything changes."""
     if not spec.from_snapshot:
         return None
-    snapshot = archive.find(spec.from_snapshot)
-    archive.check_whole(snapshot)
+    snapshot = archive.find(host, spec.from_snapshot)
+    archive.check_whole(host, snapshot)
     return snapshot
 
 
-def _choose_subnets(spec: ClusterSpec) -> subnets.Subnets:
-    taken = subnets.host_routes()
-    others = [State.load(ClusterPaths(name).state) for name in clusters() if name != spec.name]
+def _choose_subnets(host: Host, spec: ClusterSpec) -> subnets.Subnets:
+    taken = subnets.host_routes(host)
+    others = [
+        State.load(ClusterPaths(host, name).state) for name in clusters(host) if name != spec.name
+    ]
     taken += [other.subnets.nodes for other in others if other]
     return subnets.choose(
         taken,

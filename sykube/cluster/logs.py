@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sykube.cluster import members
 from sykube.cluster.cluster import Cluster
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 
 # Named as supervisord's programs are, in the order in which a node starts them.
@@ -42,10 +43,10 @@ class Source:
         return [*older, *([self.path] if self.path.exists() else [])]
 
 
-def node_folders(name: str) -> dict[str, Path]:
+def node_folders(host: Host, name: str) -> dict[str, Path]:
     """The folders of a cluster's nodes by node, as found on the host: its record may be lost."""
     prefix = f"{name}-"
-    nodes = ClusterPaths(name).root / "nodes"
+    nodes = ClusterPaths(host, name).root / "nodes"
     found = {
         folder.name.removeprefix(prefix): folder
         for folder in nodes.glob(f"{prefix}*")
@@ -54,9 +55,9 @@ def node_folders(name: str) -> dict[str, Path]:
     return {node: found[node] for node in members.order(list(found))}
 
 
-def sources(name: str, nodes: Sequence[str], services: Sequence[str]) -> list[Source]:
+def sources(host: Host, name: str, nodes: Sequence[str], services: Sequence[str]) -> list[Source]:
     """The logs of some nodes, node by node; a program that a node does not have is left out."""
-    folders = node_folders(name)
+    folders = node_folders(host, name)
     wanted = [
         Source(node, service, folders[node] / "log" / "sykube" / f"{service}.log")
         for node in nodes

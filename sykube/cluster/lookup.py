@@ -6,44 +6,45 @@ from sykube.cluster import members
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.state import State, clusters
 from sykube.errors import ExitCode, SykubeError
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.network.bridge import Bridge
 from sykube.node import cgroups
 from sykube.ui import Ui
 
 
-def load(name: str, ui: Ui) -> Cluster:
+def load(host: Host, name: str, ui: Ui) -> Cluster:
     """The cluster of that name.
 
     Raises:
         SykubeError: there is none (NO_SUCH_CLUSTER).
     """
-    state = State.load(ClusterPaths(name).state)
+    state = State.load(ClusterPaths(host, name).state)
     if state is None:
-        raise no_such_cluster(name)
-    return Cluster.of(state, ui)
+        raise no_such_cluster(host, name)
+    return Cluster.of(host, state, ui)
 
 
-def exists(name: str) -> bool:
+def exists(host: Host, name: str) -> bool:
     """Whether anything of a cluster is on this host."""
-    paths = ClusterPaths(name)
+    paths = ClusterPaths(host, name)
     folder = paths.root.exists() or paths.root.is_symlink()
-    return folder or Bridge(name).exists() or bool(living(name))
+    return folder or Bridge(host, name).exists() or bool(living(host, name))
 
 
-def living(name: str) -> list[str]:
+def living(host: Host, name: str) -> list[str]:
     """Instances of a cluster that have processes, whatever a record or an engine knows of them."""
     prefix = f"{name}-"
     return [
         instance
-        for instance in cgroups.leftovers(prefix)
-        if members.is_node(instance.removeprefix(prefix)) and cgroups.members(instance)
+        for instance in cgroups.leftovers(host, prefix)
+        if members.is_node(instance.removeprefix(prefix)) and cgroups.members(host, instance)
     ]
 
 
-def no_such_cluster(name: str) -> SykubeError:
+def no_such_cluster(host: Host, name: str) -> SykubeError:
     """The error for a name that no cluster has."""
-    others = clusters()
+    others = clusters(host)
     return SykubeError(
         f"there is no cluster {name!r}",
         details=f"clusters here: {', '.join(others)}" if others else "",

@@ -7,13 +7,14 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.state import State, clusters, locked
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.host import lock, preflight
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.network import ports
 from sykube.network.ports import PortMap
 from sykube.ui import Ui
 
 
-def add(name: str, wanted: PortMap, ui: Ui) -> bool:
+def add(host: Host, name: str, wanted: PortMap, ui: Ui) -> bool:
     """Let a port of the host lead to one of a node; one that does already is left as it is.
 
     Returns:
@@ -23,17 +24,17 @@ def add(name: str, wanted: PortMap, ui: Ui) -> bool:
         UsageError: the cluster has no such node.
         HostError: another program or cluster has that port.
     """
-    preflight.check_identity()
-    with locked(ClusterPaths(name)), lock.host_settings():
-        cluster = lookup.load(name, ui)
+    preflight.check_identity(host)
+    with locked(ClusterPaths(host, name)), lock.host_settings(host):
+        cluster = lookup.load(host, name, ui)
         if wanted in cluster.state.ports:
             return False
-        check(cluster.state, wanted)
+        check(host, cluster.state, wanted)
         _lay(cluster, [*cluster.state.ports, wanted])
         return True
 
 
-def remove(name: str, host_port: str, ui: Ui) -> list[PortMap]:
+def remove(host: Host, name: str, host_port: str, ui: Ui) -> list[PortMap]:
     """Take ports of the host away from a cluster.
 
     Args:
@@ -45,9 +46,9 @@ def remove(name: str, host_port: str, ui: Ui) -> list[PortMap]:
     Raises:
         SykubeError: the cluster has no such port.
     """
-    preflight.check_identity()
-    with locked(ClusterPaths(name)), lock.host_settings():
-        cluster = lookup.load(name, ui)
+    preflight.check_identity(host)
+    with locked(ClusterPaths(host, name)), lock.host_settings(host):
+        cluster = lookup.load(host, name, ui)
         gone = [
             port for port in cluster.state.ports if host_port in (str(port), str(port.host_port))
         ]
@@ -60,7 +61,7 @@ def remove(name: str, host_port: str, ui: Ui) -> list[PortMap]:
         return gone
 
 
-def check(state: State, wanted: PortMap) -> None:
+def check(host: Host, state: State, wanted: PortMap) -> None:
     """Refuse a port that cannot be had for a cluster.
 
     Raises:
@@ -72,8 +73,8 @@ def check(state: State, wanted: PortMap) -> None:
             f"the cluster {state.spec.name} has no node {wanted.node!r}",
             resolution=f"Its nodes: {', '.join(state.nodes)}",
         )
-    for name in {*clusters(), state.spec.name}:
-        found = state if name == state.spec.name else State.load(ClusterPaths(name).state)
+    for name in {*clusters(host), state.spec.name}:
+        found = state if name == state.spec.name else State.load(ClusterPaths(host, name).state)
         for other in found.ports if found else []:
             if wanted.collides(other):
                 raise HostError(

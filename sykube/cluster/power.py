@@ -19,8 +19,9 @@ from sykube.cluster.steps.network import Network
 from sykube.cluster.steps.ready import wait_alive, wait_ready, wait_restarted
 from sykube.errors import SykubeError
 from sykube.host import preflight, space
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.host.run import WITHOUT_PROXIES, run
+from sykube.host.run import WITHOUT_PROXIES
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api, wait_until
 from sykube.network import subnets
@@ -52,7 +53,7 @@ class StopOptions:
     restart: bool = False
 
 
-def stop(name: str, options: StopOptions, ui: Ui) -> bool:
+def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
     """End all nodes in order: workers, then control planes; their files and names stay.
 
     Returns:
@@ -61,9 +62,9 @@ def stop(name: str, options: StopOptions, ui: Ui) -> bool:
     Raises:
         SykubeError: draining or stopping failed; stop or start again goes on from there.
     """
-    preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    preflight.check_identity(host)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         require_complete(cluster)
         running = cluster.engine.instances()
         nodes = [node for node in cluster.nodes if node.instance in running]
@@ -72,7 +73,7 @@ def stop(name: str, options: StopOptions, ui: Ui) -> bool:
         if not nodes and not cluster.bridge.exists():
             return False
         for node in nodes:
-            cgroups.freeze(node.instance, frozen=False)
+            cgroups.freeze(host, node.instance, frozen=False)
         if options.drain:
             _drain_workers(cluster, options)
         for what, is_control_plane in (("workers", False), ("control plane", True)):
@@ -90,7 +91,7 @@ def stop(name: str, options: StopOptions, ui: Ui) -> bool:
         return True
 
 
-def start(name: str, ui: Ui) -> bool:
+def start(host: Host, name: str, ui: Ui) -> bool:
     """Bring back what is missing of a cluster, up to all of it, and wait until it is well.
 
     Returns:
@@ -99,16 +100,16 @@ def start(name: str, ui: Ui) -> bool:
     Raises:
         SykubeError: it was never finished, its disk is full, or it is not well after 5 minutes.
     """
-    preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    preflight.check_identity(host)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         require_complete(cluster)
         remains_after_boot(cluster)
         _require_startable(cluster)
         if near := certs.warning(cluster):
             ui.warn(near)
         for node in cluster.nodes:
-            cgroups.freeze(node.instance, frozen=False)
+            cgroups.freeze(host, node.instance, frozen=False)
         running = cluster.engine.instances()
         missing = [node for node in cluster.nodes if node.instance not in running]
         if not cluster.bridge.exists():
@@ -120,7 +121,7 @@ def start(name: str, ui: Ui) -> bool:
             missing += node_steps.reconnect(cluster, [n for n in cluster.nodes if n not in missing])
             node_steps.Nodes().apply(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
-            wait_until("the API server", lambda: _api_problem(cluster), _API_TIMEOUT_S)
+            wait_until(host, "the API server", lambda: _api_problem(cluster), _API_TIMEOUT_S)
             # A node that was being added when sykube was killed. The others are left alone, Ready
             # or not: joining would make them anew.
             join_all(cluster, missing_members(cluster))
@@ -136,35 +137,35 @@ def _require_startable(cluster: Cluster) -> None:
     Raises:
         SykubeError: the disk is full, or certificates are past their end.
     """
-    space.require(cluster.paths.root, _START_BYTES)
+    space.require(cluster.host, cluster.paths.root, _START_BYTES)
     certs.require_valid(cluster)
 
 
-def pause(name: str, ui: Ui) -> None:
+def pause(host: Host, name: str, ui: Ui) -> None:
     """Freeze every process of the cluster, workers first.
 
     Raises:
         SykubeError: not all of it runs.
     """
-    preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    preflight.check_identity(host)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         require_running(cluster)
         with ui.step(f"Pausing the cluster {name}"):
             for node in reversed(cluster.nodes):
-                cgroups.freeze(node.instance, frozen=True)
+                cgroups.freeze(host, node.instance, frozen=True)
 
 
-def unpause(name: str, ui: Ui) -> None:
+def unpause(host: Host, name: str, ui: Ui) -> None:
     """Let every process of the cluster go on, control planes first, and wait until all is well.
 
     Raises:
         SykubeError: it is not paused, or not well after 5 minutes.
     """
-    preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
-        if not any(cgroups.is_frozen(node.instance) for node in cluster.nodes):
+    preflight.check_identity(host)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
+        if not any(cgroups.is_frozen(host, node.instance) for node in cluster.nodes):
             raise SykubeError(
                 f"the cluster {name} is not paused",
                 resolution=f"sykube status{cluster.name_option}",
@@ -172,7 +173,7 @@ def unpause(name: str, ui: Ui) -> None:
         with ui.step(f"Unpausing the cluster {name}"):
             since = float(int(time.time()))
             for node in cluster.nodes:
-                cgroups.freeze(node.instance, frozen=False)
+                cgroups.freeze(host, node.instance, frozen=False)
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)
             wait_ready(cluster)
 
@@ -199,7 +200,7 @@ def drain(cluster: Cluster, node: Node, timeout: int) -> None:
             has no controller that would make it anew.
     """
     command = ["drain", node.instance, "--ignore-daemonsets", "--delete-emptydir-data"]
-    run(
+    cluster.host.run(
         [cluster.image.kubectl, *command, f"--timeout={timeout}s"],
         env={**WITHOUT_PROXIES, "KUBECONFIG": str(cluster.paths.kubeconfig)},
         timeout=timeout + 30,
@@ -238,4 +239,4 @@ def _check_subnet(cluster: Cluster) -> None:
         HostError: it is not.
     """
     ranges = cluster.state.subnets
-    subnets.choose(subnets.host_routes(), nodes=ranges.nodes)
+    subnets.choose(subnets.host_routes(cluster.host), nodes=ranges.nodes)

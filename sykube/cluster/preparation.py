@@ -10,7 +10,8 @@ from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.wanted import ANY_MIRROR, Wanted
 from sykube.errors import UsageError
 from sykube.host import apt, engines, preflight
-from sykube.host.paths import ClusterPaths, cache_dir
+from sykube.host.host import Host
+from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding
 from sykube.image import build, local
 from sykube.image.build import Builder
@@ -29,29 +30,33 @@ _NO_ENGINE = Finding(
 )
 
 
-def examine(spec: ClusterSpec, *, building: bool, starting: bool = True) -> list[Finding]:
+def examine(
+    host: Host, spec: ClusterSpec, *, building: bool, starting: bool = True
+) -> list[Finding]:
     """What the host lacks for a cluster, and what is doubtful.
 
     Args:
         building: whether a node image is to be built.
         starting: whether nodes are to be started.
     """
-    data = Path(spec.dest) if spec.dest else ClusterPaths(spec.name).root
+    data = Path(spec.dest) if spec.dest else ClusterPaths(host, spec.name).root
     findings = preflight.examine(
+        host,
         nodes=spec.control_planes + spec.workers if starting else 0,
         data=data,
-        cache=cache_dir(),
+        cache=host.cache,
         building=building,
         mirror=spec.mirror,
     )
     if starting:
-        findings += firewall.examine_firewalld(bridge_name(spec.name))
-    if spec.local_image and engines.find() is None:
+        findings += firewall.examine_firewalld(host, bridge_name(spec.name))
+    if spec.local_image and engines.find(host) is None:
         findings = [finding for finding in findings if finding.what != "engine"] + [_NO_ENGINE]
     return findings
 
 
 def prepare_host(
+    host: Host,
     spec: ClusterSpec,
     agrees: Callable[[str], bool],
     ui: Ui,
@@ -72,19 +77,19 @@ def prepare_host(
         HostError: it lacks something; nothing was changed.
     """
     with ui.step("Checking the host"):
-        findings = examine(spec, building=building, starting=starting)
+        findings = examine(host, spec, building=building, starting=starting)
     packages = () if spec.local_image else preflight.missing_packages(findings)
     if packages and agrees(f"Install {' '.join(packages)}?"):
         with ui.step(f"Installing {' '.join(packages)}"):
-            preflight.install(packages)
-        findings = examine(spec, building=building, starting=starting)
+            preflight.install(host, packages)
+        findings = examine(host, spec, building=building, starting=starting)
     for finding in findings:
         if finding.level is preflight.Level.WARNING:
             ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
-    preflight.require(findings, downloading=not spec.local_image)
+    preflight.require(host, findings, downloading=not spec.local_image)
 
 
-def examine_local_image(spec: ClusterSpec) -> None:
+def examine_local_image(host: Host, spec: ClusterSpec) -> None:
     """Refuse a file of the user's that cannot be used, before anything changes.
 
     Raises:
@@ -97,7 +102,9 @@ def examine_local_image(spec: ClusterSpec) -> None:
                 f"{spec.local_image} has its own Kubernetes, and another one is asked for",
                 resolution="Leave out --source and --kubernetes-version, or --local-image.",
             )
-        local.examine(Path(spec.local_image), trusted=spec.no_verify or bool(spec.fingerprint))
+        local.examine(
+            host, Path(spec.local_image), trusted=spec.no_verify or bool(spec.fingerprint)
+        )
 
 
 def examine_pod_network(spec: ClusterSpec) -> None:
@@ -111,17 +118,25 @@ def examine_pod_network(spec: ClusterSpec) -> None:
         network.read()
 
 
-def find_engine(spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
+def find_engine(host: Host, spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
     """The host's engine, or a private one that is set up now."""
-    found = engines.find()
+    found = engines.find(host)
     if found is None:
         with ui.step("Setting up a private Apptainer"):
-            found = engines.find_or_create(lambda: apt.find_mirror(spec.mirror), ui.note)
+            found = engines.find_or_create(
+                host, lambda: apt.find_mirror(host, spec.mirror), ui.note
+            )
     return found
 
 
 def node_image(
-    spec: ClusterSpec, engine: engines.FoundEngine, wanted: Wanted, ui: Ui, *, force: bool = False
+    host: Host,
+    spec: ClusterSpec,
+    engine: engines.FoundEngine,
+    wanted: Wanted,
+    ui: Ui,
+    *,
+    force: bool = False,
 ) -> NodeImage:
     """The node image of what was chosen: the cached one, or a new one.
 
@@ -133,16 +148,16 @@ def node_image(
     source = wanted.obtain(ui)
     if not force:
         # The downloads may have been pruned, and the image not.
-        if image := build.cached(source, ANY_MIRROR):
+        if image := build.cached(host, source, ANY_MIRROR):
             return image
-        if changed := build.what_changed(source, ANY_MIRROR):
+        if changed := build.what_changed(host, source, ANY_MIRROR):
             ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
-    mirror = apt.find_mirror(spec.mirror)
+    mirror = apt.find_mirror(host, spec.mirror)
     builder = Builder(engine.binary, {**engine.environment, **wanted.environment})
-    return build.build(source, mirror, builder, ui.step, ui.note, force=force)
+    return build.build(host, source, mirror, builder, ui.step, ui.note, force=force)
 
 
-def local_image(spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui) -> NodeImage:
+def local_image(host: Host, spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui) -> NodeImage:
     """The user's own node image.
 
     Raises:
@@ -153,4 +168,4 @@ def local_image(spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui) -> NodeI
     file = Path(spec.local_image)
     builder = Builder(engine.binary, engine.environment)
     with ui.step(f"Checking the image {file.name}"):
-        return local.adopt(file, spec.trust, builder, unverified=spec.no_verify)
+        return local.adopt(host, file, spec.trust, builder, unverified=spec.no_verify)

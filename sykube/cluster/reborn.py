@@ -116,14 +116,14 @@ def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:
     Raises:
         SykubeError: the disk is too small, or tar failed.
     """
-    snapshot = archive.find(cluster.state.spec.from_snapshot)
+    snapshot = archive.find(cluster.host, cluster.state.spec.from_snapshot)
     work = cluster.paths.root / _WORK
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
     try:
         places = {f"nodes/{snapshot.cluster}-{node.name}": node.folder for node in nodes}
         places |= {"volumes": cluster.paths.volumes} if volumes else {}
-        archive.unpack(snapshot, work, only=list(places), without=_LEFT_OUT)
+        archive.unpack(cluster.host, snapshot, work, only=list(places), without=_LEFT_OUT)
         for name, place in places.items():
             shutil.rmtree(place, ignore_errors=True)
             (work / name).rename(place)
@@ -137,7 +137,7 @@ def forget(cluster: Cluster) -> None:
     Raises:
         SykubeError: etcd does not start from what was saved, or holds what sykube does not know.
     """
-    master, snapshot = cluster.master, archive.find(cluster.state.spec.from_snapshot)
+    master, snapshot = cluster.master, archive.find(cluster.host, cluster.state.spec.from_snapshot)
     nodes = {f"{snapshot.cluster}-{node.name}": node.instance for node in cluster.nodes}
     image = cluster.image.name_of("etcd")
     start = resources.script("start-etcd", image, master.instance)

@@ -86,7 +86,7 @@ class RegistryPort:
             SykubeError: all ports that it may have are taken.
         """
         state = self.cluster.state
-        with lock.host_settings():
+        with lock.host_settings(self.cluster.host):
             port = state.registry
             if port is None or port.node_port != node_port:
                 self._forget()
@@ -99,7 +99,7 @@ class RegistryPort:
         self.cluster.ui.say(f"The registry is at {place}, for this host and for the nodes.")
 
     def close(self) -> None:
-        with lock.host_settings():
+        with lock.host_settings(self.cluster.host):
             self._forget()
             self._lay()
 
@@ -128,7 +128,7 @@ def _free(cluster: Cluster, node_port: int) -> PortMap:
     for number in _HOST_PORTS:
         wanted = PortMap("127.0.0.1", number, node_port)
         try:
-            check(cluster.state, wanted)
+            check(cluster.host, cluster.state, wanted)
         except HostError:
             continue
         return wanted

@@ -13,14 +13,15 @@ from sykube.cluster.steps.network import Network
 from sykube.cluster.steps.nodes import is_node
 from sykube.errors import SykubeError, UsageError
 from sykube.host import engines, lock, preflight
-from sykube.host.paths import HOST_RECORDS, ClusterPaths
+from sykube.host.host import Host
+from sykube.host.paths import ClusterPaths
 from sykube.host.records import HostRecords
 from sykube.network import subnets
 from sykube.node import cgroups
 from sykube.ui import Ui
 
 
-def delete(name: str, ui: Ui) -> list[str]:
+def delete(host: Host, name: str, ui: Ui) -> list[str]:
     """Remove a cluster, also one that is half-made or has lost its record.
 
     Returns:
@@ -30,12 +31,12 @@ def delete(name: str, ui: Ui) -> list[str]:
     Raises:
         SykubeError: there is nothing of that name (NO_SUCH_CLUSTER).
     """
-    preflight.check_identity()
-    paths = ClusterPaths(name)
-    if not lookup.exists(name):
+    preflight.check_identity(host)
+    paths = ClusterPaths(host, name)
+    if not lookup.exists(host, name):
         # All that an init leaves that was killed before it recorded anything.
-        lock.remove_abandoned(paths.lock)
-        raise lookup.no_such_cluster(name)
+        lock.remove_abandoned(host, paths.lock)
+        raise lookup.no_such_cluster(host, name)
     with locked(paths):
         problems: list[str] = []
         try:
@@ -44,21 +45,21 @@ def delete(name: str, ui: Ui) -> list[str]:
             state, problems = None, [error.brief]
         if state is None:
             ui.warn(f"the cluster {name} has no record: removing what is found of it")
-            state = _unknown_state(name)
+            state = _unknown_state(host, name)
         with ui.step(f"Deleting the cluster {name}"):
-            return problems + remove(Cluster.of(state, ui))
+            return problems + remove(Cluster.of(host, state, ui))
 
 
-def delete_all(ui: Ui) -> list[str]:
+def delete_all(host: Host, ui: Ui) -> list[str]:
     """Remove every cluster; one that cannot be removed does not keep the others from it.
 
     Returns:
         What could not be undone or restored, a line each.
     """
     problems = []
-    for name in clusters():
+    for name in clusters(host):
         try:
-            problems += delete(name, ui)
+            problems += delete(host, name, ui)
         except SykubeError as error:
             problems.append(f"{name}: {error}")
     return problems
@@ -68,7 +69,7 @@ def remove(cluster: Cluster) -> list[str]:
     """Undo all steps; the last cluster's going puts the host's own settings back."""
     problems = []
     try:
-        autostart.disable(cluster.name)
+        autostart.disable(cluster.host, cluster.name)
     except SykubeError as error:
         problems.append(f"autostart: {error}")
     data, *others = order.ALL
@@ -83,14 +84,14 @@ def remove(cluster: Cluster) -> list[str]:
         ]
     problems += plan.undo(cluster, [data])
     _pass_on_context(cluster)
-    with lock.host_settings():
-        if not clusters():
-            records = HostRecords.load()
+    with lock.host_settings(cluster.host):
+        if not clusters(cluster.host):
+            records = HostRecords.load(cluster.host)
             if records is not None:
                 problems += records.restore()
             elif cluster.state.steps.get(Network.name) == DONE:
                 problems.append("the host's earlier sysctls: they were not recorded")
-            for folder in (HOST_RECORDS, cluster.paths.root.parent):
+            for folder in (cluster.host.records, cluster.paths.root.parent):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
     return problems
@@ -98,7 +99,10 @@ def remove(cluster: Cluster) -> list[str]:
 
 def _left(cluster: Cluster) -> dict[str, list[int]]:
     """Nodes that are still there, with their processes."""
-    left = {instance: cgroups.members(instance) for instance in lookup.living(cluster.name)}
+    left = {
+        instance: cgroups.members(cluster.host, instance)
+        for instance in lookup.living(cluster.host, cluster.name)
+    }
     # An engine whose records cannot be read is among the problems of the steps.
     with contextlib.suppress(SykubeError):
         for instance in cluster.engine.instances().values():
@@ -109,18 +113,18 @@ def _left(cluster: Cluster) -> dict[str, list[int]]:
 
 def _pass_on_context(cluster: Cluster) -> None:
     """A cluster that was made after this one will give back the context before this one."""
-    for name in clusters():
+    for name in clusters(cluster.host):
         # One whose record is damaged or in use keeps what it has: it is a context, no more.
-        with contextlib.suppress(SykubeError, OSError), locked(ClusterPaths(name)):
-            other = State.load(ClusterPaths(name).state)
+        with contextlib.suppress(SykubeError, OSError), locked(ClusterPaths(cluster.host, name)):
+            other = State.load(ClusterPaths(cluster.host, name).state)
             if other and other.previous_context == cluster.name:
                 other.previous_context = cluster.state.previous_context
-                other.save(ClusterPaths(name).state)
+                other.save(ClusterPaths(cluster.host, name).state)
 
 
-def _unknown_state(name: str) -> State:
+def _unknown_state(host: Host, name: str) -> State:
     """A state for a cluster without a record: enough for every undo to look for its things."""
-    engine = engines.find()
+    engine = engines.find(host)
     if engine is None:
         raise UsageError(
             "could not find Apptainer, which is required to stop the nodes",

@@ -24,6 +24,7 @@ from sykube.cluster.steps.nodes import Nodes
 from sykube.cluster.steps.ready import wait_alive, wait_ready
 from sykube.host import preflight
 from sykube.host.files import write_atomically
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import kubeadm, kubeconfig, readiness
 from sykube.kubernetes.api import Api, wait_until
@@ -36,7 +37,7 @@ _CONFIG = "/etc/kubernetes/kubeadm-renew.yaml"
 _GRACE_S = 5
 
 
-def renew(name: str, ui: Ui) -> Cluster:
+def renew(host: Host, name: str, ui: Ui) -> Cluster:
     """Make every certificate but the authorities' anew, node by node, and wait until all is well.
 
     A stopped cluster is started for it.
@@ -45,9 +46,9 @@ def renew(name: str, ui: Ui) -> Cluster:
         SykubeError: there is no such cluster, it is paused, or something failed on the way; the
             same command goes on from there.
     """
-    preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    preflight.check_identity(host)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         require_complete(cluster)
         remains_after_boot(cluster)
         _wake(cluster)
@@ -98,8 +99,14 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
     admin = node.read("/etc/kubernetes/admin.conf", secret=True)
     write_atomically(cluster.paths.kubeconfig, admin, mode=0o600)
     with cluster.api_of(node) as api:
-        wait_until(f"the API server of {node.name}", lambda: readiness.health(api), _API_TIMEOUT_S)
         wait_until(
+            cluster.host,
+            f"the API server of {node.name}",
+            lambda: readiness.health(api),
+            _API_TIMEOUT_S,
+        )
+        wait_until(
+            cluster.host,
             f"the control plane of {node.name}",
             lambda: _restarted(api, node, since),
             _API_TIMEOUT_S,

@@ -47,7 +47,7 @@ def require_awake(cluster: Cluster, nodes: Sequence[Node] = ()) -> None:
     Raises:
         SykubeError: it is (STOPPED).
     """
-    if any(cgroups.is_frozen(node.instance) for node in nodes or cluster.nodes):
+    if any(cgroups.is_frozen(cluster.host, node.instance) for node in nodes or cluster.nodes):
         raise SykubeError(
             f"the cluster {cluster.name} is paused",
             resolution=f"sykube unpause{cluster.name_option}",

@@ -20,6 +20,7 @@ from sykube.cluster.steps.join import join_all
 from sykube.cluster.steps.ready import wait_ready
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight, signals
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.node.node import Node
 from sykube.ui import Ui
@@ -27,7 +28,7 @@ from sykube.ui import Ui
 log = logging.getLogger("sykube.scaling")
 
 
-def add(name: str, count: int, ui: Ui) -> list[str]:
+def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
     """Add workers to a running to a running cluster; when that fails, they are removed again.
 
     Returns:
@@ -37,9 +38,9 @@ def add(name: str, count: int, ui: Ui) -> list[str]:
         SykubeError: the cluster does not run (STOPPED), or the workers do not become Ready.
         UsageError: there would be more than the subnets have room for.
     """
-    preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    preflight.check_identity(host)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         _require_control_plane(cluster)
         require_running(cluster)
         require_no_update(cluster)
@@ -51,8 +52,8 @@ def add(name: str, count: int, ui: Ui) -> list[str]:
             )
         version = cluster.state.versions["kubernetes"].removeprefix("v")
         patch_check.check(cluster.state.spec, version, ui.warn, added)
-        findings = preflight.examine_for_workers(count, cluster.paths.root)
-        preflight.require(findings)
+        findings = preflight.examine_for_workers(host, count, cluster.paths.root)
+        preflight.require(host, findings)
         before = cluster.nodes
         _record(cluster, [*cluster.state.nodes, *added])
         nodes = [cluster.node(each) for each in added]
@@ -88,16 +89,16 @@ class RemovalOptions:
     timeout: int = 120
 
 
-def remove(name: str, node_name: str, options: RemovalOptions, ui: Ui) -> None:
+def remove(host: Host, name: str, node_name: str, options: RemovalOptions, ui: Ui) -> None:
     """Evict a worker's pods and remove it from the cluster and from the host.
 
     Raises:
         UsageError: there is no such worker.
         SykubeError: its pods could not be evicted: it is there as before, and takes pods again.
     """
-    preflight.check_identity()
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    preflight.check_identity(host)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         _require_control_plane(cluster)
         node = _worker(cluster, node_name)
         runs = node.instance in cluster.engine.instances()

@@ -18,6 +18,7 @@ from sykube.cluster.steps.data import Data, make_root, remains_after_boot
 from sykube.cluster.steps.handout import Handout
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.host import lock, preflight, signals
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.records import HostRecords
 from sykube.kubernetes import kubeconfig
@@ -29,7 +30,7 @@ from sykube.ui import Ui
 _WORK = ".restore"
 
 
-def save(cluster_name: str, name: str, ui: Ui) -> Snapshot:
+def save(host: Host, cluster_name: str, name: str, ui: Ui) -> Snapshot:
     """Save a stopped cluster.
 
     Args:
@@ -39,20 +40,20 @@ def save(cluster_name: str, name: str, ui: Ui) -> Snapshot:
         SykubeError: the cluster runs or was never finished, a snapshot has that name, or the disk
             is full; nothing was changed.
     """
-    preflight.check_identity()
+    preflight.check_identity(host)
     name = name or f"{cluster_name}-{datetime.now():%Y%m%d-%H%M%S}"
-    archive.check_free(name)
-    with locked(ClusterPaths(cluster_name)):
-        cluster = lookup.load(cluster_name, ui)
+    archive.check_free(host, name)
+    with locked(ClusterPaths(host, cluster_name)):
+        cluster = lookup.load(host, cluster_name, ui)
         require_complete(cluster)
         _require_stopped(cluster)
         require_no_update(cluster)
         remains_after_boot(cluster)
         with ui.step(f"Saving the cluster {cluster_name}"):
-            return archive.create(name, cluster.state, cluster.paths.root)
+            return archive.create(host, name, cluster.state, cluster.paths.root)
 
 
-def restore(name: str, confirm: Callable[[str], bool], ui: Ui) -> Cluster:
+def restore(host: Host, name: str, confirm: Callable[[str], bool], ui: Ui) -> Cluster:
     """Give a cluster back as it was when a snapshot was saved, under its name and addresses.
 
     It replaces the present cluster of that name, which keeps its place (--dest, --ephemeral).
@@ -64,17 +65,17 @@ def restore(name: str, confirm: Callable[[str], bool], ui: Ui) -> Cluster:
         SykubeError: the snapshot cannot be used, its cluster runs, its addresses are taken, or
             the disk is full; what was there before is there still.
     """
-    preflight.check_identity()
-    snapshot = archive.find(name)
-    with locked(ClusterPaths(snapshot.cluster)):
-        present = State.load(ClusterPaths(snapshot.cluster).state)
+    preflight.check_identity(host)
+    snapshot = archive.find(host, name)
+    with locked(ClusterPaths(host, snapshot.cluster)):
+        present = State.load(ClusterPaths(host, snapshot.cluster).state)
         if present is not None:
-            _require_stopped(Cluster.of(present, ui))
+            _require_stopped(Cluster.of(host, present, ui))
         with ui.step(f"Checking the snapshot {name}"):
-            archive.check_whole(snapshot)
+            archive.check_whole(host, snapshot)
         if present is None:
-            return _bring_back(snapshot, ui)
-        _check_addresses(snapshot)
+            return _bring_back(host, snapshot, ui)
+        _check_addresses(host, snapshot)
         question = f"Replace the cluster {snapshot.cluster} by what it was on {snapshot.created}?"
         if not confirm(question):
             raise UsageError(
@@ -82,7 +83,7 @@ def restore(name: str, confirm: Callable[[str], bool], ui: Ui) -> Cluster:
                 resolution="With --yes it is replaced by what is in the snapshot, and what it "
                 "holds now is lost.",
             )
-        return _replace(snapshot, present, ui)
+        return _replace(host, snapshot, present, ui)
 
 
 def _require_stopped(cluster: Cluster) -> None:
@@ -96,14 +97,14 @@ def _require_stopped(cluster: Cluster) -> None:
         )
 
 
-def _check_addresses(snapshot: Snapshot) -> None:
+def _check_addresses(host: Host, snapshot: Snapshot) -> None:
     """The nodes' subnet is not used by anything else by now.
 
     Raises:
         HostError: it is.
     """
-    taken = subnets.host_routes()
-    others = [State.load(ClusterPaths(name).state) for name in clusters()]
+    taken = subnets.host_routes(host)
+    others = [State.load(ClusterPaths(host, name).state) for name in clusters(host)]
     taken += [each.subnets.nodes for each in others if each and each.spec.name != snapshot.cluster]
     try:
         subnets.choose(taken, nodes=snapshot.state().subnets.nodes)
@@ -115,7 +116,7 @@ def _check_addresses(snapshot: Snapshot) -> None:
         ) from error
 
 
-def _replace(snapshot: Snapshot, present: State, ui: Ui) -> Cluster:
+def _replace(host: Host, snapshot: Snapshot, present: State, ui: Ui) -> Cluster:
     """Put a snapshot in the place of a stopped cluster."""
     saved = snapshot.state()
     # Where things are on this host is as it is now.
@@ -140,7 +141,7 @@ def _replace(snapshot: Snapshot, present: State, ui: Ui) -> Cluster:
         proxies=present.proxies,
         authorities=present.authorities,
     )
-    cluster = Cluster.of(state, ui)
+    cluster = Cluster.of(host, state, ui)
     before = _text(cluster.paths.kubeconfig)
     with ui.step(f"Restoring the cluster {cluster.name}"):
         _unpack_and_swap(snapshot, cluster)
@@ -150,16 +151,18 @@ def _replace(snapshot: Snapshot, present: State, ui: Ui) -> Cluster:
     return cluster
 
 
-def _bring_back(snapshot: Snapshot, ui: Ui) -> Cluster:
+def _bring_back(host: Host, snapshot: Snapshot, ui: Ui) -> Cluster:
     """Restore a cluster that was deleted, or that was in memory before a reboot."""
-    saved, paths = snapshot.state(), ClusterPaths(snapshot.cluster)
-    if Bridge(snapshot.cluster).exists() or (paths.root.is_dir() and any(paths.root.iterdir())):
+    saved, paths = snapshot.state(), ClusterPaths(host, snapshot.cluster)
+    if Bridge(host, snapshot.cluster).exists() or (
+        paths.root.is_dir() and any(paths.root.iterdir())
+    ):
         raise SykubeError(
             f"there are remains of a cluster {snapshot.cluster} without a record",
             resolution=f"sykube delete --name {snapshot.cluster}",
         )
     kubeconfig.check(kubeconfig.Owner.of_caller(), snapshot.cluster)
-    engine = preparation.find_engine(saved.spec, ui)
+    engine = preparation.find_engine(host, saved.spec, ui)
     state = replace(
         saved,
         engine=str(engine.binary),
@@ -168,7 +171,7 @@ def _bring_back(snapshot: Snapshot, ui: Ui) -> Cluster:
         previous_context="",
         owned_folders=[],
     )
-    cluster = Cluster.of(state, ui)
+    cluster = Cluster.of(host, state, ui)
     with ui.step(f"Restoring the cluster {cluster.name}"):
         try:
             _take_place(snapshot, cluster)
@@ -185,13 +188,15 @@ def _bring_back(snapshot: Snapshot, ui: Ui) -> Cluster:
 def _take_place(snapshot: Snapshot, cluster: Cluster) -> None:
     """Make the data folder, with the record that keeps the cluster's addresses from others."""
     state = cluster.state
-    with lock.host_settings():
-        _check_addresses(snapshot)
+    with lock.host_settings(cluster.host):
+        _check_addresses(cluster.host, snapshot)
         spec = state.spec
-        state.owned_folders = make_root(cluster.paths.root, spec.dest, ephemeral=spec.ephemeral)
+        state.owned_folders = make_root(
+            cluster.host, cluster.paths.root, spec.dest, ephemeral=spec.ephemeral
+        )
         Data().apply(cluster)
         # Until it is started, nothing of the host is changed for it: delete looks here.
-        (HostRecords.load() or HostRecords()).save()
+        (HostRecords.load(cluster.host) or HostRecords(cluster.host)).save()
         cluster.save()
 
 
@@ -202,7 +207,7 @@ def _unpack_and_swap(snapshot: Snapshot, cluster: Cluster) -> None:
     try:
         for folder in (work, work / "new", work / "old"):
             folder.mkdir(mode=0o700)
-        archive.unpack(snapshot, work / "new")
+        archive.unpack(cluster.host, snapshot, work / "new")
         with signals.uninterrupted(), _swapped(cluster.paths.root, work):
             cluster.save()
     finally:

@@ -12,12 +12,14 @@ from sykube import redaction, settings
 from sykube.cluster import checks, kind_config
 from sykube.cluster.spec import SETTINGS, ClusterSpec, problem_with
 from sykube.errors import UsageError
+from sykube.host.host import Host
 from sykube.settings import Document
 
 _FIXED = {"apiVersion": "sykube/v1alpha1", "kind": "Cluster"}
 
 
 def make_spec(
+    host: Host,
     file: Path | None,
     flags: dict[str, Any],
     defaults: dict[str, Any] | None = None,
@@ -33,7 +35,7 @@ def make_spec(
     Raises:
         UsageError: with every error of the file (by line number) and of the flags.
     """
-    values, lines, document = _read_file(file) if file else ({}, {}, Document(Path()))
+    values, lines, document = _read_file(host, file) if file else ({}, {}, Document(Path()))
     problems = document.problems
     for name, value in flags.items():
         if value is not None:
@@ -74,7 +76,7 @@ def _refuse(file: Path | None, problems: list[tuple[int, str]]) -> None:
     )
 
 
-def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], Document]:
+def _read_file(host: Host, file: Path) -> tuple[dict[str, Any], dict[str, int], Document]:
     """Values and line numbers by field name, and what was found in the file."""
     try:
         root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -96,6 +98,6 @@ def _read_file(file: Path) -> tuple[dict[str, Any], dict[str, int], Document]:
         )
     document = Document(file)
     if kind_config.recognizes(root):
-        root = kind_config.translate(root, document)
+        root = kind_config.translate(host, root, document)
     values, lines = settings.read(ClusterSpec, root, document, _FIXED)
     return values, lines, document

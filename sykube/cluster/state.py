@@ -12,8 +12,9 @@ from sykube.cluster import members
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.update.progress import Progress
 from sykube.errors import SykubeError
-from sykube.host import lock, paths
+from sykube.host import lock
 from sykube.host.files import write_atomically
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.proxies import Proxies
 from sykube.image.choice import Choice
@@ -123,14 +124,14 @@ def _damaged(path: Path, why: str) -> SykubeError:
     )
 
 
-def clusters() -> list[str]:
+def clusters(host: Host) -> list[str]:
     """Names of the clusters that have a data folder with a state."""
-    if not paths.DATA.is_dir():
+    if not host.data.is_dir():
         return []
     return sorted(
         folder.name
-        for folder in paths.DATA.iterdir()
-        if folder.name not in (paths.HOST_RECORDS.name, paths.SNAPSHOTS.name)
+        for folder in host.data.iterdir()
+        if folder.name not in (host.records.name, host.snapshots.name)
         and (folder / "state.json").exists()
     )
 

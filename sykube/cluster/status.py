@@ -12,7 +12,7 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.dns import dns_problem
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import space
-from sykube.host.run import run
+from sykube.host.host import Host
 from sykube.kubernetes import readiness
 from sykube.node import cgroups, services
 from sykube.node.node import Node
@@ -116,10 +116,10 @@ class Glance:
     kubernetes: str = ""
 
 
-def glance(name: str, ui: Ui) -> Glance:
+def glance(host: Host, name: str, ui: Ui) -> Glance:
     """Look at a cluster from afar: at its instances alone."""
     try:
-        cluster = lookup.load(name, ui)
+        cluster = lookup.load(host, name, ui)
         running = cluster.engine.instances()
     except SykubeError:
         return Glance(name, "damaged")
@@ -128,7 +128,7 @@ def glance(name: str, ui: Ui) -> Glance:
     state = {0: STOPPED, len(nodes): RUNNING}.get(count, "partly running")
     if not cluster.state.complete:
         state = "unfinished"
-    elif count and all(cgroups.is_frozen(node.instance) for node in nodes):
+    elif count and all(cgroups.is_frozen(host, node.instance) for node in nodes):
         state = PAUSED
     return Glance(name, state, len(nodes), cluster.state.versions.get("kubernetes", ""))
 
@@ -138,7 +138,7 @@ def look(cluster: Cluster) -> Status:
     with ThreadPoolExecutor() as pool:
         disk = pool.submit(_disk_mb, cluster)
         running = {name: found.pid for name, found in cluster.engine.instances().items()}
-        nodes = {node.name: _node(node, running) for node in cluster.nodes}
+        nodes = {node.name: _node(cluster.host, node, running) for node in cluster.nodes}
         awake = [node for node in cluster.nodes if nodes[node.name].state == RUNNING]
         problems: dict[str, str] = {}
         kubelets: dict[str, str] = {}
@@ -149,7 +149,7 @@ def look(cluster: Cluster) -> Status:
             problems, api_problem, pods, kubelets, missing, policies = _kubernetes(cluster, awake)
             network, dns = rules.result() or missing, answer.result()
         sizes = disk.result()
-    room = space.free(cluster.paths.root)
+    room = space.free(cluster.host, cluster.paths.root)
     return Status(
         cluster.name,
         cluster.state.versions.get("kubernetes", ""),
@@ -186,15 +186,15 @@ def _update(cluster: Cluster) -> str:
     )
 
 
-def _node(node: Node, running: dict[str, int]) -> NodeStatus:
+def _node(host: Host, node: Node, running: dict[str, int]) -> NodeStatus:
     state, problem, found = RUNNING, "", {}
     if node.instance not in running:
         state, problem = STOPPED, "its instance does not run"
-    elif cgroups.is_frozen(node.instance):
+    elif cgroups.is_frozen(host, node.instance):
         state, problem = PAUSED, "it is paused"
     else:
         try:
-            found = services.states(running[node.instance])
+            found = services.states(host, running[node.instance])
         except SykubeError as error:
             problem = error.brief
         bad = [f"{name} is {what}" for name, what in found.items() if what != services.RUNNING]
@@ -229,6 +229,6 @@ def _disk_mb(cluster: Cluster) -> dict[str, int]:
     if not folders:
         return {}
     # Files come and go while it counts.
-    listed = run(["du", "-s", "-x", "--block-size=1MB", *folders], check=False).stdout
+    listed = cluster.host.run(["du", "-s", "-x", "--block-size=1MB", *folders], check=False).stdout
     pairs = (line.split("\t", 1) for line in listed.splitlines())
     return {Path(folder).name: int(size) for size, folder in pairs}

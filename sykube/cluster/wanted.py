@@ -14,6 +14,7 @@ from sykube.cluster import cgroup_version
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import UsageError
 from sykube.host import apt
+from sykube.host.host import Host
 from sykube.host.proxies import Proxies
 from sykube.image import build, sites, versions
 from sykube.image.choice import AUTO, SOURCES, UPSTREAM, VARIABLE, Choice
@@ -40,6 +41,7 @@ class Wanted:
         environment: variables for building, with the proxies that were asked for.
     """
 
+    host: Host
     choice: Choice
     sites: Sites
     downloader: Downloader
@@ -51,8 +53,8 @@ class Wanted:
         """The node image where it is in the cache and up to date; nobody is asked for anything."""
         from sykube.image import source
 
-        found = source.kept(self.choice, self.sites)
-        return build.cached(found, ANY_MIRROR) if found else None
+        found = source.kept(self.host, self.choice, self.sites)
+        return build.cached(self.host, found, ANY_MIRROR) if found else None
 
     def obtain(self, ui: Ui) -> Source | Upstream:
         """What a node image is built of, downloaded where the cache lacks it.
@@ -62,7 +64,7 @@ class Wanted:
         """
         from sykube.image import source
 
-        found = source.obtain(self.choice, self.sites, self.downloader, ui.step, ui.note)
+        found = source.obtain(self.host, self.choice, self.sites, self.downloader, ui.step, ui.note)
         if isinstance(found, Upstream):
             return dataclasses.replace(
                 found, auth_file=self.auth_file, authorities=self.certificates
@@ -71,6 +73,7 @@ class Wanted:
 
 
 def choose(
+    host: Host,
     spec: ClusterSpec,
     ui: Ui,
     *,
@@ -105,8 +108,9 @@ def choose(
         upstream.check(spec.kubernetes_version, upstream.minors())
     asking = ui.step(f"Asking {chosen.kubernetes}") if patiently else contextlib.nullcontext()
     with asking:
-        choice = source.choose(asked, spec.kubernetes_version, chosen, downloader, fitting)
+        choice = source.choose(host, asked, spec.kubernetes_version, chosen, downloader, fitting)
     return Wanted(
+        host,
         choice,
         chosen,
         downloader,
@@ -117,7 +121,7 @@ def choose(
 
 
 def choose_fitting(
-    spec: ClusterSpec, ui: Ui, proxies: Proxies, authorities: tuple[str, ...]
+    host: Host, spec: ClusterSpec, ui: Ui, proxies: Proxies, authorities: tuple[str, ...]
 ) -> Wanted:
     """The Kubernetes for a new cluster.
 
@@ -126,11 +130,11 @@ def choose_fitting(
         SykubeError: it cannot be had.
     """
     allowed = spec.allow_cgroup_v1
-    wanted = choose(
+    wanted = choose(host,
         spec, ui, proxies=proxies, authorities=authorities,
-        fitting=cgroup_version.fitting(allow_v1=allowed),
+        fitting=cgroup_version.fitting(host, allow_v1=allowed),
     )  # fmt: skip
-    cgroup_version.check(versions.minor(wanted.choice.kubernetes), allow_v1=allowed)
+    cgroup_version.check(host, versions.minor(wanted.choice.kubernetes), allow_v1=allowed)
     return wanted
 
 
@@ -143,7 +147,7 @@ def choice_of_snapshot(snapshot: Snapshot) -> Choice:
     return Choice(versions.minor(version).sources[0], version, f"that of {snapshot.name}")
 
 
-def choice_of_image(spec: ClusterSpec, image: NodeImage) -> Choice:
+def choice_of_image(host: Host, spec: ClusterSpec, image: NodeImage) -> Choice:
     """The Kubernetes of an image of the user's.
 
     Raises:
@@ -152,7 +156,7 @@ def choice_of_image(spec: ClusterSpec, image: NodeImage) -> Choice:
     """
     version = image.versions()["kubernetes"].removeprefix("v")
     minor = versions.minor(version)
-    cgroup_version.check(minor, allow_v1=spec.allow_cgroup_v1)
+    cgroup_version.check(host, minor, allow_v1=spec.allow_cgroup_v1)
     return Choice(image.source, version, f"that of {spec.local_image}")
 
 

@@ -15,7 +15,7 @@ from sykube.cluster import lookup, status
 from sykube.cluster.cluster import Cluster
 from sykube.dashboard import rows
 from sykube.errors import SykubeError, UsageError
-from sykube.host.run import run
+from sykube.host.host import Host
 from sykube.kubernetes.api import Api, ApiError, Stream
 from sykube.node import cgroups
 from sykube.node.cgroups import Usage
@@ -69,6 +69,7 @@ class Source(Protocol):
 class ClusterSource:
     """A cluster of this host."""
 
+    host: Host
     name: str
     ui: Ui
 
@@ -106,14 +107,14 @@ class ClusterSource:
         }
 
     def usage(self) -> dict[str, Usage]:
-        return {node.name: cgroups.usage(node.instance) for node in self._load().nodes}
+        return {node.name: cgroups.usage(self.host, node.instance) for node in self._load().nodes}
 
     def disk(self) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {}
         for node in self._load().nodes:
             folders = [each for each in node.folder.glob("*") if each.is_dir()]
             found[node.name] = sizes = {"overlay": 0, "images": 0, "etcd": 0, "other": 0}
-            for folder, size in _sizes(folders).items():
+            for folder, size in _sizes(self.host, folders).items():
                 sizes[_DISK.get(folder, "other")] += size
         return found
 
@@ -149,7 +150,7 @@ class ClusterSource:
         return _PodLog(self._api().stream(path, follow="true", tailLines=str(_TAIL), **options))
 
     def node_log(self, node: str, service: str) -> Log:
-        found = node_logs.sources(self.name, [node], [service])
+        found = node_logs.sources(self.host, self.name, [node], [service])
         if service not in node_logs.SERVICES or not found:
             raise UsageError(
                 f"there is no log of {service} in {node}",
@@ -158,7 +159,7 @@ class ClusterSource:
         return _NodeLog(found)
 
     def _load(self) -> Cluster:
-        return lookup.load(self.name, self.ui)
+        return lookup.load(self.host, self.name, self.ui)
 
     def _api(self) -> Api:
         return self._load().api()
@@ -246,11 +247,11 @@ def _metrics(api: Api) -> list[Json]:
         return []
 
 
-def _sizes(folders: Sequence[Path]) -> dict[str, int]:
+def _sizes(host: Host, folders: Sequence[Path]) -> dict[str, int]:
     if not folders:
         return {}
     # Files come and go while it counts.
-    listed = run(["du", "-s", "-x", "--block-size=1", *folders], check=False).stdout
+    listed = host.run(["du", "-s", "-x", "--block-size=1", *folders], check=False).stdout
     pairs = (line.split("\t", 1) for line in listed.splitlines())
     return {Path(folder).name: int(size) for size, folder in pairs}
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sykube.errors import UsageError
+from sykube.host.host import Host
 
 # Stands for --mirror where that is not given.
 VARIABLE = "SYKUBE_MIRROR"
-APT = Path("/etc/apt")
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SUITES = frozenset(
     [
         "bullseye",
@@ -51,12 +50,13 @@ class Mirror:
         return tuple(lines)
 
 
-def find_mirror(wanted: str = "", apt: Path = APT) -> Mirror:
+def find_mirror(host: Host, wanted: str = "") -> Mirror:
     """The mirror to use: `wanted` (--mirror), else SYKUBE_MIRROR, else the first of apt's sources.
 
     Raises:
         UsageError: what is wanted is no URL, or the host names no Debian mirror.
     """
+    apt = host.etc / "apt"
     named = "--mirror" if wanted else VARIABLE
     wanted = wanted or os.environ.get(VARIABLE, "")
     entries = [entry for file in _source_files(apt) for entry in _entries(file)]

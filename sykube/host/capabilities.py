@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+
+from sykube.host.host import Host
 
 # include/uapi/linux/capability.h, in the order of their numbers
 _NAMES = [
@@ -73,22 +74,22 @@ REQUIRED = frozenset(
 )
 
 
-def effective() -> int:
+def effective(host: Host) -> int:
     """The mask of this process's effective capabilities."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    status = (host.proc / "self/status").read_text(encoding="utf-8")
     match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return int(match[1], 16) if match else 0
 
 
-def known() -> int:
+def known(host: Host) -> int:
     """The mask of every capability that this kernel knows."""
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="utf-8"))
+    last = int((host.proc_sys / "kernel/cap_last_cap").read_text(encoding="utf-8"))
     return (1 << (last + 1)) - 1
 
 
-def missing() -> frozenset[str]:
+def missing(host: Host) -> frozenset[str]:
     """Names of the capabilities that the kernel knows and this process lacks."""
-    return names(known() & ~effective())
+    return names(known(host) & ~effective(host))
 
 
 def names(mask: int) -> frozenset[str]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-SELINUX = Path("/sys/fs/selinux/enforce")
-APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
-ATTRIBUTES = Path("/proc/self/attr")
+from sykube.host.host import Host
 
 # Domains that the targeted policy lets do everything: a login of root and its children, services
 # without a policy of their own, early boot. Source: selinux-policy, unconfined.te and init.te
@@ -22,16 +20,16 @@ class Trouble:
     cure: str
 
 
-def selinux() -> Trouble | None:
+def selinux(host: Host) -> Trouble | None:
     """Whether SELinux refuses this process what nodes need.
 
     An enforcing SELinux does not by itself: what root starts from an unconfined shell is as
     unconfined, nodes and pods included, since neither engine nor the nodes' containerd changes
     domains. A confined root (staff_u, sysadm_u, a container) is refused mounts and networks.
     """
-    if _read(SELINUX) != "1":
+    if _read(host.root / "sys/fs/selinux/enforce") != "1":
         return None
-    context = _read(ATTRIBUTES / "current")
+    context = _read(host.proc / "self/attr" / "current")
     domain = next(iter(context.split(":")[2:3]), "")
     if domain in _FREE_DOMAINS:
         return None
@@ -41,18 +39,20 @@ def selinux() -> Trouble | None:
     )
 
 
-def apparmor() -> Trouble | None:
+def apparmor(host: Host) -> Trouble | None:
     """Whether an AppArmor profile holds this process, such as a container's.
 
     Ubuntu's kernel.apparmor_restrict_unprivileged_userns is about users other than root, and
     sykube's nodes have no user namespace: https://apptainer.org/docs/admin/main/installation.html
     has what such users need.
     """
-    if _read(APPARMOR) != "Y":
+    if _read(host.root / "sys/module/apparmor/parameters/enabled") != "Y":
         return None
     # Linux 5.8 and later keep it apart from other modules' attributes: Documentation/
     # admin-guide/LSM/apparmor.rst
-    profile = _read(ATTRIBUTES / "apparmor/current") or _read(ATTRIBUTES / "current")
+    profile = _read(host.proc / "self/attr" / "apparmor/current") or _read(
+        host.proc / "self/attr" / "current"
+    )
     # "unconfined", "NAME (unconfined)" for profiles that only name a program, "NAME (complain)"
     if not profile or profile.endswith(("unconfined", "(unconfined)", "(complain)")):
         return None

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-OS_RELEASE = Path("/etc/os-release")
-EPEL = Path("/etc/yum.repos.d/epel.repo")
+from sykube.host.host import Host
 
 # What is no program on PATH, by the name that it has in the tables below.
 CNI_PLUGINS = "CNI plugins"
@@ -141,8 +140,13 @@ class Distribution:
         return self.enterprise and not self.has_epel and not _IN_EPEL.isdisjoint(packages)
 
 
-def this(file: Path = OS_RELEASE, epel: Path = EPEL) -> Distribution:
+def this(host: Host) -> Distribution:
     """The distribution of this host; one of no known package manager where it is unknown."""
+    return read(host.etc / "os-release", host.etc / "yum.repos.d/epel.repo")
+
+
+def read(file: Path, epel: Path) -> Distribution:
+    """The distribution that an os-release is of, and whether it has the repository EPEL."""
     try:
         fields = _fields(file.read_text(encoding="utf-8", errors="replace"))
     except OSError:

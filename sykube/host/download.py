@@ -13,6 +13,7 @@ https://requests.readthedocs.io/en/latest/user/authentication/#netrc-authenticat
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -374,8 +375,11 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+@functools.cache
 def _tls(authorities: tuple[str, ...]) -> ssl.SSLContext:
-    """TLS that trusts the system's authorities and some more; requests adds certifi's."""
+    """TLS that trusts the system's authorities and some more; requests adds certifi's.
+
+    Reading them takes longer than most requests."""
     context = ssl.create_default_context()
     if authorities:
         try:

@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sykube.errors import HostError, UsageError
 from sykube.host import apt, capabilities, provision
-from sykube.host.paths import cache_dir
-from sykube.host.run import PATH, CommandError, run
+from sykube.host.host import Host
+from sykube.host.run import PATH, CommandError
 
 # Names the engine to use instead of the first one that will do: apptainer, singularity, private,
 # or the path of a program.
@@ -103,12 +102,12 @@ class Candidate:
         return dict.fromkeys(names, str(folder))
 
 
-def private() -> provision.PrivateApptainer:
+def private(host: Host) -> provision.PrivateApptainer:
     """Where sykube's own Apptainer is, or would be."""
-    return provision.PrivateApptainer(cache_dir() / "apptainer")
+    return provision.PrivateApptainer(host, host.cache / "apptainer")
 
 
-def find() -> FoundEngine | None:
+def find(host: Host) -> FoundEngine | None:
     """The engine that SYKUBE_ENGINE names, else the host's own if it will do, else the private one.
 
     Returns:
@@ -119,21 +118,21 @@ def find() -> FoundEngine | None:
     """
     wanted = os.environ.get(VARIABLE, "")
     if wanted != _PRIVATE:
-        for candidate in candidates(wanted):
+        for candidate in candidates(host, wanted):
             if not candidate.problem:
                 why = f"{VARIABLE} asks for it" if wanted else f"the first on {PATH} that will do"
-                return _found(candidate, why)
+                return _found(host, candidate, why)
         if wanted:
-            raise _unusable(wanted)
-    own = private()
+            raise _unusable(host, wanted)
+    own = private(host)
     if not own.exists():
         return None
-    passed = [each.problem for each in candidates() if not wanted]
+    passed = [each.problem for each in candidates(host) if not wanted]
     why = f"{VARIABLE} asks for it" if wanted else "; ".join(passed) or "the host has none"
-    return _found(look(own.binary), why, private=True)
+    return _found(host, look(host, own.binary), why, private=True)
 
 
-def candidates(wanted: str = "") -> list[Candidate]:
+def candidates(host: Host, wanted: str = "") -> list[Candidate]:
     """The host's own engines in the order of preference, also those that will not do.
 
     One that is configured for root with every capability cannot build for a root that lacks some:
@@ -142,40 +141,40 @@ def candidates(wanted: str = "") -> list[Candidate]:
     Args:
         wanted: the name or path of the only one to look at; all of them when empty.
     """
-    found = _of_the_host(wanted)
-    missing = ", ".join(sorted(capabilities.missing()))
+    found = _of_the_host(host, wanted)
+    missing = ", ".join(sorted(capabilities.missing(host)))
     if not missing:
         return found
     problem = f"asks for capabilities that this root lacks ({missing})"
     return [
         each
-        if each.problem or each.binary == private().binary
+        if each.problem or each.binary == private(host).binary
         else replace(each, problem=f"{each.binary} {problem}")
         for each in found
     ]
 
 
-def _of_the_host(wanted: str) -> list[Candidate]:
+def _of_the_host(host: Host, wanted: str) -> list[Candidate]:
     if "/" in wanted:
-        return [look(Path(wanted).absolute())]
+        return [look(host, Path(wanted).absolute())]
     found = []
     for kind in KINDS:
-        binary = shutil.which(kind.name, path=PATH) if wanted in ("", kind.name) else None
+        binary = host.which(kind.name) if wanted in ("", kind.name) else None
         if binary:
-            found.append(look(Path(binary), kind))
+            found.append(look(host, Path(binary), kind))
     return found
 
 
-def find_for_files() -> FoundEngine:
+def find_for_files(host: Host) -> FoundEngine:
     """An engine to look into images, which no node is to be started with.
 
     Raises:
         HostError: there is none.
     """
-    found = find()
+    found = find(host)
     if found is None:
-        usable = [each for each in _of_the_host("") if not each.problem]
-        found = _found(usable[0], "it looks into images alone") if usable else None
+        usable = [each for each in _of_the_host(host, "") if not each.problem]
+        found = _found(host, usable[0], "it looks into images alone") if usable else None
     if found is None:
         raise HostError(
             "there is no Apptainer that sykube can use",
@@ -185,38 +184,40 @@ def find_for_files() -> FoundEngine:
     return found
 
 
-def find_or_create(mirror: Callable[[], apt.Mirror], say: Callable[[str], None]) -> FoundEngine:
+def find_or_create(
+    host: Host, mirror: Callable[[], apt.Mirror], say: Callable[[str], None]
+) -> FoundEngine:
     """The engine to use; a private Apptainer is set up where there is none.
 
     Raises:
         SykubeError: it could not be set up.
     """
-    found = find()
+    found = find(host)
     if found is None:
-        private().create(mirror(), say)
-        found = find()
+        private(host).create(mirror(), say)
+        found = find(host)
     assert found is not None, "create() raises unless the program starts"
     return found
 
 
-def _found(candidate: Candidate, why: str, *, private: bool = False) -> FoundEngine:
+def _found(host: Host, candidate: Candidate, why: str, *, private: bool = False) -> FoundEngine:
     version = f"{candidate.version} (private)" if private else candidate.version
-    return FoundEngine(candidate.binary, version, _environment(candidate.kind), why)
+    return FoundEngine(candidate.binary, version, _environment(host, candidate.kind), why)
 
 
-def _environment(kind: Kind) -> dict[str, str]:
+def _environment(host: Host, kind: Kind) -> dict[str, str]:
     """Variables that make an engine ask for no capability that this process lacks.
 
     It refuses to start otherwise: "Requesting capability set … while permitted …".
     """
-    missing = sorted(capabilities.missing())
+    missing = sorted(capabilities.missing(host))
     return {f"{kind.prefix}DROP_CAPS": ",".join(missing)} if missing else {}
 
 
-def look(binary: Path, expected: Kind = APPTAINER) -> Candidate:
+def look(host: Host, binary: Path, expected: Kind = APPTAINER) -> Candidate:
     """What a program says of itself: `singularity` may be a link to Apptainer."""
     try:
-        said = run([binary, "--version"], check=False).stdout
+        said = host.run([binary, "--version"], check=False).stdout
     except CommandError as error:
         return Candidate(binary, expected, problem=error.brief)
     match = re.match(r"(\S+) version (\d+)\.(\d+)\.(\d+)", said.strip())
@@ -232,8 +233,8 @@ def look(binary: Path, expected: Kind = APPTAINER) -> Candidate:
     return Candidate(binary, kind, numbers, problem)
 
 
-def _unusable(wanted: str) -> UsageError:
-    problems = [candidate.problem for candidate in candidates(wanted)]
+def _unusable(host: Host, wanted: str) -> UsageError:
+    problems = [candidate.problem for candidate in candidates(host, wanted)]
     return UsageError(
         f"{VARIABLE}={wanted} names no engine that will do",
         details="\n".join(problems) or f"there is no program {wanted} in {PATH}",

@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from sykube.host.host import Host
 from sykube.host.records import read_sysctl
 
 INSTANCES = "fs/inotify/max_user_instances"
 WATCHES = "fs/inotify/max_user_watches"
-_PROC = Path("/proc")
 _LINK = "anon_inode:inotify"
 
 
@@ -29,18 +29,18 @@ class Usage:
         return self.used / self.limit if self.limit else 0.0
 
 
-def usage() -> list[Usage]:
+def usage(host: Host) -> list[Usage]:
     """Root's use of instances and of watches; both are counted for each user, over all nodes.
 
     An instance that several processes share counts several times: the kernel does not tell.
     """
     instances: Counter[str] = Counter()
     watches: Counter[str] = Counter()
-    for process in _PROC.iterdir():
+    for process in host.proc.iterdir():
         if process.name.isdigit():
             _count(process, instances, watches)
     return [
-        Usage(sysctl, sum(counted.values()), int(read_sysctl(sysctl) or 0), _most(counted))
+        Usage(sysctl, sum(counted.values()), int(read_sysctl(host, sysctl) or 0), _most(counted))
         for sysctl, counted in ((INSTANCES, instances), (WATCHES, watches))
     ]
 

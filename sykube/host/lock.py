@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import paths
+from sykube.host.host import Host
 
 _POLL_S = 0.05
 _HOST = "host.lock"
@@ -55,18 +55,18 @@ def exclusive(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
                 path.parent.rmdir()
 
 
-def host_settings() -> contextlib.AbstractContextManager[None]:
+def host_settings(host: Host) -> contextlib.AbstractContextManager[None]:
     """Hold what clusters share: the host's settings, their record, and the choice of subnets.
 
     Raises:
         LockedError: another command holds it for a minute.
     """
-    return exclusive(paths.LOCKS / _HOST, "this host's settings", _HOST_TIMEOUT_S)
+    return exclusive(host.locks / _HOST, "this host's settings", _HOST_TIMEOUT_S)
 
 
-def remove_abandoned(path: Path) -> None:
+def remove_abandoned(host: Host, path: Path) -> None:
     """Remove a lock file whose holder was killed, and the host's own; those that are held stay."""
-    for file in (path, paths.LOCKS / _HOST):
+    for file in (path, host.locks / _HOST):
         with contextlib.suppress(LockedError):
             if file.exists():
                 with exclusive(file, ""):

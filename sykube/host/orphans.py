@@ -8,27 +8,26 @@ In a container that is any program, such as `sleep infinity`, unless it was star
 from __future__ import annotations
 
 import contextlib
-import time
-from pathlib import Path
 
-PROC = Path("/proc")
+from sykube.host.host import Host
+
 CURE = "Start this container with an init that waits for them, as `docker run --init` does"
 # For those that ended just now.
 _MOMENT_S = 0.2
 
 
-def unreaped() -> list[int]:
+def unreaped(host: Host) -> list[int]:
     """Their process numbers."""
-    found = _zombies()
+    found = _zombies(host)
     if found:
-        time.sleep(_MOMENT_S)
-        found &= _zombies()
+        host.sleep(_MOMENT_S)
+        found &= _zombies(host)
     return sorted(found)
 
 
-def _zombies() -> set[int]:
+def _zombies(host: Host) -> set[int]:
     found = set()
-    for folder in PROC.glob("[0-9]*"):
+    for folder in host.proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
             # The name before them, in brackets, may hold anything.

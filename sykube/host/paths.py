@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-DATA = Path("/var/lib/sykube")
-HOST_RECORDS = DATA / "host"
-SNAPSHOTS = DATA / "snapshots"
-LOGS = Path("/var/log/sykube")
-LOCKS = Path("/run/sykube")
+from sykube.host.host import Host
+
 # Stands for --name where that is not given.
 CLUSTER_VARIABLE = "SYKUBE_CLUSTER"
-
-
-def cache_dir() -> Path:
-    """/var/cache/sykube, or SYKUBE_CACHE_DIR."""
-    return Path(os.environ.get("SYKUBE_CACHE_DIR") or "/var/cache/sykube")
 
 
 @dataclass(frozen=True)
@@ -27,11 +18,12 @@ class ClusterPaths:
     `root` is a link where the cluster lives in another folder (--dest).
     """
 
+    host: Host
     name: str
 
     @property
     def root(self) -> Path:
-        return DATA / self.name
+        return self.host.data / self.name
 
     @property
     def state(self) -> Path:
@@ -58,16 +50,16 @@ class ClusterPaths:
 
     @property
     def lock(self) -> Path:
-        return LOCKS / f"{self.name}.lock"
+        return self.host.locks / f"{self.name}.lock"
 
     @property
     def log(self) -> Path:
-        return LOGS / f"{self.name}.log"
+        return self.host.logs / f"{self.name}.log"
 
     @property
     def node_logs(self) -> Path:
         """Where the logs of nodes go when init fails."""
-        return LOGS / self.name
+        return self.host.logs / self.name
 
     def node(self, instance: str) -> Path:
         return self.root / "nodes" / instance

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +22,15 @@ from sykube.host import (
 )
 from sykube.host.distribution import Distribution
 from sykube.host.engines import FoundEngine
+from sykube.host.host import Host
 from sykube.host.records import read_sysctl
-from sykube.host.run import PATH, CommandError, run
+from sykube.host.run import CommandError
 
 _PROGRAMS = ("ip", "iptables", "sysctl", "mount", "modprobe")
 _BUILD_PROGRAMS = ("debootstrap", "mksquashfs")
 # By these a private Apptainer is downloaded and unpacked.
 _APT_PROGRAMS = ("apt-get", "dpkg-deb")
-_SCRIPTS = Path("/usr/share/debootstrap/scripts")
+_SCRIPTS = "usr/share/debootstrap/scripts"
 # Releases that images are built of.
 _SUITES = ("bookworm", "trixie")
 # Debian signs what nodes are built from with this key and with that of Debian 13; older keyrings
@@ -87,13 +87,13 @@ def _failure(what: str, detail: str, cure: str, packages: Iterable[str] = ()) ->
     return Finding(what, Level.FAILURE, detail, cure, tuple(packages))
 
 
-def _missing(what: str, detail: str, host: Distribution, things: Iterable[str]) -> Finding:
+def _missing(what: str, detail: str, system: Distribution, things: Iterable[str]) -> Finding:
     """A failure that packages of the host's distribution cure, where it has any."""
     wanted = tuple(things)
-    return _failure(what, detail, host.cure(wanted), host.packages(wanted))
+    return _failure(what, detail, system.cure(wanted), system.packages(wanted))
 
 
-def check_identity() -> None:
+def check_identity(host: Host) -> None:
     """Refuse what no cure helps: a foreign processor, a user who is not root.
 
     Raises:
@@ -106,7 +106,7 @@ def check_identity() -> None:
             f"the processor of this machine ({machine}) is not supported",
             resolution="Use a machine with an x86-64 or arm64 processor.",
         )
-    if os.geteuid() != 0:
+    if host.user() != 0:
         raise UsageError(
             "this needs root: nodes mount file systems and have networks of their own",
             resolution="Run the same command with sudo.",
@@ -114,7 +114,7 @@ def check_identity() -> None:
 
 
 def examine(
-    *, nodes: int, data: Path, cache: Path, building: bool, mirror: str | None = ""
+    host: Host, *, nodes: int, data: Path, cache: Path, building: bool, mirror: str | None = ""
 ) -> list[Finding]:
     """Look at everything that a cluster of so many nodes needs.
 
@@ -129,33 +129,39 @@ def examine(
     Raises:
         UsageError: SYKUBE_ENGINE names no engine that will do.
     """
-    host = distribution.this()
-    engine = engines.find()
+    system = distribution.this(host)
+    engine = engines.find(host)
     findings = [
-        _programs(host, _PROGRAMS), _iptables(host), _engine(host, engine),
-        _cni_plugins(host, engine),
+        _programs(host, system, _PROGRAMS), _iptables(host, system), _engine(host, system, engine),
+        _cni_plugins(host, system, engine),
     ]  # fmt: skip
-    unpacking = engine is None and host.can_unpack_debian
+    unpacking = engine is None and system.can_unpack_debian
     if building:
-        findings += [_programs(host, _BUILD_PROGRAMS), _debootstrap()]
-        findings.append(_disk("disk for building", cache, _BUILD_DISK_MB))
+        findings += [_programs(host, system, _BUILD_PROGRAMS), _debootstrap(host)]
+        findings.append(_disk(host, "disk for building", cache, _BUILD_DISK_MB))
     if unpacking:
-        findings.append(_programs(host, _APT_PROGRAMS))
+        findings.append(_programs(host, system, _APT_PROGRAMS))
     if building or unpacking:
-        findings += [_keyring(host), _mirror(mirror)]
-    findings += [*_file_systems(host), _capabilities(), _cgroups(), _inotify(), _namespaces()]
-    findings += [_first_process(), _selinux(), _apparmor()]
+        findings += [_keyring(host, system), _mirror(host, mirror)]
+    findings += [
+        *_file_systems(host, system),
+        _capabilities(host),
+        _cgroups(host),
+        _inotify(host),
+        _namespaces(host),
+    ]
+    findings += [_first_process(host), _selinux(host), _apparmor(host)]
     if nodes:
-        findings.append(_memory(_MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
-        findings.append(_disk("disk for nodes", data, nodes * _NODE_DISK_MB))
+        findings.append(_memory(host, _MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
+        findings.append(_disk(host, "disk for nodes", data, nodes * _NODE_DISK_MB))
     return findings
 
 
-def examine_for_workers(count: int, data: Path) -> list[Finding]:
+def examine_for_workers(host: Host, count: int, data: Path) -> list[Finding]:
     """Look at what further workers need beside a cluster that runs."""
     return [
-        _memory(count * _WORKER_MEMORY_MB),
-        _disk("disk for nodes", data, count * _NODE_DISK_MB),
+        _memory(host, count * _WORKER_MEMORY_MB),
+        _disk(host, "disk for nodes", data, count * _NODE_DISK_MB),
     ]
 
 
@@ -164,7 +170,7 @@ def missing_packages(findings: list[Finding]) -> tuple[str, ...]:
     return tuple(sorted({package for finding in findings for package in finding.packages}))
 
 
-def require(findings: list[Finding], *, downloading: bool = True) -> None:
+def require(host: Host, findings: list[Finding], *, downloading: bool = True) -> None:
     """Stop at failures.
 
     Args:
@@ -179,8 +185,8 @@ def require(findings: list[Finding], *, downloading: bool = True) -> None:
     packages = missing_packages(failures)
     cures = [finding.cure for finding in failures if not finding.packages]
     if packages:
-        command = distribution.this().command(packages)
-        can_install = downloading and distribution.this().installation(packages)
+        command = distribution.this(host).command(packages)
+        can_install = downloading and distribution.this(host).installation(packages)
         cures.insert(0, f"sykube init --yes, or: {command}" if can_install else command)
     raise HostError(
         "this host is not ready for a cluster",
@@ -189,99 +195,99 @@ def require(findings: list[Finding], *, downloading: bool = True) -> None:
     )
 
 
-def install(packages: tuple[str, ...]) -> None:
+def install(host: Host, packages: tuple[str, ...]) -> None:
     """Install packages on the host, by its own package manager.
 
     Raises:
         HostError: it failed, and holds the output; or something has to be set up by hand first.
     """
-    host = distribution.this()
-    commands = host.installation(packages)
-    cure = f"Ask the administrator for: {host.command(packages)}"
+    system = distribution.this(host)
+    commands = system.installation(packages)
+    cure = f"Ask the administrator for: {system.command(packages)}"
     if not commands:
-        raise HostError(f"cannot install {' '.join(packages)} on {host.name}", resolution=cure)
+        raise HostError(f"cannot install {' '.join(packages)} on {system.name}", resolution=cure)
     try:
         for command in commands:
-            run(command, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=1200)
+            host.run(command, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=1200)
     except CommandError as error:
         raise HostError(
             f"could not install {' '.join(packages)}", details=error.details, resolution=cure
         ) from error
 
 
-def _first_process() -> Finding:
-    left = orphans.unreaped()
+def _first_process(host: Host) -> Finding:
+    left = orphans.unreaped(host)
     if not left:
         return _ok("process 1", "waits for what has ended")
     detail = f"it does not wait for what has ended, such as {left[0]}: nodes may not end"
     return _warning("process 1", detail, orphans.CURE)
 
 
-def _programs(host: Distribution, programs: tuple[str, ...]) -> Finding:
-    missing = [name for name in programs if not shutil.which(name, path=PATH)]
+def _programs(host: Host, system: Distribution, programs: tuple[str, ...]) -> Finding:
+    missing = [name for name in programs if not host.which(name)]
     if not missing:
         return _ok("programs", ", ".join(programs))
-    return _missing("programs", f"missing: {', '.join(missing)}", host, missing)
+    return _missing("programs", f"missing: {', '.join(missing)}", system, missing)
 
 
-def _iptables(host: Distribution) -> Finding:
+def _iptables(host: Host, system: Distribution) -> Finding:
     """Whether iptables and this kernel fit together: some kernels have nftables' side alone."""
-    if not shutil.which("iptables", path=PATH):
+    if not host.which("iptables"):
         return _ok("packet filter", "looked at once iptables is there")
-    version = run(["iptables", "--version"], check=False).stdout.strip()
-    done = run(["iptables", "-w", "-t", "filter", "-S"], check=False)
+    version = host.run(["iptables", "--version"], check=False).stdout.strip()
+    done = host.run(["iptables", "-w", "-t", "filter", "-S"], check=False)
     if done.ok:
         return _ok("packet filter", version)
     cure = "Ask the administrator for: modprobe nf_tables; modprobe nft_compat"
     if "(legacy)" in version:
         cure = "update-alternatives --set iptables /usr/sbin/iptables-nft"
-    if host.kernel_modules:
-        cure += f"; where that module is missing: {host.kernel_modules}"
+    if system.kernel_modules:
+        cure += f"; where that module is missing: {system.kernel_modules}"
     detail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.code}"]
     return _failure("packet filter", f"{version or 'iptables'}: {detail[0]}", cure)
 
 
-def _engine(host: Distribution, engine: FoundEngine | None) -> Finding:
+def _engine(host: Host, system: Distribution, engine: FoundEngine | None) -> Finding:
     if engine:
         return _ok("engine", f"{engine.version}, {engine.binary}: {engine.why}")
-    passed = "; ".join(each.problem for each in engines.candidates() if each.problem)
-    if host.can_unpack_debian:
+    passed = "; ".join(each.problem for each in engines.candidates(host) if each.problem)
+    if system.can_unpack_debian:
         own = "init sets up a private Apptainer"
         if not passed:
             return _ok("engine", own)
         return _warning("engine", f"{passed}; {own}", f"For one of the host's own: {_ENGINES}")
-    packages = host.packages([distribution.APPTAINER])
+    packages = system.packages([distribution.APPTAINER])
     return _failure(
         "engine",
         passed or "neither Apptainer nor SingularityCE is there",
-        host.command(packages) if packages else f"Install one of these: {_ENGINES}",
+        system.command(packages) if packages else f"Install one of these: {_ENGINES}",
         packages,
     )
 
 
-def _cni_plugins(host: Distribution, engine: FoundEngine | None) -> Finding:
-    settings = provision.build_settings(engine.binary) if engine else {}
-    folder = provision.cni_plugins(settings)
+def _cni_plugins(host: Host, system: Distribution, engine: FoundEngine | None) -> Finding:
+    settings = provision.build_settings(host, engine.binary) if engine else {}
+    folder = provision.cni_plugins(host, settings)
     if folder:
         return _ok("CNI plugins", str(folder))
     wanted = [distribution.CNI_PLUGINS]
-    return _missing("CNI plugins", "bridge and static are missing", host, wanted)
+    return _missing("CNI plugins", "bridge and static are missing", system, wanted)
 
 
-def _debootstrap() -> Finding:
+def _debootstrap(host: Host) -> Finding:
     """Whether debootstrap is new enough for the releases that images are built of."""
-    if not _SCRIPTS.is_dir():
+    if not (host.root / _SCRIPTS).is_dir():
         return _ok("debootstrap", "looked at once it is there")
-    missing = [suite for suite in _SUITES if not (_SCRIPTS / suite).exists()]
+    missing = [suite for suite in _SUITES if not (host.root / _SCRIPTS / suite).exists()]
     if not missing:
         return _ok("debootstrap", f"knows {', '.join(_SUITES)}")
-    links = " && ".join(f"ln -s sid {_SCRIPTS}/{suite}" for suite in missing)
+    links = " && ".join(f"ln -s sid {host.root / _SCRIPTS}/{suite}" for suite in missing)
     return _failure(
         "debootstrap", f"it is older than Debian's releases {', '.join(missing)}", links
     )
 
 
-def _keyring(host: Distribution) -> Finding:
+def _keyring(host: Host, system: Distribution) -> Finding:
     """Debian's keys, without which nothing may be built.
 
     debootstrap only warns where they are missing, and takes packages unchecked (functions,
@@ -289,29 +295,33 @@ def _keyring(host: Distribution) -> Finding:
     (internal/pkg/build/sources/conveyorPacker_debootstrap.go).
     """
     things = [distribution.DEBIAN_KEYS]
-    if not apt.KEYRING.is_file():
-        detail = f"{apt.KEYRING} is missing, which signatures are checked with"
-        return _missing("Debian's keys", detail, host, things)
-    if _LEAST_KEY not in apt.KEYRING.read_bytes():
+    if not host.debian_keys.is_file():
+        detail = f"{host.debian_keys} is missing, which signatures are checked with"
+        return _missing("Debian's keys", detail, system, things)
+    if _LEAST_KEY not in host.debian_keys.read_bytes():
         return _failure(
             "Debian's keys",
-            f"{apt.KEYRING} is older than Debian 12 and has no key of today's archive",
-            f"A newer {' '.join(host.packages(things)) or 'debian-archive-keyring'}, "
+            f"{host.debian_keys} is older than Debian 12 and has no key of today's archive",
+            f"A newer {' '.join(system.packages(things)) or 'debian-archive-keyring'}, "
             f"or that file of a Debian 12 or 13 machine, in its place",
         )
-    for other in _keyrings_of_debootstrap():
+    for other in _keyrings_of_debootstrap(host):
         if not other.is_file():
             return _failure(
                 "Debian's keys",
                 f"debootstrap looks for them in {other}, and would check nothing without it",
-                f"ln -s {apt.KEYRING} {other}",
+                f"ln -s {host.debian_keys} {other}",
             )
-    return _ok("Debian's keys", str(apt.KEYRING))
+    return _ok("Debian's keys", str(host.debian_keys))
 
 
-def _keyrings_of_debootstrap() -> set[Path]:
+def _keyrings_of_debootstrap(host: Host) -> set[Path]:
     """The files that its scripts name, where it is there."""
-    scripts = [_SCRIPTS / suite for suite in _SUITES if (_SCRIPTS / suite).is_file()]
+    scripts = [
+        host.root / _SCRIPTS / suite
+        for suite in _SUITES
+        if (host.root / _SCRIPTS / suite).is_file()
+    ]
     named = (
         re.findall(r"^keyring (\S+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
         for file in scripts
@@ -319,10 +329,10 @@ def _keyrings_of_debootstrap() -> set[Path]:
     return {Path(keyring) for found in named for keyring in found}
 
 
-def _mirror(wanted: str | None) -> Finding:
+def _mirror(host: Host, wanted: str | None) -> Finding:
     what = "Debian mirror"
     try:
-        return _ok(what, apt.find_mirror(wanted or "").main)
+        return _ok(what, apt.find_mirror(host, wanted or "").main)
     except UsageError as error:
         if wanted is None:
             cure = f"{error.resolution} None is needed with --local-image FILE."
@@ -330,12 +340,12 @@ def _mirror(wanted: str | None) -> Finding:
         return _failure(what, error.brief, error.resolution)
 
 
-def _file_systems(host: Distribution) -> list[Finding]:
+def _file_systems(host: Host, system: Distribution) -> list[Finding]:
     findings = []
-    modules = f"{host.kernel_modules} && " if host.kernel_modules else ""
+    modules = f"{system.kernel_modules} && " if system.kernel_modules else ""
     for name, module in _FILE_SYSTEMS.items():
-        known = Path("/proc/filesystems").read_text(encoding="utf-8").split()
-        if name in known or run(["modprobe", module], check=False).ok:
+        known = (host.proc / "filesystems").read_text(encoding="utf-8").split()
+        if name in known or host.run(["modprobe", module], check=False).ok:
             findings.append(_ok(f"kernel: {name}", "there"))
         else:
             findings.append(
@@ -348,8 +358,8 @@ def _file_systems(host: Distribution) -> list[Finding]:
     return findings
 
 
-def _capabilities() -> Finding:
-    missing = capabilities.REQUIRED - capabilities.names(capabilities.effective())
+def _capabilities(host: Host) -> Finding:
+    missing = capabilities.REQUIRED - capabilities.names(capabilities.effective(host))
     if not missing:
         return _ok("capabilities", "all that nodes need")
     return _failure(
@@ -359,8 +369,8 @@ def _capabilities() -> Finding:
     )
 
 
-def _cgroups() -> Finding:
-    root = Path("/sys/fs/cgroup")
+def _cgroups(host: Host) -> Finding:
+    root = host.cgroups
     if (root / "cgroup.controllers").exists():
         version, present = 2, (root / "cgroup.controllers").read_text(encoding="utf-8").split()
     else:
@@ -376,15 +386,15 @@ def _cgroups() -> Finding:
     )
 
 
-def _inotify() -> Finding:
-    instances = read_sysctl("fs/inotify/max_user_instances") or "0"
+def _inotify(host: Host) -> Finding:
+    instances = read_sysctl(host, "fs/inotify/max_user_instances") or "0"
     return _ok("inotify", f"{instances} instances for each user; init raises it where it is low")
 
 
-def _namespaces() -> Finding:
+def _namespaces(host: Host) -> Finding:
     missing = [
         name for name in ("mnt", "pid", "net", "uts", "ipc", "cgroup")
-        if not Path(f"/proc/self/ns/{name}").exists()
+        if not (host.proc / "self/ns" / name).exists()
     ]  # fmt: skip
     if not missing:
         return _ok("namespaces", "mount, pid, network, uts, ipc, cgroup")
@@ -393,24 +403,24 @@ def _namespaces() -> Finding:
     )
 
 
-def _selinux() -> Finding:
-    trouble = confinement.selinux()
+def _selinux(host: Host) -> Finding:
+    trouble = confinement.selinux(host)
     if trouble:
         return _warning("SELinux", trouble.detail, trouble.cure)
     return _ok("SELinux", "does not confine this process")
 
 
-def _apparmor() -> Finding:
-    trouble = confinement.apparmor()
+def _apparmor(host: Host) -> Finding:
+    trouble = confinement.apparmor(host)
     if trouble:
         return _warning("AppArmor", trouble.detail, trouble.cure)
     return _ok("AppArmor", "does not confine this process")
 
 
-def _memory(needed_mb: int) -> Finding:
+def _memory(host: Host, needed_mb: int) -> Finding:
     fields = dict(
         line.split(":", 1)
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        for line in (host.proc / "meminfo").read_text(encoding="utf-8").splitlines()
         if ":" in line
     )
     available = int(fields["MemAvailable"].split()[0]) // 1024
@@ -420,8 +430,8 @@ def _memory(needed_mb: int) -> Finding:
     return _failure("memory", detail, "Take fewer --workers, or end other programs.")
 
 
-def _disk(what: str, folder: Path, needed_mb: int) -> Finding:
-    room = space.free(folder)
+def _disk(host: Host, what: str, folder: Path, needed_mb: int) -> Finding:
+    room = space.free(host, folder)
     detail = f"{room}, about {needed_mb} MB needed"
     if room.free >= needed_mb * 1_000_000:
         return _ok(what, detail)

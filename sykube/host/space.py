@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import SykubeError
+from sykube.host.host import Host
 
 # Kubelets do not look at the disk, which is the host's (kubeadm.py), and etcd stops when it is
 # full: of these shares, the one is worth a warning, the other a failure.
@@ -34,16 +34,16 @@ class Space:
         return f"{_mb(self.free)} free of {_mb(self.total)} in {self.place}"
 
 
-def free(folder: Path) -> Space:
+def free(host: Host, folder: Path) -> Space:
     """The space for a folder, which need not exist yet."""
     place = folder.resolve()
     while not place.exists():
         place = place.parent
-    usage = shutil.disk_usage(place)
+    usage = host.disk_usage(place)
     return Space(place, usage.free, usage.total)
 
 
-def require(folder: Path, needed: int) -> None:
+def require(host: Host, folder: Path, needed: int) -> None:
     """Refuse what does not fit.
 
     Args:
@@ -52,7 +52,7 @@ def require(folder: Path, needed: int) -> None:
     Raises:
         SykubeError: there is less room.
     """
-    found = free(folder)
+    found = free(host, folder)
     if found.free < needed:
         raise SykubeError(
             f"the disk is too small: {_mb(needed)} needed in {folder}",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sykube.host.run import PATH, run
+from sykube.host.host import Host
 
 _TIMEOUT_S = 3600.0
 # Overlays hold devices (0:0) and trusted.* attributes that say what of the image was removed, and
@@ -20,7 +19,7 @@ _COMPRESSION = {"zstd": (".zst", "zstd -1 -T0"), "gzip": (".gz", "gzip -1")}
 _PROGRAMS = {suffix: program for program, (suffix, _) in _COMPRESSION.items()}
 
 
-def pack(root: Path, names: Sequence[str], folder: Path) -> Path:
+def pack(host: Host, root: Path, names: Sequence[str], folder: Path) -> Path:
     """Archive what is in `root` under some names, into a folder that others cannot enter.
 
     Returns:
@@ -30,7 +29,9 @@ def pack(root: Path, names: Sequence[str], folder: Path) -> Path:
         CommandError: tar failed.
     """
     # Debian cannot be without gzip.
-    suffix, program = next(how for name, how in _COMPRESSION.items() if name == "gzip" or has(name))
+    suffix, program = next(
+        how for name, how in _COMPRESSION.items() if name == "gzip" or has(host, name)
+    )
     file = folder / f"data.tar{suffix}"
     # Before tar fills it.
     file.touch(mode=0o600)
@@ -39,14 +40,14 @@ def pack(root: Path, names: Sequence[str], folder: Path) -> Path:
     command += ["--hard-dereference"]
     # Sockets are what it leaves out.
     command += ["--warning=no-file-ignored", f"--use-compress-program={program}"]
-    run([*command, f"--file={file}", f"--directory={root}", *names], timeout=_TIMEOUT_S)
+    host.run([*command, f"--file={file}", f"--directory={root}", *names], timeout=_TIMEOUT_S)
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
     return file
 
 
 def unpack(
-    file: Path, target: Path, *, only: Sequence[str] = (), without: Sequence[str] = ()
+    host: Host, file: Path, target: Path, *, only: Sequence[str] = (), without: Sequence[str] = ()
 ) -> None:
     """Unpack an archive into an empty folder.
 
@@ -62,7 +63,7 @@ def unpack(
     command += [f"--use-compress-program={program_of(file.name)}"]
     command += ["--anchored", "--wildcards", "--no-wildcards-match-slash"]
     command += [f"--exclude={pattern}" for pattern in without]
-    run([*command, f"--file={file}", f"--directory={target}", *only], timeout=_TIMEOUT_S)
+    host.run([*command, f"--file={file}", f"--directory={target}", *only], timeout=_TIMEOUT_S)
 
 
 def program_of(name: str) -> str:
@@ -70,9 +71,9 @@ def program_of(name: str) -> str:
     return _PROGRAMS.get(Path(name).suffix, "")
 
 
-def has(program: str) -> bool:
+def has(host: Host, program: str) -> bool:
     """Whether the host has a program."""
-    return shutil.which(program, path=PATH) is not None
+    return host.which(program) is not None
 
 
 def digest(file: Path) -> str:

@@ -21,8 +21,8 @@ from sykube import resources
 from sykube.host import engines, lock
 from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
-from sykube.host.paths import cache_dir
-from sykube.host.run import CommandError, run
+from sykube.host.host import Host
+from sykube.host.run import CommandError
 from sykube.image import pulling, versions
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import Source, Upstream
@@ -91,14 +91,14 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def layers(source: Source | Upstream, mirror: Mirror) -> tuple[Layer, ...]:
+def layers(host: Host, source: Source | Upstream, mirror: Mirror) -> tuple[Layer, ...]:
     """The chain of images of a source; the last one is the node image."""
     if isinstance(source, Upstream):
-        return _upstream_layers(source, mirror)
-    return _debian_layers(source, mirror)
+        return _upstream_layers(host, source, mirror)
+    return _debian_layers(host, source, mirror)
 
 
-def _debian_layers(source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
+def _debian_layers(host: Host, source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
     """Kubernetes, its container images, the node image."""
     common: dict[str, Any] = {
         "mirror": mirror.main,
@@ -120,13 +120,14 @@ def _debian_layers(source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]
         (),
         (),
     )
-    common |= _node_suite(mirror) | {"kubernetes_image": _stage(kubernetes)}
+    common |= _node_suite(mirror) | {"kubernetes_image": _stage(host, kubernetes)}
     container_images = _container_images(
         "container-images-debian.def.j2",
         common | {"packages": versions.CONTAINER_IMAGE_PACKAGES, "coredns": False},
         (kubernetes,),
     )
     node = _node(
+        host,
         "node.def.j2",
         common | {"packages": versions.NODE_PACKAGES},
         (kubernetes, container_images),
@@ -134,7 +135,7 @@ def _debian_layers(source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]
     return kubernetes, container_images, node
 
 
-def _upstream_layers(source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
+def _upstream_layers(host: Host, source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
     """The container images, the node image: the programs are there, verified, so none is built."""
     common: dict[str, Any] = {
         "mirror": mirror.main,
@@ -160,6 +161,7 @@ def _upstream_layers(source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
     )
     upstream = resources.folder("definitions") / "upstream"
     node = _node(
+        host,
         "node-upstream.def.j2",
         common
         | {
@@ -201,6 +203,7 @@ def _container_images(template: str, variables: dict[str, Any], bases: tuple[Lay
 
 
 def _node(
+    host: Host,
     template: str,
     variables: dict[str, Any],
     bases: tuple[Layer, ...],
@@ -212,7 +215,7 @@ def _node(
         template,
         variables
         | {
-            "container_images_image": _stage(bases[-1]),
+            "container_images_image": _stage(host, bases[-1]),
             "definitions_dir": definitions,
             "supervisor_dir": supervisor,
         },
@@ -221,25 +224,26 @@ def _node(
     )
 
 
-def _stage(layer: Layer) -> Path:
+def _stage(host: Host, layer: Layer) -> Path:
     """Where an image that others are made from is cached."""
-    return cache_dir() / "build" / f"{layer.name}-{layer.fingerprint}.sif"
+    return host.cache / "build" / f"{layer.name}-{layer.fingerprint}.sif"
 
 
-def cached(source: Source | Upstream, mirror: Mirror) -> NodeImage | None:
+def cached(host: Host, source: Source | Upstream, mirror: Mirror) -> NodeImage | None:
     """The node image of a source, where it is in the cache and still up to date."""
-    fingerprint = layers(source, mirror)[-1].fingerprint
-    return next((image for image in list_images() if image.fingerprint == fingerprint), None)
+    fingerprint = layers(host, source, mirror)[-1].fingerprint
+    return next((image for image in list_images(host) if image.fingerprint == fingerprint), None)
 
 
-def list_images() -> list[NodeImage]:
+def list_images(host: Host) -> list[NodeImage]:
     """Every complete node image in the cache, the newest first."""
-    folders = (cache_dir() / "node-images").glob("*/complete")
+    folders = (host.cache / "node-images").glob("*/complete")
     found = sorted(folders, key=lambda file: file.stat().st_mtime, reverse=True)
     return [NodeImage(file.parent.name, file.parent) for file in found]
 
 
 def build(
+    host: Host,
     source: Source | Upstream,
     mirror: Mirror,
     builder: Builder,
@@ -258,32 +262,33 @@ def build(
     Raises:
         SykubeError: a build failed; what was in the cache stays.
     """
-    with locked_cache():
-        chain = layers(source, mirror)
+    with locked_cache(host):
+        chain = layers(host, source, mirror)
         final = chain[-1]
-        image = cached(source, mirror)
+        image = cached(host, source, mirror)
         if image and not force:
             return image
         for layer in chain[:-1]:
-            if not _stage(layer).exists():
+            if not _stage(host, layer).exists():
                 with step(_title(layer)):
-                    _stage(layer).parent.mkdir(parents=True, exist_ok=True)
-                    _build_sif(layer, _stage(layer), builder, note)
+                    _stage(host, layer).parent.mkdir(parents=True, exist_ok=True)
+                    _build_sif(host, layer, _stage(host, layer), builder, note)
         with step(_title(final)):
             return keep(
+                host,
                 final.fingerprint,
                 final.parts(),
                 builder,
-                lambda sif: _build_sif(final, sif, builder, note),
+                lambda sif: _build_sif(host, final, sif, builder, note),
             )
 
 
-def what_changed(source: Source | Upstream, mirror: Mirror) -> list[str]:
+def what_changed(host: Host, source: Source | Upstream, mirror: Mirror) -> list[str]:
     """Inputs that differ from the newest cached image of the same Kubernetes, for people."""
-    for image in list_images():
+    for image in list_images(host):
         with contextlib.suppress(OSError, ValueError):
             before = json.loads((image.folder / "parts.json").read_text(encoding="utf-8"))
-            last = layers(source, mirror)[-1]
+            last = layers(host, source, mirror)[-1]
             if before and f"definitions/{last.template}" in before and _is_of(image, source):
                 now = last.parts()
                 return sorted(name for name in before | now if before.get(name) != now.get(name))
@@ -306,16 +311,16 @@ def is_sif(file: Path) -> bool:
         return stream.read(len(_SIF_MAGIC)) == _SIF_MAGIC
 
 
-def prune(keep: frozenset[str]) -> list[Path]:
+def prune(host: Host, keep: frozenset[str]) -> list[Path]:
     """Remove cached images but for some fingerprints, and the images they were built from.
 
     Returns:
         What was removed.
     """
-    with locked_cache():
-        removed = [image.folder for image in list_images() if image.fingerprint not in keep]
+    with locked_cache(host):
+        removed = [image.folder for image in list_images(host) if image.fingerprint not in keep]
         for folder, pattern in (("build", "*.sif"), ("tmp", "*"), ("node-images", ".new-*")):
-            removed += (cache_dir() / folder).glob(pattern)
+            removed += (host.cache / folder).glob(pattern)
         for path in removed:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         return removed
@@ -330,7 +335,11 @@ def _title(layer: Layer) -> str:
 
 
 def keep(
-    fingerprint: str, parts: dict[str, str], builder: Builder, make: Callable[[Path], None]
+    host: Host,
+    fingerprint: str,
+    parts: dict[str, str],
+    builder: Builder,
+    make: Callable[[Path], None],
 ) -> NodeImage:
     """Make node.sif in the cache, read from it what sykube needs, and mark it complete.
 
@@ -338,7 +347,7 @@ def keep(
         parts: digests of what it was made from; none where it was not built here.
         make: writes the image into a file; what it raises leaves the cache as it was.
     """
-    folder = cache_dir() / "node-images" / fingerprint
+    folder = host.cache / "node-images" / fingerprint
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
     try:
@@ -349,7 +358,7 @@ def keep(
             ("versions", "/usr/share/sykube/versions"),
             ("container-images", "/usr/share/sykube/container-images"),
         ):
-            extract(sif, path, work / name, builder)
+            extract(host, sif, path, work / name, builder)
         (work / "kubectl").chmod(0o755)
         write_atomically(work / "parts.json", json.dumps(parts, indent=1, sort_keys=True))
         (work / "complete").touch()
@@ -361,9 +370,9 @@ def keep(
     return NodeImage(fingerprint, folder)
 
 
-def extract(sif: Path, path: str, target: Path, builder: Builder) -> None:
+def extract(host: Host, sif: Path, path: str, target: Path, builder: Builder) -> None:
     """Copy one file out of an image, through a bind of the target's folder."""
-    run(
+    host.run(
         [
             builder.binary, "--silent", "exec", "--no-home", "--no-mount", "tmp,cwd,bind-paths",
             "--bind", f"{target.parent}:/mnt", "--pwd", "/", sif, "cp", path, f"/mnt/{target.name}",
@@ -373,8 +382,10 @@ def extract(sif: Path, path: str, target: Path, builder: Builder) -> None:
     )  # fmt: skip
 
 
-def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str], None]) -> None:
-    temporary = cache_dir() / "tmp"
+def _build_sif(
+    host: Host, layer: Layer, target: Path, builder: Builder, note: Callable[[str], None]
+) -> None:
+    temporary = host.cache / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"{layer.name}-", dir=temporary))
     try:
@@ -383,9 +394,9 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
             resources.render("definitions", layer.template, **layer.variables), encoding="utf-8"
         )
         sif = work / f"{layer.name}.sif"
-        engine = engines.look(builder.binary)
+        engine = engines.look(host, builder.binary)
         try:
-            run(
+            host.run(
                 [builder.binary, "build", *engine.mksquashfs_options(_MKSQUASHFS), sif, definition],
                 env={**builder.environment, **engine.work_environment(work)},
                 timeout=_BUILD_TIMEOUT_S,
@@ -400,6 +411,6 @@ def _build_sif(layer: Layer, target: Path, builder: Builder, note: Callable[[str
         shutil.rmtree(work, ignore_errors=True)
 
 
-def locked_cache() -> contextlib.AbstractContextManager[None]:
+def locked_cache(host: Host) -> contextlib.AbstractContextManager[None]:
     """One build at a time; a second one waits and then finds the first one's image."""
-    return lock.in_turn(cache_dir())
+    return lock.in_turn(host.cache)

@@ -21,7 +21,7 @@ from typing import Any
 
 from sykube import resources
 from sykube.errors import SykubeError, UsageError
-from sykube.host.run import run
+from sykube.host.host import Host
 from sykube.image import signature
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
@@ -39,19 +39,21 @@ _JSON_ROW = re.compile(r"^(\d+) *\|[^|]*\|[^|]*\|[^|]*\|JSON\.Generic", re.MULTI
 _COPY_TIMEOUT_S = 3600.0
 
 
-def save(image: NodeImage, file: Path, key: SigningKey | None, builder: Builder) -> None:
+def save(
+    host: Host, image: NodeImage, file: Path, key: SigningKey | None, builder: Builder
+) -> None:
     """Write a bundle, signed where there is a key; a file of that name is replaced at the end.
 
     Raises:
         SykubeError: it could not be written or signed; nothing was changed.
     """
     with _replaced(file) as work:
-        _copy(image.sif, work)
+        _copy(host, image.sif, work)
         description = work.parent / OBJECT
         description.write_text(
             json.dumps(_description(), indent=1, sort_keys=True), encoding="utf-8"
         )
-        run(
+        host.run(
             [
                 builder.binary, "sif", "add", "--datatype", _GENERIC_JSON, "--groupid", _GROUP,
                 "--filename", OBJECT, work, description,
@@ -59,27 +61,27 @@ def save(image: NodeImage, file: Path, key: SigningKey | None, builder: Builder)
             env=builder.environment,
         )  # fmt: skip
         if key:
-            signature.sign(work, key, builder)
+            signature.sign(host, work, key, builder)
 
 
-def sign(file: Path, key: SigningKey, builder: Builder) -> None:
+def sign(host: Host, file: Path, key: SigningKey, builder: Builder) -> None:
     """Add a signature to an image file of the user's.
 
     Raises:
         SykubeError: it could not be signed; nothing was changed.
     """
     with _replaced(file) as work:
-        _copy(file, work)
-        signature.sign(work, key, builder)
+        _copy(host, file, work)
+        signature.sign(host, work, key, builder)
 
 
-def check_fits(sif: Path, builder: Builder, *, shown: Path) -> None:
+def check_fits(host: Host, sif: Path, builder: Builder, *, shown: Path) -> None:
     """Refuse a bundle that was made by a sykube with other manifests; any other image fits.
 
     Raises:
         SykubeError: it is so.
     """
-    found = _read(sif, builder)
+    found = _read(host, sif, builder)
     if found is None:
         return
     own = _description()
@@ -112,9 +114,9 @@ def _description() -> dict[str, Any]:
     }
 
 
-def _read(sif: Path, builder: Builder) -> dict[str, Any] | None:
+def _read(host: Host, sif: Path, builder: Builder) -> dict[str, Any] | None:
     """What a bundle says of itself; None where an image is no bundle."""
-    listed = run([builder.binary, "sif", "list", sif], env=builder.environment, check=False)
+    listed = host.run([builder.binary, "sif", "list", sif], env=builder.environment, check=False)
     if not listed.ok:
         raise UsageError(
             f"{sif} is damaged or cut short",
@@ -122,9 +124,11 @@ def _read(sif: Path, builder: Builder) -> dict[str, Any] | None:
             resolution="Get the file again.",
         )
     for number in _JSON_ROW.findall(listed.stdout):
-        info = run([builder.binary, "sif", "info", number, sif], env=builder.environment)
+        info = host.run([builder.binary, "sif", "info", number, sif], env=builder.environment)
         if re.search(rf"^ *Name: +{re.escape(OBJECT)}$", info.stdout, re.MULTILINE):
-            text = run([builder.binary, "sif", "dump", number, sif], env=builder.environment).stdout
+            text = host.run(
+                [builder.binary, "sif", "dump", number, sif], env=builder.environment
+            ).stdout
             return _mapping(text)
     return None
 
@@ -137,8 +141,8 @@ def _mapping(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _copy(source: Path, target: Path) -> None:
-    run(
+def _copy(host: Host, source: Path, target: Path) -> None:
+    host.run(
         ["cp", "--reflink=auto", "--preserve=mode,ownership", source, target],
         timeout=_COPY_TIMEOUT_S,
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sykube import resources
+from sykube.host.host import Host
 from sykube.image import inside, layout
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
@@ -17,7 +18,7 @@ _ARCHIVE = "images.tar"
 
 
 def container_images(
-    image: NodeImage, names: Sequence[str], folder: Path, builder: Builder
+    host: Host, image: NodeImage, names: Sequence[str], folder: Path, builder: Builder
 ) -> list[ContainerImage]:
     """Some of the container images of a node image, with their parts in a folder.
 
@@ -31,20 +32,20 @@ def container_images(
         store.mkdir()
         shutil.copy(resources.folder("definitions") / "node/seed-containerd", store)
         command = resources.script("export-images", *names)
-        inside.run_in(image.sif, command, folder, builder, timeout=_TIMEOUT_S)
+        inside.run_in(host, image.sif, command, folder, builder, timeout=_TIMEOUT_S)
     finally:
         shutil.rmtree(store, ignore_errors=True)
     try:
-        return layout.read(folder / _ARCHIVE, folder)
+        return layout.read(host, folder / _ARCHIVE, folder)
     finally:
         (folder / _ARCHIVE).unlink()
 
 
-def tools(image: NodeImage, folder: Path, builder: Builder) -> None:
+def tools(host: Host, image: NodeImage, folder: Path, builder: Builder) -> None:
     """Put a node image's kubeadm and its folder kubeadm-patches into a folder.
 
     Raises:
         CommandError: the image cannot be read.
     """
     command = ["cp", "-r", "/usr/bin/kubeadm", "/usr/share/sykube/kubeadm-patches", "/mnt/"]
-    inside.run_in(image.sif, command, folder, builder, timeout=_TIMEOUT_S)
+    inside.run_in(host, image.sif, command, folder, builder, timeout=_TIMEOUT_S)

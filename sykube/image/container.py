@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from sykube.host.host import Host
 
 _BLOCK = 1 << 20
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -117,25 +118,25 @@ class Staging:
         return blob
 
 
-def machine() -> str:
+def machine(host: Host) -> str:
     """This machine's architecture, as images name it."""
-    return _ARCHITECTURES.get(platform.machine(), platform.machine())
+    return _ARCHITECTURES.get(host.machine(), host.machine())
 
 
-def of_this_machine(entries: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+def of_this_machine(host: Host, entries: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """The entry of an index whose image is for Linux on this machine, or nothing."""
     for entry in entries:
-        if fits(entry.get("platform") or {}):
+        if fits(host, entry.get("platform") or {}):
             return entry
     return None
 
 
-def fits(platform: Mapping[str, Any]) -> bool:
+def fits(host: Host, platform: Mapping[str, Any]) -> bool:
     """Whether this machine runs images of a platform, as an index names it."""
     return (
         platform.get("os") == "linux"
-        and platform.get("architecture") == machine()
-        and (platform.get("variant") or "") in _VARIANTS.get(machine(), ("",))
+        and platform.get("architecture") == machine(host)
+        and (platform.get("variant") or "") in _VARIANTS.get(machine(host), ("",))
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube import resources
+from sykube.host.host import Host
 from sykube.host.run import CommandError
 from sykube.image import container
 from sykube.image.container import Blob, ContainerImage
@@ -47,7 +48,7 @@ def names(node: Node) -> dict[str, str]:
     return {words[0]: words[2] for line in listed if len(words := line.split()) > 2}
 
 
-def targets(node: Node, digests: Sequence[str]) -> dict[str, Target]:
+def targets(host: Host, node: Node, digests: Sequence[str]) -> dict[str, Target]:
     """What some digests stand for; those that the node lacks a part of are left out."""
     return {
         digest: Target(
@@ -55,18 +56,18 @@ def targets(node: Node, digests: Sequence[str]) -> dict[str, Target]:
             manifest["config"]["digest"],
             sum(int(part["size"]) for part in _parts(manifest)),
         )
-        for digest, (_, manifest) in _manifests(node, digests).items()
+        for digest, (_, manifest) in _manifests(host, node, digests).items()
     }
 
 
-def detach(node: Node, digests: Sequence[str]) -> None:
+def detach(host: Host, node: Node, digests: Sequence[str]) -> None:
     """Make copies of what images share with the node image, so that they last without it.
 
     Raises:
         CommandError: the disk is full.
     """
     wanted: dict[str, None] = {}
-    for digest, (chosen, manifest) in _manifests(node, digests).items():
+    for digest, (chosen, manifest) in _manifests(host, node, digests).items():
         wanted |= dict.fromkeys((digest, chosen, *(part["digest"] for part in _parts(manifest))))
     if wanted:
         parts = [digest.removeprefix("sha256:") for digest in wanted]
@@ -100,7 +101,9 @@ def load(node: Node, image: ContainerImage) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def stored(root: Path, wanted: Mapping[str, str]) -> tuple[list[ContainerImage], list[str]]:
+def stored(
+    host: Host, root: Path, wanted: Mapping[str, str]
+) -> tuple[list[ContainerImage], list[str]]:
     """Images that lie in a containerd's folder on this host; none needs to run there.
 
     Args:
@@ -113,13 +116,13 @@ def stored(root: Path, wanted: Mapping[str, str]) -> tuple[list[ContainerImage],
     found, missing = [], []
     for name, digest in wanted.items():
         try:
-            found.append(_stored(blobs, name, digest))
+            found.append(_stored(host, blobs, name, digest))
         except (OSError, ValueError, KeyError, TypeError):
             missing.append(name)
     return found, missing
 
 
-def _stored(blobs: Path, name: str, digest: str) -> ContainerImage:
+def _stored(host: Host, blobs: Path, name: str, digest: str) -> ContainerImage:
     def blob(digest: str) -> Blob:
         # Those of the node image are links into it, which lead nowhere here.
         file = blobs / digest.removeprefix("sha256:")
@@ -127,7 +130,7 @@ def _stored(blobs: Path, name: str, digest: str) -> ContainerImage:
 
     manifest = blob(digest)
     parsed = json.loads(manifest.file.read_text(encoding="utf-8"))
-    if entry := container.of_this_machine(parsed.get("manifests") or []):
+    if entry := container.of_this_machine(host, parsed.get("manifests") or []):
         manifest = blob(entry["digest"])
         parsed = json.loads(manifest.file.read_text(encoding="utf-8"))
     return ContainerImage(
@@ -173,13 +176,15 @@ def _index(image: ContainerImage) -> bytes:
     return archive.getvalue()
 
 
-def _manifests(node: Node, digests: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+def _manifests(
+    host: Host, node: Node, digests: Sequence[str]
+) -> dict[str, tuple[str, dict[str, Any]]]:
     """The manifest for this machine of what some digests stand for, and its own digest."""
     read = _read(node, digests)
     chosen: dict[str, str] = {}
     for digest, value in read.items():
         # An image of several architectures, as registries have them.
-        if entry := container.of_this_machine(value.get("manifests") or []):
+        if entry := container.of_this_machine(host, value.get("manifests") or []):
             chosen[digest] = str(entry["digest"])
     read |= _read(node, chosen.values())
     pairs = {digest: chosen.get(digest, digest) for digest in digests}

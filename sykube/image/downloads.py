@@ -9,7 +9,7 @@ from pathlib import Path
 from sykube.host import lock
 from sykube.host.checksum import Checksum
 from sykube.host.files import write_atomically
-from sykube.host.paths import cache_dir
+from sykube.host.host import Host
 from sykube.image.versions import Published
 
 _MARK = ".checksum"
@@ -26,14 +26,14 @@ class Cached:
     size: int
 
 
-def folder() -> Path:
+def folder(host: Host) -> Path:
     """Where it is."""
-    return cache_dir() / "downloads"
+    return host.cache / "downloads"
 
 
-def place(project: str, version: str, architecture: str, name: str) -> Path:
+def place(host: Host, project: str, version: str, architecture: str, name: str) -> Path:
     """Where a file belongs."""
-    return folder() / project / version / architecture / name
+    return folder(host) / project / version / architecture / name
 
 
 def kept(file: Path) -> Published | None:
@@ -55,27 +55,27 @@ def mark(file: Path, checksum: Checksum) -> None:
     write_atomically(_mark(file), f"{checksum.value}\n")
 
 
-def listed() -> list[Cached]:
+def listed(host: Host) -> list[Cached]:
     """What it holds of whole files, by project and version."""
     found = []
-    for noted in sorted(folder().glob(f"*/*/*/*{_MARK}")):
+    for noted in sorted(folder(host).glob(f"*/*/*/*{_MARK}")):
         file = noted.with_name(noted.name.removesuffix(_MARK))
         if file.exists():
-            project, version, architecture = file.parent.relative_to(folder()).parts
+            project, version, architecture = file.parent.relative_to(folder(host)).parts
             found.append(Cached(project, version, architecture, file, file.stat().st_size))
     return found
 
 
-def prune() -> list[Path]:
+def prune(host: Host) -> list[Path]:
     """Remove all of it, once nothing is being downloaded; images that were built of it have it.
 
     Returns:
         What was removed.
     """
-    if not folder().exists():
+    if not folder(host).exists():
         return []
-    with lock.in_turn(folder()):
-        removed = [path for path in folder().iterdir() if path.is_dir()]
+    with lock.in_turn(folder(host)):
+        removed = [path for path in folder(host).iterdir() if path.is_dir()]
         for path in removed:
             shutil.rmtree(path)
     return removed

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sykube.host.run import Completed, run
+from sykube.host.host import Host
+from sykube.host.run import Completed
 from sykube.image.build import Builder
 
 
 def run_in(
-    sif: Path, argv: Sequence[str], folder: Path, builder: Builder, *, timeout: float
+    host: Host, sif: Path, argv: Sequence[str], folder: Path, builder: Builder, *, timeout: float
 ) -> Completed:
     """Run a program of an image to its end.
 
@@ -21,7 +22,7 @@ def run_in(
     Raises:
         CommandError: it failed.
     """
-    return run(
+    return host.run(
         [
             builder.binary, "--silent", "exec", "--cleanenv", "--no-home", "--no-mount",
             "tmp,cwd,bind-paths", "--bind", f"{folder}:/mnt", "--pwd", "/", sif, *argv,

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from sykube.errors import UsageError
 from sykube.host.files import unreadable
+from sykube.host.host import Host
 from sykube.image import container, reference, zstandard
 from sykube.image.container import (
     LAYER,
@@ -45,7 +46,7 @@ class _Damaged(Exception):
     """What is wrong with a source; turned into one error for all kinds."""
 
 
-def read(source: Path, folder: Path) -> list[ContainerImage]:
+def read(host: Host, source: Path, folder: Path) -> list[ContainerImage]:
     """The images of an archive or layout, with their parts in a folder.
 
     Raises:
@@ -54,8 +55,8 @@ def read(source: Path, folder: Path) -> list[ContainerImage]:
     staging = Staging(folder)
     try:
         if source.is_dir():
-            return _of_layout(source, staging)
-        return _of_archive(source, staging)
+            return _of_layout(host, source, staging)
+        return _of_archive(host, source, staging)
     except OSError as error:
         raise unreadable(source, error) from error
     except (_Damaged, EOFError, tarfile.TarError, zlib.error, zstandard.Error) as error:
@@ -71,7 +72,7 @@ def _no_image(source: Path) -> UsageError:
     return UsageError(f"{source} is no container image", resolution=_KINDS)
 
 
-def _of_layout(source: Path, staging: Staging) -> list[ContainerImage]:
+def _of_layout(host: Host, source: Path, staging: Staging) -> list[ContainerImage]:
     if not (source / "oci-layout").is_file() or not (source / "index.json").is_file():
         raise _no_image(source)
 
@@ -83,10 +84,10 @@ def _of_layout(source: Path, staging: Staging) -> list[ContainerImage]:
         with file.open("rb") as stream:
             return staging.add(stream)
 
-    return _of_index(source, _json((source / "index.json").read_bytes()), blob)
+    return _of_index(host, source, _json((source / "index.json").read_bytes()), blob)
 
 
-def _of_archive(source: Path, staging: Staging) -> list[ContainerImage]:
+def _of_archive(host: Host, source: Path, staging: Staging) -> list[ContainerImage]:
     members: dict[str, Blob] = {}
     links: dict[str, str] = {}
     with source.open("rb") as file, _open_tar(source, zstandard.unpacked(file)) as archive:
@@ -101,7 +102,7 @@ def _of_archive(source: Path, staging: Staging) -> list[ContainerImage]:
                 links[name] = member.linkname.removeprefix("./")
     members |= {name: members[target] for name, target in links.items() if target in members}
     if "index.json" in members and "oci-layout" in members:
-        return _of_index(source, _parsed(members["index.json"]), staging.get)
+        return _of_index(host, source, _parsed(members["index.json"]), staging.get)
     if "manifest.json" in members:
         return _of_docker(_json(members["manifest.json"].file.read_bytes()), members, staging)
     if "oci-layout" in members or any(name.endswith("layer.tar") for name in members):
@@ -149,7 +150,9 @@ def _joined(name: str, link: str) -> str:
     return "/".join(parts)
 
 
-def _of_index(source: Path, index: Any, blob: Callable[[str], Blob | None]) -> list[ContainerImage]:
+def _of_index(
+    host: Host, source: Path, index: Any, blob: Callable[[str], Blob | None]
+) -> list[ContainerImage]:
     """The images of an OCI layout."""
     images: list[ContainerImage] = []
     others: dict[str, list[str]] = {}
@@ -159,15 +162,15 @@ def _of_index(source: Path, index: Any, blob: Callable[[str], Blob | None]) -> l
             continue
         name = _name_of(source, annotations)
         platform = entry.get("platform") or {}
-        if platform and not container.fits(platform):
+        if platform and not container.fits(host, platform):
             others.setdefault(name, []).append(container.platform_name(platform))
             continue
         if platform and any(image.name == name for image in images):
             continue
-        manifest, parsed = _manifest(source, entry, blob)
+        manifest, parsed = _manifest(host, source, entry, blob)
         config = _need(parsed.get("config"), blob)
-        architecture = _parsed(config).get("architecture", container.machine())
-        if architecture != container.machine():
+        architecture = _parsed(config).get("architecture", container.machine(host))
+        if architecture != container.machine(host):
             others.setdefault(name, []).append(f"linux/{architecture}")
             continue
         layers = tuple(_need(each, blob) for each in _list(parsed, "layers"))
@@ -177,14 +180,14 @@ def _of_index(source: Path, index: Any, blob: Callable[[str], Blob | None]) -> l
     for name, platforms in others.items():
         # Entries without a name are further platforms of what another one names.
         if name not in found and (name or not found):
-            raise _for_others(source, platforms)
+            raise _for_others(host, source, platforms)
     if not images:
         raise _no_image(source)
     return images
 
 
 def _manifest(
-    source: Path, entry: Any, blob: Callable[[str], Blob | None]
+    host: Host, source: Path, entry: Any, blob: Callable[[str], Blob | None]
 ) -> tuple[Blob, dict[str, Any]]:
     """The manifest that an entry of an index leads to, for this machine where it has several."""
     found = _need(entry, blob)
@@ -192,21 +195,21 @@ def _manifest(
     if "manifests" not in parsed:
         return found, parsed
     entries = _list(parsed, "manifests")
-    chosen = container.of_this_machine(entries)
+    chosen = container.of_this_machine(host, entries)
     if chosen is None:
         raise _for_others(
-            source, (container.platform_name(e.get("platform") or {}) for e in entries)
+            host, source, (container.platform_name(e.get("platform") or {}) for e in entries)
         )
-    return _manifest(source, chosen, blob)
+    return _manifest(host, source, chosen, blob)
 
 
-def _for_others(source: Path, platforms: Iterable[str]) -> UsageError:
+def _for_others(host: Host, source: Path, platforms: Iterable[str]) -> UsageError:
     """The error for an image that this machine cannot run."""
     # Attestations have the platform unknown/unknown.
     named = sorted({each for each in platforms if each and not each.startswith("unknown")})
     return UsageError(
         f"the image in {source} is for {', '.join(named) or 'no platform'}",
-        resolution=f"This machine needs one for linux/{container.machine()}.",
+        resolution=f"This machine needs one for linux/{container.machine(host)}.",
     )
 
 

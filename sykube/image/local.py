@@ -14,7 +14,8 @@ import hashlib
 from pathlib import Path
 
 from sykube.errors import UsageError
-from sykube.host.run import CommandError, run
+from sykube.host.host import Host
+from sykube.host.run import CommandError
 from sykube.image import bundle, signature
 from sykube.image.build import Builder, is_sif, keep, list_images, locked_cache
 from sykube.image.node_image import NodeImage
@@ -24,7 +25,7 @@ _COPY_TIMEOUT_S = 3600.0
 _MAKE_ONE = "Make one with: sykube bundle save FILE"
 
 
-def examine(file: Path, *, trusted: bool) -> NodeImage | None:
+def examine(host: Host, file: Path, *, trusted: bool) -> NodeImage | None:
     """Refuse a file that is no SIF image, or about which nobody said whose signature to trust.
 
     Args:
@@ -44,7 +45,7 @@ def examine(file: Path, *, trusted: bool) -> NodeImage | None:
         ) from error
     if not looks_like_one:
         raise UsageError(f"{file} is no SIF image", resolution=_MAKE_ONE)
-    own = _built_here(file)
+    own = _built_here(host, file)
     if not trusted and own is None:
         raise UsageError(
             f"{file} was not built by this machine: whose signature is it to have?",
@@ -56,7 +57,7 @@ def examine(file: Path, *, trusted: bool) -> NodeImage | None:
 
 
 def adopt(
-    file: Path, trust: Trust | None, builder: Builder, *, unverified: bool = False
+    host: Host, file: Path, trust: Trust | None, builder: Builder, *, unverified: bool = False
 ) -> NodeImage:
     """Verify a node image that the user gives and take it into the cache.
 
@@ -71,14 +72,14 @@ def adopt(
         SykubeError: it is not signed by the trusted key (UNTRUSTED), or made by another sykube.
     """
     # Once more: it may be another file by now.
-    own = examine(file, trusted=unverified or trust is not None)
+    own = examine(host, file, trusted=unverified or trust is not None)
     if own:
         return own
     digest = _digest(file)
-    check = functools.partial(_check, shown=file, trust=trust, builder=builder)
+    check = functools.partial(_check, host, shown=file, trust=trust, builder=builder)
 
     def copy(sif: Path) -> None:
-        run(["cp", "--reflink=auto", file, sif], timeout=_COPY_TIMEOUT_S)
+        host.run(["cp", "--reflink=auto", file, sif], timeout=_COPY_TIMEOUT_S)
         if _digest(sif) != digest:
             raise UsageError(
                 f"{file} changed while it was read",
@@ -86,13 +87,13 @@ def adopt(
             )
         check(sif)
 
-    with locked_cache():
-        for image in list_images():
+    with locked_cache(host):
+        for image in list_images(host):
             if image.fingerprint == digest:
                 check(image.sif)
                 return image
         try:
-            return keep(digest, {}, builder, copy)
+            return keep(host, digest, {}, builder, copy)
         except CommandError as error:
             raise UsageError(
                 f"{file} is no node image of sykube",
@@ -101,10 +102,10 @@ def adopt(
             ) from error
 
 
-def _check(sif: Path, *, shown: Path, trust: Trust | None, builder: Builder) -> None:
+def _check(host: Host, sif: Path, *, shown: Path, trust: Trust | None, builder: Builder) -> None:
     if trust:
-        signature.verify(sif, trust, builder, shown=shown)
-    bundle.check_fits(sif, builder, shown=shown)
+        signature.verify(host, sif, trust, builder, shown=shown)
+    bundle.check_fits(host, sif, builder, shown=shown)
 
 
 def _digest(file: Path) -> str:
@@ -112,9 +113,9 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
-def _built_here(file: Path) -> NodeImage | None:
+def _built_here(host: Host, file: Path) -> NodeImage | None:
     """The image in the cache that this machine built and of which the file is a copy."""
-    for image in list_images():
+    for image in list_images(host):
         # An image that goes meanwhile is none that could be taken.
         with contextlib.suppress(OSError):
             if image.built_here and filecmp.cmp(file, image.sif, shallow=False):

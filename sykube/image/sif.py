@@ -14,7 +14,8 @@ from typing import Any
 from sykube.errors import UsageError
 from sykube.host import engines
 from sykube.host.files import unreadable
-from sykube.host.run import CommandError, run
+from sykube.host.host import Host
+from sykube.host.run import CommandError
 from sykube.image import build, container
 from sykube.image.build import Builder
 from sykube.image.container import LAYER, MANIFEST, ContainerImage, Staging, made_manifest
@@ -47,7 +48,7 @@ def is_sif(file: Path) -> bool:
         raise unreadable(file, error) from error
 
 
-def convert(file: Path, name: str, folder: Path, builder: Builder) -> ContainerImage:
+def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -> ContainerImage:
     """Make a SIF into a container image of one layer, with its parts in a folder.
 
     Args:
@@ -58,26 +59,26 @@ def convert(file: Path, name: str, folder: Path, builder: Builder) -> ContainerI
     """
     header = _header(file)
     architecture = _ARCHITECTURES.get(header[3][:2])
-    if architecture != container.machine():
+    if architecture != container.machine(host):
         raise UsageError(
             f"{file} is for {architecture or 'a machine that sykube does not know'}",
-            resolution=f"This machine needs one for {container.machine()}.",
+            resolution=f"This machine needs one for {container.machine(host)}.",
         )
     staging, root, layer = Staging(folder), folder / "root", folder / "layer.tar"
     try:
-        _unpack(file, root, folder, builder)
+        _unpack(host, file, root, folder, builder)
         entrypoint, labels = _entrypoint(root), _labels(root)
-        _pack(root, layer, max(header[5], 1))
+        _pack(host, root, layer, max(header[5], 1))
     finally:
         shutil.rmtree(root, ignore_errors=True)
     blob = staging.adopt(layer)
     config = staging.add_json(
         {
-            "architecture": container.machine(),
+            "architecture": container.machine(host),
             "os": "linux",
             "config": {
                 "Entrypoint": entrypoint,
-                "Env": _environment(file, builder),
+                "Env": _environment(host, file, builder),
                 "Labels": labels,
             },
             "rootfs": {"type": "layers", "diff_ids": [blob.digest]},
@@ -92,10 +93,10 @@ def _header(file: Path) -> tuple[Any, ...]:
         return _HEADER.unpack(stream.read(_HEADER.size).ljust(_HEADER.size, b"\0"))
 
 
-def _unpack(file: Path, root: Path, folder: Path, builder: Builder) -> None:
-    variables = engines.look(builder.binary).work_environment(folder)
+def _unpack(host: Host, file: Path, root: Path, folder: Path, builder: Builder) -> None:
+    variables = engines.look(host, builder.binary).work_environment(folder)
     try:
-        run(
+        host.run(
             [builder.binary, "build", "--sandbox", root, file],
             env={**builder.environment, **variables},
             timeout=_TIMEOUT_S,
@@ -135,13 +136,13 @@ def _labels(root: Path) -> dict[str, str]:
     return labels
 
 
-def _pack(root: Path, layer: Path, made: int) -> None:
+def _pack(host: Host, root: Path, layer: Path, made: int) -> None:
     """Archive a root; the same SIF always makes the same archive, so that it is known again.
 
     Args:
         made: when the SIF was, in seconds since the epoch: what is newer comes from unpacking it.
     """
-    run(
+    host.run(
         [
             "tar", "--create", "--sort=name", f"--mtime=@{made}", "--clamp-mtime",
             "--numeric-owner", "--format=posix",
@@ -153,13 +154,13 @@ def _pack(root: Path, layer: Path, made: int) -> None:
     )  # fmt: skip
 
 
-def _environment(file: Path, builder: Builder) -> list[str]:
+def _environment(host: Host, file: Path, builder: Builder) -> list[str]:
     """The variables that it sets, also for commands that are not its runscript.
 
     Only its own scripts know them, so they run: without capabilities, network or files of the host.
     """
     fences = ["--containall", "--cleanenv", "--no-privs", "--net", "--network", "none"]
-    done = run(
+    done = host.run(
         [builder.binary, "--silent", "exec", *fences, "--pwd", "/", file, "env", "-0"],
         env=builder.environment,
         check=False,

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host.run import Completed, run
+from sykube.host.host import Host
+from sykube.host.run import Completed
 from sykube.image.build import Builder
 from sykube.image.trust import Trust, read_fingerprint
 
@@ -70,7 +71,9 @@ class SigningKey:
         return self.public.startswith(_PEM_BEGIN)
 
 
-def verify(sif: Path, trust: Trust, builder: Builder, *, shown: Path | None = None) -> None:
+def verify(
+    host: Host, sif: Path, trust: Trust, builder: Builder, *, shown: Path | None = None
+) -> None:
     """Check that all of an image is signed by the trusted key, and by no other one.
 
     Args:
@@ -88,8 +91,8 @@ def verify(sif: Path, trust: Trust, builder: Builder, *, shown: Path | None = No
             options, environment = ["--key", str(key)], _ring(None)
         else:
             options = ["--local"]
-            environment = _ring(_imported(trust, Path(folder), builder))
-        done = run(
+            environment = _ring(_imported(host, trust, Path(folder), builder))
+        done = host.run(
             [builder.binary, "verify", *options, "--json", sif],
             env={**builder.environment, **environment},
             check=False,
@@ -98,15 +101,15 @@ def verify(sif: Path, trust: Trust, builder: Builder, *, shown: Path | None = No
     _judge(done, trust, pem_key=bool(pem), file=shown or sif)
 
 
-def signing_key(wanted: str, builder: Builder) -> SigningKey:
+def signing_key(host: Host, wanted: str, builder: Builder) -> SigningKey:
     """The user's key that is to sign: a PEM file, a fingerprint in the key ring, or its only key.
 
     Raises:
         UsageError: there is none, or several of which none was chosen.
     """
     if wanted and Path(wanted).is_file():
-        return _pem_key(Path(wanted).absolute())
-    listed = _listed(builder, _ring(_users_ring()), "--secret")
+        return _pem_key(host, Path(wanted).absolute())
+    listed = _listed(host, builder, _ring(_users_ring()), "--secret")
     engine = builder.binary
     if wanted:
         try:
@@ -135,17 +138,17 @@ def signing_key(wanted: str, builder: Builder) -> SigningKey:
             resolution=f"Make one: {engine} key newpair\n"
             "  or give a PEM key with --key FILE; APPTAINER_KEYSDIR names another key ring.",
         )
-    public = _exported(fingerprint, builder)
+    public = _exported(host, fingerprint, builder)
     return SigningKey(fingerprint, ("--keyidx", str(listed[fingerprint])), public)
 
 
-def sign(sif: Path, key: SigningKey, builder: Builder) -> None:
+def sign(host: Host, sif: Path, key: SigningKey, builder: Builder) -> None:
     """Sign all of an image; the engine asks at the terminal for a passphrase.
 
     Raises:
         SykubeError: it could not, or what it made is not valid.
     """
-    done = run(
+    done = host.run(
         [builder.binary, "sign", *key.options, sif],
         env={**builder.environment, **_ring(_users_ring())},
         check=False,
@@ -163,7 +166,7 @@ def sign(sif: Path, key: SigningKey, builder: Builder) -> None:
         file.write(key.public)
         file.flush()
         try:
-            verify(sif, Trust(key.fingerprint, Path(file.name)), builder)
+            verify(host, sif, Trust(key.fingerprint, Path(file.name)), builder)
         except SykubeError as error:
             raise SykubeError(
                 "the signed image would be refused, so it was not kept",
@@ -225,15 +228,17 @@ def _users_ring() -> Path | None:
     return Path(named).absolute() if named else None
 
 
-def _listed(builder: Builder, environment: Mapping[str, str], *options: str) -> dict[str, int]:
+def _listed(
+    host: Host, builder: Builder, environment: Mapping[str, str], *options: str
+) -> dict[str, int]:
     """Keys of a ring: fingerprint → the number by which the engine's commands know it."""
-    done = run(
+    done = host.run(
         [builder.binary, "key", "list", *options], env={**builder.environment, **environment}
     )
     return {fingerprint: int(number) for number, fingerprint in _LISTED.findall(done.stdout)}
 
 
-def _imported(trust: Trust, folder: Path, builder: Builder) -> Path | None:
+def _imported(host: Host, trust: Trust, folder: Path, builder: Builder) -> Path | None:
     """A key ring that holds the trusted key.
 
     Raises:
@@ -241,7 +246,7 @@ def _imported(trust: Trust, folder: Path, builder: Builder) -> Path | None:
     """
     if trust.public_key is None:
         users = _users_ring()
-        rings = _listed(builder, _ring(users)) | _listed(builder, {}, "--global")
+        rings = _listed(host, builder, _ring(users)) | _listed(host, builder, {}, "--global")
         if trust.fingerprint not in rings:
             raise UsageError(
                 f"the trusted key {trust.fingerprint} is not in your key ring",
@@ -250,12 +255,12 @@ def _imported(trust: Trust, folder: Path, builder: Builder) -> Path | None:
             )
         return users
     _readable(trust.public_key)
-    done = run(
+    done = host.run(
         [builder.binary, "key", "import", trust.public_key],
         env={**builder.environment, **_ring(folder)},
         check=False,
     )
-    found = _listed(builder, _ring(folder)) if done.ok else {}
+    found = _listed(host, builder, _ring(folder)) if done.ok else {}
     if trust.fingerprint not in found:
         raise _wrong_key_file(trust, ", ".join(found) or done.stderr.strip())
     return folder
@@ -310,8 +315,8 @@ def _public_pem(text: str, file: Path) -> tuple[str, str]:
     return hashlib.sha256(der).hexdigest().upper(), f"{_PEM_BEGIN}\n{lines}\n{_PEM_END}\n"
 
 
-def _pem_key(file: Path) -> SigningKey:
-    done = run(["openssl", "pkey", "-in", file, "-passin", "pass:", "-pubout"], check=False)
+def _pem_key(host: Host, file: Path) -> SigningKey:
+    done = host.run(["openssl", "pkey", "-in", file, "-passin", "pass:", "-pubout"], check=False)
     if not done.ok:
         raise UsageError(
             f"cannot read the key {file}",
@@ -322,10 +327,10 @@ def _pem_key(file: Path) -> SigningKey:
     return SigningKey(fingerprint, ("--key", str(file)), public)
 
 
-def _exported(fingerprint: str, builder: Builder) -> str:
+def _exported(host: Host, fingerprint: str, builder: Builder) -> str:
     """The public half of a key of the user's key ring, in ASCII."""
     ring = _ring(_users_ring())
-    number = _listed(builder, ring).get(fingerprint)
+    number = _listed(host, builder, ring).get(fingerprint)
     if number is None:
         raise UsageError(
             f"your key ring has the secret key {fingerprint}, but not its public half",
@@ -334,7 +339,7 @@ def _exported(fingerprint: str, builder: Builder) -> str:
     with tempfile.TemporaryDirectory(prefix="sykube-keys-") as folder:
         file = Path(folder) / "public.asc"
         # It asks for the number also where there is one key alone.
-        run(
+        host.run(
             [builder.binary, "key", "export", "--armor", file],
             env={**builder.environment, **ring},
             stdin=f"{number}\n",

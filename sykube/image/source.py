@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sykube.errors import UsageError
 from sykube.host.download import Downloader, DownloadError
+from sykube.host.host import Host
 from sykube.image import container, upstream, versions
 from sykube.image.choice import AUTO, DEBIAN, UPSTREAM, Choice
 from sykube.image.sites import Sites
@@ -18,6 +19,7 @@ _ANSWER_S = 3.0
 
 
 def choose(
+    host: Host,
     source: str,
     version: str,
     sites: Sites,
@@ -51,21 +53,22 @@ def choose(
         return Choice(DEBIAN, debian, f"{debian} is the version of Debian")
     if source == UPSTREAM or version or sites.kubernetes_is_mirrored:
         any_of = supported if version or fitting is None else fitting
-        found = upstream.resolve(version or upstream.STABLE, any_of, sites, downloader)
+        found = upstream.resolve(host, version or upstream.STABLE, any_of, sites, downloader)
         return _upstream(found, sites)
-    if container.machine() not in upstream.ARCHITECTURES:
-        why = f"upstream has no releases of containerd for {container.machine()}"
+    if container.machine(host) not in upstream.ARCHITECTURES:
+        why = f"upstream has no releases of containerd for {container.machine(host)}"
         return Choice(DEBIAN, debian, why)
     try:
         hurried = downloader.hurried(_ANSWER_S)
         any_of = supported if fitting is None else fitting
-        found = upstream.resolve(upstream.STABLE, any_of, sites, hurried)
+        found = upstream.resolve(host, upstream.STABLE, any_of, sites, hurried)
     except DownloadError as error:
         return Choice(DEBIAN, debian, f"{sites.kubernetes} does not answer ({error.details})")
     return _upstream(found, sites)
 
 
 def obtain(
+    host: Host,
     choice: Choice,
     sites: Sites,
     downloader: Downloader,
@@ -84,16 +87,16 @@ def obtain(
     if choice.source == DEBIAN:
         return versions.DEBIAN
     release = upstream.Release.of(choice.kubernetes)
-    files = upstream.fetch(release, sites, downloader, step, note)
+    files = upstream.fetch(host, release, sites, downloader, step, note)
     return _made_of(release, sites, files)
 
 
-def kept(choice: Choice, sites: Sites) -> Source | Upstream | None:
+def kept(host: Host, choice: Choice, sites: Sites) -> Source | Upstream | None:
     """As `obtain`, where the cache has all of it; asks nobody."""
     if choice.source == DEBIAN:
         return versions.DEBIAN
     release = upstream.Release.of(choice.kubernetes)
-    files = upstream.kept(release, sites)
+    files = upstream.kept(host, release, sites)
     return _made_of(release, sites, files) if files else None
 
 

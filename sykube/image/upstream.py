@@ -13,6 +13,7 @@ from sykube.errors import SykubeError, UsageError
 from sykube.host import lock
 from sykube.host.checksum import Checksum
 from sykube.host.download import Downloader, DownloadError
+from sykube.host.host import Host
 from sykube.image import container, downloads, versions
 from sykube.image.sites import Sites, elsewhere
 from sykube.image.versions import Published
@@ -71,13 +72,13 @@ def minors() -> tuple[str, ...]:
     return tuple(each.version for each in reversed(versions.MINORS) if "upstream" in each.sources)
 
 
-def architecture() -> str:
+def architecture(host: Host) -> str:
     """This machine's, where upstream has releases for it.
 
     Raises:
         SykubeError: it has none.
     """
-    found = container.machine()
+    found = container.machine(host)
     if found not in ARCHITECTURES:
         raise SykubeError(
             f"there are no releases of containerd for {found} machines",
@@ -86,7 +87,9 @@ def architecture() -> str:
     return found
 
 
-def resolve(asked: str, supported: Sequence[str], sites: Sites, downloader: Downloader) -> Version:
+def resolve(
+    host: Host, asked: str, supported: Sequence[str], sites: Sites, downloader: Downloader
+) -> Version:
     """The exact version that `stable`, `1.36`, `1.36.2` or `v1.36.2` means now.
 
     Args:
@@ -104,7 +107,7 @@ def resolve(asked: str, supported: Sequence[str], sites: Sites, downloader: Down
     if not found["patch"]:
         return Version(_newest(minor, sites, downloader))
     version = asked.removeprefix("v")
-    _check_there(version, minor, sites, downloader)
+    _check_there(host, version, minor, sites, downloader)
     return Version(version)
 
 
@@ -151,6 +154,7 @@ def newest(supported: Sequence[str], sites: Sites, downloader: Downloader) -> di
 
 
 def fetch(
+    host: Host,
     release: Release,
     sites: Sites,
     downloader: Downloader,
@@ -168,8 +172,8 @@ def fetch(
     Raises:
         SykubeError: one cannot be had, or is not what its checksum says; the cache has the others.
     """
-    wanted = _wanted(release, sites, architecture(), further)
-    with lock.in_turn(downloads.folder()):
+    wanted = _wanted(host, release, sites, architecture(host), further)
+    with lock.in_turn(downloads.folder(host)):
         found = {name: downloads.kept(each.target) for name, each in wanted.items()}
         missing = {name: each for name, each in wanted.items() if not found[name]}
         if missing:
@@ -184,16 +188,16 @@ def fetch(
     return {name: each for name, each in found.items() if each}
 
 
-def kept(release: Release, sites: Sites) -> Downloads | None:
+def kept(host: Host, release: Release, sites: Sites) -> Downloads | None:
     """The programs of a release where the cache has all of them, whole."""
-    wanted = _wanted(release, sites, architecture())
+    wanted = _wanted(host, release, sites, architecture(host))
     found = {name: downloads.kept(each.target) for name, each in wanted.items()}
     there = {name: each for name, each in found.items() if each}
     return there if there.keys() == wanted.keys() else None
 
 
 def _wanted(
-    release: Release, sites: Sites, machine: str, further: Sequence[str] = ()
+    host: Host, release: Release, sites: Sites, machine: str, further: Sequence[str] = ()
 ) -> dict[str, _Wanted]:
     """By the names of Downloads."""
     version = release.kubernetes
@@ -203,7 +207,7 @@ def _wanted(
     found = {
         name: _Wanted(
             url,
-            downloads.place("kubernetes", version, machine, name),
+            downloads.place(host, "kubernetes", version, machine, name),
             partial(_of_program, url),
             elsewhere("kubernetes"),
         )
@@ -217,7 +221,7 @@ def _wanted(
     ):
         found[name] = _Wanted(
             url,
-            downloads.place(name, version, machine, url.rpartition("/")[2]),
+            downloads.place(host, name, version, machine, url.rpartition("/")[2]),
             partial(_of_list, checksums, url, elsewhere(name)),
             elsewhere(name),
         )
@@ -300,11 +304,13 @@ def _newest(minor: str, sites: Sites, downloader: Downloader) -> str:
         raise
 
 
-def _check_there(version: str, minor: str, sites: Sites, downloader: Downloader) -> None:
+def _check_there(
+    host: Host, version: str, minor: str, sites: Sites, downloader: Downloader
+) -> None:
     """Refuse a version that the site does not have; one that is cached was there."""
-    if ("kubernetes", version) in {(each.project, each.version) for each in downloads.listed()}:
+    if ("kubernetes", version) in {(each.project, each.version) for each in downloads.listed(host)}:
         return
-    url = sites.kubernetes_program(version, architecture(), _PROGRAMS[0])
+    url = sites.kubernetes_program(version, architecture(host), _PROGRAMS[0])
     try:
         _of_program(url, downloader)
     except DownloadError as error:

@@ -12,7 +12,6 @@ import re
 import select
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -21,6 +20,7 @@ from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 from sykube.errors import SykubeError
+from sykube.host.host import Host
 
 log = logging.getLogger("sykube.api")
 
@@ -282,7 +282,7 @@ def _tls(credentials: Credentials) -> ssl.SSLContext:
 
 
 def wait_until(
-    what: str, check: Callable[[], str], timeout: float, *, interval: float = 0.2
+    host: Host, what: str, check: Callable[[], str], timeout: float, *, interval: float = 0.2
 ) -> None:
     """Call `check` until it returns an empty text, which means that all is well.
 
@@ -296,10 +296,10 @@ def wait_until(
     Raises:
         SykubeError: the time is over; it holds the last thing missing.
     """
-    deadline = time.monotonic() + timeout
+    deadline = host.monotonic() + timeout
     before = ""
     while True:
-        started = time.monotonic()
+        started = host.monotonic()
         try:
             missing = check()
         except ApiError as error:
@@ -309,10 +309,10 @@ def wait_until(
         if missing != before:
             log.debug("waiting for %s: %s", what, missing)
             before = missing
-        if time.monotonic() > deadline:
+        if host.monotonic() > deadline:
             raise SykubeError(
                 f"{what}: not there after {timeout:.0f} s",
                 details=missing,
                 resolution="Look at `sykube doctor` and at the logs of the nodes.",
             )
-        time.sleep(max(interval, time.monotonic() - started))
+        host.sleep(max(interval, host.monotonic() - started))

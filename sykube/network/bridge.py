@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sykube.host.run import run
+from sykube.host.host import Host
 from sykube.network import rules
 from sykube.network.rules import Chain, Wiring
 from sykube.network.subnets import BRIDGE_PREFIX
@@ -36,6 +36,7 @@ def bridge_name(cluster: str) -> str:
 class Bridge:
     """The network of one cluster on the host."""
 
+    host: Host
     cluster: str
 
     @property
@@ -44,18 +45,18 @@ class Bridge:
 
     def exists(self) -> bool:
         """Whether the bridge is there."""
-        return Path("/sys/class/net", self.name).exists()
+        return (self.host.class_net / self.name).exists()
 
     def create(self, wiring: Wiring) -> None:
         """Make the bridge, its rules and its routes; what is there already is kept or replaced."""
         subnets = wiring.subnets
         if not self.exists():
-            run(["ip", "link", "add", "name", self.name, "type", "bridge"])
+            self.host.run(["ip", "link", "add", "name", self.name, "type", "bridge"])
         address = f"{subnets.gateway}/{subnets.nodes.prefixlen}"
-        run(["ip", "address", "replace", address, "dev", self.name])
-        run(["ip", "link", "set", "dev", self.name, "up"])
+        self.host.run(["ip", "address", "replace", address, "dev", self.name])
+        self.host.run(["ip", "link", "set", "dev", self.name, "up"])
         on = int(wiring.uses_loopback)
-        run(["sysctl", "-q", "-w", f"net.ipv4.conf.{self.name}.route_localnet={on}"])
+        self.host.run(["sysctl", "-q", "-w", f"net.ipv4.conf.{self.name}.route_localnet={on}"])
         self._replace_rules(rules.chains(self.name, wiring))
         self._lead_to_services(wiring)
 
@@ -65,8 +66,10 @@ class Bridge:
         Where another cluster has the same range (init --from), that one's route stays.
         """
         services = str(wiring.subnets.services)
-        if not run(["ip", "route", "show", services]).stdout.strip():
-            run(["ip", "route", "add", services, "via", wiring.endpoint, "dev", self.name])
+        if not self.host.run(["ip", "route", "show", services]).stdout.strip():
+            self.host.run(
+                ["ip", "route", "add", services, "via", wiring.endpoint, "dev", self.name]
+            )
 
     def missing_rules(self, wiring: Wiring) -> list[str]:
         """Rules of ours that are not there, as iptables would list them; whoever removed them."""
@@ -79,7 +82,7 @@ class Bridge:
             missing += [
                 f"-t {chain.table} -A {where} {' '.join(rule)}"
                 for where, rule in wanted
-                if not run(
+                if not self.host.run(
                     ["iptables", "-w", "-t", chain.table, "-C", where, *rule], check=False
                 ).ok
             ]
@@ -92,7 +95,7 @@ class Bridge:
 
     def link_problem(self, index: str) -> str:
         """What is wrong with a node's link on the host, by its interface index; or nothing."""
-        for link in Path("/sys/class/net").iterdir():
+        for link in self.host.class_net.iterdir():
             with contextlib.suppress(OSError):
                 if (link / "ifindex").read_text(encoding="utf-8").strip() != index:
                     continue
@@ -105,14 +108,14 @@ class Bridge:
 
     def attach(self, index: int) -> bool:
         """Put a link of the host on the bridge; False where there is no link of that index."""
-        for link in Path("/sys/class/net").iterdir():
+        for link in self.host.class_net.iterdir():
             if _index(link) != index:
                 continue
             if not (link / "master").exists():
-                run(["ip", "link", "set", "dev", link.name, "master", self.name, "up"])
+                self.host.run(["ip", "link", "set", "dev", link.name, "master", self.name, "up"])
                 # A node reaches itself by the endpoint's address.
                 hairpin = ["type", "bridge_slave", "hairpin", "on"]
-                run(["ip", "link", "set", "dev", link.name, *hairpin])
+                self.host.run(["ip", "link", "set", "dev", link.name, *hairpin])
             return True
         return False
 
@@ -120,7 +123,7 @@ class Bridge:
         """Remove the bridge and its rules; what is gone already is no error."""
         self.remove_rules()
         if self.exists():
-            run(["ip", "link", "delete", "dev", self.name])
+            self.host.run(["ip", "link", "delete", "dev", self.name])
 
     def remove_rules(self) -> None:
         """Remove every chain of this cluster and the jumps to them."""
@@ -136,7 +139,7 @@ class Bridge:
         lines: list[str] = []
         for table in ("filter", "nat"):
             wanted = [chain for chain in chains if chain.table == table]
-            listed = _listed(table)
+            listed = _listed(self.host, table)
             there = [words[1] for words in listed if words[0] == "-N" and words[1] in ours]
             added = [words[1:] for words in listed if words[0] == "-A"]
             jumps = [words for words in added if words[-1] in ours and words[0] not in ours]
@@ -155,7 +158,7 @@ class Bridge:
         if lines:
             text = "\n".join(lines) + "\n"
             log.debug("rules:\n%s", text)
-            run(["iptables-restore", "-w", "--noflush"], stdin=text)
+            self.host.run(["iptables-restore", "-w", "--noflush"], stdin=text)
 
     def problem(self, wiring: Wiring) -> str:
         """What is no longer as create left it, or nothing."""
@@ -165,13 +168,13 @@ class Bridge:
         if f"{subnets.gateway}/{subnets.nodes.prefixlen}" not in self.addresses():
             return f"the bridge {self.name} has lost its address {subnets.gateway}"
         chains = rules.chains(self.name, wiring)
-        there = {table: _listed(table) for table in {chain.table for chain in chains}}
+        there = {table: _listed(self.host, table) for table in {chain.table for chain in chains}}
         lacking = [chain.name for chain in chains if not chain.is_whole(there[chain.table])]
         return f"rules are gone from {', '.join(lacking)}" if lacking else ""
 
     def addresses(self) -> list[str]:
         """Addresses of the bridge with their prefix lengths."""
-        listed = run(["ip", "-j", "-4", "address", "show", "dev", self.name], check=False)
+        listed = self.host.run(["ip", "-j", "-4", "address", "show", "dev", self.name], check=False)
         return [
             f"{info['local']}/{info['prefixlen']}"
             for link in json.loads(listed.stdout or "[]")
@@ -182,9 +185,9 @@ class Bridge:
         return ("-m", "comment", "--comment", f"sykube:{self.cluster}", "-j", chain.name)
 
 
-def _listed(table: str) -> list[list[str]]:
+def _listed(host: Host, table: str) -> list[list[str]]:
     """The lines of `iptables -S`, in words; nothing where there is no such table."""
-    listed = run(["iptables", "-w", "-t", table, "-S"], check=False).stdout
+    listed = host.run(["iptables", "-w", "-t", table, "-S"], check=False).stdout
     return [line.split() for line in listed.splitlines() if line]
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import shlex
 
+from sykube.host.host import Host
 from sykube.host.preflight import Finding, Level
-from sykube.host.run import CommandError, run
+from sykube.host.run import CommandError
 
 _DROPS = ("DROP", "REJECT")
 # iptables-nft keeps its own tables among those of nftables; they are read by way of iptables.
 _OF_IPTABLES = frozenset((family, name) for family in ("ip", "ip6") for name in ("filter", "nat"))
 
 
-def dropping_rules(our_chain: str, bridge: str) -> list[str]:
+def dropping_rules(host: Host, our_chain: str, bridge: str) -> list[str]:
     """Rules of iptables that drop every forwarded packet of a bridge before our chain sees it."""
-    listed = run(["iptables", "-w", "-t", "filter", "-S"], check=False).stdout
+    listed = host.run(["iptables", "-w", "-t", "filter", "-S"], check=False).stdout
     chains: dict[str, list[list[str]]] = {}
     for line in listed.splitlines():
         words = shlex.split(line)
@@ -24,13 +25,13 @@ def dropping_rules(our_chain: str, bridge: str) -> list[str]:
     return _dropping(chains, "FORWARD", our_chain, bridge, 0)[0]
 
 
-def nftables_chains(bridge: str) -> list[str]:
+def nftables_chains(host: Host, bridge: str) -> list[str]:
     """Other base chains that drop what they do not accept and do not name our bridge.
 
     What one base chain accepts, the next can still drop: `man nft`, "verdict statements".
     """
     try:
-        listed = run(["nft", "--json", "list", "chains"], check=False).stdout
+        listed = host.run(["nft", "--json", "list", "chains"], check=False).stdout
     except CommandError:
         # There is no nft: nobody sets such rules by it.
         return []
@@ -42,14 +43,14 @@ def nftables_chains(bridge: str) -> list[str]:
         and chain.get("policy") == "drop"
         and chain["family"] in ("ip", "inet")
         and (chain["family"], chain["table"]) not in _OF_IPTABLES
-        and not _names(chain, bridge)
+        and not _names(host, chain, bridge)
     ]
 
 
-def firewalld_zone(bridge: str) -> str:
+def firewalld_zone(host: Host, bridge: str) -> str:
     """The zone of firewalld that a bridge is in where that is not "trusted"; empty without it."""
     try:
-        done = run(["firewall-cmd", f"--get-zone-of-interface={bridge}"], check=False)
+        done = host.run(["firewall-cmd", f"--get-zone-of-interface={bridge}"], check=False)
     except CommandError:
         return ""
     # firewall-cmd(1): 252 is NOT_RUNNING; "no zone" goes with an exit code of 2.
@@ -59,13 +60,13 @@ def firewalld_zone(bridge: str) -> str:
     return "" if zone == "trusted" else zone
 
 
-def examine_firewalld(bridge: str) -> list[Finding]:
+def examine_firewalld(host: Host, bridge: str) -> list[Finding]:
     """What is to be done about firewalld, for a bridge that is there or is to come.
 
     In any other zone what nodes send to this host, such as questions for its resolver, is refused,
     and what they send elsewhere where the zone has no `forward`: firewalld.zone(5).
     """
-    zone = firewalld_zone(bridge)
+    zone = firewalld_zone(host, bridge)
     if not zone:
         return []
     command = f"firewall-cmd --zone=trusted --change-interface={bridge}"
@@ -107,6 +108,6 @@ def _meets_all(words: list[str], bridge: str) -> bool:
     return conditions in ([], ["-i", bridge], ["-o", bridge])
 
 
-def _names(chain: dict[str, str], bridge: str) -> bool:
+def _names(host: Host, chain: dict[str, str], bridge: str) -> bool:
     place = (chain["family"], chain["table"], chain["name"])
-    return bridge in run(["nft", "list", "chain", *place], check=False).stdout
+    return bridge in host.run(["nft", "list", "chain", *place], check=False).stdout

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from sykube.errors import HostError
-from sykube.host.run import run
+from sykube.host.host import Host
 
 # As text: each command imports this module, and 800 networks take 3 ms to make. The first of each
 # is what people know: old sykube's nodes, flannel's pods, kubeadm's Services.
@@ -58,9 +58,11 @@ class Subnets:
         return str(self.services[10])
 
 
-def host_routes() -> list[IPv4Network]:
+def host_routes(host: Host) -> list[IPv4Network]:
     """Destinations of the host's IPv4 routes, but for the default ones and sykube's to Services."""
-    routes = json.loads(run(["ip", "-j", "-4", "route", "show", "table", "all"]).stdout or "[]")
+    routes = json.loads(
+        host.run(["ip", "-j", "-4", "route", "show", "table", "all"]).stdout or "[]"
+    )
     found = []
     for route in routes:
         if route["dst"] == "default" or route.get("type") in ("local", "broadcast"):

@@ -8,17 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import SykubeError
 from sykube.host import lock
-from sykube.host.records import CGROUPS, HostRecords
+from sykube.host.host import Host
+from sykube.host.records import HostRecords
 from sykube.node.limits import Limits
 
-ROOT = CGROUPS
 PARENT = "sykube"
 _NO_LIMITS = Limits()
 # The kernel's own default of the period over which a share of processors is counted.
@@ -45,9 +44,9 @@ class Usage:
     memory: int | None
 
 
-def is_v2() -> bool:
+def is_v2(host: Host) -> bool:
     """Whether the controllers are in the unified hierarchy."""
-    return (ROOT / "cgroup.controllers").exists()
+    return (host.cgroups / "cgroup.controllers").exists()
 
 
 def path_of(instance: str) -> str:
@@ -55,21 +54,21 @@ def path_of(instance: str) -> str:
     return f"{PARENT}/{instance}"
 
 
-def create(instance: str, limits: Limits = _NO_LIMITS) -> None:
+def create(host: Host, instance: str, limits: Limits = _NO_LIMITS) -> None:
     """Make the node's cgroups, or set the limits of those that exist."""
-    if is_v2():
-        parent = ROOT / PARENT
-        with lock.host_settings():
-            (HostRecords.load() or HostRecords()).enable_controllers(ROOT)
+    if is_v2(host):
+        parent = host.cgroups / PARENT
+        with lock.host_settings(host):
+            (HostRecords.load(host) or HostRecords(host)).enable_controllers(host.cgroups)
         parent.mkdir(exist_ok=True)
-        for controller in (ROOT / "cgroup.controllers").read_text(encoding="utf-8").split():
+        for controller in (host.cgroups / "cgroup.controllers").read_text(encoding="utf-8").split():
             # What the root does not hand on cannot be handed on here.
             with contextlib.suppress(OSError):
                 (parent / "cgroup.subtree_control").write_text(f"+{controller}", encoding="utf-8")
-        (ROOT / path_of(instance)).mkdir(exist_ok=True)
-        _limit(ROOT / path_of(instance), _limits_v2(limits))
+        (host.cgroups / path_of(instance)).mkdir(exist_ok=True)
+        _limit(host.cgroups / path_of(instance), _limits_v2(limits))
         return
-    for hierarchy in _hierarchies():
+    for hierarchy in _hierarchies(host):
         for folder in (hierarchy / PARENT, hierarchy / path_of(instance)):
             folder.mkdir(exist_ok=True)
             for name in ("cpuset.cpus", "cpuset.mems"):
@@ -83,34 +82,34 @@ def create(instance: str, limits: Limits = _NO_LIMITS) -> None:
         _limit(hierarchy / path_of(instance), _limits_v1(limits))
 
 
-def freeze(instance: str, *, frozen: bool) -> None:
+def freeze(host: Host, instance: str, *, frozen: bool) -> None:
     """Stop or go on with every process of a node, where it has cgroups."""
     for file, values in _FREEZERS:
-        path = ROOT / file.format(path_of(instance))
+        path = host.cgroups / file.format(path_of(instance))
         if path.exists():
             path.write_text(values[frozen], encoding="utf-8")
 
 
-def is_frozen(instance: str) -> bool:
+def is_frozen(host: Host, instance: str) -> bool:
     """Whether a node's processes are stopped."""
     return any(
         path.exists() and path.read_text(encoding="utf-8").strip() == values[True]
         for file, values in _FREEZERS
-        for path in [ROOT / file.format(path_of(instance))]
+        for path in [host.cgroups / file.format(path_of(instance))]
     )
 
 
-def usage(instance: str) -> Usage:
+def usage(host: Host, instance: str) -> Usage:
     """What a node uses now."""
     node = path_of(instance)
-    if is_v2():
-        spent = _field(ROOT / node / "cpu.stat", "usage_usec")
-        held = _number(ROOT / node / "memory.current")
-        stale = _field(ROOT / node / "memory.stat", "inactive_file")
+    if is_v2(host):
+        spent = _field(host.cgroups / node / "cpu.stat", "usage_usec")
+        held = _number(host.cgroups / node / "memory.current")
+        stale = _field(host.cgroups / node / "memory.stat", "inactive_file")
         return Usage(None if spent is None else spent / 1e6, _working_set(held, stale))
-    spent = _number(ROOT / "cpuacct" / node / "cpuacct.usage")
-    held = _number(ROOT / "memory" / node / "memory.usage_in_bytes")
-    stale = _field(ROOT / "memory" / node / "memory.stat", "total_inactive_file")
+    spent = _number(host.cgroups / "cpuacct" / node / "cpuacct.usage")
+    held = _number(host.cgroups / "memory" / node / "memory.usage_in_bytes")
+    stale = _field(host.cgroups / "memory" / node / "memory.stat", "total_inactive_file")
     return Usage(None if spent is None else spent / 1e9, _working_set(held, stale))
 
 
@@ -160,33 +159,33 @@ def _limit(folder: Path, values: dict[str, str]) -> None:
             (folder / name).write_text(value, encoding="utf-8")
 
 
-def remove(instance: str) -> None:
+def remove(host: Host, instance: str) -> None:
     """Kill what is left in the node's cgroups and remove them; the parent goes with the last.
 
     Raises:
         SykubeError: processes do not end.
     """
-    for hierarchy in _all_hierarchies():
+    for hierarchy in _all_hierarchies(host):
         folder = hierarchy / path_of(instance)
         if folder.is_dir():
-            freeze(instance, frozen=False)
-            _empty(folder)
-            _remove_tree(folder)
+            freeze(host, instance, frozen=False)
+            _empty(host, folder)
+            _remove_tree(host, folder)
         with contextlib.suppress(OSError):
             (hierarchy / PARENT).rmdir()
-    _remove_abandoned()
+    _remove_abandoned(host)
 
 
-def of_engines() -> list[Path]:
+def of_engines(host: Host) -> list[Path]:
     """The parents of the cgroups that engines make for their instances, in each hierarchy."""
-    return [root / name for root in _all_hierarchies() for name in _ENGINES]
+    return [root / name for root in _all_hierarchies(host) for name in _ENGINES]
 
 
-def _remove_abandoned() -> None:
+def _remove_abandoned(host: Host) -> None:
     """Remove what an engine leaves that was killed: cgroups of processes that are no more."""
-    for parent in of_engines():
+    for parent in of_engines(host):
         for folder in parent.glob("[0-9]*"):
-            if not Path("/proc", folder.name).exists():
+            if not (host.proc / folder.name).exists():
                 # The kernel refuses where there is still another process in it.
                 with contextlib.suppress(OSError):
                     folder.rmdir()
@@ -199,43 +198,43 @@ def processes(folder: Path) -> list[int]:
         with contextlib.suppress(OSError):
             found += [
                 int(pid)
-                for pid in (Path(below) / "cgroup.procs").read_text(encoding="utf-8").split()
+                for pid in (folder / below / "cgroup.procs").read_text(encoding="utf-8").split()
             ]
     return [pid for pid in found if pid > 0]
 
 
-def members(instance: str) -> list[int]:
+def members(host: Host, instance: str) -> list[int]:
     """Processes of a node, whatever the engine knows of it."""
-    folders = (hierarchy / path_of(instance) for hierarchy in _all_hierarchies())
+    folders = (hierarchy / path_of(instance) for hierarchy in _all_hierarchies(host))
     return next((found for folder in folders if (found := processes(folder))), [])
 
 
-def leftovers(cluster_prefix: str) -> list[str]:
+def leftovers(host: Host, cluster_prefix: str) -> list[str]:
     """Instances that have cgroups, of those whose names start with a prefix."""
     names = {
         folder.name
-        for hierarchy in _all_hierarchies()
+        for hierarchy in _all_hierarchies(host)
         for folder in hierarchy.glob(f"{PARENT}/{cluster_prefix}*")
     }
     return sorted(names)
 
 
-def _hierarchies() -> Iterator[Path]:
+def _hierarchies(host: Host) -> Iterator[Path]:
     """Roots of the v1 hierarchies that a node joins; a cgroup2 beside them holds no controller."""
-    for folder in sorted(ROOT.iterdir()):
+    for folder in sorted(host.cgroups.iterdir()):
         # A link is another name of a hierarchy that is mounted here, too: cpu of cpu,cpuacct.
         if not folder.is_symlink() and (folder / "tasks").exists():
             yield folder
 
 
-def _all_hierarchies() -> list[Path]:
-    return [ROOT] if is_v2() else [*_hierarchies()]
+def _all_hierarchies(host: Host) -> list[Path]:
+    return [host.cgroups] if is_v2(host) else [*_hierarchies(host)]
 
 
-def _empty(folder: Path) -> None:
-    deadline = time.monotonic() + _EMPTY_TIMEOUT_S
+def _empty(host: Host, folder: Path) -> None:
+    deadline = host.monotonic() + _EMPTY_TIMEOUT_S
     while left := processes(folder):
-        if time.monotonic() > deadline:
+        if host.monotonic() > deadline:
             raise SykubeError(
                 f"processes of a node do not end: {', '.join(map(str, left))}",
                 details=f"they are in {folder}",
@@ -243,16 +242,16 @@ def _empty(folder: Path) -> None:
             )
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
+                host.kill(pid, signal.SIGKILL)
+        host.sleep(0.05)
 
 
-def _remove_tree(folder: Path) -> None:
+def _remove_tree(host: Host, folder: Path) -> None:
     for below, _, _ in os.walk(folder, topdown=False):
-        _rmdir(Path(below))
+        _rmdir(host, folder / below)
 
 
-def _rmdir(folder: Path) -> None:
+def _rmdir(host: Host, folder: Path) -> None:
     # The kernel lets go of the last process a moment after it was reaped.
     for _ in range(100):
         try:
@@ -260,7 +259,7 @@ def _rmdir(folder: Path) -> None:
         except FileNotFoundError:
             return
         except OSError:
-            time.sleep(0.02)
+            host.sleep(0.02)
         else:
             return
     folder.rmdir()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +13,15 @@ from typing import Protocol
 
 from sykube.errors import SykubeError
 from sykube.host import orphans
+from sykube.host.host import Host
 from sykube.host.run import (
     WITHOUT_PROXIES,
     CommandError,
     Completed,
     clean_environment,
-    replace_process,
-    run,
 )
 from sykube.node import launch
 
-PROC = Path("/proc")
 _GONE_TIMEOUT_S = 30.0
 # How Apptainer and SingularityCE call the first process of an instance.
 _INIT_NAMES = ("appinit", "sinit")
@@ -111,12 +107,13 @@ class CommandLineEngine:
         environment: variables for each call.
     """
 
+    host: Host
     binary: Path
     config: Path | None
     environment: Mapping[str, str]
 
     def start(self, name: str, options: InstanceOptions) -> None:
-        binds = ",".join(f"{host}:{inside}" for host, inside in options.binds)
+        binds = ",".join(f"{source}:{inside}" for source, inside in options.binds)
         arguments = [
             "instance",
             "start",
@@ -148,7 +145,7 @@ class CommandLineEngine:
             self._forget(name)
             # Two instances of a node would share its files.
             self._end_unrecorded(name)
-        run(
+        self.host.run(
             [*self._argv(), *arguments],
             env=self._inside,
             timeout=120,
@@ -166,7 +163,7 @@ class CommandLineEngine:
     def _stop(self, instance: Instance) -> None:
         name = instance.name
         try:
-            run(
+            self.host.run(
                 [*self._argv(), "instance", "stop", "--signal", "SIGKILL", "--timeout", "5", name],
                 env=self.environment,
                 wrapper=launch.wrapper(hostname=instance.host),
@@ -175,18 +172,18 @@ class CommandLineEngine:
             # Also where it ends by itself, or the engine was removed: whether it is left is looked
             # at below.
             self._end_unrecorded(name)
-        deadline = time.monotonic() + _GONE_TIMEOUT_S
+        deadline = self.host.monotonic() + _GONE_TIMEOUT_S
         while name in self.instances():
-            if time.monotonic() > deadline:
-                raise _stays(name, [instance.pid])
-            time.sleep(0.05)
+            if self.host.monotonic() > deadline:
+                raise _stays(self.host, name, [instance.pid])
+            self.host.sleep(0.05)
 
     def instances(self) -> dict[str, Instance]:
         # Not by `instance list`, which takes as long as all else in `status`, and which removes the
         # records of instances that it does not see: all of them in a PID namespace of its own.
         files = self._records("*/*/*/*/*.json")
         found = (read_record(file) for file in files if file.stem == file.parent.name)
-        return {each.name: each for each in found if each and _lives(each)}
+        return {each.name: each for each in found if each and _lives(self.host, each)}
 
     def exec(
         self,
@@ -198,7 +195,7 @@ class CommandLineEngine:
         check: bool = True,
         secret: bool = False,
     ) -> Completed:
-        return run(
+        return self.host.run(
             [*self._exec(name), *argv],
             env=self._inside,
             stdin=stdin,
@@ -210,7 +207,7 @@ class CommandLineEngine:
 
     def replace_with_exec(self, name: str, argv: Sequence[str]) -> None:
         words = [*self._wrapper(name), *self._exec(name), *argv]
-        replace_process(words, clean_environment(self._inside))
+        self.host.replace_process(words, clean_environment(self._inside))
 
     def leftovers(self, name: str) -> list[Path]:
         logs = self._records(f"logs/*/*/{name}.*")
@@ -251,17 +248,17 @@ class CommandLineEngine:
         Raises:
             SykubeError: it does not end.
         """
-        deadline = time.monotonic() + _GONE_TIMEOUT_S
-        while monitors := _monitors(name):
-            late = time.monotonic() > deadline
-            if time.monotonic() > deadline + _GONE_TIMEOUT_S:
-                raise _stays(name, monitors)
+        deadline = self.host.monotonic() + _GONE_TIMEOUT_S
+        while monitors := _monitors(self.host, name):
+            late = self.host.monotonic() > deadline
+            if self.host.monotonic() > deadline + _GONE_TIMEOUT_S:
+                raise _stays(self.host, name, monitors)
             for pid in monitors:
                 # The monitor cleans up after its child, unless it hangs.
-                for each in [pid] if late else _children(pid):
+                for each in [pid] if late else _children(self.host, pid):
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(each, signal.SIGKILL)
-            time.sleep(0.05)
+                        self.host.kill(each, signal.SIGKILL)
+            self.host.sleep(0.05)
 
     def _wrapper(self, name: str) -> tuple[str, ...]:
         """What makes the engine find an instance although the host's name changed."""
@@ -277,10 +274,10 @@ class CommandLineEngine:
         return [*self._argv(), "--silent", "exec", "--cleanenv", "--pwd", "/", f"instance://{name}"]
 
 
-def _stays(name: str, pids: Sequence[int]) -> SykubeError:
+def _stays(host: Host, name: str, pids: Sequence[int]) -> SykubeError:
     left = " ".join(map(str, pids))
     brief = f"the instance {name} is there {_GONE_TIMEOUT_S:.0f} s after it was killed"
-    if zombies := orphans.unreaped():
+    if zombies := orphans.unreaped(host):
         details = f"process 1 does not wait for what has ended: {' '.join(map(str, zombies))}"
         return SykubeError(brief, details=details, resolution=f"{orphans.CURE}.")
     return SykubeError(
@@ -290,9 +287,9 @@ def _stays(name: str, pids: Sequence[int]) -> SykubeError:
     )
 
 
-def _lives(instance: Instance) -> bool:
+def _lives(host: Host, instance: Instance) -> bool:
     """Whether an instance's first process is its own, and not a later one of that number."""
-    process = PROC / str(instance.pid)
+    process = host.proc / str(instance.pid)
     try:
         name = (process / "comm").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -300,7 +297,7 @@ def _lives(instance: Instance) -> bool:
     if name.strip() not in _INIT_NAMES:
         return False
     try:
-        watched = _watched(PROC / str(_state_and_parent(process)[1]))
+        watched = _watched(host.proc / str(_state_and_parent(process)[1]))
     except OSError:
         return True
     return watched in ("", instance.name)
@@ -313,10 +310,10 @@ def _watched(process: Path) -> str:
     return match[1] if match else ""
 
 
-def _monitors(name: str) -> list[int]:
+def _monitors(host: Host, name: str) -> list[int]:
     """Processes of the engine that wait for the end of an instance."""
     found = []
-    for folder in PROC.glob("[0-9]*"):
+    for folder in host.proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if _watched(folder) == name:
                 found.append(int(folder.name))
@@ -330,9 +327,9 @@ def _state_and_parent(process: Path) -> tuple[str, int]:
     return state, int(parent)
 
 
-def _children(pid: int) -> list[int]:
+def _children(host: Host, pid: int) -> list[int]:
     found = []
-    for folder in PROC.glob("[0-9]*"):
+    for folder in host.proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if _state_and_parent(folder)[1] == pid:
                 found.append(int(folder.name))

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sykube.host import capabilities
+from sykube.host.host import Host
 
 UMASK = 0o022
 PROC = Path("/proc")
@@ -70,13 +71,13 @@ def settle() -> None:
     _io_priority(0, replace=True)
 
 
-def inherited(pid: int) -> Iterator[str]:
+def inherited(host: Host, pid: int) -> Iterator[str]:
     """What a process has otherwise than `settle` would give it here, in words.
 
     Raises:
         OSError: the process is gone.
     """
-    status = (PROC / str(pid) / "status").read_text(encoding="utf-8")
+    status = (host.proc / str(pid) / "status").read_text(encoding="utf-8")
     umask = int(_field(status, "Umask") or "0", 8)
     if umask != UMASK:
         yield f"umask {umask:03o}"
@@ -85,19 +86,21 @@ def inherited(pid: int) -> Iterator[str]:
             yield f"{', '.join(signals)} {what}"
     for what, (kind, (wanted, _)) in _wanted().items():
         soft = resource.prlimit(pid, kind)[0]
-        possible = wanted if _has("SYS_RESOURCE") else _lesser(wanted, resource.getrlimit(kind)[1])
+        possible = (
+            wanted if _has(host, "SYS_RESOURCE") else _lesser(wanted, resource.getrlimit(kind)[1])
+        )
         if _lesser(soft, possible) != possible:
             yield f"{what} limited to {soft}"
-    yield from _priorities(pid)
+    yield from _priorities(host, pid)
 
 
-def _priorities(pid: int) -> Iterator[str]:
-    score = int((PROC / str(pid) / "oom_score_adj").read_text(encoding="utf-8"))
-    own = int((PROC / "self/oom_score_adj").read_text(encoding="utf-8"))
+def _priorities(host: Host, pid: int) -> Iterator[str]:
+    score = int((host.proc / str(pid) / "oom_score_adj").read_text(encoding="utf-8"))
+    own = int((host.proc / "self/oom_score_adj").read_text(encoding="utf-8"))
     # Without the capability it can be lowered to what an ancestor had, which sykube is one of.
-    if score < 0 or (score > 0 and (_has("SYS_RESOURCE") or own < score)):
+    if score < 0 or (score > 0 and (_has(host, "SYS_RESOURCE") or own < score)):
         yield f"oom_score_adj {score}"
-    may_rise = _has("SYS_NICE")
+    may_rise = _has(host, "SYS_NICE")
     nice = os.getpriority(os.PRIO_PROCESS, pid)
     if nice < 0 or (nice > 0 and may_rise):
         yield f"nice {nice}"
@@ -176,5 +179,5 @@ def _signals(mask: int) -> Iterator[str]:
                 yield f"signal {int(number)}"
 
 
-def _has(capability: str) -> bool:
-    return f"CAP_{capability}" in capabilities.names(capabilities.effective())
+def _has(host: Host, capability: str) -> bool:
+    return f"CAP_{capability}" in capabilities.names(capabilities.effective(host))

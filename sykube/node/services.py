@@ -7,13 +7,14 @@ import xmlrpc.client
 from http.client import HTTPConnection, HTTPException  # noqa: TID251 - over a socket of a node
 
 from sykube.errors import SykubeError
+from sykube.host.host import Host
 
 RUNNING = "RUNNING"
-_SOCKET = "/proc/{pid}/root/run/supervisor.sock"
+_SOCKET = "root/run/supervisor.sock"
 _TIMEOUT_S = 10.0
 
 
-def states(pid: int) -> dict[str, str]:
+def states(host: Host, pid: int) -> dict[str, str]:
     """The state of each program: RUNNING, STARTING, BACKOFF, STOPPED, EXITED, FATAL …
 
     Its socket is seen through /proc, so that nothing has to be started in the node.
@@ -25,7 +26,7 @@ def states(pid: int) -> dict[str, str]:
         SykubeError: supervisord does not answer within 10 s.
     """
     # The address is not used: the transport knows its socket.
-    transport = _Transport(_SOCKET.format(pid=pid))
+    transport = _Transport(str(host.proc / str(pid) / _SOCKET))
     try:
         with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
             programs = server.supervisor.getAllProcessInfo()

@@ -17,6 +17,7 @@ import dns.rcode
 import dns.rdatatype
 
 from sykube.cluster.state import clusters
+from sykube.host.host import Host
 from tests.e2e import release
 from tests.hostdiff import HostSnapshot
 
@@ -163,7 +164,7 @@ class TestCluster:
 def data_folders(name: str) -> list[Path]:
     """Where a cluster of that name may leave files; all of sykube's where it is the only one."""
     data, locks = Path("/var/lib/sykube"), Path("/run/sykube")
-    if any(other != name for other in clusters()):
+    if any(other != name for other in clusters(Host())):
         return [data / name, locks / f"{name}.lock"]
     return [data, locks]
 

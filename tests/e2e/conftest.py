@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sykube.host import apt, engines
+from sykube.host.host import Host
 from tests.e2e import release
 from tests.e2e.cluster import UPSTREAM_NAME, TestCluster, data_folders
 from tests.e2e.resolver import Resolver
@@ -56,7 +57,7 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if not folders:
         yield
         return
-    engines.find_or_create(apt.find_mirror, print)
+    engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
     ports = (mirror.PORT, mirror.PORT + 1)
     folder = tmp_path_factory.mktemp("release")
     with (

@@ -12,6 +12,7 @@ import pytest
 
 import benchmarks
 from sykube.cluster.state import clusters
+from sykube.host.host import Host
 from tests.e2e.cluster import TestCluster
 
 # Those with --name e2e look at the cluster of the tests; init makes nodes of its own.
@@ -42,8 +43,8 @@ def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert found
-    assert cluster.name in clusters()
-    assert not [each for each in clusters() if each.startswith(("bench", "e2e-bench"))]
+    assert cluster.name in clusters(Host())
+    assert not [each for each in clusters(Host()) if each.startswith(("bench", "e2e-bench"))]
     if name == "lifecycle":
         assert found["status_ratio"] > 0
         assert found["init_s"] is None

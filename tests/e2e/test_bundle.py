@@ -13,6 +13,7 @@ import pytest
 
 from sykube.errors import ExitCode
 from sykube.host import engines
+from sykube.host.host import Host
 from tests.e2e.cluster import TestCluster, eventually
 from tests.e2e.offline import Offline
 
@@ -47,7 +48,7 @@ def air(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Air]:
     (here / "ring").mkdir(mode=0o700)
     # The image is there, or is built now, and with it the engine.
     maker.sykube("node-image", "build", "--yes", timeout=3000)
-    found = engines.find()
+    found = engines.find(Host())
     assert found
     subprocess.run(
         [
@@ -61,7 +62,7 @@ def air(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Air]:
     cache = there / "cache"
     cache.mkdir()
     # The administrator has installed an engine there.
-    (cache / "apptainer").symlink_to(engines.private().root)
+    (cache / "apptainer").symlink_to(engines.private(Host()).root)
     machine = Offline(there)
     variables = {
         "SYKUBE_CACHE_DIR": str(cache),

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from sykube.cluster import lookup
+from sykube.host.host import Host
 from sykube.network.bridge import Bridge
 from sykube.ui import Ui
 from tests.e2e.cluster import TestCluster, eventually
@@ -233,12 +234,12 @@ def test_a_fresh_cluster_is_well(diag: TestCluster) -> None:
 
 
 def flush(_: TestCluster) -> None:
-    chain = Bridge(NAME).forward_chain
+    chain = Bridge(Host(), NAME).forward_chain
     subprocess.run(["iptables", "-w", "-F", chain], check=True, capture_output=True)
 
 
 def unplug(_: TestCluster) -> None:
-    instances = lookup.load(NAME, Ui(quiet=True)).engine.instances()
+    instances = lookup.load(Host(), NAME, Ui(quiet=True)).engine.instances()
     pid = instances[f"{NAME}-node1"].pid
     index = Path(f"/proc/{pid}/root/sys/class/net/eth0/iflink").read_text(encoding="utf-8")
     links = Path("/sys/class/net").iterdir()
@@ -311,7 +312,7 @@ def test_certificates_past_their_end_are_renewed(diag: TestCluster) -> None:
         changed = one["serial"] != before[key]["serial"] or one["begins"] != before[key]["begins"]
         assert changed is not one["authority"], key
     assert "talks" in diag.kubectl("get", "pods"), "pods go on"
-    kubectl = lookup.load(NAME, Ui(quiet=True)).image.kubectl
+    kubectl = lookup.load(Host(), NAME, Ui(quiet=True)).image.kubectl
     mine = [str(kubectl), "--kubeconfig", str(diag.kubeconfig), "--context", NAME]
     subprocess.run([*mine, "get", "nodes"], check=True, capture_output=True, timeout=60)
     eventually("the cluster is well", lambda: findings(diag) == (0, {}))

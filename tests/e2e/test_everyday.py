@@ -17,6 +17,7 @@ import pytest
 
 from sykube.cluster import lookup
 from sykube.errors import ExitCode
+from sykube.host.host import Host
 from sykube.network.bridge import Bridge
 from sykube.ui import Ui
 from tests.e2e import manifests
@@ -199,7 +200,7 @@ def test_ports_come_and_go_while_the_cluster_runs(day: TestCluster, web: str) ->
     for _ in range(2):
         day.sykube("port", "add", text, "--name", NAME)
     assert text in day.sykube("port", "list", "--name", NAME).stdout.split()
-    gateway = Bridge(NAME).addresses()[0].split("/")[0]
+    gateway = Bridge(Host(), NAME).addresses()[0].split("/")[0]
     for host in ("127.0.0.1", gateway):
         eventually(f"{host} answers", answers(f"http://{host}:{port}/"))
     day.sykube("port", "delete", str(port), "--name", NAME)
@@ -253,7 +254,7 @@ def test_a_load_balancer_has_an_address_that_the_host_reaches(day: TestCluster, 
 def test_a_load_balancer_holds_to_source_ranges_and_to_its_traffic_policy(
     day: TestCluster, web: str
 ) -> None:
-    gateway = str(IPv4Interface(Bridge(NAME).addresses()[0]).ip)
+    gateway = str(IPv4Interface(Bridge(Host(), NAME).addresses()[0]).ip)
     day.apply(
         manifests.service(
             "for-us", "web", type="LoadBalancer", loadBalancerSourceRanges=[f"{gateway}/32"]
@@ -341,7 +342,7 @@ def test_a_cron_job_goes_on_after_a_stop_of_two_days(day: TestCluster) -> None:
     container = {"name": "main", "image": day.image, "command": ["true"]}
     pod = {"restartPolicy": "Never", "containers": [container]}
     spec = {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {"spec": pod}}}}
-    cluster = lookup.load(NAME, Ui(quiet=True))
+    cluster = lookup.load(Host(), NAME, Ui(quiet=True))
     version = cluster.minor.cron_jobs_api
     job = {"apiVersion": version, "kind": "CronJob", "metadata": {"name": "often"}, "spec": spec}
     day.apply(job)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sykube.cluster.state import clusters
+from sykube.host.host import Host
 from sykube.host.records import HostRecords
 from tests.e2e.cluster import TestCluster, data_folders, eventually
 from tests.hostdiff import HostSnapshot, leaks_since
@@ -129,12 +130,12 @@ def test_delete_without_any_record(small: TestCluster, tmp_path: Path) -> None:
     """What was recorded can be lost; what can then not be put back is listed."""
     small.init(*SMALL[:2], "--dns", "127.0.0.1", "--dest", str(tmp_path / "data"))
     Path(f"/var/lib/sykube/{small.name}/state.json").unlink()
-    records = HostRecords.load()
+    records = HostRecords.load(Host())
     assert records is not None
     # The record is for all clusters of the host: with others there, the last one puts things back.
-    alone = clusters() == []
+    alone = clusters(Host()) == []
     if alone:
-        (records.folder / "record.json").unlink()
+        (records.host.records / "record.json").unlink()
     deleted = small.sykube("delete", "--name", small.name, "--yes", check=False)
     assert deleted.returncode == (1 if alone else 0)
     assert ("earlier sysctls" in deleted.stderr) is alone

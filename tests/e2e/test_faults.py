@@ -24,6 +24,7 @@ import pytest
 
 from sykube.cluster import lookup
 from sykube.errors import SykubeError
+from sykube.host.host import Host
 from sykube.kubernetes.api import Api, Credentials
 from sykube.ui import Ui
 from tests.e2e import manifests
@@ -162,7 +163,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damaged]:
         cluster.init("--workers", "1", "--dns", "127.0.0.1", "--dest", str(disk))
         cluster.apply(counter_pod(cluster.image))
         cluster.kubectl("wait", "--for=condition=Ready", "pod/counter", "--timeout=60s")
-        nodes = lookup.load(NAME, Ui(quiet=True)).nodes
+        nodes = lookup.load(Host(), NAME, Ui(quiet=True)).nodes
         api = Api(Credentials.read(Path(f"/var/lib/sykube/{NAME}/kubeconfig")))
         stack.enter_context(api)
         counter = Writer(lambda _number: count(nodes[-1].address))
@@ -217,7 +218,7 @@ def test_what_is_killed_comes_back(damaged: Damaged, node: str, program: str) ->
 
 @pytest.mark.parametrize("node", ["node1", "master"])
 def test_a_killed_instance(damaged: Damaged, node: str) -> None:
-    instances = lookup.load(NAME, Ui(quiet=True)).engine.instances()
+    instances = lookup.load(Host(), NAME, Ui(quiet=True)).engine.instances()
     os.kill(instances[f"{NAME}-{node}"].pid, signal.SIGKILL)
 
     def named() -> bool:
@@ -313,7 +314,7 @@ def test_nothing_acknowledged_is_lost(damaged: Damaged) -> None:
     numbers = list(damaged.counter.acknowledged)
     assert len(numbers) > 50
     assert numbers == sorted(set(numbers)), "a number was given out twice"
-    assert count(lookup.load(NAME, Ui(quiet=True)).nodes[-1].address) > numbers[-1]
+    assert count(lookup.load(Host(), NAME, Ui(quiet=True)).nodes[-1].address) > numbers[-1]
     written = {f"key-{number}" for number in damaged.keys.acknowledged}
     there = {item["metadata"]["name"] for item in damaged.cluster.get("configmaps")["items"]}
     assert len(written) > 50

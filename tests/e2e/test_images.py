@@ -16,6 +16,7 @@ import pytest
 
 from sykube.errors import ExitCode
 from sykube.host import engines
+from sykube.host.host import Host
 from sykube.host.run import clean_environment
 from sykube.image.zstandard import zstd
 from tests import containers
@@ -164,7 +165,7 @@ def test_a_sif_runs_with_its_runscript_and_its_environment(
     (tmp_path / "root.tar").write_bytes(root)
     definition, file = tmp_path / "it.def", tmp_path / "greeter_1.0.sif"
     definition.write_text(_DEFINITION.format(root=tmp_path / "root.tar"))
-    engine = engines.find()
+    engine = engines.find(Host())
     assert engine is not None
     subprocess.run(
         [engine.binary, "build", file, definition],

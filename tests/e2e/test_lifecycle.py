@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from sykube.host.host import Host
 from sykube.node import launch
 from sykube.node.limits import parse_memory
 from tests.e2e import manifests
@@ -605,7 +606,7 @@ def instances() -> dict[str, int]:
     from sykube.host import engines
     from sykube.node.engine import CommandLineEngine
 
-    found = engines.find()
+    found = engines.find(Host())
     assert found
-    engine = CommandLineEngine(found.binary, None, found.environment)
+    engine = CommandLineEngine(Host(), found.binary, None, found.environment)
     return {name: each.pid for name, each in engine.instances().items()}

@@ -22,6 +22,7 @@ from pathlib import Path
 from shlex import quote
 
 from sykube.host.apt import Mirror, find_mirror
+from sykube.host.host import Host
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _ENTER = Path(__file__).with_name("enter")
@@ -92,7 +93,7 @@ def main() -> int:
 def _root(machine: Machine) -> Iterator[Path]:
     """A root file system with the machine's packages, and a clone of this checkout."""
     suite = machine.suite
-    mirror = find_mirror()
+    mirror = find_mirror(Host())
     if not shutil.which("debootstrap"):
         _check("apt-get", "install", "-q", "-y", "--no-install-recommends", "debootstrap")
     root = Path(tempfile.mkdtemp(prefix=f"sykube-fresh-{suite}-", dir="/var/tmp"))

@@ -17,8 +17,9 @@ from unittest import mock
 import pytest
 
 from sykube.host import run as run_module
+from sykube.host.host import Host
 from sykube.host.run import CommandError, Completed
-from sykube.network import bridge, rules
+from sykube.network import rules
 from sykube.network.bridge import Bridge
 from sykube.network.ports import PortMap
 from sykube.network.rules import Chain, Wiring
@@ -60,6 +61,7 @@ class Machine:
 
     def __init__(self, variant: str) -> None:
         self._variant = variant
+        self.host = Host(run=self.run)
         for table, *words in OTHERS:
             self.iptables(table, *words)
 
@@ -80,16 +82,16 @@ class Machine:
 
 def made_twice(machine: Machine) -> None:
     """The second time changes nothing, and what is gone comes back."""
-    Bridge("lab").create(ALL)
+    Bridge(machine.host, "lab").create(ALL)
     once = machine.rules()
-    assert Bridge("lab").missing_rules(ALL) == []
-    assert Bridge("lab").problem(ALL) == ""
-    Bridge("lab").create(ALL)
+    assert Bridge(machine.host, "lab").missing_rules(ALL) == []
+    assert Bridge(machine.host, "lab").problem(ALL) == ""
+    Bridge(machine.host, "lab").create(ALL)
     assert machine.rules() == once
     machine.iptables("filter", "-F", "SYKUBE-lab-FWD")
     machine.iptables("nat", "-F", "POSTROUTING")
-    assert Bridge("lab").problem(ALL) != ""
-    Bridge("lab").create(ALL)
+    assert Bridge(machine.host, "lab").problem(ALL) != ""
+    Bridge(machine.host, "lab").create(ALL)
     machine.iptables("nat", "-A", *OTHERS[-1][2:])
     assert machine.rules() == once
 
@@ -97,7 +99,7 @@ def made_twice(machine: Machine) -> None:
 def removed(machine: Machine) -> None:
     """Others' rules stay, also chains whose names begin alike; of a second jump nothing stays."""
     before = machine.rules()
-    Bridge("lab").create(ALL)
+    Bridge(machine.host, "lab").create(ALL)
     assert machine.rules() != before
     (jump,) = [
         line.split()[1:]
@@ -105,39 +107,39 @@ def removed(machine: Machine) -> None:
         if line.startswith("-A FORWARD") and line.endswith("-j SYKUBE-lab-FWD")
     ]
     machine.iptables("filter", "-A", *(word.strip('"') for word in jump))
-    Bridge("lab").remove()
+    Bridge(machine.host, "lab").remove()
     assert machine.rules() == before
-    assert not Bridge("lab").exists()
-    Bridge("lab").remove()
+    assert not Bridge(machine.host, "lab").exists()
+    Bridge(machine.host, "lab").remove()
     assert machine.rules() == before
 
 
 def changed(machine: Machine) -> None:
     """What the new wiring has no rules for goes with its chains."""
-    Bridge("lab").create(Wiring(make_subnets(), "", "10.11.11.254"))
+    Bridge(machine.host, "lab").create(Wiring(make_subnets(), "", "10.11.11.254"))
     small = machine.rules()
-    Bridge("lab").create(ALL)
+    Bridge(machine.host, "lab").create(ALL)
     assert "SYKUBE-lab-OUT" in machine.rules()["nat"]
-    Bridge("lab").create(Wiring(make_subnets(), "", "10.11.11.254"))
+    Bridge(machine.host, "lab").create(Wiring(make_subnets(), "", "10.11.11.254"))
     assert machine.rules() == small
 
 
 def refused(machine: Machine) -> None:
     """A rule that this kernel does not take leaves its table as it was."""
-    Bridge("lab").create(ALL)
+    Bridge(machine.host, "lab").create(ALL)
     before = machine.rules()
     chains = rules.chains("sk-lab", ALL)
     bad = Chain("nat", "OUTPUT", "SYKUBE-lab-OUT", (("-p", "tcp", "-j", "NO-SUCH-TARGET"),))
     kept = [chain for chain in chains if chain.name != bad.name]
     with mock.patch.object(rules, "chains", lambda *_: [*kept, bad]):
         try:
-            Bridge("lab").create(ALL)
+            Bridge(machine.host, "lab").create(ALL)
         except CommandError as error:
             assert "iptables" in error.brief
         else:
             raise AssertionError("it was taken")
     assert machine.rules() == before
-    Bridge("lab").remove()
+    Bridge(machine.host, "lab").remove()
     assert "SYKUBE-lab-OUT" not in machine.rules()["nat"]
 
 
@@ -163,8 +165,7 @@ def main(variant: str, name: str) -> None:
     """One case, in this process."""
     machine = Machine(variant)
     (case,) = (case for case in CASES if case.__name__ == name)
-    with mock.patch.object(bridge, "run", machine.run):
-        case(machine)
+    case(machine)
 
 
 if __name__ == "__main__":

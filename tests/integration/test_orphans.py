@@ -10,7 +10,7 @@ import pytest
 
 # A process whose parent ends first, which then ends itself.
 ORPHAN = "sh -c 'sleep 0.2 & exit'"
-LOOK = "import json, time; from sykube.host import orphans; time.sleep(0.5); print(json.dumps(orphans.unreaped()))"
+LOOK = "import json, time; from sykube.host import orphans; from sykube.host.host import Host; time.sleep(0.5); print(json.dumps(orphans.unreaped(Host())))"
 
 
 @pytest.mark.parametrize("reaps", [True, False], ids=["a-shell", "a-program-that-waits-for-nobody"])

@@ -17,6 +17,7 @@ import pytest
 from sykube import resources
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import apt, engines
+from sykube.host.host import Host
 from sykube.image import bundle, local, signature
 from sykube.image.build import Builder, list_images
 from sykube.image.node_image import NodeImage
@@ -118,7 +119,7 @@ def _root(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    engine = engines.find_or_create(apt.find_mirror, print)
+    engine = engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
     folder = tmp_path_factory.mktemp("site")
     made = Site(folder, Builder(engine.binary, engine.environment), folder / "node.sif")
     made.apptainer("build", made.unsigned, _root(folder / "root"))
@@ -130,7 +131,7 @@ def place(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Each test has a cache and a key ring of its own, and the engine of this machine."""
     cache = tmp_path / "cache"
     cache.mkdir()
-    (cache / "apptainer").symlink_to(engines.private().root)
+    (cache / "apptainer").symlink_to(engines.private(Host()).root)
     for name in ("ring", "other"):
         shutil.rmtree(site.folder / name, ignore_errors=True)
     monkeypatch.setenv("APPTAINER_KEYSDIR", str(site.ring("ring")))
@@ -140,16 +141,18 @@ def place(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def signed(site: Site, fingerprint: str, name: str = "signed.sif") -> Path:
     file = site.copy(site.unsigned, name)
-    signature.sign(file, signature.signing_key(fingerprint, site.builder), site.builder)
+    signature.sign(
+        Host(), file, signature.signing_key(Host(), fingerprint, site.builder), site.builder
+    )
     return file
 
 
 def refused(site: Site, file: Path, trust: Trust | None) -> SykubeError:
     """The error that an image is refused with; the cache is as it was."""
-    before = list_images()
+    before = list_images(Host())
     with pytest.raises(SykubeError) as raised:
-        local.adopt(file, trust, site.builder, unverified=trust is None)
-    assert list_images() == before
+        local.adopt(Host(), file, trust, site.builder, unverified=trust is None)
+    assert list_images(Host()) == before
     left = Path(os.environ["SYKUBE_CACHE_DIR"], "node-images")
     assert sorted(left.iterdir()) == sorted(image.folder for image in before)
     return raised.value
@@ -161,10 +164,10 @@ def refused(site: Site, file: Path, trust: Trust | None) -> SykubeError:
 def test_an_image_signed_by_the_trusted_key_is_taken_and_used(site: Site) -> None:
     own = site.new_key()
     file = signed(site, own)
-    image = local.adopt(file, Trust(own), site.builder)
+    image = local.adopt(Host(), file, Trust(own), site.builder)
     assert image.versions()["kubernetes"] == "v1.20.2"
     assert image.kubectl.read_bytes() == b"kubectl"
-    assert local.adopt(file, Trust(own), site.builder) == image
+    assert local.adopt(Host(), file, Trust(own), site.builder) == image
 
 
 def test_the_public_key_may_come_in_a_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,8 +175,8 @@ def test_the_public_key_may_come_in_a_file(site: Site, monkeypatch: pytest.Monke
     file, public = signed(site, own), site.public(own)
     monkeypatch.setenv("APPTAINER_KEYSDIR", str(site.ring("other")))
     with pytest.raises(UsageError, match="is not in your key ring"):
-        local.adopt(file, Trust(own), site.builder)
-    assert local.adopt(file, Trust(own, public), site.builder)
+        local.adopt(Host(), file, Trust(own), site.builder)
+    assert local.adopt(Host(), file, Trust(own, public), site.builder)
     listed = site.apptainer("key", "list", ring="other")
     assert own not in listed
 
@@ -194,18 +197,18 @@ def test_a_key_with_a_passphrase_is_asked_for_it(site: Site) -> None:
         assert (file.read_bytes() == before) == bool(code)
     assert done.stdout.strip() == own
     assert file.stat().st_mode & 0o777 == 0o640
-    signature.verify(file, Trust(own), site.builder)
+    signature.verify(Host(), file, Trust(own), site.builder)
     assert not list(file.parent.glob(".sykube-*"))
 
 
 def test_a_pem_key(site: Site) -> None:
     private, public, fingerprint = site.pem("own")
     _, other_public, other = site.pem("stranger")
-    key = signature.signing_key(str(private), site.builder)
+    key = signature.signing_key(Host(), str(private), site.builder)
     assert key.fingerprint == fingerprint.upper()
     file = site.copy(site.unsigned, "pem.sif")
-    signature.sign(file, key, site.builder)
-    assert local.adopt(file, Trust(key.fingerprint, public), site.builder)
+    signature.sign(Host(), file, key, site.builder)
+    assert local.adopt(Host(), file, Trust(key.fingerprint, public), site.builder)
     wrong = refused(site, file, Trust(other.upper(), other_public))
     assert wrong.exit_code is ExitCode.UNTRUSTED
     assert "not the trusted one" in wrong.brief
@@ -222,7 +225,7 @@ def test_an_unsigned_image(site: Site) -> None:
     assert error.exit_code is ExitCode.UNTRUSTED
     assert error.brief == f"{site.unsigned} is not signed, or not all of it"
     # Unless it was meant.
-    assert local.adopt(site.unsigned, None, site.builder, unverified=True)
+    assert local.adopt(Host(), site.unsigned, None, site.builder, unverified=True)
 
 
 def test_an_image_signed_by_a_stranger(site: Site) -> None:
@@ -322,20 +325,20 @@ def test_a_file_that_was_cut_short(site: Site, kept: int) -> None:
 
 def test_what_was_taken_unverified_is_not_taken_for_verified(site: Site) -> None:
     own = site.new_key()
-    local.adopt(site.unsigned, None, site.builder, unverified=True)
+    local.adopt(Host(), site.unsigned, None, site.builder, unverified=True)
     assert "not signed" in refused(site, site.unsigned, Trust(own)).brief
 
 
 def test_without_a_key_to_sign_with(site: Site) -> None:
     with pytest.raises(UsageError, match="no secret key") as raised:
-        signature.signing_key("", site.builder)
+        signature.signing_key(Host(), "", site.builder)
     assert "key newpair" in raised.value.resolution
     first, second = site.new_key(), site.new_key(name="Second")
     with pytest.raises(UsageError, match="several secret keys") as raised:
-        signature.signing_key("", site.builder)
+        signature.signing_key(Host(), "", site.builder)
     assert raised.value.details.split() == [first, second]
     file = signed(site, second.lower())
-    signature.verify(file, Trust(second), site.builder)
+    signature.verify(Host(), file, Trust(second), site.builder)
 
 
 def test_what_somebody_else_has_signed_is_not_signed_as_well(site: Site) -> None:
@@ -345,7 +348,7 @@ def test_what_somebody_else_has_signed_is_not_signed_as_well(site: Site) -> None
     site.apptainer("sign", file, ring="other")
     before = file.read_bytes()
     with pytest.raises(SykubeError, match="would be refused") as raised:
-        bundle.sign(file, signature.signing_key(own, site.builder), site.builder)
+        bundle.sign(Host(), file, signature.signing_key(Host(), own, site.builder), site.builder)
     assert "not the trusted one" in raised.value.details
     assert file.read_bytes() == before
 
@@ -457,9 +460,9 @@ def test_a_bundle_is_signed_as_a_whole_and_carries_the_manifests(site: Site, pla
     own = site.new_key()
     image = a_node_image(site, place / "elsewhere")
     file = place / "k.sif"
-    bundle.save(image, file, signature.signing_key("", site.builder), site.builder)
+    bundle.save(Host(), image, file, signature.signing_key(Host(), "", site.builder), site.builder)
     assert sorted(path.name for path in place.iterdir()) == ["cache", "elsewhere", "k.sif"]
-    taken = local.adopt(file, Trust(own), site.builder)
+    taken = local.adopt(Host(), file, Trust(own), site.builder)
     assert taken.sif.read_bytes() == file.read_bytes()
     numbers = re.findall(
         r"^(\d+) .*JSON\.Generic", site.apptainer("sif", "list", file), re.MULTILINE
@@ -479,9 +482,10 @@ def test_a_bundle_of_another_sykube(
     with monkeypatch.context() as patched:
         patched.setattr(bundle, "_description", lambda: other)
         bundle.save(
+            Host(),
             a_node_image(site, place / "elsewhere"),
             place / "k.sif",
-            signature.signing_key("", site.builder),
+            signature.signing_key(Host(), "", site.builder),
             site.builder,
         )
     error = refused(site, place / "k.sif", Trust(own))
@@ -491,7 +495,7 @@ def test_a_bundle_of_another_sykube(
 
 def test_a_bundle_that_cannot_be_signed_leaves_nothing(site: Site, place: Path) -> None:
     site.new_key(password=_SECRET)
-    key = signature.signing_key("", site.builder)
+    key = signature.signing_key(Host(), "", site.builder)
     image = a_node_image(site, place / "elsewhere")
     (place / "k.sif").write_text("what was there before")
     with (place / "empty").open("w+") as empty:
@@ -499,7 +503,7 @@ def test_a_bundle_that_cannot_be_signed_leaves_nothing(site: Site, place: Path) 
         os.dup2(empty.fileno(), 0)
         try:
             with pytest.raises(SykubeError, match="could not sign"):
-                bundle.save(image, place / "k.sif", key, site.builder)
+                bundle.save(Host(), image, place / "k.sif", key, site.builder)
         finally:
             os.dup2(stdin, 0)
             os.close(stdin)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sykube.host import tar
+from sykube.host.host import Host
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +19,7 @@ def test_a_file_that_two_nodes_share_can_be_unpacked_for_one_alone(tmp_path: Pat
         place.mkdir(parents=True)
     (root / "one/part").write_text("layer")
     os.link(root / "one/part", root / "two/part")
-    file = tar.pack(root, ["one", "two"], folder)
-    tar.unpack(file, target, only=["two"])
+    file = tar.pack(Host(), root, ["one", "two"], folder)
+    tar.unpack(Host(), file, target, only=["two"])
     assert (target / "two/part").read_text() == "layer"
     assert not (target / "one").exists()

@@ -14,6 +14,7 @@ import pytest
 
 from sykube.errors import ExitCode
 from sykube.host import apt, engines
+from sykube.host.host import Host
 from sykube.image import container
 from sykube.image.upstream import Release
 from tests import releases
@@ -24,12 +25,14 @@ pytestmark = pytest.mark.integration
 VERSION = "1.34.99"
 RELEASE = Release.of(VERSION)
 PASSWORD = "secret-of-the-site"
-_KUBELET = f"{STORE}/release/v{VERSION}/bin/linux/{container.machine()}/kubelet?signed=Planted"
+_KUBELET = (
+    f"{STORE}/release/v{VERSION}/bin/linux/{container.machine(Host())}/kubelet?signed=Planted"
+)
 
 
 @pytest.fixture
 def server(tls: Path) -> Iterator[Server]:
-    architecture = container.machine()
+    architecture = container.machine(Host())
     programs = {name: name.encode() * 1000 for name in ("kubeadm", "kubelet", "kubectl")}
     made = Server(
         releases.kubernetes(VERSION, programs, architecture)
@@ -45,8 +48,8 @@ def server(tls: Path) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One of its own, with this machine's engine."""
-    engines.find_or_create(apt.find_mirror, print)
-    root, own = engines.private().root, tmp_path / "cache"
+    engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
+    root, own = engines.private(Host()).root, tmp_path / "cache"
     own.mkdir()
     if root.exists():
         (own / "apptainer").symlink_to(root)

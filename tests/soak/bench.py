@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.cluster.state import clusters
+from sykube.host.host import Host
 from tests.e2e.cluster import TestCluster
 from tests.hostdiff import HostSnapshot, leaks_since
 
@@ -51,7 +52,7 @@ class Bench:
         self.name, self.folder = name, folder
         self.cluster = TestCluster(name, folder)
         self.clear()
-        others = [other for other in clusters() if other != name]
+        others = [other for other in clusters(Host()) if other != name]
         data, locks = Path("/var/lib/sykube"), Path("/run/sykube")
         folders = [data / name, locks / f"{name}.lock"] if others else [data, locks]
         self.before = HostSnapshot.take(folders)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from sykube.cluster.steps import order
+from sykube.host.host import Host
 from sykube.node import cgroups
 from tests.soak.bench import Bench, Outcome, Unexpected
 
@@ -174,7 +175,7 @@ def _steps(name: str) -> dict[str, str]:
 
 def _in_nodes(name: str) -> list[int]:
     # Of cgroup v2, and one hierarchy of v1: looking must be quicker than the shortest step.
-    parents = [cgroups.ROOT / cgroups.PARENT, cgroups.ROOT / "pids" / cgroups.PARENT]
+    parents = [Host().cgroups / cgroups.PARENT, Host().cgroups / "pids" / cgroups.PARENT]
     folders = [folder for parent in parents for folder in parent.glob(f"{name}-*")]
     return sorted({pid for folder in folders for pid in cgroups.processes(folder)})
 

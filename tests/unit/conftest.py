@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,9 @@ import pytest
 from sykube.cli import context, main
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State
-from sykube.host import paths
 from sykube.image import sites
 from sykube.node.engine import InstanceOptions
-from tests import fakes
-from tests.fakes import FakeInstance, World, make_subnets
+from tests.fakes import FakeHost, FakeInstance, World, make_subnets
 from tests.unit.helpers import Result, Sykube, Terminal
 
 
@@ -35,19 +34,9 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
 
 
-def _no_process(*args: object, **_: object) -> None:
-    raise AssertionError(f"a unit test tried to start a process: {args}")
-
-
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Every test has a home and a cache of its own, and `run` refuses.
-
-    A test of `run` itself imports the real one by name.
-    """
-    fakes.replace_run(monkeypatch, _no_process)
-    fakes.replace_replace_process(monkeypatch, _no_process)
-    fakes.keep_authorities(monkeypatch)
+    """Every test has a home and a cache of its own."""
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("KUBECONFIG", "SUDO_UID"):
@@ -77,6 +66,15 @@ def fast_path(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> FakeHost:
+    """A machine on a folder: the world's, where the test has one."""
+    if "world" in request.fixturenames:
+        world: World = request.getfixturevalue("world")
+        return world.host
+    return FakeHost(tmp_path / "host")
+
+
+@pytest.fixture
 def world(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A fake host in the place of this one."""
     made = World(fast_path / "host")
@@ -85,18 +83,19 @@ def world(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture
-def sykube(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Sykube]:
+def sykube(
+    host: FakeHost, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Sykube]:
     """Runs `sykube` with arguments in this process."""
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(context, "_ui", [])
     before = signal.getsignal(signal.SIGTERM)
 
-    def call(*arguments: str) -> Result:
+    def call(*arguments: str, user: int | None = None) -> Result:
         context._ui.clear()
         monkeypatch.setattr(sys, "argv", ["sykube", *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main.main()
+            main.main(host if user is None else replace(host, user=lambda: user))
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return Result(int(ended.value.code or 0), out, err)
@@ -109,7 +108,7 @@ def sykube(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 def recorded(world: World, sykube: Sykube) -> World:
     """The same two clusters as they look from outside, without the time that init takes."""
     for number, name in enumerate(("sykube", "lab")):
-        folder = paths.DATA / name
+        folder = world.host.data / name
         folder.mkdir(parents=True)
         (folder / "kubeconfig").write_text("the kubeconfig\n")
         ranges = make_subnets(f"10.11.{11 + number}.0/24")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import platform
 import pty
 import struct
 import termios
@@ -35,7 +34,9 @@ def init(
     *,
     retain: bool = False,
 ) -> Cluster | None:
-    return lifecycle.init(spec or fake_spec(), InitOptions(retain=retain), ui or world.ui())
+    return lifecycle.init(
+        world.host, spec or fake_spec(), InitOptions(retain=retain), ui or world.ui()
+    )
 
 
 def made(world: World, workers: int = 1, **fields: Any) -> Cluster:
@@ -107,9 +108,8 @@ class Terminal:
         return self._read.decode()
 
 
-def amd64_without_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine is an amd64 one, and no proxy or password of its site is in the environment."""
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+def without_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy or password of this machine's site is in the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

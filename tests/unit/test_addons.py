@@ -19,13 +19,15 @@ DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/storage"
 
 @pytest.fixture
 def up(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    lifecycle.init(ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui())
+    lifecycle.init(
+        world.host, ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui()
+    )
     monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
     return world
 
 
 def listed(world: World) -> dict[str, bool]:
-    found = addons.listing(lookup.load("fake", world.ui()))
+    found = addons.listing(lookup.load(world.host, "fake", world.ui()))
     return {each.name: each.enabled for each in found}
 
 
@@ -39,32 +41,31 @@ def test_a_new_cluster_has_those_that_every_cluster_has(up: World) -> None:
 def test_off_removes_every_object_and_on_brings_each_back(up: World) -> None:
     objects = up.kubernetes["fake"].objects
     before = dict(objects)
-    assert addons.disable("fake", "storage", up.ui()) is True
+    assert addons.disable(up.host, "fake", "storage", up.ui()) is True
     gone = {path for path in before if path not in objects}
     assert DEPLOYMENT in gone
     assert not any("storage" in path for path in objects)
     assert listed(up)["storage"] is False
-    assert addons.disable("fake", "storage", up.ui()) is False
-    assert addons.enable("fake", "storage", up.ui()) is True
+    assert addons.disable(up.host, "fake", "storage", up.ui()) is False
+    assert addons.enable(up.host, "fake", "storage", up.ui()) is True
     assert objects == before
     assert listed(up)["storage"] is True
 
 
 def test_on_twice_changes_nothing(up: World) -> None:
     up.calls.all.clear()
-    assert addons.enable("fake", "storage", up.ui()) is False
+    assert addons.enable(up.host, "fake", "storage", up.ui()) is False
     assert not [call for call in up.calls.all if call.words[0] in ("PATCH", "POST", "DELETE")]
 
 
 def test_one_that_does_not_come_up_is_off_again_and_says_why(
     up: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    addons.disable("fake", "storage", up.ui())
+    addons.disable(up.host, "fake", "storage", up.ui())
     before = dict(up.kubernetes["fake"].objects)
-    monkeypatch.setattr(addons, "_TIMEOUT_S", 0.0)
     monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "0 of 1 pods are available")
     with pytest.raises(SykubeError, match="the add-on storage: not there after") as raised:
-        addons.enable("fake", "storage", up.ui())
+        addons.enable(up.host, "fake", "storage", up.ui())
     assert "0 of 1" in raised.value.details
     assert up.kubernetes["fake"].objects == before
     assert listed(up)["storage"] is False
@@ -73,7 +74,7 @@ def test_one_that_does_not_come_up_is_off_again_and_says_why(
 @pytest.mark.parametrize("action", [addons.enable, addons.disable])
 def test_one_that_there_is_not_is_wrong_use(up: World, action: object) -> None:
     with pytest.raises(UsageError, match="no add-on 'storrage'") as raised:
-        action("fake", "storrage", up.ui())  # type: ignore[operator]
+        action(up.host, "fake", "storrage", up.ui())  # type: ignore[operator]
     assert "storage" in raised.value.details
 
 
@@ -82,7 +83,7 @@ def test_a_cluster_that_is_stopped_is_said(up: World, action: object) -> None:
     for name in list(up.instances):
         up.end(name)
     with pytest.raises(SykubeError) as raised:
-        action("fake", "storage", up.ui())  # type: ignore[operator]
+        action(up.host, "fake", "storage", up.ui())  # type: ignore[operator]
     assert raised.value.exit_code is ExitCode.STOPPED
 
 
@@ -96,7 +97,7 @@ def test_names_are_words_for_a_command_line_and_summaries_are_one_line() -> None
 
 @pytest.mark.parametrize("addon", catalog.ALL)
 def test_what_waits_for_a_deployment_makes_it(addon: Addon, up: World) -> None:
-    cluster = lookup.load("fake", up.ui())
+    cluster = lookup.load(up.host, "fake", up.ui())
     with cluster.api() as api:
         objects = addon.objects(site(cluster, api))
     made = {
@@ -126,7 +127,9 @@ def test_what_waits_for_a_deployment_makes_it(addon: Addon, up: World) -> None:
 def test_a_deployment_is_well_when_its_newest_pods_are(
     world: World, status: dict[str, int], problem: str
 ) -> None:
-    lifecycle.init(ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui())
+    lifecycle.init(
+        world.host, ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui()
+    )
     world.kubernetes["fake"].objects[DEPLOYMENT] = {
         "metadata": {"generation": 2},
         "spec": {"replicas": 1},

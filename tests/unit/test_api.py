@@ -25,6 +25,7 @@ import pytest
 import yaml
 
 from sykube.errors import SykubeError
+from sykube.host.host import Host
 from sykube.kubernetes import api as api_module
 from sykube.kubernetes import tokens
 from sykube.kubernetes.api import (
@@ -427,28 +428,30 @@ def checks(*results: str | ApiError) -> Callable[[], str]:
     return check
 
 
-def test_waiting_ends_when_nothing_is_missing() -> None:
+def test_waiting_ends_when_nothing_is_missing(host: Host) -> None:
     down = ApiError("does not answer", 0)
-    wait_until("nodes", checks("a", down, "b", ""), 60, interval=0)
+    wait_until(host, "nodes", checks("a", down, "b", ""), 60, interval=0)
 
 
 @pytest.mark.parametrize("last", ["node1: no status yet", ApiError("node1: no status yet", 0)])
-def test_a_wait_that_is_over_is_an_error_with_what_was_missing(last: str | ApiError) -> None:
+def test_a_wait_that_is_over_is_an_error_with_what_was_missing(
+    host: Host, last: str | ApiError
+) -> None:
     with pytest.raises(SykubeError, match="nodes Ready: not there after 0 s") as raised:
-        wait_until("nodes Ready", checks(last), 0.0, interval=0.001)
+        wait_until(host, "nodes Ready", checks(last), 0.0, interval=0.001)
     assert raised.value.details == "node1: no status yet"
 
 
-def test_what_is_there_is_found_even_without_time() -> None:
-    wait_until("nodes", checks(""), 0.0)
+def test_what_is_there_is_found_even_without_time(host: Host) -> None:
+    wait_until(host, "nodes", checks(""), 0.0)
 
 
-def test_errors_of_another_kind_end_the_wait() -> None:
+def test_errors_of_another_kind_end_the_wait(host: Host) -> None:
     def check() -> str:
         raise SykubeError("the node died")
 
     with pytest.raises(SykubeError, match="the node died"):
-        wait_until("nodes", check, 60)
+        wait_until(host, "nodes", check, 60)
 
 
 # --- bootstrap tokens ---

@@ -8,6 +8,7 @@ import pytest
 
 from sykube.errors import ExitCode, UsageError
 from sykube.host.apt import Mirror, find_mirror
+from sykube.host.host import Host
 from tests.fakes import fill
 
 DEB822 = """\
@@ -26,23 +27,24 @@ Components: main
 
 
 @pytest.fixture
-def apt(tmp_path: Path) -> Path:
-    (tmp_path / "sources.list.d").mkdir()
-    return tmp_path
+def apt(host: Host) -> Path:
+    (host.etc / "apt/sources.list.d").mkdir(parents=True)
+    return host.etc / "apt"
 
 
-def one_line(apt: Path, text: str) -> Mirror:
+def one_line(host: Host, apt: Path, text: str) -> Mirror:
     fill(apt, {"sources.list": text})
-    return find_mirror(apt=apt)
+    return find_mirror(host)
 
 
-def deb822(apt: Path, text: str) -> Mirror:
+def deb822(host: Host, apt: Path, text: str) -> Mirror:
     fill(apt / "sources.list.d", {"debian.sources": text})
-    return find_mirror(apt=apt)
+    return find_mirror(host)
 
 
-def test_one_line_sources(apt: Path) -> None:
+def test_one_line_sources(host: Host, apt: Path) -> None:
     found = one_line(
+        host,
         apt,
         """\
 # deb http://commented.example/debian bookworm main
@@ -63,39 +65,43 @@ deb http://security.example/debian-security bookworm-security main
         "deb file:/srv/debian unstable main",
     ],
 )
-def test_forms_of_a_line(apt: Path, line: str) -> None:
-    assert one_line(apt, f"{line}\n").main in ("http://deb.example/debian", "file:/srv/debian")
+def test_forms_of_a_line(host: Host, apt: Path, line: str) -> None:
+    assert one_line(host, apt, f"{line}\n").main in (
+        "http://deb.example/debian",
+        "file:/srv/debian",
+    )
 
 
-def test_sources_of_source_packages_alone_are_no_mirror(apt: Path) -> None:
+def test_sources_of_source_packages_alone_are_no_mirror(host: Host, apt: Path) -> None:
     with pytest.raises(UsageError):
-        one_line(apt, "deb-src http://deb.example/debian bookworm main\n")
+        one_line(host, apt, "deb-src http://deb.example/debian bookworm main\n")
     with pytest.raises(UsageError):
-        deb822(apt, DEB822.replace("Types: deb deb-src", "Types: deb-src"))
+        deb822(host, apt, DEB822.replace("Types: deb deb-src", "Types: deb-src"))
 
 
-def test_deb822_sources(apt: Path) -> None:
+def test_deb822_sources(host: Host, apt: Path) -> None:
     expected = Mirror("http://mirror.example/debian", "http://security.example/debian-security")
-    assert deb822(apt, DEB822) == expected
+    assert deb822(host, apt, DEB822) == expected
 
 
-def test_a_disabled_stanza_is_left_out(apt: Path) -> None:
+def test_a_disabled_stanza_is_left_out(host: Host, apt: Path) -> None:
     disabled = DEB822.split("\n\n")[0].replace("mirror.example", "disabled.example")
     assert (
-        deb822(apt, f"Enabled: no\n{disabled}\n\n{DEB822}").main == "http://mirror.example/debian"
+        deb822(host, apt, f"Enabled: no\n{disabled}\n\n{DEB822}").main
+        == "http://mirror.example/debian"
     )
     with pytest.raises(UsageError):
-        deb822(apt, f"{disabled}\nEnabled: no\n")
-    assert deb822(apt, f"{disabled}\nEnabled: yes\n").main == "http://disabled.example/debian"
+        deb822(host, apt, f"{disabled}\nEnabled: no\n")
+    assert deb822(host, apt, f"{disabled}\nEnabled: yes\n").main == "http://disabled.example/debian"
 
 
 @pytest.mark.parametrize("value", ["false", "0", "off", "No"])
-def test_other_words_for_disabled(apt: Path, value: str) -> None:
+def test_other_words_for_disabled(host: Host, apt: Path, value: str) -> None:
     with pytest.raises(UsageError):
-        deb822(apt, f"Enabled: {value}\n{DEB822.split(chr(10) * 2)[0]}\n")
+        deb822(host, apt, f"Enabled: {value}\n{DEB822.split(chr(10) * 2)[0]}\n")
 
 
-def test_fields_over_several_lines_and_comments_among_them(apt: Path) -> None:
+def test_fields_over_several_lines_and_comments_among_them(host: Host, apt: Path) -> None:
     text = """\
 types: deb
 uris:
@@ -105,25 +111,25 @@ uris:
 suites: bookworm
  bookworm-updates
 """
-    assert deb822(apt, text).main == "http://first.example/debian"
+    assert deb822(host, apt, text).main == "http://first.example/debian"
 
 
-def test_ubuntu_is_no_debian(apt: Path) -> None:
+def test_ubuntu_is_no_debian(host: Host, apt: Path) -> None:
     fill(
         apt / "sources.list.d",
         {"ubuntu.sources": DEB822.replace("debian", "ubuntu").replace("trixie", "noble")},
     )
     with pytest.raises(UsageError, match="names no Debian mirror") as raised:
-        one_line(apt, "deb http://archive.ubuntu.com/ubuntu jammy main universe\n")
+        one_line(host, apt, "deb http://archive.ubuntu.com/ubuntu jammy main universe\n")
     assert raised.value.exit_code is ExitCode.USAGE
     assert "--mirror" in raised.value.resolution
     assert "SYKUBE_MIRROR" in raised.value.resolution
     assert str(apt) in raised.value.details
 
 
-def test_a_host_without_apt(tmp_path: Path) -> None:
+def test_a_host_without_apt(host: Host) -> None:
     with pytest.raises(UsageError, match="names no Debian mirror"):
-        find_mirror(apt=tmp_path / "absent")
+        find_mirror(host)
 
 
 @pytest.mark.parametrize(
@@ -135,31 +141,35 @@ def test_a_host_without_apt(tmp_path: Path) -> None:
     ],
     ids=["docker", "postgresql", "other"],
 )
-def test_another_vendors_repository_for_debian_is_not_debians(apt: Path, line: str) -> None:
+def test_another_vendors_repository_for_debian_is_not_debians(
+    host: Host, apt: Path, line: str
+) -> None:
     """Debian's own is in debian.sources since Debian 13, which is read after every *.list."""
     fill(apt / "sources.list.d", {"vendor.list": f"{line}\n"})
-    assert deb822(apt, DEB822).main == "http://mirror.example/debian"
+    assert deb822(host, apt, DEB822).main == "http://mirror.example/debian"
 
 
 @pytest.mark.parametrize("url", ["http://m.example/debian/", "https://m.example", "file:///srv/d"])
-def test_the_mirror_that_was_asked_for_wins(apt: Path, url: str) -> None:
+def test_the_mirror_that_was_asked_for_wins(host: Host, apt: Path, url: str) -> None:
     fill(apt, {"sources.list": "deb http://deb.example/debian bookworm main\n"})
-    assert find_mirror(url, apt) == Mirror(url.rstrip("/"))
+    assert find_mirror(host, url) == Mirror(url.rstrip("/"))
 
 
-def test_the_mirror_of_the_environment(apt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mirror_of_the_environment(
+    host: Host, apt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SYKUBE_MIRROR", "http://m.example/debian/")
-    assert find_mirror(apt=apt) == Mirror("http://m.example/debian")
-    assert find_mirror("file:///srv/d", apt) == Mirror("file:///srv/d")
+    assert find_mirror(host) == Mirror("http://m.example/debian")
+    assert find_mirror(host, "file:///srv/d") == Mirror("file:///srv/d")
     monkeypatch.setenv("SYKUBE_MIRROR", "m.example")
     with pytest.raises(UsageError, match="SYKUBE_MIRROR 'm.example' is not a URL"):
-        find_mirror(apt=apt)
+        find_mirror(host)
 
 
 @pytest.mark.parametrize("url", ["m.example", "/srv/debian", "ftp://m.example/debian"])
-def test_a_mirror_that_is_no_url(apt: Path, url: str) -> None:
+def test_a_mirror_that_is_no_url(host: Host, apt: Path, url: str) -> None:
     with pytest.raises(UsageError, match="is not a URL"):
-        find_mirror(url, apt)
+        find_mirror(host, url)
 
 
 def test_lines_for_the_images() -> None:

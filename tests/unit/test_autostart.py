@@ -13,6 +13,7 @@ import pytest
 from sykube.cluster import autostart, removal
 from sykube.cluster.cluster import Cluster
 from sykube.errors import HostError
+from sykube.host.host import Host
 from tests.fakes import Injected, World
 from tests.unit.helpers import made, unchanged
 
@@ -32,7 +33,7 @@ def systemd(world: World) -> World:
 def commands(world: World) -> list[list[str]]:
     return [
         [word for word in argv if not word.startswith("-")]
-        for argv in world.host.argvs
+        for argv in world.programs.argvs
         if argv[0] == "systemctl"
     ]
 
@@ -105,9 +106,11 @@ def test_systemd_itself_finds_nothing_wrong_with_the_unit(
     assert ours == []
 
 
-def test_enabling_it_lets_systemd_watch_over_the_cluster_that_runs(systemd: World) -> None:
+def test_enabling_it_lets_systemd_watch_over_the_cluster_that_runs(
+    host: Host, systemd: World
+) -> None:
     enabled(systemd)
-    assert autostart.unit_of("fake").exists()
+    assert autostart.unit_of(host, "fake").exists()
     assert (systemd.root / WANTED).is_symlink()
     assert commands(systemd) == [
         ["systemctl", "enable", "sykube-fake.service"],
@@ -115,7 +118,7 @@ def test_enabling_it_lets_systemd_watch_over_the_cluster_that_runs(systemd: Worl
         ["systemctl", "start", "sykube-fake.service"],
     ]
     # start would wait for the lock that the caller may hold.
-    assert "--no-block" in systemd.host.argvs[-1]
+    assert "--no-block" in systemd.programs.argvs[-1]
 
 
 def test_enabling_it_twice_is_enabling_it_once(systemd: World) -> None:
@@ -124,19 +127,19 @@ def test_enabling_it_twice_is_enabling_it_once(systemd: World) -> None:
         assert autostart.enable(cluster) is True
 
 
-def test_disabling_it_leaves_the_cluster_and_nothing_else(systemd: World) -> None:
+def test_disabling_it_leaves_the_cluster_and_nothing_else(host: Host, systemd: World) -> None:
     cluster = made(systemd)
     with unchanged(systemd):
         autostart.enable(cluster)
-        assert autostart.disable("fake") is True
-        assert not autostart.unit_of("fake").exists()
+        assert autostart.disable(host, "fake") is True
+        assert not autostart.unit_of(host, "fake").exists()
     assert len(systemd.instances) == 2
 
 
-def test_disabling_what_is_not_enabled_asks_nobody(systemd: World) -> None:
+def test_disabling_what_is_not_enabled_asks_nobody(host: Host, systemd: World) -> None:
     made(systemd)
     with unchanged(systemd):
-        assert autostart.disable("fake") is False
+        assert autostart.disable(host, "fake") is False
     assert commands(systemd) == []
 
 
@@ -148,6 +151,7 @@ def test_a_host_without_systemctl_is_told_what_to_do_instead(world: World) -> No
 
 
 def test_where_systemd_is_installed_and_does_not_run_the_unit_is_there_for_later(
+    host: Host,
     systemd: World,
 ) -> None:
     systemd.path("/run/systemd/system").rmdir()
@@ -155,35 +159,35 @@ def test_where_systemd_is_installed_and_does_not_run_the_unit_is_there_for_later
     with unchanged(systemd):
         assert autostart.enable(cluster) is False
         assert (systemd.root / WANTED).is_symlink()
-        assert autostart.disable("fake") is True
+        assert autostart.disable(host, "fake") is True
     assert [argv[1] for argv in commands(systemd)] == ["enable", "disable"]
 
 
-def test_a_unit_that_systemd_refuses_is_not_left_behind(systemd: World) -> None:
+def test_a_unit_that_systemd_refuses_is_not_left_behind(host: Host, systemd: World) -> None:
     cluster = made(systemd)
     systemd.calls.fail(lambda call: call.words[0] == "systemctl")
     with unchanged(systemd), pytest.raises(Injected):
         autostart.enable(cluster)
-    assert not autostart.unit_of("fake").exists()
+    assert not autostart.unit_of(host, "fake").exists()
 
 
 def test_delete_removes_it(systemd: World) -> None:
     with unchanged(systemd):
         enabled(systemd)
-        assert removal.delete("fake", systemd.ui()) == []
+        assert removal.delete(systemd.host, "fake", systemd.ui()) == []
 
 
 def test_delete_without_a_record_removes_it(systemd: World) -> None:
     cluster = enabled(systemd)
     cluster.paths.state.unlink()
-    removal.delete("fake", systemd.ui())
+    removal.delete(systemd.host, "fake", systemd.ui())
     assert not (systemd.root / UNIT).exists()
 
 
 def test_delete_removes_all_else_when_systemctl_fails_and_says_so(systemd: World) -> None:
     enabled(systemd)
     systemd.calls.fail(lambda call: call.words[0] == "systemctl", times=None)
-    (problem,) = removal.delete("fake", systemd.ui())
+    (problem,) = removal.delete(systemd.host, "fake", systemd.ui())
     assert problem.startswith("autostart: ")
     assert systemd.instances == {}
     assert not (systemd.root / UNIT).exists()

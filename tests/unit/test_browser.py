@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -38,22 +37,20 @@ def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads(
 
 
 @pytest.mark.parametrize("other", [False, True])
-def test_the_browser_is_the_callers(
-    world: World, monkeypatch: pytest.MonkeyPatch, other: bool
-) -> None:
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: "/usr/bin/xdg-open")
-    world.host.programs["sh"] = lambda _: (0, "", "")
+def test_the_browser_is_the_callers(world: World, other: bool) -> None:
+    world.present.add("xdg-open")
+    world.programs.answers["sh"] = lambda _: (0, "", "")
     me = Owner.of_caller()
     owner = Owner(me.uid + 1, me.gid, me.home) if other else me
     page = Path("/tmp/open.html")
-    assert not browser.show(page, owner, {})
-    assert browser.show(page, owner, {"DISPLAY": ":0", "SECRET": "x"})
-    (words,) = world.host.argvs
+    assert not browser.show(world.host, page, owner, {})
+    assert browser.show(world.host, page, owner, {"DISPLAY": ":0", "SECRET": "x"})
+    (words,) = world.programs.argvs
     assert words[-2:] == ["xdg-open", "/tmp/open.html"]
     assert ("setpriv" in words) is other
     assert (f"--reuid={owner.uid}" in words) is other
-    world.host.programs["sh"] = lambda _: (3, "", "no")
-    assert not browser.show(page, owner, {"WAYLAND_DISPLAY": "w"})
+    world.programs.answers["sh"] = lambda _: (3, "", "no")
+    assert not browser.show(world.host, page, owner, {"WAYLAND_DISPLAY": "w"})
 
 
 @contextlib.contextmanager
@@ -89,14 +86,14 @@ def reached(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made(world)
     found = [Address("db", "cluster address", "10.96.0.7:5432"), Address("web", "node port", URL)]
     monkeypatch.setattr(service, "addresses", lambda *_: found)
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: "/usr/bin/xdg-open")
+    world.present.add("xdg-open")
     opened: list[str] = []
 
     def open_page(words: list[str]) -> tuple[int, str, str]:
         opened.append(words[-1])
         return 0, "", ""
 
-    world.host.programs["sh"] = open_page
+    world.programs.answers["sh"] = open_page
     return opened
 
 

@@ -44,7 +44,7 @@ def test_a_bundle_is_the_image_with_the_manifests_signed(
     done = sykube(*SAVED, str(file), "--export-key", str(public))
     assert done.code == 0, done.err
     assert done.out == f"{file}\n"
-    (image,) = build.list_images()
+    (image,) = build.list_images(world.host)
     data = file.read_bytes()
     assert data.startswith(image.sif.read_bytes())
     assert data.endswith(b"signed")
@@ -73,7 +73,7 @@ def test_an_unsigned_bundle_says_so(world: World, sykube: Sykube, folder: Path) 
     assert done.code == 0
     assert "Not signed" in done.err
     assert "--no-verify" in done.err
-    assert not [argv for argv in world.host.argvs if argv[1] in ("sign", "key")]
+    assert not [argv for argv in world.programs.argvs if argv[1] in ("sign", "key")]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_signing_a_file(world: World, sykube: Sykube, folder: Path) -> None:
 def test_an_image_in_the_cache_is_not_signed_in_its_place(
     world: World, sykube: Sykube, folder: Path
 ) -> None:
-    (image,) = build.list_images()
+    (image,) = build.list_images(world.host)
     before = image.sif.read_bytes()
     done = sykube("node-image", "sign", str(image.sif), "--key", TRUSTED)
     assert done.code == ExitCode.USAGE
@@ -143,7 +143,7 @@ def test_an_image_that_is_not_signed(world: World, sykube: Sykube, folder: Path)
 
 def described(world: World, text: str) -> None:
     """Let every image have an object of bundles that holds this."""
-    known = world.host.programs["apptainer"]
+    known = world.programs.answers["apptainer"]
     answers = {
         "list": "4    |1       |NONE    |356352-356360             |JSON.Generic\n",
         "info": f"  Data Type:    JSON.Generic\n  Name:         {bundle.OBJECT}\n",
@@ -153,12 +153,12 @@ def described(world: World, text: str) -> None:
     def apptainer(words: list[str]) -> tuple[int, str, str]:
         return (0, answers[words[1]], "") if words[0] == "sif" else known(words)
 
-    world.host.programs["apptainer"] = apptainer
+    world.programs.answers["apptainer"] = apptainer
 
 
 def test_a_bundle_of_this_sykube_fits(world: World) -> None:
     described(world, json.dumps(bundle._description()))
-    bundle.check_fits(Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))
+    bundle.check_fits(world.host, Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_bundle_of_another_sykube_does_not(
 ) -> None:
     described(world, json.dumps(bundle._description() | {"sykube": "9.9"} | change))
     with pytest.raises(SykubeError, match=r"/k.sif was made by sykube 9\.9") as raised:
-        bundle.check_fits(Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))
+        bundle.check_fits(world.host, Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))
     assert different in raised.value.details
 
 
@@ -182,4 +182,4 @@ def test_a_bundle_of_another_sykube_does_not(
 def test_a_bundle_that_says_nothing_of_itself(world: World, text: str) -> None:
     described(world, text)
     with pytest.raises(SykubeError, match="the bundle /k.sif"):
-        bundle.check_fits(Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))
+        bundle.check_fits(world.host, Path("/cache/node.sif"), BUILDER, shown=Path("/k.sif"))

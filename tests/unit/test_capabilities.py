@@ -9,6 +9,7 @@ import pytest
 
 from sykube.host import capabilities
 from sykube.host.capabilities import REQUIRED, names
+from sykube.host.host import Host
 
 
 def test_names_of_a_mask() -> None:
@@ -44,5 +45,5 @@ def test_what_nodes_need_exists_and_leaves_out_what_ci_runners_lack() -> None:
 
 
 def test_masks_of_this_process() -> None:
-    assert capabilities.effective() & ~capabilities.known() == 0
-    assert capabilities.known() >= (1 << 37) - 1
+    assert capabilities.effective(Host()) & ~capabilities.known(Host()) == 0
+    assert capabilities.known(Host()) >= (1 << 37) - 1

@@ -18,11 +18,10 @@ from sykube.cluster import certs, lifecycle, power, renewal, status
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.steps import ready
 from sykube.errors import SykubeError
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import certificates
-from sykube.node import cgroups
 from tests.fakes import Answer, Injected, World
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -86,7 +85,9 @@ def fill(cluster: Cluster, end: datetime) -> None:
 
 @pytest.fixture
 def cluster(world: World) -> Cluster:
-    made = lifecycle.init(ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui())
+    made = lifecycle.init(
+        world.host, ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui()
+    )
     assert made is not None
     return made
 
@@ -160,7 +161,7 @@ def test_a_month_before_the_end_there_is_a_warning(cluster: Cluster, days: int, 
 def test_start_warns_of_certificates_that_end_soon(cluster: Cluster, world: World) -> None:
     fill(cluster, datetime.now(UTC) + timedelta(days=3, hours=1))
     ui = world.ui()
-    power.start("fake", ui)
+    power.start(cluster.host, "fake", ui)
     assert any("ends in 3 days" in warning for warning in ui.warnings)
     assert "sykube certs renew --name fake" in status.look(cluster).certificates
 
@@ -170,7 +171,7 @@ def test_start_refuses_certificates_past_their_end_and_names_the_cure(
 ) -> None:
     fill(cluster, datetime.now(UTC) - timedelta(days=2, hours=12))
     with pytest.raises(SykubeError, match="ended 3 days ago") as raised:
-        power.start("fake", world.ui())
+        power.start(cluster.host, "fake", world.ui())
     assert "sykube certs renew --name fake" in raised.value.resolution
 
 
@@ -181,18 +182,18 @@ def test_an_authority_alone_is_no_reason_to_renew(cluster: Cluster) -> None:
     assert certs.warning(cluster, NOW) == ""
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(command.certs, list(arguments), standalone_mode=False)
+def run(host: Host, *arguments: str) -> Result:
+    return CliRunner().invoke(command.certs, list(arguments), standalone_mode=False, obj=host)
 
 
 def test_the_list_for_people_and_machines(cluster: Cluster) -> None:
     fill(cluster, datetime.now(UTC) + timedelta(days=60, hours=1))
     (cluster.master.folder / "kubelet/pki/kubelet.crt").write_text("broken")
-    shown = run("list", "--name", "fake").output
+    shown = run(cluster.host, "list", "--name", "fake").output
     assert "pki/apiserver.crt" in shown
     assert "60 days" in shown
     assert "there is no certificate in it" in shown
-    listed = json.loads(run("list", "--name", "fake", "-o", "json").output)
+    listed = json.loads(run(cluster.host, "list", "--name", "fake", "-o", "json").output)
     assert listed[0]["serial"] == "7"
     assert listed[0]["daysLeft"] == 60
     assert [one["name"] for one in listed if "problem" in one] == ["kubelet-server"]
@@ -242,22 +243,21 @@ MASTER = ["stop", "renew", "request", "sign", "install", "end", "start"]
 
 
 def test_renewing_goes_from_node_to_node(world: World, renewing: list[tuple[str, str]]) -> None:
-    renewal.renew("fake", world.ui())
+    renewal.renew(world.host, "fake", world.ui())
     assert [what for name, what in renewing if name == "fake-master"] == [*MASTER, "sign"]
     assert [what for name, what in renewing if name == "fake-node1"] == [
         "stop", "request", "install", "start",
     ]  # fmt: skip
-    assert ClusterPaths("fake").kubeconfig.read_text() == "users: new\n"
+    assert ClusterPaths(world.host, "fake").kubeconfig.read_text() == "users: new\n"
     assert "/etc/kubernetes/kubeadm-renew.yaml" not in world.instances["fake-master"].files
 
 
 def test_renewing_is_not_done_while_a_kubelet_is_not_back(
-    world: World, renewing: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    world: World, renewing: list[tuple[str, str]]
 ) -> None:
-    monkeypatch.setattr(ready, "_TIMEOUT_S", 0.0)
     world.silent.add("fake-node1")
     with pytest.raises(SykubeError) as raised:
-        renewal.renew("fake", world.ui())
+        renewal.renew(world.host, "fake", world.ui())
     assert "no sign of life of fake-node1" in raised.value.details
 
 
@@ -266,7 +266,7 @@ def test_renewing_starts_a_stopped_cluster_without_the_api(
 ) -> None:
     for name in list(world.instances):
         world.instances.pop(name)
-    renewal.renew("fake", world.ui())
+    renewal.renew(world.host, "fake", world.ui())
     assert sorted(world.instances) == ["fake-master", "fake-node1"]
     assert ("fake-master", "renew") in renewing
 
@@ -276,23 +276,21 @@ def test_a_failed_renewal_leaves_kubelets_running(
 ) -> None:
     world.calls.fail(lambda call: "certs" in call.words)
     with pytest.raises(Injected):
-        renewal.renew("fake", world.ui())
+        renewal.renew(world.host, "fake", world.ui())
     assert renewing == [("fake-master", "stop"), ("fake-master", "start")]
-    renewal.renew("fake", world.ui())
+    renewal.renew(world.host, "fake", world.ui())
 
 
-def test_a_paused_cluster_is_left_alone(
-    world: World, renewing: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cgroups, "is_frozen", lambda _: True)
+def test_a_paused_cluster_is_left_alone(world: World, renewing: list[tuple[str, str]]) -> None:
+    power.pause(world.host, "fake", world.ui())
     with pytest.raises(SykubeError, match="is paused") as error:
-        renewal.renew("fake", world.ui())
+        renewal.renew(world.host, "fake", world.ui())
     assert error.value.resolution == "sykube unpause --name fake"
     assert renewing == []
 
 
 def test_the_new_credentials_keep_the_current_context(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    world: World, cluster: Cluster, tmp_path: Path
 ) -> None:
     user = Path(cluster.state.kubeconfig)
     config = yaml.safe_load(user.read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,23 +14,18 @@ from sykube.node.limits import Limits
 from tests.fakes import CgroupPath, World
 
 
-def make(version: int, fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    world = World(fast_path / f"v{version}", cgroup_version=version)
-    monkeypatch.setattr(cgroups, "ROOT", world.cgroup_root)
-    monkeypatch.setattr(cgroups, "Path", CgroupPath)
-    proxy = types.SimpleNamespace(walk=os.walk, kill=world.kill_process)
-    monkeypatch.setattr(cgroups, "os", proxy)
-    return world
+def make(version: int, fast_path: Path) -> World:
+    return World(fast_path / f"v{version}", cgroup_version=version)
 
 
 @pytest.fixture
-def v1(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return make(1, fast_path, monkeypatch)
+def v1(fast_path: Path) -> World:
+    return make(1, fast_path)
 
 
 @pytest.fixture
-def v2(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return make(2, fast_path, monkeypatch)
+def v2(fast_path: Path) -> World:
+    return make(2, fast_path)
 
 
 @pytest.fixture(params=["v1", "v2"])
@@ -50,8 +45,8 @@ def folders(world: World) -> list[str]:
 
 
 def test_v1_has_one_in_each_hierarchy_and_none_twice(v1: World) -> None:
-    assert not cgroups.is_v2()
-    cgroups.create("fake-master")
+    assert not cgroups.is_v2(v1.host)
+    cgroups.create(v1.host, "fake-master")
     assert folders(v1) == sorted(
         f"{hierarchy}/sykube{rest}"
         for hierarchy in ("cpu,cpuacct", "cpuset", "freezer", "memory", "pids", "systemd")
@@ -62,24 +57,24 @@ def test_v1_has_one_in_each_hierarchy_and_none_twice(v1: World) -> None:
 
 
 def test_v1_fills_a_new_cpuset_which_takes_no_process_otherwise(v1: World) -> None:
-    cgroups.create("fake-master")
+    cgroups.create(v1.host, "fake-master")
     for folder in ("sykube", "sykube/fake-master"):
         assert (v1.cgroup_root / "cpuset" / folder / "cpuset.cpus").read_text() == "0-1\n"
         assert (v1.cgroup_root / "cpuset" / folder / "cpuset.mems").read_text() == "0\n"
 
 
 def test_v1_keeps_a_cpuset_that_is_filled(v1: World) -> None:
-    cgroups.create("fake-master")
+    cgroups.create(v1.host, "fake-master")
     cpus = v1.cgroup_root / "cpuset/sykube/cpuset.cpus"
     cpus.write_text("1\n")
-    cgroups.create("fake-node1")
+    cgroups.create(v1.host, "fake-node1")
     assert cpus.read_text() == "1\n"
     assert (v1.cgroup_root / "cpuset/sykube/fake-node1/cpuset.cpus").read_text() == "1\n"
 
 
 def test_v2_hands_every_controller_on(v2: World) -> None:
-    assert cgroups.is_v2()
-    cgroups.create("fake-master")
+    assert cgroups.is_v2(v2.host)
+    cgroups.create(v2.host, "fake-master")
     assert folders(v2) == ["sykube", "sykube/fake-master"]
     for folder in (v2.cgroup_root, v2.cgroup_root / "sykube"):
         handed = (folder / "cgroup.subtree_control").read_text().split()
@@ -97,27 +92,27 @@ def test_v2_does_without_a_controller_that_cannot_be_handed_on(
         return write(path, data, *rest, **more)
 
     monkeypatch.setattr(CgroupPath, "write_text", refuse_cpu)
-    cgroups.create("fake-master")
+    cgroups.create(v2.host, "fake-master")
     handed = (v2.cgroup_root / "sykube/cgroup.subtree_control").read_text().split()
     assert "memory" in handed
 
 
 def test_making_twice_and_removing_twice(either: World) -> None:
     before = either.snapshot()
-    cgroups.create("fake-master")
-    cgroups.create("fake-master")
-    cgroups.create("fake-node1")
-    cgroups.remove("fake-master")
-    assert cgroups.leftovers("fake-") == ["fake-node1"]
-    cgroups.remove("fake-node1")
-    cgroups.remove("fake-node1")
+    cgroups.create(either.host, "fake-master")
+    cgroups.create(either.host, "fake-master")
+    cgroups.create(either.host, "fake-node1")
+    cgroups.remove(either.host, "fake-master")
+    assert cgroups.leftovers(either.host, "fake-") == ["fake-node1"]
+    cgroups.remove(either.host, "fake-node1")
+    cgroups.remove(either.host, "fake-node1")
     assert either.snapshot() == before
 
 
 def test_what_runs_in_it_is_killed_and_what_is_below_goes_too(either: World) -> None:
     before = either.snapshot()
-    cgroups.create("fake-master")
-    cgroups.create("fake-node1")
+    cgroups.create(either.host, "fake-master")
+    cgroups.create(either.host, "fake-node1")
     hierarchy = either.cgroup_hierarchies()[0]
     pod = hierarchy / "sykube/fake-master/kubepods/pod1"
     pod.parent.mkdir()
@@ -130,44 +125,40 @@ def test_what_runs_in_it_is_killed_and_what_is_below_goes_too(either: World) -> 
         5000002,
         5000003,
     ]
-    cgroups.remove("fake-master")
+    cgroups.remove(either.host, "fake-master")
     assert sorted(either.killed) == [5000001, 5000002, 5000003]
-    cgroups.remove("fake-node1")
+    cgroups.remove(either.host, "fake-node1")
     assert either.snapshot() == before
 
 
 def test_what_a_killed_engine_leaves_goes_too(either: World) -> None:
-    cgroups.create("fake-master")
-    parents = cgroups.of_engines()
+    cgroups.create(either.host, "fake-master")
+    parents = cgroups.of_engines(either.host)
     # No kernel gives so high a number: proc_sys_kernel(5), pid_max.
     abandoned = [parent / "99999999" for parent in parents]
     alive = [parent / str(os.getpid()) for parent in parents]
-    for folder in abandoned + alive:
+    for folder in [*abandoned, *alive, either.host.proc / str(os.getpid())]:
         folder.mkdir(parents=True)
-    cgroups.remove("fake-master")
+    cgroups.remove(either.host, "fake-master")
     assert not any(folder.exists() for folder in abandoned)
     assert all(folder.is_dir() for folder in alive)
 
 
 def test_the_processes_of_other_namespaces_count_as_none(either: World) -> None:
     """The kernel shows a process that this namespace cannot see as 0: never kill(0)."""
-    cgroups.create("fake-master")
+    cgroups.create(either.host, "fake-master")
     folder = either.cgroup_hierarchies()[0] / "sykube/fake-master"
     (folder / "cgroup.procs").write_text("0\n")
     assert cgroups.processes(folder) == []
 
 
-def test_processes_that_do_not_end_are_an_error_that_names_them(
-    either: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cgroups.create("fake-master")
+def test_processes_that_do_not_end_are_an_error_that_names_them(either: World) -> None:
+    cgroups.create(either.host, "fake-master")
     folder = either.cgroup_hierarchies()[0] / "sykube/fake-master"
     (folder / "cgroup.procs").write_text("5000001\n")
-    monkeypatch.setattr(cgroups, "_EMPTY_TIMEOUT_S", 0.0)
-    proxy = types.SimpleNamespace(walk=os.walk, kill=lambda pid, signal: None)
-    monkeypatch.setattr(cgroups, "os", proxy)
+    host = replace(either.host, kill=lambda *_: None)
     with pytest.raises(SykubeError, match="5000001") as raised:
-        cgroups.remove("fake-master")
+        cgroups.remove(host, "fake-master")
     assert str(folder) in raised.value.details
     assert folder.exists()
 
@@ -186,7 +177,7 @@ def limits_of(world: World, node: str) -> dict[str, str]:
 
 
 def test_v1_holds_a_node_to_its_limits(v1: World) -> None:
-    cgroups.create("fake-node1", LIMITS)
+    cgroups.create(v1.host, "fake-node1", LIMITS)
     assert limits_of(v1, "fake-node1") == {
         "cpu.cfs_quota_us": "150000",
         "memory.limit_in_bytes": "2147483648",
@@ -195,7 +186,7 @@ def test_v1_holds_a_node_to_its_limits(v1: World) -> None:
 
 
 def test_v2_holds_a_node_to_its_limits(v2: World) -> None:
-    cgroups.create("fake-node1", LIMITS)
+    cgroups.create(v2.host, "fake-node1", LIMITS)
     assert limits_of(v2, "fake-node1") == {
         "cpu.max": "150000 100000",
         "memory.max": "2147483648",
@@ -204,87 +195,84 @@ def test_v2_holds_a_node_to_its_limits(v2: World) -> None:
 
 
 def test_limits_are_each_nodes_own(either: World) -> None:
-    cgroups.create("fake-node1", LIMITS)
+    cgroups.create(either.host, "fake-node1", LIMITS)
     unlimited = limits_of(either, "sykube")
-    cgroups.create("fake-master")
+    cgroups.create(either.host, "fake-master")
     assert limits_of(either, "fake-master") == unlimited
     assert limits_of(either, "fake-node1") != unlimited
 
 
 def test_limits_that_are_no_longer_asked_for_go(either: World) -> None:
-    cgroups.create("fake-node1")
+    cgroups.create(either.host, "fake-node1")
     without = limits_of(either, "fake-node1")
-    cgroups.create("fake-node1", LIMITS)
-    cgroups.create("fake-node1")
+    cgroups.create(either.host, "fake-node1", LIMITS)
+    cgroups.create(either.host, "fake-node1")
     assert {name: text.split()[0] for name, text in limits_of(either, "fake-node1").items()} == {
         name: text.split()[0] for name, text in without.items()
     }
 
 
 def test_a_limit_that_this_kernel_does_not_have_is_left_out(v1: World) -> None:
-    cgroups.create("fake-node1")
+    cgroups.create(v1.host, "fake-node1")
     (v1.cgroup_root / "memory/sykube/fake-node1/memory.limit_in_bytes").unlink()
-    cgroups.create("fake-node1", LIMITS)
+    cgroups.create(v1.host, "fake-node1", LIMITS)
     assert sorted(limits_of(v1, "fake-node1")) == ["cpu.cfs_quota_us", "pids.max"]
 
 
 def test_a_node_is_frozen_and_thawed(either: World) -> None:
-    cgroups.create("fake-master")
-    cgroups.create("fake-node1")
-    assert not cgroups.is_frozen("fake-node1")
-    cgroups.freeze("fake-node1", frozen=True)
-    assert cgroups.is_frozen("fake-node1")
-    assert not cgroups.is_frozen("fake-master")
-    cgroups.freeze("fake-node1", frozen=False)
-    assert not cgroups.is_frozen("fake-node1")
+    cgroups.create(either.host, "fake-master")
+    cgroups.create(either.host, "fake-node1")
+    assert not cgroups.is_frozen(either.host, "fake-node1")
+    cgroups.freeze(either.host, "fake-node1", frozen=True)
+    assert cgroups.is_frozen(either.host, "fake-node1")
+    assert not cgroups.is_frozen(either.host, "fake-master")
+    cgroups.freeze(either.host, "fake-node1", frozen=False)
+    assert not cgroups.is_frozen(either.host, "fake-node1")
 
 
 def test_the_kernel_is_told_in_its_own_words(v1: World) -> None:
-    cgroups.create("fake-node1")
+    cgroups.create(v1.host, "fake-node1")
     state = v1.cgroup_root / "freezer/sykube/fake-node1/freezer.state"
-    cgroups.freeze("fake-node1", frozen=True)
+    cgroups.freeze(v1.host, "fake-node1", frozen=True)
     assert state.read_text() == "FROZEN\n"
-    cgroups.freeze("fake-node1", frozen=False)
+    cgroups.freeze(v1.host, "fake-node1", frozen=False)
     assert state.read_text() == "THAWED\n"
 
 
 def test_v2_is_told_in_its_own_words(v2: World) -> None:
-    cgroups.create("fake-node1")
-    cgroups.freeze("fake-node1", frozen=True)
+    cgroups.create(v2.host, "fake-node1")
+    cgroups.freeze(v2.host, "fake-node1", frozen=True)
     assert (v2.cgroup_root / "sykube/fake-node1/cgroup.freeze").read_text() == "1\n"
 
 
 def test_a_node_without_cgroups_is_not_frozen(either: World) -> None:
     before = either.snapshot()
-    cgroups.freeze("fake-node1", frozen=True)
-    assert not cgroups.is_frozen("fake-node1")
+    cgroups.freeze(either.host, "fake-node1", frozen=True)
+    assert not cgroups.is_frozen(either.host, "fake-node1")
     assert either.snapshot() == before
 
 
-def test_a_frozen_node_is_thawed_before_its_processes_are_killed(
-    either: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_frozen_node_is_thawed_before_its_processes_are_killed(either: World) -> None:
     """On v1 a frozen process does not end."""
-    cgroups.create("fake-node1")
-    cgroups.freeze("fake-node1", frozen=True)
+    cgroups.create(either.host, "fake-node1")
+    cgroups.freeze(either.host, "fake-node1", frozen=True)
     frozen: list[bool] = []
 
     def kill(pid: int, signal: int) -> None:
         frozen.append(either.frozen("fake-node1"))
         either.kill_process(pid, signal)
 
-    monkeypatch.setattr(cgroups, "os", types.SimpleNamespace(walk=os.walk, kill=kill))
     hierarchy = either.cgroup_hierarchies()[0]
     (hierarchy / "sykube/fake-node1/cgroup.procs").write_text("5000001\n")
-    cgroups.remove("fake-node1")
+    cgroups.remove(replace(either.host, kill=kill), "fake-node1")
     assert frozen == [False]
 
 
 def test_leftovers_are_those_of_one_cluster(either: World) -> None:
     for name in ("fake-master", "fake-node1", "other-master"):
-        cgroups.create(name)
-    assert cgroups.leftovers("fake-") == ["fake-master", "fake-node1"]
-    assert cgroups.leftovers("absent-") == []
+        cgroups.create(either.host, name)
+    assert cgroups.leftovers(either.host, "fake-") == ["fake-master", "fake-node1"]
+    assert cgroups.leftovers(either.host, "absent-") == []
 
 
 def test_the_path_is_the_same_in_every_hierarchy() -> None:

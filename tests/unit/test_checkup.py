@@ -20,6 +20,7 @@ from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import inotify, preflight
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError
@@ -33,7 +34,9 @@ from tests.unit.test_certs import fill, pem
 @pytest.fixture
 def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """One that is well, with the links that the kernel makes for instances."""
-    made = lifecycle.init(ClusterSpec(name="fake", dns=("127.0.0.53",)), InitOptions(), world.ui())
+    made = lifecycle.init(
+        world.host, ClusterSpec(name="fake", dns=("127.0.0.53",)), InitOptions(), world.ui()
+    )
     assert made is not None
     # By name: they started at once, in any order.
     for number, (_, instance) in enumerate(sorted(world.instances.items()), 9000):
@@ -65,7 +68,7 @@ def test_an_engine_that_was_removed(cluster: Cluster, world: World) -> None:
         raise CommandError("could not find the program apptainer", ["apptainer"], "")
 
     assert "engine" not in found(cluster)
-    world.host.programs["apptainer"] = gone
+    world.programs.answers["apptainer"] = gone
     bad = found(cluster)["engine"]
     assert "could not find" in bad.detail
     assert str(world.root / "usr/bin/apptainer") in bad.cure
@@ -74,7 +77,7 @@ def test_an_engine_that_was_removed(cluster: Cluster, world: World) -> None:
 def test_every_failure_and_warning_has_a_cure(cluster: Cluster, world: World) -> None:
     world.end("fake-node1")
     world.services["kubelet"] = "STOPPED"
-    world.host.programs["iptables"] = lambda _: (1, "", "")
+    world.programs.answers["iptables"] = lambda _: (1, "", "")
     world.kubernetes.clear()
     bad = found(cluster, timedelta(days=400))
     assert len(bad) >= 4
@@ -124,7 +127,7 @@ def test_a_node_that_has_something_of_what_started_it(
         fakes.fill(world.path(f"/proc/{pid}"), {"stat": stat})
     looked: list[int] = []
 
-    def inherited(pid: int) -> list[str]:
+    def inherited(_: object, pid: int) -> list[str]:
         looked.append(pid)
         return ["umask 027", "nice 5"]
 
@@ -135,8 +138,8 @@ def test_a_node_that_has_something_of_what_started_it(
     assert bad.detail == "it has of what started it: umask 027; nice 5"
 
 
-def test_a_paused_node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroups, "is_frozen", lambda name: name == "fake-node1")
+def test_a_paused_node(cluster: Cluster) -> None:
+    cgroups.freeze(cluster.host, "fake-node1", frozen=True)
     assert found(cluster)["node node1"].cure == "sykube unpause --name fake"
 
 
@@ -157,7 +160,7 @@ def test_a_program_that_does_not_run(cluster: Cluster, world: World, state: str,
 def test_a_supervisord_that_does_not_answer(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silent(_: int) -> None:
+    def silent(*_: object) -> None:
         raise SykubeError("supervisord does not answer: refused")
 
     monkeypatch.setattr(services, "states", silent)
@@ -310,8 +313,8 @@ def test_what_a_node_lacks_of_its_network(
     ],
 )  # fmt: skip
 def test_rules_that_drop_before_ours(world: World, rules: str, dropping: list[str]) -> None:
-    world.host.programs["iptables"] = lambda _: (0, f"-P FORWARD DROP\n-N OURS\n{rules}\n", "")
-    assert firewall.dropping_rules("OURS", "sk-x") == dropping
+    world.programs.answers["iptables"] = lambda _: (0, f"-P FORWARD DROP\n-N OURS\n{rules}\n", "")
+    assert firewall.dropping_rules(world.host, "OURS", "sk-x") == dropping
 
 
 def test_a_rule_that_drops_is_a_finding(cluster: Cluster, world: World) -> None:
@@ -342,8 +345,8 @@ def test_chains_of_nftables(cluster: Cluster, world: World) -> None:
             return 0, 'iifname "sk-fake" accept' if "knows" in words else "", ""
         return 0, json.dumps({"nftables": chains}), ""
 
-    world.host.programs["nft"] = nft
-    assert firewall.nftables_chains("sk-fake") == ["inet site forward"]
+    world.programs.answers["nft"] = nft
+    assert firewall.nftables_chains(cluster.host, "sk-fake") == ["inet site forward"]
     bad = found(cluster)["firewall"]
     assert bad.level is Level.WARNING
     assert bad.cure.startswith("nft insert rule inet site forward iifname sk-fake accept && ")
@@ -359,8 +362,8 @@ def test_chains_of_nftables(cluster: Cluster, world: World) -> None:
     ],
 )
 def test_firewalld(cluster: Cluster, world: World, answer: fakes.Answer, zone: str) -> None:
-    world.host.programs["firewall-cmd"] = lambda _: answer
-    assert firewall.firewalld_zone("sk-fake") == zone
+    world.programs.answers["firewall-cmd"] = lambda _: answer
+    assert firewall.firewalld_zone(cluster.host, "sk-fake") == zone
     assert ("firewall" in found(cluster)) is bool(zone)
 
 
@@ -379,7 +382,7 @@ def test_firewalld(cluster: Cluster, world: World, answer: fakes.Answer, zone: s
 def test_space(
     cluster: Cluster, world: World, free: float, total: int, level: Level | None
 ) -> None:
-    world.disk_size, world.free = total * 1_000_000_000, free
+    world.total, world.free = total * 1_000_000_000, free
     bad = found(cluster).get("disk")
     assert (bad.level if bad else None) is level
 
@@ -419,11 +422,9 @@ def test_an_init_that_did_not_end(cluster: Cluster) -> None:
     assert found(cluster)["record"].cure == "sykube init --name fake"
 
 
-def test_inotify_that_is_used_up(
-    cluster: Cluster, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_inotify_that_is_used_up(cluster: Cluster, world: World, tmp_path: Path) -> None:
     for pid, name, count in ((10, "kubelet", 3), (11, "containerd", 1), (12, "gone", 0)):
-        process = tmp_path / str(pid)
+        process = world.host.proc / str(pid)
         (process / "fd").mkdir(parents=True)
         (process / "fdinfo").mkdir()
         if count:
@@ -432,9 +433,8 @@ def test_inotify_that_is_used_up(
             (process / "fd" / str(number)).symlink_to("anon_inode:inotify")
             (process / "fdinfo" / str(number)).write_text("inotify wd:1\ninotify wd:2\n")
         (process / "fd" / "9").symlink_to("/dev/null")
-    (tmp_path / "self").mkdir()
-    monkeypatch.setattr(inotify, "_PROC", tmp_path)
-    instances, watches = inotify.usage()
+    (world.host.proc / "self").mkdir(exist_ok=True)
+    instances, watches = inotify.usage(cluster.host)
     assert (instances.used, watches.used) == (4, 8)
     assert instances.most == (("kubelet", 3), ("containerd", 1))
     for limit, level in ((100, None), (4, Level.FAILURE)):
@@ -449,7 +449,7 @@ def test_a_check_that_cannot_look_keeps_no_other_from_it(cluster: Cluster, world
     def broken(_: list[str]) -> fakes.Answer:
         raise SykubeError("no ip here")
 
-    world.host.programs["ip"] = broken
+    world.programs.answers["ip"] = broken
     bad = found(cluster)
     assert bad["bridge"].detail == "cannot be looked at: no ip here"
     assert "cluster DNS" not in bad
@@ -458,8 +458,10 @@ def test_a_check_that_cannot_look_keeps_no_other_from_it(cluster: Cluster, world
 # --- the command ---
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(command.doctor, ["--name", "fake", *arguments], standalone_mode=False)
+def run(host: Host, *arguments: str) -> Result:
+    return CliRunner().invoke(
+        command.doctor, ["--name", "fake", *arguments], standalone_mode=False, obj=host
+    )
 
 
 def code(result: Result) -> int:
@@ -468,27 +470,27 @@ def code(result: Result) -> int:
 
 def test_doctor_shows_host_and_cluster(cluster: Cluster, world: World) -> None:
     world.end("fake-node1")
-    shown = run().output
+    shown = run(cluster.host).output
     assert "host\n" in shown
     assert "cluster fake\n" in shown
     assert "  failure  node node1: its instance does not run\n" in shown
     assert "           → sykube start --name fake\n" in shown
-    listed = json.loads(run("-o", "json").output)
+    listed = json.loads(run(cluster.host, "-o", "json").output)
     assert listed["cluster"]["name"] == "fake"
     bad = [each for each in listed["cluster"]["findings"] if each["level"] == "failure"]
     assert [each["what"] for each in bad] == ["node node1"]
 
 
 def test_doctor_without_a_cluster_looks_at_the_host_alone(world: World) -> None:
-    assert json.loads(run("-o", "json").output)["cluster"] is None
+    assert json.loads(run(world.host, "-o", "json").output)["cluster"] is None
 
 
 def test_exit_codes(cluster: Cluster, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert code(run()) == ExitCode.OK
-    ClusterPaths("fake").state.write_text("broken")
-    broken = run()
+    assert code(run(cluster.host)) == ExitCode.OK
+    ClusterPaths(cluster.host, "fake").state.write_text("broken")
+    broken = run(cluster.host)
     assert code(broken) == ExitCode.DEGRADED
     assert "record: the state of the cluster is damaged" in broken.output
     missing = Finding("programs", Level.FAILURE, "missing: ip", "apt-get install iproute2")
-    monkeypatch.setattr(preflight, "examine", lambda **_: [missing])
-    assert code(run()) == ExitCode.HOST_NOT_READY
+    monkeypatch.setattr(preflight, "examine", lambda *_, **__: [missing])
+    assert code(run(cluster.host)) == ExitCode.HOST_NOT_READY

@@ -14,13 +14,14 @@ from pathlib import Path
 import click
 import pytest
 
-from sykube.cli import access, main
+from sykube.cli import main
 from sykube.cluster import lifecycle
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import locked
 from sykube.errors import ExitCode
-from sykube.host import paths, preflight
+from sykube.host import preflight
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
 from tests import containers
@@ -36,7 +37,7 @@ def up(world: World, sykube: Sykube) -> World:
     """A host with the clusters `sykube` and `lab`."""
     for name in ("sykube", "lab"):
         spec = ClusterSpec(name=name, dns=("192.0.2.1",))
-        lifecycle.init(spec, InitOptions(), world.ui())
+        lifecycle.init(world.host, spec, InitOptions(), world.ui())
     world.calls.all.clear()
     return world
 
@@ -117,7 +118,7 @@ def test_relative_paths_are_those_of_the_callers_folder(
 ) -> None:
     seen: list[ClusterSpec] = []
 
-    def init(spec: ClusterSpec, *_: object) -> None:
+    def init(_: Host, spec: ClusterSpec, *__: object) -> None:
         seen.append(spec)
 
     monkeypatch.setattr(lifecycle, "init", init)
@@ -177,11 +178,8 @@ NEED_ROOT = [
 
 
 @pytest.mark.parametrize("arguments", NEED_ROOT, ids=" ".join)
-def test_without_root_the_hint_is_sudo(
-    sykube: Sykube, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    result = sykube(*arguments)
+def test_without_root_the_hint_is_sudo(sykube: Sykube, arguments: list[str]) -> None:
+    result = sykube(*arguments, user=1000)
     assert result.code == ExitCode.USAGE
     assert "needs root" in result.err
     assert "sudo" in result.err
@@ -198,9 +196,8 @@ def test_on_a_foreign_processor_the_host_is_not_ready(
     assert "riscv64" in result.err
 
 
-def test_help_and_version_need_nobody(sykube: Sykube, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    result = sykube("--help")
+def test_help_and_version_need_nobody(sykube: Sykube) -> None:
+    result = sykube("--help", user=1000)
     assert result.code == 0
     for name in main._COMMANDS:
         assert re.search(rf"^  {name}  ", result.out, re.MULTILINE), name
@@ -229,7 +226,7 @@ def test_init_says_on_stderr_what_it_does_and_what_to_try(world: World, sykube: 
     assert result.out == ""
     assert "done: Setting up the network" in result.err
     assert "sykube kubectl --name lab get nodes" in result.err
-    assert (paths.LOGS / "lab.log").stat().st_mode & 0o777 == 0o600
+    assert (world.host.logs / "lab.log").stat().st_mode & 0o777 == 0o600
     again = sykube("init", "--name", "lab", "--dns", "192.0.2.1")
     assert again.code == 0
     assert "The cluster lab is up." in again.err
@@ -274,8 +271,8 @@ def test_a_failed_init_says_why_and_where_the_log_is(
     lines = result.err.splitlines()
     assert "error: made to fail at after:nodes" in lines
     assert any(line.startswith("what to do: ") for line in lines)
-    assert lines[-1] == f"log: {paths.LOGS}/sykube.log"
-    assert "made to fail at after:nodes" in (paths.LOGS / "sykube.log").read_text()
+    assert lines[-1] == f"log: {world.host.logs}/sykube.log"
+    assert "made to fail at after:nodes" in (world.host.logs / "sykube.log").read_text()
 
 
 def test_an_interrupted_init_ends_with_130(world: World, sykube: Sykube) -> None:
@@ -367,7 +364,7 @@ def test_a_cluster_that_is_not_there(recorded: World, sykube: Sykube, arguments:
     assert result.code == ExitCode.NO_SUCH_CLUSTER
     assert "there is no cluster 'absent'" in result.err
     assert "lab, sykube" in result.err
-    assert not (paths.LOGS / "absent.log").exists()
+    assert not (recorded.host.logs / "absent.log").exists()
 
 
 def test_delete_and_list(up: World, sykube: Sykube) -> None:
@@ -395,7 +392,7 @@ def test_delete_that_cannot_end_a_node_says_that_the_cluster_is_still_there(
 
 
 def test_files_have_the_modes_that_sykube_names_and_kubectls_those_of_the_caller(
-    up: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
+    up: World, sykube: Sykube
 ) -> None:
     seen: list[int] = []
 
@@ -403,7 +400,7 @@ def test_files_have_the_modes_that_sykube_names_and_kubectls_those_of_the_caller
         seen.append(os.umask(0))
         os.umask(seen[-1])
 
-    monkeypatch.setattr(access, "replace_process", look)
+    up.programs.become = look
     before = os.umask(0o027)
     try:
         sykube("list")
@@ -442,7 +439,7 @@ def test_uninstall_refuses_while_there_are_clusters(up: World, sykube: Sykube) -
         sykube("delete", "--name", name)
     assert sykube("uninstall", "--yes").code == 0
     assert not (up.root / "cache").exists()
-    assert not paths.LOGS.exists()
+    assert not up.host.logs.exists()
 
 
 @pytest.mark.parametrize("typed", ["", "n\n", "\n"])
@@ -469,7 +466,7 @@ def test_doctor_ends_with_whether_the_host_is_ready(
 ) -> None:
     assert sykube("doctor").code == 0
     bad = preflight.Finding("memory", preflight.Level.FAILURE, "too little", "Buy more.")
-    monkeypatch.setattr(preflight, "examine", lambda **_: [bad])
+    monkeypatch.setattr(preflight, "examine", lambda *_, **__: [bad])
     result = sykube("doctor")
     assert result.code == ExitCode.HOST_NOT_READY
     assert "failure  memory: too little" in result.out
@@ -552,7 +549,7 @@ def test_a_cluster_that_is_stopped_cannot_be_paused_and_its_status_says_so(
 def test_while_another_command_works_on_the_cluster_it_is_exit_code_7(
     up: World, sykube: Sykube, command: str
 ) -> None:
-    with locked(ClusterPaths("sykube")):
+    with locked(ClusterPaths(up.host, "sykube")):
         result = sykube(command)
     assert result.code == ExitCode.LOCKED
     assert "another sykube command works on the cluster sykube" in result.err
@@ -698,7 +695,7 @@ def test_delete_of_all_asks_at_a_terminal_and_takes_no_answer_for_no(
 
 
 def test_delete_of_all_says_which_one_was_in_use(up: World, sykube: Sykube) -> None:
-    with locked(ClusterPaths("lab")):
+    with locked(ClusterPaths(up.host, "lab")):
         result = sykube("delete", "--all", "--yes")
     assert result.code == ExitCode.FAILED
     assert "lab: another sykube command works on the cluster lab" in result.err
@@ -709,14 +706,14 @@ def test_delete_of_all_says_which_one_was_in_use(up: World, sykube: Sykube) -> N
 
 
 @pytest.fixture
-def became(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+def became(world: World) -> list[tuple[list[str], dict[str, str]]]:
     """What sykube has become instead of ending."""
     found: list[tuple[list[str], dict[str, str]]] = []
 
     def replace(argv: list[object], env: dict[str, str]) -> None:
         found.append(([str(word) for word in argv], dict(env)))
 
-    monkeypatch.setattr(access, "replace_process", replace)
+    world.programs.become = replace
     return found
 
 
@@ -757,7 +754,7 @@ def test_kubectl_gets_its_arguments_untouched(
     ((argv, environment),) = became
     assert Path(argv[0]).name == "kubectl"
     assert argv[1:] == (typed if expected is None else expected)
-    assert environment["KUBECONFIG"] == str(paths.DATA / name / "kubeconfig")
+    assert environment["KUBECONFIG"] == str(recorded.host.data / name / "kubeconfig")
 
 
 def test_kubectl_runs_with_the_callers_environment(
@@ -840,7 +837,7 @@ def test_kubectl_of_a_cluster_that_is_stopped_says_so_at_once(
 
 def test_the_kubeconfig_goes_to_stdout(recorded: World, sykube: Sykube) -> None:
     result = sykube("config", "--name", "lab")
-    assert result.out == (paths.DATA / "lab/kubeconfig").read_text()
+    assert result.out == (recorded.host.data / "lab/kubeconfig").read_text()
 
 
 def test_a_cluster_without_a_control_plane_yet(

@@ -14,6 +14,7 @@ from sykube.cluster import images, power
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import StopOptions
 from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host.host import Host
 from sykube.host.run import CommandError
 from sykube.image import container, sif
 from tests import containers
@@ -45,7 +46,7 @@ def node(world: World, name: str) -> FakeInstance:
 
 
 def load(world: World, *sources: Path, nodes: tuple[str, ...] = (), wanted: str = "") -> Any:
-    return images.load("fake", sources, nodes, wanted, world.ui())
+    return images.load(world.host, "fake", sources, nodes, wanted, world.ui())
 
 
 def pod(name: str, image: str, where: str, **status: Any) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def test_who_has_it_is_left_alone_and_told_in_one_line(
     (first,) = load(world, source, nodes=("node1",))
     assert (first.loaded, first.present) == (("node1",), ())
     ui = world.ui()
-    (second,) = images.load("fake", [source], (), "", ui)
+    (second,) = images.load(cluster.host, "fake", [source], (), "", ui)
     assert (second.loaded, second.present) == (("master",), ("node1",))
     assert ui.said == [f"node1 has {NAME} already"]
     world.calls.all.clear()
@@ -148,14 +149,14 @@ def test_an_unknown_node(world: World, cluster: Cluster, source: Path) -> None:
 
 @pytest.mark.parametrize("action", ["load", "list", "delete"])
 def test_a_stopped_cluster(action: str, world: World, cluster: Cluster, source: Path) -> None:
-    power.stop("fake", StopOptions(), world.ui())
+    power.stop(cluster.host, "fake", StopOptions(), world.ui())
     with pytest.raises(SykubeError) as raised:
         if action == "load":
             load(world, source)
         elif action == "list":
-            images.listing("fake", world.ui())
+            images.listing(cluster.host, "fake", world.ui())
         else:
-            images.delete("fake", "web:1", (), world.ui())
+            images.delete(cluster.host, "fake", "web:1", (), world.ui())
     assert raised.value.exit_code == ExitCode.STOPPED
 
 
@@ -167,12 +168,12 @@ def test_a_stopped_node(world: World, cluster: Cluster, source: Path) -> None:
     (found,) = load(world, source, nodes=("master",))
     assert found.loaded == ("master",)
     ui = world.ui()
-    assert {each.name for each in images.listing("fake", ui)} >= {NAME}
+    assert {each.name for each in images.listing(cluster.host, "fake", ui)} >= {NAME}
     assert "node1" in ui.warnings[0]
 
 
 def test_a_paused_cluster(world: World, cluster: Cluster, source: Path) -> None:
-    power.pause("fake", world.ui())
+    power.pause(cluster.host, "fake", world.ui())
     with pytest.raises(SykubeError, match="is paused") as raised:
         load(world, source)
     assert raised.value.exit_code == ExitCode.STOPPED
@@ -210,7 +211,9 @@ def test_what_a_killed_load_left_is_removed(world: World, cluster: Cluster, sour
 
 def test_the_list_says_which_nodes_have_what(world: World, cluster: Cluster, source: Path) -> None:
     (found,) = load(world, source, nodes=("node1",))
-    (listed,) = [each for each in images.listing("fake", world.ui()) if each.name == NAME]
+    (listed,) = [
+        each for each in images.listing(cluster.host, "fake", world.ui()) if each.name == NAME
+    ]
     assert (listed.id, listed.digest, listed.nodes) == (IMAGE.id, found.digest, ("node1",))
     sizes = [len(each) for each in (*IMAGE.layers, IMAGE.configuration)]
     assert listed.size == sum(sizes)
@@ -221,7 +224,7 @@ def test_an_image_without_a_name_is_listed(
 ) -> None:
     load(world, source)
     load(world, containers.docker_archive(tmp_path / "other.tar", OTHER, "web:1"))
-    found = images.listing("fake", world.ui())
+    found = images.listing(cluster.host, "fake", world.ui())
     assert {(each.name, each.id) for each in found} == {(NAME, OTHER.id), ("", IMAGE.id)}
 
 
@@ -234,13 +237,13 @@ def test_delete_removes_the_name_and_the_id(
 ) -> None:
     before = node(world, "master").images
     load(world, source)
-    assert images.delete("fake", by, (), world.ui()) == ["master", "node1"]
+    assert images.delete(cluster.host, "fake", by, (), world.ui()) == ["master", "node1"]
     assert node(world, "master").images == node(world, "node1").images == before
 
 
 def test_delete_from_one_node(world: World, cluster: Cluster, source: Path) -> None:
     load(world, source)
-    assert images.delete("fake", "web:1", ("node1",), world.ui()) == ["node1"]
+    assert images.delete(cluster.host, "fake", "web:1", ("node1",), world.ui()) == ["node1"]
     assert NAME in node(world, "master").images
 
 
@@ -249,7 +252,7 @@ def test_one_of_two_names_goes_and_the_image_stays(
 ) -> None:
     load(world, source)
     load(world, source, wanted="web:2")
-    images.delete("fake", "web:1", (), world.ui())
+    images.delete(cluster.host, "fake", "web:1", (), world.ui())
     left = node(world, "master").images
     assert NAME not in left
     assert {IMAGE.id, "docker.io/library/web:2"} <= {*left}
@@ -257,7 +260,7 @@ def test_one_of_two_names_goes_and_the_image_stays(
 
 def test_an_image_that_is_not_there(world: World, cluster: Cluster) -> None:
     with pytest.raises(UsageError, match="there is no image docker.io/library/nope:latest"):
-        images.delete("fake", "nope", (), world.ui())
+        images.delete(cluster.host, "fake", "nope", (), world.ui())
 
 
 @pytest.mark.parametrize("how", ["name", "id"])
@@ -268,23 +271,23 @@ def test_an_image_in_use_is_kept(how: str, world: World, cluster: Cluster, sourc
         user = pod("one", "moved:1", "fake-node1", containerStatuses=[{"imageID": IMAGE.id}])
     world.kubernetes["fake"].pods_of_user = [user]
     with pytest.raises(SykubeError, match="in use by 1 pod") as raised:
-        images.delete("fake", "web:1", (), world.ui())
+        images.delete(cluster.host, "fake", "web:1", (), world.ui())
     assert raised.value.details == "default/one"
     assert NAME in node(world, "master").images
     # Not on this node.
-    assert images.delete("fake", "web:1", ("master",), world.ui()) == ["master"]
+    assert images.delete(cluster.host, "fake", "web:1", ("master",), world.ui()) == ["master"]
 
 
 def test_a_pod_that_has_ended_uses_nothing(world: World, cluster: Cluster, source: Path) -> None:
     load(world, source)
     world.kubernetes["fake"].pods_of_user = [pod("one", "web:1", "fake-node1", phase="Succeeded")]
-    assert images.delete("fake", "web:1", (), world.ui()) == ["master", "node1"]
+    assert images.delete(cluster.host, "fake", "web:1", (), world.ui()) == ["master", "node1"]
 
 
 def test_what_the_node_image_brought_is_kept(world: World, cluster: Cluster) -> None:
     own = cluster.image.container_images()[0]
     with pytest.raises(UsageError, match="part of the node image"):
-        images.delete("fake", own, (), world.ui())
+        images.delete(cluster.host, "fake", own, (), world.ui())
     assert own in node(world, "master").images
 
 
@@ -325,9 +328,9 @@ def apptainer(world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         Path(target).write_bytes(containers.tar({"x": b""}))
         return 0, "", ""
 
-    monkeypatch.setitem(world.host.programs, "apptainer", engine)
-    monkeypatch.setitem(world.host.programs, "tar", tar)
-    monkeypatch.setattr(container, "machine", lambda: "amd64")
+    monkeypatch.setitem(world.programs.answers, "apptainer", engine)
+    monkeypatch.setitem(world.programs.answers, "tar", tar)
+    world.machine = "x86_64"
     return inside
 
 
@@ -335,13 +338,13 @@ def configuration(folder: Path, found: container.ContainerImage) -> dict[str, An
     return json.loads(found.config.file.read_text())["config"]  # type: ignore[no-any-return]
 
 
-def convert(tmp_path: Path) -> container.ContainerImage:
+def convert(host: Host, tmp_path: Path) -> container.ContainerImage:
     from sykube.image.build import Builder
 
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)
     file = write_sif(tmp_path / "tool_1.sif")
-    return sif.convert(file, "tool:1", work, Builder(Path("/usr/bin/apptainer"), {}))
+    return sif.convert(host, file, "tool:1", work, Builder(Path("/usr/bin/apptainer"), {}))
 
 
 def test_a_sif_becomes_an_image(
@@ -358,7 +361,7 @@ def test_a_sif_keeps_its_runscript_and_environment(
     apptainer["files"][".singularity.d/labels.json"] = json.dumps(
         {"org.label-schema.build-date": "now", "maker": "me"}
     )
-    found = configuration(tmp_path, convert(tmp_path))
+    found = configuration(tmp_path, convert(world.host, tmp_path))
     assert found["Entrypoint"] == ["/.singularity.d/actions/run"]
     assert found["Env"] == ["A=b c", "PATH=/bin"]
     assert found["Labels"] == {"maker": "me"}
@@ -372,13 +375,13 @@ def test_an_old_sif_gets_a_start_of_its_own(
     script: str, world: World, apptainer: dict[str, Any], tmp_path: Path
 ) -> None:
     apptainer["files"] = {script or "bin/sh": ""}
-    entrypoint = configuration(tmp_path, convert(tmp_path))["Entrypoint"]
+    entrypoint = configuration(tmp_path, convert(world.host, tmp_path))["Entrypoint"]
     assert entrypoint[:2] == ["/bin/sh", "-c"]
     assert entrypoint[3] == (f"/{script}" if script else "/bin/sh")
 
 
 def test_a_link_in_a_sif_does_not_lead_to_the_host(
-    world: World, apptainer: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, apptainer: dict[str, Any], tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -401,8 +404,10 @@ def test_a_sif_for_another_machine(
 def test_a_sif_that_cannot_be_unpacked(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(container, "machine", lambda: "amd64")
-    monkeypatch.setitem(world.host.programs, "apptainer", lambda _: (255, "", "FATAL: truncated"))
+    world.machine = "x86_64"
+    monkeypatch.setitem(
+        world.programs.answers, "apptainer", lambda _: (255, "", "FATAL: truncated")
+    )
     with pytest.raises(UsageError, match="damaged or cut off") as raised:
         load(world, write_sif(tmp_path / "tool.sif"))
     assert "truncated" in raised.value.details

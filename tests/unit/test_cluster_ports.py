@@ -21,7 +21,7 @@ def unused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def led(world: World, name: str = "fake") -> list[str]:
-    return [str(port) for port in lookup.load(name, world.ui()).state.ports]
+    return [str(port) for port in lookup.load(world.host, name, world.ui()).state.ports]
 
 
 def rules(world: World) -> list[tuple[str, ...]]:
@@ -32,11 +32,11 @@ def rules(world: World) -> list[tuple[str, ...]]:
 def test_a_port_comes_once_and_goes(world: World) -> None:
     made(world)
     with unchanged(world):
-        assert ports.add("fake", WEB, world.ui()) is True
+        assert ports.add(world.host, "fake", WEB, world.ui()) is True
         assert len(rules(world)) == 1
-        assert ports.add("fake", WEB, world.ui()) is False
+        assert ports.add(world.host, "fake", WEB, world.ui()) is False
         assert led(world) == ["127.0.0.1:8080:30080"]
-        assert ports.remove("fake", "8080", world.ui()) == [WEB]
+        assert ports.remove(world.host, "fake", "8080", world.ui()) == [WEB]
         assert rules(world) == []
 
 
@@ -45,9 +45,9 @@ def test_a_port_of_one_cluster_is_not_anothers(world: World, text: str) -> None:
     """Nor is it the same one: the host has it once."""
     made(world)
     init(world, fake_spec("other"))
-    ports.add("other", WEB, world.ui())
+    ports.add(world.host, "other", WEB, world.ui())
     with unchanged(world), pytest.raises(HostError, match="leads to the cluster other") as raised:
-        ports.add("fake", PortMap.parse(text), world.ui())
+        ports.add(world.host, "fake", PortMap.parse(text), world.ui())
     assert "sykube port delete 127.0.0.1:8080:30080 --name other" in raised.value.resolution
 
 
@@ -60,10 +60,10 @@ def test_init_refuses_a_port_of_another_cluster(world: World) -> None:
 def test_a_node_that_there_is_not_is_wrong_use(world: World) -> None:
     made(world)
     with unchanged(world), pytest.raises(UsageError, match="no node 'node7'"):
-        ports.add("fake", PortMap.parse("8080:30080@node7"), world.ui())
+        ports.add(world.host, "fake", PortMap.parse("8080:30080@node7"), world.ui())
 
 
 def test_a_port_that_leads_nowhere_cannot_be_taken_away(world: World) -> None:
     made(world)
     with unchanged(world), pytest.raises(SykubeError, match="no port 8080 of the host leads"):
-        ports.remove("fake", "8080", world.ui())
+        ports.remove(world.host, "fake", "8080", world.ui())

@@ -78,7 +78,7 @@ def test_gates_and_patches_of_the_command_line(
         *("--containerd-config-patch", str(tmp_path / "containerd.toml")),
     ]
     assert sykube("init", *arguments).code == 0
-    state = State.load(ClusterPaths("fake").state)
+    state = State.load(ClusterPaths(world.host, "fake").state)
     assert state is not None
     assert state.spec.feature_gates == {"A": True, "B": False, "D": True}
     assert state.spec.runtime_config == {"api/alpha": "true"}

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from sykube.host import confinement
+from sykube.host.host import Host
 from tests.fakes import fill
 
 
-@pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(confinement, "SELINUX", tmp_path / "enforce")
-    monkeypatch.setattr(confinement, "APPARMOR", tmp_path / "enabled")
-    monkeypatch.setattr(confinement, "ATTRIBUTES", tmp_path / "attr")
-    return tmp_path
-
-
-def test_a_kernel_without_either(host: Path) -> None:
-    assert confinement.selinux() is None
-    assert confinement.apparmor() is None
+def test_a_kernel_without_either(host: Host) -> None:
+    assert confinement.selinux(host) is None
+    assert confinement.apparmor(host) is None
 
 
 @pytest.mark.parametrize(
@@ -34,10 +25,10 @@ def test_a_kernel_without_either(host: Path) -> None:
         ("1", "", True),
     ],
 )
-def test_selinux(host: Path, enforce: str, context: str, confined: bool) -> None:
-    fill(host, {"enforce": enforce})
-    fill(host / "attr", {"current": context})
-    trouble = confinement.selinux()
+def test_selinux(host: Host, enforce: str, context: str, confined: bool) -> None:
+    fill(host.root / "sys/fs/selinux", {"enforce": enforce})
+    fill(host.proc / "self/attr", {"current": context})
+    trouble = confinement.selinux(host)
     assert bool(trouble) is confined
     if trouble:
         assert (context.strip("\0") or "unknown") in trouble.detail
@@ -55,13 +46,13 @@ def test_selinux(host: Path, enforce: str, context: str, confined: bool) -> None
     ],
 )
 @pytest.mark.parametrize("file", ["current", "apparmor/current"])
-def test_apparmor(host: Path, file: str, profile: str, confined: bool) -> None:
-    fill(host, {"enabled": "Y\n"})
-    place = host / "attr" / file
+def test_apparmor(host: Host, file: str, profile: str, confined: bool) -> None:
+    fill(host.root / "sys/module/apparmor/parameters", {"enabled": "Y\n"})
+    place = host.proc / "self/attr" / file
     fill(place.parent, {place.name: profile})
-    trouble = confinement.apparmor()
+    trouble = confinement.apparmor(host)
     assert bool(trouble) is confined
     if trouble:
         assert profile.strip() in trouble.detail
-    fill(host, {"enabled": "N\n"})
-    assert confinement.apparmor() is None
+    fill(host.root / "sys/module/apparmor/parameters", {"enabled": "N\n"})
+    assert confinement.apparmor(host) is None

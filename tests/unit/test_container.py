@@ -9,11 +9,13 @@ import os
 import tarfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sykube.errors import UsageError
+from sykube.host.host import Host
 from sykube.image import container, layout, reference
 from sykube.image.container import ContainerImage
 from sykube.image.zstandard import zstd
@@ -31,14 +33,14 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def one(source: Path, folder: Path) -> ContainerImage:
-    (found,) = layout.read(source, folder)
+def one(host: Host, source: Path, folder: Path) -> ContainerImage:
+    (found,) = layout.read(host, source, folder)
     return found
 
 
-def refused(source: Path, folder: Path) -> UsageError:
+def refused(host: Host, source: Path, folder: Path) -> UsageError:
     with pytest.raises(UsageError) as raised:
-        layout.read(source, folder)
+        layout.read(host, source, folder)
     assert raised.value.resolution
     return raised.value
 
@@ -55,23 +57,23 @@ def check(found: ContainerImage, image: Image = IMAGE) -> None:
 # --- what is read ---
 
 
-def test_the_folder_of_an_oci_layout(tmp_path: Path, folder: Path) -> None:
-    found = one(containers.oci_layout(tmp_path / "layout", IMAGE, NAME), folder)
+def test_the_folder_of_an_oci_layout(host: Host, tmp_path: Path, folder: Path) -> None:
+    found = one(host, containers.oci_layout(tmp_path / "layout", IMAGE, NAME), folder)
     check(found)
     assert (found.name, found.digest) == (NAME, IMAGE.digest)
 
 
-def test_an_oci_archive(tmp_path: Path, folder: Path) -> None:
-    found = one(containers.oci_archive(tmp_path / "x.tar", IMAGE, NAME), folder)
+def test_an_oci_archive(host: Host, tmp_path: Path, folder: Path) -> None:
+    found = one(host, containers.oci_archive(tmp_path / "x.tar", IMAGE, NAME), folder)
     check(found)
     assert (found.name, found.digest) == (NAME, IMAGE.digest)
 
 
 def test_a_docker_archive_gets_a_manifest_that_is_always_the_same(
-    tmp_path: Path, folder: Path
+    host: Host, tmp_path: Path, folder: Path
 ) -> None:
     file = containers.docker_archive(tmp_path / "x.tar", IMAGE, "web:1", "other/web:2")
-    first, second = layout.read(file, folder)
+    first, second = layout.read(host, file, folder)
     check(first)
     assert [first.name, second.name] == [NAME, "docker.io/other/web:2"]
     manifest = json.loads(first.manifest.file.read_text())
@@ -79,43 +81,45 @@ def test_a_docker_archive_gets_a_manifest_that_is_always_the_same(
     assert {layer["mediaType"] for layer in manifest["layers"]} == {container.LAYER}
     again = tmp_path / "again"
     again.mkdir()
-    assert one(containers.docker_archive(file, IMAGE, "web:1"), again).digest == first.digest
+    assert one(host, containers.docker_archive(file, IMAGE, "web:1"), again).digest == first.digest
 
 
 @pytest.mark.parametrize("make", [containers.oci_archive, containers.docker_archive])
-def test_compressed_archives(make: object, tmp_path: Path, folder: Path) -> None:
+def test_compressed_archives(host: Host, make: object, tmp_path: Path, folder: Path) -> None:
     plain = make(tmp_path / "x.tar", IMAGE, NAME)  # type: ignore[operator]
     packed = tmp_path / "x.tar.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
-    check(one(packed, folder))
+    check(one(host, packed, folder))
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
 def test_an_archive_through_a_pipe(
-    pack: Callable[[bytes], bytes], tmp_path: Path, folder: Path
+    host: Host, pack: Callable[[bytes], bytes], tmp_path: Path, folder: Path
 ) -> None:
     content = containers.tar(containers.oci_files(IMAGE))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(pack(content),))
     writer.start()
-    check(one(pipe, folder))
+    check(one(host, pipe, folder))
     writer.join()
 
 
 @pytest.mark.parametrize(("pack", "kind"), [(gzip.compress, "gzip"), (zstd.compress, "zstd")])
 def test_compressed_layers_of_a_docker_archive_stay_so(
-    pack: Callable[[bytes], bytes], kind: str, tmp_path: Path, folder: Path
+    host: Host, pack: Callable[[bytes], bytes], kind: str, tmp_path: Path, folder: Path
 ) -> None:
     files = containers.docker_files(IMAGE, "web:1")
     files = {k: pack(v) if k.endswith("layer.tar") else v for k, v in files.items()}
     (tmp_path / "x.tar").write_bytes(containers.tar(files))
-    found = one(tmp_path / "x.tar", folder)
+    found = one(host, tmp_path / "x.tar", folder)
     manifest = json.loads(found.manifest.file.read_text())
     assert {layer["mediaType"] for layer in manifest["layers"]} == {f"{container.LAYER}+{kind}"}
 
 
-def test_a_layer_that_is_a_link_to_that_of_another_image(tmp_path: Path, folder: Path) -> None:
+def test_a_layer_that_is_a_link_to_that_of_another_image(
+    host: Host, tmp_path: Path, folder: Path
+) -> None:
     files = containers.docker_files(IMAGE, "web:1")
     layers = [name for name in files if name.endswith("layer.tar")]
     entry = json.loads(files["manifest.json"])
@@ -131,7 +135,7 @@ def test_a_layer_that_is_a_link_to_that_of_another_image(tmp_path: Path, folder:
         link.type, link.linkname = tarfile.SYMTYPE, f"../{layers[1]}"
         archive.addfile(link)
     (tmp_path / "x.tar").write_bytes(made.getvalue())
-    check(one(tmp_path / "x.tar", folder))
+    check(one(host, tmp_path / "x.tar", folder))
 
 
 def indexed(
@@ -167,61 +171,63 @@ def indexed(
 
 
 OTHER = Image(IMAGE.layers, {}, architecture="s390x")
+
+
+def amd64(host: Host) -> Host:
+    return replace(host, machine=lambda: "x86_64")
+
+
 NEWER = Image(IMAGE.layers, {"Env": ["of=v3"]})
-
-
-@pytest.fixture
-def amd64(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The machine is asked for by each call, and there are no others to test on.
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
 
 
 @pytest.mark.parametrize("nested", [True, False])
 @pytest.mark.parametrize("only", ["", "amd64"])
-@pytest.mark.usefixtures("amd64")
 def test_of_several_architectures_this_machines_is_taken(
-    only: str, nested: bool, tmp_path: Path, folder: Path
+    host: Host, only: str, nested: bool, tmp_path: Path, folder: Path
 ) -> None:
+    host = amd64(host)
     files = indexed((OTHER, "s390x"), (IMAGE, "amd64"), nested=nested, only=only)
     (tmp_path / "x.tar").write_bytes(containers.tar(files))
-    found = one(tmp_path / "x.tar", folder)
+    found = one(host, tmp_path / "x.tar", folder)
     check(found)
     assert found.name == NAME
 
 
 @pytest.mark.parametrize("nested", [True, False])
 @pytest.mark.parametrize("plain", ["amd64", "amd64/v1"])
-@pytest.mark.usefixtures("amd64")
 def test_of_several_variants_the_one_that_every_machine_runs_is_taken(
-    plain: str, nested: bool, tmp_path: Path, folder: Path
+    host: Host, plain: str, nested: bool, tmp_path: Path, folder: Path
 ) -> None:
+    host = amd64(host)
     files = indexed((NEWER, "amd64/v3"), (IMAGE, plain), (NEWER, "amd64/v2"), nested=nested)
     (tmp_path / "x.tar").write_bytes(containers.tar(files))
-    check(one(tmp_path / "x.tar", folder))
+    check(one(host, tmp_path / "x.tar", folder))
 
 
 @pytest.mark.parametrize("nested", [True, False])
-@pytest.mark.usefixtures("amd64")
 def test_several_platforms_and_none_for_this_machine(
-    nested: bool, tmp_path: Path, folder: Path
+    host: Host, nested: bool, tmp_path: Path, folder: Path
 ) -> None:
+    host = amd64(host)
     files = indexed((NEWER, "amd64/v3"), (OTHER, "s390x"), nested=nested)
     (tmp_path / "x.tar").write_bytes(containers.tar(files))
-    error = refused(tmp_path / "x.tar", folder)
+    error = refused(host, tmp_path / "x.tar", folder)
     assert "is for linux/amd64/v3, linux/s390x" in error.brief
     assert "needs one for linux/amd64." in error.resolution
 
 
-def test_one_of_two_images_is_for_another_machine(tmp_path: Path, folder: Path) -> None:
+def test_one_of_two_images_is_for_another_machine(host: Host, tmp_path: Path, folder: Path) -> None:
     file = containers.oci_archive_of(tmp_path / "x.tar", {NAME: IMAGE, "ghcr.io/b/c:1": OTHER})
-    assert "is for linux/s390x" in refused(file, folder).brief
+    assert "is for linux/s390x" in refused(host, file, folder).brief
 
 
 @pytest.mark.parametrize("make", [containers.oci_archive, containers.docker_archive])
-def test_an_archive_compressed_with_zstd(make: object, tmp_path: Path, folder: Path) -> None:
+def test_an_archive_compressed_with_zstd(
+    host: Host, make: object, tmp_path: Path, folder: Path
+) -> None:
     plain = make(tmp_path / "x.tar", IMAGE, NAME)  # type: ignore[operator]
     (tmp_path / "x.tar.zst").write_bytes(zstd.compress(plain.read_bytes()))
-    check(one(tmp_path / "x.tar.zst", folder))
+    check(one(host, tmp_path / "x.tar.zst", folder))
 
 
 @pytest.mark.parametrize(
@@ -234,12 +240,12 @@ def test_an_archive_compressed_with_zstd(make: object, tmp_path: Path, folder: P
     ],
 )
 def test_the_name_is_what_the_layout_says(
-    annotations: dict[str, str], name: str, tmp_path: Path, folder: Path
+    host: Host, annotations: dict[str, str], name: str, tmp_path: Path, folder: Path
 ) -> None:
     (tmp_path / "My_Tool.tar").write_bytes(
         containers.tar(containers.oci_files(IMAGE, **annotations))
     )
-    assert one(tmp_path / "My_Tool.tar", folder).name == name
+    assert one(host, tmp_path / "My_Tool.tar", folder).name == name
 
 
 # --- what is refused ---
@@ -248,21 +254,21 @@ def test_the_name_is_what_the_layout_says(
 @pytest.mark.parametrize(
     "content", [b"", b"words", b"\0" * 20480, gzip.compress(b"words", mtime=0)]
 )
-def test_what_is_no_image(content: bytes, tmp_path: Path, folder: Path) -> None:
+def test_what_is_no_image(host: Host, content: bytes, tmp_path: Path, folder: Path) -> None:
     (tmp_path / "x.tar").write_bytes(content)
-    assert "is no container image" in refused(tmp_path / "x.tar", folder).brief
-    assert "is no container image" in refused(folder, folder).brief
+    assert "is no container image" in refused(host, tmp_path / "x.tar", folder).brief
+    assert "is no container image" in refused(host, folder, folder).brief
 
 
-def test_an_archive_of_something_else(tmp_path: Path, folder: Path) -> None:
+def test_an_archive_of_something_else(host: Host, tmp_path: Path, folder: Path) -> None:
     (tmp_path / "x.tar").write_bytes(containers.tar({"etc/passwd": b"root"}))
-    assert "is no container image" in refused(tmp_path / "x.tar", folder).brief
+    assert "is no container image" in refused(host, tmp_path / "x.tar", folder).brief
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
 @pytest.mark.parametrize("make", [containers.oci_archive, containers.docker_archive])
 def test_an_archive_that_is_cut_off_anywhere(
-    make: object, pack: Callable[[bytes], bytes], tmp_path: Path, folder: Path
+    host: Host, make: object, pack: Callable[[bytes], bytes], tmp_path: Path, folder: Path
 ) -> None:
     whole = make(tmp_path / "x.tar", IMAGE, NAME).read_bytes()  # type: ignore[operator]
     # What follows the last file is empty.
@@ -271,46 +277,48 @@ def test_an_archive_that_is_cut_off_anywhere(
     # The last of a compressed one is a checksum alone.
     for part in range(1, 18):
         (tmp_path / "x.tar").write_bytes(content[: len(content) * part // 20])
-        error = refused(tmp_path / "x.tar", folder)
+        error = refused(host, tmp_path / "x.tar", folder)
         assert "damaged or cut off" in error.brief or "no container image" in error.brief
 
 
-def test_a_part_that_was_changed(tmp_path: Path, folder: Path) -> None:
+def test_a_part_that_was_changed(host: Host, tmp_path: Path, folder: Path) -> None:
     files = containers.oci_files(IMAGE)
     layer = f"blobs/{containers.digest(IMAGE.layers[1]).replace(':', '/')}"
     files[layer] = files[layer].replace(b"two", b"oww", 1)
     (tmp_path / "x.tar").write_bytes(containers.tar(files))
-    error = refused(tmp_path / "x.tar", folder)
+    error = refused(host, tmp_path / "x.tar", folder)
     assert containers.digest(IMAGE.layers[1]) in error.details
     layout = containers.oci_layout(tmp_path / "layout", IMAGE, NAME)
     (layout / layer).write_bytes(b"other")
-    assert "holds something else" in refused(layout, folder).details
+    assert "holds something else" in refused(host, layout, folder).details
 
 
 def test_layers_of_a_docker_archive_that_are_not_its_configurations(
-    tmp_path: Path, folder: Path
+    host: Host, tmp_path: Path, folder: Path
 ) -> None:
     files = containers.docker_files(IMAGE, "web:1")
     layer = next(name for name in files if name.endswith("layer.tar"))
     files[layer] = containers.tar({"a": b"six"})
     (tmp_path / "x.tar").write_bytes(containers.tar(files))
-    assert "not those" in refused(tmp_path / "x.tar", folder).details
+    assert "not those" in refused(host, tmp_path / "x.tar", folder).details
 
 
-def test_an_image_for_another_machine(tmp_path: Path, folder: Path) -> None:
+def test_an_image_for_another_machine(host: Host, tmp_path: Path, folder: Path) -> None:
     other = Image(IMAGE.layers, {}, architecture="s390x")
     file = containers.oci_archive(tmp_path / "x.tar", other, NAME)
-    assert "is for linux/s390x" in refused(file, folder).brief
+    assert "is for linux/s390x" in refused(host, file, folder).brief
 
 
 @pytest.mark.parametrize(
     "manifests", ["[]", "{}", '[{"digest": 1}]', "7", '[{"digest": "sha256:beef", "size": 1}]']
 )
-def test_an_index_that_leads_nowhere(manifests: str, tmp_path: Path, folder: Path) -> None:
+def test_an_index_that_leads_nowhere(
+    host: Host, manifests: str, tmp_path: Path, folder: Path
+) -> None:
     files = containers.oci_files(IMAGE)
     files["index.json"] = f'{{"manifests": {manifests}}}'.encode()
     (tmp_path / "x.tar").write_bytes(containers.tar(files))
-    refused(tmp_path / "x.tar", folder)
+    refused(host, tmp_path / "x.tar", folder)
 
 
 # --- names ---

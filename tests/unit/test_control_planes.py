@@ -51,7 +51,7 @@ def test_init_makes_each_of_them_a_member_of_etcd_and_delete_leaves_nothing(
             if CONTROL_PLANE_LABEL in node["metadata"].get("labels", {})
         }
         assert labelled == set(names)
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 def test_they_join_one_after_the_other_and_before_the_workers(world: World) -> None:
@@ -171,7 +171,7 @@ def test_the_cluster_goes_on_without_one_of_them_and_start_brings_it_back(
     world.end(lost)
     assert cluster.running_control_plane().instance == MASTERS[lost == "fake-master"]
     world.calls.all.clear()
-    assert power.start("fake", world.ui()) is True
+    assert power.start(world.host, "fake", world.ui()) is True
     assert lost in world.instances
     assert joins(world) == []
     assert sorted(world.kubernetes["fake"].members) == MASTERS
@@ -188,6 +188,6 @@ def test_without_any_of_them_there_is_nobody_to_ask(world: World) -> None:
 
 def test_they_come_back_after_a_stop(world: World) -> None:
     made(world, control_planes=3)
-    power.stop("fake", StopOptions(), world.ui())
-    assert power.start("fake", world.ui()) is True
+    power.stop(world.host, "fake", StopOptions(), world.ui())
+    assert power.start(world.host, "fake", world.ui()) is True
     assert sorted(world.instances) == [*MASTERS, "fake-node1"]

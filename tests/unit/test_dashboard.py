@@ -402,14 +402,14 @@ def test_a_deployments_pods_are_found_by_its_replica_sets() -> None:
 
 def test_a_clusters_nodes_as_the_page_gets_them(world: World) -> None:
     made(world)
-    found = ClusterSource("fake", world.ui()).look()
+    found = ClusterSource(world.host, "fake", world.ui()).look()
     assert (found["status"], found["option"]) == ("healthy", " --name fake")
     master = found["nodes"][0]
     assert (master["name"], master["control_plane"], master["state"]) == ("master", True, "running")
     assert master["services"] == {"containerd": "RUNNING", "kubelet": "RUNNING"}
     assert found["image_bytes"] > 0 and not found["limited"]
-    power.pause("fake", world.ui())
-    assert ClusterSource("fake", world.ui()).look()["status"] == "paused"
+    power.pause(world.host, "fake", world.ui())
+    assert ClusterSource(world.host, "fake", world.ui()).look()["status"] == "paused"
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -419,14 +419,14 @@ def test_what_a_node_uses_is_read_from_its_cgroups(
     world = World(fast_path / "host", cgroup_version=version)
     world.install(monkeypatch)
     made(world)
-    used = ClusterSource("fake", world.ui()).usage()
+    used = ClusterSource(world.host, "fake", world.ui()).usage()
     assert used == dict.fromkeys(("master", "node1"), Usage(2.5, 2_000_000))
-    assert cgroups.usage("fake-none") == Usage(None, None)
+    assert cgroups.usage(world.host, "fake-none") == Usage(None, None)
 
 
 def test_disk_is_told_by_what_it_is_for(world: World) -> None:
     made(world)
-    found = ClusterSource("fake", world.ui()).disk()
+    found = ClusterSource(world.host, "fake", world.ui()).disk()
     # The fake du says 7 for each folder: config, kubelet and log are the others.
     assert found["master"] == {"overlay": 7, "images": 7, "etcd": 7, "other": 21}
 
@@ -441,7 +441,7 @@ def test_objects_come_from_the_api(world: World) -> None:
     objects["/apis/apps/v1/deployments"] = {"items": [deployment]}
     objects["/apis/apps/v1/replicasets"] = {"items": []}
     objects["/api/v1/events"] = {"items": [event("a", lastTimestamp="2026-01-01T00:00:00Z")]}
-    source = ClusterSource("fake", world.ui())
+    source = ClusterSource(world.host, "fake", world.ui())
     found = source.objects()
     pods = {row["name"]: row for row in found["pods"]}
     assert pods["etcd-fake-master"]["node"] == "fake-master"
@@ -462,7 +462,7 @@ def test_objects_come_from_the_api(world: World) -> None:
 
 def test_scaling_goes_to_the_api(world: World) -> None:
     made(world)
-    source = ClusterSource("fake", world.ui())
+    source = ClusterSource(world.host, "fake", world.ui())
     objects = world.kubernetes["fake"].objects
     scale = "/apis/apps/v1/namespaces/default/deployments/web/scale"
     objects[scale] = {"spec": {"replicas": 1}}
@@ -495,7 +495,9 @@ def test_a_pods_log_comes_in_whole_lines(world: World, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Api, "stream", stream)
     lines: list[str] = []
-    ClusterSource("fake", world.ui()).pod_log("shop", "web-1", "web").follow(lines.append)
+    ClusterSource(world.host, "fake", world.ui()).pod_log("shop", "web-1", "web").follow(
+        lines.append
+    )
     assert lines == ["one", "two", "", "three"]
     ((path, params),) = asked
     assert path == "/api/v1/namespaces/shop/pods/web-1/log"
@@ -504,7 +506,7 @@ def test_a_pods_log_comes_in_whole_lines(world: World, monkeypatch: pytest.Monke
 
 def test_a_nodes_log_is_followed(world: World) -> None:
     made(world)
-    log = ClusterSource("fake", world.ui()).node_log("master", "supervisord")
+    log = ClusterSource(world.host, "fake", world.ui()).node_log("master", "supervisord")
     lines: list[str] = []
     with ThreadPoolExecutor() as pool:
         following = pool.submit(log.follow, lines.append)
@@ -514,7 +516,7 @@ def test_a_nodes_log_is_followed(world: World) -> None:
     assert lines == ["fake-master has booted"]
     for node, service in (("none", "kubelet"), ("master", "../../etc/passwd"), ("..", "kubelet")):
         with pytest.raises(UsageError):
-            ClusterSource("fake", world.ui()).node_log(node, service)
+            ClusterSource(world.host, "fake", world.ui()).node_log(node, service)
 
 
 # --- the command ---
@@ -531,12 +533,14 @@ def test_the_command_prints_the_link_and_ends_in_order(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("uvicorn.Server.run", run)
-    done = click.testing.CliRunner().invoke(dashboard, ["--name", "fake", "--no-open"])
+    done = click.testing.CliRunner().invoke(
+        dashboard, ["--name", "fake", "--no-open"], obj=world.host
+    )
     assert done.exit_code == 0, done.output
     assert re.search(r"^http://127\.0\.0\.1:\d+/enter\?token=[\w-]{43}$", done.stdout, re.MULTILINE)
     assert ran[0].fileno() == -1
 
 
 def test_a_cluster_that_is_not_there_has_no_dashboard(world: World) -> None:
-    done = click.testing.CliRunner().invoke(dashboard, ["--name", "none"])
+    done = click.testing.CliRunner().invoke(dashboard, ["--name", "none"], obj=world.host)
     assert isinstance(done.exception, SykubeError)

@@ -16,7 +16,7 @@ DNF = ["fedora-42", "rocky-9", "rhel-9"]
 
 
 def read(name: str, *, epel: bool = False) -> Distribution:
-    return distribution.this(FIXTURES / name, FIXTURES if epel else FIXTURES / "absent")
+    return distribution.read(FIXTURES / name, FIXTURES if epel else FIXTURES / "absent")
 
 
 def test_every_fixture_is_tested() -> None:
@@ -93,7 +93,7 @@ def test_an_unknown_distribution_is_told_what_is_missing(tmp_path: Path) -> None
     assert host.packages(PROGRAMS) == ()
     assert host.installation(["iptables"]) == ()
     assert host.cure(["ip", "mksquashfs"]) == "install what brings ip, mksquashfs on Arch Linux"
-    nothing = distribution.this(tmp_path / "absent", tmp_path / "absent")
+    nothing = distribution.read(tmp_path / "absent", tmp_path / "absent")
     assert (nothing.name, nothing.manager) == ("linux", Manager.OTHER)
 
 
@@ -114,5 +114,5 @@ def test_what_a_distribution_has_no_package_of_is_said_beside_the_others() -> No
 )
 def test_relatives_and_odd_files(tmp_path: Path, text: str, name: str, manager: Manager) -> None:
     (tmp_path / "os-release").write_text(text)
-    host = distribution.this(tmp_path / "os-release", tmp_path / "epel")
+    host = distribution.read(tmp_path / "os-release", tmp_path / "epel")
     assert (host.name, host.manager) == (name, manager)

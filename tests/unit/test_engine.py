@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sykube.errors import SykubeError
-from sykube.host import orphans
+from sykube.host.host import Host
 from sykube.host.run import WITHOUT_PROXIES, CommandError, Completed, clean_environment
 from sykube.node import engine as engine_module
 from sykube.node import launch
 from sykube.node.engine import CommandLineEngine, Instance, InstanceOptions, read_record
 from sykube.node.node import Node
-from tests.fakes import ScriptedEngine, make_node
+from tests.fakes import FakeHost, ScriptedEngine, make_node
 
-ENGINE = CommandLineEngine(Path("/opt/apptainer"), Path(__file__), {"A": "b"})
 OPTIONS = InstanceOptions(
     image=Path("/cache/node.sif"),
     overlay=Path("/d/overlay"),
@@ -57,9 +57,22 @@ class Recorder:
 def run(monkeypatch: pytest.MonkeyPatch, home: Path) -> Recorder:
     recorder = Recorder()
     recorder.say("")
-    monkeypatch.setattr(engine_module, "run", recorder)
-    monkeypatch.setattr(engine_module, "_lives", lambda _instance: True)
+    monkeypatch.setattr(engine_module, "_lives", lambda *_: True)
     return recorder
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> FakeHost:
+    recorder = Recorder()
+    if "run" in request.fixturenames:
+        recorder = request.getfixturevalue("run")
+    # Each look at the clock is a second after the one before.
+    return FakeHost(tmp_path, recorder, monotonic=itertools.count().__next__, sleep=lambda _: None)
+
+
+@pytest.fixture
+def engine(host: FakeHost) -> CommandLineEngine:
+    return CommandLineEngine(host, Path("/opt/apptainer"), Path(__file__), {"A": "b"})
 
 
 @pytest.fixture
@@ -89,13 +102,15 @@ def record(
     return file
 
 
-def test_a_configuration_that_is_not_there_yet_is_left_out(run: Recorder, tmp_path: Path) -> None:
-    CommandLineEngine(Path("/opt/apptainer"), tmp_path / "absent", {}).exec("x", ["true"])
+def test_a_configuration_that_is_not_there_yet_is_left_out(
+    host: Host, run: Recorder, tmp_path: Path
+) -> None:
+    CommandLineEngine(host, Path("/opt/apptainer"), tmp_path / "absent", {}).exec("x", ["true"])
     assert run.calls[0][0][:2] == ["/opt/apptainer", "--silent"]
 
 
-def test_start(run: Recorder) -> None:
-    ENGINE.start("lab-master", OPTIONS)
+def test_start(engine: CommandLineEngine, run: Recorder) -> None:
+    engine.start("lab-master", OPTIONS)
     ((argv, options),) = run.calls
     assert argv[:5] == [*BEFORE, "instance", "start"]
     assert argv[-2:] == ["/cache/node.sif", "lab-master"]
@@ -121,15 +136,15 @@ def test_start(run: Recorder) -> None:
     assert {"tmp", "cwd", "bind-paths"} <= set(mounts)
 
 
-def test_an_engine_with_its_own_configuration(run: Recorder) -> None:
-    CommandLineEngine(Path("/usr/bin/singularity"), None, {}).exec("x", ["true"])
+def test_an_engine_with_its_own_configuration(host: Host, run: Recorder) -> None:
+    CommandLineEngine(host, Path("/usr/bin/singularity"), None, {}).exec("x", ["true"])
     ((argv, _),) = run.calls
     assert argv[:3] == ["/usr/bin/singularity", "--silent", "exec"]
 
 
-def test_exec(run: Recorder) -> None:
+def test_exec(engine: CommandLineEngine, run: Recorder) -> None:
     run.say("answer")
-    done = ENGINE.exec(
+    done = engine.exec(
         "lab-master", ["cat", "-n"], stdin="text", timeout=5, check=False, secret=True
     )
     assert done.stdout == "answer"
@@ -149,13 +164,13 @@ def test_exec(run: Recorder) -> None:
     }
 
 
-def test_becoming_a_command_in_an_instance(run: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    became: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr(
-        engine_module, "replace_process", lambda argv, env: became.append((argv, dict(env)))
-    )
+def test_becoming_a_command_in_an_instance(
+    engine: CommandLineEngine, run: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    became: list[tuple[Sequence[str | Path], dict[str, str]]] = []
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    ENGINE.replace_with_exec("lab-master", ("bash", "-l"))
+    host = replace(engine.host, replace_process=lambda argv, env: became.append((argv, dict(env))))
+    replace(engine, host=host).replace_with_exec("lab-master", ("bash", "-l"))
     ((argv, environment),) = became
     assert argv[:3] == BEFORE
     assert argv[-3:] == ["instance://lab-master", "bash", "-l"]
@@ -165,7 +180,7 @@ def test_becoming_a_command_in_an_instance(run: Recorder, monkeypatch: pytest.Mo
 
 
 def test_kill_returns_when_the_instance_is_gone(
-    run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+    engine: CommandLineEngine, run: Recorder, home: Path
 ) -> None:
     ours, other = record(home, "lab-master"), record(home, "other")
     slept: list[float] = []
@@ -175,8 +190,7 @@ def test_kill_returns_when_the_instance_is_gone(
         if len(slept) == 2:
             ours.unlink()
 
-    monkeypatch.setattr(time, "sleep", sleep)
-    ENGINE.kill("lab-master")
+    replace(engine, host=replace(engine.host, sleep=sleep)).kill("lab-master")
     ((stop, _),) = run.calls
     assert stop[-1] == "lab-master"
     assert stop[stop.index("--signal") + 1] == "SIGKILL"
@@ -184,119 +198,122 @@ def test_kill_returns_when_the_instance_is_gone(
     assert other.exists()
 
 
-def test_killing_what_is_not_there_is_no_error(run: Recorder, home: Path) -> None:
+def test_killing_what_is_not_there_is_no_error(
+    engine: CommandLineEngine, run: Recorder, home: Path
+) -> None:
     record(home, "other")
-    ENGINE.kill("lab-master")
+    engine.kill("lab-master")
     assert run.calls == []
 
 
 def test_an_instance_that_ends_while_it_is_killed_is_no_error(
-    run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+    engine: CommandLineEngine, run: Recorder, home: Path
 ) -> None:
     file = record(home, "lab-master")
     run.answers = [CommandError("no instance found", ["apptainer"], "")]
-    monkeypatch.setattr(time, "sleep", lambda _: file.unlink())
-    ENGINE.kill("lab-master")
+    replace(engine, host=replace(engine.host, sleep=lambda _: file.unlink())).kill("lab-master")
     assert len(run.calls) == 1
 
 
 def test_an_instance_that_does_not_end_is_an_error(
-    run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+    engine: CommandLineEngine, run: Recorder, home: Path
 ) -> None:
-    monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
     record(home, "lab-master")
     with pytest.raises(SykubeError, match="the instance lab-master is") as raised:
-        ENGINE.kill("lab-master")
+        engine.kill("lab-master")
     assert "ps -o pid,wchan,args 7" in raised.value.resolution
 
 
 def test_an_instance_is_found_by_the_engine_after_the_hosts_name_changed(
-    run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+    engine: CommandLineEngine, run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looks below the host's present name alone."""
-    became: list[list[str]] = []
-    monkeypatch.setattr(engine_module, "replace_process", lambda argv, _env: became.append(argv))
+    became: list[Sequence[str | Path]] = []
+    host = replace(engine.host, replace_process=lambda argv, _env: became.append(argv))
+    engine = replace(engine, host=host)
     old, now = record(home, "lab-master", host="old"), os.uname().nodename
     record(home, "lab-node1", host=now)
     wrapper = launch.wrapper(hostname="old")
     assert "--hostname=old" in wrapper
     for name, expected in (("lab-master", wrapper), ("lab-node1", ())):
-        ENGINE.exec(name, ["true"])
+        engine.exec(name, ["true"])
         assert run.calls[-1][1]["wrapper"] == expected
-        ENGINE.replace_with_exec(name, ["bash"])
+        engine.replace_with_exec(name, ["bash"])
         assert tuple(became[-1][: len(expected)]) == expected
     # The engine refuses a second one of that name, as it would under the old one.
-    ENGINE.start("lab-master", OPTIONS)
+    engine.start("lab-master", OPTIONS)
     assert "--hostname=old" in run.calls[-1][1]["wrapper"]
     monkeypatch.setattr(
-        engine_module, "_lives", lambda _: run.calls[-1][0][-2:] != ["5", "lab-master"]
+        engine_module, "_lives", lambda *_: run.calls[-1][0][-2:] != ["5", "lab-master"]
     )
-    ENGINE.kill("lab-master")
+    engine.kill("lab-master")
     assert run.calls[-1][1]["wrapper"] == wrapper
     assert not old.exists(), "the monitor does not find it any more"
 
 
 @pytest.mark.parametrize("error", ["no instance found", "could not find the program"])
 def test_an_instance_that_the_engine_cannot_stop_is_ended_all_the_same(
-    home: Path, run: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str
+    engine: CommandLineEngine,
+    home: Path,
+    run: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: str,
 ) -> None:
     process(tmp_path, 6, 1, "Apptainer instance: root [lab-master]")
     process(tmp_path, 7, 6, "appinit")
     file = record(home, "lab-master")
     run.answers = [CommandError(error, ["apptainer"], "")]
-    monkeypatch.setattr(engine_module, "PROC", tmp_path)
-    monkeypatch.setattr(engine_module, "_lives", lambda _: (tmp_path / "7").exists())
+    monkeypatch.setattr(engine_module, "_lives", lambda *_: (tmp_path / "proc/7").exists())
     killed: list[int] = []
 
     def kill(pid: int, _signal: int) -> None:
         killed.append(pid)
         for each in (6, 7):
-            shutil.rmtree(tmp_path / str(each))
+            shutil.rmtree(tmp_path / "proc" / str(each))
 
-    monkeypatch.setattr(os, "kill", kill)
-    ENGINE.kill("lab-master")
+    replace(engine, host=replace(engine.host, kill=kill)).kill("lab-master")
     assert killed == [7]
     assert not file.exists()
 
 
 def test_processes_that_do_not_end_are_an_error_that_names_them(
-    run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    engine: CommandLineEngine,
+    run: Recorder,
+    home: Path,
+    tmp_path: Path,
 ) -> None:
     process(tmp_path, 10, 1, "Apptainer instance: root [lab-master]")
-    monkeypatch.setattr(engine_module, "PROC", tmp_path)
-    monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(os, "kill", lambda *_: None)
+    engine = replace(engine, host=replace(engine.host, kill=lambda *_: None))
     with pytest.raises(SykubeError, match="the instance lab-master is there") as raised:
-        ENGINE.kill("lab-master")
+        engine.kill("lab-master")
     assert "ps -o pid,wchan,args 10" in raised.value.resolution
-    monkeypatch.setattr(orphans, "unreaped", lambda: [12])
+    process(tmp_path, 12, 1, "", state="Z")
     with pytest.raises(SykubeError) as raised:
-        ENGINE.kill("lab-master")
+        engine.kill("lab-master")
     assert raised.value.details == "process 1 does not wait for what has ended: 12"
     assert "docker run --init" in raised.value.resolution
 
 
 def test_a_record_whose_process_is_another_instances_by_now(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path
+    engine: CommandLineEngine, tmp_path: Path, home: Path
 ) -> None:
     process(tmp_path, 6, 1, "Apptainer instance: root [other]")
     process(tmp_path, 7, 6, "appinit")
-    (tmp_path / "7/comm").write_text("appinit\n")
-    monkeypatch.setattr(engine_module, "PROC", tmp_path)
+    (tmp_path / "proc/7/comm").write_text("appinit\n")
     record(home, "lab-master", host="old")
     record(home, "other")
-    assert set(ENGINE.instances()) == {"other"}
+    assert set(engine.instances()) == {"other"}
 
 
-def test_instances_of_either_engine(run: Recorder, home: Path) -> None:
-    assert ENGINE.instances() == {}
+def test_instances_of_either_engine(engine: CommandLineEngine, run: Recorder, home: Path) -> None:
+    assert engine.instances() == {}
     record(home, "lab-master")
     record(home, "lab-node1", engine=".singularity/instances/sing")
     logs = home / ".apptainer/instances/logs/host/root/lab-master/other.json"
     logs.parent.mkdir(parents=True)
     logs.write_text("no record")
-    assert ENGINE.instances() == {
+    assert engine.instances() == {
         name: Instance(name, 7, "/i.sif", "host") for name in ("lab-master", "lab-node1")
     }
     # It would remove the records of instances of other PID namespaces.
@@ -304,35 +321,32 @@ def test_instances_of_either_engine(run: Recorder, home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "folder"),
+    ("release", "folder"),
     [
         ("apptainer-1.4.5", ".apptainer/instances/app"),
         ("singularity-ce-4.1.1", ".singularity/instances/sing"),
     ],
 )
 def test_records_as_the_engines_write_them(
-    run: Recorder, home: Path, engine: str, folder: str
+    engine: CommandLineEngine, run: Recorder, home: Path, release: str, folder: str
 ) -> None:
-    text = (Path(__file__).parent / "fixtures/engines" / engine / "record.json").read_text()
+    text = (Path(__file__).parent / "fixtures/engines" / release / "record.json").read_text()
     record(home, "lab-master", text, engine=folder)
-    assert ENGINE.instances() == {"lab-master": Instance("lab-master", 157, "/i.sif", "host")}
+    assert engine.instances() == {"lab-master": Instance("lab-master", 157, "/i.sif", "host")}
     logs = home / folder.split("/")[0] / "instances/logs/host/root"
     logs.mkdir(parents=True)
     (logs / "lab-master.err").write_text("why")
     named = json.loads(text)["logErrPath"].removeprefix("/root/")
-    assert [str(log.relative_to(home)) for log in ENGINE.leftovers("lab-master")] == [
+    assert [str(log.relative_to(home)) for log in engine.leftovers("lab-master")] == [
         named.replace("/box/", "/host/")
     ]
 
 
 @pytest.mark.parametrize("title", ["Apptainer", "Singularity"])
-def test_the_monitor_of_either_engine_is_found(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, title: str
-) -> None:
+def test_the_monitor_of_either_engine_is_found(host: Host, tmp_path: Path, title: str) -> None:
     """By its title: ProgPrefix in internal/pkg/instance of both."""
     process(tmp_path, 10, 1, f"{title} instance: root [lab-master]")
-    monkeypatch.setattr(engine_module, "PROC", tmp_path)
-    assert engine_module._monitors("lab-master") == [10]
+    assert engine_module._monitors(host, "lab-master") == [10]
 
 
 @pytest.mark.parametrize(
@@ -362,24 +376,30 @@ def test_a_record_that_goes_while_it_is_read_is_none(home: Path) -> None:
     ("comm", "lives"), [("appinit\n", True), ("sinit\n", True), ("sshd\n", False), (None, False)]
 )
 def test_after_a_reboot_an_instances_process_is_another(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path, comm: str | None, lives: bool
+    engine: CommandLineEngine,
+    tmp_path: Path,
+    home: Path,
+    comm: str | None,
+    lives: bool,
 ) -> None:
     """The engine itself looks at the process number alone."""
-    recorder = Recorder()
-    monkeypatch.setattr(engine_module, "run", recorder)
-    monkeypatch.setattr(engine_module, "PROC", tmp_path)
     if comm:
-        (tmp_path / "7").mkdir()
-        (tmp_path / "7/comm").write_text(comm)
+        (tmp_path / "proc/7").mkdir(parents=True)
+        (tmp_path / "proc/7/comm").write_text(comm)
     file = record(home, "lab-master")
-    assert set(ENGINE.instances()) == ({"lab-master"} if lives else set())
+    assert set(engine.instances()) == ({"lab-master"} if lives else set())
     if not lives:
-        ENGINE.kill("lab-master")
+        engine.kill("lab-master")
         assert not file.exists()
-        assert not [argv for argv, _ in recorder.calls if "stop" in argv], "it is another's process"
+        assert isinstance(engine.host.run, Recorder)
+        assert not [argv for argv, _ in engine.host.run.calls if "stop" in argv], (
+            "it is another's process"
+        )
 
 
-def test_files_that_an_instance_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_an_instance_leaves(
+    engine: CommandLineEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine_module, "clean_environment", lambda *_: {"HOME": str(tmp_path)})
     logs = tmp_path / ".apptainer/instances/logs/myhost/root"
     logs.mkdir(parents=True)
@@ -388,13 +408,13 @@ def test_files_that_an_instance_leaves(tmp_path: Path, monkeypatch: pytest.Monke
     other = tmp_path / ".singularity/instances/logs/myhost/root"
     other.mkdir(parents=True)
     (other / "lab-node1.out").write_text("older")
-    assert sorted(ENGINE.leftovers("lab-node1")) == [
+    assert sorted(engine.leftovers("lab-node1")) == [
         logs / "lab-node1.err",
         logs / "lab-node1.out",
         other / "lab-node1.out",
     ]
-    assert ENGINE.leftovers("absent") == []
-    assert "text of lab-node1.err" in ENGINE.output("lab-node1")
+    assert engine.leftovers("absent") == []
+    assert "text of lab-node1.err" in engine.output("lab-node1")
 
 
 # --- a node, the only way into an instance ---
@@ -444,23 +464,29 @@ def test_only_the_master_is_the_control_plane(tmp_path: Path) -> None:
     assert worker.overlay == tmp_path / "overlay"
 
 
-def test_an_engine_that_fails_is_shown_by_its_own_error(run: Recorder) -> None:
+def test_an_engine_that_fails_is_shown_by_its_own_error(
+    engine: CommandLineEngine, run: Recorder
+) -> None:
     run.answers = [CommandError("apptainer failed with exit code 255", ["apptainer"], "FATAL: why")]
     with pytest.raises(CommandError) as raised:
-        ENGINE.exec("x", ["true"])
+        engine.exec("x", ["true"])
     assert "FATAL: why" in raised.value.details
 
 
-def process(folder: Path, pid: int, parent: int, title: str) -> None:
+def process(folder: Path, pid: int, parent: int, title: str, state: str = "S") -> None:
     """One as /proc shows it."""
-    (folder / str(pid)).mkdir()
+    folder = folder / "proc"
+    (folder / str(pid)).mkdir(parents=True)
     (folder / str(pid) / "cmdline").write_text(f"{title}\0\0")
-    (folder / str(pid) / "stat").write_text(f"{pid} (a ) name) S {parent} 1 1")
+    (folder / str(pid) / "stat").write_text(f"{pid} (a ) name) {state} {parent} 1 1")
 
 
 @pytest.mark.parametrize("hangs", [False, True])
 def test_an_instance_without_a_record_is_ended(
-    run: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hangs: bool
+    engine: CommandLineEngine,
+    run: Recorder,
+    tmp_path: Path,
+    hangs: bool,
 ) -> None:
     """By its child first, whose end the engine's monitor cleans up after."""
     process(tmp_path, 10, 1, "Apptainer instance: root [lab-master]")
@@ -471,12 +497,9 @@ def test_an_instance_without_a_record_is_ended(
 
     def kill(pid: int, _signal: int) -> None:
         killed.append(pid)
-        shutil.rmtree(tmp_path / str(pid), ignore_errors=True)
+        shutil.rmtree(tmp_path / "proc" / str(pid), ignore_errors=True)
         if pid == 11 and not hangs:
-            shutil.rmtree(tmp_path / "10")
+            shutil.rmtree(tmp_path / "proc/10")
 
-    monkeypatch.setattr(engine_module, "PROC", tmp_path)
-    monkeypatch.setattr(engine_module, "_GONE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(os, "kill", kill)
-    ENGINE.kill("lab-master")
+    replace(engine, host=replace(engine.host, kill=kill)).kill("lab-master")
     assert killed == ([11, 10] if hangs else [11])

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from sykube.errors import SykubeError, UsageError
-from sykube.host import capabilities, engines
+from sykube.host import engines
 from sykube.host.apt import Mirror
+from sykube.host.host import Host
 from sykube.host.run import CommandError, Completed
-from tests.fakes import fill
+from tests.fakes import FakeHost, fill, give_capabilities
 
 FIXTURES = Path(__file__).parent / "fixtures/engines"
 FEW, MANY = 0b0111, 0b1111
 OWN = "apptainer version 1.4.5"
 
 
-class Host:
+class Engines:
     """Programs by their names, with what each says of its version."""
 
     def __init__(self, root: Path) -> None:
         self.said: dict[str, str] = {}
         self.private = root / "apptainer/usr/bin/apptainer"
 
-    def which(self, name: str, path: str) -> str | None:
-        assert "/usr/bin" in path
+    def which(self, name: str) -> str | None:
         return f"/opt/bin/{name}" if name in self.said else None
 
     def run(self, argv: Sequence[object], **_: object) -> Completed:
@@ -45,13 +44,16 @@ class Host:
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
-    made = Host(tmp_path)
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engines:
+    made = Engines(tmp_path)
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(shutil, "which", made.which)
-    monkeypatch.setattr(engines, "run", made.run)
-    monkeypatch.setattr(capabilities, "known", lambda: MANY)
-    monkeypatch.setattr(capabilities, "effective", lambda: MANY)
+    return made
+
+
+@pytest.fixture
+def host(installed: Engines, tmp_path: Path) -> FakeHost:
+    made = FakeHost(tmp_path, installed.run, which=installed.which)
+    give_capabilities(made, MANY, last=3)
     return made
 
 
@@ -78,28 +80,28 @@ SINGULARITY = (FIXTURES / "singularity-ce-4.1.1/version").read_text()
     ],
 )
 def test_the_hosts_own_engine_where_it_will_do(
-    host: Host, said: dict[str, str], expected: str
+    host: Host, installed: Engines, said: dict[str, str], expected: str
 ) -> None:
-    host.said = said
-    host.set_up_private()
-    found = engines.find()
+    installed.said = said
+    installed.set_up_private()
+    found = engines.find(host)
     assert found is not None
     assert found.version == expected
     private = expected.endswith("(private)")
-    assert (found.binary == host.private) is private
+    assert (found.binary == installed.private) is private
     assert found.environment == {}
     if private:
         # The reason is what is wrong with the host's own.
         assert found.why == (
-            "; ".join(c.problem for c in engines.candidates()) or "the host has none"
+            "; ".join(c.problem for c in engines.candidates(host)) or "the host has none"
         )
         assert ("4.0" in found.why) == ("3.11" in str(said))
     else:
         assert found.why.startswith("the first on ")
 
 
-def test_no_engine_at_all(host: Host) -> None:
-    assert engines.find() is None
+def test_no_engine_at_all(host: Host, installed: Engines) -> None:
+    assert engines.find(host) is None
 
 
 @pytest.mark.parametrize(
@@ -107,18 +109,18 @@ def test_no_engine_at_all(host: Host) -> None:
     [(APPTAINER, "APPTAINER_DROP_CAPS"), (SINGULARITY, "SINGULARITY_DROP_CAPS")],
 )
 def test_root_asks_for_no_capability_that_it_lacks(
-    host: Host, monkeypatch: pytest.MonkeyPatch, said: str, variable: str
+    host: Host, installed: Engines, said: str, variable: str
 ) -> None:
-    monkeypatch.setattr(capabilities, "effective", lambda: FEW)
-    host.said = {"singularity": said}
-    assert engines.find() is None
-    found = engines.find_for_files()
+    give_capabilities(host, FEW, last=3)
+    installed.said = {"singularity": said}
+    assert engines.find(host) is None
+    found = engines.find_for_files(host)
     assert found.binary == Path("/opt/bin/singularity")
     assert found.environment == {variable: "CAP_FOWNER"}
-    host.set_up_private()
-    own = engines.find()
+    installed.set_up_private()
+    own = engines.find(host)
     assert own is not None
-    assert own.binary == host.private
+    assert own.binary == installed.private
     assert own.environment == {"APPTAINER_DROP_CAPS": "CAP_FOWNER"}
     assert own.why == (
         "/opt/bin/singularity asks for capabilities that this root lacks (CAP_FOWNER)"
@@ -138,12 +140,12 @@ def test_root_asks_for_no_capability_that_it_lacks(
     ],
 )
 def test_the_one_that_was_asked_for(
-    host: Host, monkeypatch: pytest.MonkeyPatch, wanted: str, expected: str
+    host: Host, installed: Engines, monkeypatch: pytest.MonkeyPatch, wanted: str, expected: str
 ) -> None:
     monkeypatch.setenv("SYKUBE_ENGINE", wanted)
-    host.said = {"apptainer": APPTAINER, "singularity": SINGULARITY}
-    host.set_up_private()
-    found = engines.find()
+    installed.said = {"apptainer": APPTAINER, "singularity": SINGULARITY}
+    installed.set_up_private()
+    found = engines.find(host)
     assert found is not None
     assert (found.version, found.why) == (expected, "SYKUBE_ENGINE asks for it")
 
@@ -158,43 +160,43 @@ def test_the_one_that_was_asked_for(
     ],
 )
 def test_one_that_will_not_do_is_not_replaced_by_another(
-    host: Host, monkeypatch: pytest.MonkeyPatch, wanted: str, reason: str
+    host: Host, installed: Engines, monkeypatch: pytest.MonkeyPatch, wanted: str, reason: str
 ) -> None:
     monkeypatch.setenv("SYKUBE_ENGINE", wanted)
-    host.said = {"apptainer": "apptainer version 1.1.9"}
-    host.set_up_private()
+    installed.said = {"apptainer": "apptainer version 1.1.9"}
+    installed.set_up_private()
     with pytest.raises(UsageError, match=f"SYKUBE_ENGINE={wanted}") as raised:
-        engines.find()
+        engines.find(host)
     assert reason in raised.value.details
     assert "SYKUBE_ENGINE" in raised.value.resolution
 
 
 def test_a_private_one_is_made_where_it_was_asked_for(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    host: Host, installed: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SYKUBE_ENGINE", "private")
-    host.said = {"apptainer": APPTAINER}
-    assert engines.find() is None
+    installed.said = {"apptainer": APPTAINER}
+    assert engines.find(host) is None
 
     def create(*_: object) -> None:
-        host.set_up_private()
+        installed.set_up_private()
 
-    monkeypatch.setattr(type(engines.private()), "create", create)
-    found = engines.find_or_create(lambda: Mirror("file:/d"), lambda _: None)
-    assert found.binary == host.private
+    monkeypatch.setattr(type(engines.private(host)), "create", create)
+    found = engines.find_or_create(host, lambda: Mirror("file:/d"), lambda _: None)
+    assert found.binary == installed.private
 
 
 def test_none_is_made_where_the_hosts_own_will_do(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    host: Host, installed: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host.said = {"apptainer": APPTAINER}
+    installed.said = {"apptainer": APPTAINER}
 
     def create(*_: object) -> None:
         raise SykubeError("made one")
 
-    monkeypatch.setattr(type(engines.private()), "create", create)
-    found = engines.find_or_create(lambda: Mirror("file:/d"), lambda _: None)
-    assert found.binary != host.private
+    monkeypatch.setattr(type(engines.private(host)), "create", create)
+    found = engines.find_or_create(host, lambda: Mirror("file:/d"), lambda _: None)
+    assert found.binary != installed.private
 
 
 # --- what building differs in ---
@@ -209,10 +211,10 @@ def test_none_is_made_where_the_hosts_own_will_do(
     ],
 )
 def test_calls_of_build(
-    host: Host, tmp_path: Path, said: str, options: tuple[str, ...], prefix: str
+    host: Host, installed: Engines, tmp_path: Path, said: str, options: tuple[str, ...], prefix: str
 ) -> None:
-    host.said = {"engine": said}
-    looked = engines.look(Path("/opt/bin/engine"))
+    installed.said = {"engine": said}
+    looked = engines.look(host, Path("/opt/bin/engine"))
     assert looked.mksquashfs_options("-comp zstd") == options
     assert looked.work_environment(tmp_path) == {
         "TMPDIR": str(tmp_path),

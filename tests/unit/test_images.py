@@ -5,30 +5,34 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sykube.errors import SykubeError
-from sykube.host import engines
 from sykube.host.apt import Mirror
-from sykube.host.run import CommandError
+from sykube.host.host import Host
+from sykube.host.run import CommandError, Completed
 from sykube.image import build, versions
 from sykube.image.build import Builder, list_images, prune
 from sykube.image.node_image import NodeImage
-from tests.fakes import Answer, Calls, FakeHost, Kernel, add_image, write_sif
+from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel, add_image, write_sif
 
 MIRROR = Mirror("http://m/debian")
 BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"})
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
-    made = FakeHost(Kernel(tmp_path / "kernel"), Calls(), tmp_path)
-    for module in (build, engines):
-        monkeypatch.setattr(module, "run", made.run)
-    return made
+def programs(tmp_path: Path) -> FakePrograms:
+    return FakePrograms(Kernel(tmp_path / "kernel"), Calls(), tmp_path)
+
+
+@pytest.fixture
+def host(programs: FakePrograms, tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path / "host", programs.run)
 
 
 @pytest.fixture
@@ -36,126 +40,129 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def build_all(*, force: bool = False, titles: list[str] | None = None) -> NodeImage:
+def build_all(host: Host, *, force: bool = False, titles: list[str] | None = None) -> NodeImage:
     @contextlib.contextmanager
     def step(title: str) -> Iterator[None]:
         (titles if titles is not None else []).append(title)
         yield
 
-    return build.build(versions.DEBIAN, MIRROR, BUILDER, step, lambda _: None, force=force)
+    return build.build(host, versions.DEBIAN, MIRROR, BUILDER, step, lambda _: None, force=force)
 
 
-def builds(host: FakeHost) -> list[str]:
+def builds(programs: FakePrograms) -> list[str]:
     """The definitions that were built."""
-    return [Path(argv[-1]).stem for argv in host.argvs if argv[1] == "build"]
+    return [Path(argv[-1]).stem for argv in programs.argvs if argv[1] == "build"]
 
 
 # --- building ---
 
 
-def test_images_are_built_one_from_the_other_and_kept(host: FakeHost, cache: Path) -> None:
+def test_images_are_built_one_from_the_other_and_kept(
+    host: Host, programs: FakePrograms, cache: Path
+) -> None:
     titles: list[str] = []
-    assert build.cached(versions.DEBIAN, MIRROR) is None
-    image = build_all(titles=titles)
-    assert builds(host) == ["kubernetes", "container-images", "node"]
+    assert build.cached(host, versions.DEBIAN, MIRROR) is None
+    image = build_all(host, titles=titles)
+    assert builds(programs) == ["kubernetes", "container-images", "node"]
     assert titles[0] == "Building Kubernetes 1.20.2 from source"
     assert len(titles) == 3
-    assert build.cached(versions.DEBIAN, MIRROR) == image
-    assert list_images() == [image]
+    assert build.cached(host, versions.DEBIAN, MIRROR) == image
+    assert list_images(host) == [image]
     assert image.sif.exists()
     assert os.access(image.kubectl, os.X_OK)
     assert list((cache / "tmp").iterdir()) == []
     assert len(list((cache / "build").glob("*.sif"))) == 2
 
 
-def test_what_is_in_the_cache_is_not_built_again(host: FakeHost) -> None:
-    first = build_all()
-    host.calls.all.clear()
-    assert build_all() == first
-    assert host.argvs == []
+def test_what_is_in_the_cache_is_not_built_again(host: Host, programs: FakePrograms) -> None:
+    first = build_all(host)
+    programs.calls.all.clear()
+    assert build_all(host) == first
+    assert programs.argvs == []
 
 
 def test_a_changed_node_image_takes_the_others_from_the_cache(
-    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+    host: Host, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = build_all()
-    host.calls.all.clear()
+    first = build_all(host)
+    programs.calls.all.clear()
     monkeypatch.setattr(versions, "NODE_PACKAGES", ("containerd", "runc"))
-    assert build.cached(versions.DEBIAN, MIRROR) is None
-    assert build.what_changed(versions.DEBIAN, MIRROR) == ["definitions/node.def.j2"]
-    assert build_all() != first
-    assert builds(host) == ["node"]
+    assert build.cached(host, versions.DEBIAN, MIRROR) is None
+    assert build.what_changed(host, versions.DEBIAN, MIRROR) == ["definitions/node.def.j2"]
+    assert build_all(host) != first
+    assert builds(programs) == ["node"]
 
 
-def test_force_builds_the_node_image_anew(host: FakeHost) -> None:
-    first = build_all()
-    host.calls.all.clear()
-    assert build_all(force=True) == first
-    assert builds(host) == ["node"]
-    assert list_images() == [first]
+def test_force_builds_the_node_image_anew(host: Host, programs: FakePrograms) -> None:
+    first = build_all(host)
+    programs.calls.all.clear()
+    assert build_all(host, force=True) == first
+    assert builds(programs) == ["node"]
+    assert list_images(host) == [first]
 
 
 @pytest.mark.parametrize("fails", ["kubernetes", "container-images", "node"])
 def test_a_build_that_fails_leaves_what_was_done_before(
-    host: FakeHost, cache: Path, fails: str
+    host: Host, programs: FakePrograms, cache: Path, fails: str
 ) -> None:
-    host.calls.fail(
+    programs.calls.fail(
         lambda call: call.words[1] == "build" and call.words[-1].endswith(f"/{fails}.def"),
         lambda call: CommandError("apptainer failed with exit code 255", call.words, "E: no space"),
     )
     with pytest.raises(CommandError) as raised:
-        build_all()
+        build_all(host)
     assert "E: no space" in raised.value.details
-    assert list_images() == []
+    assert list_images(host) == []
     assert list((cache / "tmp").iterdir()) == []
     leftovers = [path for path in (cache / "node-images").glob("*")]
     assert leftovers == []
-    host.calls.all.clear()
-    build_all()
-    assert builds(host)[0] == fails
+    programs.calls.all.clear()
+    build_all(host)
+    assert builds(programs)[0] == fails
 
 
-def test_an_image_that_cannot_be_pulled_is_named(host: FakeHost, cache: Path) -> None:
+def test_an_image_that_cannot_be_pulled_is_named(
+    host: Host, programs: FakePrograms, cache: Path
+) -> None:
     said = 'level=fatal msg="unauthorized"\nsykube: cannot pull registry.example/kube-proxy:v1'
-    host.calls.fail(
+    programs.calls.fail(
         lambda call: call.words[1] == "build",
         lambda call: CommandError("apptainer failed with exit code 255", call.words, said),
     )
     with pytest.raises(SykubeError) as raised:
-        build_all()
+        build_all(host)
     assert raised.value.brief == "cannot pull the image registry.example/kube-proxy:v1"
     assert raised.value.details == "unauthorized"
     assert list((cache / "tmp").iterdir()) == []
 
 
 def test_a_copy_out_of_the_image_that_fails_leaves_no_half_image(
-    host: FakeHost, cache: Path
+    host: Host, programs: FakePrograms, cache: Path
 ) -> None:
-    host.calls.fail(lambda call: "/usr/share/sykube/versions" in call.words)
+    programs.calls.fail(lambda call: "/usr/share/sykube/versions" in call.words)
     with pytest.raises(SykubeError):
-        build_all()
-    assert list_images() == []
+        build_all(host)
+    assert list_images(host) == []
     assert list((cache / "node-images").iterdir()) == []
 
 
-def environments_of_builds(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+def environments_of_builds(host: Host, programs: FakePrograms) -> list[dict[str, str]]:
     """Build all images; the variables that the engine was called with."""
     environments: list[dict[str, str]] = []
 
-    def look(argv: list[str], **options: object) -> object:
+    def look(argv: Sequence[str | Path], **options: Any) -> Completed:
         if argv[1] == "build":
-            environments.append(dict(options["env"]))  # type: ignore[call-overload]
-        return host.run(argv, **options)  # type: ignore[arg-type]
+            environments.append(dict(options["env"]))
+        return programs.run(argv, **options)
 
-    monkeypatch.setattr(build, "run", look)
-    build_all()
+    build_all(replace(host, run=look))
     return environments
 
 
 def test_the_engine_builds_with_its_own_settings_in_the_cache(
-    host: FakeHost, cache: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, programs: FakePrograms, cache: Path
 ) -> None:
-    environments = environments_of_builds(host, monkeypatch)
+    environments = environments_of_builds(host, programs)
     assert environments
     for environment in environments:
         assert environment["APPTAINER_DROP_CAPS"] == "CAP_BPF"
@@ -171,18 +178,18 @@ def test_the_engine_builds_with_its_own_settings_in_the_cache(
         ("singularity-ce version 4.1.1", False, "SINGULARITY"),
     ],
 )
-def test_each_engine_builds_as_it_can(
-    host: FakeHost, cache: Path, monkeypatch: pytest.MonkeyPatch, said: str, compresses: bool,
+def test_each_engine_builds_as_it_can(host: Host,
+    programs: FakePrograms, cache: Path, said: str, compresses: bool,
     prefix: str,
 ) -> None:  # fmt: skip
-    apptainer = host.programs["apptainer"]
+    apptainer = programs.answers["apptainer"]
 
     def engine(words: list[str]) -> Answer:
         return (0, said, "") if words == ["--version"] else apptainer(words)
 
-    host.programs["apptainer"] = engine
-    environments = environments_of_builds(host, monkeypatch)
-    builds = [argv for argv in host.argvs if argv[1] == "build"]
+    programs.answers["apptainer"] = engine
+    environments = environments_of_builds(host, programs)
+    builds = [argv for argv in programs.argvs if argv[1] == "build"]
     assert builds
     assert all(("--mksquashfs-args" in argv) is compresses for argv in builds)
     assert all(each[f"{prefix}_TMPDIR"].startswith(str(cache)) for each in environments)
@@ -191,56 +198,60 @@ def test_each_engine_builds_as_it_can(
 # --- the cache ---
 
 
-def test_the_newest_image_is_listed_first_and_half_ones_never(cache: Path) -> None:
-    assert list_images() == []
+def test_the_newest_image_is_listed_first_and_half_ones_never(host: Host, cache: Path) -> None:
+    assert list_images(host) == []
     old, new = add_image(cache, "a" * 16), add_image(cache, "b" * 16)
     os.utime(old.folder / "complete", (1_000, 1_000))
     half = add_image(cache, "c" * 16)
     (half.folder / "complete").unlink()
-    assert list_images() == [new, old]
+    assert list_images(host) == [new, old]
 
 
-def test_prune_keeps_what_is_used(host: FakeHost, cache: Path) -> None:
+def test_prune_keeps_what_is_used(host: Host, programs: FakePrograms, cache: Path) -> None:
     used, other = add_image(cache, "a" * 16), add_image(cache, "b" * 16)
     stage = cache / "build/kubernetes-0.sif"
     work = cache / "tmp/node-x"
     stage.parent.mkdir()
     stage.touch()
     work.mkdir(parents=True)
-    removed = prune(frozenset([used.fingerprint]))
+    removed = prune(host, frozenset([used.fingerprint]))
     assert set(removed) == {other.folder, stage, work}
-    assert list_images() == [used]
+    assert list_images(host) == [used]
     assert not stage.exists()
     assert not work.exists()
-    assert prune(frozenset([used.fingerprint])) == []
+    assert prune(host, frozenset([used.fingerprint])) == []
 
 
-def test_prune_removes_what_a_killed_build_left(host: FakeHost, cache: Path) -> None:
+def test_prune_removes_what_a_killed_build_left(
+    host: Host, programs: FakePrograms, cache: Path
+) -> None:
     half = cache / "node-images/.new-x"
     half.mkdir(parents=True)
     write_sif(half / "node.sif")
-    prune(frozenset())
+    prune(host, frozenset())
     assert not half.exists()
 
 
-def test_what_changed_compares_with_the_newest_image(cache: Path) -> None:
-    assert build.what_changed(versions.DEBIAN, MIRROR) == []
-    parts = build.layers(versions.DEBIAN, MIRROR)[-1].parts()
+def test_what_changed_compares_with_the_newest_image(host: Host, cache: Path) -> None:
+    assert build.what_changed(host, versions.DEBIAN, MIRROR) == []
+    parts = build.layers(host, versions.DEBIAN, MIRROR)[-1].parts()
     image = add_image(cache, "a" * 16)
     (image.folder / "parts.json").write_text(
         json.dumps(parts | {"supervisor/programs/kubelet.conf": "other", "gone": "x"})
     )
-    assert build.what_changed(versions.DEBIAN, MIRROR) == [
+    assert build.what_changed(host, versions.DEBIAN, MIRROR) == [
         "gone",
         "supervisor/programs/kubelet.conf",
     ]
 
 
 @pytest.mark.parametrize("text", ["{", "{}"])
-def test_an_image_of_unknown_parts_is_compared_with_nothing(cache: Path, text: str) -> None:
+def test_an_image_of_unknown_parts_is_compared_with_nothing(
+    host: Host, cache: Path, text: str
+) -> None:
     image = add_image(cache, "a" * 16)
     (image.folder / "parts.json").write_text(text)
-    assert build.what_changed(versions.DEBIAN, MIRROR) == []
+    assert build.what_changed(host, versions.DEBIAN, MIRROR) == []
 
 
 def test_an_image_knows_its_contents(cache: Path) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster import kind_config, lookup
+from sykube.cluster import lookup
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
 from sykube.errors import ExitCode, UsageError
-from tests.fakes import World
+from sykube.host.host import Host
+from tests.fakes import World, fill
 from tests.unit.helpers import Sykube, unchanged
 
 FIXTURES = Path(__file__).parent / "fixtures/kind"
@@ -39,7 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def read(here: Path) -> Any:
+def read(host: Host, here: Path) -> Any:
     """Reads the text of a file after its first two lines, or a fixture; also gives the warnings."""
 
     def call(text: str, **flags: Any) -> tuple[ClusterSpec, list[str]]:
@@ -49,7 +50,7 @@ def read(here: Path) -> Any:
         else:
             file.write_text(HEAD + text)
         warnings: list[str] = []
-        spec = make_spec(file, flags, warn=warnings.append)
+        spec = make_spec(host, file, flags, warn=warnings.append)
         return spec, [text.removeprefix(f"{file}:") for text in warnings]
 
     return call
@@ -68,9 +69,7 @@ def refused(read: Any, text: str) -> list[str]:
 # --- clusters ---
 
 
-def test_every_field_has_its_effect(
-    world: World, sykube: Sykube, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_field_has_its_effect(world: World, sykube: Sykube, here: Path) -> None:
     result = sykube("init", "--config", str(FIXTURES / "everything.yaml"))
     assert result.code == ExitCode.OK, result.err
     assert result.err.count("warning: ") == 1
@@ -102,7 +101,7 @@ def test_every_field_has_its_effect(
     joined = [each for _, _, found in world.configurations[1:] for each in found]
     assert "shop-node2" in [each["nodeRegistration"]["name"] for each in joined]
 
-    made = lookup.load("shop", world.ui())
+    made = lookup.load(world.host, "shop", world.ui())
     for node in made.nodes:
         assert "search corp.example example" in (node.config / "resolv.conf").read_text()
         text = (node.config / "containerd.toml").read_text().replace("@RESTRICT@", "true")
@@ -147,7 +146,7 @@ def test_control_planes_alone_run_pods_and_have_one_address(world: World, sykube
     result = sykube("init", "--config", str(file), "--dns", "192.0.2.53")
     assert result.code == ExitCode.OK, result.err
     assert sorted(world.instances) == ["sykube-master", "sykube-master2", "sykube-master3"]
-    spec = lookup.load("sykube", world.ui()).state.spec
+    spec = lookup.load(world.host, "sykube", world.ui()).state.spec
     assert (spec.control_planes, spec.workers, spec.taint_master) == (3, 0, False)
     assert spec.ports == ("127.0.0.2:26444:6443",)
     documents = {each["kind"]: each for each in world.configurations[0][2]}
@@ -206,17 +205,14 @@ def test_an_image_of_a_version_that_sykube_cannot_make_is_named_with_its_line(
     assert "makes no clusters of upstream's Kubernetes 1.27" in result.err
 
 
-def test_ipvs_where_the_kernel_has_it(
-    read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ipvs_where_the_kernel_has_it(host: Host, read: Any) -> None:
     text = (
         "networking: {kubeProxyMode: ipvs}\nkubeadmConfigPatches: ['kind: ClusterConfiguration']\n"
     )
-    monkeypatch.setattr(kind_config, "IPVS", tmp_path / "ip_vs")
     (problem,) = refused(read, text)
     assert problem.startswith("3: kubeProxyMode cannot be 'ipvs'")
     assert "modprobe ip_vs" in problem
-    (tmp_path / "ip_vs").touch()
+    fill(host.proc / "net", {"ip_vs": ""})
     spec, warnings = read(text)
     assert [yaml.safe_load(patch.text) for patch in spec.kubeadm_config_patches] == [
         {"kind": "ClusterConfiguration"},
@@ -238,7 +234,7 @@ def test_a_cluster_without_kinds_own_pod_network_has_none_of_sykubes(
     file.write_text(f"{HEAD}networking:\n  disableDefaultCNI: true\n")
     result = sykube("init", "--config", str(file), "--dns", "192.0.2.53")
     assert result.code == ExitCode.OK, result.err
-    made = lookup.load("sykube", world.ui())
+    made = lookup.load(world.host, "sykube", world.ui())
     assert made.state.spec.pod_network == "none"
     assert (made.master.config / "pod-network.conflist").read_text() == ""
 
@@ -359,11 +355,11 @@ def test_what_cannot_be_is_refused_with_its_line(
     assert words in problem
 
 
-def test_another_version_of_kinds_file_is_named_as_such(here: Path) -> None:
+def test_another_version_of_kinds_file_is_named_as_such(host: Host, here: Path) -> None:
     file = here / "kind.yaml"
     file.write_text("kind: Cluster\napiVersion: kind.sigs.k8s.io/v1alpha3\n")
     with pytest.raises(UsageError) as raised:
-        make_spec(file, {})
+        make_spec(host, file, {})
     assert raised.value.brief == (
         f"{file}:2: apiVersion must be 'kind.x-k8s.io/v1alpha4', not 'kind.sigs.k8s.io/v1alpha3'"
     )

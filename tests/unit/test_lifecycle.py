@@ -16,10 +16,8 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.state import DONE, State, clusters
 from sykube.cluster.steps import order
-from sykube.cluster.steps import ready as ready_step
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import apt, engines, lock, paths, preflight
-from sykube.host.apt import Mirror
+from sykube.host import engines, lock, preflight
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.image import build
@@ -54,12 +52,12 @@ def test_init_makes_a_cluster_and_delete_leaves_nothing(world: World, workers: i
         assert sorted(world.kubernetes["fake"].nodes) == names
         assert cluster.state.complete
         assert set(cluster.state.steps.values()) == {DONE}
-        assert clusters() == ["fake"]
+        assert clusters(world.host) == ["fake"]
         assert user_context(world) == "fake"
         assert world.kernel.sysctl("net/ipv4/ip_forward") == "1"
         assert world.kernel.sysctl("fs/inotify/max_user_instances") == "1024"
-        assert removal.delete("fake", world.ui()) == []
-    assert clusters() == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
+    assert clusters(world.host) == []
 
 
 @pytest.mark.parametrize(
@@ -78,7 +76,7 @@ def test_init_and_delete_on_cgroup_v2(
     with unchanged(world):
         init(world)
         assert (world.cgroup_root / "sykube/fake-node1/cgroup.procs").read_text().strip()
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 def test_an_ephemeral_cluster_is_mounted_and_unmounted(world: World) -> None:
@@ -86,7 +84,7 @@ def test_an_ephemeral_cluster_is_mounted_and_unmounted(world: World) -> None:
         cluster = init(world, fake_spec(ephemeral=True))
         assert cluster is not None
         assert world.kernel.mounts == {str(cluster.paths.root)}
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 @pytest.mark.parametrize(
@@ -105,7 +103,7 @@ def test_a_cluster_elsewhere_is_a_link_and_goes_with_it(
         assert cluster is not None
         assert cluster.paths.root.is_symlink()
         assert (dest / "fake/state.json").exists()
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 def test_a_destination_with_something_in_it_is_refused_and_kept(world: World) -> None:
@@ -124,7 +122,7 @@ def test_a_folder_for_the_engines_networks_is_used_and_its_other_files_stay(worl
     with unchanged(world):
         init(world, fake_spec(network_dir=str(folder)))
         assert (folder / "50-sk-fake.conflist").exists()
-        removal.delete("fake", world.ui())
+        removal.delete(world.host, "fake", world.ui())
 
 
 def test_nodes_get_their_files(world: World) -> None:
@@ -164,7 +162,7 @@ def test_the_state_and_the_kubeconfig_are_roots_alone(world: World) -> None:
 
 def test_dry_run_says_what_would_be_done_and_changes_nothing(world: World) -> None:
     with unchanged(world):
-        found = lifecycle.dry_run(fake_spec(), world.ui())
+        found = lifecycle.dry_run(world.host, fake_spec(), world.ui())
     assert found["steps"] == [step.title for step in order.ALL]
     assert found["subnets"] == {
         "nodes": "10.11.11.0/24",
@@ -188,10 +186,10 @@ def test_init_that_fails_at_a_step_leaves_nothing_and_the_next_one_succeeds(
     fail_at(f"{when}:{step}", monkeypatch)
     with unchanged(world), pytest.raises(SykubeError, match=f"made to fail at {when}:{step}"):
         init(world, spec)
-    assert clusters() == []
+    assert clusters(world.host) == []
     monkeypatch.delenv("SYKUBE_FAIL_AT")
     assert init(world, spec) is not None
-    assert clusters() == ["fake"]
+    assert clusters(world.host) == ["fake"]
 
 
 @pytest.mark.parametrize("step", ["data", "network", "nodes", "kubeconfig"])
@@ -218,7 +216,7 @@ def reference_calls(world: World) -> list[Call]:
     if not _reference:
         init(world)
         _reference.extend(world.calls.all)
-        removal.delete("fake", world.ui())
+        removal.delete(world.host, "fake", world.ui())
     return _reference
 
 
@@ -257,7 +255,7 @@ def test_init_whose_call_to_the_outside_fails_leaves_nothing_and_the_next_one_su
             assert differences(before, world.snapshot()) == [], call
         world.calls.faults.clear()
         assert init(world) is not None, call
-        removal.delete("fake", world.ui())
+        removal.delete(world.host, "fake", world.ui())
         assert differences(before, world.snapshot()) == [], call
 
 
@@ -276,7 +274,7 @@ def test_init_with_three_control_planes_whose_call_fails_leaves_nothing(
     spec = fake_spec(control_planes=3, workers=0)
     init(world, spec)
     calls = list(world.calls.all)
-    removal.delete("fake", world.ui())
+    removal.delete(world.host, "fake", world.ui())
     before = world.snapshot()
     tried: set[tuple[str, ...]] = set()
     for number, call in enumerate(calls):
@@ -294,7 +292,6 @@ def test_init_with_three_control_planes_whose_call_fails_leaves_nothing(
 def test_a_wait_that_times_out_is_an_error_and_rolls_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ready_step, "_TIMEOUT_S", 0.0)
     look = Cluster.api
 
     def api(cluster: Cluster) -> object:
@@ -379,15 +376,15 @@ def test_a_cluster_whose_first_record_cannot_be_written_leaves_nothing(
 def test_the_logs_of_nodes_outlive_the_rollback(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    old = paths.LOGS / "fake/node7/of the failure before"
+    old = world.host.logs / "fake/node7/of the failure before"
     old.mkdir(parents=True)
     fail_at(f"after:{step}", monkeypatch)
     with pytest.raises(SykubeError) as raised:
         init(world)
     for node in ("master", "node1"):
-        log = paths.LOGS / "fake" / node / "sykube/supervisord.log"
+        log = world.host.logs / "fake" / node / "sykube/supervisord.log"
         assert log.read_text() == f"fake-{node} has booted\n"
-    assert str(paths.LOGS / "fake") in raised.value.resolution
+    assert str(world.host.logs / "fake") in raised.value.resolution
     assert not old.exists()
 
 
@@ -512,11 +509,11 @@ def test_a_retained_cluster_is_left_alone_and_resumed(
         with pytest.raises(SykubeError, match="made to fail"):
             init(world, retain=True)
         assert not any(call.words[0] == "kill" for call in world.calls.all)
-        assert clusters() == ["fake"]
+        assert clusters(world.host) == ["fake"]
         # kubeadm init starts from a clean node alone.
         renewed = "fake-master" if point == "after:control-plane" else ""
         resume(world, monkeypatch, STEPS[: STEPS.index(point.split(":")[1])], renewed)
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 def resume(
@@ -572,7 +569,7 @@ def test_a_cluster_retained_in_the_middle_of_a_step_is_resumed(
         with pytest.raises(Injected):
             init(world, retain=True)
         resume(world, monkeypatch, STEPS[: STEPS.index(step)], renewed)
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 def test_a_retained_cluster_says_how_to_go_on_and_keeps_its_logs(
@@ -584,7 +581,7 @@ def test_a_retained_cluster_says_how_to_go_on_and_keeps_its_logs(
         init(world, ui=ui, retain=True)
     assert ROLLBACK not in ui.steps
     assert any("--retain" in line for line in ui.said)
-    assert (paths.LOGS / "fake/master/sykube/supervisord.log").exists()
+    assert (world.host.logs / "fake/master/sykube/supervisord.log").exists()
 
 
 def test_a_retained_cluster_can_be_deleted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -592,7 +589,7 @@ def test_a_retained_cluster_can_be_deleted(world: World, monkeypatch: pytest.Mon
     with unchanged(world):
         with pytest.raises(SykubeError):
             init(world, retain=True)
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 # --- init on a cluster that is there ---
@@ -626,7 +623,7 @@ def test_init_on_a_cluster_whose_nodes_do_not_run_says_which(world: World) -> No
 
 
 def test_init_beside_remains_without_a_record_names_the_cure(world: World) -> None:
-    paths.DATA.joinpath("fake").mkdir(parents=True)
+    world.host.data.joinpath("fake").mkdir(parents=True)
     with unchanged(world), pytest.raises(SykubeError, match="remains") as raised:
         init(world)
     assert raised.value.resolution == "sykube delete --name fake"
@@ -638,11 +635,11 @@ def test_init_beside_remains_without_a_record_names_the_cure(world: World) -> No
 def test_delete_of_a_cluster_that_is_not_there(world: World) -> None:
     init(world)
     with unchanged(world), pytest.raises(SykubeError, match="no cluster 'absent'") as raised:
-        removal.delete("absent", world.ui())
+        removal.delete(world.host, "absent", world.ui())
     assert raised.value.exit_code is ExitCode.NO_SUCH_CLUSTER
     assert "fake" in raised.value.details
     with pytest.raises(SykubeError) as raised:
-        lookup.load("absent", world.ui())
+        lookup.load(world.host, "absent", world.ui())
     assert raised.value.exit_code is ExitCode.NO_SUCH_CLUSTER
 
 
@@ -681,7 +678,7 @@ def test_delete_without_a_record_finds_what_there_is(
         assert cluster is not None
         damage(cluster)
         ui = world.ui()
-        assert len(removal.delete("fake", ui)) == problems
+        assert len(removal.delete(world.host, "fake", ui)) == problems
         assert "has no record" in ui.warnings[0]
 
 
@@ -693,19 +690,19 @@ def test_delete_without_a_record_finds_the_context_of_a_cluster_with_another_sub
         cluster = init(world, fake_spec(node_subnet="10.77.0.0/24"))
         assert cluster is not None
         lose_state(cluster)
-        removal.delete("fake", world.ui())
+        removal.delete(world.host, "fake", world.ui())
 
 
 def test_delete_says_what_could_not_be_undone_and_a_second_one_ends_it(world: World) -> None:
     with unchanged(world):
         init(world)
         world.calls.fail(lambda call: call.words[:3] == ("ip", "link", "delete"))
-        problems = removal.delete("fake", world.ui())
+        problems = removal.delete(world.host, "fake", world.ui())
         assert len(problems) == 1
         assert problems[0].startswith("network: ")
         world.calls.faults.clear()
         # The host's settings were put back at the first.
-        removal.delete("fake", world.ui())
+        removal.delete(world.host, "fake", world.ui())
 
 
 def test_delete_forgets_no_node_that_it_could_not_end(world: World) -> None:
@@ -714,15 +711,15 @@ def test_delete_forgets_no_node_that_it_could_not_end(world: World) -> None:
         cluster = init(world)
         assert cluster is not None
         world.calls.fail(lambda call: call.words == ("kill", "fake-node1"), times=None)
-        first, second = removal.delete("fake", world.ui())
+        first, second = removal.delete(world.host, "fake", world.ui())
         assert first.startswith("nodes: ")
         pid = world.instances["fake-node1"].pid
         assert second == f"fake-node1 cannot be ended: ps -o pid,stat,wchan,args {pid}"
-        assert clusters() == ["fake"]
+        assert clusters(world.host) == ["fake"]
         assert cluster.node("node1").overlay.is_dir()
         world.calls.faults.clear()
-        assert removal.delete("fake", world.ui()) == []
-        assert clusters() == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
+        assert clusters(world.host) == []
 
 
 def test_delete_finds_nodes_of_a_cluster_of_which_there_is_nothing_else(world: World) -> None:
@@ -732,7 +729,7 @@ def test_delete_finds_nodes_of_a_cluster_of_which_there_is_nothing_else(world: W
         assert cluster is not None
         lose_folder(cluster)
         cluster.bridge.remove()
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
         assert not world.instances
 
 
@@ -740,8 +737,8 @@ def test_delete_twice_at_once_is_refused_by_the_lock(world: World) -> None:
     from sykube.cluster.state import locked
 
     init(world)
-    with locked(ClusterPaths("fake")), pytest.raises(SykubeError) as raised:
-        removal.delete("fake", world.ui())
+    with locked(ClusterPaths(world.host, "fake")), pytest.raises(SykubeError) as raised:
+        removal.delete(world.host, "fake", world.ui())
     assert raised.value.exit_code is ExitCode.LOCKED
 
 
@@ -750,8 +747,8 @@ def test_delete_of_all_clusters_leaves_the_host_as_it_was(world: World) -> None:
     with unchanged(world):
         for name in ("one", "two", "three"):
             init(world, fake_spec(name))
-        assert removal.delete_all(world.ui()) == []
-    assert clusters() == []
+        assert removal.delete_all(world.host, world.ui()) == []
+    assert clusters(world.host) == []
 
 
 def test_a_cluster_that_is_in_use_does_not_keep_the_others_from_being_deleted(
@@ -761,16 +758,16 @@ def test_a_cluster_that_is_in_use_does_not_keep_the_others_from_being_deleted(
 
     for name in ("one", "two", "three"):
         init(world, fake_spec(name))
-    with locked(ClusterPaths("three")):
-        (problem,) = removal.delete_all(world.ui())
+    with locked(ClusterPaths(world.host, "three")):
+        (problem,) = removal.delete_all(world.host, world.ui())
     assert problem.startswith("three: another sykube command works on")
-    assert clusters() == ["three"]
+    assert clusters(world.host) == ["three"]
 
 
 def test_delete_gives_back_the_earlier_context(world: World) -> None:
     init(world)
     assert user_context(world) == "fake"
-    removal.delete("fake", world.ui())
+    removal.delete(world.host, "fake", world.ui())
     assert user_context(world) == "work"
 
 
@@ -786,20 +783,20 @@ def test_two_clusters_live_side_by_side_and_the_last_restores_the_host(world: Wo
         assert two is not None
         assert one.state.subnets.nodes != two.state.subnets.nodes
         with_one = {name for name in world.instances if name.startswith("two")}
-        assert removal.delete("one", world.ui()) == []
+        assert removal.delete(world.host, "one", world.ui()) == []
         assert world.kernel.sysctl(forward) == "1"
         assert world.kernel.sysctl("vm/overcommit_memory") == "1"
         assert "br_netfilter" in world.kernel.modules
         assert set(world.instances) == with_one
         assert "sk-two" in world.kernel.links
-        assert removal.delete("two", world.ui()) == []
+        assert removal.delete(world.host, "two", world.ui()) == []
         assert world.kernel.sysctl(forward) == "0"
 
 
 def test_the_subnet_of_a_cluster_whose_bridge_is_gone_stays_its_own(world: World) -> None:
     """After a reboot no route of the host speaks for it."""
     one = init(world, fake_spec("one"))
-    world.host.run(["ip", "link", "delete", "dev", "sk-one"])
+    world.programs.run(["ip", "link", "delete", "dev", "sk-one"])
     two = init(world, fake_spec("two"))
     assert one is not None
     assert two is not None
@@ -814,7 +811,7 @@ def test_the_context_before_both_clusters_comes_back(world: World, order: list[s
     for name in ("one", "two"):
         init(world, fake_spec(name))
     for name in order:
-        removal.delete(name, world.ui())
+        removal.delete(world.host, name, world.ui())
     assert user_context(world) == "work"
 
 
@@ -840,7 +837,7 @@ def test_a_cluster_is_not_touched_by_one_whose_name_begins_its_own(
     init(world, fake_spec(other))
     with unchanged(world):
         init(world, fake_spec(name))
-        assert removal.delete(name, world.ui()) == []
+        assert removal.delete(world.host, name, world.ui()) == []
 
 
 # --- before the first step ---
@@ -853,7 +850,7 @@ def finding(*packages: str) -> Finding:
 def test_a_host_that_is_not_ready_stops_init_before_any_change(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "examine", lambda **_: [finding("iptables")])
+    monkeypatch.setattr(preflight, "examine", lambda *_, **__: [finding("iptables")])
     with unchanged(world), pytest.raises(HostError, match="not ready") as raised:
         init(world)
     assert "missing: iptables" in raised.value.details
@@ -864,10 +861,10 @@ def test_missing_packages_are_installed_when_init_may(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [[finding("iptables")], []]
-    monkeypatch.setattr(preflight, "examine", lambda **_: answers.pop(0))
-    world.host.programs["apt-get"] = lambda _: (0, "", "")
-    lifecycle.init(fake_spec(), InitOptions(yes=True), world.ui())
-    installs = [argv for argv in world.host.argvs if argv[0] == "apt-get"]
+    monkeypatch.setattr(preflight, "examine", lambda *_, **__: answers.pop(0))
+    world.programs.answers["apt-get"] = lambda _: (0, "", "")
+    lifecycle.init(world.host, fake_spec(), InitOptions(yes=True), world.ui())
+    installs = [argv for argv in world.programs.argvs if argv[0] == "apt-get"]
     assert installs[-1][-1] == "iptables"
 
 
@@ -876,21 +873,17 @@ def test_init_says_what_to_tell_firewalld_about_its_bridge(world: World) -> None
         assert words == ["--get-zone-of-interface=sk-fake"]
         return 2, "no zone\n", ""
 
-    world.host.programs["firewall-cmd"] = firewalld
+    world.programs.answers["firewall-cmd"] = firewalld
     ui = world.ui()
-    lifecycle.init(fake_spec(), InitOptions(), ui)
+    lifecycle.init(world.host, fake_spec(), InitOptions(), ui)
     (said,) = (each for each in ui.warnings if "firewalld" in each)
     assert "firewall-cmd --zone=trusted --change-interface=sk-fake --permanent" in said
 
 
 def test_a_cached_node_image_needs_no_mirror(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a host without Debian's sources."""
-
-    def find_mirror(*_: object) -> Mirror:
-        raise UsageError("this host names no Debian mirror")
-
-    monkeypatch.setattr(apt, "find_mirror", find_mirror)
-    assert lifecycle.dry_run(fake_spec(), world.ui())["nodeImage"] != "would be built"
+    monkeypatch.delenv("SYKUBE_MIRROR")
+    assert lifecycle.dry_run(world.host, fake_spec(), world.ui())["nodeImage"] != "would be built"
     assert init(world) is not None
     shutil.rmtree(world.root / "cache/node-images")
     with pytest.raises(UsageError, match="no Debian mirror"):
@@ -904,13 +897,13 @@ def test_a_missing_node_image_is_built_and_outlives_a_failed_init(
     fail_at("after:data", monkeypatch)
     with pytest.raises(SykubeError, match="made to fail"):
         init(world)
-    built = [argv for argv in world.host.argvs if argv[1] == "build"]
+    built = [argv for argv in world.programs.argvs if argv[1] == "build"]
     assert [Path(argv[-1]).name for argv in built] == [
         "kubernetes.def",
         "container-images.def",
         "node.def",
     ]
-    assert len(build.list_images()) == 1
+    assert len(build.list_images(world.host)) == 1
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -921,8 +914,8 @@ def test_the_users_own_image_is_taken(world: World, tmp_path: Path, signed: bool
     cluster = init(world, fake_spec(local_image=str(own), **trust))
     assert cluster is not None
     assert cluster.image.sif.read_bytes() == own.read_bytes()
-    assert not [argv for argv in world.host.argvs if argv[1] == "build"]
-    assert bool([argv for argv in world.host.argvs if argv[1] == "verify"]) == signed
+    assert not [argv for argv in world.programs.argvs if argv[1] == "build"]
+    assert bool([argv for argv in world.programs.argvs if argv[1] == "verify"]) == signed
     # How it was chosen is no property of the cluster.
     assert init(world, fake_spec(local_image=str(own))) is None
 
@@ -936,14 +929,14 @@ def test_an_own_image_that_nobody_signed_is_refused_before_any_change(
     with unchanged(world), pytest.raises(SykubeError) as raised:
         init(world, spec)
     assert raised.value.exit_code is (ExitCode.UNTRUSTED if trust else ExitCode.USAGE)
-    assert not [argv for argv in world.host.argvs if "exec" in argv]
+    assert not [argv for argv in world.programs.argvs if "exec" in argv]
     if not trust:
         with pytest.raises(UsageError, match="whose signature"):
-            lifecycle.dry_run(spec, world.ui())
+            lifecycle.dry_run(world.host, spec, world.ui())
 
 
 def test_an_image_that_this_machine_built_needs_no_signature(world: World, tmp_path: Path) -> None:
-    (image,) = build.list_images()
+    (image,) = build.list_images(world.host)
     (image.folder / "parts.json").write_text('{"definitions/node.def.j2": "x"}')
     shutil.copyfile(image.sif, tmp_path / "own.sif")
     cluster = init(world, fake_spec(local_image=str(tmp_path / "own.sif")))
@@ -955,23 +948,20 @@ def test_with_an_own_image_nothing_is_downloaded(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_sif(tmp_path / "own.sif", "signed")
-    monkeypatch.setattr(preflight, "examine", lambda **_: [finding("iptables")])
-    monkeypatch.setattr(engines, "find", lambda: None)
+    monkeypatch.setattr(preflight, "examine", lambda *_, **__: [finding("iptables")])
+    monkeypatch.setattr(engines, "find", lambda _: None)
     spec = fake_spec(local_image=str(tmp_path / "own.sif"), fingerprint=TRUSTED)
-    world.host.programs["apt-get"] = lambda _: (0, "", "")
+    world.programs.answers["apt-get"] = lambda _: (0, "", "")
     with unchanged(world), pytest.raises(HostError, match="not ready") as raised:
-        lifecycle.init(spec, InitOptions(yes=True, ask=lambda _: True), world.ui())
+        lifecycle.init(world.host, spec, InitOptions(yes=True, ask=lambda _: True), world.ui())
     assert "missing: iptables" in raised.value.details
     assert "no Apptainer that sykube can use" in raised.value.details
     assert "apt-get install -y iptables" in raised.value.resolution
     assert "--yes" not in raised.value.resolution
-    assert not any(argv[0] == "apt-get" for argv in world.host.argvs)
+    assert not any(argv[0] == "apt-get" for argv in world.programs.argvs)
 
-    def no_mirror(_: str) -> None:
-        raise UsageError("the apt sources of this host name no Debian mirror")
-
-    monkeypatch.setattr(apt, "find_mirror", no_mirror)
-    found = lifecycle.dry_run(spec, world.ui())
+    monkeypatch.delenv("SYKUBE_MIRROR")
+    found = lifecycle.dry_run(world.host, spec, world.ui())
     assert found["engine"] == "none"
     assert [each["what"] for each in found["findings"]] == ["programs", "engine"]
 
@@ -1000,7 +990,7 @@ def test_another_clusters_damaged_record_is_in_nobodys_way(
     if not failing:
         init(world, fake_spec("two"))
         damage_state(damaged)
-        assert removal.delete("two", world.ui()) == []
+        assert removal.delete(world.host, "two", world.ui()) == []
         return
 
     def damage_and_fail(*_: object) -> None:
@@ -1015,7 +1005,7 @@ def test_another_clusters_damaged_record_is_in_nobodys_way(
 def test_a_folder_for_the_engines_networks_that_init_made_goes_again(world: World) -> None:
     with unchanged(world):
         init(world, fake_spec(network_dir=str(world.root / "etc/new/networks")))
-        removal.delete("fake", world.ui())
+        removal.delete(world.host, "fake", world.ui())
 
 
 def test_the_first_cluster_whose_record_cannot_be_written_leaves_no_folder(
@@ -1036,18 +1026,18 @@ def test_the_first_error_is_shown_when_its_folder_cannot_be_removed(
 
 
 def test_delete_removes_the_locks_of_an_init_that_was_killed_before_all_else(world: World) -> None:
-    locks = paths.LOCKS
+    locks = world.host.locks
     with unchanged(world):
         locks.mkdir(parents=True, exist_ok=True)
         for name in ("fake.lock", "host.lock"):
             (locks / name).write_text("4711")
         with pytest.raises(SykubeError, match="there is no cluster 'fake'"):
-            removal.delete("fake", world.ui())
+            removal.delete(world.host, "fake", world.ui())
 
 
 def test_delete_leaves_locks_that_are_held(world: World) -> None:
-    file = ClusterPaths("fake").lock
+    file = ClusterPaths(world.host, "fake").lock
     with lock.exclusive(file, "the cluster"):
         with pytest.raises(SykubeError, match="there is no cluster 'fake'"):
-            removal.delete("fake", world.ui())
+            removal.delete(world.host, "fake", world.ui())
         assert file.exists()

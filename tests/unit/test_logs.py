@@ -17,6 +17,7 @@ from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.logs import Source
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from tests.fakes import World
 
@@ -26,32 +27,36 @@ KEY = "-----BEGIN PRIVATE KEY-----\nMIIPlanted\n-----END PRIVATE KEY-----\n"
 
 @pytest.fixture
 def made(world: World) -> World:
-    lifecycle.init(ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui())
+    lifecycle.init(
+        world.host, ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui()
+    )
     for node in ("master", "node1"):
-        log = log_folder(node) / "kubelet.log"
+        log = log_folder(world.host, node) / "kubelet.log"
         log.with_name("kubelet.log.2").write_text(f"{node} one\n")
         log.with_name("kubelet.log.1").write_text(f"{node} two\n{node} three\n")
         log.write_text(f"{node} four\n{node} five\n")
     return world
 
 
-def log_folder(node: str) -> Path:
-    return ClusterPaths("fake").node(f"fake-{node}") / "log" / "sykube"
+def log_folder(host: Host, node: str) -> Path:
+    return ClusterPaths(host, "fake").node(f"fake-{node}") / "log" / "sykube"
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(command.logs, ["--name", "fake", *arguments], standalone_mode=False)
+def run(host: Host, *arguments: str) -> Result:
+    return CliRunner().invoke(
+        command.logs, ["--name", "fake", *arguments], standalone_mode=False, obj=host
+    )
 
 
 def test_all_nodes_with_their_names(made: World) -> None:
-    lines = run().output.splitlines()
+    lines = run(made.host).output.splitlines()
     assert "[master/supervisord] fake-master has booted" in lines
     assert "[node1/kubelet] node1 five" in lines
     assert lines.index("[master/kubelet] master one") < lines.index("[node1/kubelet] node1 one")
 
 
 def test_one_service_of_one_node_is_the_file_itself(made: World) -> None:
-    shown = run("node1", "--service", "kubelet").output
+    shown = run(made.host, "node1", "--service", "kubelet").output
     assert shown.split("\n") == [
         "node1 one",
         "node1 two",
@@ -60,35 +65,35 @@ def test_one_service_of_one_node_is_the_file_itself(made: World) -> None:
         "node1 five",
         "",
     ]
-    assert run("fake-node1", "--service", "kubelet").output == shown
+    assert run(made.host, "fake-node1", "--service", "kubelet").output == shown
 
 
 def test_tail_goes_over_rotated_files(made: World) -> None:
-    shown = run("node1", "--service", "kubelet", "--tail", "3").output
+    shown = run(made.host, "node1", "--service", "kubelet", "--tail", "3").output
     assert shown == "node1 three\nnode1 four\nnode1 five\n"
 
 
 def test_logs_need_no_record_and_no_instance(made: World) -> None:
-    ClusterPaths("fake").state.write_text("broken")
+    ClusterPaths(made.host, "fake").state.write_text("broken")
     made.instances.clear()
-    assert "node1 five" in run("node1").output
+    assert "node1 five" in run(made.host, "node1").output
 
 
 def test_wrong_nodes_and_clusters_are_named(made: World) -> None:
-    error = run("node7").exception
+    error = run(made.host, "node7").exception
     assert isinstance(error, UsageError)
     assert error.resolution == "Its nodes: master, node1"
-    error = run("--service", "keepalived").exception
+    error = run(made.host, "--service", "keepalived").exception
     assert isinstance(error, SykubeError)
     assert error.brief == "there is no log of keepalived in the cluster fake"
-    error = run("--name", "other").exception
+    error = run(made.host, "--name", "other").exception
     assert isinstance(error, SykubeError)
     assert error.exit_code is ExitCode.NO_SUCH_CLUSTER
-    ClusterPaths("other").node_logs.mkdir(parents=True)
-    error = run("--name", "other").exception
+    ClusterPaths(made.host, "other").node_logs.mkdir(parents=True)
+    error = run(made.host, "--name", "other").exception
     assert isinstance(error, SykubeError)
-    assert str(ClusterPaths("other").node_logs) in error.details
-    assert isinstance(run("node1", "--export", "/nonexistent/x").exception, UsageError)
+    assert str(ClusterPaths(made.host, "other").node_logs) in error.details
+    assert isinstance(run(made.host, "node1", "--export", "/nonexistent/x").exception, UsageError)
 
 
 def followed(path: Path, *turns: Callable[[], object], count: int = 1) -> list[str]:
@@ -149,16 +154,16 @@ def test_following_an_emptied_and_a_late_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def exported(made: World, tmp_path: Path) -> Path:
-    pod = log_folder("node1").parent / "pods" / "default_app_1" / "app"
+    pod = log_folder(made.host, "node1").parent / "pods" / "default_app_1" / "app"
     pod.mkdir(parents=True)
     (pod / "0.log").write_text(f"the key\n{KEY}")
     (pod / "0.log.20260101-000000.gz").write_bytes(gzip.compress(f"older {TOKEN}\n".encode()))
-    with (log_folder("master") / "kubelet.log").open("a") as log:
+    with (log_folder(made.host, "master") / "kubelet.log").open("a") as log:
         log.write(f"join {TOKEN} at http://me:hunter2@proxy.example/\n")
-    ClusterPaths("fake").log.parent.mkdir(parents=True, exist_ok=True)
-    ClusterPaths("fake").log.write_text("what sykube did\n")
+    ClusterPaths(made.host, "fake").log.parent.mkdir(parents=True, exist_ok=True)
+    ClusterPaths(made.host, "fake").log.write_text("what sykube did\n")
     folder = tmp_path / "report" / "here"
-    export.export("fake", folder, made.ui())
+    export.export(made.host, "fake", folder, made.ui())
     return folder
 
 
@@ -201,7 +206,7 @@ def test_export_of_a_broken_cluster_says_what_is_missing(made: World, tmp_path: 
     made.end("fake-node1")
     folder = tmp_path / "report"
     folder.mkdir(mode=0o755)
-    missing = export.export("fake", folder, made.ui())
+    missing = export.export(made.host, "fake", folder, made.ui())
     said = (folder / export.MISSING).read_text()
     assert said.splitlines()[0] in "\n".join(missing)
     assert "kubernetes: the API server does not answer" in said
@@ -210,8 +215,8 @@ def test_export_of_a_broken_cluster_says_what_is_missing(made: World, tmp_path: 
 
 
 def test_export_of_a_cluster_without_a_record(made: World, tmp_path: Path) -> None:
-    ClusterPaths("fake").state.write_text("broken")
-    export.export("fake", tmp_path / "report", made.ui())
+    ClusterPaths(made.host, "fake").state.write_text("broken")
+    export.export(made.host, "fake", tmp_path / "report", made.ui())
     assert (tmp_path / "report/nodes/node1/programs/kubelet.log").exists()
     assert "the state of the cluster is damaged" in (tmp_path / "report/missing.txt").read_text()
 
@@ -219,10 +224,10 @@ def test_export_of_a_cluster_without_a_record(made: World, tmp_path: Path) -> No
 def test_export_keeps_what_is_there_already(made: World, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(UsageError, match="is not empty"):
-        export.export("fake", tmp_path, made.ui())
+        export.export(made.host, "fake", tmp_path, made.ui())
     with pytest.raises(UsageError, match="is not empty"):
-        export.export("fake", tmp_path / "mine", made.ui())
+        export.export(made.host, "fake", tmp_path / "mine", made.ui())
     with pytest.raises(SykubeError) as error:
-        export.export("other", tmp_path / "new", made.ui())
+        export.export(made.host, "other", tmp_path / "new", made.ui())
     assert error.value.exit_code is ExitCode.NO_SUCH_CLUSTER
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -50,17 +50,17 @@ def test_a_node_that_joins_is_told_of(world: World) -> None:
     certify(cluster)
     cluster.state.addons.append("metrics")
     cluster.save()
-    scaling.add("fake", 1, world.ui())
-    grown = lookup.load("fake", world.ui())
+    scaling.add(world.host, "fake", 1, world.ui())
+    grown = lookup.load(world.host, "fake", world.ui())
     expected = certify(grown)
-    scaling.add("fake", 1, world.ui())
+    scaling.add(world.host, "fake", 1, world.ui())
     assert world.kubernetes["fake"].objects[MAP]["data"] == expected
 
 
 def test_clusters_without_it_are_told_nothing(world: World) -> None:
     cluster = made(world)
     certify(cluster)
-    scaling.add("fake", 1, world.ui())
+    scaling.add(world.host, "fake", 1, world.ui())
     assert MAP not in world.kubernetes["fake"].objects
 
 
@@ -96,12 +96,9 @@ def test_disabling_takes_the_apiservice_first_and_leaves_nothing(world: World) -
     assert set(world.kubernetes["fake"].objects) == before
 
 
-def test_enabling_that_fails_takes_it_away_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_enabling_that_fails_takes_it_away_again(world: World) -> None:
     made(world)
-    monkeypatch.setattr(addons, "_TIMEOUT_S", 0)
     with pytest.raises(SykubeError, match="the add-on metrics"):
-        addons.enable("fake", "metrics", world.ui())
+        addons.enable(world.host, "fake", "metrics", world.ui())
     assert SERVICE not in world.kubernetes["fake"].objects
-    assert "metrics" not in lookup.load("fake", world.ui()).state.addons
+    assert "metrics" not in lookup.load(world.host, "fake", world.ui()).state.addons

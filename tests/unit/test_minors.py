@@ -443,10 +443,10 @@ def test_with_cgroup_v2_there_is_nothing_to_choose(modern: World) -> None:
 
 def test_a_host_that_was_booted_with_cgroup_v1_since_is_refused_at_start(modern: World) -> None:
     cluster_of(modern, minor("1.36"))
-    power.stop("fake", power.StopOptions(), modern.ui())
+    power.stop(modern.host, "fake", power.StopOptions(), modern.ui())
     (modern.cgroup_root / "cgroup.controllers").unlink()
     with pytest.raises(HostError, match="refuses") as raised:
-        power.start("fake", modern.ui())
+        power.start(modern.host, "fake", modern.ui())
     assert modern.instances == {}
     # What `start` has not, it does not advise.
     assert "--" not in raised.value.resolution
@@ -461,7 +461,7 @@ def test_the_option_of_init(world: World, sykube: Sykube) -> None:
     assert "--allow-cgroup-v1" in refused.err
     taken = sykube(*asked, "--allow-cgroup-v1")
     assert taken.code == 0, taken.err
-    cluster = lookup.load("fake", world.ui())
+    cluster = lookup.load(world.host, "fake", world.ui())
     assert drop_in(cluster.master)["failCgroupV1"] is False
 
 
@@ -506,7 +506,7 @@ def test_credentials_are_where_containerd_2_reads_them(world: World) -> None:
         for node in cluster.nodes:
             text = (node.config / "registry-auth.toml").read_text()
             assert list(tomllib.loads(text)["plugins"]) == [plugin]
-        removal.delete("fake", world.ui())
+        removal.delete(world.host, "fake", world.ui())
 
 
 def test_certificates_are_renewed_with_the_clusters_own_format(

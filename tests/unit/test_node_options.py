@@ -16,6 +16,7 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec, NodeSpec
 from sykube.cluster.spec_reader import make_spec
 from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host.host import Host
 from sykube.kubernetes.kubeadm_patches import JsonPatch
 from sykube.node import cgroups
 from sykube.patches import Patch
@@ -81,8 +82,8 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cluster(world: World, file: Path) -> Cluster:
-    made = init(world, make_spec(file, {}))
+def cluster(host: Host, world: World, file: Path) -> Cluster:
+    made = init(world, make_spec(host, file, {}))
     assert made is not None
     return made
 
@@ -239,8 +240,8 @@ def test_what_the_user_sets_for_kubelets_is_not_set_again_beside_it() -> None:
 # --- the record ---
 
 
-def test_all_of_it_survives_being_stored(file: Path) -> None:
-    spec = make_spec(file, {})
+def test_all_of_it_survives_being_stored(host: Host, file: Path) -> None:
+    spec = make_spec(host, file, {})
     again = stored.load(ClusterSpec, json.loads(json.dumps(stored.dump(spec))))
     assert again == spec
     assert again.differences(spec) == []
@@ -250,13 +251,13 @@ def test_all_of_it_survives_being_stored(file: Path) -> None:
 
 
 def test_init_again_with_the_same_file_finds_the_cluster_as_asked(
-    world: World, cluster: Cluster, file: Path
+    host: Host, world: World, cluster: Cluster, file: Path
 ) -> None:
-    assert init(world, make_spec(file, {})) is None
+    assert init(world, make_spec(host, file, {})) is None
     changed = file.read_text(encoding="utf-8").replace("maxPods: 77", "maxPods: 78")
     file.write_text(changed, encoding="utf-8")
     with pytest.raises(SykubeError, match="not as asked") as raised:
-        init(world, make_spec(file, {}))
+        init(world, make_spec(host, file, {}))
     assert "kubeletConfigPatches" in raised.value.details
 
 
@@ -290,7 +291,7 @@ def test_a_record_of_the_version_before_is_read() -> None:
 
 
 def test_nodes_that_join_later_get_the_same(world: World, cluster: Cluster) -> None:
-    assert scaling.add("fake", 1, world.ui()) == ["node3"]
+    assert scaling.add(world.host, "fake", 1, world.ui()) == ["node3"]
     registered = given(world, "node3", "JoinConfiguration")["nodeRegistration"]
     assert "of-patch=yes" in registered["kubeletExtraArgs"]["node-labels"]
     assert "ignorePreflightErrors" not in registered
@@ -299,17 +300,17 @@ def test_nodes_that_join_later_get_the_same(world: World, cluster: Cluster) -> N
 
 
 def test_a_node_that_is_added_again_is_what_the_file_says(world: World, cluster: Cluster) -> None:
-    scaling.remove("fake", "node1", scaling.RemovalOptions(), world.ui())
-    assert scaling.add("fake", 1, world.ui()) == ["node1"]
+    scaling.remove(world.host, "fake", "node1", scaling.RemovalOptions(), world.ui())
+    assert scaling.add(world.host, "fake", 1, world.ui()) == ["node1"]
     assert node_object(world, "node1")["metadata"]["labels"]["tier"] == "back"
     assert given(world, "node1", "JoinConfiguration")["nodeRegistration"]["ignorePreflightErrors"]
 
 
 def test_start_writes_the_same_files_again(world: World, cluster: Cluster, tmp_path: Path) -> None:
     before = (cluster.node("node1").config / "containerd.toml").read_text()
-    power.stop("fake", power.StopOptions(), world.ui())
+    power.stop(world.host, "fake", power.StopOptions(), world.ui())
     (cluster.node("node1").config / "containerd.toml").unlink()
-    power.start("fake", world.ui())
+    power.start(world.host, "fake", world.ui())
     assert (cluster.node("node1").config / "containerd.toml").read_text() == before
     binds = world.instances["fake-node2"].options.binds
     assert (tmp_path, "/own:ro") in binds
@@ -341,36 +342,36 @@ def test_start_writes_the_same_files_again(world: World, cluster: Cluster, tmp_p
     ],
 )
 def test_a_node_that_cannot_be_is_refused_with_its_line(
-    tmp_path: Path, text: str, words: str
+    host: Host, tmp_path: Path, text: str, words: str
 ) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(f"nodes:\n{text}\n")
     with pytest.raises(UsageError) as raised:
-        make_spec(file, {})
+        make_spec(host, file, {})
     found = (raised.value.details or raised.value.brief).splitlines()
     assert any(words.removeprefix("1: ") in line for line in found), found
     assert all(line.startswith((f"{file}:1: ", f"{file}:2: ", f"{file}:3: ")) for line in found)
 
 
-def test_a_mount_of_a_node_and_one_of_the_cluster_at_one_place(tmp_path: Path) -> None:
+def test_a_mount_of_a_node_and_one_of_the_cluster_at_one_place(host: Host, tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("mounts: ['/a:/x']\nnodes:\n- mounts: ['/b:/x']\n")
     with pytest.raises(UsageError, match=r":2: two folders are to be at /x"):
-        make_spec(file, {})
+        make_spec(host, file, {})
 
 
-def test_the_number_of_nodes_is_said_once(tmp_path: Path) -> None:
+def test_the_number_of_nodes_is_said_once(host: Host, tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("nodes: [{}]\nworkers: 1\n")
     with pytest.raises(UsageError, match=r":2: workers and nodes both give a number of nodes"):
-        make_spec(file, {})
+        make_spec(host, file, {})
     file.write_text("nodes: [{}]\n")
     with pytest.raises(UsageError, match=r"^controlPlanes and nodes both give"):
-        make_spec(file, {"control_planes": 1})
-    assert make_spec(file, {}).nodes == (NodeSpec(),)
+        make_spec(host, file, {"control_planes": 1})
+    assert make_spec(host, file, {}).nodes == (NodeSpec(),)
     file.write_text("nodes:\n- {}\n" + "- {role: worker}\n" * 241)
     with pytest.raises(UsageError, match=r":1: the number of workers must be from 0 to 240"):
-        make_spec(file, {})
+        make_spec(host, file, {})
 
 
 @pytest.mark.parametrize(
@@ -382,11 +383,11 @@ def test_the_number_of_nodes_is_said_once(tmp_path: Path) -> None:
         ("runtimeConfig: {api/all: on}", "the API api/all can be true or false, not 'on'"),
     ],
 )
-def test_gates_that_cannot_be(tmp_path: Path, text: str, words: str) -> None:
+def test_gates_that_cannot_be(host: Host, tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(text)
     with pytest.raises(UsageError) as raised:
-        make_spec(file, {})
+        make_spec(host, file, {})
     assert raised.value.brief.startswith(f"{file}:1: {words}")
 
 
@@ -425,5 +426,5 @@ def test_node_add_refuses_what_cannot_be_applied_any_more(world: World, cluster:
     )  # fmt: skip
     cluster.save()
     with pytest.raises(UsageError, match="remove: the document has no /nothing"):
-        scaling.add("fake", 1, world.ui())
+        scaling.add(world.host, "fake", 1, world.ui())
     assert "fake-node3" not in world.instances

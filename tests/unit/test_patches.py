@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from sykube.cluster import containerd_config, patch_check
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
 from sykube.errors import ExitCode, UsageError
+from sykube.host.host import Host
+from sykube.host.run import Completed
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
 from sykube.kubernetes import kubeadm_patches
 from sykube.kubernetes.kubeadm_patches import JsonPatch, KubeadmPatches
 from sykube.patches import Patch, PatchError
+from tests.fakes import FakeHost
 
 Json = dict[str, Any]
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -195,19 +199,20 @@ def test_labels_and_taints_that_a_patch_lets_a_node_register() -> None:
 # --- wrong ones, in a file ---
 
 
-def refused(tmp_path: Path, text: str, **flags: Any) -> list[str]:
+def refused(host: Host, tmp_path: Path, text: str, **flags: Any) -> list[str]:
     """The errors of a configuration file, without its name."""
     file = tmp_path / "cluster.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as raised:
-        make_spec(file, flags)
+        make_spec(host, file, flags)
     assert raised.value.exit_code is ExitCode.USAGE
     shown = raised.value.details.splitlines() or [raised.value.brief]
     return [line.removeprefix(f"{file}:") for line in shown]
 
 
-def test_every_wrong_patch_is_shown_with_its_own_line(tmp_path: Path) -> None:
+def test_every_wrong_patch_is_shown_with_its_own_line(host: Host, tmp_path: Path) -> None:
     found = refused(
+        host,
         tmp_path,
         """\
 kubeadmConfigPatches:
@@ -273,8 +278,9 @@ containerdConfigPatches:
         assert words in line
 
 
-def test_patches_are_lists(tmp_path: Path) -> None:
+def test_patches_are_lists(host: Host, tmp_path: Path) -> None:
     found = refused(
+        host,
         tmp_path,
         "kubeadmConfigPatches: 'kind: InitConfiguration'\nnodes: {role: worker}\n"
         "featureGates: [A]\nruntimeConfig: {api/alpha: [true]}\n",
@@ -310,28 +316,28 @@ def test_files_of_the_command_line_are_refused_with_their_lines(tmp_path: Path) 
     ) == {"kind": f"{file}:1: ", "maxPods": f"{file}:1: "}
 
 
-def test_what_limits_set_is_not_patched(tmp_path: Path) -> None:
+def test_what_limits_set_is_not_patched(host: Host, tmp_path: Path) -> None:
     patch = "kubeletConfigPatches:\n- maxPods: 1\n- systemReserved: {cpu: 1}\n"
-    (line,) = refused(tmp_path, patch + "cpus: 2\n")
+    (line,) = refused(host, tmp_path, patch + "cpus: 2\n")
     assert line == "3: systemReserved comes from cpus and memory"
-    (line,) = refused(tmp_path, patch + "nodes: [{}, {role: worker, memory: 2Gi}]\n")
+    (line,) = refused(host, tmp_path, patch + "nodes: [{}, {role: worker, memory: 2Gi}]\n")
     assert line == "3: systemReserved comes from cpus and memory"
     (tmp_path / "cluster.yaml").write_text(patch)
-    assert len(make_spec(tmp_path / "cluster.yaml", {}).kubelet_config_patches) == 2
+    assert len(make_spec(host, tmp_path / "cluster.yaml", {}).kubelet_config_patches) == 2
 
 
 # --- before a cluster is made ---
 
 
-def tried(tmp_path: Path, text: str, kubernetes: str = "1.36.2") -> list[str]:
+def tried(host: Host, tmp_path: Path, text: str, kubernetes: str = "1.36.2") -> list[str]:
     file = tmp_path / "cluster.yaml"
     file.write_text(text, encoding="utf-8")
     warnings: list[str] = []
-    patch_check.check(make_spec(file, {}), kubernetes, warnings.append)
+    patch_check.check(make_spec(host, file, {}), kubernetes, warnings.append)
     return [line.removeprefix(f"{file}:") for line in warnings]
 
 
-def test_patches_of_another_version_are_warned_of(tmp_path: Path) -> None:
+def test_patches_of_another_version_are_warned_of(host: Host, tmp_path: Path) -> None:
     text = """\
 kubeadmConfigPatches:
 - {kind: JoinConfiguration, nodeRegistration: {ignorePreflightErrors: [all]}}
@@ -339,15 +345,17 @@ kubeadmConfigPatches:
 - {kind: ClusterConfiguration, apiVersion: kubeadm.k8s.io/v1beta4, clusterName: x}
 workers: 0
 """
-    assert tried(tmp_path, text) == [
+    assert tried(host, tmp_path, text) == [
         "3: the patch is not applied: it is for ClusterConfiguration of kubeadm.k8s.io/v1beta3, "
         "which Kubernetes 1.36 does not read"
     ]
-    assert len(tried(tmp_path, text, "1.30.1")) == 1
-    assert len(tried(tmp_path, text, "1.20.2")) == 2
+    assert len(tried(host, tmp_path, text, "1.30.1")) == 1
+    assert len(tried(host, tmp_path, text, "1.20.2")) == 2
 
 
-def test_patches_of_a_node_that_does_not_read_them_are_warned_of(tmp_path: Path) -> None:
+def test_patches_of_a_node_that_does_not_read_them_are_warned_of(
+    host: Host, tmp_path: Path
+) -> None:
     text = """\
 nodes:
 - kubeadmConfigPatches: [{kind: InitConfiguration}, {kind: JoinConfiguration}]
@@ -356,11 +364,13 @@ nodes:
   - kind: JoinConfiguration
   - kind: KubeletConfiguration
 """
-    assert [line.split(": ", 1)[0] for line in tried(tmp_path, text)] == ["2", "6"]
-    assert tried(tmp_path, text)[1].endswith("KubeletConfiguration, which node1 does not read")
+    assert [line.split(": ", 1)[0] for line in tried(host, tmp_path, text)] == ["2", "6"]
+    assert tried(host, tmp_path, text)[1].endswith(
+        "KubeletConfiguration, which node1 does not read"
+    )
 
 
-def test_a_patch_of_one_node_that_cannot_be_applied_is_found(tmp_path: Path) -> None:
+def test_a_patch_of_one_node_that_cannot_be_applied_is_found(host: Host, tmp_path: Path) -> None:
     text = """\
 nodes:
 - {}
@@ -371,7 +381,7 @@ nodes:
     patch: '[{"op": "remove", "path": "/nodeRegistration/taints"}]'
 """
     with pytest.raises(UsageError) as raised:
-        tried(tmp_path, text)
+        tried(host, tmp_path, text)
     assert raised.value.brief == (
         f"{tmp_path}/cluster.yaml:7: remove: the document has no /nodeRegistration/taints"
     )
@@ -380,15 +390,22 @@ nodes:
 # --- containerd ---
 
 
-def config_toml(
-    monkeypatch: pytest.MonkeyPatch, base: Path, *texts: str
-) -> tuple[Json, dict[str, str]]:
-    """What a node gets, parsed, and its further files."""
+def config_toml(base: Path, *texts: str) -> tuple[Json, dict[str, str]]:
+    """What a node gets, parsed, and its further files; the image holds what a build puts there."""
     text = base.read_text(encoding="utf-8").replace("@PAUSE@", "pause:3")
-    # Reading it takes a real image; the file is what a build puts there.
-    monkeypatch.setattr(containerd_config, "_of_image", lambda *_: text)
+
+    def extract(argv: Sequence[str | Path], **_: Any) -> Completed:
+        words = [str(word) for word in argv]
+        assert words[-4:-1] == ["/x/node.sif", "cp", "/etc/containerd/config.toml"]
+        folder, inside = words[words.index("--bind") + 1].split(":")
+        Path(words[-1].replace(inside, folder, 1)).write_text(text, encoding="utf-8")
+        return Completed((), 0, "", "")
+
     files = containerd_config.patched(
-        NodeImage("x", Path("/x")), tuple(map(Patch, texts)), Builder(Path("/x"), {})
+        FakeHost(Path("/nonexistent"), extract),
+        NodeImage("x", Path("/x")),
+        tuple(map(Patch, texts)),
+        Builder(Path("/x"), {}),
     )
     main = files.pop("containerd.toml")
     assert "restrict_oom_score_adj = @RESTRICT@\n" in main
@@ -401,18 +418,16 @@ OLD = 'io.containerd.grpc.v1.cri"'
 RUNTIME = f'[plugins."{OLD}.containerd.runtimes.foo]\nruntime_type = "foo"\n'
 
 
-def test_a_patch_of_containerd_keeps_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, more = config_toml(monkeypatch, DEBIANS, RUNTIME, "oom_score = -999\n")
+def test_a_patch_of_containerd_keeps_the_rest() -> None:
+    found, more = config_toml(DEBIANS, RUNTIME, "oom_score = -999\n")
     cri = found["plugins"]["io.containerd.grpc.v1.cri"]
     assert cri["containerd"]["runtimes"].keys() == {"runc", "crun", "foo"}
     assert cri["registry"] == {"config_path": "/etc/sykube/certs.d"}
     assert (found["oom_score"], found["version"], more) == (-999, 2, {})
 
 
-def test_a_patch_of_an_older_version_is_left_to_containerd(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    found, more = config_toml(monkeypatch, THIRD, RUNTIME, "version = 2\noom_score = 1\n")
+def test_a_patch_of_an_older_version_is_left_to_containerd() -> None:
+    found, more = config_toml(THIRD, RUNTIME, "version = 2\noom_score = 1\n")
     assert found["imports"] == [
         "/etc/sykube/containerd.0.toml",
         "/etc/sykube/containerd.1.toml",
@@ -422,23 +437,26 @@ def test_a_patch_of_an_older_version_is_left_to_containerd(
     assert tomllib.loads(more["containerd.1.toml"]) == {"version": 2, "oom_score": 1}
 
 
-def test_a_patch_of_a_later_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_patch_of_a_later_version_is_refused() -> None:
     with pytest.raises(UsageError, match="version 3 .* the node image has version 2"):
-        config_toml(monkeypatch, DEBIANS, "version = 3\noom_score = 1\n")
+        config_toml(DEBIANS, "version = 3\noom_score = 1\n")
 
 
-def test_plugins_of_a_later_version_say_so_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_of_a_later_version_say_so_themselves() -> None:
     text = '[plugins."io.containerd.cri.v1.runtime".cni]\nbin_dir = "/x"\n'
     with pytest.raises(UsageError, match="version 3 .* the node image has version 2"):
-        config_toml(monkeypatch, DEBIANS, text)
-    found, more = config_toml(monkeypatch, THIRD, text)
+        config_toml(DEBIANS, text)
+    found, more = config_toml(THIRD, text)
     cni = found["plugins"]["io.containerd.cri.v1.runtime"]["cni"]
     assert cni == {"bin_dir": "/x", "conf_dir": "/etc/cni/net.d"}
     assert more == {}
 
 
-def test_without_patches_no_image_is_asked() -> None:
-    assert containerd_config.patched(NodeImage("x", Path("/x")), (), Builder(Path("/x"), {})) == {}
+def test_without_patches_no_image_is_asked(host: Host) -> None:
+    assert (
+        containerd_config.patched(host, NodeImage("x", Path("/x")), (), Builder(Path("/x"), {}))
+        == {}
+    )
 
 
 def test_a_patch_error_says_where() -> None:

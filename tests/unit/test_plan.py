@@ -11,7 +11,6 @@ from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, STARTED, State
 from sykube.errors import SykubeError
-from sykube.host import paths
 from tests.fakes import Calls, FakeEngine, Injected, RecordingUi, World, make_subnets
 
 
@@ -50,12 +49,11 @@ def recorded(cluster: Cluster) -> State:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr(paths, "DATA", tmp_path)
-    (tmp_path / "fake").mkdir()
+def cluster(tmp_path: Path) -> Cluster:
     state = State(ClusterSpec(name="fake"), make_subnets(), "", {}, "", "", {}, "", ())
     world = World(tmp_path / "host")
-    return Cluster(state, RecordingUi(Calls()), FakeEngine(world))
+    (world.host.data / "fake").mkdir(parents=True)
+    return Cluster(world.host, state, RecordingUi(Calls()), FakeEngine(world))
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def node_files(world: World, node: str) -> dict[str, str]:
-    config = lookup.load("fake", world.ui()).node(node).config
+    config = lookup.load(world.host, "fake", world.ui()).node(node).config
     return {name: (config / name).read_text() for name in ("routes", "pod-network.conflist")}
 
 
@@ -66,7 +66,6 @@ def test_without_a_pod_network_init_waits_for_no_plugin_and_says_so(world: World
 def test_it_waits_for_pods_that_need_no_pod_network(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sykube.cluster.steps.ready._TIMEOUT_S", 0.0)
     # kubeadm init makes the fake's Kubernetes.
     join = world._kubeadm_join
 
@@ -100,29 +99,26 @@ def test_status_and_doctor_say_what_is_missing_and_where_it_is_told(world: World
 
 def test_a_cluster_without_a_plugin_stops_starts_and_takes_nodes(world: World) -> None:
     made(world, pod_network="none")
-    power.stop("fake", power.StopOptions(), world.ui())
+    power.stop(world.host, "fake", power.StopOptions(), world.ui())
     ui = world.ui()
-    assert power.start("fake", ui)
+    assert power.start(world.host, "fake", ui)
     assert ui.warnings[-1] == f"{NO_PLUGIN}. {INSTALL}"
-    assert scaling.add("fake", 1, world.ui()) == ["node2"]
+    assert scaling.add(world.host, "fake", 1, world.ui()) == ["node2"]
     assert conditions(world) == ["False"] * 3
 
 
-def test_with_a_plugin_nodes_that_join_are_waited_for(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_a_plugin_nodes_that_join_are_waited_for(world: World) -> None:
     made(world, pod_network="none")
     server = world.kubernetes["fake"]
     server.install_plugin()
     ui = world.ui()
-    scaling.add("fake", 1, ui)
+    scaling.add(world.host, "fake", 1, ui)
     assert not ui.warnings
     assert set(conditions(world)) == {"True"}
     # The plugin does not reach the next one.
     server.plugin = False
-    monkeypatch.setattr("sykube.cluster.steps.ready._TIMEOUT_S", 0.0)
     with pytest.raises(SykubeError, match="nodes Ready") as raised:
-        scaling.add("fake", 1, world.ui())
+        scaling.add(world.host, "fake", 1, world.ui())
     assert raised.value.details.startswith("fake-node3: container runtime network not ready")
 
 
@@ -132,7 +128,7 @@ def test_an_addon_is_refused_where_its_pods_could_not_start(world: World) -> Non
         unchanged(world),
         pytest.raises(SykubeError, match="metrics needs a pod network") as raised,
     ):
-        addons.enable("fake", "metrics", world.ui())
+        addons.enable(world.host, "fake", "metrics", world.ui())
     assert raised.value.resolution == INSTALL
 
 
@@ -144,8 +140,8 @@ def test_an_addon_of_init_is_not_waited_for(world: World) -> None:
         init(world, fake_spec(pod_network="none", addons=("registry",)))
         assert not asked
         world.kubernetes["fake"].install_plugin()
-        power.stop("fake", power.StopOptions(), world.ui())
-        power.start("fake", world.ui())
+        power.stop(world.host, "fake", power.StopOptions(), world.ui())
+        power.start(world.host, "fake", world.ui())
     assert asked == ["registry"]
 
 
@@ -176,8 +172,8 @@ def test_a_manifest_is_applied_and_its_nodes_are_waited_for(world: World, manife
     manifest.unlink()
     assert cluster.paths.pod_network.read_text() == CNI
     assert cluster.paths.pod_network.stat().st_mode & 0o777 == 0o600
-    power.stop("fake", power.StopOptions(), world.ui())
-    power.start("fake", world.ui())
+    power.stop(world.host, "fake", power.StopOptions(), world.ui())
+    power.start(world.host, "fake", world.ui())
     assert init(world, fake_spec(pod_network=str(manifest))) is None
 
 
@@ -219,7 +215,7 @@ def test_a_file_that_is_no_manifest_is_refused_before_anything_is_made(
     with unchanged(world), pytest.raises(UsageError, match=words):
         init(world, spec)
     with pytest.raises(UsageError, match=words):
-        lifecycle.dry_run(spec, world.ui())
+        lifecycle.dry_run(world.host, spec, world.ui())
 
 
 @pytest.mark.parametrize("corrected", [True, False], ids=["corrected", "gone"])

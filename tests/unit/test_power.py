@@ -10,7 +10,6 @@ import pytest
 from sykube.cluster import power, removal
 from sykube.cluster.power import StopOptions
 from sykube.cluster.state import State, locked
-from sykube.cluster.steps import ready as ready_step
 from sykube.errors import ExitCode, HostError, SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
@@ -19,11 +18,11 @@ from tests.unit.helpers import Sykube, fake_spec, init, made, unchanged
 
 
 def stop(world: World, **options: object) -> bool:
-    return power.stop("fake", StopOptions(**options), world.ui())  # type: ignore[arg-type]
+    return power.stop(world.host, "fake", StopOptions(**options), world.ui())  # type: ignore[arg-type]
 
 
 def start(world: World) -> bool:
-    return power.start("fake", world.ui())
+    return power.start(world.host, "fake", world.ui())
 
 
 def calls_in_nodes(world: World, *words: str) -> list[str]:
@@ -110,7 +109,7 @@ def test_a_stopped_cluster_can_be_deleted(world: World) -> None:
     with unchanged(world):
         made(world)
         stop(world)
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 def test_a_node_whose_orderly_end_hangs_is_ended_all_the_same(world: World) -> None:
@@ -256,14 +255,14 @@ def test_start_after_a_reboot_brings_all_of_it_back(
         assert addresses(world) == before
         assert world.kernel.sysctl("net/ipv4/ip_forward") == "1"
         assert world.kernel.sysctl("fs/inotify/max_user_instances") == "1024"
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 def test_a_cluster_can_be_deleted_after_a_reboot(world: World) -> None:
     with unchanged(world):
         made(world)
         world.reboot()
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 def test_an_ephemeral_cluster_is_gone_after_a_reboot_and_delete_clears_the_rest(
@@ -276,7 +275,7 @@ def test_an_ephemeral_cluster_is_gone_after_a_reboot_and_delete_clears_the_rest(
             start(world)
         assert raised.value.exit_code is ExitCode.NO_SUCH_CLUSTER
         context = world.root / "home/.kube/config"
-        removal.delete("fake", world.ui())
+        removal.delete(world.host, "fake", world.ui())
         # Which context was current before is in the record alone.
         text = context.read_text().replace("current-context: ''", "current-context: work")
         context.write_text(text)
@@ -294,7 +293,7 @@ def test_a_cluster_whose_files_are_gone_is_not_started(world: World) -> None:
 def test_start_puts_nodes_back_on_a_bridge_that_was_removed(world: World) -> None:
     made(world, workers=2)
     pids = {name: instance.pid for name, instance in world.instances.items()}
-    world.host.run(["ip", "link", "delete", "dev", "sk-fake"])
+    world.programs.run(["ip", "link", "delete", "dev", "sk-fake"])
     start(world)
     assert {name: instance.pid for name, instance in world.instances.items()} == pids
     assert world.kernel.links["sk-fake"] == ["10.11.11.1/24"]
@@ -302,7 +301,7 @@ def test_start_puts_nodes_back_on_a_bridge_that_was_removed(world: World) -> Non
         port = world.path("/sys/class/net", instance.link, "master")
         assert port.readlink().name == "sk-fake"
         hairpin = ["ip", "link", "set", "dev", instance.link, "type", "bridge_slave"]
-        assert [*hairpin, "hairpin", "on"] in world.host.argvs
+        assert [*hairpin, "hairpin", "on"] in world.programs.argvs
 
 
 def test_start_renews_a_node_whose_link_is_gone(world: World) -> None:
@@ -347,13 +346,6 @@ def test_start_goes_on_where_it_failed(world: World) -> None:
     assert addresses(world) == before
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits look once."""
-    monkeypatch.setattr(ready_step, "_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(power, "_API_TIMEOUT_S", 0.0)
-
-
 def nobody_lives(world: World) -> None:
     world.silent.add("fake-node1")
 
@@ -370,7 +362,7 @@ def api_is_down(world: World) -> None:
     ],
 )
 def test_start_trusts_nothing_that_was_said_before_the_stop(
-    world: World, impatient: None, damage: Callable[[World], None], words: str
+    world: World, damage: Callable[[World], None], words: str
 ) -> None:
     made(world)
     stop(world)
@@ -383,7 +375,7 @@ def test_start_trusts_nothing_that_was_said_before_the_stop(
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 
-def test_start_names_the_webhook_that_keeps_the_cluster_down(world: World, impatient: None) -> None:
+def test_start_names_the_webhook_that_keeps_the_cluster_down(world: World) -> None:
     made(world)
     stop(world)
     nobody_lives(world)
@@ -402,7 +394,7 @@ def test_start_names_the_webhook_that_keeps_the_cluster_down(world: World, impat
     assert raised.value.resolution.startswith(command)
 
 
-def test_webhooks_that_answer_are_not_named(world: World, impatient: None) -> None:
+def test_webhooks_that_answer_are_not_named(world: World) -> None:
     made(world)
     stop(world)
     nobody_lives(world)
@@ -419,7 +411,7 @@ def test_webhooks_that_answer_are_not_named(world: World, impatient: None) -> No
 
 
 def test_start_waits_for_pods_that_still_show_the_containers_of_before(
-    world: World, impatient: None, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(world)
     stop(world)
@@ -451,14 +443,14 @@ def test_pause_freezes_workers_first_and_unpause_thaws_control_planes_first(
     order: list[tuple[str, bool]] = []
     freeze = cgroups.freeze
 
-    def record(instance: str, *, frozen: bool) -> None:
+    def record(_: object, instance: str, *, frozen: bool) -> None:
         order.append((instance, frozen))
-        freeze(instance, frozen=frozen)
+        freeze(world.host, instance, frozen=frozen)
 
     monkeypatch.setattr(cgroups, "freeze", record)
-    power.pause("fake", world.ui())
+    power.pause(world.host, "fake", world.ui())
     assert all(world.frozen(name) for name in world.instances)
-    power.unpause("fake", world.ui())
+    power.unpause(world.host, "fake", world.ui())
     assert not any(world.frozen(name) for name in world.instances)
     assert order == [
         ("fake-node2", True),
@@ -472,15 +464,15 @@ def test_pause_freezes_workers_first_and_unpause_thaws_control_planes_first(
 
 def test_pausing_twice_is_pausing_once(world: World) -> None:
     made(world)
-    power.pause("fake", world.ui())
+    power.pause(world.host, "fake", world.ui())
     with unchanged(world):
-        power.pause("fake", world.ui())
+        power.pause(world.host, "fake", world.ui())
 
 
 def test_unpause_of_a_cluster_that_is_not_paused_is_an_error(world: World) -> None:
     made(world)
     with unchanged(world), pytest.raises(SykubeError, match="is not paused") as raised:
-        power.unpause("fake", world.ui())
+        power.unpause(world.host, "fake", world.ui())
     assert raised.value.exit_code is ExitCode.FAILED
 
 
@@ -488,23 +480,23 @@ def test_pause_of_a_cluster_that_does_not_run_freezes_nothing(world: World) -> N
     made(world)
     world.end("fake-node1")
     with unchanged(world), pytest.raises(SykubeError, match="do not run: node1") as raised:
-        power.pause("fake", world.ui())
+        power.pause(world.host, "fake", world.ui())
     assert raised.value.exit_code is ExitCode.DEGRADED
     assert not world.frozen("fake-master")
 
 
-def test_unpause_waits_for_each_node_to_live(world: World, impatient: None) -> None:
+def test_unpause_waits_for_each_node_to_live(world: World) -> None:
     made(world)
-    power.pause("fake", world.ui())
+    power.pause(world.host, "fake", world.ui())
     world.silent.add("fake-node1")
     with pytest.raises(SykubeError, match="nodes: not there") as raised:
-        power.unpause("fake", world.ui())
+        power.unpause(world.host, "fake", world.ui())
     assert raised.value.details == "no sign of life of fake-node1"
 
 
 def test_start_goes_on_with_a_paused_cluster(world: World) -> None:
     made(world)
-    power.pause("fake", world.ui())
+    power.pause(world.host, "fake", world.ui())
     assert start(world) is False
     assert not any(world.frozen(name) for name in world.instances)
 
@@ -516,7 +508,7 @@ def test_a_paused_cluster_can_be_stopped(
     world = World(fast_path / "host", cgroup_version=version)
     world.install(monkeypatch)
     made(world)
-    power.pause("fake", world.ui())
+    power.pause(world.host, "fake", world.ui())
     assert stop(world) is True
     assert left_on_the_host(world) == []
 
@@ -529,8 +521,8 @@ def test_a_paused_cluster_can_be_deleted(
     world.install(monkeypatch)
     with unchanged(world):
         made(world)
-        power.pause("fake", world.ui())
-        assert removal.delete("fake", world.ui()) == []
+        power.pause(world.host, "fake", world.ui())
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 # --- what is refused ---
@@ -538,8 +530,8 @@ def test_a_paused_cluster_can_be_deleted(
 COMMANDS: dict[str, Callable[[World], object]] = {
     "stop": stop,
     "start": start,
-    "pause": lambda world: power.pause("fake", world.ui()),
-    "unpause": lambda world: power.unpause("fake", world.ui()),
+    "pause": lambda world: power.pause(world.host, "fake", world.ui()),
+    "unpause": lambda world: power.unpause(world.host, "fake", world.ui()),
 }
 
 
@@ -567,7 +559,7 @@ def test_a_cluster_that_init_did_not_finish_is_refused_with_what_to_do(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_while_another_command_works_on_it_nothing_is_done(world: World, command: str) -> None:
     made(world)
-    with locked(ClusterPaths("fake")):
+    with locked(ClusterPaths(world.host, "fake")):
         before = world.snapshot()
         with pytest.raises(SykubeError) as raised:
             COMMANDS[command](world)

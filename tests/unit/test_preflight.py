@@ -2,72 +2,59 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import (
-    apt,
-    capabilities,
-    confinement,
-    distribution,
-    engines,
-    orphans,
-    preflight,
-    provision,
-)
+from sykube.host import confinement, engines, preflight, provision
 from sykube.host.engines import APPTAINER, Candidate, FoundEngine
+from sykube.host.host import Host
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError, Completed
-from tests.fakes import fill, host_path
+from tests.fakes import FakeHost, fill, give_capabilities
 
 FIXTURES = Path(__file__).parent / "fixtures/os-release"
-# With EPEL where it is Enterprise Linux.
-HOSTS = {file.name: distribution.this(file, FIXTURES) for file in FIXTURES.iterdir()}
+KEYRING = "usr/share/keyrings/debian-archive-keyring.gpg"
+SCRIPTS = "usr/share/debootstrap/scripts"
 KEYS = b"\xb4\x49Debian Archive Automatic Signing Key (12/bookworm) <x>"
 ENGINE = FoundEngine(Path("/usr/bin/apptainer"), "apptainer 1.4.5", {}, "the first")
 
 
-def become(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(distribution, "this", lambda: HOSTS[name])
+def become(root: Path, name: str, *, epel: bool = True) -> None:
+    fill(root / "etc", {"os-release": (FIXTURES / name).read_text()})
+    # It is looked at on Enterprise Linux only.
+    fill(root / "etc/yum.repos.d", {"epel.repo": ""} if epel else {})
 
 
 def have_engine(
     monkeypatch: pytest.MonkeyPatch, engine: FoundEngine | None, *problems: str
 ) -> None:
-    monkeypatch.setattr(engines, "find", lambda: engine)
+    monkeypatch.setattr(engines, "find", lambda _: engine)
     looked_at = [Candidate(Path("/usr/bin/old"), APPTAINER, (1, 1, 9), each) for each in problems]
-    monkeypatch.setattr(engines, "candidates", lambda: looked_at)
+    monkeypatch.setattr(engines, "candidates", lambda _: looked_at)
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host that has all that is looked for, below a folder; /proc and /sys are its own."""
-    root = tmp_path / "host"
-    monkeypatch.setattr(preflight, "Path", lambda *parts: host_path(root, *parts))
-    monkeypatch.setattr(shutil, "which", lambda name, path="": f"/usr/bin/{name}")
+    root = tmp_path / "folder"
     monkeypatch.setattr(os, "access", lambda *_: True)
-    for name, value in {"_CNI_OF_DEBIAN": "usr/lib/cni", "_CNI_OF_FEDORA": "absent"}.items():
-        monkeypatch.setattr(provision, name, root / value)
-    monkeypatch.setattr(provision, "build_settings", lambda _: {"LIBEXECDIR": str(root / "usr")})
-    monkeypatch.setattr(preflight, "_SCRIPTS", root / "scripts")
-    for name in ("SELINUX", "APPARMOR", "ATTRIBUTES"):
-        monkeypatch.setattr(confinement, name, root / "absent")
-    become(monkeypatch, "debian-12")
+    monkeypatch.setattr(provision, "build_settings", lambda *_: {"LIBEXECDIR": str(root / "usr")})
+    become(root, "debian-12")
     have_engine(monkeypatch, ENGINE)
     monkeypatch.setenv("SYKUBE_MIRROR", "http://m.example/debian")
-    monkeypatch.setattr(apt, "KEYRING", root / "keyring.gpg")
-    monkeypatch.setattr(capabilities, "effective", lambda: (1 << 41) - 1)
-    monkeypatch.setattr(preflight, "run", answer())
-    root.mkdir()
-    (root / "keyring.gpg").write_bytes(KEYS)
-    script = f"variants - minbase\nkeyring {root}/keyring.gpg\n"
-    fill(root / "scripts", {"bookworm": script, "trixie": script})
+    give_capabilities(FakeHost(root), (1 << 41) - 1)
+    fill(root / "usr/share/keyrings", {})
+    (root / KEYRING).write_bytes(KEYS)
+    script = f"variants - minbase\nkeyring {root}/{KEYRING}\n"
+    fill(root / SCRIPTS, {"bookworm": script, "trixie": script})
     fill(root / "usr/lib/cni", {"bridge": "", "static": ""})
     fill(root / "proc", {"filesystems": "nodev\toverlay\n\tsquashfs\n"})
     fill(root / "proc", {"meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n"})
@@ -77,12 +64,18 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.fixture
+def host(folder: Path) -> FakeHost:
+    return FakeHost(folder, answer(), which=lambda name: f"/usr/bin/{name}")
+
+
 def answer(
     modprobe: int = 1, iptables: Completed | None = None, version: str = "v1.8.9 (nf_tables)"
 ) -> Callable[..., Completed]:
     """Stands in for run."""
 
-    def run(argv: list[str], **_: object) -> Completed:
+    def run(given: Sequence[str | Path], **_: Any) -> Completed:
+        argv = [str(word) for word in given]
         if argv == ["iptables", "--version"]:
             return Completed(tuple(argv), 0, f"iptables {version}\n", "")
         if argv[0] == "iptables":
@@ -93,110 +86,108 @@ def answer(
     return run
 
 
-def examine(host: Path, nodes: int = 2, *, building: bool = True) -> list[Finding]:
-    return preflight.examine(nodes=nodes, data=host / "d", cache=host / "c", building=building)
+def examine(host: Host, folder: Path, nodes: int = 2, *, building: bool = True) -> list[Finding]:
+    return preflight.examine(
+        host, nodes=nodes, data=folder / "d", cache=folder / "c", building=building
+    )
 
 
-def failures(host: Path, nodes: int = 2) -> dict[str, Finding]:
+def failures(host: Host, folder: Path, nodes: int = 2) -> dict[str, Finding]:
     """Findings that are no good, but for the disk, which is this machine's own."""
-    found = [f for f in examine(host, nodes) if f.level is not Level.OK]
+    found = [f for f in examine(host, folder, nodes) if f.level is not Level.OK]
     return {f.what: f for f in found if not f.what.startswith("disk")}
 
 
-def test_a_host_that_has_everything(host: Path) -> None:
-    assert failures(host) == {}
-    for finding in examine(host):
+def test_a_host_that_has_everything(host: Host, folder: Path) -> None:
+    assert failures(host, folder) == {}
+    for finding in examine(host, folder):
         assert finding.detail
 
 
-def test_missing_programs_name_their_packages(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_name_their_packages(host: Host, folder: Path) -> None:
     missing = ("iptables", "mksquashfs")
-    monkeypatch.setattr(shutil, "which", lambda name, path="": None if name in missing else name)
-    found = [f for f in examine(host) if f.level is Level.FAILURE and f.what == "programs"]
+    host = replace(host, which=lambda name: None if name in missing else name)
+    found = [f for f in examine(host, folder) if f.level is Level.FAILURE and f.what == "programs"]
     assert [f.packages for f in found] == [("iptables",), ("squashfs-tools",)]
     assert preflight.missing_packages(found) == ("iptables", "squashfs-tools")
     # What only building needs is not asked for otherwise.
-    found = [f for f in examine(host, building=False) if f.packages]
+    found = [f for f in examine(host, folder, building=False) if f.packages]
     assert preflight.missing_packages(found) == ("iptables",)
 
 
-def test_missing_files_of_packages(host: Path) -> None:
-    (host / "usr/lib/cni/static").unlink()
-    (host / "keyring.gpg").unlink()
-    found = failures(host)
+def test_missing_files_of_packages(host: Host, folder: Path) -> None:
+    (folder / "usr/lib/cni/static").unlink()
+    (folder / KEYRING).unlink()
+    found = failures(host, folder)
     assert found["CNI plugins"].packages == ("containernetworking-plugins",)
     assert found["Debian's keys"].packages == ("debian-archive-keyring",)
 
 
-def test_a_kernel_without_overlay(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(host / "proc", {"filesystems": "\tsquashfs\n"})
-    assert "modprobe overlay" in failures(host)["kernel: overlay"].cure
+def test_a_kernel_without_overlay(host: Host, folder: Path) -> None:
+    fill(folder / "proc", {"filesystems": "\tsquashfs\n"})
+    assert "modprobe overlay" in failures(host, folder)["kernel: overlay"].cure
     # A module that can be loaded is as good.
-    monkeypatch.setattr(preflight, "run", answer(modprobe=0))
-    assert failures(host) == {}
+    host = replace(host, run=answer(modprobe=0))
+    assert failures(host, folder) == {}
 
 
-def test_root_of_an_unprivileged_container(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_of_an_unprivileged_container(host: Host, folder: Path) -> None:
     without_admin = ((1 << 41) - 1) & ~(1 << 21)
-    monkeypatch.setattr(capabilities, "effective", lambda: without_admin)
-    assert failures(host)["capabilities"].detail == "root lacks CAP_SYS_ADMIN"
+    give_capabilities(host, without_admin)
+    assert failures(host, folder)["capabilities"].detail == "root lacks CAP_SYS_ADMIN"
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_host_without_a_controller(host: Path, version: int) -> None:
-    root = host / "sys/fs/cgroup"
+def test_a_host_without_a_controller(host: Host, folder: Path, version: int) -> None:
+    root = folder / "sys/fs/cgroup"
     if version == 2:
         fill(root, {"cgroup.controllers": "cpuset cpu pids\n"})
     else:
         (root / "cgroup.controllers").unlink()
         for name in ("cpu", "cpuset", "pids"):
             fill(root / name, {"tasks": ""})
-    finding = failures(host)["cgroups"]
+    finding = failures(host, folder)["cgroups"]
     assert f"version {version}" in finding.detail
     assert "memory" in finding.detail
 
 
-def test_too_little_memory_for_so_many_nodes(host: Path) -> None:
-    fill(host / "proc", {"meminfo": "MemAvailable: 2000000 kB\n"})
-    assert failures(host, nodes=2) == {}
-    finding = failures(host, nodes=9)["memory"]
+def test_too_little_memory_for_so_many_nodes(host: Host, folder: Path) -> None:
+    fill(folder / "proc", {"meminfo": "MemAvailable: 2000000 kB\n"})
+    assert failures(host, folder, nodes=2) == {}
+    finding = failures(host, folder, nodes=9)["memory"]
     assert "1953 MB available" in finding.detail
     assert "--workers" in finding.cure
 
 
-def test_too_little_disk(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk(host: Host, folder: Path) -> None:
     asked: list[Path] = []
 
-    class Usage:
-        free = 1_500_000_000
-        total = 9_000_000_000
-
-    def usage(place: Path) -> type[Usage]:
+    def usage(place: Path) -> SimpleNamespace:
         asked.append(place)
-        return Usage
+        return SimpleNamespace(free=1_500_000_000, total=9_000_000_000)
 
-    monkeypatch.setattr(shutil, "disk_usage", usage)
-    found = {f.what: f for f in examine(host, nodes=1)}
+    host = replace(host, disk_usage=usage)
+    found = {f.what: f for f in examine(host, folder, nodes=1)}
     assert found["disk for building"].level is Level.FAILURE
     assert found["disk for nodes"].level is Level.OK
-    assert {f.what: f for f in examine(host)}["disk for nodes"].level is Level.FAILURE
+    assert {f.what: f for f in examine(host, folder)}["disk for nodes"].level is Level.FAILURE
     # A folder that is still to be made is on the disk of the one above it.
-    assert set(asked) == {host}
+    assert set(asked) == {folder}
 
 
-def test_every_failure_has_a_cure(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name, path="": None)
-    monkeypatch.setattr(capabilities, "effective", lambda: 0)
+def test_every_failure_has_a_cure(host: Host, folder: Path) -> None:
+    host = replace(host, which=lambda _: None)
+    give_capabilities(host, 0)
     for name in ("static", "bridge"):
-        (host / "usr/lib/cni" / name).unlink()
-    fill(host / "proc", {"filesystems": "", "meminfo": "MemAvailable: 1 kB\n"})
-    fill(host / "sys/fs/cgroup", {"cgroup.controllers": "\n"})
-    (host / "proc/self/ns/cgroup").unlink()
-    found = failures(host)
+        (folder / "usr/lib/cni" / name).unlink()
+    fill(folder / "proc", {"filesystems": "", "meminfo": "MemAvailable: 1 kB\n"})
+    fill(folder / "sys/fs/cgroup", {"cgroup.controllers": "\n"})
+    (folder / "proc/self/ns/cgroup").unlink()
+    found = failures(host, folder)
     assert len(found) >= 8
     assert all(finding.cure for finding in found.values())
     with pytest.raises(HostError) as raised:
-        preflight.require(list(found.values()))
+        preflight.require(host, list(found.values()))
     assert raised.value.exit_code is ExitCode.HOST_NOT_READY
     for finding in found.values():
         assert f"{finding.what}: {finding.detail}" in raised.value.details
@@ -205,8 +196,8 @@ def test_every_failure_has_a_cure(host: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "apt-get install -y" in raised.value.resolution.splitlines()[0]
 
 
-def test_warnings_stop_nothing() -> None:
-    preflight.require([Finding("x", Level.WARNING, "y"), Finding("z", Level.OK, "")])
+def test_warnings_stop_nothing(host: Host) -> None:
+    preflight.require(host, [Finding("x", Level.WARNING, "y"), Finding("z", Level.OK, "")])
 
 
 # --- the host's distribution and its engine ---
@@ -225,37 +216,37 @@ def test_warnings_stop_nothing() -> None:
     ],
 )  # fmt: skip
 def test_cures_are_right_for_the_host_at_hand(
-    host: Path, monkeypatch: pytest.MonkeyPatch, name: str, cures: tuple[str, ...]
+    host: Host, folder: Path, name: str, cures: tuple[str, ...]
 ) -> None:
-    become(monkeypatch, name)
-    monkeypatch.setattr(shutil, "which", lambda each, path="": None if each == "iptables" else each)
-    (host / "usr/lib/cni/static").unlink()
-    (host / "keyring.gpg").unlink()
-    found = failures(host)
+    become(host.root, name)
+    host = replace(host, which=lambda each: None if each == "iptables" else each)
+    (folder / "usr/lib/cni/static").unlink()
+    (folder / KEYRING).unlink()
+    found = failures(host, folder)
     assert tuple(found[what].cure for what in ("programs", "CNI plugins", "Debian's keys")) == cures
     with pytest.raises(HostError) as raised:
-        preflight.require(list(found.values()))
+        preflight.require(host, list(found.values()))
     first = raised.value.resolution.splitlines()[0]
     assert first.startswith("sykube init --yes, or: ") == (name != "arch")
     if name == "fedora-42":
         assert first.endswith("dnf install -y apptainer debian-keyring iptables-nft")
 
 
-def test_plugins_that_the_engine_brings_along_will_do(host: Path) -> None:
-    shutil.rmtree(host / "usr/lib/cni")
-    assert "CNI plugins" in failures(host)
-    fill(host / "usr/apptainer/cni", {"bridge": "", "static": ""})
-    assert failures(host) == {}
+def test_plugins_that_the_engine_brings_along_will_do(host: Host, folder: Path) -> None:
+    shutil.rmtree(folder / "usr/lib/cni")
+    assert "CNI plugins" in failures(host, folder)
+    fill(folder / "usr/apptainer/cni", {"bridge": "", "static": ""})
+    assert failures(host, folder) == {}
 
 
 @pytest.mark.parametrize("name", ["debian-12", "ubuntu-22.04", "fedora-42", "rocky-9", "arch"])
 @pytest.mark.parametrize("old", ["", "/usr/bin/apptainer is apptainer version 1.1.9"])
 def test_a_host_without_an_engine_that_will_do(
-    host: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str
 ) -> None:
-    become(monkeypatch, name)
+    become(host.root, name)
     have_engine(monkeypatch, None, *([old] if old else []))
-    (finding,) = (each for each in examine(host) if each.what == "engine")
+    (finding,) = (each for each in examine(host, folder) if each.what == "engine")
     assert old in finding.detail
     if name in ("debian-12", "ubuntu-22.04"):
         # A private one is set up, which takes nothing from the host's own.
@@ -271,20 +262,21 @@ def test_a_host_without_an_engine_that_will_do(
         assert (finding.cure, finding.packages) == ("dnf install -y apptainer", ("apptainer",))
 
 
-def test_the_engine_is_shown_with_its_place_and_the_reason(host: Path) -> None:
-    (finding,) = (each for each in examine(host) if each.what == "engine")
+def test_the_engine_is_shown_with_its_place_and_the_reason(host: Host, folder: Path) -> None:
+    (finding,) = (each for each in examine(host, folder) if each.what == "engine")
     assert finding.level is Level.OK
     assert finding.detail == "apptainer 1.4.5, /usr/bin/apptainer: the first"
 
 
-def test_what_a_private_apptainer_needs(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_private_apptainer_needs(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even where nothing is to be built."""
     monkeypatch.delenv("SYKUBE_MIRROR")
-    monkeypatch.setattr(apt, "find_mirror", no_mirror)
-    (host / "keyring.gpg").unlink()
+    (folder / KEYRING).unlink()
 
     def bad() -> set[str]:
-        found = examine(host, building=False)
+        found = examine(host, folder, building=False)
         return {each.what for each in found if each.level is Level.FAILURE}
 
     assert bad() == set()
@@ -292,54 +284,50 @@ def test_what_a_private_apptainer_needs(host: Path, monkeypatch: pytest.MonkeyPa
     assert bad() == {"Debian's keys", "Debian mirror"}
 
 
-def no_mirror(_wanted: str) -> apt.Mirror:
-    raise UsageError("this host names no Debian mirror", resolution="sykube init --mirror URL")
-
-
-def test_a_host_without_debian_sources(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    become(monkeypatch, "fedora-42")
-    assert failures(host) == {}
-    monkeypatch.setattr(apt, "find_mirror", no_mirror)
-    finding = failures(host)["Debian mirror"]
+def test_a_host_without_debian_sources(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(host.root, "fedora-42")
+    assert failures(host, folder) == {}
+    monkeypatch.delenv("SYKUBE_MIRROR")
+    finding = failures(host, folder)["Debian mirror"]
     assert "no Debian mirror" in finding.detail
     assert finding.level is Level.FAILURE
     assert "--mirror" in finding.cure
     # doctor knows of no wish: an image of --local-image would need none.
-    looked = preflight.examine(nodes=2, data=host, cache=host, building=True, mirror=None)
+    looked = preflight.examine(host, nodes=2, data=folder, cache=folder, building=True, mirror=None)
     (finding,) = (each for each in looked if each.what == "Debian mirror")
     assert finding.level is Level.WARNING
     assert "--local-image" in finding.cure
 
 
-def test_keys_that_are_older_than_what_is_built(
-    host: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_that_are_older_than_what_is_built(host: Host, folder: Path) -> None:
     """Ubuntu 22.04 has such a package."""
-    become(monkeypatch, "ubuntu-22.04")
-    (host / "keyring.gpg").write_bytes(KEYS.replace(b"12/bookworm", b"11/bullseye"))
-    finding = failures(host)["Debian's keys"]
+    become(host.root, "ubuntu-22.04")
+    (folder / KEYRING).write_bytes(KEYS.replace(b"12/bookworm", b"11/bullseye"))
+    finding = failures(host, folder)["Debian's keys"]
     assert "older than Debian 12" in finding.detail
     assert "debian-archive-keyring" in finding.cure
     # Installing the same again cures nothing.
     assert finding.packages == ()
 
 
-def test_a_debootstrap_that_looks_for_keys_elsewhere(host: Path) -> None:
+def test_a_debootstrap_that_looks_for_keys_elsewhere(host: Host, folder: Path) -> None:
     """It would go on without them, and check nothing."""
-    fill(host / "scripts", {"trixie": f"keyring {host}/keyring.pgp\n"})
-    finding = failures(host)["Debian's keys"]
-    assert f"{host}/keyring.pgp" in finding.detail
-    assert finding.cure == f"ln -s {host}/keyring.gpg {host}/keyring.pgp"
-    (host / "keyring.pgp").symlink_to("keyring.gpg")
-    assert failures(host) == {}
+    fill(folder / SCRIPTS, {"trixie": f"keyring {folder}/keyring.pgp\n"})
+    finding = failures(host, folder)["Debian's keys"]
+    assert f"{folder}/keyring.pgp" in finding.detail
+    assert finding.cure == f"ln -s {folder}/{KEYRING} {folder}/keyring.pgp"
+    (folder / "keyring.pgp").symlink_to(folder / KEYRING)
+    assert failures(host, folder) == {}
 
 
-def test_a_debootstrap_that_is_older_than_what_is_built(host: Path) -> None:
-    (host / "scripts/trixie").unlink()
-    finding = failures(host)["debootstrap"]
+def test_a_debootstrap_that_is_older_than_what_is_built(host: Host, folder: Path) -> None:
+    (folder / SCRIPTS / "trixie").unlink()
+    finding = failures(host, folder)["debootstrap"]
     assert "trixie" in finding.detail
     assert "bookworm" not in finding.cure
-    assert finding.cure == f"ln -s sid {host}/scripts/trixie"
+    assert finding.cure == f"ln -s sid {folder}/{SCRIPTS}/trixie"
 
 
 # --- packet filters and other guards ---
@@ -353,24 +341,26 @@ def test_a_debootstrap_that_is_older_than_what_is_built(host: Path) -> None:
     ],
 )
 def test_a_kernel_that_iptables_does_not_fit(
-    host: Path, monkeypatch: pytest.MonkeyPatch, version: str, cure: str
+    host: Host, folder: Path, version: str, cure: str
 ) -> None:
     said = "modprobe: FATAL: Module ip_tables not found.\niptables: can't initialize table `filter'"
     failed = Completed(("iptables",), 3, "", said)
-    monkeypatch.setattr(preflight, "run", answer(iptables=failed, version=version))
-    finding = failures(host)["packet filter"]
+    host = replace(host, run=answer(iptables=failed, version=version))
+    finding = failures(host, folder)["packet filter"]
     assert version in finding.detail
     assert "can't initialize" in finding.detail
     assert cure in finding.cure
-    become(monkeypatch, "ubuntu-24.04")
-    assert "linux-modules-extra" in failures(host)["packet filter"].cure
+    become(host.root, "ubuntu-24.04")
+    assert "linux-modules-extra" in failures(host, folder)["packet filter"].cure
 
 
-def test_a_confined_root_is_warned(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_confined_root_is_warned(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trouble = confinement.Trouble("it is held", "Let it go.")
     for name, what in (("selinux", "SELinux"), ("apparmor", "AppArmor")):
-        monkeypatch.setattr(confinement, name, lambda: trouble)
-        finding = failures(host)[what]
+        monkeypatch.setattr(confinement, name, lambda _: trouble)
+        finding = failures(host, folder)[what]
         assert (finding.level, finding.cure) == (Level.WARNING, "Let it go.")
 
 
@@ -378,24 +368,27 @@ def test_a_confined_root_is_warned(host: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_root_on_a_known_processor(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+def test_root_on_a_known_processor(
+    host: Host, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
     monkeypatch.setenv("SYKUBE_TEST_MACHINE", machine)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    preflight.check_identity()
+    preflight.check_identity(host)
 
 
-def test_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+def test_another_user(host: Host) -> None:
+    host = replace(host, user=lambda: 1000)
     with pytest.raises(UsageError, match="needs root") as raised:
-        preflight.check_identity()
+        preflight.check_identity(host)
     assert "sudo" in raised.value.resolution
 
 
-def test_a_foreign_processor_is_said_before_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_processor_is_said_before_all_else(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SYKUBE_TEST_MACHINE", "riscv64")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    host = replace(host, user=lambda: 1000)
     with pytest.raises(HostError, match="riscv64"):
-        preflight.check_identity()
+        preflight.check_identity(host)
 
 
 # --- installing ---
@@ -410,17 +403,18 @@ def test_a_foreign_processor_is_said_before_all_else(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_packages_are_installed_without_questions(
-    monkeypatch: pytest.MonkeyPatch, name: str, commands: list[list[str]]
+    host: Host, name: str, commands: list[list[str]]
 ) -> None:
     calls: list[tuple[list[str], dict[str, object]]] = []
 
-    def run(argv: list[str], **options: object) -> Completed:
-        calls.append((list(argv), options))
-        return Completed(tuple(argv), 0, "", "")
+    def run(argv: Sequence[str | Path], **options: Any) -> Completed:
+        words = [str(word) for word in argv]
+        calls.append((words, options))
+        return Completed(tuple(words), 0, "", "")
 
-    become(monkeypatch, name)
-    monkeypatch.setattr(preflight, "run", run)
-    preflight.install(("iptables", "kmod"))
+    become(host.root, name)
+    host = replace(host, run=run)
+    preflight.install(host, ("iptables", "kmod"))
     shown = [
         [argv[0], *(w for w in argv if w in ("update", "iptables", "kmod"))] for argv, _ in calls
     ]
@@ -429,31 +423,37 @@ def test_packages_are_installed_without_questions(
     assert all(o["env"] == {"DEBIAN_FRONTEND": "noninteractive"} for _, o in calls)
 
 
-def test_packages_that_cannot_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(argv: list[str], **_: object) -> Completed:
-        raise CommandError("apt-get failed with exit code 100", argv, "E: Unable to locate")
+def test_packages_that_cannot_be_installed(host: Host) -> None:
+    def run(argv: Sequence[str | Path], **_: Any) -> Completed:
+        raise CommandError(
+            "apt-get failed with exit code 100", list(map(str, argv)), "E: Unable to locate"
+        )
 
-    become(monkeypatch, "debian-12")
-    monkeypatch.setattr(preflight, "run", run)
+    become(host.root, "debian-12")
+    host = replace(host, run=run)
     with pytest.raises(SykubeError, match="could not install iptables") as raised:
-        preflight.install(("iptables",))
+        preflight.install(host, ("iptables",))
     assert raised.value.exit_code is ExitCode.HOST_NOT_READY
     assert "Unable to locate" in raised.value.details
     assert "Ask the administrator for: apt-get install -y iptables" in raised.value.resolution
 
 
-def test_packages_that_need_a_repository_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    rhel = dataclasses.replace(HOSTS["rhel-9"], has_epel=False)
-    monkeypatch.setattr(distribution, "this", lambda: rhel)
+def test_packages_that_need_a_repository_first(host: Host) -> None:
+    (host.etc / "yum.repos.d/epel.repo").unlink()
+    become(host.root, "rhel-9", epel=False)
     with pytest.raises(HostError, match="cannot install debootstrap on Red Hat") as raised:
-        preflight.install(("debootstrap",))
+        preflight.install(host, ("debootstrap",))
     assert "EPEL" in raised.value.resolution
 
 
-def test_a_first_process_that_waits_for_nobody_is_a_warning(
-    host: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(orphans, "unreaped", lambda: [17])
-    found = {each.what: each for each in examine(host)}["process 1"]
+def test_a_first_process_that_waits_for_nobody_is_a_warning(host: Host, folder: Path) -> None:
+    assert {each.what: each for each in examine(host, folder)}["process 1"].level is Level.OK
+    fill(folder / "proc/16", {"stat": "16 (a child of another's) Z 15 1 1\n"})
+    fill(folder / "proc/17", {"stat": "17 (a ) name) Z 1 1 1\n"})
+    still = replace(host, sleep=lambda _: None)
+    found = {each.what: each for each in examine(still, folder)}["process 1"]
     assert (found.level, "such as 17" in found.detail) == (Level.WARNING, True)
     assert "docker run --init" in found.cure
+    # It had just ended, and was waited for in that moment.
+    later = replace(host, sleep=lambda _: shutil.rmtree(folder / "proc/17"))
+    assert {each.what: each for each in examine(later, folder)}["process 1"].level is Level.OK

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sykube.host.host import Host
 from sykube.node import launch, process
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may take these back")
@@ -80,7 +81,7 @@ def seen(wrapper: Sequence[str], caller: Callable[[], object]) -> list[str]:
             while comm.read_text(encoding="utf-8") != "sleep\n":
                 assert program.poll() is None
                 time.sleep(0.01)
-            return list(process.inherited(program.pid))
+            return list(process.inherited(Host(), program.pid))
         finally:
             program.kill()
 
@@ -109,7 +110,7 @@ def test_what_the_host_does_not_permit_is_not_named(monkeypatch: pytest.MonkeyPa
     def getrlimit(kind: int) -> tuple[int, int]:
         return (64, 64) if kind == resource.RLIMIT_NOFILE else real(kind)
 
-    monkeypatch.setattr(process, "_has", lambda _: False)
+    monkeypatch.setattr(process, "_has", lambda *_: False)
     assert "open files limited to 64" in seen((), few_files)
     monkeypatch.setattr(resource, "getrlimit", getrlimit)
     assert "open files limited to 64" not in seen((), few_files)

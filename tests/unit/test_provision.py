@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import platform
 from pathlib import Path
 
 import pytest
 
 from sykube.errors import SykubeError
-from sykube.host import apt, capabilities, engines, provision
+from sykube.host import capabilities, provision
 from sykube.host.apt import Mirror
+from sykube.host.host import Host
 from sykube.host.provision import PrivateApptainer, cluster_configuration, configuration
-from tests.fakes import Calls, FakeHost, Kernel, fill
+from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, fill, give_capabilities
 
 PACKAGED = """\
 # SYSTEMD CGROUPS: [BOOL]
@@ -27,11 +27,8 @@ ENGINES = Path(__file__).parent / "fixtures/engines"
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
-    made = FakeHost(Kernel(tmp_path / "kernel"), Calls(), tmp_path / "etc")
-    monkeypatch.setattr(provision, "run", made.run)
-    monkeypatch.setattr(engines, "run", made.run)
-    return made
+def programs(tmp_path: Path) -> FakePrograms:
+    return FakePrograms(Kernel(tmp_path / "kernel"), Calls(), tmp_path / "etc")
 
 
 def settings(text: str) -> dict[str, str]:
@@ -41,60 +38,71 @@ def settings(text: str) -> dict[str, str]:
     return {key: value for key, value in lines}
 
 
-def test_settings_are_replaced_where_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = settings(configuration(PACKAGED, Path("/x/network")))
+def test_settings_are_replaced_where_they_stand(host: Host) -> None:
+    found = settings(configuration(host, PACKAGED, Path("/x/network")))
     assert found["shared loop devices"] == "yes"
-    assert found["cni plugin path"] == "/usr/lib/cni"
+    assert found["cni plugin path"] == str(host.root / "usr/lib/cni")
     assert found["cni configuration path"] == "/x/network"
     assert found["max loop devices"] == "256"
-    assert found["systemd cgroups"] == ("yes" if Path("/run/systemd/system").is_dir() else "no")
+    assert found["systemd cgroups"] == "no"
+    host.systemd.mkdir(parents=True)
+    assert settings(configuration(host, PACKAGED))["systemd cgroups"] == "yes"
 
 
-def test_settings_that_are_missing_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = settings(configuration("max loop devices = 256", Path("/x/network")))
+def test_settings_that_are_missing_are_added(host: Host) -> None:
+    found = settings(configuration(host, "max loop devices = 256", Path("/x/network")))
     assert found["max loop devices"] == "256"
     assert found["cni configuration path"] == "/x/network"
     assert found["shared loop devices"] == "yes"
 
 
 def test_the_engines_own_networks_stay_where_none_are_given(
-    monkeypatch: pytest.MonkeyPatch,
+    host: Host,
 ) -> None:
-    assert "cni configuration path" not in settings(configuration(PACKAGED))
+    assert "cni configuration path" not in settings(configuration(host, PACKAGED))
 
 
-def test_configuring_twice_is_configuring_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    once = configuration(PACKAGED, Path("/x/network"))
-    assert configuration(once, Path("/x/network")) == once
+def test_configuring_twice_is_configuring_once(host: Host) -> None:
+    once = configuration(host, PACKAGED, Path("/x/network"))
+    assert configuration(host, once, Path("/x/network")) == once
+
+
+@pytest.fixture
+def host(programs: FakePrograms, tmp_path: Path) -> FakeHost:
+    made = FakeHost(tmp_path / "host", programs.run, machine=lambda: "x86_64")
+    give_capabilities(made, (1 << 41) - 1)
+    return made
 
 
 @pytest.mark.parametrize(("missing", "expected"), [(set(), "full"), ({"CAP_BPF"}, "file")])
 def test_root_asks_for_no_capability_that_it_lacks(
-    monkeypatch: pytest.MonkeyPatch, missing: set[str], expected: str
+    host: Host, missing: set[str], expected: str
 ) -> None:
-    monkeypatch.setattr(capabilities, "missing", lambda: missing)
-    assert settings(configuration(PACKAGED))["root default capabilities"] == expected
+    give_capabilities(
+        host, sum(1 << n for n in range(41) if not missing & capabilities.names(1 << n))
+    )
+    assert settings(configuration(host, PACKAGED))["root default capabilities"] == expected
 
 
 def test_a_clusters_configuration_starts_from_the_engines_own(
-    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, programs: FakePrograms, tmp_path: Path
 ) -> None:
     fill(tmp_path / "etc", {"apptainer.conf": PACKAGED})
-    found = settings(cluster_configuration("/usr/bin/apptainer", tmp_path / "network"))
+    found = settings(cluster_configuration(host, "/usr/bin/apptainer", tmp_path / "network"))
     assert found["cni configuration path"] == str(tmp_path / "network")
     assert found["max loop devices"] == "256"
 
 
 @pytest.mark.parametrize("engine", ["apptainer-1.4.5", "singularity-ce-4.1.1"])
 def test_each_engine_names_its_configuration_file_and_its_plugins(
-    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    host: Host, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     name = engine.split("-")[0]
     printed = (ENGINES / engine / "buildcfg").read_text()
     for path in ("/var/cache/sykube/apptainer", "/usr/libexec", "/etc"):
         printed = printed.replace(f"={path}", f"={tmp_path}{path}")
-    host.programs[name] = lambda _: (0, printed, "")
-    found = provision.build_settings(Path(f"/usr/bin/{name}"))
+    programs.answers[name] = lambda _: (0, printed, "")
+    found = provision.build_settings(host, Path(f"/usr/bin/{name}"))
     conf = Path(found[f"{name.upper()}_CONF_FILE"])
     assert tmp_path in conf.parents
     fill(conf.parent, {conf.name: PACKAGED})
@@ -104,7 +112,7 @@ def test_each_engine_names_its_configuration_file_and_its_plugins(
     fill(own, {"bridge": "", "static": ""})
 
     def chosen() -> dict[str, str]:
-        return settings(cluster_configuration(f"/usr/bin/{name}", tmp_path / "network"))
+        return settings(cluster_configuration(host, f"/usr/bin/{name}", tmp_path / "network"))
 
     assert chosen()["max loop devices"] == "256"
     assert chosen()["cni configuration path"] == str(tmp_path / "network")
@@ -116,9 +124,11 @@ def test_each_engine_names_its_configuration_file_and_its_plugins(
     assert chosen()["cni plugin path"] == str(tmp_path / "_CNI_OF_FEDORA")
 
 
-def test_an_engine_whose_configuration_cannot_be_read(host: FakeHost, tmp_path: Path) -> None:
+def test_an_engine_whose_configuration_cannot_be_read(
+    host: Host, programs: FakePrograms, tmp_path: Path
+) -> None:
     with pytest.raises(SykubeError, match="cannot read .*apptainer.conf") as raised:
-        cluster_configuration("/usr/bin/apptainer", tmp_path)
+        cluster_configuration(host, "/usr/bin/apptainer", tmp_path)
     assert "No such file" in raised.value.brief
 
 
@@ -126,13 +136,10 @@ def test_an_engine_whose_configuration_cannot_be_read(host: FakeHost, tmp_path: 
 
 
 @pytest.fixture
-def archive(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+def archive(host: FakeHost, programs: FakePrograms, tmp_path: Path) -> FakePrograms:
     """A Debian archive whose packages unpack to a small Apptainer, for a root that lacks some."""
-    monkeypatch.setattr(capabilities, "effective", lambda: 0b0111)
-    monkeypatch.setattr(capabilities, "known", lambda: 0b1111)
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    fill(tmp_path / "keys", {"debian.gpg": ""})
-    monkeypatch.setattr(apt, "KEYRING", tmp_path / "keys/debian.gpg")
+    give_capabilities(host, 0b0111, last=3)
+    fill(host.debian_keys.parent, {host.debian_keys.name: ""})
 
     def apt_get(words: list[str]) -> tuple[int, str, str]:
         if "download" in words:
@@ -145,23 +152,25 @@ def archive(host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         fill(Path(words[-1]) / "etc/apptainer", {"apptainer.conf": PACKAGED})
         return 0, "", ""
 
-    host.programs |= {
+    programs.answers |= {
         "apt-get": apt_get,
         "dpkg-deb": dpkg_deb,
         "patchelf": lambda _: (0, "/lib64/ld-linux-x86-64.so.2\n", ""),
     }
-    return host
+    return programs
 
 
-def create(tmp_path: Path) -> PrivateApptainer:
-    private = PrivateApptainer(tmp_path / "cache/apptainer")
+def create(host: Host, tmp_path: Path) -> PrivateApptainer:
+    private = PrivateApptainer(host, tmp_path / "cache/apptainer")
     private.create(Mirror("http://m/debian"), lambda _: None)
     return private
 
 
-def test_a_private_apptainer_is_made_and_configured(archive: FakeHost, tmp_path: Path) -> None:
-    assert not PrivateApptainer(tmp_path / "cache/apptainer").exists()
-    private = create(tmp_path)
+def test_a_private_apptainer_is_made_and_configured(
+    host: Host, archive: FakePrograms, tmp_path: Path
+) -> None:
+    assert not PrivateApptainer(host, tmp_path / "cache/apptainer").exists()
+    private = create(host, tmp_path)
     assert private.exists()
     for folder in ("usr/etc/apptainer", "usr/lib/etc/apptainer"):
         conf = settings((private.root / folder / "apptainer.conf").read_text())
@@ -178,9 +187,11 @@ def test_a_private_apptainer_is_made_and_configured(archive: FakeHost, tmp_path:
         assert argv[argv.index("--set-rpath") + 1].startswith(f"{private.root}/usr/lib")
 
 
-def test_packages_are_checked_with_debians_keys_alone(archive: FakeHost, tmp_path: Path) -> None:
+def test_packages_are_checked_with_debians_keys_alone(
+    host: Host, archive: FakePrograms, tmp_path: Path
+) -> None:
     seen: list[str] = []
-    answer = archive.programs["apt-get"]
+    answer = archive.answers["apt-get"]
 
     def look(words: list[str]) -> tuple[int, str, str]:
         sources = next(w for w in words if w.startswith("-oDir::Etc::sourcelist=")).split("=")[1]
@@ -189,38 +200,38 @@ def test_packages_are_checked_with_debians_keys_alone(archive: FakeHost, tmp_pat
         assert not any("llow-unauthenticated" in w or "AllowInsecure" in w for w in words)
         return answer(words)
 
-    archive.programs["apt-get"] = look
-    create(tmp_path)
+    archive.answers["apt-get"] = look
+    create(host, tmp_path)
     assert seen
     for line in seen:
-        assert f"signed-by={apt.KEYRING}" in line
+        assert f"signed-by={host.debian_keys}" in line
         assert "trusted" not in line
         assert "http://m/debian" in line
 
 
 @pytest.mark.parametrize("fails", ["apt-get", "dpkg-deb", "patchelf"])
 def test_an_interrupted_set_up_leaves_nothing(
-    archive: FakeHost, tmp_path: Path, fails: str
+    host: Host, archive: FakePrograms, tmp_path: Path, fails: str
 ) -> None:
-    archive.programs[fails] = lambda _: (100, "", "E: The repository is not signed.")
+    archive.answers[fails] = lambda _: (100, "", "E: The repository is not signed.")
     with pytest.raises(SykubeError, match=f"{fails} failed") as raised:
-        create(tmp_path)
+        create(host, tmp_path)
     assert "is not signed" in raised.value.details
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_one_that_does_not_start_is_not_kept(archive: FakeHost, tmp_path: Path) -> None:
-    archive.programs["apptainer"] = lambda _: (127, "", "version `GLIBC_2.38' not found")
+def test_one_that_does_not_start_is_not_kept(
+    host: Host, archive: FakePrograms, tmp_path: Path
+) -> None:
+    archive.answers["apptainer"] = lambda _: (127, "", "version `GLIBC_2.38' not found")
     with pytest.raises(SykubeError, match="does not start") as raised:
-        create(tmp_path)
+        create(host, tmp_path)
     assert "GLIBC" in raised.value.details
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_no_keys_no_download(
-    archive: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(apt, "KEYRING", tmp_path / "absent.gpg")
-    with pytest.raises(SykubeError, match=r"absent\.gpg is missing"):
-        create(tmp_path)
+def test_no_keys_no_download(host: Host, archive: FakePrograms, tmp_path: Path) -> None:
+    host.debian_keys.unlink()
+    with pytest.raises(SykubeError, match=r"archive-keyring\.gpg is missing"):
+        create(host, tmp_path)
     assert not [argv for argv in archive.argvs if argv[0] == "apt-get"]

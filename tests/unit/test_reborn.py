@@ -18,6 +18,7 @@ from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State, clusters
 from sykube.cluster.steps import nodes, order
 from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import forget_program
 from sykube.kubernetes.forget_program import edit
@@ -32,7 +33,7 @@ OVERLAY = "overlay/upper"
 @pytest.fixture
 def saved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A host with a snapshot `kept` of a cluster `old`, which is there no more."""
-    world.host.programs["tar"] = test_snapshots.fake_tar
+    world.programs.answers["tar"] = test_snapshots.fake_tar
     in_node = world.in_node
 
     def with_etcd(name: str, instance: FakeInstance, argv: list[str], stdin: str | None) -> Answer:
@@ -48,7 +49,7 @@ def saved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(world, "in_node", with_etcd)
     test_snapshots.make(world, "old", workers=2)
     test_snapshots.stop(world, "old")
-    for node in lookup.load("old", world.ui()).nodes:
+    for node in lookup.load(world.host, "old", world.ui()).nodes:
         for file in (
             "etc/kubernetes/pki/ca.key",
             "etc/machine-id",
@@ -64,8 +65,8 @@ def saved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         _write(node.folder / "kubelet/kubeadm-flags.env", "of the old one")
         _write(node.folder / "log/pods/x", "of the old one")
         _write(node.folder / "containerd/log/image", "of the old one")
-    snapshots.save("old", "kept", world.ui())
-    removal.delete("old", world.ui())
+    snapshots.save(world.host, "old", "kept", world.ui())
+    removal.delete(world.host, "old", world.ui())
     world.calls.all.clear()
     return world
 
@@ -75,17 +76,17 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def spec(name: str = "new", **fields: Any) -> ClusterSpec:
+def spec(host: Host, name: str = "new", **fields: Any) -> ClusterSpec:
     flags = {"name": name, "from_snapshot": "kept", "dns": ("192.0.2.1",)} | fields
-    return make_spec(None, flags, reborn.defaults(archive.find("kept")))
+    return make_spec(host, None, flags, reborn.defaults(archive.find(host, "kept")))
 
 
 def init(world: World, *, retain: bool = False, **fields: Any) -> None:
-    lifecycle.init(spec(**fields), InitOptions(retain=retain), world.ui())
+    lifecycle.init(world.host, spec(world.host, **fields), InitOptions(retain=retain), world.ui())
 
 
-def files(name: str, node: str = "master") -> set[str]:
-    folder = ClusterPaths(name).node(f"{name}-{node}")
+def files(host: Host, name: str, node: str = "master") -> set[str]:
+    folder = ClusterPaths(host, name).node(f"{name}-{node}")
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
@@ -94,7 +95,7 @@ def test_a_new_cluster_has_the_old_ones_files_but_not_its_keys(saved: World) -> 
         init(saved)
         assert sorted(saved.instances) == ["new-master", "new-node1", "new-node2"]
         for node in ("master", "node1", "node2"):
-            found = files("new", node)
+            found = files(saved.host, "new", node)
             assert f"{OVERLAY}/var/log/kept" in found
             assert f"{OVERLAY}/opt/etc/kubernetes" in found
             assert "containerd/log/image" in found
@@ -103,11 +104,11 @@ def test_a_new_cluster_has_the_old_ones_files_but_not_its_keys(saved: World) -> 
             # Those that kubeadm has written for the new one.
             found -= {"kubelet/config.yaml", "kubelet/kubeadm-flags.env"}
             assert not any(name.startswith(("kubelet/", "log/pods")) for name in found)
-        state = State.load(ClusterPaths("new").state)
+        state = State.load(ClusterPaths(saved.host, "new").state)
         assert state is not None
         assert state.complete
-        assert not (ClusterPaths("new").root / ".unpack").exists()
-        assert removal.delete("new", saved.ui()) == []
+        assert not (ClusterPaths(saved.host, "new").root / ".unpack").exists()
+        assert removal.delete(saved.host, "new", saved.ui()) == []
 
 
 def test_etcd_is_renewed_before_kubeadm(saved: World) -> None:
@@ -123,21 +124,21 @@ def test_etcd_is_renewed_before_kubeadm(saved: World) -> None:
 
 
 def test_both_live_side_by_side(saved: World) -> None:
-    snapshots.restore("kept", lambda _: True, saved.ui())
+    snapshots.restore(saved.host, "kept", lambda _: True, saved.ui())
     init(saved)
-    old, new = (State.load(ClusterPaths(name).state) for name in ("old", "new"))
+    old, new = (State.load(ClusterPaths(saved.host, name).state) for name in ("old", "new"))
     assert old is not None
     assert new is not None
     assert not old.subnets.nodes.overlaps(new.subnets.nodes)
     assert (old.subnets.pods, old.subnets.services) == (new.subnets.pods, new.subnets.services)
-    assert clusters() == ["new", "old"]
+    assert clusters(saved.host) == ["new", "old"]
 
 
 def test_it_is_the_same_cluster_when_asked_for_again(saved: World) -> None:
     init(saved)
-    assert lifecycle.init(spec(), InitOptions(), saved.ui()) is None
+    assert lifecycle.init(saved.host, spec(saved.host), InitOptions(), saved.ui()) is None
     with pytest.raises(SykubeError, match="not as asked"):
-        lifecycle.init(ClusterSpec(name="new"), InitOptions(), saved.ui())
+        lifecycle.init(saved.host, ClusterSpec(name="new"), InitOptions(), saved.ui())
 
 
 @pytest.mark.parametrize("step", [step.name for step in order.of(ClusterSpec(from_snapshot="x"))])
@@ -157,16 +158,16 @@ def test_a_retained_failure_starts_again_from_the_snapshot(saved: World, words: 
         init(saved, retain=True)
     init(saved)
     for node in ("master", "node1", "node2"):
-        assert f"{OVERLAY}/var/log/kept" in files("new", node)
-        assert f"{OVERLAY}/etc/machine-id" not in files("new", node)
+        assert f"{OVERLAY}/var/log/kept" in files(saved.host, "new", node)
+        assert f"{OVERLAY}/etc/machine-id" not in files(saved.host, "new", node)
 
 
 def test_a_node_that_joins_later_is_empty(saved: World) -> None:
     """What was made of the snapshot is complete: a node that is made anew is a new one."""
     init(saved)
-    cluster = lookup.load("new", saved.ui())
+    cluster = lookup.load(saved.host, "new", saved.ui())
     nodes.renew(cluster, cluster.workers[0])
-    assert not any(name.startswith(OVERLAY) for name in files("new", "node1"))
+    assert not any(name.startswith(OVERLAY) for name in files(saved.host, "new", "node1"))
 
 
 @pytest.mark.parametrize(
@@ -183,23 +184,23 @@ def test_a_node_that_joins_later_is_empty(saved: World) -> None:
 )
 def test_what_the_snapshot_decides(saved: World, fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="cannot become"):
-        reborn.check(spec(**fields), archive.find("kept"))
+        reborn.check(spec(saved.host, **fields), archive.find(saved.host, "kept"))
     agreed: dict[str, Any] = {"workers": 2, "control_planes": 1, "pod_subnet": "10.244.0.0/16"}
-    reborn.check(spec(**agreed), archive.find("kept"))
+    reborn.check(spec(saved.host, **agreed), archive.find(saved.host, "kept"))
 
 
 def test_limits_are_the_snapshots_unless_others_are_given(saved: World) -> None:
-    folder = archive.find("kept").folder
+    folder = archive.find(saved.host, "kept").folder
     stored = json.loads((folder / "state.json").read_text())
     stored["spec"] |= {"cpus": "2", "taintMaster": True, "allowCgroupV1": True}
     (folder / "state.json").write_text(json.dumps(stored))
-    assert (spec().cpus, spec().taint_master) == ("2", True)
-    assert spec().allow_cgroup_v1
-    assert spec(cpus="1").cpus == "1"
+    assert (spec(saved.host).cpus, spec(saved.host).taint_master) == ("2", True)
+    assert spec(saved.host).allow_cgroup_v1
+    assert spec(saved.host, cpus="1").cpus == "1"
 
 
 def test_nodes_gates_and_patches_are_the_snapshots_too(saved: World) -> None:
-    folder = archive.find("kept").folder
+    folder = archive.find(saved.host, "kept").folder
     stored = json.loads((folder / "state.json").read_text())
     worker = {"labels": {"tier": "back"}, "mounts": ["/nowhere:/x"], "ports": ["80:80"]}
     stored["spec"] |= {
@@ -224,37 +225,37 @@ def test_nodes_gates_and_patches_are_the_snapshots_too(saved: World) -> None:
     # Of three nodes of the snapshot, the second worker was added later.
     assert nodes[f"{NODES}/new-node1"]["metadata"]["labels"]["tier"] == "back"
     assert "tier" not in nodes[f"{NODES}/new-node2"]["metadata"]["labels"]
-    config = ClusterPaths("new").node("new-node2") / "config/containerd.toml"
+    config = ClusterPaths(saved.host, "new").node("new-node2") / "config/containerd.toml"
     assert "oom_score = 1\n" in config.read_text()
-    state = State.load(ClusterPaths("new").state)
+    state = State.load(ClusterPaths(saved.host, "new").state)
     assert state is not None
     # Those of the host are the other cluster's.
     assert (state.ports, state.spec.nodes[1].mounts) == ([], ())
-    assert spec(feature_gates={"Beta": True}).feature_gates == {"Beta": True}
+    assert spec(saved.host, feature_gates={"Beta": True}).feature_gates == {"Beta": True}
 
 
 def test_its_pod_network_is_the_snapshots_without_the_file_that_it_was_made_of(
     saved: World,
 ) -> None:
-    folder = archive.find("kept").folder
+    folder = archive.find(saved.host, "kept").folder
     stored = json.loads((folder / "state.json").read_text())
     stored["spec"]["podNetwork"] = "/nowhere/cni.yaml"
     (folder / "state.json").write_text(json.dumps(stored))
-    assert spec().pod_network == "/nowhere/cni.yaml"
+    assert spec(saved.host).pod_network == "/nowhere/cni.yaml"
     saved.plugin = True
     init(saved)
     assert not saved.applied
-    node = lookup.load("new", saved.ui()).node("node1")
+    node = lookup.load(saved.host, "new", saved.ui()).node("node1")
     assert (node.config / "pod-network.conflist").read_text() == ""
 
 
 def test_several_control_planes_are_refused(saved: World) -> None:
-    folder = archive.find("kept").folder
+    folder = archive.find(saved.host, "kept").folder
     stored = json.loads((folder / "state.json").read_text())
     stored["nodes"] = ["master", "master2", "master3"]
     (folder / "state.json").write_text(json.dumps(stored))
     with pytest.raises(UsageError, match="3 control planes") as raised:
-        reborn.check(spec(), archive.find("kept"))
+        reborn.check(spec(saved.host), archive.find(saved.host, "kept"))
     assert "sykube snapshot restore kept" in raised.value.resolution
 
 
@@ -282,7 +283,7 @@ def test_bad_input_changes_nothing(
 
 
 def test_a_damaged_archive_changes_nothing(saved: World) -> None:
-    archive.find("kept").file.write_text("short")
+    archive.find(saved.host, "kept").file.write_text("short")
     with unchanged(saved), pytest.raises(SykubeError, match="damaged"):
         init(saved)
 
@@ -290,7 +291,7 @@ def test_a_damaged_archive_changes_nothing(saved: World) -> None:
 def test_dry_run_names_the_step(saved: World, sykube: Sykube) -> None:
     shown = json.loads(sykube("init", "--from", "kept", "--dry-run", "-o", "json").out)
     assert shown["steps"][1] == "Unpacking the snapshot"
-    assert shown["nodeImage"] == archive.find("kept").image
+    assert shown["nodeImage"] == archive.find(saved.host, "kept").image
 
 
 # --- what is taken out of etcd ---

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from sykube.addons import addon as addon_module
-from sykube.addons import registry
 from sykube.cluster import addons, lifecycle, lookup, power, scaling
 from sykube.cluster import ports as cluster_ports
 from sykube.cluster.cluster import Cluster
@@ -21,6 +20,7 @@ from sykube.cluster.power import StopOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
 from sykube.errors import HostError, SykubeError, UsageError
+from sykube.host.host import Host
 from sykube.image import registries
 from sykube.image.registries import Mirror
 from sykube.network import ports
@@ -85,7 +85,7 @@ def test_every_node_looks_at_the_mirrors_first(world: World) -> None:
 def test_a_node_that_joins_knows_them_too(world: World) -> None:
     login = docker_config(world.root / "auth.json", mirror__example=f"me:{PASSWORD}")
     cluster = up(world, registry_mirrors=(MIRROR,), registry_auth=str(login))
-    scaling.add("fake", 1, world.ui())
+    scaling.add(world.host, "fake", 1, world.ui())
     assert hosts(cluster, "node2") == hosts(cluster, "node1") != {}
     assert passwords(cluster, "node2") == passwords(cluster, "node1")
 
@@ -97,21 +97,23 @@ def test_a_node_that_joins_knows_them_too(world: World) -> None:
         "a b=https://x", "../x=https://y", "docker.io=https://[x",
     ],
 )  # fmt: skip
-def test_what_is_no_mirror(text: str) -> None:
+def test_what_is_no_mirror(host: Host, text: str) -> None:
     with pytest.raises(UsageError, match="mirror"):
-        make_spec(None, {"registry_mirrors": (text,)})
+        make_spec(host, None, {"registry_mirrors": (text,)})
 
 
-def test_a_password_in_the_url_is_refused_and_not_shown() -> None:
+def test_a_password_in_the_url_is_refused_and_not_shown(
+    host: Host,
+) -> None:
     for text in ("docker.io=https://me:geheim@x.example", "docker io=https://me:geheim@x"):
         with pytest.raises(UsageError) as raised:
-            make_spec(None, {"registry_mirrors": (text,)})
+            make_spec(host, None, {"registry_mirrors": (text,)})
         assert "geheim" not in f"{raised.value.brief}{raised.value.details}"
 
 
-def test_mirrors_of_the_configuration_file(tmp_path: Path) -> None:
+def test_mirrors_of_the_configuration_file(host: Host, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(f"registryMirrors: ['{MIRROR}']\n")
-    assert make_spec(tmp_path / "c.yaml", {}).registry_mirrors == (MIRROR,)
+    assert make_spec(host, tmp_path / "c.yaml", {}).registry_mirrors == (MIRROR,)
 
 
 # --- credentials ---
@@ -212,14 +214,14 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def now(world: World) -> Cluster:
-    return lookup.load("fake", world.ui())
+    return lookup.load(world.host, "fake", world.ui())
 
 
 def test_the_registry_is_on_the_hosts_loopback_and_known_to_every_node(
     world: World, cluster: Cluster
 ) -> None:
     ui = world.ui()
-    addons.enable("fake", "registry", ui)
+    addons.enable(cluster.host, "fake", "registry", ui)
     found = now(world)
     assert [str(port) for port in found.state.ports] == ["127.0.0.1:5000:31000"]
     assert "127.0.0.1:5000" in ui.said[0]
@@ -233,22 +235,22 @@ def test_the_registry_is_on_the_hosts_loopback_and_known_to_every_node(
 
 
 def test_it_survives_stop_and_start_and_new_nodes_know_it(world: World, cluster: Cluster) -> None:
-    addons.enable("fake", "registry", world.ui())
+    addons.enable(cluster.host, "fake", "registry", world.ui())
     before = hosts(now(world), "node1")
-    power.stop("fake", StopOptions(), world.ui())
-    power.start("fake", world.ui())
-    scaling.add("fake", 1, world.ui())
+    power.stop(cluster.host, "fake", StopOptions(), world.ui())
+    power.start(cluster.host, "fake", world.ui())
+    scaling.add(cluster.host, "fake", 1, world.ui())
     assert hosts(now(world), "node2") == hosts(now(world), "node1") == before
 
 
 def test_start_waits_until_it_answers_again(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    addons.enable("fake", "registry", world.ui())
-    power.stop("fake", StopOptions(), world.ui())
+    addons.enable(cluster.host, "fake", "registry", world.ui())
+    power.stop(cluster.host, "fake", StopOptions(), world.ui())
     silence = ["refused", "refused", ""]
     monkeypatch.setattr(ports, "silence", lambda *_: silence.pop(0))
-    power.start("fake", world.ui())
+    power.start(cluster.host, "fake", world.ui())
     assert silence == []
 
 
@@ -256,26 +258,25 @@ def test_start_waits_until_it_answers_again(
 def test_start_does_not_wait_for_what_the_user_took_away(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    addons.enable("fake", "registry", world.ui())
+    addons.enable(cluster.host, "fake", "registry", world.ui())
     objects = world.kubernetes["fake"].objects
     if what == "its port":
-        cluster_ports.remove("fake", "5000", world.ui())
+        cluster_ports.remove(cluster.host, "fake", "5000", world.ui())
     elif what == "its pods":
         objects[DEPLOYMENT]["spec"]["replicas"] = 0
     else:
         del objects[DEPLOYMENT]
-    power.stop("fake", StopOptions(), world.ui())
-    monkeypatch.setattr(registry, "_ANSWER_TIMEOUT_S", 0.0)
+    power.stop(cluster.host, "fake", StopOptions(), world.ui())
     monkeypatch.setattr(ports, "silence", lambda *_: "refused")
-    power.start("fake", world.ui())
+    power.start(cluster.host, "fake", world.ui())
 
 
 def test_off_leaves_the_images_and_nothing_else(world: World, cluster: Cluster) -> None:
     objects = world.kubernetes["fake"].objects
     before = dict(objects)
     rules = world.kernel.snapshot()["tables"]
-    addons.enable("fake", "registry", world.ui())
-    addons.disable("fake", "registry", world.ui())
+    addons.enable(cluster.host, "fake", "registry", world.ui())
+    addons.disable(cluster.host, "fake", "registry", world.ui())
     left = {path for path in objects if path not in before}
     assert left == {"/api/v1/namespaces/kube-system/persistentvolumeclaims/registry"}
     assert now(world).state.ports == []
@@ -291,7 +292,7 @@ def test_a_taken_port_is_passed_over(
             raise HostError("in use")
 
     monkeypatch.setattr(ports, "check_free", check_free)
-    addons.enable("fake", "registry", world.ui())
+    addons.enable(cluster.host, "fake", "registry", world.ui())
     assert [port.host_port for port in now(world).state.ports] == [5001]
 
 
@@ -301,7 +302,7 @@ def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(ports, "check_free", check_free)
     with pytest.raises(SykubeError, match="all in use"):
-        addons.enable("fake", "registry", world.ui())
+        addons.enable(cluster.host, "fake", "registry", world.ui())
     assert now(world).state.registry is None
     assert "registry" not in now(world).state.addons
 
@@ -309,10 +310,9 @@ def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.Monk
 def test_a_registry_that_the_host_does_not_reach_is_off_again(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(addons, "_TIMEOUT_S", 0.0)
     monkeypatch.setattr(ports, "silence", lambda *_: "refused")
     with pytest.raises(SykubeError, match="the add-on registry: not there"):
-        addons.enable("fake", "registry", world.ui())
+        addons.enable(cluster.host, "fake", "registry", world.ui())
     assert now(world).state.ports == []
     assert "registry" not in now(world).state.addons
 
@@ -325,24 +325,24 @@ def test_on_again_brings_back_a_port_that_was_taken_away(
         return "" if (address, port) in led else "refused"
 
     monkeypatch.setattr(ports, "silence", silence)
-    addons.enable("fake", "registry", world.ui())
-    assert addons.enable("fake", "registry", world.ui()) is False
-    cluster_ports.remove("fake", "5000", world.ui())
-    assert addons.enable("fake", "registry", world.ui()) is True
+    addons.enable(cluster.host, "fake", "registry", world.ui())
+    assert addons.enable(cluster.host, "fake", "registry", world.ui()) is False
+    cluster_ports.remove(cluster.host, "fake", "5000", world.ui())
+    assert addons.enable(cluster.host, "fake", "registry", world.ui()) is True
     assert [port.host_port for port in now(world).state.ports] == [5000]
 
 
 def test_without_storage_it_says_what_to_do(world: World, cluster: Cluster) -> None:
-    addons.disable("fake", "storage", world.ui())
+    addons.disable(cluster.host, "fake", "storage", world.ui())
     with pytest.raises(SykubeError, match="StorageClass standard") as raised:
-        addons.enable("fake", "registry", world.ui())
+        addons.enable(cluster.host, "fake", "registry", world.ui())
     assert raised.value.resolution == "sykube addons enable storage"
 
 
 def test_init_can_begin_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch)
     spec = ClusterSpec(name="fake", dns=("192.0.2.1",), addons=("registry",))
-    assert lifecycle.init(spec, InitOptions(), world.ui()) is not None
+    assert lifecycle.init(world.host, spec, InitOptions(), world.ui()) is not None
     assert "localhost:5000" in hosts(now(world), "node1")
 
 

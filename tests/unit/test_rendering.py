@@ -23,11 +23,12 @@ from sykube import resources
 from sykube.addons import dns
 from sykube.errors import SykubeError
 from sykube.host.apt import Mirror
+from sykube.host.host import Host
 from sykube.image import build, versions
 from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.kubeadm import ControlPlaneSettings
-from tests.fakes import Calls, FakeApi, Kubernetes
+from tests.fakes import Calls, FakeApi, FakeHost, Kubernetes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIRROR = Mirror("https://deb.example/debian", "https://deb.example/debian-security")
@@ -91,12 +92,12 @@ MANIFESTS: dict[str, Json] = {
 }
 
 
-def all_templates() -> list[tuple[str, str, Json]]:
+def all_templates(host: Host) -> list[tuple[str, str, Json]]:
     """Folder, name and variables of each template; a new one without variables here is missed."""
     definitions = {
         layer.template: layer.variables
         for source in (versions.DEBIAN, UPSTREAM)
-        for layer in build.layers(source, MIRROR)
+        for layer in build.layers(host, source, MIRROR)
     }
     return [
         (folder, name, dict(variables))
@@ -110,7 +111,7 @@ def all_templates() -> list[tuple[str, str, Json]]:
     ]
 
 
-TEMPLATES = all_templates()
+TEMPLATES = all_templates(FakeHost(Path("/nonexistent")))
 IDS = [f"{folder}/{name}" for folder, name, _ in TEMPLATES]
 
 
@@ -183,7 +184,7 @@ def test_the_pods_network_hands_out_the_nodes_own_range() -> None:
 
 
 @pytest.fixture
-def supervisord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def supervisord(tmp_path: Path) -> Any:
     """The options of supervisor itself after it has read our programs, as in the node image."""
     options = pytest.importorskip("supervisor.options")
     shutil.copytree(REPOSITORY / "supervisor", tmp_path / "etc")
@@ -283,8 +284,8 @@ def test_shellcheck_finds_nothing_in_a_build(name: str) -> None:
     assert found.stdout == ""
 
 
-def test_definitions_are_made_one_from_the_other() -> None:
-    kubernetes, images, node = build.layers(versions.DEBIAN, MIRROR)
+def test_definitions_are_made_one_from_the_other(host: Host) -> None:
+    kubernetes, images, node = build.layers(host, versions.DEBIAN, MIRROR)
     texts = rendered_definitions()
     stage = f"kubernetes-{kubernetes.fingerprint}.sif"
     assert stage in texts[images.template]
@@ -297,8 +298,10 @@ def test_definitions_are_made_one_from_the_other() -> None:
 # --- upstream's ---
 
 
-def test_upstreams_images_are_made_from_verified_files_without_building_kubernetes() -> None:
-    images, node = build.layers(UPSTREAM, MIRROR)
+def test_upstreams_images_are_made_from_verified_files_without_building_kubernetes(
+    host: Host,
+) -> None:
+    images, node = build.layers(host, UPSTREAM, MIRROR)
     texts = rendered_definitions()
     assert f"container-images-{images.fingerprint}.sif" in texts[node.template]
     assert "Stage: kubernetes" not in texts[images.template] + texts[node.template]
@@ -319,14 +322,14 @@ def test_upstreams_images_are_made_from_verified_files_without_building_kubernet
     assert {"crun", "supervisor", "containernetworking-plugins"} <= set(words)
 
 
-def test_debians_minor_of_upstream_has_the_containerd_and_the_dns_of_debians() -> None:
+def test_debians_minor_of_upstream_has_the_containerd_and_the_dns_of_debians(host: Host) -> None:
     known = minor("1.20")
     source = dataclasses.replace(
         UPSTREAM, kubernetes_version="1.20.2", containerd_version=known.containerd
     )
     newer, older = (
         {each.name: resources.render("definitions", each.template, **each.variables) for each in of}
-        for of in (build.layers(UPSTREAM, MIRROR), build.layers(source, MIRROR))
+        for of in (build.layers(host, UPSTREAM, MIRROR), build.layers(host, source, MIRROR))
     )
     # definitions/node is at the one place, definitions/upstream at the other.
     assert " /opt/sykube/node/containerd.toml > /etc/containerd/config.toml" in older["node"]
@@ -340,8 +343,8 @@ def test_debians_minor_of_upstream_has_the_containerd_and_the_dns_of_debians() -
             assert bool(re.search(rf"[ \n]{package}[ \n]", text)) is not there
 
 
-def test_images_are_pulled_with_what_the_site_gives_and_nothing_of_it_is_kept() -> None:
-    images, _ = build.layers(UPSTREAM, MIRROR)
+def test_images_are_pulled_with_what_the_site_gives_and_nothing_of_it_is_kept(host: Host) -> None:
+    images, _ = build.layers(host, UPSTREAM, MIRROR)
     text = resources.render("definitions", images.template, **images.variables)
     assert "--image-repository registry.example/kubernetes > /build/names" in text
     assert "--kubernetes-version v1.36.4 " in text
@@ -355,7 +358,7 @@ def test_images_are_pulled_with_what_the_site_gives_and_nothing_of_it_is_kept() 
     assert "upstream" not in last
 
     plain = dataclasses.replace(UPSTREAM, auth_file=None, authorities=())
-    images, _ = build.layers(plain, MIRROR)
+    images, _ = build.layers(host, plain, MIRROR)
     text = resources.render("definitions", images.template, **images.variables)
     assert "skopeo --insecure-policy copy --quiet --retry-times 5 \\\n" in text
     assert "auth" not in text.replace("--author", "")
@@ -370,19 +373,19 @@ def test_images_are_pulled_with_what_the_site_gives_and_nothing_of_it_is_kept() 
         ({"auth_file": Path("/elsewhere")}, set()),
     ],
 )
-def test_what_upstreams_fingerprints_cover(changes: Json, expected: set[str]) -> None:
-    before = {layer.name: layer.fingerprint for layer in build.layers(UPSTREAM, MIRROR)}
+def test_what_upstreams_fingerprints_cover(host: Host, changes: Json, expected: set[str]) -> None:
+    before = {layer.name: layer.fingerprint for layer in build.layers(host, UPSTREAM, MIRROR)}
     source = dataclasses.replace(UPSTREAM, **changes)
     mirror = Mirror("file:/elsewhere")
-    after = {layer.name: layer.fingerprint for layer in build.layers(source, mirror)}
+    after = {layer.name: layer.fingerprint for layer in build.layers(host, source, mirror)}
     assert changed(before, after) == expected
 
 
 @pytest.mark.parametrize("name", versions.PUBLISHED)
-def test_a_checksum_is_covered_and_the_place_of_the_file_is_not(name: str) -> None:
+def test_a_checksum_is_covered_and_the_place_of_the_file_is_not(host: Host, name: str) -> None:
     def fingerprint_with(file: versions.Published) -> str:
         source = dataclasses.replace(UPSTREAM, files={**UPSTREAM.files, name: file})
-        return build.layers(source, MIRROR)[-1].fingerprint
+        return build.layers(host, source, MIRROR)[-1].fingerprint
 
     known = UPSTREAM.files[name]
     moved = dataclasses.replace(known, path=Path("/moved"))
@@ -391,8 +394,8 @@ def test_a_checksum_is_covered_and_the_place_of_the_file_is_not(name: str) -> No
     assert fingerprint_with(other) != fingerprint_with(known)
 
 
-def test_upstreams_and_debians_node_images_are_not_taken_for_one_another() -> None:
-    assert build.layers(UPSTREAM, MIRROR)[-1].fingerprint != fingerprints()["node"]
+def test_upstreams_and_debians_node_images_are_not_taken_for_one_another(host: Host) -> None:
+    assert build.layers(host, UPSTREAM, MIRROR)[-1].fingerprint != fingerprints(host)["node"]
 
 
 # Where containerd 2 has what 1.7 has in one plugin: docs/cri/config.md of containerd, "Full
@@ -461,9 +464,11 @@ def leaves(tree: Json) -> Iterator[object]:
         ("2.3.4", "upstream/containerd-v4.toml"),
     ],
 )
-def test_each_containerd_gets_the_newest_format_that_it_knows(containerd: str, file: str) -> None:
+def test_each_containerd_gets_the_newest_format_that_it_knows(
+    host: Host, containerd: str, file: str
+) -> None:
     source = dataclasses.replace(UPSTREAM, containerd_version=containerd)
-    node = build.layers(source, MIRROR)[-1]
+    node = build.layers(host, source, MIRROR)[-1]
     text = resources.render("definitions", node.template, **node.variables)
     assert f"/{file} > /etc/containerd/config.toml\n" in text
     assert file in CONTAINERD_CONFIGS
@@ -507,10 +512,10 @@ def imported(file: Path) -> set[str]:
     ids=["debian", "upstream", "upstream-1.20"],
 )
 def test_the_image_of_sykubes_programs_has_what_they_import(
-    source: versions.Source | versions.Upstream, with_dns: bool
+    host: Host, source: versions.Source | versions.Upstream, with_dns: bool
 ) -> None:
     images = next(
-        layer for layer in build.layers(source, MIRROR) if layer.name == "container-images"
+        layer for layer in build.layers(host, source, MIRROR) if layer.name == "container-images"
     )
     text = resources.render("definitions", images.template, **images.variables)
     assert ("rm -r /build/root-system/usr/lib/python3/dist-packages/incluster/dns" in text) is (
@@ -528,10 +533,11 @@ def test_the_image_of_sykubes_programs_has_what_they_import(
 
 @pytest.mark.parametrize("source", [versions.DEBIAN, UPSTREAM], ids=["debian", "upstream"])
 def test_a_build_starts_every_program_of_pods_where_it_ships(
+    host: Host,
     source: versions.Source | versions.Upstream,
 ) -> None:
     images = next(
-        layer for layer in build.layers(source, MIRROR) if layer.name == "container-images"
+        layer for layer in build.layers(host, source, MIRROR) if layer.name == "container-images"
     )
     text = resources.render("definitions", images.template, **images.variables)
     started = text.split("shipped system /build/debian.tar /build/system.tar\n")[1]
@@ -568,9 +574,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-def fingerprints(mirror: Mirror = MIRROR, **changes: str) -> dict[str, str]:
+def fingerprints(host: Host, mirror: Mirror = MIRROR, **changes: str) -> dict[str, str]:
     source = dataclasses.replace(versions.DEBIAN, **changes)
-    return {layer.name: layer.fingerprint for layer in build.layers(source, mirror)}
+    return {layer.name: layer.fingerprint for layer in build.layers(host, source, mirror)}
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -597,12 +603,12 @@ FROM_IMAGES = {"container-images", "node"}
     ],
 )
 def test_a_changed_file_changes_what_is_made_from_it(
-    checkout: Path, file: str, expected: set[str]
+    host: Host, checkout: Path, file: str, expected: set[str]
 ) -> None:
-    before = fingerprints()
+    before = fingerprints(host)
     with (checkout / file).open("a") as stream:
         stream.write("\n# changed\n")
-    assert changed(before, fingerprints()) == expected
+    assert changed(before, fingerprints(host)) == expected
 
 
 @pytest.mark.parametrize(
@@ -614,14 +620,14 @@ def test_a_changed_file_changes_what_is_made_from_it(
     ],
 )
 def test_an_added_file_changes_what_is_made_from_it(
-    checkout: Path, file: str, expected: set[str]
+    host: Host, checkout: Path, file: str, expected: set[str]
 ) -> None:
-    before = fingerprints()
+    before = fingerprints(host)
     (checkout / file).parent.mkdir(exist_ok=True)
     (checkout / file).write_text("# added\n")
-    assert changed(before, fingerprints()) == expected
+    assert changed(before, fingerprints(host)) == expected
     (checkout / file).unlink()
-    assert changed(before, fingerprints()) == set()
+    assert changed(before, fingerprints(host)) == set()
 
 
 @pytest.mark.parametrize(
@@ -633,8 +639,10 @@ def test_an_added_file_changes_what_is_made_from_it(
         ({"pause_version": "3.3"}, ALL),
     ],
 )
-def test_a_changed_source_changes_everything(change: dict[str, str], expected: set[str]) -> None:
-    assert changed(fingerprints(), fingerprints(MIRROR, **change)) == expected
+def test_a_changed_source_changes_everything(
+    host: Host, change: dict[str, str], expected: set[str]
+) -> None:
+    assert changed(fingerprints(host), fingerprints(host, MIRROR, **change)) == expected
 
 
 @pytest.mark.parametrize(
@@ -648,28 +656,28 @@ def test_a_changed_source_changes_everything(change: dict[str, str], expected: s
     ],
 )
 def test_a_changed_version_changes_what_it_is_in(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: object, expected: set[str]
+    host: Host, monkeypatch: pytest.MonkeyPatch, name: str, value: object, expected: set[str]
 ) -> None:
-    before = fingerprints()
+    before = fingerprints(host)
     monkeypatch.setattr(versions, name, value)
-    assert changed(before, fingerprints()) == expected
+    assert changed(before, fingerprints(host)) == expected
 
 
 @pytest.mark.parametrize(
     "mirror",
     [Mirror("http://127.0.0.1:3142/debian"), Mirror(MIRROR.main), Mirror("file:/srv", "file:/sec")],
 )
-def test_the_mirror_changes_nothing(mirror: Mirror) -> None:
-    assert fingerprints(mirror) == fingerprints()
+def test_the_mirror_changes_nothing(host: Host, mirror: Mirror) -> None:
+    assert fingerprints(host, mirror) == fingerprints(host)
 
 
 def test_the_place_of_the_checkout_and_of_the_cache_change_nothing(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+    host: Host, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    before = fingerprints()
+    before = fingerprints(host)
     monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path / "elsewhere"))
     request.getfixturevalue("checkout")
-    assert fingerprints() == before
+    assert fingerprints(host) == before
 
 
 # --- kubeadm ---

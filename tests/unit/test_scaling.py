@@ -13,6 +13,7 @@ from sykube.cluster.scaling import RemovalOptions
 from sykube.cluster.state import State, locked
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import preflight
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from tests.fakes import KUBELET_CONF, NODES, Call, Injected, World, ready
@@ -20,11 +21,11 @@ from tests.unit.helpers import differences, fake_spec, init, made, unchanged
 
 
 def add(world: World, count: int = 1) -> list[str]:
-    return scaling.add("fake", count, world.ui())
+    return scaling.add(world.host, "fake", count, world.ui())
 
 
 def remove(world: World, node: str = "node1", **options: object) -> None:
-    scaling.remove("fake", node, RemovalOptions(**options), world.ui())  # type: ignore[arg-type]
+    scaling.remove(world.host, "fake", node, RemovalOptions(**options), world.ui())  # type: ignore[arg-type]
 
 
 def recorded(cluster: Cluster) -> State:
@@ -98,7 +99,7 @@ def test_delete_of_a_cluster_that_grew_leaves_nothing(world: World) -> None:
     with unchanged(world):
         made(world)
         add(world, 2)
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 def test_more_workers_than_there_is_room_for_are_refused(world: World) -> None:
@@ -113,7 +114,7 @@ def test_a_host_without_memory_for_another_worker_is_said_before_any_change(
     made(world)
     counts: list[int] = []
 
-    def examine(count: int, _data: object) -> list[Finding]:
+    def examine(_: Host, count: int, _data: object) -> list[Finding]:
         counts.append(count)
         return [Finding("memory", Level.FAILURE, "1 MB is available", "Stop something.")]
 
@@ -174,7 +175,7 @@ def test_an_add_that_cannot_be_undone_shows_the_first_error_and_says_what_is_lef
     world.calls.fail(lambda call: call.words == ("kill", "fake-node2"))
     ui = world.ui()
     with pytest.raises(Injected, match="kubeadm join"):
-        scaling.add("fake", 1, ui)
+        scaling.add(world.host, "fake", 1, ui)
     (warning,) = ui.warnings
     assert "node delete --force" in warning
     world.calls.faults.clear()
@@ -182,9 +183,7 @@ def test_an_add_that_cannot_be_undone_shows_the_first_error_and_says_what_is_lef
     assert sorted(world.instances) == ["fake-master", "fake-node1"]
 
 
-def test_the_first_error_of_an_add_is_shown_when_the_disk_is_full(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_error_of_an_add_is_shown_when_the_disk_is_full(world: World) -> None:
     made(world)
     world.calls.fail(lambda call: call.words[2:4] == ("kubeadm", "join"))
     world.calls.fail(
@@ -193,7 +192,7 @@ def test_the_first_error_of_an_add_is_shown_when_the_disk_is_full(
     )
     ui = world.ui()
     with pytest.raises(Injected, match="kubeadm join"):
-        scaling.add("fake", 1, ui)
+        scaling.add(world.host, "fake", 1, ui)
     assert "No space left" in ui.warnings[0]
 
 
@@ -231,7 +230,7 @@ def test_start_ends_an_add_that_was_killed_and_leaves_the_other_nodes_alone(
         return look(self, name, instance, argv, stdin)  # type: ignore[arg-type]
 
     monkeypatch.setattr(World, "in_node", in_node)
-    assert power.start("fake", world.ui()) is True
+    assert power.start(world.host, "fake", world.ui()) is True
     assert sorted(world.instances) == ["fake-master", "fake-node1", "fake-node2", "fake-node3"]
     assert sorted(world.kubernetes["fake"].nodes) == sorted(world.instances)
     assert {mark: world.disks[mark] for mark in disks} == disks
@@ -296,7 +295,7 @@ def test_force_removes_it_all_the_same_and_warns(world: World) -> None:
     made(world)
     world.calls.fail(no_eviction)
     ui = world.ui()
-    scaling.remove("fake", "node1", RemovalOptions(force=True), ui)
+    scaling.remove(world.host, "fake", "node1", RemovalOptions(force=True), ui)
     assert sorted(world.instances) == ["fake-master"]
     assert sorted(world.kubernetes["fake"].nodes) == ["fake-master"]
     assert "not all pods of node1 could be evicted" in ui.warnings[0]
@@ -350,9 +349,9 @@ def test_start_works_after_a_worker_has_left_that_stop_could_not_drain(world: Wo
     made(world, workers=2)
     world.calls.fail(lambda call: call.words[1:3] == ("drain", "fake-node1"))
     with pytest.raises(Injected):
-        power.stop("fake", StopOptions(drain=True), world.ui())
+        power.stop(world.host, "fake", StopOptions(drain=True), world.ui())
     remove(world, force=True)
-    assert power.start("fake", world.ui()) is False
+    assert power.start(world.host, "fake", world.ui()) is False
 
 
 # --- what is refused ---
@@ -373,7 +372,7 @@ def test_without_a_control_plane_nothing_joins_or_leaves(world: World, command: 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_nothing_joins_or_leaves_a_paused_cluster(world: World, command: str) -> None:
     made(world)
-    power.pause("fake", world.ui())
+    power.pause(world.host, "fake", world.ui())
     with unchanged(world), pytest.raises(SykubeError, match="is paused") as raised:
         COMMANDS[command](world)
     assert raised.value.exit_code is ExitCode.STOPPED
@@ -409,7 +408,7 @@ def test_a_cluster_that_init_did_not_finish_is_refused(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_while_another_command_works_on_it_nothing_is_done(world: World, command: str) -> None:
     made(world)
-    with locked(ClusterPaths("fake")), pytest.raises(SykubeError) as raised:
+    with locked(ClusterPaths(world.host, "fake")), pytest.raises(SykubeError) as raised:
         COMMANDS[command](world)
     assert raised.value.exit_code is ExitCode.LOCKED
     assert world.calls.all == []

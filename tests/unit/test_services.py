@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from sykube.errors import SykubeError
+from sykube.host.host import Host
 from sykube.node import services
+from tests.fakes import FakeHost
 
 # sockaddr_un: 108 bytes with the one that ends the path.
 _LONGEST_PATH = 107
@@ -54,7 +56,7 @@ while True:
 
 
 @pytest.fixture
-def node(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def node(fast_path: Path) -> Iterator[int]:
     """A process whose supervisord has its socket below a folder of the test."""
     (fast_path / "run").mkdir()
     file = fast_path / "supervisord.conf"
@@ -70,43 +72,49 @@ def node(fast_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         try:
             readable, _, _ = select.select([opened], [], [], 20)
             assert readable, "supervisord does not come up"
-            monkeypatch.setattr(services, "_SOCKET", moved(fast_path))
             yield process.pid
         finally:
             process.terminate()
             os.close(opened)
 
 
-def moved(folder: Path) -> str:
-    """The path of the socket, with /run below a folder."""
-    return services._SOCKET.replace("/root/run/", f"/root{folder}/run/")
+@pytest.fixture
+def host(fast_path: Path) -> FakeHost:
+    """Every process that is asked for has the folder for its root."""
+    return FakeHost(fast_path / "host")
 
 
-def test_each_program_is_there_with_its_state(node: int) -> None:
-    found = services.states(node)
+def root_of(host: FakeHost, pid: int, folder: Path) -> None:
+    (host.proc / str(pid)).mkdir(parents=True)
+    (host.proc / str(pid) / "root").symlink_to(folder)
+
+
+def test_each_program_is_there_with_its_state(host: FakeHost, node: int, fast_path: Path) -> None:
+    root_of(host, node, fast_path)
+    found = services.states(host, node)
     assert found.pop("ready") == services.RUNNING
     assert found == {"kubelet": services.RUNNING, "keepalived": "STOPPED"}
 
 
 def test_a_node_without_supervisord_is_an_error_in_one_line(
-    fast_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: FakeHost, fast_path: Path
 ) -> None:
-    monkeypatch.setattr(services, "_SOCKET", moved(fast_path))
+    root_of(host, os.getpid(), fast_path)
     with pytest.raises(SykubeError, match="supervisord does not answer: .*No such file"):
-        services.states(os.getpid())
+        services.states(host, os.getpid())
 
 
 def test_a_supervisord_that_ended_and_left_its_socket_is_an_error(
-    fast_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: FakeHost, fast_path: Path
 ) -> None:
-    monkeypatch.setattr(services, "_SOCKET", moved(fast_path))
+    root_of(host, os.getpid(), fast_path)
     (fast_path / "run").mkdir()
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(fast_path / "run/supervisor.sock"))
     with pytest.raises(SykubeError, match="supervisord does not answer: .*refused"):
-        services.states(os.getpid())
+        services.states(host, os.getpid())
 
 
 def test_the_socket_of_any_process_is_within_what_a_socket_address_holds() -> None:
     # The largest process number that Linux has: PID_MAX_LIMIT.
-    assert len(services._SOCKET.format(pid=2**22)) <= _LONGEST_PATH
+    assert len(str(Host().proc / str(2**22) / services._SOCKET)) <= _LONGEST_PATH

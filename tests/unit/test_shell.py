@@ -22,16 +22,17 @@ from sykube.cli import context, main, man
 from sykube.cluster import removal, renewal
 from sykube.cluster.state import State
 from sykube.errors import ExitCode
-from sykube.host import paths
+from sykube.host.host import Host
+from sykube.host.paths import CLUSTER_VARIABLE
 from sykube.kubernetes import kubeconfig
 from sykube.kubernetes.kubeconfig import Owner
 from tests.fakes import World
 from tests.unit.helpers import Sykube, Terminal, fake_spec, init
 
 
-def offered(*words: str) -> list[str]:
+def offered(host: Host, *words: str) -> list[str]:
     """What is offered for the last of some words after `sykube`."""
-    complete = BashComplete(main.cli, {}, "sykube", "_SYKUBE_COMPLETE")
+    complete = BashComplete(main.cli, {"obj": host}, "sykube", "_SYKUBE_COMPLETE")
     found = complete.get_completions(list(words[:-1]), words[-1])
     return [each.value if each.type == "plain" else f"({each.type})" for each in found]
 
@@ -76,47 +77,47 @@ def test_words_are_completed_from_what_is_there(
     expected: list[str],
 ) -> None:
     for name in ("before", "other", ".new-sykube"):
-        (paths.SNAPSHOTS / name).mkdir(parents=True)
-    assert offered(*words) == expected
+        (recorded.host.snapshots / name).mkdir(parents=True)
+    assert offered(recorded.host, *words) == expected
     assert recorded.calls.all == [], "nothing is started and no API server asked"
 
 
-def test_after_a_word_that_is_no_command_all_commands_are_offered() -> None:
-    assert "init" in offered("nosuch", "")
+def test_after_a_word_that_is_no_command_all_commands_are_offered(host: Host) -> None:
+    assert "init" in offered(host, "nosuch", "")
 
 
 def test_nodes_are_those_of_the_cluster_that_was_named(recorded: World) -> None:
-    state = paths.DATA / "lab/state.json"
+    state = recorded.host.data / "lab/state.json"
     stored = json.loads(state.read_text())
     state.write_text(json.dumps(stored | {"nodes": ["master", "node1", "node7"]}))
-    assert offered("exec", "--name", "lab", "node7") == ["node7"]
-    assert offered("exec", "node7") == []
+    assert offered(recorded.host, "exec", "--name", "lab", "node7") == ["node7"]
+    assert offered(recorded.host, "exec", "node7") == []
 
 
 def test_ports_are_those_that_lead_somewhere(recorded: World) -> None:
-    state = paths.DATA / "sykube/state.json"
+    state = recorded.host.data / "sykube/state.json"
     stored = json.loads(state.read_text())
     state.write_text(json.dumps(stored | {"ports": ["8080:80", "127.0.0.2:8443:443"]}))
-    assert offered("port", "delete", "") == ["8080", "8443"]
-    assert offered("port", "delete", "84") == ["8443"]
+    assert offered(recorded.host, "port", "delete", "") == ["8080", "8443"]
+    assert offered(recorded.host, "port", "delete", "84") == ["8443"]
 
 
 def test_what_follows_kubectl_is_kubectls_own(recorded: World) -> None:
     for words in (["kubectl", "get", "po"], ["kubectl", "apply", "-f", "x"], ["kubectl", "st"]):
-        assert offered(*words) == ["(file)"]
+        assert offered(recorded.host, *words) == ["(file)"]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"nodes": 1}'])
 def test_whoever_presses_tab_is_told_no_errors(recorded: World, damage: str) -> None:
-    (paths.DATA / "sykube/state.json").write_text(damage)
-    assert offered("exec", "m") == []
-    assert offered("exec", "--name", "../..", "m") == []
-    assert offered("snapshot", "delete", "") == []
+    (recorded.host.data / "sykube/state.json").write_text(damage)
+    assert offered(recorded.host, "exec", "m") == []
+    assert offered(recorded.host, "exec", "--name", "../..", "m") == []
+    assert offered(recorded.host, "snapshot", "delete", "") == []
 
 
 def test_without_any_cluster_there_is_nothing_to_offer(world: World) -> None:
-    assert offered("status", "--name", "") == []
-    assert offered("snapshot", "restore", "") == []
+    assert offered(world.host, "status", "--name", "") == []
+    assert offered(world.host, "snapshot", "restore", "") == []
 
 
 def test_commands_are_completed_without_reading_them() -> None:
@@ -173,7 +174,7 @@ def test_env_leads_kubectl_to_the_cluster(
     result = sykube("env", "--name", "lab", "--shell", shell)
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
-    assert lines[0] == set_it.format(paths.DATA / "lab/kubeconfig")
+    assert lines[0] == set_it.format(recorded.host.data / "lab/kubeconfig")
     assert lines[1].startswith("# ")
     assert "sykube env --name lab" in lines[1]
     assert sykube("env", "--shell", shell, "--unset").out == f"{forget}\n"
@@ -206,12 +207,13 @@ def by_sudo(recorded: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[t
 
 
 def test_by_sudo_the_caller_gets_a_copy_that_nobody_else_reads(
+    host: Host,
     by_sudo: list[tuple[str, int]],
     sykube: Sykube,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kubeconfig, "_may_enter", lambda *_: True)
-    copy = paths.DATA / "lab/kubeconfig-1234"
+    copy = host.data / "lab/kubeconfig-1234"
     result = sykube("env", "--name", "lab")
     assert result.out.splitlines()[0] == f"set -gx KUBECONFIG {copy}"
     assert "sudo sykube env --name lab | source" in result.out
@@ -221,10 +223,11 @@ def test_by_sudo_the_caller_gets_a_copy_that_nobody_else_reads(
 
 
 def test_who_cannot_reach_the_folder_is_told_so(
+    host: Host,
     by_sudo: list[tuple[str, int]],
     sykube: Sykube,
 ) -> None:
-    (paths.DATA / "lab").chmod(0o700)
+    (host.data / "lab").chmod(0o700)
     result = sykube("env", "--name", "lab")
     assert result.code == ExitCode.FAILED
     assert "closed to you" in result.err
@@ -257,20 +260,18 @@ def test_with_a_copy_env_needs_no_root(
     sykube: Sykube,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    recorded.user = 1000
     monkeypatch.setattr(os, "getuid", lambda: 1234)
     result = sykube("env", "--name", "lab")
     assert result.out == ""
-    copy = paths.DATA / "lab/kubeconfig-1234"
+    copy = recorded.host.data / "lab/kubeconfig-1234"
     copy.write_text("the copy\n")
     assert sykube("env", "--name", "lab", "--shell", "bash").out.startswith(
         f"export KUBECONFIG={copy}\n"
     )
 
 
-def test_copies_follow_when_credentials_are_renewed(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_follow_when_credentials_are_renewed(world: World) -> None:
     cluster = init(world, fake_spec())
     assert cluster is not None
     copy = kubeconfig.copy_for(cluster.paths.kubeconfig, os.getuid())
@@ -278,7 +279,7 @@ def test_copies_follow_when_credentials_are_renewed(
     renewal.hand_out(cluster)
     assert copy.read_text() == cluster.paths.kubeconfig.read_text()
     assert copy.stat().st_mode & 0o777 == 0o600
-    removal.delete("fake", world.ui())
+    removal.delete(world.host, "fake", world.ui())
     assert not copy.exists()
 
 
@@ -286,7 +287,7 @@ def test_env_of_a_cluster_without_a_control_plane(
     recorded: World,
     sykube: Sykube,
 ) -> None:
-    (paths.DATA / "lab/kubeconfig").unlink()
+    (recorded.host.data / "lab/kubeconfig").unlink()
     assert sykube("env", "--name", "lab").code == ExitCode.DEGRADED
     assert sykube("env", "--name", "absent").code == ExitCode.NO_SUCH_CLUSTER
 
@@ -321,7 +322,7 @@ def test_a_page_has_every_option_and_exit_code() -> None:
     assert r"\fB\-h\fR" not in pages["sykube-kubectl"]
     assert "\nsykube\\-node\\-add \\- Add workers to a running" in pages["sykube-node-add"]
     assert "SYKUBE_CACHE_DIR" in pages["sykube"]
-    assert paths.CLUSTER_VARIABLE in pages["sykube"]
+    assert CLUSTER_VARIABLE in pages["sykube"]
 
 
 def test_what_a_page_says_is_no_request_of_roff() -> None:

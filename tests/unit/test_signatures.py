@@ -10,12 +10,22 @@ from typing import Any
 import pytest
 
 from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import bundle, local, signature
+from sykube.image import local, signature
 from sykube.image.build import Builder, list_images
 from sykube.image.local import adopt
 from sykube.image.trust import Trust, read_fingerprint
-from tests.fakes import TRUSTED, Calls, FakeHost, Kernel, add_image, signed_by, write_sif
+from tests.fakes import (
+    TRUSTED,
+    Calls,
+    FakeHost,
+    FakePrograms,
+    Kernel,
+    add_image,
+    signed_by,
+    write_sif,
+)
 
 BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"})
 STRANGER = "DDA3F9244C7D1CA13BF07E0C6B1FE319D3A2F017"
@@ -29,14 +39,16 @@ PEM_FINGERPRINT = "29038F58A895661C4F8AD5ED0452386A6337ED435B42CF3D72F4C8D84B458
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHost:
-    made = FakeHost(Kernel(tmp_path / "kernel"), Calls(), tmp_path)
-    for module in (signature, local, bundle):
-        monkeypatch.setattr(module, "run", made.run)
-    monkeypatch.setattr("sykube.image.build.run", made.run)
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePrograms:
+    made = FakePrograms(Kernel(tmp_path / "kernel"), Calls(), tmp_path)
     for name in ("APPTAINER_KEYSDIR", "SINGULARITY_SYPGPDIR"):
         monkeypatch.delenv(name, raising=False)
     return made
+
+
+@pytest.fixture
+def host(programs: FakePrograms, tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path / "host", programs.run)
 
 
 @pytest.fixture
@@ -44,18 +56,18 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def report(host: FakeHost, code: int, stdout: object, stderr: str = "") -> None:
+def report(programs: FakePrograms, code: int, stdout: object, stderr: str = "") -> None:
     """Let `apptainer verify` answer so."""
-    known: Callable[[list[str]], Any] = host.programs["apptainer"]
+    known: Callable[[list[str]], Any] = programs.answers["apptainer"]
     text = stdout if isinstance(stdout, str) else json.dumps(stdout)
-    host.programs["apptainer"] = lambda words: (
+    programs.answers["apptainer"] = lambda words: (
         (code, text, stderr) if words[0] == "verify" else known(words)
     )
 
 
-def refused(trust: Trust, file: Path = Path("/k.sif")) -> SykubeError:
+def refused(host: Host, trust: Trust, file: Path = Path("/k.sif")) -> SykubeError:
     with pytest.raises(SykubeError) as raised:
-        signature.verify(file, trust, BUILDER)
+        signature.verify(host, file, trust, BUILDER)
     return raised.value
 
 
@@ -84,9 +96,9 @@ def test_what_is_no_whole_fingerprint(text: str) -> None:
 # --- what the engine reports ---
 
 
-def test_all_signed_by_the_trusted_key(host: FakeHost) -> None:
-    report(host, 0, signed_by(TRUSTED, TRUSTED))
-    signature.verify(Path("/k.sif"), Trust(TRUSTED), BUILDER)
+def test_all_signed_by_the_trusted_key(host: Host, programs: FakePrograms) -> None:
+    report(programs, 0, signed_by(TRUSTED, TRUSTED))
+    signature.verify(host, Path("/k.sif"), Trust(TRUSTED), BUILDER)
 
 
 @pytest.mark.parametrize(
@@ -103,19 +115,24 @@ def test_all_signed_by_the_trusted_key(host: FakeHost) -> None:
         (255, signed_by(TRUSTED), "could not verify"),
     ],
 )
-def test_reports_that_are_no_proof(host: FakeHost, code: int, stdout: object, words: str) -> None:
-    report(host, code, stdout)
-    error = refused(Trust(TRUSTED))
+def test_reports_that_are_no_proof(
+    host: Host, programs: FakePrograms, code: int, stdout: object, words: str
+) -> None:
+    report(programs, code, stdout)
+    error = refused(host, Trust(TRUSTED))
     assert words in error.brief
     assert error.exit_code is ExitCode.UNTRUSTED
     assert f"trusted: {TRUSTED}" in error.details
 
 
-def test_an_object_that_fails_its_check_is_no_proof_whatever_the_exit_code(host: FakeHost) -> None:
+def test_an_object_that_fails_its_check_is_no_proof_whatever_the_exit_code(
+    host: Host,
+    programs: FakePrograms,
+) -> None:
     found = signed_by(TRUSTED)
     found["SignerKeys"][2]["Signer"]["DataCheck"] = False
-    report(host, 0, found)
-    assert "not signed" in refused(Trust(TRUSTED)).brief
+    report(programs, 0, found)
+    assert "not signed" in refused(host, Trust(TRUSTED)).brief
 
 
 @pytest.mark.parametrize(
@@ -152,11 +169,11 @@ def test_an_object_that_fails_its_check_is_no_proof_whatever_the_exit_code(host:
     ],
 )
 def test_what_the_engine_finds_wrong_is_said_in_one_line(
-    host: FakeHost, fatal: str, brief: str
+    host: Host, programs: FakePrograms, fatal: str, brief: str
 ) -> None:
     said = "INFO:    Verifying image with PGP key material\n"
-    report(host, 255, "{}", f"{said}FATAL:   Failed to verify container: {fatal}\n")
-    error = refused(Trust(TRUSTED))
+    report(programs, 255, "{}", f"{said}FATAL:   Failed to verify container: {fatal}\n")
+    error = refused(host, Trust(TRUSTED))
     assert "/k.sif" in error.brief
     assert brief in error.brief
     assert fatal in error.details
@@ -166,15 +183,15 @@ def test_what_the_engine_finds_wrong_is_said_in_one_line(
 # --- keys ---
 
 
-def test_a_trusted_key_that_the_ring_lacks(host: FakeHost) -> None:
-    error = refused(Trust("0" * 40))
+def test_a_trusted_key_that_the_ring_lacks(host: Host, programs: FakePrograms) -> None:
+    error = refused(host, Trust("0" * 40))
     assert error.exit_code is ExitCode.USAGE
     assert "--public-key" in error.resolution
-    assert not [argv for argv in host.argvs if argv[1] == "verify"]
+    assert not [argv for argv in programs.argvs if argv[1] == "verify"]
 
 
 def test_a_pem_key_is_handed_on_as_its_fingerprint_was_taken(
-    host: FakeHost, tmp_path: Path
+    host: Host, programs: FakePrograms, tmp_path: Path
 ) -> None:
     file = tmp_path / "key.pub"
     file.write_text("Bag Attributes: x\n" + PEM)
@@ -184,57 +201,61 @@ def test_a_pem_key_is_handed_on_as_its_fingerprint_was_taken(
         given.append(Path(words[words.index("--key") + 1]).read_text(encoding="utf-8"))
         return 0, json.dumps(signed_by("")), ""
 
-    host.programs["apptainer"] = apptainer
-    signature.verify(Path("/k.sif"), Trust(PEM_FINGERPRINT, file), BUILDER)
+    programs.answers["apptainer"] = apptainer
+    signature.verify(host, Path("/k.sif"), Trust(PEM_FINGERPRINT, file), BUILDER)
     assert "".join(given).split() == PEM.split()
 
 
 @pytest.mark.parametrize("text", [PEM + PEM, PEM.replace("A", "?", 1), PEM.split("\n")[0]])
-def test_a_file_that_is_not_one_pem_key(host: FakeHost, tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_one_pem_key(
+    host: Host, programs: FakePrograms, tmp_path: Path, text: str
+) -> None:
     file = tmp_path / "key.pub"
     file.write_text(text)
-    error = refused(Trust(PEM_FINGERPRINT, file))
+    error = refused(host, Trust(PEM_FINGERPRINT, file))
     assert error.exit_code is ExitCode.USAGE
     assert "one public key in PEM" in error.brief
-    assert host.argvs == []
+    assert programs.argvs == []
 
 
-def test_a_pem_key_with_another_fingerprint(host: FakeHost, tmp_path: Path) -> None:
+def test_a_pem_key_with_another_fingerprint(
+    host: Host, programs: FakePrograms, tmp_path: Path
+) -> None:
     file = tmp_path / "key.pub"
     file.write_text(PEM)
-    error = refused(Trust("AB" * 32, file))
+    error = refused(host, Trust("AB" * 32, file))
     assert error.exit_code is ExitCode.USAGE
     assert PEM_FINGERPRINT in error.details
-    assert host.argvs == []
+    assert programs.argvs == []
 
 
 # --- the user's own image ---
 
 
 def test_an_image_of_the_user_is_taken_into_the_cache_once(
-    host: FakeHost, cache: Path, tmp_path: Path
+    host: Host, programs: FakePrograms, cache: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "own.sif"
     write_sif(own, "signed")
-    image = adopt(own, Trust(TRUSTED), BUILDER)
+    image = adopt(host, own, Trust(TRUSTED), BUILDER)
     assert image.sif.read_bytes() == own.read_bytes()
     assert image.versions()["kubernetes"] == "v1.20.2"
-    assert list_images() == [image]
-    host.calls.all.clear()
-    assert adopt(own, Trust(TRUSTED), BUILDER) == image
+    assert list_images(host) == [image]
+    programs.calls.all.clear()
+    assert adopt(host, own, Trust(TRUSTED), BUILDER) == image
     # What is started is verified, each time.
-    verified = [argv[-1] for argv in host.argvs if argv[1] == "verify"]
+    verified = [argv[-1] for argv in programs.argvs if argv[1] == "verify"]
     assert verified == [str(image.sif)]
-    assert not [argv for argv in host.argvs if "exec" in argv]
+    assert not [argv for argv in programs.argvs if "exec" in argv]
 
 
 def test_the_copy_is_verified_before_any_of_it_is_run(
-    host: FakeHost, cache: Path, tmp_path: Path
+    host: Host, programs: FakePrograms, cache: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "own.sif"
     write_sif(own, "signed")
-    adopt(own, Trust(TRUSTED), BUILDER)
-    engine = [argv for argv in host.argvs if argv[0].endswith("apptainer")]
+    adopt(host, own, Trust(TRUSTED), BUILDER)
+    engine = [argv for argv in programs.argvs if argv[0].endswith("apptainer")]
     first_run = next(number for number, argv in enumerate(engine) if "exec" in argv)
     verify = next(number for number, argv in enumerate(engine) if argv[1] == "verify")
     assert verify < first_run
@@ -242,68 +263,74 @@ def test_the_copy_is_verified_before_any_of_it_is_run(
 
 
 def test_an_image_that_is_not_signed_leaves_nothing(
-    host: FakeHost, cache: Path, tmp_path: Path
+    host: Host, programs: FakePrograms, cache: Path, tmp_path: Path
 ) -> None:
     write_sif(tmp_path / "own.sif", "mine")
     with pytest.raises(SykubeError, match=f"{tmp_path}/own.sif is not signed"):
-        adopt(tmp_path / "own.sif", Trust(TRUSTED), BUILDER)
+        adopt(host, tmp_path / "own.sif", Trust(TRUSTED), BUILDER)
     assert list((cache / "node-images").iterdir()) == []
-    assert not [argv for argv in host.argvs if "exec" in argv]
+    assert not [argv for argv in programs.argvs if "exec" in argv]
 
 
-def test_an_image_that_changes_under_way(host: FakeHost, cache: Path, tmp_path: Path) -> None:
+def test_an_image_that_changes_under_way(
+    host: Host, programs: FakePrograms, cache: Path, tmp_path: Path
+) -> None:
     own = tmp_path / "own.sif"
     write_sif(own, "signed")
-    copy = host.programs["cp"]
+    copy = programs.answers["cp"]
 
     def change(words: list[str]) -> tuple[int, str, str]:
         write_sif(own, "signed, and something else")
         return copy(words)
 
-    host.programs["cp"] = change
+    programs.answers["cp"] = change
     with pytest.raises(UsageError, match="changed while it was read"):
-        adopt(own, Trust(TRUSTED), BUILDER)
+        adopt(host, own, Trust(TRUSTED), BUILDER)
     assert list((cache / "node-images").iterdir()) == []
 
 
 @pytest.mark.parametrize("data", [b"", b"SIF_MAGIC", b"x" * 100, b"\x7fELF" + b"\0" * 100])
-def test_a_file_that_is_no_image(host: FakeHost, tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_is_no_image(
+    host: Host, programs: FakePrograms, tmp_path: Path, data: bytes
+) -> None:
     (tmp_path / "own.sif").write_bytes(data)
     with pytest.raises(UsageError, match="is no SIF image") as raised:
-        adopt(tmp_path / "own.sif", None, BUILDER, unverified=True)
+        adopt(host, tmp_path / "own.sif", None, BUILDER, unverified=True)
     assert raised.value.exit_code is ExitCode.USAGE
     assert "bundle save" in raised.value.resolution
-    assert list_images() == []
+    assert list_images(host) == []
 
 
-def test_a_file_that_cannot_be_read(host: FakeHost, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read(host: Host, programs: FakePrograms, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
-        adopt(tmp_path / "absent.sif", None, BUILDER, unverified=True)
+        adopt(host, tmp_path / "absent.sif", None, BUILDER, unverified=True)
     with pytest.raises(UsageError, match="Is a directory"):
-        adopt(tmp_path, None, BUILDER, unverified=True)
+        adopt(host, tmp_path, None, BUILDER, unverified=True)
 
 
-def test_an_image_of_something_else(host: FakeHost, cache: Path, tmp_path: Path) -> None:
+def test_an_image_of_something_else(
+    host: Host, programs: FakePrograms, cache: Path, tmp_path: Path
+) -> None:
     write_sif(tmp_path / "own.sif")
-    host.calls.fail(
+    programs.calls.fail(
         lambda call: "exec" in call.words,
         lambda call: CommandError("apptainer failed", call.words, "cp: cannot stat"),
     )
     with pytest.raises(UsageError, match="no node image of sykube") as raised:
-        adopt(tmp_path / "own.sif", None, BUILDER, unverified=True)
+        adopt(host, tmp_path / "own.sif", None, BUILDER, unverified=True)
     assert "cp: cannot stat" in raised.value.details
     assert list((cache / "node-images").iterdir()) == []
 
 
 def test_only_an_image_that_was_built_here_needs_no_word_about_trust(
-    host: FakeHost, cache: Path, tmp_path: Path
+    host: Host, programs: FakePrograms, cache: Path, tmp_path: Path
 ) -> None:
     built = add_image(cache, "a" * 16, source="x")
-    local.examine(built.sif, trusted=False)
-    assert adopt(built.sif, Trust(TRUSTED), BUILDER) == built
+    local.examine(host, built.sif, trusted=False)
+    assert adopt(host, built.sif, Trust(TRUSTED), BUILDER) == built
     (built.folder / "parts.json").write_text("{}")
     with pytest.raises(UsageError, match="whose signature"):
-        local.examine(built.sif, trusted=False)
+        local.examine(host, built.sif, trusted=False)
     # Nor when it was another file the first time.
     with pytest.raises(UsageError, match="whose signature"):
-        adopt(built.sif, None, BUILDER)
+        adopt(host, built.sif, None, BUILDER)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from sykube import redaction, stored
-from sykube.cli import access
 from sykube.cluster import power, removal, scaling, site
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State
 from sykube.errors import ExitCode, UsageError
-from sykube.host import paths, proxies
+from sykube.host import proxies
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.proxies import Proxies
 from sykube.host.run import WITHOUT_PROXIES, clean_environment
@@ -159,7 +159,7 @@ def test_kubectl_asks_no_proxy_for_the_api_server(
     recorded: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     became: list[dict[str, str]] = []
-    monkeypatch.setattr(access, "replace_process", lambda _, env: became.append(dict(env)))
+    recorded.programs.become = lambda _, env: became.append(dict(env))
     monkeypatch.setenv("https_proxy", PROXY)
     assert sykube("kubectl", "get", "nodes").code == 0
     assert became[0]["https_proxy"] == PROXY
@@ -169,19 +169,19 @@ def test_kubectl_asks_no_proxy_for_the_api_server(
 # --- from what is asked to the nodes ---
 
 
-def test_proxies_of_a_configuration_file(tmp_path: Path) -> None:
+def test_proxies_of_a_configuration_file(host: Host, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(
         f"httpProxy: {PROXY}\nhttpsProxy: proxy.example:1\nnoProxy: a.example, .b.example\n"
         "caCertificates: [/etc/site.pem]\n"
     )
-    spec = make_spec(file, {})
+    spec = make_spec(host, file, {})
     assert (spec.http_proxy, spec.https_proxy) == (PROXY, "proxy.example:1")
     assert spec.no_proxy == ("a.example", ".b.example")
     assert spec.ca_certificates == ("/etc/site.pem",)
     assert stored.load(ClusterSpec, stored.dump(spec)) == spec
     file.write_text("noProxy: [a.example]\n")
-    assert make_spec(file, {}).no_proxy == ("a.example",)
+    assert make_spec(host, file, {}).no_proxy == ("a.example",)
 
 
 @pytest.mark.parametrize(
@@ -204,11 +204,13 @@ def test_wrong_ones_are_exit_code_2_and_change_nothing(
     assert PASSWORD not in result.err
 
 
-def test_a_broken_configuration_file_is_shown_without_its_password(tmp_path: Path) -> None:
+def test_a_broken_configuration_file_is_shown_without_its_password(
+    host: Host, tmp_path: Path
+) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(f"httpProxy: {PROXY}: [\n")
     with pytest.raises(UsageError) as raised:
-        make_spec(file, {})
+        make_spec(host, file, {})
     assert PASSWORD not in raised.value.brief + raised.value.details
 
 
@@ -223,8 +225,8 @@ def test_the_containerd_of_every_node_knows_the_proxies(
         "--no-proxy", ".site.example",
     )  # fmt: skip
     assert result.code == 0, result.err
-    scaling.add("lab", 1, world.ui())
-    nodes = sorted((paths.DATA / "lab/nodes").iterdir())
+    scaling.add(world.host, "lab", 1, world.ui())
+    nodes = sorted((world.host.data / "lab/nodes").iterdir())
     assert [node.name for node in nodes] == ["lab-master", "lab-node1", "lab-node2"]
     for node in nodes:
         found = variables(node)
@@ -232,7 +234,7 @@ def test_the_containerd_of_every_node_knows_the_proxies(
         assert found["HTTPS_PROXY"] == f"http://me:{PASSWORD}@proxy.example:1"
         without = found["no_proxy"].split(",")
         assert {".site.example", "10.11.11.0/24", ".svc", ".cluster.local"} < set(without)
-        state = State.load(ClusterPaths("lab").state)
+        state = State.load(ClusterPaths(world.host, "lab").state)
         assert state is not None
         assert {str(state.subnets.pods), str(state.subnets.services)} < set(without)
         assert (node / "config/ca-certificates.pem").read_text() == REAL
@@ -249,9 +251,9 @@ def test_they_are_the_same_after_stop_and_start(world: World) -> None:
     cluster = made(world, http_proxy=PROXY)
     node = cluster.master.folder
     before = variables(node)
-    power.stop("fake", power.StopOptions(), world.ui())
+    power.stop(world.host, "fake", power.StopOptions(), world.ui())
     (node / "config/containerd.env").unlink()
-    power.start("fake", world.ui())
+    power.start(world.host, "fake", world.ui())
     assert variables(node) == before
 
 
@@ -268,7 +270,7 @@ def test_the_callers_own_are_taken_and_init_again_does_not_ask_for_them(
     assert sykube("init", "--dns", "192.0.2.1").code == 0
     monkeypatch.delenv("https_proxy")
     assert sykube("init", "--dns", "192.0.2.1").code == 0
-    assert variables(paths.DATA / "sykube/nodes/sykube-master")["https_proxy"] == PROXY
+    assert variables(world.host.data / "sykube/nodes/sykube-master")["https_proxy"] == PROXY
 
 
 def test_of_the_callers_own_what_nodes_cannot_use_is_left_out_with_a_warning(
@@ -279,11 +281,11 @@ def test_of_the_callers_own_what_nodes_cannot_use_is_left_out_with_a_warning(
     assert result.code == 0
     assert "warning: http_proxy is on the host's loopback" in result.err
     assert PASSWORD not in result.err
-    assert variables(paths.DATA / "sykube/nodes/sykube-master") == {}
+    assert variables(world.host.data / "sykube/nodes/sykube-master") == {}
     # What was asked for makes it of no account.
     result = sykube("init", "--name", "lab", "--dns", "192.0.2.1", "--http-proxy", "p.example:1")
     assert "warning" not in result.err
-    assert variables(paths.DATA / "lab/nodes/lab-master")["http_proxy"] == "http://p.example:1"
+    assert variables(world.host.data / "lab/nodes/lab-master")["http_proxy"] == "http://p.example:1"
 
 
 def test_another_password_is_a_difference_that_is_not_shown(world: World, sykube: Sykube) -> None:
@@ -298,7 +300,7 @@ def test_another_password_is_a_difference_that_is_not_shown(world: World, sykube
 def test_delete_leaves_nothing_of_them(world: World) -> None:
     before = world.snapshot()
     made(world, http_proxy=PROXY)
-    removal.delete("fake", world.ui())
+    removal.delete(world.host, "fake", world.ui())
     assert differences(before, world.snapshot()) == []
 
 
@@ -343,14 +345,14 @@ def test_relative_certificates_are_those_of_the_callers_folder(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ca.pem").write_text(REAL)
     assert sykube("init", "--dns", "192.0.2.1", "--ca-certificate", "ca.pem").code == 0
-    state = State.load(ClusterPaths("sykube").state)
+    state = State.load(ClusterPaths(world.host, "sykube").state)
     assert state is not None
     assert state.spec.ca_certificates == (str(tmp_path / "ca.pem"),)
     assert state.authorities == (REAL,)
     # The record has them, whatever becomes of the file.
     (tmp_path / "ca.pem").unlink()
-    power.stop("sykube", power.StopOptions(), world.ui())
-    power.start("sykube", world.ui())
+    power.stop(world.host, "sykube", power.StopOptions(), world.ui())
+    power.start(world.host, "sykube", world.ui())
 
 
 def test_a_dry_run_checks_authorities(world: World, sykube: Sykube, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sykube.cluster.members import MAX_WORKERS
 from sykube.cluster.spec import ClusterSpec, check_name
 from sykube.cluster.spec_reader import make_spec
 from sykube.errors import ExitCode, UsageError
+from sykube.host.host import Host
 from sykube.node.limits import Limits
 
 FULL = ClusterSpec(
@@ -38,11 +39,11 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "cluster.yaml"
 
 
-def errors(file: Path, text: str, **flags: Any) -> list[str]:
+def errors(host: Host, file: Path, text: str, **flags: Any) -> list[str]:
     """The errors of a configuration file, without its name."""
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as raised:
-        make_spec(file, flags)
+        make_spec(host, file, flags)
     assert raised.value.exit_code is ExitCode.USAGE
     shown = raised.value.details.splitlines() or [raised.value.brief]
     return [line.removeprefix(f"{file}:") for line in shown]
@@ -63,30 +64,36 @@ def errors(file: Path, text: str, **flags: Any) -> list[str]:
         ({"control_planes": 0}, "must be 1, 3 or 5"),
     ],
 )
-def test_limits_that_no_node_can_live_with_are_refused(flags: dict[str, Any], words: str) -> None:
+def test_limits_that_no_node_can_live_with_are_refused(
+    host: Host, flags: dict[str, Any], words: str
+) -> None:
     with pytest.raises(UsageError) as raised:
-        make_spec(None, flags)
+        make_spec(host, None, flags)
     assert words in raised.value.brief
 
 
-def test_limits_are_told_to_nodes_as_numbers() -> None:
-    limits = make_spec(None, {"cpus": "1.5", "memory": "2Gi", "pids": 900}).limits
+def test_limits_are_told_to_nodes_as_numbers(
+    host: Host,
+) -> None:
+    limits = make_spec(host, None, {"cpus": "1.5", "memory": "2Gi", "pids": 900}).limits
     assert (limits.millicores, limits.memory, limits.pids) == (1500, 2 * 1024**3, 900)
-    assert make_spec(None, {"cpus": "0.5", "memory": "1Gi", "pids": 500}).limits.pids == 500
+    assert make_spec(host, None, {"cpus": "0.5", "memory": "1Gi", "pids": 500}).limits.pids == 500
     assert ClusterSpec().limits == Limits()
 
 
-def test_limits_in_a_file_may_be_numbers_as_in_kubernetes(file: Path) -> None:
+def test_limits_in_a_file_may_be_numbers_as_in_kubernetes(host: Host, file: Path) -> None:
     file.write_text(
         "cpus: 1.5\nmemory: 2147483648\npids: 900\ncontrolPlanes: 3\n", encoding="utf-8"
     )
-    spec = make_spec(file, {})
+    spec = make_spec(host, file, {})
     assert (spec.cpus, spec.memory, spec.control_planes) == ("1.5", "2147483648", 3)
     assert spec.limits == Limits(1500, 2 * 1024**3, 900)
 
 
-def test_a_limit_in_a_file_that_is_neither_number_nor_text_is_an_error(file: Path) -> None:
-    found = errors(file, "cpus: true\nmemory: [1Gi]\npids: 900.5\n")
+def test_a_limit_in_a_file_that_is_neither_number_nor_text_is_an_error(
+    host: Host, file: Path
+) -> None:
+    found = errors(host, file, "cpus: true\nmemory: [1Gi]\npids: 900.5\n")
     assert found == [
         "1: cpus must be a number or a text",
         "2: memory must be a number or a text",
@@ -95,24 +102,26 @@ def test_a_limit_in_a_file_that_is_neither_number_nor_text_is_an_error(file: Pat
 
 
 @pytest.mark.parametrize("value", ["bridge", "none", "/cni.yaml"])
-def test_pod_networks(file: Path, value: str) -> None:
+def test_pod_networks(host: Host, file: Path, value: str) -> None:
     file.write_text(f"podNetwork: {value}\n", encoding="utf-8")
-    assert make_spec(file, {}).pod_network == value
+    assert make_spec(host, file, {}).pod_network == value
 
 
 @pytest.mark.parametrize("value", ["calico", "cni.yaml", "''"])
-def test_a_pod_network_that_is_no_kind_and_no_path(file: Path, value: str) -> None:
-    (found,) = errors(file, f"podNetwork: {value}\n")
+def test_a_pod_network_that_is_no_kind_and_no_path(host: Host, file: Path, value: str) -> None:
+    (found,) = errors(host, file, f"podNetwork: {value}\n")
     assert "is neither bridge, none nor an absolute path of a manifest" in found
 
 
-def test_nothing_asked_for_gives_the_defaults() -> None:
-    assert make_spec(None, {}) == ClusterSpec()
+def test_nothing_asked_for_gives_the_defaults(
+    host: Host,
+) -> None:
+    assert make_spec(host, None, {}) == ClusterSpec()
     assert ClusterSpec().name == "sykube"
     assert ClusterSpec().workers == 1
 
 
-def test_a_file_with_every_key(file: Path) -> None:
+def test_a_file_with_every_key(host: Host, file: Path) -> None:
     file.write_text(
         """\
 apiVersion: sykube/v1alpha1
@@ -134,15 +143,15 @@ serviceSubnet: 10.4.0.0/16
 """,
         encoding="utf-8",
     )
-    assert make_spec(file, {}) == FULL
+    assert make_spec(host, file, {}) == FULL
 
 
-def test_options_may_also_be_a_list(file: Path) -> None:
+def test_options_may_also_be_a_list(host: Host, file: Path) -> None:
     file.write_text("options: [--bind, '/a b:/a b']\n", encoding="utf-8")
-    assert make_spec(file, {}).options == ("--bind", "/a b:/a b")
+    assert make_spec(host, file, {}).options == ("--bind", "/a b:/a b")
 
 
-def test_every_error_is_shown_at_once_by_its_line(file: Path) -> None:
+def test_every_error_is_shown_at_once_by_its_line(host: Host, file: Path) -> None:
     text = """\
 apiVersion: sykube/v2
 kind: Cluster
@@ -159,7 +168,7 @@ serviceSubnet: 8.8.8.0/24
 completelyUnknown: true
 name: Lab_1
 """
-    found = errors(file, text)
+    found = errors(host, file, text)
     assert [line.split(":")[0] for line in found] == ["1", *map(str, range(3, 15))]
     for line, words in zip(
         found,
@@ -184,8 +193,8 @@ name: Lab_1
     assert "did you mean" not in found[-2]
 
 
-def test_one_error_is_the_brief_itself(file: Path) -> None:
-    assert errors(file, "workers: -1\n") == [f"1: {worker_error(-1)}"]
+def test_one_error_is_the_brief_itself(host: Host, file: Path) -> None:
+    assert errors(host, file, "workers: -1\n") == [f"1: {worker_error(-1)}"]
 
 
 def worker_error(number: int) -> str:
@@ -193,64 +202,64 @@ def worker_error(number: int) -> str:
 
 
 @pytest.mark.parametrize("number", [-1, MAX_WORKERS + 1, 1000])
-def test_a_number_of_workers_that_cannot_be(number: int) -> None:
+def test_a_number_of_workers_that_cannot_be(host: Host, number: int) -> None:
     with pytest.raises(UsageError) as raised:
-        make_spec(None, {"workers": number})
+        make_spec(host, None, {"workers": number})
     assert raised.value.brief == worker_error(number)
 
 
 @pytest.mark.parametrize("number", [0, MAX_WORKERS])
-def test_a_number_of_workers_that_can_be(number: int) -> None:
-    assert make_spec(None, {"workers": number}).workers == number
+def test_a_number_of_workers_that_can_be(host: Host, number: int) -> None:
+    assert make_spec(host, None, {"workers": number}).workers == number
 
 
-def test_flags_win_over_the_file_and_cure_its_errors(file: Path) -> None:
+def test_flags_win_over_the_file_and_cure_its_errors(host: Host, file: Path) -> None:
     file.write_text("name: lab\nworkers: 500\ndns: [192.0.2.1]\n", encoding="utf-8")
-    spec = make_spec(file, {"workers": 2, "name": None, "dns": ("192.0.2.9",)})
+    spec = make_spec(host, file, {"workers": 2, "name": None, "dns": ("192.0.2.9",)})
     assert (spec.name, spec.workers, spec.dns) == ("lab", 2, ("192.0.2.9",))
 
 
-def test_the_error_of_a_flag_has_no_line_of_the_file(file: Path) -> None:
+def test_the_error_of_a_flag_has_no_line_of_the_file(host: Host, file: Path) -> None:
     file.write_text("name: lab\nworkers: 2\n", encoding="utf-8")
     with pytest.raises(UsageError) as raised:
-        make_spec(file, {"workers": -1})
+        make_spec(host, file, {"workers": -1})
     assert raised.value.brief == worker_error(-1)
 
 
-def test_errors_of_flags_and_of_the_file_come_together(file: Path) -> None:
-    found = errors(file, "wrokers: 2\n", name="-x")
+def test_errors_of_flags_and_of_the_file_come_together(host: Host, file: Path) -> None:
+    found = errors(host, file, "wrokers: 2\n", name="-x")
     assert len(found) == 2
     assert any("did you mean 'workers'?" in line for line in found)
     assert any("'-x' is not a DNS label" in line for line in found)
 
 
 @pytest.mark.parametrize("name", ["a", "a-b", "0", "lab1", "x" * 50])
-def test_names_that_are_dns_labels(name: str) -> None:
+def test_names_that_are_dns_labels(host: Host, name: str) -> None:
     check_name(name)
-    assert make_spec(None, {"name": name}).name == name
+    assert make_spec(host, None, {"name": name}).name == name
 
 
 @pytest.mark.parametrize(
     "name",
     ["", "-a", "a-", "A", "a.b", "a_b", "a b", "a/b", "../a", "ä", "a\n", "x" * 51, "host"],
 )
-def test_names_that_are_none(name: str) -> None:
+def test_names_that_are_none(host: Host, name: str) -> None:
     with pytest.raises(UsageError):
         check_name(name)
     with pytest.raises(UsageError):
-        make_spec(None, {"name": name})
+        make_spec(host, None, {"name": name})
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n"])
-def test_a_file_without_a_mapping(file: Path, text: str) -> None:
-    assert "must hold a mapping" in errors(file, text)[0]
+def test_a_file_without_a_mapping(host: Host, file: Path, text: str) -> None:
+    assert "must hold a mapping" in errors(host, file, text)[0]
 
 
 @pytest.mark.parametrize("text", ["a: [1\n", "a: b: c\n", "\tname: x\n"])
-def test_a_file_that_is_no_yaml(file: Path, text: str) -> None:
+def test_a_file_that_is_no_yaml(host: Host, file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match="is no valid YAML"):
-        make_spec(file, {})
+        make_spec(host, file, {})
 
 
 @pytest.mark.parametrize(
@@ -263,39 +272,41 @@ def test_a_file_that_is_no_yaml(file: Path, text: str) -> None:
     ],
     ids=["python tag", "own tag", "no date", "open quote"],
 )
-def test_values_that_cannot_be_read_are_usage_errors_too(file: Path, text: str) -> None:
+def test_values_that_cannot_be_read_are_usage_errors_too(host: Host, file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError):
-        make_spec(file, {})
+        make_spec(host, file, {})
 
 
-def test_a_file_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read(host: Host, file: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
-        make_spec(file, {})
+        make_spec(host, file, {})
     with pytest.raises(UsageError, match="Is a directory"):
-        make_spec(tmp_path, {})
+        make_spec(host, tmp_path, {})
     file.write_bytes(b"name: \xff\xfe\n")
     with pytest.raises(UsageError, match="is no valid YAML"):
-        make_spec(file, {})
+        make_spec(host, file, {})
 
 
 @pytest.mark.parametrize(
     "key", ["name: null", "name: 5", "dest: [a]", "dns: [5]", "ephemeral: no!"]
 )
-def test_values_of_the_wrong_type(file: Path, key: str) -> None:
-    assert "must be" in errors(file, f"{key}\n")[0]
+def test_values_of_the_wrong_type(host: Host, file: Path, key: str) -> None:
+    assert "must be" in errors(host, file, f"{key}\n")[0]
 
 
 @pytest.mark.parametrize("address", ["localhost", "192.0.2.300", ""])
-def test_a_resolver_that_is_no_address(address: str) -> None:
+def test_a_resolver_that_is_no_address(host: Host, address: str) -> None:
     with pytest.raises(UsageError, match="is neither an IP address nor 'none'"):
-        make_spec(None, {"dns": ("192.0.2.1", address)})
+        make_spec(host, None, {"dns": ("192.0.2.1", address)})
 
 
-def test_no_resolver_at_all_is_a_choice_that_stands_alone() -> None:
-    assert make_spec(None, {"dns": ("none",)}).dns == ("none",)
+def test_no_resolver_at_all_is_a_choice_that_stands_alone(
+    host: Host,
+) -> None:
+    assert make_spec(host, None, {"dns": ("none",)}).dns == ("none",)
     with pytest.raises(UsageError, match="--dns none goes with no address"):
-        make_spec(None, {"dns": ("192.0.2.1", "none")})
+        make_spec(host, None, {"dns": ("192.0.2.1", "none")})
 
 
 @pytest.mark.parametrize("spec", [ClusterSpec(), FULL], ids=["defaults", "full"])

@@ -16,7 +16,8 @@ from sykube.cluster import state as state_module
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import DONE, STARTED, State, clusters, locked
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import files, paths
+from sykube.host import files
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from tests.fakes import make_subnets
 
@@ -24,10 +25,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
-    monkeypatch.setattr(paths, "LOCKS", tmp_path / "run/sykube")
-    (tmp_path / "run").mkdir()
+def places(host: Host) -> None:
+    (host.root / "run").mkdir(parents=True)
 
 
 @pytest.fixture
@@ -145,14 +144,14 @@ def test_a_state_of_a_later_version_is_not_guessed_at(stored: Path) -> None:
         State.load(stored)
 
 
-def test_clusters_are_the_folders_with_a_state() -> None:
-    assert clusters() == []
+def test_clusters_are_the_folders_with_a_state(host: Host) -> None:
+    assert clusters(host) == []
     for name in ("b", "a", "host"):
-        (paths.DATA / name).mkdir(parents=True)
-        (paths.DATA / name / "state.json").touch()
-    (paths.DATA / "half-made").mkdir()
-    (paths.DATA / "file").touch()
-    assert clusters() == ["a", "b"]
+        (host.data / name).mkdir(parents=True)
+        (host.data / name / "state.json").touch()
+    (host.data / "half-made").mkdir()
+    (host.data / "file").touch()
+    assert clusters(host) == ["a", "b"]
 
 
 # --- the lock ---
@@ -161,19 +160,20 @@ _HOLDER = """
 import sys
 from pathlib import Path
 from sykube.cluster.state import locked
-from sykube.host import paths
-paths.LOCKS = Path(sys.argv[1])
-with locked(paths.ClusterPaths("fake")):
+from sykube.host.host import Host
+from sykube.host.paths import ClusterPaths
+host = Host(Path(sys.argv[1]))
+with locked(ClusterPaths(host, "fake")):
     print("locked", flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.fixture
-def holder() -> Iterator[subprocess.Popen[str]]:
+def holder(host: Host) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock of the cluster `fake`."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(paths.LOCKS)],
+        [sys.executable, "-c", _HOLDER, str(host.root)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -189,48 +189,51 @@ def holder() -> Iterator[subprocess.Popen[str]]:
         stream.close()
 
 
-def test_a_lock_that_another_process_holds(holder: subprocess.Popen[str]) -> None:
-    lock = ClusterPaths("fake").lock
-    with pytest.raises(SykubeError) as raised, locked(ClusterPaths("fake")):
+def test_a_lock_that_another_process_holds(host: Host, holder: subprocess.Popen[str]) -> None:
+    lock = ClusterPaths(host, "fake").lock
+    with pytest.raises(SykubeError) as raised, locked(ClusterPaths(host, "fake")):
         raise AssertionError("the lock was given twice")
     assert raised.value.exit_code is ExitCode.LOCKED
     assert str(holder.pid) in raised.value.details.split()
     assert "fake" in raised.value.brief
     assert lock.exists()
     # Another cluster is none of its business.
-    with locked(ClusterPaths("other")):
+    with locked(ClusterPaths(host, "other")):
         pass
     assert lock.exists()
     assert holder.stdin
     holder.stdin.close()
     assert holder.wait() == 0
     assert not lock.parent.exists()
-    with locked(ClusterPaths("fake")):
+    with locked(ClusterPaths(host, "fake")):
         assert lock.read_text() == str(os.getpid())
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(holder: subprocess.Popen[str]) -> None:
+def test_the_lock_of_a_killed_process_is_taken_over(
+    host: Host, holder: subprocess.Popen[str]
+) -> None:
     holder.kill()
     holder.wait()
-    lock = ClusterPaths("fake").lock
+    lock = ClusterPaths(host, "fake").lock
     assert lock.exists()
-    with locked(ClusterPaths("fake")):
+    with locked(ClusterPaths(host, "fake")):
         assert lock.read_text() == str(os.getpid())
     assert not lock.parent.exists()
 
 
-def test_the_lock_is_gone_after_an_error() -> None:
-    with pytest.raises(KeyboardInterrupt), locked(ClusterPaths("fake")):
-        assert ClusterPaths("fake").lock.exists()
+def test_the_lock_is_gone_after_an_error(host: Host) -> None:
+    with pytest.raises(KeyboardInterrupt), locked(ClusterPaths(host, "fake")):
+        assert ClusterPaths(host, "fake").lock.exists()
         raise KeyboardInterrupt
-    assert not paths.LOCKS.exists()
+    assert not host.locks.exists()
 
 
 def test_a_lock_file_that_was_removed_under_the_waiter_is_made_anew(
+    host: Host,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The holder before unlinks the file between our opening and locking it."""
-    lock = ClusterPaths("fake").lock
+    lock = ClusterPaths(host, "fake").lock
     flock = fcntl.flock
     raced: list[int] = []
 
@@ -242,5 +245,5 @@ def test_a_lock_file_that_was_removed_under_the_waiter_is_made_anew(
             lock.write_text("another's")
 
     monkeypatch.setattr(fcntl, "flock", race)
-    with locked(ClusterPaths("fake")):
+    with locked(ClusterPaths(host, "fake")):
         assert lock.read_text() == str(os.getpid())

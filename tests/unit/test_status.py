@@ -16,12 +16,14 @@ from tests.fakes import NODES, World, ready
 
 
 def look(world: World) -> status.Status:
-    return status.look(lookup.load("fake", world.ui()))
+    return status.look(lookup.load(world.host, "fake", world.ui()))
 
 
 @pytest.fixture
 def up(world: World) -> World:
-    lifecycle.init(ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui())
+    lifecycle.init(
+        world.host, ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui()
+    )
     return world
 
 
@@ -152,7 +154,7 @@ def test_all_that_is_wrong_with_a_node_is_said_in_one_line(up: World) -> None:
 def test_a_node_whose_supervisord_is_silent_is_degraded(
     up: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silent(_pid: int) -> dict[str, str]:
+    def silent(*_: object) -> dict[str, str]:
         raise SykubeError("supervisord does not answer: timed out")
 
     monkeypatch.setattr(services, "states", silent)
@@ -181,7 +183,7 @@ def test_a_cluster_that_is_stopped(up: World) -> None:
 
 
 def test_a_cluster_that_is_paused(up: World) -> None:
-    power.pause("fake", up.ui())
+    power.pause(up.host, "fake", up.ui())
     found = look(up)
     assert found.exit_code is ExitCode.STOPPED
     assert found.summary == "paused"
@@ -191,7 +193,7 @@ def test_a_cluster_that_is_paused(up: World) -> None:
 def test_a_cluster_of_which_one_node_is_paused_is_degraded(up: World) -> None:
     from sykube.node import cgroups
 
-    cgroups.freeze("fake-node1", frozen=True)
+    cgroups.freeze(up.host, "fake-node1", frozen=True)
     found = look(up)
     assert found.exit_code is ExitCode.DEGRADED
     assert [node.summary for node in found.nodes] == ["Ready", "paused"]
@@ -199,7 +201,7 @@ def test_a_cluster_of_which_one_node_is_paused_is_degraded(up: World) -> None:
 
 def test_one_control_plane_that_is_lost_is_said_and_the_others_answer(world: World) -> None:
     spec = ClusterSpec(name="fake", dns=("192.0.2.1",), control_planes=3)
-    lifecycle.init(spec, InitOptions(), world.ui())
+    lifecycle.init(world.host, spec, InitOptions(), world.ui())
     world.end("fake-master")
     found = look(world)
     assert found.exit_code is ExitCode.DEGRADED
@@ -211,7 +213,7 @@ def test_one_control_plane_that_is_lost_is_said_and_the_others_answer(world: Wor
 
 
 def glance(world: World) -> status.Glance:
-    return status.glance("fake", world.ui())
+    return status.glance(world.host, "fake", world.ui())
 
 
 def test_a_glance_at_a_cluster_asks_for_its_instances_alone(up: World) -> None:
@@ -221,14 +223,14 @@ def test_a_glance_at_a_cluster_asks_for_its_instances_alone(up: World) -> None:
 
 
 def test_a_glance_at_a_cluster_in_each_of_its_states(up: World) -> None:
-    power.pause("fake", up.ui())
+    power.pause(up.host, "fake", up.ui())
     assert glance(up).state == "paused"
-    power.unpause("fake", up.ui())
+    power.unpause(up.host, "fake", up.ui())
     up.end("fake-node1")
     assert glance(up).state == "partly running"
     up.end("fake-master")
     assert glance(up).state == "stopped"
-    lookup.load("fake", up.ui()).paths.state.write_text("{")
+    lookup.load(up.host, "fake", up.ui()).paths.state.write_text("{")
     assert glance(up) == status.Glance("fake", "damaged")
 
 
@@ -238,5 +240,5 @@ def test_a_glance_at_a_cluster_that_init_did_not_finish(
     monkeypatch.setenv("SYKUBE_FAIL_AT", "after:ready")
     spec = ClusterSpec(name="fake", dns=("192.0.2.1",))
     with pytest.raises(SykubeError):
-        lifecycle.init(spec, InitOptions(retain=True), world.ui())
+        lifecycle.init(world.host, spec, InitOptions(retain=True), world.ui())
     assert glance(world).state == "unfinished"

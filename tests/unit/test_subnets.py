@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Network
 from itertools import combinations
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 
 from sykube.cluster.members import MAX_WORKERS
 from sykube.errors import ExitCode, HostError
+from sykube.host.host import Host
 from sykube.network import subnets
 from sykube.network.subnets import Subnets, choose
-from tests.fakes import Calls, FakeHost, Kernel, make_subnets
+from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, make_subnets
 
 
 def nets(*texts: str) -> list[IPv4Network]:
@@ -31,13 +33,21 @@ def check(chosen: Subnets, taken: list[IPv4Network]) -> None:
 
 
 @pytest.fixture
-def routes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[Any]], None]:
+def programs(tmp_path: Path) -> FakePrograms:
+    return FakePrograms(Kernel(tmp_path), Calls(), tmp_path)
+
+
+@pytest.fixture
+def host(programs: FakePrograms, tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path, programs.run)
+
+
+@pytest.fixture
+def routes(programs: FakePrograms) -> Callable[[list[Any]], None]:
     """Sets what `ip route` answers."""
-    host = FakeHost(Kernel(tmp_path), Calls(), tmp_path)
-    monkeypatch.setattr(subnets, "run", host.run)
 
     def answer(found: list[Any]) -> None:
-        host.kernel.routes = found
+        programs.kernel.routes = found
 
     return answer
 
@@ -104,7 +114,7 @@ def test_a_given_range_is_set_aside_before_others_are_picked() -> None:
     check(chosen, [])
 
 
-def test_routes_of_the_host(routes: Callable[[list[Any]], None]) -> None:
+def test_routes_of_the_host(host: Host, routes: Callable[[list[Any]], None]) -> None:
     routes(
         [
             {"dst": "default", "gateway": "192.0.2.1"},
@@ -115,22 +125,23 @@ def test_routes_of_the_host(routes: Callable[[list[Any]], None]) -> None:
             {"type": "broadcast", "dst": "192.0.2.255", "dev": "eth0"},
         ]
     )
-    assert subnets.host_routes() == nets("192.0.2.0/24", "10.8.0.5/32", "10.9.0.0/16")
+    assert subnets.host_routes(host) == nets("192.0.2.0/24", "10.8.0.5/32", "10.9.0.0/16")
 
 
-def test_a_host_without_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_routes(host: Host) -> None:
     from sykube.host.run import Completed
 
-    monkeypatch.setattr(subnets, "run", lambda argv: Completed(tuple(argv), 0, "", ""))
-    assert subnets.host_routes() == []
+    silent = replace(host, run=lambda argv, **_: Completed(tuple(map(str, argv)), 0, "", ""))
+    assert subnets.host_routes(silent) == []
 
 
 def test_a_default_route_in_two_halves_is_no_collision(
+    host: Host,
     routes: Callable[[list[Any]], None],
 ) -> None:
     """OpenVPN's redirect-gateway def1 and WireGuard's AllowedIPs make these."""
     routes([{"dst": "0.0.0.0/1", "dev": "tun0"}, {"dst": "128.0.0.0/1", "dev": "tun0"}])
-    assert choose(subnets.host_routes()) == make_subnets()
+    assert choose(subnets.host_routes(host)) == make_subnets()
 
 
 def test_addresses_are_fixed_and_all_differ() -> None:

@@ -50,7 +50,9 @@ def newer(world: World) -> NodeImage:
 
 def update(world: World, image: NodeImage, *, dry_run: bool = False) -> Outcome:
     wish = ClusterSpec(name="fake", local_image=str(image.sif))
-    return update_module.update("fake", wish, UpdateOptions(), world.ui(), dry_run=dry_run)
+    return update_module.update(
+        world.host, "fake", wish, UpdateOptions(), world.ui(), dry_run=dry_run
+    )
 
 
 def recorded(cluster: Cluster) -> State:
@@ -113,7 +115,7 @@ def test_every_node_is_started_from_the_newer_image_control_planes_first(
             command = "apply" if node == cluster.master else "node"
             expected += [f"{node.instance} {command}", node.instance]
         assert steps == expected
-        assert removal.delete("fake", world.ui()) == []
+        assert removal.delete(world.host, "fake", world.ui()) == []
 
 
 def test_patches_of_containerd_are_those_of_the_newer_image_too(
@@ -139,7 +141,7 @@ def test_nothing_asked_for_means_debians_own_image_which_is_there(world: World) 
     made(world)
     wish = ClusterSpec(name="fake")
     with unchanged(world):
-        found = update_module.update("fake", wish, UpdateOptions(), world.ui())
+        found = update_module.update(world.host, "fake", wish, UpdateOptions(), world.ui())
     assert (found.changed, found.after) == (False, OLD)
 
 
@@ -176,7 +178,9 @@ def test_a_dry_run_makes_no_node_image(world: World, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
     wish = ClusterSpec(name="fake")
     with unchanged(world):
-        found = update_module.update("fake", wish, UpdateOptions(), world.ui(), dry_run=True)
+        found = update_module.update(
+            world.host, "fake", wish, UpdateOptions(), world.ui(), dry_run=True
+        )
     assert found.changed
     assert found.steps[0] == "make the node image"
     assert not any("kubeadm" in step for step in found.steps)
@@ -189,16 +193,18 @@ def test_a_cluster_that_is_not_well_is_refused_before_an_image_is_made(
     _break_dns(world)
     monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
     with unchanged(world), pytest.raises(SykubeError, match="is not healthy"):
-        update_module.update("fake", ClusterSpec(name="fake"), UpdateOptions(), world.ui())
+        update_module.update(
+            world.host, "fake", ClusterSpec(name="fake"), UpdateOptions(), world.ui()
+        )
     assert not [call for call in world.calls.all if "build" in call.words]
 
 
 def test_an_updated_cluster_stops_starts_and_grows(world: World, newer: NodeImage) -> None:
     cluster = made(world)
     update(world, newer)
-    assert scaling.add("fake", 1, world.ui()) == ["node2"]
-    power.stop("fake", StopOptions(), world.ui())
-    power.start("fake", world.ui())
+    assert scaling.add(world.host, "fake", 1, world.ui()) == ["node2"]
+    power.stop(world.host, "fake", StopOptions(), world.ui())
+    power.start(world.host, "fake", world.ui())
     assert_is(world, cluster, NEW)
     assert running(world)["fake-node2"] == NEW
 
@@ -287,7 +293,7 @@ def test_an_image_that_cannot_follow_changes_nothing(
 
 
 def _stop(world: World) -> None:
-    power.stop("fake", StopOptions(), world.ui())
+    power.stop(world.host, "fake", StopOptions(), world.ui())
 
 
 def _end_a_worker(world: World) -> None:
@@ -302,7 +308,7 @@ def _break_dns(world: World) -> None:
     ("damage", "code"),
     [
         (_stop, ExitCode.STOPPED),
-        (lambda world: power.pause("fake", world.ui()), ExitCode.STOPPED),
+        (lambda world: power.pause(world.host, "fake", world.ui()), ExitCode.STOPPED),
         (_end_a_worker, ExitCode.DEGRADED),
         (_break_dns, ExitCode.DEGRADED),
     ],
@@ -354,7 +360,10 @@ def test_it_leaves_a_cluster_that_works_and_goes_on(
     found = status.look(held_up)
     assert found.exit_code is ExitCode.OK
     assert {node.version for node in found.nodes} <= {OLD, NEW}
-    assert "to Kubernetes v1.20.3" in status.look(Cluster.of(recorded(held_up), world.ui())).update
+    assert (
+        "to Kubernetes v1.20.3"
+        in status.look(Cluster.of(world.host, recorded(held_up), world.ui())).update
+    )
     update(world, newer)
     assert_is(world, held_up, NEW)
 
@@ -363,32 +372,32 @@ def test_it_can_be_stopped_and_started_meanwhile(
     world: World, newer: NodeImage, held_up: Cluster
 ) -> None:
     before = running(world)
-    power.stop("fake", StopOptions(), world.ui())
-    power.start("fake", world.ui())
+    power.stop(world.host, "fake", StopOptions(), world.ui())
+    power.start(world.host, "fake", world.ui())
     assert running(world) == before
     update(world, newer)
     assert_is(world, held_up, NEW)
 
 
 def test_it_can_be_deleted_meanwhile(world: World, held_up: Cluster) -> None:
-    assert removal.delete("fake", world.ui()) == []
+    assert removal.delete(world.host, "fake", world.ui()) == []
     assert not held_up.paths.root.exists()
 
 
 def test_no_node_joins_and_no_snapshot_is_saved_meanwhile(world: World, held_up: Cluster) -> None:
     assert held_up.nodes
     with unchanged(world), pytest.raises(SykubeError, match="half-way to Kubernetes v1.20.3"):
-        scaling.add("fake", 1, world.ui())
-    power.stop("fake", StopOptions(), world.ui())
+        scaling.add(world.host, "fake", 1, world.ui())
+    power.stop(world.host, "fake", StopOptions(), world.ui())
     with unchanged(world), pytest.raises(SykubeError, match="half-way to Kubernetes v1.20.3"):
-        snapshots.save("fake", "saved", world.ui())
+        snapshots.save(world.host, "fake", "saved", world.ui())
 
 
 def test_another_version_is_refused_meanwhile(world: World, held_up: Cluster) -> None:
     assert held_up.nodes
     wish = ClusterSpec(name="fake", kubernetes_version="1.21")
     with unchanged(world), pytest.raises(UsageError, match="on its way to Kubernetes v1.20.3"):
-        update_module.update("fake", wish, UpdateOptions(), world.ui())
+        update_module.update(world.host, "fake", wish, UpdateOptions(), world.ui())
 
 
 def test_another_image_is_refused_meanwhile(world: World, held_up: Cluster) -> None:
@@ -399,7 +408,7 @@ def test_another_image_is_refused_meanwhile(world: World, held_up: Cluster) -> N
 
 
 def test_a_way_back_from_a_second_call_brings_kubeadm_and_its_add_ons_back(
-    world: World, newer: NodeImage, monkeypatch: pytest.MonkeyPatch
+    world: World, newer: NodeImage
 ) -> None:
     cluster = made(world)
     proxy = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy"
@@ -414,8 +423,6 @@ def test_a_way_back_from_a_second_call_brings_kubeadm_and_its_add_ons_back(
     world.kubernetes["fake"].objects[proxy] = {
         "spec": {"template": {"spec": {"containers": [container]}}}
     }
-    monkeypatch.setattr(update_nodes, "_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(upgrade, "_API_TIMEOUT_S", 0.0)
     world.unfit.add(NEW)
     with pytest.raises(SykubeError, match="back on v1.20.2"):
         update(world, newer)
@@ -442,7 +449,7 @@ def reference_calls(world: World, newer: NodeImage) -> list[Call]:
         made(world)
         update(world, newer)
         _reference.extend(world.calls.all)
-        removal.delete("fake", world.ui())
+        removal.delete(world.host, "fake", world.ui())
     return _reference
 
 
@@ -512,7 +519,7 @@ def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
                 assert state.update is None or not state.update.undoing, calls[number]
             update(world, newer)
         assert_is(world, cluster, NEW)
-        removal.delete("fake", world.ui())
+        removal.delete(world.host, "fake", world.ui())
 
 
 def _kubeadm(call: Call) -> bool:
@@ -663,7 +670,7 @@ def test_put_back_it_is_as_if_the_option_had_not_been_given(
     world.calls.fail(_kubeadm)
     wish = ClusterSpec(name="fake", local_image=str(image.sif), allow_cgroup_v1=True)
     with pytest.raises(SykubeError, match="back on v1.34.3"):
-        update_module.update("fake", wish, UpdateOptions(), world.ui())
+        update_module.update(world.host, "fake", wish, UpdateOptions(), world.ui())
     assert not recorded(cluster).spec.allow_cgroup_v1
     assert "failCgroupV1" not in (cluster.master.config / "kubelet.conf").read_text()
 
@@ -688,11 +695,9 @@ def test_a_kubeadm_that_has_changed_nothing_costs_no_restart(
 
 @pytest.mark.parametrize("control_planes", [1, 3])
 def test_a_control_plane_that_does_not_come_back_is_put_back_with_what_etcd_had(
-    world: World, newer: NodeImage, monkeypatch: pytest.MonkeyPatch, control_planes: int
+    world: World, newer: NodeImage, control_planes: int
 ) -> None:
     cluster = made(world, control_planes=control_planes)
-    monkeypatch.setattr(update_nodes, "_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(upgrade, "_API_TIMEOUT_S", 0.0)
     kubernetes = world.kubernetes["fake"]
     world.unfit.add(NEW)
     with pytest.raises(SykubeError, match="back on v1.20.2"):
@@ -709,7 +714,9 @@ def test_a_way_back_that_fails_is_said_and_tried_again(world: World, newer: Node
     world.calls.fail(lambda call: "restore-etcd" in call.words)
     ui = world.ui()
     with pytest.raises(Injected, match="kubeadm-upgrade"):
-        update_module.update("fake", ClusterSpec(local_image=str(newer.sif)), UpdateOptions(), ui)
+        update_module.update(
+            world.host, "fake", ClusterSpec(local_image=str(newer.sif)), UpdateOptions(), ui
+        )
     assert "sykube update --name fake tries it again" in ui.warnings[0]
     assert recorded(cluster).update is not None
     with pytest.raises(SykubeError, match="back on v1.20.2"):
@@ -746,7 +753,7 @@ def test_images_of_the_user_are_on_the_renewed_nodes_again(
     cluster = made(world)
     image = containers.Image([containers.tar({"file": b"text"})], {})
     file = containers.oci_archive(tmp_path / "own.tar", image, "docker.io/library/own:1")
-    images.load("fake", [file], [], "", world.ui())
+    images.load(world.host, "fake", [file], [], "", world.ui())
     update(world, newer)
     for instance in world.instances.values():
         assert instance.images["docker.io/library/own:1"] == image.digest
@@ -763,7 +770,7 @@ def test_so_is_an_image_whose_parts_were_the_node_images(
     made(world)
     image = containers.Image([containers.tar({"file": b"text"})], {})
     file = containers.oci_archive(tmp_path / "own.tar", image, "docker.io/library/own:1")
-    images.load("fake", [file], [], "", world.ui())
+    images.load(world.host, "fake", [file], [], "", world.ui())
     for instance in world.instances.values():
         seed = instance.options.image.parent / "seed"
         seed.mkdir(exist_ok=True)
@@ -773,7 +780,7 @@ def test_so_is_an_image_whose_parts_were_the_node_images(
             part.symlink_to(f"/usr/share/sykube/containerd/{part.name}")
     ui = world.ui()
     wish = ClusterSpec(name="fake", local_image=str(newer.sif))
-    update_module.update("fake", wish, UpdateOptions(), ui)
+    update_module.update(world.host, "fake", wish, UpdateOptions(), ui)
     for instance in world.instances.values():
         assert instance.images["docker.io/library/own:1"] == image.digest
         assert not any(part.is_symlink() for part in instance.content.iterdir())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import platform
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,16 @@ import pytest
 from sykube import stored
 from sykube.errors import SykubeError, UsageError
 from sykube.host.download import Access, Downloader, DownloadError, Patience
+from sykube.host.host import Host
 from sykube.image import downloads, sites, source, upstream, versions
 from sykube.image.choice import Choice
 from sykube.image.sites import Sites
 from sykube.image.upstream import Release, Version
 from tests import releases
 from tests.e2e.site import make_authority
+from tests.fakes import FakeHost
 from tests.releases import CONTAINERD, RUNC, STALL_S, STORE, Fault, Server
-from tests.unit.helpers import amd64_without_a_site
+from tests.unit.helpers import without_a_site
 
 RELEASE = Release("1.36.2", "2.3.4", "1.4.3")
 PROGRAMS = {name: os.urandom(200_000) for name in ("kubeadm", "kubelet", "kubectl")}
@@ -33,8 +35,13 @@ DEBIAN = versions.DEBIAN.kubernetes_version
 
 
 @pytest.fixture(autouse=True)
-def an_amd64_machine_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    amd64_without_a_site(monkeypatch)
+def a_machine_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_a_site(monkeypatch)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path / "host", machine=lambda: "x86_64")
 
 
 @pytest.fixture
@@ -81,12 +88,12 @@ def shown() -> Shown:
     return Shown()
 
 
-def fetched(mirrors: Sites, downloader: Downloader, shown: Shown) -> upstream.Downloads:
-    return upstream.fetch(RELEASE, mirrors, downloader, shown.step, shown.note)
+def fetched(host: Host, mirrors: Sites, downloader: Downloader, shown: Shown) -> upstream.Downloads:
+    return upstream.fetch(host, RELEASE, mirrors, downloader, shown.step, shown.note)
 
 
-def in_cache() -> list[str]:
-    return sorted(str(file.relative_to(downloads.folder())) for file in downloads.folder().rglob("*")
+def in_cache(host: Host) -> list[str]:
+    return sorted(str(file.relative_to(downloads.folder(host))) for file in downloads.folder(host).rglob("*")
                   if file.is_file() and file.name != ".lock")  # fmt: skip
 
 
@@ -178,64 +185,70 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     ],
 )
 def test_what_a_version_means(
-    mirrors: Sites, downloader: Downloader, asked: str, version: str
+    host: Host, mirrors: Sites, downloader: Downloader, asked: str, version: str
 ) -> None:
-    assert upstream.resolve(asked, SUPPORTED, mirrors, downloader) == Version(version)
+    assert upstream.resolve(host, asked, SUPPORTED, mirrors, downloader) == Version(version)
 
 
 def test_stable_is_what_this_sykube_knows(
-    mirrors: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+    host: Host, mirrors: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = ("1.36", "1.9", "1.35")
     monkeypatch.setattr(upstream, "minors", lambda: known)
-    found = upstream.resolve("stable", known, mirrors, downloader)
+    found = upstream.resolve(host, "stable", known, mirrors, downloader)
     assert found.kubernetes == "1.36.2"
     assert found.remark == "Kubernetes 1.37.1 is newer than what this sykube knows"
 
 
-def test_stable_is_what_this_host_runs(mirrors: Sites, downloader: Downloader) -> None:
-    found = upstream.resolve("stable", ("1.36", "1.35"), mirrors, downloader)
+def test_stable_is_what_this_host_runs(host: Host, mirrors: Sites, downloader: Downloader) -> None:
+    found = upstream.resolve(host, "stable", ("1.36", "1.35"), mirrors, downloader)
     why = "this host has cgroup v1, and the newest, 1.37.1, needs cgroup v2, or --allow-cgroup-v1"
     assert found == Version("1.36.2", why)
 
 
-def test_a_mirror_that_is_older_than_this_sykube(mirrors: Sites, downloader: Downloader) -> None:
+def test_a_mirror_that_is_older_than_this_sykube(
+    host: Host, mirrors: Sites, downloader: Downloader
+) -> None:
     with pytest.raises(SykubeError, match="older than all that sykube knows") as raised:
-        upstream.resolve("stable", ("1.38",), mirrors, downloader)
+        upstream.resolve(host, "stable", ("1.38",), mirrors, downloader)
     assert "--kubernetes-mirror" in raised.value.resolution
 
 
 @pytest.mark.parametrize(
     "asked", ["newest", "", "1", "1.36.", "1.036", "1.36.2-rc.1", "2.0", "../1.36.2", "1.36.2\n"]
 )
-def test_what_is_no_version(server: Server, downloader: Downloader, asked: str) -> None:
+def test_what_is_no_version(host: Host, server: Server, downloader: Downloader, asked: str) -> None:
     with pytest.raises(UsageError, match="is no version of Kubernetes"):
-        upstream.resolve(asked, SUPPORTED, Sites(server.url), downloader)
+        upstream.resolve(host, asked, SUPPORTED, Sites(server.url), downloader)
     assert server.asked == []
 
 
 @pytest.mark.parametrize("asked", ["1.20", "1.20.2", "v1.38", "1.3"])
-def test_a_minor_that_is_not_supported(server: Server, downloader: Downloader, asked: str) -> None:
+def test_a_minor_that_is_not_supported(
+    host: Host, server: Server, downloader: Downloader, asked: str
+) -> None:
     with pytest.raises(UsageError, match="makes no clusters of upstream's Kubernetes") as raised:
-        upstream.resolve(asked, SUPPORTED, Sites(server.url), downloader)
+        upstream.resolve(host, asked, SUPPORTED, Sites(server.url), downloader)
     assert "1.37, 1.36, 1.35" in raised.value.details
     assert server.asked == []
 
 
-def test_versions_that_were_never_released(mirrors: Sites, downloader: Downloader) -> None:
+def test_versions_that_were_never_released(
+    host: Host, mirrors: Sites, downloader: Downloader
+) -> None:
     with pytest.raises(SykubeError, match=r"there is no Kubernetes 1\.36\.99") as raised:
-        upstream.resolve("1.36.99", SUPPORTED, mirrors, downloader)
+        upstream.resolve(host, "1.36.99", SUPPORTED, mirrors, downloader)
     assert raised.value.details == "The newest of 1.36 is 1.36.2."
     with pytest.raises(SykubeError, match=r"there is no release of Kubernetes 1\.38"):
-        upstream.resolve("1.38", (*SUPPORTED, "1.38"), mirrors, downloader)
+        upstream.resolve(host, "1.38", (*SUPPORTED, "1.38"), mirrors, downloader)
 
 
 def test_a_page_in_the_place_of_a_version(
-    server: Server, mirrors: Sites, downloader: Downloader
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader
 ) -> None:
     server.files["/release/stable.txt"] = b"<html>Log in to this network</html>"
     with pytest.raises(DownloadError) as raised:
-        upstream.resolve("stable", SUPPORTED, mirrors, downloader)
+        upstream.resolve(host, "stable", SUPPORTED, mirrors, downloader)
     assert raised.value.details == "what comes is no version"
     assert "proxy" in raised.value.resolution
 
@@ -262,21 +275,21 @@ def test_what_goes_with_a_version() -> None:
 
 
 def test_a_release_is_fetched_once(
-    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
 ) -> None:
-    found = fetched(mirrors, downloader, shown)
+    found = fetched(host, mirrors, downloader, shown)
     for name, content in (PROGRAMS | {"containerd": ARCHIVE, "runc": RUNC_PROGRAM}).items():
         assert found[name].path.read_bytes() == content
-        assert found[name].path.is_relative_to(downloads.folder())
+        assert found[name].path.is_relative_to(downloads.folder(host))
     assert {len(each.checksum) for each in found.values()} == {64}
     assert shown.steps == ["Downloading Kubernetes 1.36.2"]
     assert any("kubelet" in note for note in shown.notes)
     server.requests.clear()
     shown.steps.clear()
-    assert fetched(mirrors, downloader, shown) == found
-    assert upstream.resolve("1.36.2", SUPPORTED, mirrors, downloader).kubernetes == "1.36.2"
+    assert fetched(host, mirrors, downloader, shown) == found
+    assert upstream.resolve(host, "1.36.2", SUPPORTED, mirrors, downloader).kubernetes == "1.36.2"
     assert (server.asked, shown.steps) == ([], [])
-    assert sorted((each.project, each.version) for each in downloads.listed()) == [
+    assert sorted((each.project, each.version) for each in downloads.listed(host)) == [
         ("containerd", "2.3.4"),
         *[("kubernetes", "1.36.2")] * 3,
         ("runc", "1.4.3"),
@@ -285,9 +298,9 @@ def test_a_release_is_fetched_once(
 
 @pytest.mark.parametrize("spoil", ["changed", "cut", "gone", "unmarked"])
 def test_a_cached_file_is_compared_before_it_is_used(
-    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown, spoil: str
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown, spoil: str
 ) -> None:
-    kubelet = fetched(mirrors, downloader, shown)["kubelet"].path
+    kubelet = fetched(host, mirrors, downloader, shown)["kubelet"].path
     if spoil == "changed":
         kubelet.write_bytes(PROGRAMS["kubelet"][:-1] + b"?")
     elif spoil == "cut":
@@ -297,22 +310,25 @@ def test_a_cached_file_is_compared_before_it_is_used(
     else:
         kubelet.with_name("kubelet.checksum").write_text("")
     server.requests.clear()
-    assert fetched(mirrors, downloader, shown)["kubelet"].path.read_bytes() == PROGRAMS["kubelet"]
+    assert (
+        fetched(host, mirrors, downloader, shown)["kubelet"].path.read_bytes()
+        == PROGRAMS["kubelet"]
+    )
     assert {path.rpartition("/")[2].partition("?")[0] for path in server.asked} == {
         "kubelet", "kubelet.sha256",
     }  # fmt: skip
 
 
 def test_a_wrong_checksum_leaves_the_file_out_of_the_cache(
-    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
 ) -> None:
     path = f"{STORE}/release/v1.36.2/bin/linux/amd64/kubeadm.sha256"
     server.files[path] = b"0" * 64
     with pytest.raises(DownloadError, match="/bin/linux/amd64/kubeadm$") as raised:
-        fetched(mirrors, downloader, shown)
+        fetched(host, mirrors, downloader, shown)
     assert "0" * 64 in raised.value.details
     assert "--kubernetes-mirror" in raised.value.resolution
-    assert not [name for name in in_cache() if "kubeadm" in name]
+    assert not [name for name in in_cache(host) if "kubeadm" in name]
 
 
 @pytest.mark.parametrize(
@@ -334,6 +350,7 @@ def test_a_wrong_checksum_leaves_the_file_out_of_the_cache(
     ],
 )
 def test_checksums_that_are_none_are_fatal(
+    host: Host,
     server: Server,
     mirrors: Sites,
     downloader: Downloader,
@@ -345,51 +362,51 @@ def test_checksums_that_are_none_are_fatal(
 ) -> None:
     server.files[path] = text.encode()
     with pytest.raises(DownloadError) as raised:
-        fetched(mirrors, downloader, shown)
+        fetched(host, mirrors, downloader, shown)
     assert words in raised.value.details
     assert option in raised.value.resolution
 
 
 def test_a_mirror_with_sha512_alone(
-    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
 ) -> None:
     for path in [path for path in server.files if path.endswith(".sha256")]:
         del server.files[path]
-    found = fetched(mirrors, downloader, shown)
+    found = fetched(host, mirrors, downloader, shown)
     assert len(found["kubeadm"].checksum) == 128
     assert found["kubeadm"].path.read_bytes() == PROGRAMS["kubeadm"]
 
 
 def test_no_checksum_no_file(
-    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
 ) -> None:
     for path in [path for path in server.files if ".sha" in path]:
         del server.files[path]
     with pytest.raises(DownloadError) as raised:
-        fetched(mirrors, downloader, shown)
+        fetched(host, mirrors, downloader, shown)
     assert raised.value.absent
-    assert in_cache() == []
+    assert in_cache(host) == []
 
 
 def test_what_failed_does_not_undo_what_came(
-    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
 ) -> None:
     kubelet = f"{STORE}/release/v1.36.2/bin/linux/amd64/kubelet"
     server.fail(f"{kubelet}?signed=Planted", *[Fault(503)] * 2)
     with pytest.raises(DownloadError, match="kubelet"):
-        fetched(mirrors, downloader, shown)
+        fetched(host, mirrors, downloader, shown)
     deadline = time.monotonic() + 30
     while {thread.name for thread in threading.enumerate()} & {*PROGRAMS, "containerd", "runc"}:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    before = {each.file.name for each in downloads.listed()}
+    before = {each.file.name for each in downloads.listed(host)}
     server.requests.clear()
-    fetched(mirrors, downloader, shown)
+    fetched(host, mirrors, downloader, shown)
     assert not [path for path in server.asked if path.rpartition("/")[2] in before]
 
 
 def test_a_mirror_with_all_that_a_site_asks_for(
-    server: Server, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, server: Server, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An authority of its own, a password, and a network that fails in every way."""
     authority = make_authority(tmp_path / "tls", "localhost").read_text()
@@ -407,10 +424,10 @@ def test_a_mirror_with_all_that_a_site_asks_for(
     downloader = Downloader(Access(authorities=(authority,)), patience, pause=lambda _: None)
     try:
         with pytest.raises(DownloadError, match=r"cannot download https://localhost"):
-            fetched(sites, downloader, shown)
-        assert downloads.listed() == []
+            fetched(host, sites, downloader, shown)
+        assert downloads.listed(host) == []
         monkeypatch.setenv("NETRC", str(netrc))
-        found = fetched(sites, downloader, shown)
+        found = fetched(host, sites, downloader, shown)
     finally:
         mirror.close()
     for name, content in (PROGRAMS | {"containerd": ARCHIVE, "runc": RUNC_PROGRAM}).items():
@@ -420,24 +437,29 @@ def test_a_mirror_with_all_that_a_site_asks_for(
 
 
 def test_another_machine(
-    mirrors: Sites, downloader: Downloader, shown: Shown, monkeypatch: pytest.MonkeyPatch
+    host: Host,
+    mirrors: Sites,
+    downloader: Downloader,
+    shown: Shown,
 ) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    wanted = upstream._wanted(RELEASE, mirrors, upstream.architecture())
+    host = replace(host, machine=lambda: "aarch64")
+    wanted = upstream._wanted(host, RELEASE, mirrors, upstream.architecture(host))
     assert wanted["runc"].url.endswith("/runc.arm64")
     assert wanted["kubeadm"].url.endswith("/bin/linux/arm64/kubeadm")
     assert wanted["containerd"].target.name == "containerd-2.3.4-linux-arm64.tar.gz"
-    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    host = replace(host, machine=lambda: "riscv64")
     with pytest.raises(SykubeError, match="no releases of containerd for riscv64"):
-        fetched(mirrors, downloader, shown)
+        fetched(host, mirrors, downloader, shown)
 
 
-def test_downloads_are_removed(mirrors: Sites, downloader: Downloader, shown: Shown) -> None:
-    assert downloads.prune() == []
-    assert not downloads.folder().exists()
-    fetched(mirrors, downloader, shown)
-    assert {path.name for path in downloads.prune()} == {"kubernetes", "containerd", "runc"}
-    assert (in_cache(), downloads.listed()) == ([], [])
+def test_downloads_are_removed(
+    host: Host, mirrors: Sites, downloader: Downloader, shown: Shown
+) -> None:
+    assert downloads.prune(host) == []
+    assert not downloads.folder(host).exists()
+    fetched(host, mirrors, downloader, shown)
+    assert {path.name for path in downloads.prune(host)} == {"kubernetes", "containerd", "runc"}
+    assert (in_cache(host), downloads.listed(host)) == ([], [])
 
 
 # --- the source ---
@@ -451,27 +473,29 @@ def upstreams_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> Sites:
     return Sites(server.url)
 
 
-def test_upstream_where_it_answers(upstreams_own: Sites, downloader: Downloader) -> None:
-    found = source.choose("auto", "", upstreams_own, downloader)
+def test_upstream_where_it_answers(
+    host: Host, upstreams_own: Sites, downloader: Downloader
+) -> None:
+    found = source.choose(host, "auto", "", upstreams_own, downloader)
     assert found == Choice("upstream", "1.37.1", f"a release of {upstreams_own.kubernetes}")
     assert stored.load(Choice, stored.dump(found)) == found
 
 
 def test_a_newer_upstream_is_said(
-    upstreams_own: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+    host: Host, upstreams_own: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upstream, "minors", lambda: ("1.36",))
-    found = source.choose("auto", "", upstreams_own, downloader)
+    found = source.choose(host, "auto", "", upstreams_own, downloader)
     assert found.kubernetes == "1.36.2"
     assert "1.37.1 is newer than what this sykube knows" in found.reason
 
 
 @pytest.mark.parametrize("fault", [Fault(503), Fault(403), Fault(404), Fault(429)])
 def test_debian_where_upstream_refuses(
-    server: Server, upstreams_own: Sites, downloader: Downloader, fault: Fault
+    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader, fault: Fault
 ) -> None:
     server.fail("/release/stable.txt", fault)
-    found = source.choose("auto", "", upstreams_own, downloader)
+    found = source.choose(host, "auto", "", upstreams_own, downloader)
     assert (found.source, found.kubernetes) == ("debian", DEBIAN)
     assert found.reason.startswith(f"{server.url} does not answer (localhost:")
     assert f"answers {fault.status}" in found.reason
@@ -480,101 +504,115 @@ def test_debian_where_upstream_refuses(
 
 
 def test_debian_where_there_is_no_network(
-    server: Server, upstreams_own: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source, "_ANSWER_S", 0.3)
-    server.fail("/release/stable.txt", Fault(stall=3))
-    began = time.monotonic()
-    found = source.choose("auto", "", upstreams_own, downloader)
-    assert time.monotonic() - began < STALL_S / 2
-    assert found.source == "debian"
-    server.close()
-    monkeypatch.setattr(source, "_ANSWER_S", 30)
-    found = source.choose("auto", "", upstreams_own, downloader)
-    assert "Connection refused" in found.reason
-
-
-def test_debian_behind_a_page_to_log_in(
-    server: Server, upstreams_own: Sites, downloader: Downloader
-) -> None:
-    server.files["/release/stable.txt"] = b"<html>"
-    assert source.choose("auto", "", upstreams_own, downloader).source == "debian"
-
-
-def test_debian_on_a_machine_that_upstream_does_not_know(
+    host: Host,
     server: Server,
     upstreams_own: Sites,
     downloader: Downloader,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    assert source.choose("auto", "", upstreams_own, downloader).source == "debian"
+    monkeypatch.setattr(source, "_ANSWER_S", 0.3)
+    server.fail("/release/stable.txt", Fault(stall=3))
+    began = time.monotonic()
+    found = source.choose(host, "auto", "", upstreams_own, downloader)
+    assert time.monotonic() - began < STALL_S / 2
+    assert found.source == "debian"
+    server.close()
+    monkeypatch.setattr(source, "_ANSWER_S", 30)
+    found = source.choose(host, "auto", "", upstreams_own, downloader)
+    assert "Connection refused" in found.reason
+
+
+def test_debian_behind_a_page_to_log_in(
+    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader
+) -> None:
+    server.files["/release/stable.txt"] = b"<html>"
+    assert source.choose(host, "auto", "", upstreams_own, downloader).source == "debian"
+
+
+def test_debian_on_a_machine_that_upstream_does_not_know(
+    host: Host,
+    server: Server,
+    upstreams_own: Sites,
+    downloader: Downloader,
+) -> None:
+    host = replace(host, machine=lambda: "riscv64")
+    assert source.choose(host, "auto", "", upstreams_own, downloader).source == "debian"
     assert server.asked == []
 
 
 @pytest.mark.parametrize("asked", ["auto", "debian"])
 @pytest.mark.parametrize("version", ["1.20.2", "v1.20.2", "1.20"])
 def test_debians_version(
-    server: Server, upstreams_own: Sites, downloader: Downloader, asked: str, version: str
+    host: Host,
+    server: Server,
+    upstreams_own: Sites,
+    downloader: Downloader,
+    asked: str,
+    version: str,
 ) -> None:
-    found = source.choose(asked, version, upstreams_own, downloader)
+    found = source.choose(host, asked, version, upstreams_own, downloader)
     assert (found.source, found.kubernetes, server.asked) == ("debian", DEBIAN, [])
 
 
 def test_a_source_that_is_asked_for(
-    server: Server, upstreams_own: Sites, downloader: Downloader
+    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader
 ) -> None:
-    assert source.choose("debian", "", upstreams_own, downloader).source == "debian"
+    assert source.choose(host, "debian", "", upstreams_own, downloader).source == "debian"
     assert server.asked == []
     with pytest.raises(UsageError, match=r"Debian has no Kubernetes 1\.36"):
-        source.choose("debian", "1.36", upstreams_own, downloader)
+        source.choose(host, "debian", "1.36", upstreams_own, downloader)
     with pytest.raises(UsageError, match=r"makes no clusters of upstream's Kubernetes 1\.21"):
-        source.choose("upstream", "1.21", upstreams_own, downloader)
-    assert source.choose("upstream", "1.36", upstreams_own, downloader).kubernetes == "1.36.2"
+        source.choose(host, "upstream", "1.21", upstreams_own, downloader)
+    assert source.choose(host, "upstream", "1.36", upstreams_own, downloader).kubernetes == "1.36.2"
 
 
 def test_upstreams_1_20_where_it_is_asked_for(
-    server: Server, upstreams_own: Sites, downloader: Downloader
+    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader
 ) -> None:
     server.files |= releases.stable(["1.20.15"]) | releases.kubernetes(DEBIAN, {"kubeadm": b"1"})
-    found = source.choose("upstream", "1.20", upstreams_own, downloader)
+    found = source.choose(host, "upstream", "1.20", upstreams_own, downloader)
     assert (found.source, found.kubernetes) == ("upstream", "1.20.15")
-    found = source.choose("upstream", DEBIAN, upstreams_own, downloader)
+    found = source.choose(host, "upstream", DEBIAN, upstreams_own, downloader)
     assert (found.source, found.kubernetes) == ("upstream", DEBIAN)
     # Not Debian's, so nothing else can be meant.
     server.files |= releases.kubernetes("1.20.15", {"kubeadm": b"1"})
-    assert source.choose("auto", "1.20.15", upstreams_own, downloader).source == "upstream"
+    assert source.choose(host, "auto", "1.20.15", upstreams_own, downloader).source == "upstream"
 
 
 @pytest.mark.parametrize(("asked", "version"), [("upstream", ""), ("auto", "1.36")])
 def test_nothing_stands_in_for_what_is_asked_for(
-    server: Server, upstreams_own: Sites, downloader: Downloader, asked: str, version: str
+    host: Host,
+    server: Server,
+    upstreams_own: Sites,
+    downloader: Downloader,
+    asked: str,
+    version: str,
 ) -> None:
     for path in ("/release/stable.txt", "/release/stable-1.36.txt"):
         server.fail(path, *[Fault(503)] * 2)
     with pytest.raises(DownloadError):
-        source.choose(asked, version, upstreams_own, downloader)
+        source.choose(host, asked, version, upstreams_own, downloader)
     assert len(server.asked) == 2, "and it is asked for patiently"
 
 
 def test_nothing_stands_in_for_a_mirror(
-    server: Server, mirrors: Sites, downloader: Downloader
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader
 ) -> None:
     server.fail("/release/stable.txt", *[Fault(503)] * 3)
     with pytest.raises(DownloadError):
-        source.choose("auto", "", mirrors, downloader)
-    assert source.choose("auto", "", mirrors, downloader).source == "upstream"
+        source.choose(host, "auto", "", mirrors, downloader)
+    assert source.choose(host, "auto", "", mirrors, downloader).source == "upstream"
 
 
 def test_what_was_chosen_is_obtained(
-    server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
 ) -> None:
     goes_with = Release.of("1.36.2")
     server.files |= releases.containerd(goes_with.containerd, ARCHIVE)
     server.files |= releases.runc(goes_with.runc, {"amd64": RUNC_PROGRAM})
     mine = dataclasses.replace(mirrors, images="registry.example/kubernetes")
-    choice = source.choose("auto", "1.36", mine, downloader)
-    found = source.obtain(choice, mine, downloader, shown.step, shown.note)
+    choice = source.choose(host, "auto", "1.36", mine, downloader)
+    found = source.obtain(host, choice, mine, downloader, shown.step, shown.note)
     assert isinstance(found, versions.Upstream)
     assert (found.kubernetes_version, found.containerd_version, found.runc_version) == (
         "1.36.2", goes_with.containerd, goes_with.runc,
@@ -584,5 +622,5 @@ def test_what_was_chosen_is_obtained(
     assert found.files["kubelet"].path.read_bytes() == PROGRAMS["kubelet"]
     server.requests.clear()
     debian = Choice("debian", DEBIAN, "asked for")
-    assert source.obtain(debian, mine, downloader, shown.step, shown.note) is versions.DEBIAN
+    assert source.obtain(host, debian, mine, downloader, shown.step, shown.note) is versions.DEBIAN
     assert server.asked == []

@@ -12,7 +12,7 @@ import pytest
 from sykube.cli import versions as command
 from sykube.errors import ExitCode
 from sykube.host.checksum import Checksum
-from sykube.host.paths import cache_dir
+from sykube.host.host import Host
 from sykube.image import downloads, upstream
 from tests import releases
 from tests.e2e.site import make_authority
@@ -40,17 +40,17 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     made.close()
 
 
-def keep_download() -> None:
-    file = downloads.place("kubernetes", "1.36.2", "amd64", "kubeadm")
+def keep_download(host: Host) -> None:
+    file = downloads.place(host, "kubernetes", "1.36.2", "amd64", "kubeadm")
     file.parent.mkdir(parents=True)
     file.write_bytes(b"a program" * 1_000_000)
     downloads.mark(file, Checksum.parse(hashlib.sha256(file.read_bytes()).hexdigest()))
     file.with_name(".kubelet.part").touch()
 
 
-def test_the_newest_of_each_and_what_is_cached(server: Server, sykube: Sykube) -> None:
-    add_image(cache_dir(), "abc")
-    keep_download()
+def test_the_newest_of_each_and_what_is_cached(host: Host, server: Server, sykube: Sykube) -> None:
+    add_image(host.cache, "abc")
+    keep_download(host)
     result = sykube("versions")
     assert result.code == 0
     for version in NEWEST:
@@ -62,8 +62,8 @@ def test_the_newest_of_each_and_what_is_cached(server: Server, sykube: Sykube) -
     assert "kubelet" not in result.out
 
 
-def test_for_machines(server: Server, sykube: Sykube) -> None:
-    keep_download()
+def test_for_machines(host: Host, server: Server, sykube: Sykube) -> None:
+    keep_download(host)
     del server.files["/release/stable-1.36.txt"]
     found = json.loads(sykube("versions", "--output", "json").out)
     assert (found["site"], found["problem"]) == (server.url, "")

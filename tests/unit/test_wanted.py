@@ -17,6 +17,7 @@ from sykube.cluster.spec_reader import make_spec
 from sykube.cluster.state import State
 from sykube.cluster.wanted import ANY_MIRROR, choose
 from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.proxies import Proxies
 from sykube.image import build, downloads, source, upstream, versions
@@ -27,7 +28,7 @@ from tests import releases
 from tests.fakes import World, write_sif
 from tests.releases import CONTAINERD, RUNC, Fault, Server
 from tests.unit import test_snapshots
-from tests.unit.helpers import Sykube, amd64_without_a_site, fake_spec, init, unchanged
+from tests.unit.helpers import Sykube, fake_spec, init, unchanged, without_a_site
 
 DEBIAN = versions.DEBIAN.kubernetes_version
 # The newest that runs on a host with cgroup v1, as the fake one is.
@@ -38,10 +39,11 @@ DNS = ("--dns", "192.0.2.53")
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.machine = "x86_64"
     # Not what a busy machine takes for an answer.
     monkeypatch.setattr(source, "_ANSWER_S", 30)
-    amd64_without_a_site(monkeypatch)
+    without_a_site(monkeypatch)
 
 
 @pytest.fixture
@@ -73,21 +75,23 @@ def real_fingerprints(monkeypatch: pytest.MonkeyPatch, world: World) -> list[ver
     """Builds of the fake world are of what they are asked for; what was built."""
     made: list[versions.Source] = []
 
-    def building(what: versions.Source, *_: object, **__: object) -> object:
+    def building(_: Host, what: versions.Source, *__: object, **___: object) -> object:
         made.append(what)
-        return build.list_images()[0]
+        return build.list_images(world.host)[0]
 
     monkeypatch.setattr(build, "build", building)
     monkeypatch.setattr(
         build,
         "cached",
-        lambda what, _mirror: build.list_images()[0] if what is versions.DEBIAN else None,
+        lambda _host, what, _mirror: (
+            build.list_images(world.host)[0] if what is versions.DEBIAN else None
+        ),
     )
     return made
 
 
-def recorded(name: str = "fake") -> Choice | None:
-    state = State.load(ClusterPaths(name).state)
+def recorded(host: Host, name: str = "fake") -> Choice | None:
+    state = State.load(ClusterPaths(host, name).state)
     assert state is not None
     return state.choice
 
@@ -102,7 +106,7 @@ def test_debian_where_the_release_site_does_not_answer(world: World) -> None:
     assert first.startswith(f"Kubernetes {DEBIAN} from Debian ({Sites.kubernetes} does not answer")
     assert "Network is unreachable" in first
     assert "past its end of life" in first
-    found = recorded()
+    found = recorded(world.host)
     assert found is not None
     assert (found.source, found.kubernetes) == ("debian", DEBIAN)
 
@@ -123,7 +127,7 @@ def test_upstream_where_it_answers(
     world_image = next((world.root / "cache/node-images").glob("*/versions"))
     world_image.write_text(f"kubernetes=v{VERSION}\ncontainerd={RELEASE.containerd}\n")
     assert init(world, fake_spec(**mirrors), ui)
-    found = recorded()
+    found = recorded(world.host)
     assert found is not None
     assert (found.source, found.kubernetes) == ("upstream", VERSION)
     # cgroup v1 keeps it from what is newer.
@@ -140,7 +144,7 @@ def test_upstream_where_it_answers(
 def test_a_host_that_may_run_anything_takes_the_newest(
     world: World, mirrors: dict[str, Any]
 ) -> None:
-    found = choose(ClusterSpec(**mirrors), world.ui())
+    found = choose(world.host, ClusterSpec(**mirrors), world.ui())
     assert found.choice.kubernetes == NEWEST[0]
 
 
@@ -158,9 +162,9 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_that_is_there_asks_nobody(world: World, sykube: Sykube) -> None:
-    world.host.programs["tar"] = test_snapshots.fake_tar
+    world.programs.answers["tar"] = test_snapshots.fake_tar
     assert sykube("init", "--name", "fake", *DNS).code == 0
-    before = recorded()
+    before = recorded(world.host)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "choose", lambda *_, **__: pytest.fail("asked"))
         assert sykube("init", "--name", "fake", *DNS).code == 0
@@ -169,7 +173,7 @@ def test_a_cluster_that_is_there_asks_nobody(world: World, sykube: Sykube) -> No
         assert sykube("snapshot", "save", "kept", "--name", "fake").code == 0
         assert sykube("start", "--name", "fake").code == 0
         again = sykube("init", "--name", "fake", *DNS, "--kubernetes-version", "1.36")
-    assert recorded() == before
+    assert recorded(world.host) == before
     assert again.code == ExitCode.FAILED
     assert "kubernetesVersion: '' → '1.36'" in again.err
 
@@ -180,17 +184,17 @@ def test_an_init_that_failed_goes_on_with_what_was_chosen(
     world.calls.fail(lambda call: "kubeadm" in str(call) and "init" in call.words)
     with pytest.raises(SykubeError):
         init(world, fake_spec(), retain=True)
-    before = recorded()
+    before = recorded(world.host)
     monkeypatch.setattr(source, "choose", lambda *_, **__: pytest.fail("asked"))
     assert init(world, fake_spec())
-    assert recorded() == before
+    assert recorded(world.host) == before
 
 
 def test_an_image_of_the_users_asks_nobody(world: World, silent: None) -> None:
-    (image,) = build.list_images()
+    (image,) = build.list_images(world.host)
     image.sif.parent.joinpath("parts.json").write_text('{"a": "b"}')
     assert init(world, fake_spec(local_image=str(image.sif)))
-    found = recorded()
+    found = recorded(world.host)
     assert found == Choice("debian", DEBIAN, f"that of {image.sif}")
 
 
@@ -205,9 +209,9 @@ def test_an_image_of_the_users_has_its_own_kubernetes(
 
 
 def test_a_snapshot_brings_its_kubernetes(world: World, sykube: Sykube) -> None:
-    world.host.programs["tar"] = test_snapshots.fake_tar
+    world.programs.answers["tar"] = test_snapshots.fake_tar
     assert sykube("init", "--name", "fake", *DNS).code == 0
-    before = recorded()
+    before = recorded(world.host)
     sykube("stop", "--name", "fake")
     assert sykube("snapshot", "save", "kept", "--name", "fake").code == 0
     sykube("delete", "--name", "fake", "--yes")
@@ -220,7 +224,7 @@ def test_a_snapshot_brings_its_kubernetes(world: World, sykube: Sykube) -> None:
         report = json.loads(sykube("init", "--from", "kept", "--dry-run", "-o", "json").out)
         assert report["kubernetes"]["kubernetes"] == DEBIAN
         assert sykube("snapshot", "restore", "kept").code == 0
-    assert recorded() == before
+    assert recorded(world.host) == before
 
 
 # --- what is asked for ---
@@ -237,7 +241,7 @@ def choose_at_once(world: World, spec: ClusterSpec) -> None:
     """init without pauses between tries."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random, "uniform", lambda *_: 0.0)
-        lifecycle.init(spec, InitOptions(), world.ui())
+        lifecycle.init(world.host, spec, InitOptions(), world.ui())
 
 
 def test_a_damaged_download_changes_nothing(
@@ -249,7 +253,7 @@ def test_a_damaged_download_changes_nothing(
     with unchanged(world), pytest.raises(SykubeError, match="cannot download"):
         init(world, spec)
     assert real_fingerprints == []
-    assert not [each for each in downloads.listed() if each.file.name == "kubelet"]
+    assert not [each for each in downloads.listed(world.host) if each.file.name == "kubelet"]
 
 
 def test_cgroup_v1_is_refused_before_anything_is_downloaded(
@@ -261,12 +265,12 @@ def test_cgroup_v1_is_refused_before_anything_is_downloaded(
 
 
 def test_an_image_of_another_kubernetes_is_not_out_of_date(world: World) -> None:
-    (image,) = build.list_images()
-    parts = build.layers(versions.DEBIAN, ANY_MIRROR)[-1].parts()
+    (image,) = build.list_images(world.host)
+    parts = build.layers(world.host, versions.DEBIAN, ANY_MIRROR)[-1].parts()
     (image.folder / "parts.json").write_text(json.dumps(parts | {"supervisor/x": "before"}))
-    assert build.what_changed(versions.DEBIAN, ANY_MIRROR) == ["supervisor/x"]
+    assert build.what_changed(world.host, versions.DEBIAN, ANY_MIRROR) == ["supervisor/x"]
     (image.folder / "versions").write_text("kubernetes=v1.36.2\n")
-    assert build.what_changed(versions.DEBIAN, ANY_MIRROR) == []
+    assert build.what_changed(world.host, versions.DEBIAN, ANY_MIRROR) == []
 
 
 def test_the_first_line_is_the_choice(world: World, sykube: Sykube) -> None:
@@ -279,7 +283,7 @@ def test_the_first_line_is_the_choice(world: World, sykube: Sykube) -> None:
 
 
 def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(
-    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+    host: Host, tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("KUBERNETES_MIRROR", "CONTAINERD_MIRROR", "RUNC_MIRROR"):
         monkeypatch.setenv(f"SYKUBE_{variable}", "https://environment.example")
@@ -288,8 +292,8 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(
         "kubernetesVersion: 1.20\nkubernetesMirror: https://file.example\n"
         "containerdMirror: https://file.example/\n"
     )
-    spec = make_spec(file, {"kubernetes_mirror": "https://flag.example"})
-    found = choose(spec, world.ui())
+    spec = make_spec(host, file, {"kubernetes_mirror": "https://flag.example"})
+    found = choose(world.host, spec, world.ui())
     assert (found.sites.kubernetes, found.sites.containerd, found.sites.runc) == (
         "https://flag.example", "https://file.example", "https://environment.example",
     )  # fmt: skip
@@ -300,21 +304,21 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(
 
 def test_the_source_of_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYKUBE_SOURCE", "debian")
-    assert choose(ClusterSpec(), world.ui()).choice.reason == "asked for"
+    assert choose(world.host, ClusterSpec(), world.ui()).choice.reason == "asked for"
     ui = world.ui()
     with pytest.raises(SykubeError, match="makes no clusters of upstream's"):
-        choose(ClusterSpec(source="upstream", kubernetes_version="1.21"), ui)
+        choose(world.host, ClusterSpec(source="upstream", kubernetes_version="1.21"), ui)
     assert ui.steps == [], "it asked the release site"
     monkeypatch.setenv("SYKUBE_SOURCE", "fedora")
     with pytest.raises(UsageError, match="SYKUBE_SOURCE is 'fedora'"):
-        choose(ClusterSpec(), world.ui())
+        choose(world.host, ClusterSpec(), world.ui())
 
 
-def test_what_is_wrong_in_a_file_is_said_by_line(tmp_path: Path) -> None:
+def test_what_is_wrong_in_a_file_is_said_by_line(host: Host, tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("source: upstraem\nkubernetesMirror: ftp://x\nimageRepository: https://x\n")
     with pytest.raises(UsageError) as raised:
-        make_spec(file, {})
+        make_spec(host, file, {})
     lines = raised.value.details.splitlines()
     assert [line.split(": ")[0] for line in lines] == [f"{file}:{number}" for number in (1, 2, 3)]
     assert "there are: auto, upstream, debian" in lines[0]
@@ -331,7 +335,7 @@ def test_the_proxies_and_authorities_of_a_site(
         **mirrors,
     )
     proxies = Proxies("http://proxy.example", "http://me:geheim@proxy.example", ("localhost",))
-    found = choose(spec, world.ui(), proxies=proxies)
+    found = choose(world.host, spec, world.ui(), proxies=proxies)
     assert found.environment["https_proxy"] == "http://me:geheim@proxy.example"
     made = found.obtain(world.ui())
     assert isinstance(made, versions.Upstream)

@@ -27,6 +27,7 @@ from types import FrameType
 from typing import Any
 
 from sykube.cluster import lookup
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.image import versions
 from sykube.image.node_image import NodeImage
@@ -91,7 +92,7 @@ def _update(cluster: TestCluster, *members: str, kill: bool = False) -> dict[str
     """
     image = images.newer()
     port = _make(cluster, *members)
-    known = lookup.load(_NAME, Ui(quiet=True))
+    known = lookup.load(Host(), _NAME, Ui(quiet=True))
     with Load(known, port) as load:
         time.sleep(5)
         started = time.monotonic()
@@ -126,7 +127,7 @@ def _kill_on_the_way(cluster: TestCluster, image: NodeImage) -> None:
     """Begin an update and end it without a word in the middle of its second node."""
 
     def finished() -> list[str]:
-        update = json.loads(ClusterPaths(_NAME).state.read_text())["update"]
+        update = json.loads(ClusterPaths(Host(), _NAME).state.read_text())["update"]
         return update["finished"] if update else []
 
     command = [sys.executable, "-m", "sykube", "update", "--name", _NAME]
@@ -150,7 +151,7 @@ def broken(cluster: TestCluster) -> dict[str, Any]:
     """An update whose control plane does not come up."""
     image = images.broken()
     port = _make(cluster, "--workers", "2")
-    known = lookup.load(_NAME, Ui(quiet=True))
+    known = lookup.load(Host(), _NAME, Ui(quiet=True))
     with Load(known, port) as load:
         started = time.monotonic()
         done = cluster.sykube(

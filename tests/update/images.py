@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sykube.host import apt, engines
+from sykube.host.host import Host
 from sykube.image import build, versions
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
@@ -39,9 +40,10 @@ def broken() -> NodeImage:
     Its programs are those of Debian's version, with another version written into them.
     """
     source = dataclasses.replace(versions.DEBIAN, kubernetes_version=BROKEN)
-    mirror = apt.find_mirror("")
+    mirror = apt.find_mirror(Host(), "")
     good, wanted = (
-        build._stage(build.layers(each, mirror)[0]) for each in (versions.DEBIAN, source)
+        build._stage(Host(), build.layers(Host(), each, mirror)[0])
+        for each in (versions.DEBIAN, source)
     )
     if not wanted.exists():
         _break(good, wanted)
@@ -71,12 +73,14 @@ def _engine(builder: Builder, *words: str | Path) -> None:
 
 
 def _builder() -> Builder:
-    engine = engines.find_or_create(lambda: apt.find_mirror(""), print)
+    engine = engines.find_or_create(Host(), lambda: apt.find_mirror(Host(), ""), print)
     return Builder(engine.binary, engine.environment)
 
 
 def _build(source: versions.Source) -> NodeImage:
-    image = build.build(source, apt.find_mirror(""), _builder(), _step, lambda _line: None)
+    image = build.build(
+        Host(), source, apt.find_mirror(Host(), ""), _builder(), _step, lambda _line: None
+    )
     # Without it, an image of a version that Debian does not have is taken for one of upstream's.
     facts = image.folder / "versions"
     if f"source={source.name}" not in facts.read_text().split():

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sykube.host import apt, engines
+from sykube.host.host import Host
 from sykube.image import upstream
 from tests.upstream import debian, mirror
 from tests.upstream.mirror import Mirror
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A request to end becomes an exception, so that the registry goes, too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    engines.find_or_create(apt.find_mirror, print)
+    engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
     folders = [each.absolute() for each in options.folders] or mirror.folders()
     try:
         ports = (options.port, options.port + 1)

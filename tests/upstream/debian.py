@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from sykube.host import apt, lock
-from sykube.host.paths import cache_dir
+from sykube.host.host import Host
 from sykube.image import build, versions
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
@@ -28,7 +28,7 @@ _PACKAGES = ("ca-certificates", "conntrack", "docker-registry", "iptables", "kmo
 
 def mirror_cache() -> Path:
     """Where the mirror's files are: mirror below sykube's cache folder."""
-    folder = cache_dir() / "mirror"
+    folder = Host().cache / "mirror"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -52,7 +52,7 @@ def layer() -> bytes:
 
 def _bootstrap(root: Path) -> None:
     words = ["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
-    words += [versions.NODE_SUITE, str(root), apt.find_mirror().main]
+    words += [versions.NODE_SUITE, str(root), apt.find_mirror(Host()).main]
     done = subprocess.run(
         words,
         stdout=subprocess.PIPE,
@@ -75,7 +75,7 @@ def unpack(layer: bytes, root: Path) -> Path:
 
 def release(folder: Path, builder: Builder) -> tuple[Release, bytes]:
     """1.20.2, of sykube's cached images, and their layer of Debian; nobody is asked for it."""
-    node = build.cached(versions.DEBIAN, apt.Mirror(""))
+    node = build.cached(Host(), versions.DEBIAN, apt.Mirror(""))
     assert node, "first: make node-image"
     archives, programs = _archives(folder, builder), _programs(node, folder, builder)
     images = {name: Image.of(archives / f"{name}.tar") for name in _IMAGES}
@@ -90,7 +90,7 @@ def release(folder: Path, builder: Builder) -> tuple[Release, bytes]:
 
 def _archives(folder: Path, builder: Builder) -> Path:
     """The OCI archives that the node image was made with."""
-    sif = build._stage(build.layers(versions.DEBIAN, apt.Mirror(""))[-2])
+    sif = build._stage(Host(), build.layers(Host(), versions.DEBIAN, apt.Mirror(""))[-2])
     assert sif.exists(), "first: sykube node-image build --source debian --force"
     sandbox = folder / "images"
     words: list[str | Path] = [builder.binary, "--silent", "build", "--sandbox", sandbox, sif]
@@ -108,6 +108,6 @@ def _programs(node: NodeImage, folder: Path, builder: Builder) -> dict[str, Path
         "/usr/sbin/runc",
     ):
         target = folder / "programs" / Path(path).name
-        build.extract(node.sif, path, target, builder)
+        build.extract(Host(), node.sif, path, target, builder)
         found[target.name] = target
     return found

@@ -21,6 +21,7 @@ from pathlib import Path
 from sykube.cluster import site
 from sykube.errors import SykubeError
 from sykube.host.download import Access, Downloader
+from sykube.host.host import Host
 from sykube.image import sites, upstream
 from sykube.image.sites import SETTINGS
 from sykube.image.upstream import Release
@@ -63,10 +64,10 @@ def _fill(
 ) -> None:
     found_sites = sites.chosen({}, os.environ)
     downloader = Downloader(Access(authorities=site.authorities(tuple(authorities))))
-    resolved = upstream.resolve(version, upstream.minors(), found_sites, downloader)
+    resolved = upstream.resolve(Host(), version, upstream.minors(), found_sites, downloader)
     wanted = Release.of(resolved.kubernetes)
     files = upstream.fetch(
-        wanted, found_sites, downloader, ui.step, ui.note, further=release.KUBERNETES
+        Host(), wanted, found_sites, downloader, ui.step, ui.note, further=release.KUBERNETES
     )
     folder.mkdir(parents=True, exist_ok=True)
     # A folder that is half filled is none of a release.

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.host import engines
+from sykube.host.host import Host
 from sykube.image import container, sites, upstream
 from sykube.image.build import Builder
 from tests import releases
@@ -151,7 +152,7 @@ def running(
     """
     for each in folders:
         release.versions_of(each)
-    engine = engines.find()
+    engine = engines.find(Host())
     assert engine
     builder = Builder(engine.binary, {**os.environ, **engine.environment})
     if folders:
@@ -192,7 +193,7 @@ def folders() -> list[Path]:
 
 def _files(found: Sequence[Release]) -> dict[str, bytes]:
     """The release sites."""
-    architecture = container.machine()
+    architecture = container.machine(Host())
     files = releases.stable([each.kubernetes for each in found])
     for each in found:
         programs = {name: file.read_bytes() for name, file in each.programs.items()}

@@ -19,7 +19,7 @@ import pytest
 
 from sykube.errors import ExitCode
 from sykube.host import apt, engines
-from sykube.host.paths import LOGS
+from sykube.host.host import Host
 from sykube.image import container, versions
 from sykube.image.choice import Choice
 from sykube.image.upstream import Release
@@ -42,7 +42,7 @@ _CLUSTER = ("--workers", "1", "--dns", "192.0.2.53", "--allow-cgroup-v1")
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
-    engines.find_or_create(apt.find_mirror, print)
+    engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
     with mirror.running(tmp_path_factory.mktemp("upstream"), mirror.folders()) as running:
         yield running
 
@@ -96,7 +96,7 @@ def air(
 def with_engine(cache: Path) -> None:
     """A cache folder that has this machine's engine."""
     cache.mkdir(exist_ok=True)
-    root = engines.private().root
+    root = engines.private(Host()).root
     if root.exists() and not (cache / "apptainer").exists():
         (cache / "apptainer").symlink_to(root)
 
@@ -116,13 +116,13 @@ def test_the_image_is_built_of_what_the_mirror_has(upstream: Mirror, maker: Test
     assert found["versions"]["kubernetes"] == f"v{upstream.version}"
     assert found["source"] == "upstream"
     files, images = upstream.asked()
-    kubelet = f"/release/v{upstream.version}/bin/linux/{container.machine()}/kubelet"
+    kubelet = f"/release/v{upstream.version}/bin/linux/{container.machine(Host())}/kubelet"
     assert {kubelet, f"{kubelet}.sha256"} <= set(files)
     assert any(Release.of(upstream.version).containerd in each for each in files)
     assert any(" 401 " in each for each in images), "a password was asked for"
     has_coredns = versions.minor(upstream.version).has_coredns
     assert any("coredns" in each for each in images) == has_coredns
-    told = ended.stdout + ended.stderr + (LOGS / "node-image.log").read_text()
+    told = ended.stdout + ended.stderr + (Host().logs / "node-image.log").read_text()
     assert not [each for each in upstream.secrets if each in told]
 
     again = maker.sykube("node-image", "build", *upstream.options(), "-o", "json")
@@ -204,7 +204,7 @@ def test_init_again_asks_nobody(upstream: Mirror, cluster: TestCluster) -> None:
 
 
 def test_no_password_is_in_the_log(upstream: Mirror, cluster: TestCluster) -> None:
-    text = (LOGS / f"{NAME}.log").read_text()
+    text = (Host().logs / f"{NAME}.log").read_text()
     assert "Starting the control plane" in text
     assert not [each for each in upstream.secrets if each in text]
 

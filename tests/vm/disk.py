@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.host import apt, engines
-from sykube.host.paths import cache_dir
+from sykube.host.host import Host
 from sykube.image import build, versions
 from tests.upstream import mirror
 from tests.vm.scenario import HERE, Scenario
@@ -88,7 +88,7 @@ class SystemDisk:
 
 def vm_cache() -> Path:
     """Where disks, wheels and logs are: vm below sykube's cache folder."""
-    folder = cache_dir() / "vm"
+    folder = Host().cache / "vm"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -115,7 +115,7 @@ def data_disk(target: Path, scenario: Scenario, image: Path) -> None:
     Raises:
         VmError: the private Apptainer is missing, or the file system could not be made.
     """
-    apptainer = engines.private()
+    apptainer = engines.private(Host())
     if not apptainer.exists():
         raise VmError(f"{apptainer.root} is missing: `sykube node-image build` sets it up")
     with tempfile.TemporaryDirectory(prefix="data-", dir=target.parent) as name:
@@ -129,7 +129,7 @@ def data_disk(target: Path, scenario: Scenario, image: Path) -> None:
             shutil.copy(file, folder / file.name)
         (folder / "plan").write_text(scenario.plan())
         # Paths in the tree of Apptainer are absolute, so the guest's cache is where ours is.
-        (folder / "environment").write_text(f"SYKUBE_CACHE_DIR={cache_dir()}\n")
+        (folder / "environment").write_text(f"SYKUBE_CACHE_DIR={Host().cache}\n")
         used = sum(file.lstat().st_size for file in folder.rglob("*"))
         size = f"{(used + _DATA_SPARE_BYTES) // 1024}K"
         _make_file_system(target, folder, DATA_LABEL, size)
@@ -144,16 +144,16 @@ def node_image() -> Path:
         VmError: the one of Debian's is not there.
     """
     if folders := mirror.folders():
-        engines.find_or_create(apt.find_mirror, say)
+        engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), say)
         with (
             tempfile.TemporaryDirectory(prefix="mirror-", dir=vm_cache()) as name,
             mirror.running(Path(name), folders, plain=True) as running,
         ):
             return mirror.node_image(running)
-    image = build.cached(versions.DEBIAN, apt.Mirror(""))
+    image = build.cached(Host(), versions.DEBIAN, apt.Mirror(""))
     if image is None:
         raise VmError(
-            f"{cache_dir()}/node-images lacks the node image of this checkout: `make node-image` "
+            f"{Host().cache}/node-images lacks the node image of this checkout: `make node-image` "
             "makes it, --image FILE names another one"
         )
     return image.sif
@@ -172,7 +172,7 @@ def _make_system(work: Path) -> None:
         "--customize-hook=rm -f $1/etc/apt/sources.list",
         _SUITE,
         str(root),
-        *apt.find_mirror().sources(_SUITE),
+        *apt.find_mirror(Host()).sources(_SUITE),
     ]
     run(command, timeout=1800, env={"LC_ALL": "C.UTF-8", "TMPDIR": str(work)})
     units = root / "etc/systemd/system"

@@ -28,7 +28,7 @@ def record(look: Look) -> Iterator[Finding]:
 
 def engine(look: Look) -> Iterator[Finding]:
     """The engine that the cluster was made with, which it keeps."""
-    looked_at = engines.look(Path(look.cluster.state.engine))
+    looked_at = engines.look(look.cluster.host, Path(look.cluster.state.engine))
     if looked_at.problem:
         cure = f"Install it again at {looked_at.binary}, or create the cluster again"
         yield failure("engine", f"{looked_at.problem}; this cluster was made with it", cure)
@@ -81,7 +81,7 @@ def certificates(look: Look) -> Iterator[Finding]:
 def disk(look: Look) -> Iterator[Finding]:
     """Space for the cluster's folder, and what nodes wrote where it is not expected."""
     root = look.cluster.paths.root.resolve()
-    room = space.free(root)
+    room = space.free(look.cluster.host, root)
     cure = f"Free some space there; what the nodes take: du -xsh {root}/nodes/*"
     if room.is_short:
         yield failure("disk", str(room), cure)
@@ -103,9 +103,9 @@ def disk(look: Look) -> Iterator[Finding]:
             )
 
 
-def inotify(_: Look) -> Iterator[Finding]:
+def inotify(look: Look) -> Iterator[Finding]:
     """Limits that nodes share with everything else of root's; used up, kubelets cannot start."""
-    for usage in inotify_limits.usage():
+    for usage in inotify_limits.usage(look.cluster.host):
         if usage.share < _INOTIFY_SHARE:
             continue
         name = usage.sysctl.replace("/", ".")

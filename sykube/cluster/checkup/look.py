@@ -30,7 +30,9 @@ class Look:
     @property
     def awake(self) -> list[Node]:
         """Nodes that run and are not paused: others answer nothing."""
-        return [node for node in self.running if not cgroups.is_frozen(node.instance)]
+        return [
+            node for node in self.running if not cgroups.is_frozen(self.cluster.host, node.instance)
+        ]
 
     def pid(self, node: Node) -> int:
         """The first process of a node that runs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from sykube import resources
 from sykube.cluster.checkup.look import Look, failure, ok, warning
@@ -11,8 +10,6 @@ from sykube.host.preflight import Finding
 from sykube.host.records import read_sysctl
 from sykube.kubernetes import readiness
 from sykube.network import firewall
-
-_PROC = Path("/proc")
 
 
 def bridge(look: Look) -> Iterator[Finding]:
@@ -36,7 +33,7 @@ def rules(look: Look) -> Iterator[Finding]:
         [f"net/ipv4/conf/{bridge.name}/route_localnet"] if look.cluster.wiring.uses_loopback else []
     )
     for key in wanted:
-        if read_sysctl(key) == "0":
+        if read_sysctl(look.cluster.host, key) == "0":
             name = key.replace("/", ".")
             yield failure("forwarding", f"{name} is 0", f"sysctl -w {name}=1")
     missing = bridge.missing_rules(look.cluster.wiring)
@@ -50,14 +47,14 @@ def rules(look: Look) -> Iterator[Finding]:
 def firewalls(look: Look) -> Iterator[Finding]:
     """What else on the host drops forwarded packets."""
     bridge = look.cluster.bridge
-    dropping = firewall.dropping_rules(bridge.forward_chain, bridge.name)
+    dropping = firewall.dropping_rules(look.cluster.host, bridge.forward_chain, bridge.name)
     for rule in dropping:
         yield failure(
             "firewall",
             f"a rule before the cluster's own drops what nodes send: iptables {rule}",
             f"{look.command('start')} puts its own first; or: iptables -D{rule.removeprefix('-A')}",
         )
-    for chain in firewall.nftables_chains(bridge.name):
+    for chain in firewall.nftables_chains(look.cluster.host, bridge.name):
         insert = f"nft insert rule {chain}"
         yield warning(
             "firewall",
@@ -65,13 +62,13 @@ def firewalls(look: Look) -> Iterator[Finding]:
             f"{insert} iifname {bridge.name} accept && "
             f"{insert} oifname {bridge.name} ct state established,related accept",
         )
-    yield from firewall.examine_firewalld(bridge.name)
+    yield from firewall.examine_firewalld(look.cluster.host, bridge.name)
 
 
 def links(look: Look) -> Iterator[Finding]:
     """The host's end of each node's link: udev or a network manager may take it."""
     for node in look.running:
-        link = _PROC / str(look.pid(node)) / "root/sys/class/net/eth0/iflink"
+        link = look.cluster.host.proc / str(look.pid(node)) / "root/sys/class/net/eth0/iflink"
         index = link.read_text(encoding="utf-8").strip() if link.exists() else ""
         problem = look.cluster.bridge.link_problem(index)
         if problem:

@@ -13,13 +13,13 @@ from sykube.cluster.checkup.look import Look, failure, ok, warning
 from sykube.cluster.dns import dns_problem
 from sykube.cluster.steps.dns import deployment
 from sykube.errors import SykubeError
+from sykube.host.host import Host
 from sykube.host.preflight import Finding
 from sykube.kubernetes import readiness, webhooks
 from sykube.kubernetes.api import Api
 from sykube.node import cgroups, process, services
 from sykube.node.node import Node
 
-_PROC = Path("/proc")
 _PODS, _DNS = "pods of kube-system", "cluster DNS"
 # Findings that are mostly what others lead to.
 LAST = (_PODS, _DNS)
@@ -45,7 +45,12 @@ def _lost_nodes(look: Look) -> Iterator[Finding]:
     with the same home folder and host name, it forgets all of those outside.
     """
     missing = [node for node in look.cluster.nodes if node not in look.running]
-    firsts = {node.name: _first_process(cgroups.members(node.instance)) for node in missing}
+    firsts = {
+        node.name: _first_process(
+            look.cluster.host, cgroups.members(look.cluster.host, node.instance)
+        )
+        for node in missing
+    }
     found = {name: str(first) for name, first in firsts.items() if first}
     # All of them, before start makes a second one of any.
     cure = f"kill -9 {' '.join(found.values())} && {look.command('start')}"
@@ -54,12 +59,12 @@ def _lost_nodes(look: Look) -> Iterator[Finding]:
         yield failure(f"node {name}", detail, cure)
 
 
-def _first_process(members: list[int]) -> int:
+def _first_process(host: Host, members: list[int]) -> int:
     """The process whose end is the end of all of some node's, seen from the host; 0 for none."""
     for member in members:
         with contextlib.suppress(OSError):
-            space = (_PROC / str(member) / "ns/pid").readlink()
-            for process in _PROC.iterdir():
+            space = (host.proc / str(member) / "ns/pid").readlink()
+            for process in host.proc.iterdir():
                 if process.name.isdigit() and _is_first(process, space):
                     return int(process.name)
     return 0
@@ -97,26 +102,28 @@ def inherited(look: Look) -> Iterator[Finding]:
     for node in look.running:
         # A node that ends meanwhile is another check's.
         with contextlib.suppress(OSError):
-            first = _started_by(look.pid(node), cgroups.members(node.instance))
-            if first and (found := list(process.inherited(first))):
+            first = _started_by(
+                look.cluster.host, look.pid(node), cgroups.members(look.cluster.host, node.instance)
+            )
+            if first and (found := list(process.inherited(look.cluster.host, first))):
                 detail = f"it has of what started it: {'; '.join(found)}"
                 yield warning(f"node {node.name}", detail, look.command("restart"))
 
 
-def _started_by(parent: int, members: list[int]) -> int:
+def _started_by(host: Host, parent: int, members: list[int]) -> int:
     """The process that an instance was started for, which all others of a node come from.
 
     The oldest: orphans become its siblings, such as the shims of pods.
     """
-    origins = {pid: _origin(pid) for pid in members}
+    origins = {pid: _origin(host, pid) for pid in members}
     children = [pid for pid, (of, _) in origins.items() if of == parent]
     return min(children, key=lambda pid: origins[pid], default=0)
 
 
-def _origin(pid: int) -> tuple[int, int]:
+def _origin(host: Host, pid: int) -> tuple[int, int]:
     """The parent of a process and the clock tick of its start; zeros for one that is gone."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        stat = (host.proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0, 0
     # The name, in brackets, may hold any character: proc_pid_stat(5).
@@ -128,7 +135,7 @@ def programs(look: Look) -> Iterator[Finding]:
     """What supervisord keeps running in each node."""
     for node in look.awake:
         try:
-            states = services.states(look.pid(node))
+            states = services.states(look.cluster.host, look.pid(node))
         except SykubeError as error:
             yield failure(f"node {node.name}", error.brief, look.command("restart"))
             continue

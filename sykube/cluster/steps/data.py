@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sykube.cluster.cluster import Cluster
 from sykube.errors import SykubeError
-from sykube.host.run import run
+from sykube.host.host import Host
 
 
 class Data:
@@ -28,13 +28,13 @@ class Data:
             (cluster.paths.root / folder).mkdir(mode=0o700, exist_ok=True)
 
     def undo(self, cluster: Cluster) -> None:
-        remove_root(cluster.paths.root)
+        remove_root(cluster.host, cluster.paths.root)
         for folder in reversed(cluster.state.owned_folders):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
 
 
-def make_root(root: Path, dest: str, *, ephemeral: bool) -> list[str]:
+def make_root(host: Host, root: Path, dest: str, *, ephemeral: bool) -> list[str]:
     """Make the data folder of a cluster before anything is recorded in it.
 
     Returns:
@@ -56,8 +56,8 @@ def make_root(root: Path, dest: str, *, ephemeral: bool) -> list[str]:
     folder = root.resolve()
     made = make_folders(folder.parent) if dest else []
     folder.mkdir(parents=True, exist_ok=True, mode=0o711)
-    if ephemeral and not folder.is_mount():
-        run(["mount", "-t", "tmpfs", "-o", "mode=711", "sykube", folder])
+    if ephemeral and not host.is_mount(folder):
+        host.run(["mount", "-t", "tmpfs", "-o", "mode=711", "sykube", folder])
     return made
 
 
@@ -83,12 +83,12 @@ def make_folders(folder: Path) -> list[str]:
     return made[::-1]
 
 
-def remove_root(root: Path) -> None:
+def remove_root(host: Host, root: Path) -> None:
     """Remove the data folder, whatever it is: a folder, a link to one, a mount."""
     folder = root.resolve()
     if folder.is_dir():
-        if folder.is_mount():
-            run(["umount", folder])
+        if host.is_mount(folder):
+            host.run(["umount", folder])
         shutil.rmtree(folder)
     if root.is_symlink():
         root.unlink()

@@ -72,7 +72,9 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
             register(cluster, api, node)
         # Earlier, kubeadm would find it unsigned and look again after 5 s.
         name = token.split(".")[0]
-        wait_until("signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S)
+        wait_until(
+            cluster.host, "signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S
+        )
         found = readiness.registered(api)
         waiting = [node for node in nodes if not readiness.has_joined(found, node.instance)]
         for node in waiting:
@@ -102,7 +104,10 @@ def _begin_watches_anew(cluster: Cluster, newest: Node) -> None:
             node.run(["pkill", "-KILL", "-x", "kube-apiserver"], check=False)
             with cluster.api_of(node) as api:
                 wait_until(
-                    f"the API server of {node.name}", lambda: readiness.health(api), _TIMEOUT_S
+                    cluster.host,
+                    f"the API server of {node.name}",
+                    lambda: readiness.health(api),
+                    _TIMEOUT_S,
                 )
 
 

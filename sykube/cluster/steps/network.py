@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 from sykube import resources
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.steps.data import make_folders
 from sykube.host import lock, provision
 from sykube.host.files import write_atomically
+from sykube.host.host import Host
 from sykube.host.records import KUBELET_SYSCTLS, HostRecords, read_sysctl
 from sykube.node import cgroups
 
@@ -17,7 +17,6 @@ from sykube.node import cgroups
 # each user is used up by the second cluster (kind#904, kind#2586).
 _INOTIFY = {"fs/inotify/max_user_instances": 1024, "fs/inotify/max_user_watches": 524288}
 # Where libcni and its plugins keep what they note of instances.
-_CNI = (Path("/var/lib/cni"), Path("/var/lib/cni/results"))
 
 
 class Network:
@@ -28,8 +27,8 @@ class Network:
         return cluster.bridge.exists()
 
     def apply(self, cluster: Cluster) -> None:
-        with lock.host_settings():
-            _set_host()
+        with lock.host_settings(cluster.host):
+            _set_host(cluster.host)
         cluster.bridge.create(cluster.wiring)
         cluster.state.owned_folders += make_folders(cluster.network_dir)
         cluster.save()
@@ -43,7 +42,9 @@ class Network:
         write_atomically(cluster.network_dir / self._file(cluster), conflist)
         write_atomically(
             cluster.paths.engine / "apptainer.conf",
-            provision.cluster_configuration(cluster.state.engine, cluster.network_dir),
+            provision.cluster_configuration(
+                cluster.host, cluster.state.engine, cluster.network_dir
+            ),
         )
 
     def undo(self, cluster: Cluster) -> None:
@@ -56,14 +57,14 @@ class Network:
         return f"50-{cluster.network_name}.conflist"
 
 
-def _set_host() -> None:
+def _set_host(host: Host) -> None:
     """Set what nodes need of the host, with what was there before recorded."""
-    records = HostRecords.load() or HostRecords()
+    records = HostRecords.load(host) or HostRecords(host)
     records.remember(KUBELET_SYSCTLS)
-    if read_sysctl("net/bridge/bridge-nf-call-iptables") is None:
+    if read_sysctl(host, "net/bridge/bridge-nf-call-iptables") is None:
         records.load_module("br_netfilter")
     for key, least in _INOTIFY.items():
-        if int(read_sysctl(key) or least) < least:
+        if int(read_sysctl(host, key) or least) < least:
             records.set_sysctl(key, str(least))
     records.enable_forwarding()
-    records.expect_folders([*cgroups.of_engines(), *_CNI])
+    records.expect_folders([*cgroups.of_engines(host), host.cni_state, host.cni_state / "results"])

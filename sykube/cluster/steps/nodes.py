@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from sykube import resources
 from sykube.addons.storage import VOLUMES
@@ -21,8 +19,8 @@ from sykube.cluster import (
 )
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.errors import SykubeError
-from sykube.host import paths
 from sykube.host.files import write_atomically
+from sykube.host.host import Host
 from sykube.image import versions
 from sykube.kubernetes import kubelet, node_checks
 from sykube.kubernetes.kubeadm_patches import KUBELET
@@ -52,7 +50,7 @@ class Nodes:
 
     def apply(self, cluster: Cluster) -> None:
         # A host that was booted otherwise, or another one, since the cluster was made.
-        cgroup_version.check_again(cluster.minor, allow_v1=cluster.allows_cgroup_v1)
+        cgroup_version.check_again(cluster.host, cluster.minor, allow_v1=cluster.allows_cgroup_v1)
         running = cluster.engine.instances()
         missing = [node for node in cluster.nodes if node.instance not in running]
         for node in cluster.nodes:
@@ -65,7 +63,7 @@ class Nodes:
         running = cluster.engine.instances()
         found = {node.instance for node in cluster.nodes}
         found |= {name for name in running if is_node(name, prefix)}
-        found |= {name for name in cgroups.leftovers(prefix) if is_node(name, prefix)}
+        found |= {name for name in cgroups.leftovers(cluster.host, prefix) if is_node(name, prefix)}
 
         on_each(sorted(found), lambda name: remove(cluster, name))
         forget_addresses(cluster)
@@ -78,7 +76,7 @@ def forget_addresses(cluster: Cluster, running: Collection[int] = ()) -> None:
         running: first processes of instances that keep theirs.
     """
     ours = re.compile(rf"{re.escape(cluster.network_name)}-(\d+)-eth0")
-    for file in Path("/var/lib/cni/results").glob("*"):
+    for file in (cluster.host.cni_state / "results").glob("*"):
         match = ours.fullmatch(file.name)
         if match and int(match[1]) not in running:
             file.unlink(missing_ok=True)
@@ -110,15 +108,15 @@ def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
 def end(cluster: Cluster, instance: str) -> None:
     """End an instance at once, with all that runs in its cgroups; its files stay."""
     # On cgroup v1 a frozen process does not even end when it is killed.
-    cgroups.freeze(instance, frozen=False)
+    cgroups.freeze(cluster.host, instance, frozen=False)
     cluster.engine.kill(instance)
-    cgroups.remove(instance)
+    cgroups.remove(cluster.host, instance)
 
 
 def check(cluster: Cluster, nodes: list[Node]) -> None:
     """Wait until nodes have booted, then check that they are fit for Kubernetes."""
     pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
-    on_each(nodes, lambda node: wait_booted(node, pids.get(node.instance, 0)))
+    on_each(nodes, lambda node: wait_booted(cluster.host, node, pids.get(node.instance, 0)))
     on_each(nodes, node_checks.run_checks)
 
 
@@ -195,7 +193,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
         mode = 0o600 if name.startswith("containerd.") else 0o644
         write_atomically(node.config / name, f"{text.strip()}\n" if text else "", mode)
     registries.tell(cluster, node)
-    cgroups.create(node.instance, limits)
+    cgroups.create(cluster.host, node.instance, limits)
 
 
 def _keepalived(cluster: Cluster, node: Node) -> str:
@@ -245,19 +243,19 @@ def _mounts(cluster: Cluster, node: Node) -> list[Mount]:
     return mounts
 
 
-def wait_booted(node: Node, pid: int) -> None:
+def wait_booted(host: Host, node: Node, pid: int) -> None:
     """Wait until supervisord of a node answers; its socket is seen through /proc.
 
     Raises:
         SykubeError: it does not within 3 minutes; holds the end of the node's first log.
     """
-    sockets = [Path(f"/proc/{pid}/root/run") / name for name in ("supervisor.sock",)]
-    deadline = time.monotonic() + _BOOT_TIMEOUT_S
+    sockets = [host.proc / str(pid) / "root/run" / name for name in ("supervisor.sock",)]
+    deadline = host.monotonic() + _BOOT_TIMEOUT_S
     while not all(socket.exists() for socket in sockets):
-        if time.monotonic() > deadline or not Path(f"/proc/{pid}").exists():
+        if host.monotonic() > deadline or not (host.proc / str(pid)).exists():
             raise SykubeError(
                 f"the node {node.name} does not boot",
                 details=node.engine.output(node.instance),
-                resolution=f"Look at {paths.LOGS}, or init again with --retain and `sykube shell`.",
+                resolution=f"Look at {host.logs}, or init again with --retain and `sykube shell`.",
             )
-        time.sleep(0.05)
+        host.sleep(0.05)

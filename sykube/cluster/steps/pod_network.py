@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sykube.cluster.cluster import Cluster
 from sykube.errors import SykubeError
-from sykube.host.run import WITHOUT_PROXIES, CommandError, run
+from sykube.host.run import WITHOUT_PROXIES, CommandError
 from sykube.kubernetes.api import wait_until
 
 _TIMEOUT_S = 120.0
@@ -23,7 +23,9 @@ class PodNetwork:
 
     def apply(self, cluster: Cluster) -> None:
         try:
-            wait_until("the kinds of the pod network", lambda: _problem(cluster), _TIMEOUT_S)
+            wait_until(
+                cluster.host, "the kinds of the pod network", lambda: _problem(cluster), _TIMEOUT_S
+            )
         except SykubeError as error:
             raise SykubeError(
                 f"{cluster.state.spec.pod_network} cannot be applied",
@@ -44,7 +46,9 @@ def _problem(cluster: Cluster) -> str:
     kubectl, manifest = cluster.image.kubectl, cluster.paths.pod_network
     env = {**WITHOUT_PROXIES, "KUBECONFIG": str(cluster.paths.kubeconfig)}
     try:
-        run([kubectl, "apply", "--server-side", "-f", manifest], env=env, timeout=_TIMEOUT_S)
+        cluster.host.run(
+            [kubectl, "apply", "--server-side", "-f", manifest], env=env, timeout=_TIMEOUT_S
+        )
     except CommandError as error:
         if _NOT_YET not in error.output:
             raise

@@ -57,8 +57,8 @@ def wait_ready(cluster: Cluster) -> None:
         return problem
 
     with _naming_webhooks(cluster), cluster.api() as api:
-        wait_until("nodes Ready", nodes_ready, _TIMEOUT_S + network.fetch_s)
-        wait_until("pods Ready", pods_ready, _TIMEOUT_S)
+        wait_until(cluster.host, "nodes Ready", nodes_ready, _TIMEOUT_S + network.fetch_s)
+        wait_until(cluster.host, "pods Ready", pods_ready, _TIMEOUT_S)
         pod_network.check_pod_subnets(readiness.registered(api), cluster.nodes)
         settle(cluster, api, networked=not awaited)
     if awaited:
@@ -67,7 +67,7 @@ def wait_ready(cluster: Cluster) -> None:
     pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
     for node in (cluster.nodes[0], cluster.nodes[-1]):
         pid = pids.get(node.instance, 0)
-        wait_until("DNS", lambda pid=pid: dns_problem(cluster, pid), _TIMEOUT_S)  # type: ignore[misc]
+        wait_until(cluster.host, "DNS", lambda pid=pid: dns_problem(cluster, pid), _TIMEOUT_S)  # type: ignore[misc]
 
 
 def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:
@@ -82,7 +82,7 @@ def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:
     """
     elect_anew(cluster)
     with _naming_webhooks(cluster), cluster.api() as api:
-        wait_until("nodes", lambda: readiness.alive(api, names, since), _TIMEOUT_S)
+        wait_until(cluster.host, "nodes", lambda: readiness.alive(api, names, since), _TIMEOUT_S)
 
 
 def elect_anew(cluster: Cluster) -> None:
@@ -99,14 +99,19 @@ def elect_anew(cluster: Cluster) -> None:
         return ""
 
     with _naming_webhooks(cluster), cluster.api() as api:
-        wait_until("the API server", begin_anew, _TIMEOUT_S)
+        wait_until(cluster.host, "the API server", begin_anew, _TIMEOUT_S)
 
 
 def wait_restarted(cluster: Cluster, names: list[str], since: float) -> None:
     """As wait_alive, and until no pod shows the containers of before."""
     wait_alive(cluster, names, since)
     with _naming_webhooks(cluster), cluster.api() as api:
-        wait_until("pods", lambda: readiness.containers_started(api, names, since), _TIMEOUT_S)
+        wait_until(
+            cluster.host,
+            "pods",
+            lambda: readiness.containers_started(api, names, since),
+            _TIMEOUT_S,
+        )
 
 
 @contextmanager

@@ -28,7 +28,9 @@ def check(cluster: Cluster, progress: Progress) -> None:
             details="Their etcd and cluster DNS are others.",
             resolution="Make another cluster of it: sykube init --name NAME",
         )
-    cgroup_version.check(minor, allow_v1=cluster.allows_cgroup_v1 or progress.allow_cgroup_v1)
+    cgroup_version.check(
+        cluster.host, minor, allow_v1=cluster.allows_cgroup_v1 or progress.allow_cgroup_v1
+    )
     require_well(cluster)
     servers = []
     for node in cluster.control_planes:

@@ -58,6 +58,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
         wait_restarted(cluster, [node.instance], since)
         with cluster.api() as api:
             wait_until(
+                cluster.host,
                 f"the new kubelet of {node.name}",
                 lambda: _kubelet_problem(api, node, progress),
                 _TIMEOUT_S,
@@ -119,7 +120,7 @@ def _note_images(cluster: Cluster, node: Node) -> None:
         for name, digest in containerd.names(node).items()
         if name not in own and not reference.is_id(name) and "@" not in name
     }
-    containerd.detach(node, [*kept.values()])
+    containerd.detach(cluster.host, node, [*kept.values()])
     write_atomically(node.folder / _KEPT, json.dumps(kept), mode=0o600)
 
 
@@ -129,7 +130,7 @@ def _give_back_images(cluster: Cluster, node: Node) -> None:
     if not file.exists():
         return
     kept = json.loads(file.read_text(encoding="utf-8"))
-    images, missing = containerd.stored(node_files.aside(node), kept)
+    images, missing = containerd.stored(cluster.host, node_files.aside(node), kept)
     for image in images:
         containerd.load(node, image)
     if missing:

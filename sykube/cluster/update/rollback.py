@@ -18,7 +18,7 @@ from sykube.cluster.steps.join import ETCDCTL
 from sykube.cluster.steps.ready import elect_anew, wait_ready
 from sykube.cluster.update import upgrade
 from sykube.cluster.update.progress import Progress
-from sykube.host.run import run
+from sykube.host.host import Host
 from sykube.image import inside
 from sykube.image.build import Builder
 from sykube.node.node import Node
@@ -43,7 +43,7 @@ def save(cluster: Cluster) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     for node in cluster.control_planes:
         if not (folder / node.instance).is_dir():
-            _save_files(node, folder)
+            _save_files(cluster.host, node, folder)
     leader = cluster.running_control_plane()
     try:
         leader.run([*ETCDCTL, "snapshot", "save", _INSIDE], timeout=_TIMEOUT_S)
@@ -54,13 +54,13 @@ def save(cluster: Cluster) -> None:
         leader.discard(_INSIDE)
 
 
-def _save_files(node: Node, folder: Path) -> None:
+def _save_files(host: Host, node: Node, folder: Path) -> None:
     work = folder / ".new"
     shutil.rmtree(work, ignore_errors=True)
     (work / "kubelet").mkdir(parents=True)
-    run(["cp", "-a", _kubernetes(node), work / "kubernetes"])
+    host.run(["cp", "-a", _kubernetes(node), work / "kubernetes"])
     for name in _KUBELET:
-        run(["cp", "-a", node.folder / "kubelet" / name, work / "kubelet" / name])
+        host.run(["cp", "-a", node.folder / "kubelet" / name, work / "kubelet" / name])
     work.rename(folder / node.instance)
 
 
@@ -99,8 +99,8 @@ def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     cluster.save()
     members = ",".join(f"{node.instance}=https://{node.address}:2380" for node in planes)
     for node in planes:
-        _put_back_files(node, _folder(cluster))
-        _put_back_etcd(node, _folder(cluster), members, progress, builder)
+        _put_back_files(cluster.host, node, _folder(cluster))
+        _put_back_etcd(cluster.host, node, _folder(cluster), members, progress, builder)
     node_steps.Nodes().apply(cluster)
     upgrade.wait_api(cluster)
     elect_anew(cluster)
@@ -120,26 +120,26 @@ def forget(cluster: Cluster) -> None:
         node_files.forget(node)
 
 
-def _put_back_files(node: Node, folder: Path) -> None:
+def _put_back_files(host: Host, node: Node, folder: Path) -> None:
     kept, kubernetes = folder / node.instance, _kubernetes(node)
     fresh = kubernetes.with_name(".kubernetes-before")
     shutil.rmtree(fresh, ignore_errors=True)
-    run(["cp", "-a", kept / "kubernetes", fresh])
+    host.run(["cp", "-a", kept / "kubernetes", fresh])
     shutil.rmtree(kubernetes, ignore_errors=True)
     fresh.rename(kubernetes)
     for name in _KUBELET:
-        run(["cp", "-a", kept / "kubelet" / name, node.folder / "kubelet" / name])
+        host.run(["cp", "-a", kept / "kubelet" / name, node.folder / "kubelet" / name])
 
 
 def _put_back_etcd(
-    node: Node, folder: Path, members: str, progress: Progress, builder: Builder
+    host: Host, node: Node, folder: Path, members: str, progress: Progress, builder: Builder
 ) -> None:
     restored = folder / node.instance / "etcd"
     shutil.rmtree(restored, ignore_errors=True)
     peer = f"https://{node.address}:2380"
     folder_inside, file = f"/mnt/{node.instance}/etcd", f"/mnt/{_SNAPSHOT}"
     command = resources.script("restore-etcd", folder_inside, file, node.instance, members, peer)
-    inside.run_in(progress.before.image.sif, command, folder, builder, timeout=_TIMEOUT_S)
+    inside.run_in(host, progress.before.image.sif, command, folder, builder, timeout=_TIMEOUT_S)
     shutil.rmtree(node.folder / "etcd" / "member", ignore_errors=True)
     (restored / "member").rename(node.folder / "etcd" / "member")
     shutil.rmtree(restored)

@@ -28,10 +28,10 @@ def find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_run
     ui, state = cluster.ui, cluster.state
     own = {name: getattr(state.spec, name) for name in _SITES if not getattr(wish, name)}
     wish = replace(wish, **own)
-    engine = preparation.find_engine(wish, ui)
+    engine = preparation.find_engine(cluster.host, wish, ui)
     choice: Choice | None
     if wish.local_image:
-        image = preparation.local_image(wish, engine, ui)
+        image = preparation.local_image(cluster.host, wish, engine, ui)
         version = image.versions()["kubernetes"].removeprefix("v")
         choice = Choice(image.source, version, _reason(wish))
     else:
@@ -44,11 +44,11 @@ def find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_run
             if dry_run:
                 return Origin("", "", {"kubernetes": f"v{choice.kubernetes}"}, choice)
             checks.require_well(cluster)
-            preparation.prepare_host(
+            preparation.prepare_host(cluster.host,
                 wish, lambda question: options.yes or options.ask(question), ui,
                 building=True, starting=False,
             )  # fmt: skip
-        image = cached or preparation.node_image(wish, engine, wanted, ui)
+        image = cached or preparation.node_image(cluster.host, wish, engine, wanted, ui)
     return Origin(image.fingerprint, str(image.folder), image.versions(), choice)
 
 
@@ -64,7 +64,7 @@ def _choose(cluster: Cluster, wish: ClusterSpec) -> Wanted:
         if not wish.kubernetes_version and source != DEBIAN:
             wish = replace(wish, kubernetes_version=cluster.minor.version)
     authorities = (*state.authorities, *site.authorities(wish.ca_certificates))
-    return choose(wish, cluster.ui, proxies=state.proxies, authorities=authorities)
+    return choose(cluster.host, wish, cluster.ui, proxies=state.proxies, authorities=authorities)
 
 
 def is_other(wish: ClusterSpec, progress: Progress) -> bool:

@@ -30,6 +30,7 @@ from sykube.cluster.update.progress import Origin, Progress
 from sykube.errors import SykubeError, UsageError
 from sykube.host import preflight, signals
 from sykube.host.files import write_atomically
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.image.build import Builder
 from sykube.kubernetes import readiness
@@ -58,7 +59,13 @@ class Outcome:
 
 
 def update(
-    name: str, wish: ClusterSpec, options: UpdateOptions, ui: Ui, *, dry_run: bool = False
+    host: Host,
+    name: str,
+    wish: ClusterSpec,
+    options: UpdateOptions,
+    ui: Ui,
+    *,
+    dry_run: bool = False,
 ) -> Outcome:
     """Bring a cluster to a newer node image.
 
@@ -71,10 +78,10 @@ def update(
         SykubeError: the cluster is not well, before anything changed; or something failed on the
             way: the control planes are as before, or the same command goes on.
     """
-    preflight.check_identity()
-    preparation.examine_local_image(wish)
-    with locked(ClusterPaths(name)):
-        cluster = lookup.load(name, ui)
+    preflight.check_identity(host)
+    preparation.examine_local_image(host, wish)
+    with locked(ClusterPaths(host, name)):
+        cluster = lookup.load(host, name, ui)
         require_complete(cluster)
         running = cluster.engine.instances()
         # What an update has ended, it starts again.
@@ -214,6 +221,7 @@ def _finish(cluster: Cluster, progress: Progress) -> None:
                 addon = catalog.find(name)
                 addon.enable(there)
                 wait_until(
+                    cluster.host,
                     f"the add-on {name}",
                     lambda addon=addon: addon.problem(there),  # type: ignore[misc]
                     _TIMEOUT_S,

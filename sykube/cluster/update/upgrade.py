@@ -79,8 +79,10 @@ def handed_out(cluster: Cluster, progress: Progress, builder: Builder) -> Iterat
     forget(cluster)
     work = Path(tempfile.mkdtemp(prefix=_WORK, dir=cluster.paths.root))
     try:
-        images = carried.container_images(progress.after.image, new_names(progress), work, builder)
-        carried.tools(progress.after.image, work, builder)
+        images = carried.container_images(
+            cluster.host, progress.after.image, new_names(progress), work, builder
+        )
+        carried.tools(cluster.host, progress.after.image, work, builder)
         for node in waiting:
             _give_tools(work, node)
         on_each(waiting, lambda node: _give_images(node, images))
@@ -154,7 +156,7 @@ def wait_api(cluster: Cluster) -> None:
         SykubeError: not within 5 minutes.
     """
     with cluster.api() as api:
-        wait_until("the API server", lambda: readiness.health(api), _API_TIMEOUT_S)
+        wait_until(cluster.host, "the API server", lambda: readiness.health(api), _API_TIMEOUT_S)
 
 
 def tell(api: Api, image: NodeImage) -> None:
