@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import re
 import select
@@ -283,11 +284,13 @@ def test_the_key_is_never_on_a_disk_and_no_descriptor_is_left(
     https: Server, authorities: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # What an earlier test left open is closed at some time or other.
+    gc.collect()
     before = len(list(Path("/proc/self/fd").iterdir()))
     made = credentials(https.url, authorities["ours"], authorities["ours"])
     with Api(made):
         assert list(tmp_path.iterdir()) == []
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_credentials_that_openssl_refuses(authorities: dict[str, Path]) -> None:
