@@ -28,7 +28,7 @@ log = logging.getLogger("sykube.scaling")
 
 
 def add(name: str, count: int, ui: Ui) -> list[str]:
-    """Add workers to a running to a running cluster; when that fails, they are removed again.
+    """Add workers to a running cluster; when that fails, they are removed again.
 
     Returns:
         Their names.
