@@ -11,6 +11,8 @@ import contextlib
 import time
 from pathlib import Path
 
+from sykube.host import processes
+
 PROC = Path("/proc")
 CURE = "Start this container with an init that waits for them, as `docker run --init` does"
 # For those that ended just now.
@@ -30,8 +32,6 @@ def _zombies() -> set[int]:
     found = set()
     for folder in PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
-            # The name before them, in brackets, may hold anything.
-            if text.rpartition(") ")[2].split()[:2] == ["Z", "1"]:
+            if processes.stat(folder)[:2] == ["Z", "1"]:
                 found.add(int(folder.name))
     return found
