@@ -29,7 +29,7 @@ log = logging.getLogger("sykube.scaling")
 
 
 def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
-    """Add workers to a running to a running cluster; when that fails, they are removed again.
+    """Add workers to a running cluster; when that fails, they are removed again.
 
     Returns:
         Their names.

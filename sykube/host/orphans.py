@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 
+from sykube.host import processes
 from sykube.host.host import Host
 
 CURE = "Start this container with an init that waits for them, as `docker run --init` does"
@@ -29,8 +30,6 @@ def _zombies(host: Host) -> set[int]:
     found = set()
     for folder in host.proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
-            # The name before them, in brackets, may hold anything.
-            if text.rpartition(") ")[2].split()[:2] == ["Z", "1"]:
+            if processes.stat(folder)[:2] == ["Z", "1"]:
                 found.add(int(folder.name))
     return found

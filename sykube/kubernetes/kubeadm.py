@@ -22,6 +22,9 @@ _PATCHES = "/usr/share/sykube/kubeadm-patches"
 # kubeadm's own 4 minutes are not enough on a machine that is emulated or overloaded. It also gives
 # the static pods that long to start.
 _START_TIMEOUT = "9m0s"
+# Nor is its minute for an API server that answers already, but slowly: that for the first object
+# (1.36, cmd/kubeadm/app/phases/kubeconfig/kubeconfig.go, EnsureAdminClusterRoleBinding).
+_CALL_TIMEOUT = "5m0s"
 # kubeadm insists on a token of its own; workers get others (tokens.py).
 _TOKEN_TTL = "1m0s"
 
@@ -270,8 +273,10 @@ def _patches(minor: Minor) -> dict[str, Any]:
 def _timeouts(minor: Minor) -> dict[str, Any]:
     if not _has_timeouts(minor):
         return {}
-    names = ("controlPlaneComponentHealthCheck", "kubeletHealthCheck")
-    return {"timeouts": dict.fromkeys(names, _START_TIMEOUT)}
+    starts = ("controlPlaneComponentHealthCheck", "kubeletHealthCheck")
+    calls = ("kubernetesAPICall", "etcdAPICall")
+    timeouts = dict.fromkeys(starts, _START_TIMEOUT) | dict.fromkeys(calls, _CALL_TIMEOUT)
+    return {"timeouts": timeouts}
 
 
 def _arguments(minor: Minor, values: dict[str, str]) -> dict[str, str] | list[dict[str, str]]:

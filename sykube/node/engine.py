@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sykube.errors import SykubeError
-from sykube.host import orphans
+from sykube.host import orphans, processes
 from sykube.host.host import Host
 from sykube.host.run import (
     WITHOUT_PROXIES,
@@ -297,7 +297,7 @@ def _lives(host: Host, instance: Instance) -> bool:
     if name.strip() not in _INIT_NAMES:
         return False
     try:
-        watched = _watched(host.proc / str(_state_and_parent(process)[1]))
+        watched = _watched(host.proc / str(_parent(process)))
     except OSError:
         return True
     return watched in ("", instance.name)
@@ -320,18 +320,15 @@ def _monitors(host: Host, name: str) -> list[int]:
     return found
 
 
-def _state_and_parent(process: Path) -> tuple[str, int]:
-    # The name before them, in brackets, may hold anything.
-    text = (process / "stat").read_text(encoding="utf-8", errors="replace")
-    state, parent, *_ = text.rpartition(") ")[2].split()
-    return state, int(parent)
+def _parent(process: Path) -> int:
+    return int(processes.stat(process)[1])
 
 
 def _children(host: Host, pid: int) -> list[int]:
     found = []
     for folder in host.proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if _state_and_parent(folder)[1] == pid:
+            if _parent(folder) == pid:
                 found.append(int(folder.name))
     return found
 

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from sykube.errors import SykubeError
 from sykube.host.run import replace_process
@@ -27,8 +28,15 @@ def wrapper(*, settled: bool = False, hostname: str = "") -> tuple[str, ...]:
     options = [_SETTLE] if settled else []
     if hostname and hostname != os.uname().nodename:
         options.append(f"{_HOSTNAME}{hostname}")
-    # -P: nothing of the folder that it is started in is imported.
-    return (sys.executable, "-P", "-m", __name__, *options, "--") if options else ()
+    if not options:
+        return ()
+    # Where sykube and its libraries are: not installed but found by PYTHONPATH, as an environment
+    # module sets it, or by the present folder. -P: the folder of the new process is not looked at.
+    folders = [str(Path(folder).absolute()) for folder in sys.path]
+    program = (
+        f"import sys; sys.path[:] = {folders}; from {__name__} import main; main(sys.argv[1:])"
+    )
+    return (sys.executable, "-P", "-c", program, *options, "--")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -61,7 +69,3 @@ def _rename_host(name: str) -> None:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     socket.sethostname(name)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

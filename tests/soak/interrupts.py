@@ -24,19 +24,17 @@ class Command:
 
     Attributes:
         prepare: commands that bring the cluster to where it makes sense.
-        again: what makes the cluster healthy afterwards, however far it came.
     """
 
     words: str
-    prepare: tuple[str, ...]
-    again: tuple[str, ...]
+    prepare: tuple[str, ...] = ()
 
 
 COMMANDS = (
-    Command("stop", (), ("start",)),
-    Command("start", ("stop",), ("start",)),
-    Command("node add", (), ("start",)),
-    Command("node delete node2", ("node add",), ("start",)),
+    Command("stop"),
+    Command("start", ("stop",)),
+    Command("node add"),
+    Command("node delete node2", ("node add",)),
 )
 
 
@@ -75,8 +73,7 @@ def _interrupted(bench: Bench, command: Command, moment: float) -> None:
     if process.returncode not in (0, _INTERRUPTED, -signal.SIGINT):
         last = " / ".join(errors.strip().splitlines()[-4:])
         raise Unexpected(f"ended with exit code {process.returncode}: {last}")
-    for words in command.again:
-        bench.sykube(words)
+    bench.sykube("start")
     bench.sykube("status")
 
 

@@ -11,6 +11,7 @@ import termios
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from sykube.cluster import lifecycle
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.spec_reader import make_spec
+from sykube.errors import ExitCode, UsageError
+from sykube.host.host import Host
 from tests.fakes import RecordingUi, World
 
 
@@ -113,3 +117,13 @@ def without_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+def errors(host: Host, file: Path, text: str, **flags: Any) -> list[str]:
+    """The errors of a configuration file, without its name."""
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as raised:
+        make_spec(host, file, flags)
+    assert raised.value.exit_code is ExitCode.USAGE
+    shown = raised.value.details.splitlines() or [raised.value.brief]
+    return [line.removeprefix(f"{file}:") for line in shown]

@@ -272,6 +272,7 @@ def test_a_slow_machine_has_nine_minutes_in_each_version(world: World, each: Min
         for document in of_kind(world, "InitConfiguration") + of_kind(world, "JoinConfiguration"):
             assert document["timeouts"]["controlPlaneComponentHealthCheck"] == "9m0s"
             assert document["timeouts"]["kubeletHealthCheck"] == "9m0s"
+            assert document["timeouts"]["kubernetesAPICall"] == "5m0s"
 
 
 def test_the_controllers_arguments_are_the_same_in_both_forms(world: World) -> None:

@@ -13,7 +13,7 @@ from sykube import documents, patches
 from sykube.cluster import containerd_config, patch_check
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
-from sykube.errors import ExitCode, UsageError
+from sykube.errors import UsageError
 from sykube.host.host import Host
 from sykube.host.run import Completed
 from sykube.image.build import Builder
@@ -22,6 +22,7 @@ from sykube.kubernetes import kubeadm_patches
 from sykube.kubernetes.kubeadm_patches import JsonPatch, KubeadmPatches
 from sykube.patches import Patch, PatchError
 from tests.fakes import FakeHost
+from tests.unit.helpers import errors
 
 Json = dict[str, Any]
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -200,14 +201,7 @@ def test_labels_and_taints_that_a_patch_lets_a_node_register() -> None:
 
 
 def refused(host: Host, tmp_path: Path, text: str, **flags: Any) -> list[str]:
-    """The errors of a configuration file, without its name."""
-    file = tmp_path / "cluster.yaml"
-    file.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError) as raised:
-        make_spec(host, file, flags)
-    assert raised.value.exit_code is ExitCode.USAGE
-    shown = raised.value.details.splitlines() or [raised.value.brief]
-    return [line.removeprefix(f"{file}:") for line in shown]
+    return errors(host, tmp_path / "cluster.yaml", text, **flags)
 
 
 def test_every_wrong_patch_is_shown_with_its_own_line(host: Host, tmp_path: Path) -> None:

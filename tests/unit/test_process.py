@@ -146,6 +146,16 @@ def test_a_host_name_of_its_own() -> None:
     assert socket.gethostname() == before
 
 
+def test_sykube_need_not_be_installed() -> None:
+    """An environment module, or a checkout, is found by PYTHONPATH or the present folder."""
+    python, *words = launch.wrapper(settled=True)
+    # -S: nothing that is installed beside this Python, such as sykube itself, is found.
+    done = subprocess.run(
+        [python, "-S", *words, "true"], env={}, cwd="/", capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_program_that_is_not_there_is_said() -> None:
     words = [*launch.wrapper(settled=True), "/nonexistent/apptainer"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -12,9 +12,10 @@ from sykube import stored
 from sykube.cluster.members import MAX_WORKERS
 from sykube.cluster.spec import ClusterSpec, check_name
 from sykube.cluster.spec_reader import make_spec
-from sykube.errors import ExitCode, UsageError
+from sykube.errors import UsageError
 from sykube.host.host import Host
 from sykube.node.limits import Limits
+from tests.unit.helpers import errors
 
 FULL = ClusterSpec(
     name="lab",
@@ -37,16 +38,6 @@ FULL = ClusterSpec(
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "cluster.yaml"
-
-
-def errors(host: Host, file: Path, text: str, **flags: Any) -> list[str]:
-    """The errors of a configuration file, without its name."""
-    file.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError) as raised:
-        make_spec(host, file, flags)
-    assert raised.value.exit_code is ExitCode.USAGE
-    shown = raised.value.details.splitlines() or [raised.value.brief]
-    return [line.removeprefix(f"{file}:") for line in shown]
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ def test_a_cached_file_is_compared_before_it_is_used(
 ) -> None:
     kubelet = fetched(host, mirrors, downloader, shown)["kubelet"].path
     if spoil == "changed":
-        kubelet.write_bytes(PROGRAMS["kubelet"][:-1] + b"?")
+        kubelet.write_bytes(PROGRAMS["kubelet"][:-1] + bytes([PROGRAMS["kubelet"][-1] ^ 1]))
     elif spoil == "cut":
         kubelet.write_bytes(PROGRAMS["kubelet"][:-1])
     elif spoil == "gone":

@@ -13,6 +13,7 @@ from sykube.cluster.checkup.look import Look, failure, ok, warning
 from sykube.cluster.dns import dns_problem
 from sykube.cluster.steps.dns import deployment
 from sykube.errors import SykubeError
+from sykube.host import processes
 from sykube.host.host import Host
 from sykube.host.preflight import Finding
 from sykube.kubernetes import readiness, webhooks
@@ -123,11 +124,9 @@ def _started_by(host: Host, parent: int, members: list[int]) -> int:
 def _origin(host: Host, pid: int) -> tuple[int, int]:
     """The parent of a process and the clock tick of its start; zeros for one that is gone."""
     try:
-        stat = (host.proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        fields = processes.stat(host.proc / str(pid))
     except OSError:
         return 0, 0
-    # The name, in brackets, may hold any character: proc_pid_stat(5).
-    fields = stat.rpartition(")")[2].split()
     return int(fields[1]), int(fields[19])
 
 
