@@ -33,7 +33,7 @@ integration: $(VENV)/installed-dev
 
 e2e: $(VENV)/installed-dev ## real clusters (SYKUBE_TEST_RELEASE=DIR: of a release, see docs)
 	scripts/test-packages
-	$(PYTEST) tests/e2e -v
+	$(BIN)/python -m tests.e2e
 
 test-fresh: $(VENV)/installed-dev ## in fresh Debian roots, the README's commands and Vagrant's (SUITES="bookworm trixie vagrant")
 	$(BIN)/python -m tests.fresh $(SUITES)

@@ -25,7 +25,7 @@ from sykube.host.apt import Mirror, find_mirror
 from sykube.host.host import Host
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-_ENTER = Path(__file__).with_name("enter")
+_ENTER = CHECKOUT / "tests/machine/enter"
 # As long as CI has.
 _COMMAND_TIMEOUT_S = 5400
 # Of each cluster nothing may stay.
@@ -159,13 +159,13 @@ def _run(root: Path, command: str) -> int:
         if name in os.environ
     }
     environment |= {
-        "FRESH_LINK": _GUEST_LINK,
-        "FRESH_ADDRESS": f"{_GUEST_ADDRESS}/30",
-        "FRESH_GATEWAY": _HOST_ADDRESS,
-        "FRESH_CGROUP": f"sykube-fresh-{os.getpid()}",
+        "MACHINE_LINK": _GUEST_LINK,
+        "MACHINE_ADDRESS": f"{_GUEST_ADDRESS}/30",
+        "MACHINE_GATEWAY": _HOST_ADDRESS,
+        "MACHINE_CGROUP": f"sykube-fresh-{os.getpid()}",
     }
     done = subprocess.run(
-        ["sh", _ENTER, root, command], env=environment, check=False, timeout=_COMMAND_TIMEOUT_S
+        ["sh", _ENTER, root, "/root/sykube", command], env=environment, check=False, timeout=_COMMAND_TIMEOUT_S
     )
     return done.returncode
 

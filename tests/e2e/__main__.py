@@ -1,0 +1,128 @@
+"""Runs the tests of this folder, the halves of them side by side: python3 -m tests.e2e
+
+Much of a test is waiting, for which two cores are too many. Each half runs on a machine of its own:
+namespaces, cgroups and, below /var/tmp, the folders where a cluster leaves anything. What a cluster
+does to the settings that all of them share is tested first, by itself.
+
+Ends with 1 when a test failed or was left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import join
+from typing import IO
+
+from tests.e2e import settings
+
+FIRST = ("host",)
+# Files that share a cluster are in one half; the longest of each begins.
+HALVES = (
+    (
+        "lifecycle", "cluster", "docs", "dashboard", "metrics", "images", "bundle",
+    ),
+    (
+        "faults", "failures", "everyday", "snapshots", "diagnosis", "site", "benchmarks",
+        "pod_network",
+    ),
+)  # fmt: skip
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_ENTER = _CHECKOUT / "tests/machine/enter"
+# Where a cluster, its tests and CNI's plugins leave files.
+_FOLDERS = (
+    "/etc/systemd/system", "/run/netns", "/run/sykube", "/var/lib/cni", "/var/lib/sykube",
+    "/var/log/sykube",
+)  # fmt: skip
+
+
+def main() -> int:
+    """Run all of them; an exit code."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+    with _one_at_a_time():
+        if code := subprocess.run(_pytest(FIRST), check=False, cwd=_CHECKOUT).returncode:
+            return code
+        with settings.held(), contextlib.ExitStack() as stack:
+            running = [
+                stack.enter_context(_running(number, files))
+                for number, files in enumerate(HALVES, start=1)
+            ]
+            codes = [process.wait() for process in running]
+    print(f"halves ended with {', '.join(map(str, codes))}", flush=True)
+    return int(any(codes))
+
+
+def _pytest(files: tuple[str, ...]) -> list[str]:
+    paths = [f"tests/e2e/test_{name}.py" for name in files]
+    return [sys.executable, "-m", "pytest", "-v", "--durations=15", *paths]
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    with Path("/var/tmp/sykube-e2e.lock").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _running(number: int, files: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
+    """Pytest on a machine of its own; what is left of it is removed, and of one killed before."""
+    name = f"sykube-e2e-{number}"
+    folder = Path("/var/tmp") / name
+    _remove(folder, name)
+    (folder / "root").mkdir(parents=True)
+    environment = os.environ | {
+        "MACHINE_LINK": "",
+        "MACHINE_ADDRESS": "192.0.2.2/24",
+        "MACHINE_GATEWAY": "192.0.2.1",
+        "MACHINE_CGROUP": name,
+        "MACHINE_OWN": str(folder / "own"),
+        "MACHINE_FOLDERS": " ".join(_FOLDERS),
+    }
+    process = subprocess.Popen(
+        ["sh", str(_ENTER), str(folder / "root"), str(_CHECKOUT), join(_pytest(files))],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout
+    shown = threading.Thread(target=_show, args=(number, process.stdout))
+    shown.start()
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shown.join()
+        _remove(folder, name)
+
+
+def _show(number: int, output: IO[str]) -> None:
+    for line in output:
+        print(f"{number} {line}", end="", flush=True)
+
+
+def _remove(folder: Path, cgroup: str) -> None:
+    # Nothing is mounted here: mounts of the machine end with its namespace.
+    if folder.exists():
+        shutil.rmtree(folder)
+    for own in (*Path("/sys/fs/cgroup").glob(f"*/{cgroup}"), Path("/sys/fs/cgroup") / cgroup):
+        for each in sorted(own.rglob("*/"), reverse=True):
+            each.rmdir()
+        if own.exists():
+            own.rmdir()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
