@@ -49,3 +49,6 @@ def held() -> Iterator[None]:
         with lock.host_settings(host):
             if not clusters(host):
                 records.restore()
+                for folder in (host.records, host.data):
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
