@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import cluster_of_two, middle, shown, sykube
-from sykube.cluster import lookup
+from sykube.cluster.model import lookup
 from sykube.host.host import Host
 from sykube.node.node import Node
 from sykube.ui import Ui

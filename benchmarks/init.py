@@ -22,11 +22,12 @@ from statistics import median
 
 from benchmarks.measure import disk_mb, memory_mb, sykube
 from sykube import documents
-from sykube.cluster import lifecycle, lookup, plan, removal
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.steps import control_plane, order
+from sykube.cluster.commands import lifecycle, order, plan, removal
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.operations import control_plane
 from sykube.host.host import Host
 from sykube.kubernetes import kubeadm
 from sykube.ui import Ui

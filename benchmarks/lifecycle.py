@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import cluster_of_two, disk_mb, memory_mb, middle, shown, sykube, timed
-from sykube.cluster import archive, lookup
-from sykube.cluster.state import clusters
+from sykube.cluster.model import lookup
+from sykube.cluster.model.state import clusters
+from sykube.cluster.operations import archive
 from sykube.host.host import Host
 from sykube.ui import Ui
 

@@ -35,7 +35,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from sykube import documents
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.model.cluster import Cluster
 from sykube.errors import SykubeError
 from sykube.host.apt import Mirror
 from sykube.host.checksum import Checksum
@@ -1408,7 +1408,7 @@ class World:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put it in the place of the real host."""
-        from sykube.cluster import cluster as cluster_module
+        from sykube.cluster.model import cluster as cluster_module
         from sykube.host import engines, preflight
         from sykube.node import netns, services
 

@@ -8,8 +8,8 @@ import sys
 import click
 
 from sykube.cli import completion, context
-from sykube.cluster import lookup
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight, proxies
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import click
 
 from sykube.cli import completion, context, logfile
-from sykube.cluster import addons as cluster_addons
-from sykube.cluster import lookup
+from sykube.cluster.commands import addons as cluster_addons
+from sykube.cluster.model import lookup
 from sykube.host import preflight
 
 _ADDON = click.argument("addon", metavar="ADD-ON", shell_complete=completion.addons)

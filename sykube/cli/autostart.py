@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from sykube.cli import context, logfile
-from sykube.cluster import autostart as unit
-from sykube.cluster import lookup
-from sykube.cluster.requirements import require_complete
+from sykube.cluster.commands import autostart as unit
+from sykube.cluster.model import lookup
+from sykube.cluster.operations.requirements import require_complete
 
 
 @click.group()

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from sykube.cli import context, logfile
-from sykube.cluster import certs as cluster_certs
-from sykube.cluster import lookup, renewal
-from sykube.cluster.certs import Found
+from sykube.cluster.commands import renewal
+from sykube.cluster.model import lookup
+from sykube.cluster.operations import certs as cluster_certs
+from sykube.cluster.operations.certs import Found
 from sykube.host import preflight
 
 

@@ -8,7 +8,7 @@ import os
 import click
 
 from sykube.cli import context
-from sykube.cluster import lookup
+from sykube.cluster.model import lookup
 from sykube.host import preflight
 from sykube.kubernetes.kubeconfig import Owner
 

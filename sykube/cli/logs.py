@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from sykube.cli import completion, context
-from sykube.cluster import export as cluster_export
-from sykube.cluster import logs as cluster_logs
-from sykube.cluster import lookup
-from sykube.cluster.logs import SERVICES, Source
+from sykube.cluster.commands import export as cluster_export
+from sykube.cluster.model import lookup
+from sykube.cluster.operations import logs as cluster_logs
+from sykube.cluster.operations.logs import SERVICES, Source
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths

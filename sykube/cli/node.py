@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from sykube.cli import completion, context, logfile
-from sykube.cluster import lookup, scaling
-from sykube.cluster import status as cluster_status
-from sykube.cluster.scaling import RemovalOptions
+from sykube.cluster.commands import scaling
+from sykube.cluster.commands import status as cluster_status
+from sykube.cluster.commands.scaling import RemovalOptions
+from sykube.cluster.model import lookup
 from sykube.host import preflight
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import click
 
 from sykube.cli import completion, context, logfile
-from sykube.cluster import lookup
-from sykube.cluster import ports as cluster_ports
+from sykube.cluster.commands import ports as cluster_ports
+from sykube.cluster.model import lookup
 from sykube.host import preflight
 from sykube.network import ports
 

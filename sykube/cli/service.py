@@ -8,8 +8,8 @@ from dataclasses import asdict
 import click
 
 from sykube.cli import browser, context
-from sykube.cluster import lookup
-from sykube.cluster import service as cluster_service
+from sykube.cluster.commands import service as cluster_service
+from sykube.cluster.model import lookup
 from sykube.errors import SykubeError
 from sykube.host import preflight
 from sykube.kubernetes.kubeconfig import Owner

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sykube.cluster import logs as node_logs
-from sykube.cluster import lookup, status
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.commands import status
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations import logs as node_logs
 from sykube.dashboard import rows
 from sykube.errors import SykubeError, UsageError
 from sykube.host.host import Host

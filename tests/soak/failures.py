@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sykube.cluster.steps import order
+from sykube.cluster.commands import order
 from sykube.host.host import Host
 from sykube.node import cgroups
 from tests.soak.bench import Bench, Outcome, Unexpected

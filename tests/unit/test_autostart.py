@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cluster import autostart, removal
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.commands import autostart, removal
+from sykube.cluster.model.cluster import Cluster
 from sykube.errors import HostError
 from sykube.host.host import Host
 from tests.fakes import Injected, World

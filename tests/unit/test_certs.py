@@ -14,10 +14,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from sykube.cli import certs as command
-from sykube.cluster import certs, lifecycle, power, renewal, status
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.commands import lifecycle, power, renewal, status
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.operations import certs
 from sykube.errors import SykubeError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths

@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sykube.cli import doctor as command
-from sykube.cluster import checkup, lifecycle
-from sykube.cluster.checkup import files
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.commands import checkup, lifecycle
+from sykube.cluster.commands.checkup import files
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import inotify, preflight
 from sykube.host.host import Host

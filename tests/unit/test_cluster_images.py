@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import images, power
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.power import StopOptions
+from sykube.cluster.commands import images, power
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.model.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.run import CommandError

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from sykube.cluster import power, removal
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.power import StopOptions
-from sykube.cluster.steps.join import register
+from sykube.cluster.commands import power, removal
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations.join import register
 from sykube.errors import ExitCode, SykubeError
 from tests.fakes import (
     CONTROL_PLANE_LABEL,

@@ -17,7 +17,7 @@ import click.testing
 import pytest
 
 from sykube.cli.dashboard import dashboard
-from sykube.cluster import power
+from sykube.cluster.commands import power
 from sykube.dashboard import rows, serve
 from sykube.dashboard.access import TOKEN_LIFE_S, Access
 from sykube.dashboard.source import ClusterSource

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster import lookup
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.model import lookup
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import ExitCode, UsageError
 from sykube.host.host import Host
 from tests.fakes import World, fill

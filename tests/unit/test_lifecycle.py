@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster import lifecycle, lookup, removal
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.state import DONE, State, clusters
-from sykube.cluster.steps import order
+from sykube.cluster.commands import lifecycle, order, removal
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.state import DONE, State, clusters
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import engines, lock, preflight
 from sykube.host.paths import ClusterPaths
@@ -734,7 +734,7 @@ def test_delete_finds_nodes_of_a_cluster_of_which_there_is_nothing_else(world: W
 
 
 def test_delete_twice_at_once_is_refused_by_the_lock(world: World) -> None:
-    from sykube.cluster.state import locked
+    from sykube.cluster.model.state import locked
 
     init(world)
     with locked(ClusterPaths(world.host, "fake")), pytest.raises(SykubeError) as raised:
@@ -754,7 +754,7 @@ def test_delete_of_all_clusters_leaves_the_host_as_it_was(world: World) -> None:
 def test_a_cluster_that_is_in_use_does_not_keep_the_others_from_being_deleted(
     world: World,
 ) -> None:
-    from sykube.cluster.state import locked
+    from sykube.cluster.model.state import locked
 
     for name in ("one", "two", "three"):
         init(world, fake_spec(name))

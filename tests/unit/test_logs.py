@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sykube.cli import logs as command
-from sykube.cluster import export, lifecycle, logs
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.logs import Source
-from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.commands import export, lifecycle
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.operations import logs
+from sykube.cluster.operations.logs import Source
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sykube.addons.metrics import METRICS
-from sykube.cluster import addons, lookup, scaling
-from sykube.cluster.addon_site import site
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.commands import addons, scaling
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations.addon_site import site
 from sykube.errors import SykubeError
 from sykube.kubernetes.api import ApiError
 from tests.fakes import World

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster import export, lookup, power, removal, renewal
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.steps.dns import Dns, deployment
+from sykube.cluster.commands import export, power, removal, renewal
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations.dns import Dns, deployment
 from sykube.errors import ExitCode, HostError, UsageError
 from sykube.image import versions
 from sykube.image.sites import Sites

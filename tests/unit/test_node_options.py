@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from sykube import stored
-from sykube.cluster import power, scaling
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.spec import ClusterSpec, NodeSpec
-from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.commands import power, scaling
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec, NodeSpec
+from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.kubernetes.kubeadm_patches import JsonPatch
@@ -160,7 +160,7 @@ def test_nodes_have_their_labels_and_taints(world: World, cluster: Cluster) -> N
 
 
 def test_taints_that_a_master_has_already_stay(world: World, cluster: Cluster) -> None:
-    from sykube.cluster.steps import control_plane
+    from sykube.cluster.operations import control_plane
 
     theirs = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
     node_object(world, "master")["spec"]["taints"] = [theirs]

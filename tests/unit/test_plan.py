@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cluster import plan
-from sykube.cluster.cluster import Cluster, on_each
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import DONE, STARTED, State
+from sykube.cluster.commands import plan
+from sykube.cluster.model.cluster import Cluster, on_each
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import DONE, STARTED, State
 from sykube.errors import SykubeError
 from tests.fakes import Calls, FakeEngine, Injected, RecordingUi, World, make_subnets
 

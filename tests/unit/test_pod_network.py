@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import addons, checkup, lifecycle, lookup, pod_network, power, scaling, status
-from sykube.cluster.pod_network import INSTALL, NO_PLUGIN, check_pod_subnets, from_setting
-from sykube.cluster.state import State
-from sykube.cluster.steps import order
+from sykube.cluster.commands import addons, checkup, lifecycle, order, power, scaling, status
+from sykube.cluster.model import lookup, pod_network
+from sykube.cluster.model.pod_network import INSTALL, NO_PLUGIN, check_pod_subnets, from_setting
+from sykube.cluster.model.state import State
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.preflight import Level
 from tests.fakes import Calls, FakeApi, Kubernetes, World, make_node

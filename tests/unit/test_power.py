@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cluster import power, removal
-from sykube.cluster.power import StopOptions
-from sykube.cluster.state import State, locked
+from sykube.cluster.commands import power, removal
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.model.state import State, locked
 from sykube.errors import ExitCode, HostError, SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import archive, lifecycle, lookup, reborn, removal, snapshots
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.spec_reader import make_spec
-from sykube.cluster.state import State, clusters
-from sykube.cluster.steps import nodes, order
+from sykube.cluster.commands import lifecycle, order, removal, snapshots
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.spec_reader import make_spec
+from sykube.cluster.model.state import State, clusters
+from sykube.cluster.operations import archive, nodes, reborn
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths

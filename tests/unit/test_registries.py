@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from sykube.addons import addon as addon_module
-from sykube.cluster import addons, lifecycle, lookup, power, scaling
-from sykube.cluster import ports as cluster_ports
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.power import StopOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.commands import addons, lifecycle, power, scaling
+from sykube.cluster.commands import ports as cluster_ports
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.image import registries

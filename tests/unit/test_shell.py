@@ -19,8 +19,8 @@ import pytest
 from click.shell_completion import BashComplete
 
 from sykube.cli import context, main, man
-from sykube.cluster import removal, renewal
-from sykube.cluster.state import State
+from sykube.cluster.commands import removal, renewal
+from sykube.cluster.model.state import State
 from sykube.errors import ExitCode
 from sykube.host.host import Host
 from sykube.host.paths import CLUSTER_VARIABLE

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from sykube import redaction, stored
-from sykube.cluster import power, removal, scaling, site
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.spec_reader import make_spec
-from sykube.cluster.state import State
+from sykube.cluster.commands import power, removal, scaling
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.spec_reader import make_spec
+from sykube.cluster.model.state import State
+from sykube.cluster.operations import site
 from sykube.errors import ExitCode, UsageError
 from sykube.host import proxies
 from sykube.host.host import Host

@@ -16,13 +16,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sykube.cluster import archive, lifecycle, lookup, removal, snapshots
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import State, clusters
-from sykube.cluster.steps import nodes as node_steps
-from sykube.cluster.steps.handout import Handout
+from sykube.cluster.commands import lifecycle, removal, snapshots
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import State, clusters
+from sykube.cluster.operations import archive
+from sykube.cluster.operations import nodes as node_steps
+from sykube.cluster.operations.handout import Handout
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from sykube.cluster import lifecycle, lookup, power, status
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.commands import lifecycle, power, status
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
 from sykube.node import services
 from tests.fakes import NODES, World, ready

@@ -12,20 +12,21 @@ import pytest
 
 from sykube import documents, stored
 from sykube.addons import addon as addon_module
-from sykube.cluster import node_files, power, removal, scaling, snapshots, status
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.power import StopOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import State
-from sykube.cluster.steps import ready as ready_step
-from sykube.cluster.update import nodes as update_nodes
-from sykube.cluster.update import rollback, skew, upgrade
-from sykube.cluster.update import update as update_module
-from sykube.cluster.update.nodes import Postponed
-from sykube.cluster.update.options import UpdateOptions
-from sykube.cluster.update.progress import Progress
-from sykube.cluster.update.update import Outcome
-from sykube.cluster.wanted import Wanted
+from sykube.cluster.commands import power, removal, scaling, snapshots, status
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.commands.update import nodes as update_nodes
+from sykube.cluster.commands.update import rollback, skew, upgrade
+from sykube.cluster.commands.update import update as update_module
+from sykube.cluster.commands.update.nodes import Postponed
+from sykube.cluster.commands.update.options import UpdateOptions
+from sykube.cluster.commands.update.update import Outcome
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.progress import Progress
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import State
+from sykube.cluster.operations import node_files
+from sykube.cluster.operations import ready as ready_step
+from sykube.cluster.operations.wanted import Wanted
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image.choice import Choice
 from sykube.image.node_image import NodeImage
@@ -747,7 +748,7 @@ def test_what_is_kept_for_the_way_back_is_roots_alone(world: World, newer: NodeI
 def test_images_of_the_user_are_on_the_renewed_nodes_again(
     world: World, newer: NodeImage, tmp_path: Path
 ) -> None:
-    from sykube.cluster import images
+    from sykube.cluster.commands import images
     from tests import containers
 
     cluster = made(world)
@@ -764,7 +765,7 @@ def test_so_is_an_image_whose_parts_were_the_node_images(
     world: World, newer: NodeImage, tmp_path: Path
 ) -> None:
     """Such as sykube.local/system:1 under another name: its layers go with the old image."""
-    from sykube.cluster import images
+    from sykube.cluster.commands import images
     from tests import containers
 
     made(world)

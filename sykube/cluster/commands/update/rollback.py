@@ -1,0 +1,155 @@
+"""The way back of an update, until all control planes are through.
+
+What is kept in the cluster's folder, which root alone can read: a snapshot of etcd, and of each
+control plane /etc/kubernetes and the kubelet's configuration. The image that a node was started
+from, and what its containerd had, node_files keeps.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sykube import resources
+from sykube.cluster.commands import power
+from sykube.cluster.commands.update import upgrade
+from sykube.cluster.model.cluster import Cluster, on_each
+from sykube.cluster.model.progress import Progress
+from sykube.cluster.operations import node_files
+from sykube.cluster.operations import nodes as node_steps
+from sykube.cluster.operations.join import ETCDCTL
+from sykube.cluster.operations.ready import elect_anew, wait_ready
+from sykube.host.host import Host
+from sykube.image import inside
+from sykube.image.build import Builder
+from sykube.node.node import Node
+
+_FOLDER = "update"
+_TIMEOUT_S = 300.0
+_GRACE_S = 10
+_KUBELET = ("config.yaml", "kubeadm-flags.env")
+_SNAPSHOT = "etcd.db"
+# Where a node sees its folder `kubelet`, which root alone can read.
+_INSIDE = "/var/lib/kubelet/.etcd.db"
+
+
+def save(cluster: Cluster) -> None:
+    """Keep what the way back needs; of the nodes' files only what is not kept yet.
+
+    Raises:
+        SykubeError: etcd does not give a snapshot.
+        OSError: the disk is full.
+    """
+    folder = _folder(cluster)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for node in cluster.control_planes:
+        if not (folder / node.instance).is_dir():
+            _save_files(cluster.host, node, folder)
+    leader = cluster.running_control_plane()
+    try:
+        leader.run([*ETCDCTL, "snapshot", "save", _INSIDE], timeout=_TIMEOUT_S)
+        taken = leader.folder / "kubelet" / Path(_INSIDE).name
+        taken.chmod(0o600)
+        taken.replace(folder / _SNAPSHOT)
+    finally:
+        leader.discard(_INSIDE)
+
+
+def _save_files(host: Host, node: Node, folder: Path) -> None:
+    work = folder / ".new"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "kubelet").mkdir(parents=True)
+    host.run(["cp", "-a", _kubernetes(node), work / "kubernetes"])
+    for name in _KUBELET:
+        host.run(["cp", "-a", node.folder / "kubelet" / name, work / "kubelet" / name])
+    work.rename(folder / node.instance)
+
+
+def is_untouched(cluster: Cluster, progress: Progress) -> bool:
+    """Whether every control plane is still as it was saved, and etcd's data with it.
+
+    A kubeadm that has failed puts back the static pods that it had changed, but not the
+    certificates that it had made anew, and waits for nothing.
+    """
+    return not progress.renewed and all(
+        _files(_kubernetes(node)) == _files(_folder(cluster) / node.instance / "kubernetes")
+        for node in cluster.control_planes
+    )
+
+
+def _files(kubernetes: Path) -> dict[Path, bytes]:
+    """What /etc/kubernetes holds, but for what kubeadm itself puts aside."""
+    found = {file.relative_to(kubernetes): file for file in kubernetes.rglob("*")}
+    return {
+        name: file.read_bytes()
+        for name, file in found.items()
+        if file.is_file() and name.parts[0] != "tmp"
+    }
+
+
+def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
+    """Bring the control planes back to what they were; may be called again after it failed.
+
+    Raises:
+        SykubeError: the cluster does not become well.
+    """
+    planes, running = cluster.control_planes, cluster.engine.instances()
+    awake = [node for node in planes if node.instance in running]
+    on_each(awake, lambda node: power.shut_down(cluster, node, _GRACE_S))
+    progress.undoing, progress.upgraded, progress.renewed, progress.finished = True, [], [], []
+    cluster.save()
+    members = ",".join(f"{node.instance}=https://{node.address}:2380" for node in planes)
+    for node in planes:
+        _put_back_files(cluster.host, node, _folder(cluster))
+        _put_back_etcd(cluster.host, node, _folder(cluster), members, progress, builder)
+    node_steps.Nodes().apply(cluster)
+    upgrade.wait_api(cluster)
+    elect_anew(cluster)
+    on_each(cluster.workers, _restart_kubelet)
+    wait_ready(cluster)
+
+
+def _restart_kubelet(node: Node) -> None:
+    """It has seen a later state than the one that was put back."""
+    node.run(["supervisorctl", "restart", "kubelet"])
+
+
+def forget(cluster: Cluster) -> None:
+    """Remove what was kept: there is no way back any more, or no need for it."""
+    shutil.rmtree(_folder(cluster), ignore_errors=True)
+    for node in cluster.nodes:
+        node_files.forget(node)
+
+
+def _put_back_files(host: Host, node: Node, folder: Path) -> None:
+    kept, kubernetes = folder / node.instance, _kubernetes(node)
+    fresh = kubernetes.with_name(".kubernetes-before")
+    shutil.rmtree(fresh, ignore_errors=True)
+    host.run(["cp", "-a", kept / "kubernetes", fresh])
+    shutil.rmtree(kubernetes, ignore_errors=True)
+    fresh.rename(kubernetes)
+    for name in _KUBELET:
+        host.run(["cp", "-a", kept / "kubelet" / name, node.folder / "kubelet" / name])
+
+
+def _put_back_etcd(
+    host: Host, node: Node, folder: Path, members: str, progress: Progress, builder: Builder
+) -> None:
+    restored = folder / node.instance / "etcd"
+    shutil.rmtree(restored, ignore_errors=True)
+    peer = f"https://{node.address}:2380"
+    folder_inside, file = f"/mnt/{node.instance}/etcd", f"/mnt/{_SNAPSHOT}"
+    command = resources.script("restore-etcd", folder_inside, file, node.instance, members, peer)
+    inside.run_in(host, progress.before.image.sif, command, folder, builder, timeout=_TIMEOUT_S)
+    shutil.rmtree(node.folder / "etcd" / "member", ignore_errors=True)
+    (restored / "member").rename(node.folder / "etcd" / "member")
+    shutil.rmtree(restored)
+
+
+def _kubernetes(node: Node) -> Path:
+    """A node's /etc/kubernetes, seen from the host while it does not change."""
+    return node.overlay / "upper" / "etc" / "kubernetes"
+
+
+def _folder(cluster: Cluster) -> Path:
+    return cluster.paths.root / _FOLDER

@@ -1,0 +1,94 @@
+"""The cluster's data folder, in memory where it is ephemeral."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from sykube.cluster.model.cluster import Cluster
+from sykube.errors import SykubeError
+from sykube.host.host import Host
+
+
+class Data:
+    """Makes /var/lib/sykube/CLUSTER, or a link there to its place below --dest.
+
+    The folder itself exists before this step, since the state lies in it.
+    """
+
+    name = "data"
+    title = "Preparing the cluster's folder"
+
+    def is_done(self, cluster: Cluster) -> bool:
+        return (cluster.paths.root / "nodes").is_dir()
+
+    def apply(self, cluster: Cluster) -> None:
+        for folder in ("nodes", "engine"):
+            (cluster.paths.root / folder).mkdir(mode=0o700, exist_ok=True)
+
+    def undo(self, cluster: Cluster) -> None:
+        remove_root(cluster.host, cluster.paths.root)
+        for folder in reversed(cluster.state.owned_folders):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+
+
+def make_root(host: Host, root: Path, dest: str, *, ephemeral: bool) -> list[str]:
+    """Make the data folder of a cluster before anything is recorded in it.
+
+    Returns:
+        The folders above it that did not exist, the outermost first.
+
+    Raises:
+        SykubeError: a folder of that name below `dest` holds something already.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    folder = root
+    if dest and not root.is_symlink():
+        folder = Path(dest) / root.name
+        if folder.exists() and any(folder.iterdir()):
+            raise SykubeError(
+                f"{folder} is not empty",
+                resolution="Give another folder with --dest, or move away what is there.",
+            )
+        root.symlink_to(folder)
+    folder = root.resolve()
+    made = make_folders(folder.parent) if dest else []
+    folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+    if ephemeral and not host.is_mount(folder):
+        host.run(["mount", "-t", "tmpfs", "-o", "mode=711", "sykube", folder])
+    return made
+
+
+def remains_after_boot(cluster: Cluster) -> None:
+    """Refuse to start from a data folder that lost the nodes' files.
+
+    Raises:
+        SykubeError: a node's folder is gone.
+    """
+    lost = [node.name for node in cluster.nodes if not node.overlay.is_dir()]
+    if lost:
+        raise SykubeError(
+            f"the files of {', '.join(lost)} are gone",
+            details=f"they were in {cluster.paths.root.resolve()}",
+            resolution=f"sykube delete{cluster.name_option}, then init again.",
+        )
+
+
+def make_folders(folder: Path) -> list[str]:
+    """Make a folder and those above it that do not exist; these, the outermost first."""
+    made = [str(place) for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return made[::-1]
+
+
+def remove_root(host: Host, root: Path) -> None:
+    """Remove the data folder, whatever it is: a folder, a link to one, a mount."""
+    folder = root.resolve()
+    if folder.is_dir():
+        if host.is_mount(folder):
+            host.run(["umount", folder])
+        shutil.rmtree(folder)
+    if root.is_symlink():
+        root.unlink()
