@@ -22,7 +22,7 @@ from statistics import median
 
 from benchmarks.measure import disk_mb, memory_mb, sykube
 from sykube import documents
-from sykube.cluster.commands import lifecycle, order, plan, removal
+from sykube.cluster.commands import lifecycle, plan, removal, steps
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
@@ -79,7 +79,7 @@ def _prepared(name: str) -> Iterator[Cluster]:
     ui = Ui(quiet=True)
     cluster = lifecycle._new(Host(), ClusterSpec(name=name), InitOptions(), ui)
     try:
-        prepared = [step for step in order.ALL if step.name in ("data", "network", "nodes")]
+        prepared = [step for step in steps.ALL if step.name in ("data", "network", "nodes")]
         plan.execute(cluster, prepared)
         yield cluster
     finally:

@@ -11,7 +11,7 @@ from sykube.cluster.commands import addons, lifecycle
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model import lookup
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.operations.addon_site import site
+from sykube.cluster.operations.addons import site
 from sykube.errors import ExitCode, SykubeError, UsageError
 from tests.fakes import World
 

@@ -18,7 +18,7 @@ from sykube.cluster.commands import lifecycle, power, renewal, status
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.operations import certs
+from sykube.cluster.operations import certs, user_kubeconfig
 from sykube.errors import SykubeError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
@@ -301,7 +301,7 @@ def test_the_new_credentials_keep_the_current_context(
     cluster.paths.kubeconfig.write_text(
         cluster.paths.kubeconfig.read_text().replace("S0VZ", "TkVXS0VZ")
     )
-    renewal.hand_out(cluster)
+    user_kubeconfig.renew(cluster)
     config = yaml.safe_load(user.read_text(encoding="utf-8"))
     assert config["current-context"] == "work"
     users = {entry["name"]: entry["user"] for entry in config["users"]}

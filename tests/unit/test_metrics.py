@@ -8,7 +8,7 @@ from sykube.addons.metrics import METRICS
 from sykube.cluster.commands import addons, scaling
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations.addon_site import site
+from sykube.cluster.operations.addons import site
 from sykube.errors import SykubeError
 from sykube.kubernetes.api import ApiError
 from tests.fakes import World

@@ -15,7 +15,7 @@ import yaml
 from sykube.cluster.commands import export, power, removal, renewal
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations.dns import Dns, deployment
+from sykube.cluster.operations.dns import deployment, is_installed
 from sykube.errors import ExitCode, HostError, UsageError
 from sykube.image import versions
 from sykube.image.sites import Sites
@@ -332,7 +332,7 @@ def test_upstreams_dns_is_kubeadms_own(world: World) -> None:
     # The configuration holds a bootstrap token.
     assert not [path for path in world.instances["fake-master"].files if "kubeadm-init" in path]
     before = len(world.configurations)
-    assert Dns().is_done(cluster)
+    assert is_installed(cluster)
     assert len(world.configurations) == before
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster.commands import addons, checkup, lifecycle, order, power, scaling, status
+from sykube.cluster.commands import addons, checkup, lifecycle, power, scaling, status, steps
 from sykube.cluster.model import lookup, pod_network
 from sykube.cluster.model.pod_network import INSTALL, NO_PLUGIN, check_pod_subnets, from_setting
 from sykube.cluster.model.state import State
@@ -238,7 +238,7 @@ def test_the_steps_of_each_kind(manifest: Path) -> None:
     step = "Installing the pod network (kubectl apply)"
 
     def titles(**fields: Any) -> list[str]:
-        return [each.title for each in order.of(fake_spec(**fields))]
+        return [each.title for each in steps.of(fake_spec(**fields))]
 
     assert step not in titles()
     assert step not in titles(pod_network="none")

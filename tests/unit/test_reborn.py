@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster.commands import lifecycle, order, removal, snapshots
+from sykube.cluster.commands import lifecycle, removal, snapshots, steps
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model import lookup
 from sykube.cluster.model.spec import ClusterSpec
@@ -142,7 +142,7 @@ def test_it_is_the_same_cluster_when_asked_for_again(saved: World) -> None:
         lifecycle.init(saved.host, ClusterSpec(name="new"), InitOptions(), saved.ui())
 
 
-@pytest.mark.parametrize("step", [step.name for step in order.of(ClusterSpec(from_snapshot="x"))])
+@pytest.mark.parametrize("step", [step.name for step in steps.of(ClusterSpec(from_snapshot="x"))])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_failing_init_leaves_nothing(
     saved: World, step: str, when: str, monkeypatch: pytest.MonkeyPatch
@@ -167,7 +167,7 @@ def test_a_node_that_joins_later_is_empty(saved: World) -> None:
     """What was made of the snapshot is complete: a node that is made anew is a new one."""
     init(saved)
     cluster = lookup.load(saved.host, "new", saved.ui())
-    nodes.renew(cluster, cluster.workers[0])
+    nodes.recreate(cluster, cluster.workers[0])
     assert not any(name.startswith(OVERLAY) for name in files(saved.host, "new", "node1"))
 
 

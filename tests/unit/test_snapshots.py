@@ -22,9 +22,8 @@ from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import State, clusters
-from sykube.cluster.operations import archive
+from sykube.cluster.operations import archive, user_kubeconfig
 from sykube.cluster.operations import nodes as node_steps
-from sykube.cluster.operations.handout import Handout
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
@@ -397,7 +396,7 @@ def test_a_cluster_with_other_keys_is_replaced_with_its_context(stopped: World) 
     kubeconfig = ClusterPaths(stopped.host, "fake").kubeconfig
     before = kubeconfig.read_text()
     kubeconfig.write_text(before.replace("Q0VSVA==", "T1RIRVI="))
-    Handout().apply(lookup.load(stopped.host, "fake", stopped.ui()))
+    user_kubeconfig.add(lookup.load(stopped.host, "fake", stopped.ui()))
     restore(stopped)
     assert kubeconfig.read_text() == before
     assert "T1RIRVI=" not in (stopped.root / "home/.kube/config").read_text()
@@ -412,7 +411,7 @@ def test_a_kubeconfig_that_cannot_be_written_is_a_warning(
     def refuse(*_: object) -> None:
         raise Injected("locked by another program")
 
-    monkeypatch.setattr(Handout, "apply", refuse)
+    monkeypatch.setattr(user_kubeconfig, "add", refuse)
     ui = stopped.ui()
     snapshots.restore(stopped.host, "kept", lambda _: False, ui)
     assert "sykube config --name fake" in ui.warnings[0]

@@ -8,7 +8,7 @@ from sykube.addons import catalog
 from sykube.cluster.model import lookup, pod_network
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import locked
-from sykube.cluster.operations.addon_site import site
+from sykube.cluster.operations.addons import record, site
 from sykube.cluster.operations.requirements import require_complete
 from sykube.errors import SykubeError
 from sykube.host import preflight
@@ -91,12 +91,6 @@ def disable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
             addon.disable(site(cluster, api))
         record(cluster, {*cluster.state.addons} - {addon_name})
         return True
-
-
-def record(cluster: Cluster, names: set[str]) -> None:
-    """Note which add-ons are on, in the order of the catalogue."""
-    cluster.state.addons = [name for name in catalog.NAMES if name in names]
-    cluster.save()
 
 
 def _require_pod_network(cluster: Cluster, api: Api, addon_name: str) -> None:

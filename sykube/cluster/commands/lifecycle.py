@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sykube.cluster.commands import order, plan, ports, removal
+from sykube.cluster.commands import plan, removal, steps
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.pod_network import Manifest
 from sykube.cluster.model.spec import ClusterSpec
@@ -18,6 +18,7 @@ from sykube.cluster.operations import (
     containerd_config,
     logs,
     patch_check,
+    ports,
     preparation,
     registries,
     site,
@@ -79,7 +80,7 @@ def init(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
         else:
             cluster = _new(host, spec, options, ui)
         try:
-            plan.execute(cluster, order.of(spec))
+            plan.execute(cluster, steps.of(spec))
         except BaseException as error:
             _after_failure(cluster, options, error)
             raise
@@ -120,7 +121,7 @@ def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
         },
-        "steps": [step.title for step in order.of(spec)],
+        "steps": [step.title for step in steps.of(spec)],
     }  # fmt: skip
 
 

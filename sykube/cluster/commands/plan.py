@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import DONE, STARTED
@@ -14,25 +14,24 @@ from sykube.errors import SykubeError
 log = logging.getLogger("sykube.plan")
 
 
-class Step(Protocol):
+@dataclass(frozen=True)
+class Step:
     """A part of making a cluster.
 
     Attributes:
         name: its key in the state.
         title: what people read.
+        is_done: whether what it makes is there, as seen on the host, not as recorded.
+        apply: makes it; may be called again after it failed half-way.
+        undo: removes it, whether it was made whole, in part or not at all; nothing where all that
+            it makes is in the nodes.
     """
 
     name: str
     title: str
-
-    def is_done(self, cluster: Cluster) -> bool:
-        """Whether what it makes is there, as seen on the host, not as recorded."""
-
-    def apply(self, cluster: Cluster) -> None:
-        """Make it; may be called again after it failed half-way."""
-
-    def undo(self, cluster: Cluster) -> None:
-        """Remove it, whether it was made whole, in part or not at all."""
+    is_done: Callable[[Cluster], bool]
+    apply: Callable[[Cluster], None]
+    undo: Callable[[Cluster], None] = lambda _cluster: None
 
 
 def execute(cluster: Cluster, steps: Sequence[Step]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.model.state import State, clusters, locked
-from sykube.errors import HostError, SykubeError, UsageError
+from sykube.cluster.model.state import locked
+from sykube.cluster.operations import ports
+from sykube.errors import SykubeError
 from sykube.host import lock, preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.network import ports
 from sykube.network.ports import PortMap
 from sykube.ui import Ui
 
@@ -29,7 +29,7 @@ def add(host: Host, name: str, wanted: PortMap, ui: Ui) -> bool:
         cluster = lookup.load(host, name, ui)
         if wanted in cluster.state.ports:
             return False
-        check(host, cluster.state, wanted)
+        ports.check(host, cluster.state, wanted)
         _lay(cluster, [*cluster.state.ports, wanted])
         return True
 
@@ -59,29 +59,6 @@ def remove(host: Host, name: str, host_port: str, ui: Ui) -> list[PortMap]:
             )
         _lay(cluster, [port for port in cluster.state.ports if port not in gone])
         return gone
-
-
-def check(host: Host, state: State, wanted: PortMap) -> None:
-    """Refuse a port that cannot be had for a cluster.
-
-    Raises:
-        UsageError: the cluster has no such node.
-        HostError: the port is taken, by a cluster or by a program.
-    """
-    if wanted.node and wanted.node not in state.nodes:
-        raise UsageError(
-            f"the cluster {state.spec.name} has no node {wanted.node!r}",
-            resolution=f"Its nodes: {', '.join(state.nodes)}",
-        )
-    for name in {*clusters(host), state.spec.name}:
-        found = state if name == state.spec.name else State.load(ClusterPaths(host, name).state)
-        for other in found.ports if found else []:
-            if wanted.collides(other):
-                raise HostError(
-                    f"the port {wanted.host_port} of {wanted.address} leads to the cluster {name}",
-                    resolution=f"Take another, or: sykube port delete {other} --name {name}",
-                )
-    ports.check_free(wanted)
 
 
 def _lay(cluster: Cluster, wanted: list[PortMap]) -> None:

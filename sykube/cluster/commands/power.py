@@ -10,12 +10,11 @@ from sykube import resources
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.state import locked
-from sykube.cluster.operations import certs
+from sykube.cluster.operations import certs, network
 from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.data import remains_after_boot
 from sykube.cluster.operations.join import join_all
 from sykube.cluster.operations.join import missing as missing_members
-from sykube.cluster.operations.network import Network
 from sykube.cluster.operations.ready import wait_alive, wait_ready, wait_restarted
 from sykube.cluster.operations.requirements import require_complete, require_running
 from sykube.errors import SykubeError
@@ -117,10 +116,10 @@ def start(host: Host, name: str, ui: Ui) -> bool:
             _check_subnet(cluster)
         since = float(int(time.time()))
         with ui.step("Setting up the network"):
-            Network().apply(cluster)
+            network.set_up(cluster)
         with ui.step("Starting the nodes"):
             missing += node_steps.reconnect(cluster, [n for n in cluster.nodes if n not in missing])
-            node_steps.Nodes().apply(cluster)
+            node_steps.start_missing(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
             wait_until(host, "the API server", lambda: _api_problem(cluster), _API_TIMEOUT_S)
             # A node that was being added when sykube was killed. The others are left alone, Ready

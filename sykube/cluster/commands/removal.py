@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
-from sykube.cluster.commands import autostart, order, plan
+from sykube.cluster.commands import autostart, plan, steps
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import DONE, State, clusters, locked
-from sykube.cluster.operations.network import Network
 from sykube.cluster.operations.nodes import is_node
 from sykube.errors import SykubeError, UsageError
 from sykube.host import engines, lock, preflight
@@ -72,7 +71,7 @@ def remove(cluster: Cluster) -> list[str]:
         autostart.disable(cluster.host, cluster.name)
     except SykubeError as error:
         problems.append(f"autostart: {error}")
-    data, *others = order.ALL
+    data, *others = steps.ALL
     problems += plan.undo(cluster, others)
     left = _left(cluster)
     if left:
@@ -89,7 +88,7 @@ def remove(cluster: Cluster) -> list[str]:
             records = HostRecords.load(cluster.host)
             if records is not None:
                 problems += records.restore()
-            elif cluster.state.steps.get(Network.name) == DONE:
+            elif cluster.state.steps.get(steps.NETWORK.name) == DONE:
                 problems.append("the host's earlier sysctls: they were not recorded")
             for folder in (cluster.host.records, cluster.paths.root.parent):
                 with contextlib.suppress(OSError):
@@ -140,5 +139,5 @@ def _unknown_state(host: Host, name: str) -> State:
         versions={},
         loopback_resolver="",
         resolvers=(),
-        steps={step.name: DONE for step in order.ALL},
+        steps={step.name: DONE for step in steps.ALL},
     )

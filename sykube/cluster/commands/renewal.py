@@ -6,27 +6,23 @@ and a kubelet that is started then does not even run it.
 
 from __future__ import annotations
 
-import os
-import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 from sykube import resources
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.state import locked
+from sykube.cluster.operations import nodes, user_kubeconfig
+from sykube.cluster.operations.control_plane import keep_credentials
 from sykube.cluster.operations.data import remains_after_boot
-from sykube.cluster.operations.network import Network
-from sykube.cluster.operations.nodes import Nodes
 from sykube.cluster.operations.ready import wait_alive, wait_ready
 from sykube.cluster.operations.requirements import require_awake, require_complete
 from sykube.host import preflight
-from sykube.host.files import write_atomically
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.kubernetes import kubeadm, kubeconfig, readiness
+from sykube.kubernetes import kubeadm, readiness
 from sykube.kubernetes.api import Api, wait_until
 from sykube.node.node import Node
 from sykube.ui import Ui
@@ -61,7 +57,7 @@ def renew(host: Host, name: str, ui: Ui) -> Cluster:
                 on_each(cluster.workers, lambda node: _renew_worker(leader, node))
         since = float(int(datetime.now(UTC).timestamp()))
         with ui.step("Adding the new credentials to your kubeconfig"):
-            hand_out(cluster)
+            user_kubeconfig.renew(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
             # A Node stays Ready for a while when its kubelet is gone.
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)
@@ -76,10 +72,7 @@ def _wake(cluster: Cluster) -> None:
         SykubeError: a node is paused, or does not start.
     """
     require_awake(cluster)
-    if not Nodes().is_done(cluster) or not Network().is_done(cluster):
-        with cluster.ui.step("Starting the nodes"):
-            Network().apply(cluster)
-            Nodes().apply(cluster)
+    nodes.bring_up(cluster)
 
 
 def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
@@ -96,8 +89,7 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
             node.run(command, timeout=120)
     finally:
         node.discard(_CONFIG)
-    admin = node.read("/etc/kubernetes/admin.conf", secret=True)
-    write_atomically(cluster.paths.kubeconfig, admin, mode=0o600)
+    keep_credentials(cluster, node)
     with cluster.api_of(node) as api:
         wait_until(
             cluster.host,
@@ -154,17 +146,3 @@ def _restarted(api: Api, node: Node, since: float) -> str:
 def _started(status: dict[str, dict[str, dict[str, str]]]) -> float:
     started = status["state"].get("running", {}).get("startedAt", "")
     return datetime.fromisoformat(started).timestamp() if started else 0.0
-
-
-def hand_out(cluster: Cluster) -> None:
-    """Renew the users' copies of the credentials; which context is the current one stays."""
-    kubeconfig.renew_copies(cluster.paths.kubeconfig)
-    path = Path(cluster.state.kubeconfig)
-    if not cluster.state.kubeconfig or not path.exists():
-        return
-    found = path.stat()
-    # Whoever runs this command, the file stays its owner's.
-    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
-    owner = kubeconfig.Owner(found.st_uid, found.st_gid, home)
-    config = cluster.paths.kubeconfig.read_text(encoding="utf-8")
-    kubeconfig.merge(path, config, cluster.name, owner, switch=False)

@@ -60,7 +60,7 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
         nodes = [cluster.node(each) for each in added]
         try:
             with ui.step(f"Starting {', '.join(added)}"):
-                node_steps.Nodes().apply(cluster)
+                node_steps.start_missing(cluster)
                 _tell(cluster, before)
             with ui.step("Joining (kubeadm join)"):
                 join_all(cluster, nodes)

@@ -13,10 +13,9 @@ from sykube.cluster.commands import removal
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import State, clusters, locked
-from sykube.cluster.operations import archive, preparation
+from sykube.cluster.operations import archive, data, preparation, user_kubeconfig
 from sykube.cluster.operations.archive import Snapshot
-from sykube.cluster.operations.data import Data, make_root, remains_after_boot
-from sykube.cluster.operations.handout import Handout
+from sykube.cluster.operations.data import make_root, remains_after_boot
 from sykube.cluster.operations.requirements import require_complete, require_no_update
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.host import lock, preflight, signals
@@ -196,7 +195,7 @@ def _take_place(snapshot: Snapshot, cluster: Cluster) -> None:
         state.owned_folders = make_root(
             cluster.host, cluster.paths.root, spec.dest, ephemeral=spec.ephemeral
         )
-        Data().apply(cluster)
+        data.make(cluster)
         # Until it is started, nothing of the host is changed for it: delete looks here.
         (HostRecords.load(cluster.host) or HostRecords(cluster.host)).save()
         cluster.save()
@@ -240,7 +239,7 @@ def _swapped(root: Path, work: Path) -> Iterator[None]:
 def _hand_out(cluster: Cluster) -> None:
     """Put its context into the user's kubeconfig; without it, the cluster is restored as well."""
     try:
-        Handout().apply(cluster)
+        user_kubeconfig.add(cluster)
     except SykubeError as error:
         cluster.ui.warn(
             f"{error.brief}: it has no context of the cluster; "

@@ -10,7 +10,6 @@ from typing import Any
 from sykube.cluster.model import lookup, pod_network
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations import certs
-from sykube.cluster.operations.dns_probe import dns_problem
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import space
 from sykube.host.host import Host
@@ -146,7 +145,7 @@ def look(cluster: Cluster) -> Status:
         api_problem = pods = dns = network = missing = policies = ""
         if awake:
             rules = pool.submit(cluster.bridge.problem, cluster.wiring)
-            answer = pool.submit(dns_problem, cluster, running[awake[0].instance])
+            answer = pool.submit(cluster.dns_problem, running[awake[0].instance])
             problems, api_problem, pods, kubelets, missing, policies = _kubernetes(cluster, awake)
             network, dns = rules.result() or missing, answer.result()
         sizes = disk.result()

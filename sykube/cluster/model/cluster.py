@@ -15,6 +15,7 @@ from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.image import versions
 from sykube.image.node_image import NodeImage
+from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api, Credentials
 from sykube.network.bridge import Bridge
 from sykube.network.ports import PortMap
@@ -162,6 +163,12 @@ class Cluster:
     def name_option(self) -> str:
         """How commands in messages name this cluster: nothing for the default one."""
         return "" if self.name == "sykube" else f" --name {self.name}"
+
+    def dns_problem(self, pid: int) -> str:
+        """What is wrong with the cluster DNS as seen from a node, by a process of it."""
+        # A name that every cluster has.
+        name = f"kubernetes.default.svc.{DOMAIN}"
+        return readiness.dns_answers(pid, self.state.subnets.dns, name)
 
     def save(self) -> None:
         """Write the state."""

@@ -7,45 +7,46 @@ from typing import Any
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import DOMAIN, Cluster
 from sykube.cluster.operations import reborn
-from sykube.cluster.operations.nodes import renew
+from sykube.cluster.operations.nodes import recreate
 from sykube.host.files import write_atomically
 from sykube.image.choice import DEBIAN
 from sykube.kubernetes import kubeadm, labels
 from sykube.kubernetes.api import Api, ApiError
 from sykube.kubernetes.tokens import new_token
+from sykube.node.node import Node
 
 _CONFIG = "/etc/kubernetes/kubeadm-init.yaml"
 _TIMEOUT_S = 600.0
 
 
-class ControlPlane:
-    name = "control-plane"
-    title = "Starting the control plane (kubeadm init)"
-
-    def is_done(self, cluster: Cluster) -> bool:
-        try:
-            with cluster.api() as api:
-                return bool(api.get("/readyz") == "ok")
-        except ApiError:
-            return False
-
-    def apply(self, cluster: Cluster) -> None:
-        master, state = cluster.master, cluster.state
-        if master.run(["test", "-e", "/etc/kubernetes/pki"], check=False).ok:
-            renew(cluster, master)
-        if state.spec.from_snapshot:
-            reborn.forget(cluster)
-        # Its preflight needs crictl, which Debian lacks: node_checks has been in its place. The
-        # cluster's DNS is a step of its own.
-        options = ["--skip-token-print", "--skip-phases", "preflight,addon/coredns"]
-        run_init(cluster, [], [*options, *kubeadm.patch_options(cluster.minor)])
-        config = master.read("/etc/kubernetes/admin.conf", secret=True)
-        write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
+def is_ready(cluster: Cluster) -> bool:
+    try:
         with cluster.api() as api:
-            _describe_node(cluster, api)
+            return bool(api.get("/readyz") == "ok")
+    except ApiError:
+        return False
 
-    def undo(self, cluster: Cluster) -> None:
-        """Nothing outside the nodes' folders, which go with the nodes."""
+
+def create(cluster: Cluster) -> None:
+    """Run kubeadm init on a clean master, and keep the credentials that it makes."""
+    master, state = cluster.master, cluster.state
+    if master.run(["test", "-e", "/etc/kubernetes/pki"], check=False).ok:
+        recreate(cluster, master)
+    if state.spec.from_snapshot:
+        reborn.forget(cluster)
+    # Its preflight needs crictl, which Debian lacks: node_checks has been in its place. The
+    # cluster's DNS is a step of its own.
+    options = ["--skip-token-print", "--skip-phases", "preflight,addon/coredns"]
+    run_init(cluster, [], [*options, *kubeadm.patch_options(cluster.minor)])
+    keep_credentials(cluster, master)
+    with cluster.api() as api:
+        _describe_node(cluster, api)
+
+
+def keep_credentials(cluster: Cluster, node: Node) -> None:
+    """Keep the administrator's kubeconfig of a control plane as the cluster's own."""
+    config = node.read("/etc/kubernetes/admin.conf", secret=True)
+    write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
 
 
 def run_init(cluster: Cluster, phase: list[str], options: list[str]) -> None:

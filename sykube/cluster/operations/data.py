@@ -11,27 +11,22 @@ from sykube.errors import SykubeError
 from sykube.host.host import Host
 
 
-class Data:
-    """Makes /var/lib/sykube/CLUSTER, or a link there to its place below --dest.
+def exists(cluster: Cluster) -> bool:
+    return (cluster.paths.root / "nodes").is_dir()
 
-    The folder itself exists before this step, since the state lies in it.
-    """
 
-    name = "data"
-    title = "Preparing the cluster's folder"
+def make(cluster: Cluster) -> None:
+    """Make what is in the data folder, which is there since the state lies in it."""
+    for folder in ("nodes", "engine"):
+        (cluster.paths.root / folder).mkdir(mode=0o700, exist_ok=True)
 
-    def is_done(self, cluster: Cluster) -> bool:
-        return (cluster.paths.root / "nodes").is_dir()
 
-    def apply(self, cluster: Cluster) -> None:
-        for folder in ("nodes", "engine"):
-            (cluster.paths.root / folder).mkdir(mode=0o700, exist_ok=True)
-
-    def undo(self, cluster: Cluster) -> None:
-        remove_root(cluster.host, cluster.paths.root)
-        for folder in reversed(cluster.state.owned_folders):
-            with contextlib.suppress(OSError):
-                Path(folder).rmdir()
+def remove(cluster: Cluster) -> None:
+    """Remove the data folder, and folders above it that were made for it."""
+    remove_root(cluster.host, cluster.paths.root)
+    for folder in reversed(cluster.state.owned_folders):
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
 
 
 def make_root(host: Host, root: Path, dest: str, *, ephemeral: bool) -> list[str]:

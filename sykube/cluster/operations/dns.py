@@ -15,34 +15,29 @@ def deployment(cluster: Cluster) -> str:
     return COREDNS if cluster.minor.has_coredns else dns.DEPLOYMENT
 
 
-class Dns:
-    name = "dns"
-    title = "Installing the cluster DNS"
+def is_installed(cluster: Cluster) -> bool:
+    with cluster.api() as api:
+        return dns.is_installed(api, deployment(cluster))
 
-    def is_done(self, cluster: Cluster) -> bool:
+
+def install(cluster: Cluster) -> None:
+    """Install kubeadm's CoreDNS, or sykube's own where that Kubernetes has none."""
+    if deployment(cluster) == COREDNS:
+        run_init(cluster, ["phase", "addon", "coredns"], [])
         with cluster.api() as api:
-            return dns.is_installed(api, deployment(cluster))
-
-    def apply(self, cluster: Cluster) -> None:
-        if deployment(cluster) == COREDNS:
-            run_init(cluster, ["phase", "addon", "coredns"], [])
-            with cluster.api() as api:
-                # kubeadm's two pods would both begin on the one node that is there yet, and stay.
-                dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
-                if not cluster.state.resolvers:
-                    dns.forward_nothing(api)
-            return
-        subnets = cluster.state.subnets
-        with cluster.api() as api:
-            dns.install(
-                api,
-                cluster_ip=subnets.dns,
-                domain=DOMAIN,
-                reverse_cidrs=(str(subnets.services), str(subnets.pods)),
-                endpoint=cluster.endpoint,
-                # Where a node may fail, names go on being answered.
-                replicas=min(2, len(cluster.control_planes)),
-            )
-
-    def undo(self, cluster: Cluster) -> None:
-        """It lives in the cluster alone."""
+            # kubeadm's two pods would both begin on the one node that is there yet, and stay.
+            dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
+            if not cluster.state.resolvers:
+                dns.forward_nothing(api)
+        return
+    subnets = cluster.state.subnets
+    with cluster.api() as api:
+        dns.install(
+            api,
+            cluster_ip=subnets.dns,
+            domain=DOMAIN,
+            reverse_cidrs=(str(subnets.services), str(subnets.pods)),
+            endpoint=cluster.endpoint,
+            # Where a node may fail, names go on being answered.
+            replicas=min(2, len(cluster.control_planes)),
+        )

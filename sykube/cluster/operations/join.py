@@ -8,7 +8,7 @@ from typing import Any
 from sykube import documents
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import Cluster, on_each
-from sykube.cluster.operations.nodes import renew
+from sykube.cluster.operations.nodes import recreate
 from sykube.kubernetes import kubeadm, kubeadm_patches, labels, readiness
 from sykube.kubernetes.api import Api, ApiError, wait_until
 from sykube.kubernetes.tokens import bootstrap_token
@@ -33,20 +33,6 @@ ETCDCTL = (
 # (reconcileHugePageResource). A slow one admits its static pods by these, before its first status
 # replaces them, and never looks at those again that had no room: kubeadm's ask for 650m.
 _ROOM = {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi", "pods": "110"}
-
-
-class Join:
-    name = "join"
-    title = "Joining the other nodes (kubeadm join)"
-
-    def is_done(self, cluster: Cluster) -> bool:
-        return not missing(cluster)
-
-    def apply(self, cluster: Cluster) -> None:
-        join_all(cluster, [node for node in cluster.nodes if node != cluster.master])
-
-    def undo(self, cluster: Cluster) -> None:
-        """Nothing outside the nodes' folders, which go with the nodes."""
 
 
 def missing(cluster: Cluster) -> list[Node]:
@@ -79,7 +65,7 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
         waiting = [node for node in nodes if not readiness.has_joined(found, node.instance)]
         for node in waiting:
             if node.run(["test", "-e", _BOOTSTRAP, "-o", "-e", _PKI], check=False).ok:
-                renew(cluster, node)
+                recreate(cluster, node)
         for node in waiting:
             # etcd takes one new member at a time.
             if node.is_control_plane:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from pathlib import Path
 
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster
@@ -19,42 +19,38 @@ _INOTIFY = {"fs/inotify/max_user_instances": 1024, "fs/inotify/max_user_watches"
 # Where libcni and its plugins keep what they note of instances.
 
 
-class Network:
-    name = "network"
-    title = "Setting up the network"
+def is_up(cluster: Cluster) -> bool:
+    return cluster.bridge.exists()
 
-    def is_done(self, cluster: Cluster) -> bool:
-        return cluster.bridge.exists()
 
-    def apply(self, cluster: Cluster) -> None:
-        with lock.host_settings(cluster.host):
-            _set_host(cluster.host)
-        cluster.bridge.create(cluster.wiring)
-        cluster.state.owned_folders += make_folders(cluster.network_dir)
-        cluster.save()
-        conflist = resources.render(
-            "cni",
-            "host-bridge.conflist.j2",
-            name=cluster.network_name,
-            bridge=cluster.bridge.name,
-            gateway=cluster.state.subnets.gateway,
-        )
-        write_atomically(cluster.network_dir / self._file(cluster), conflist)
-        write_atomically(
-            cluster.paths.engine / "apptainer.conf",
-            provision.cluster_configuration(
-                cluster.host, cluster.state.engine, cluster.network_dir
-            ),
-        )
+def set_up(cluster: Cluster) -> None:
+    """Make the bridge, its rules and the engine's configuration, or what is missing of them."""
+    with lock.host_settings(cluster.host):
+        _set_host(cluster.host)
+    cluster.bridge.create(cluster.wiring)
+    cluster.state.owned_folders += make_folders(cluster.network_dir)
+    cluster.save()
+    conflist = resources.render(
+        "cni",
+        "host-bridge.conflist.j2",
+        name=cluster.network_name,
+        bridge=cluster.bridge.name,
+        gateway=cluster.state.subnets.gateway,
+    )
+    write_atomically(_conflist(cluster), conflist)
+    write_atomically(
+        cluster.paths.engine / "apptainer.conf",
+        provision.cluster_configuration(cluster.host, cluster.state.engine, cluster.network_dir),
+    )
 
-    def undo(self, cluster: Cluster) -> None:
-        cluster.bridge.remove()
-        with contextlib.suppress(FileNotFoundError):
-            (cluster.network_dir / self._file(cluster)).unlink()
 
-    @staticmethod
-    def _file(cluster: Cluster) -> str:
-        return f"50-{cluster.network_name}.conflist"
+def remove(cluster: Cluster) -> None:
+    cluster.bridge.remove()
+    _conflist(cluster).unlink(missing_ok=True)
+
+
+def _conflist(cluster: Cluster) -> Path:
+    return cluster.network_dir / f"50-{cluster.network_name}.conflist"
 
 
 def _set_host(host: Host) -> None:

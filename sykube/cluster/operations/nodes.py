@@ -13,6 +13,7 @@ from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.operations import (
     cgroup_version,
     containerd_config,
+    network,
     node_files,
     reborn,
     registries,
@@ -40,33 +41,45 @@ _BINDS = {
 }
 
 
-class Nodes:
-    name = "nodes"
-    title = "Starting the nodes"
+def all_run(cluster: Cluster) -> bool:
+    running = cluster.engine.instances()
+    return all(node.instance in running for node in cluster.nodes)
 
-    def is_done(self, cluster: Cluster) -> bool:
-        running = cluster.engine.instances()
-        return all(node.instance in running for node in cluster.nodes)
 
-    def apply(self, cluster: Cluster) -> None:
-        # A host that was booted otherwise, or another one, since the cluster was made.
-        cgroup_version.check_again(cluster.host, cluster.minor, allow_v1=cluster.allows_cgroup_v1)
-        running = cluster.engine.instances()
-        missing = [node for node in cluster.nodes if node.instance not in running]
-        for node in cluster.nodes:
-            prepare(cluster, node)
-        on_each(missing, lambda node: start(cluster, node))
-        check(cluster, cluster.nodes)
+def start_missing(cluster: Cluster) -> None:
+    """Start the nodes that do not run, up to containerd answering.
 
-    def undo(self, cluster: Cluster) -> None:
-        prefix = f"{cluster.name}-"
-        running = cluster.engine.instances()
-        found = {node.instance for node in cluster.nodes}
-        found |= {name for name in running if is_node(name, prefix)}
-        found |= {name for name in cgroups.leftovers(cluster.host, prefix) if is_node(name, prefix)}
+    Raises:
+        SykubeError: one does not start, or is not fit for Kubernetes.
+    """
+    # A host that was booted otherwise, or another one, since the cluster was made.
+    cgroup_version.check_again(cluster.host, cluster.minor, allow_v1=cluster.allows_cgroup_v1)
+    running = cluster.engine.instances()
+    missing = [node for node in cluster.nodes if node.instance not in running]
+    for node in cluster.nodes:
+        prepare(cluster, node)
+    on_each(missing, lambda node: start(cluster, node))
+    check(cluster, cluster.nodes)
 
-        on_each(sorted(found), lambda name: remove(cluster, name))
-        forget_addresses(cluster)
+
+def bring_up(cluster: Cluster) -> None:
+    """Start what does not run of nodes and network, without asking for the API server."""
+    if not all_run(cluster) or not network.is_up(cluster):
+        with cluster.ui.step("Starting the nodes"):
+            network.set_up(cluster)
+            start_missing(cluster)
+
+
+def remove_all(cluster: Cluster) -> None:
+    """Remove every node that is found on this host, whatever the record knows of it."""
+    prefix = f"{cluster.name}-"
+    running = cluster.engine.instances()
+    found = {node.instance for node in cluster.nodes}
+    found |= {name for name in running if is_node(name, prefix)}
+    found |= {name for name in cgroups.leftovers(cluster.host, prefix) if is_node(name, prefix)}
+
+    on_each(sorted(found), lambda name: remove(cluster, name))
+    forget_addresses(cluster)
 
 
 def forget_addresses(cluster: Cluster, running: Collection[int] = ()) -> None:
@@ -128,8 +141,8 @@ def remove(cluster: Cluster, instance: str) -> None:
     shutil.rmtree(cluster.paths.node(instance), ignore_errors=True)
 
 
-def renew(cluster: Cluster, node: Node) -> None:
-    """Make a node anew in which kubeadm stopped half-way: it starts from a clean one alone."""
+def recreate(cluster: Cluster, node: Node) -> None:
+    """Recreate a node in which kubeadm failed: kubeadm only starts in a clean one."""
     remove(cluster, node.instance)
     if cluster.state.spec.from_snapshot and not cluster.state.complete:
         reborn.unpack(cluster, [node], volumes=False)

@@ -12,29 +12,22 @@ _TIMEOUT_S = 120.0
 _NOT_YET = "no matches for kind"
 
 
-class PodNetwork:
-    """Applies it; the step `ready` waits for the nodes."""
+def apply(cluster: Cluster) -> None:
+    """Apply it; whether nodes become Ready by it is not waited for.
 
-    name = "pod-network"
-    title = "Installing the pod network (kubectl apply)"
-
-    def is_done(self, cluster: Cluster) -> bool:
-        return True
-
-    def apply(self, cluster: Cluster) -> None:
-        try:
-            wait_until(
-                cluster.host, "the kinds of the pod network", lambda: _problem(cluster), _TIMEOUT_S
-            )
-        except SykubeError as error:
-            raise SykubeError(
-                f"{cluster.state.spec.pod_network} cannot be applied",
-                details=error.details or error.brief,
-                resolution="Correct it and init again.",
-            ) from error
-
-    def undo(self, cluster: Cluster) -> None:
-        """Nothing outside the nodes, which go with what it made in them."""
+    Raises:
+        SykubeError: it cannot be applied.
+    """
+    try:
+        wait_until(
+            cluster.host, "the kinds of the pod network", lambda: _problem(cluster), _TIMEOUT_S
+        )
+    except SykubeError as error:
+        raise SykubeError(
+            f"{cluster.state.spec.pod_network} cannot be applied",
+            details=error.details or error.brief,
+            resolution="Correct it and init again.",
+        ) from error
 
 
 def _problem(cluster: Cluster) -> str:

@@ -7,27 +7,12 @@ from contextlib import contextmanager, suppress
 
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations.addon_site import settle
-from sykube.cluster.operations.dns_probe import dns_problem
+from sykube.cluster.operations.addons import settle
 from sykube.errors import SykubeError
 from sykube.kubernetes import election, readiness, stalled, webhooks
 from sykube.kubernetes.api import wait_until
 
 _TIMEOUT_S = 300.0
-
-
-class Ready:
-    name = "ready"
-    title = "Waiting for nodes, pods and DNS"
-
-    def is_done(self, cluster: Cluster) -> bool:
-        return False
-
-    def apply(self, cluster: Cluster) -> None:
-        wait_ready(cluster)
-
-    def undo(self, cluster: Cluster) -> None:
-        """It makes nothing."""
 
 
 def wait_ready(cluster: Cluster) -> None:
@@ -67,7 +52,7 @@ def wait_ready(cluster: Cluster) -> None:
     pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
     for node in (cluster.nodes[0], cluster.nodes[-1]):
         pid = pids.get(node.instance, 0)
-        wait_until(cluster.host, "DNS", lambda pid=pid: dns_problem(cluster, pid), _TIMEOUT_S)  # type: ignore[misc]
+        wait_until(cluster.host, "DNS", lambda pid=pid: cluster.dns_problem(pid), _TIMEOUT_S)  # type: ignore[misc]
 
 
 def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:

@@ -108,6 +108,15 @@ def _other_kubernetes(spec: ClusterSpec, snapshot: Snapshot) -> str:
     return ""
 
 
+def is_unpacked(cluster: Cluster) -> bool:
+    return all(node.folder.is_dir() for node in cluster.nodes)
+
+
+def unpack_all(cluster: Cluster) -> None:
+    """Unpack the files of all nodes, and the volumes."""
+    unpack(cluster, cluster.nodes, volumes=True)
+
+
 def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:
     """Put what the snapshot has of some nodes in their place, without keys and names.
 

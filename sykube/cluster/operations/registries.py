@@ -6,9 +6,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from sykube.cluster.commands.ports import check
 from sykube.cluster.model.cluster import DOMAIN, Cluster
 from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.operations.ports import check
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.host import lock
 from sykube.host.files import write_atomically

@@ -11,7 +11,6 @@ from sykube.cluster.commands.checkup.files import ended
 from sykube.cluster.commands.checkup.look import Look, failure, ok, warning
 from sykube.cluster.model import pod_network
 from sykube.cluster.operations.dns import deployment
-from sykube.cluster.operations.dns_probe import dns_problem
 from sykube.errors import SykubeError
 from sykube.host import processes
 from sykube.host.host import Host
@@ -211,7 +210,7 @@ def _conditions(
 
 def dns(look: Look) -> Iterator[Finding]:
     """The cluster's DNS, asked from each node."""
-    problems = {node.name: dns_problem(look.cluster, look.pid(node)) for node in look.awake}
+    problems = {node.name: look.cluster.dns_problem(look.pid(node)) for node in look.awake}
     failing = [name for name, problem in problems.items() if problem]
     if failing:
         restart = (

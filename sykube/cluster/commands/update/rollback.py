@@ -102,7 +102,7 @@ def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     for node in planes:
         _put_back_files(cluster.host, node, _folder(cluster))
         _put_back_etcd(cluster.host, node, _folder(cluster), members, progress, builder)
-    node_steps.Nodes().apply(cluster)
+    node_steps.start_missing(cluster)
     upgrade.wait_api(cluster)
     elect_anew(cluster)
     on_each(cluster.workers, _restart_kubelet)

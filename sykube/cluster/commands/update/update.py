@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sykube.addons import catalog, dns
-from sykube.cluster.commands import power, renewal
+from sykube.cluster.commands import power
 from sykube.cluster.commands.update import checks, nodes, rollback, target, upgrade
 from sykube.cluster.commands.update.options import UpdateOptions
 from sykube.cluster.model import lookup
@@ -22,16 +22,14 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Origin, Progress
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import locked
-from sykube.cluster.operations import logs, preparation
+from sykube.cluster.operations import addons, logs, preparation, user_kubeconfig
 from sykube.cluster.operations import nodes as node_steps
-from sykube.cluster.operations.addon_site import site as addon_site
-from sykube.cluster.operations.dns import COREDNS, Dns, deployment
-from sykube.cluster.operations.network import Network
+from sykube.cluster.operations.control_plane import keep_credentials
+from sykube.cluster.operations.dns import COREDNS, deployment, install
 from sykube.cluster.operations.ready import wait_ready
 from sykube.cluster.operations.requirements import require_awake, require_complete, require_running
 from sykube.errors import SykubeError, UsageError
 from sykube.host import preflight, signals
-from sykube.host.files import write_atomically
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.image.build import Builder
@@ -132,7 +130,8 @@ def _go(cluster: Cluster, progress: Progress, builder: Builder, options: UpdateO
         cluster.state.update = progress
         cluster.save()
     else:
-        _bring_up(cluster)
+        # What an update that was ended has left behind.
+        node_steps.bring_up(cluster)
     with contextlib.ExitStack() as held:
         try:
             if not progress.committed:
@@ -185,14 +184,6 @@ def _steps(cluster: Cluster, progress: Progress) -> list[str]:
     return [*lines, "bring the cluster DNS and the add-ons up to date"]
 
 
-def _bring_up(cluster: Cluster) -> None:
-    """Start what an update that was ended has left behind."""
-    if not node_steps.Nodes().is_done(cluster) or not Network().is_done(cluster):
-        with cluster.ui.step("Starting the nodes"):
-            Network().apply(cluster)
-            node_steps.Nodes().apply(cluster)
-
-
 def _renew_control_planes(cluster: Cluster, progress: Progress, options: UpdateOptions) -> None:
     state = cluster.state
     progress.begun = True
@@ -213,12 +204,12 @@ def _finish(cluster: Cluster, progress: Progress) -> None:
     ui, state = cluster.ui, cluster.state
     with ui.step("Bringing the cluster DNS and the add-ons up to date"):
         if deployment(cluster) != COREDNS:
-            Dns().apply(cluster)
+            install(cluster)
         with cluster.api() as api:
             if deployment(cluster) == COREDNS:
                 # kubeadm has put its own in the place of what init had changed.
                 dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
-            there = addon_site(cluster, api)
+            there = addons.site(cluster, api)
             for name in [each for each in catalog.NAMES if each in state.addons]:
                 addon = catalog.find(name)
                 addon.enable(there)
@@ -232,9 +223,8 @@ def _finish(cluster: Cluster, progress: Progress) -> None:
         wait_ready(cluster)
     with ui.step("Adding the new credentials to your kubeconfig"):
         # kubeadm has made them anew.
-        admin = cluster.master.read("/etc/kubernetes/admin.conf", secret=True)
-        write_atomically(cluster.paths.kubeconfig, admin, mode=0o600)
-        renewal.hand_out(cluster)
+        keep_credentials(cluster, cluster.master)
+        user_kubeconfig.renew(cluster)
     state.update = None
     cluster.save()
     rollback.forget(cluster)
