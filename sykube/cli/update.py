@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sykube.cli import context, logfile, options
-from sykube.cluster.commands.update.options import UpdateOptions
+from sykube.cluster.commands.update.nodes import UpdateOptions
 from sykube.cluster.commands.update.update import update as update_cluster
 from sykube.cluster.model.spec_reader import make_spec
 

@@ -15,10 +15,9 @@ from sykube.addons import addon as addon_module
 from sykube.cluster.commands import power, removal, scaling, snapshots, status
 from sykube.cluster.commands.power import StopOptions
 from sykube.cluster.commands.update import nodes as update_nodes
-from sykube.cluster.commands.update import rollback, skew, upgrade
+from sykube.cluster.commands.update import rollback, skew
 from sykube.cluster.commands.update import update as update_module
-from sykube.cluster.commands.update.nodes import Postponed
-from sykube.cluster.commands.update.options import UpdateOptions
+from sykube.cluster.commands.update.nodes import Postponed, UpdateOptions
 from sykube.cluster.commands.update.update import Outcome
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
@@ -503,7 +502,6 @@ def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
     ]
     for module in (update_module, update_nodes, rollback, ready_step):
         monkeypatch.setattr(module, "_TIMEOUT_S", 5.0)
-    monkeypatch.setattr(upgrade, "_API_TIMEOUT_S", 5.0)
     for number in numbers:
         cluster = made(world)
         world.calls.all.clear()

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
 
-from sykube import resources
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.state import locked
 from sykube.cluster.operations import certs, network
 from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.data import remains_after_boot
+from sykube.cluster.operations.drain import drain, note, uncordon
 from sykube.cluster.operations.join import join_all
 from sykube.cluster.operations.join import missing as missing_members
-from sykube.cluster.operations.ready import wait_alive, wait_ready, wait_restarted
+from sykube.cluster.operations.ready import wait_alive, wait_api, wait_ready, wait_restarted
 from sykube.cluster.operations.requirements import require_complete, require_running
 from sykube.errors import SykubeError
 from sykube.host import preflight, space
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.host.run import WITHOUT_PROXIES
-from sykube.kubernetes import readiness
-from sykube.kubernetes.api import Api, wait_until
 from sykube.network import subnets
 from sykube.node import cgroups
-from sykube.node.node import Node
 from sykube.ui import Ui
 
-# Beyond the grace for the pods, in three turns, and for what follows them.
-_STOP_MARGIN_S = 60.0
 # etcd allocates its log in pieces of 64 MB (SegmentSizeBytes of its server/storage/wal).
 _START_BYTES = 100_000_000
-_API_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
             group = [node for node in nodes if node.is_control_plane is is_control_plane]
             if group:
                 with ui.step(f"Stopping the {what}"):
-                    on_each(group, lambda node: shut_down(cluster, node, options.grace))
+                    on_each(group, lambda node: node_steps.shut_down(cluster, node, options.grace))
         with ui.step("Taking down the network"):
             for node in cluster.nodes:
                 # One that had died by itself, or that the engine has lost track of.
@@ -121,13 +113,13 @@ def start(host: Host, name: str, ui: Ui) -> bool:
             missing += node_steps.reconnect(cluster, [n for n in cluster.nodes if n not in missing])
             node_steps.start_missing(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
-            wait_until(host, "the API server", lambda: _api_problem(cluster), _API_TIMEOUT_S)
+            wait_api(cluster)
             # A node that was being added when sykube was killed. The others are left alone, Ready
             # or not: joining would make them anew.
             join_all(cluster, missing_members(cluster))
             wait_restarted(cluster, [node.instance for node in missing], since)
             wait_ready(cluster)
-            _uncordon(cluster)
+            uncordon(cluster, cluster.state.cordoned)
         return bool(missing)
 
 
@@ -178,58 +170,11 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
             wait_ready(cluster)
 
 
-def _api_problem(cluster: Cluster) -> str:
-    with cluster.api() as api:
-        return readiness.health(api)
-
-
-def shut_down(cluster: Cluster, node: Node, grace: int) -> None:
-    """End a node's pods and programs in order, then the instance."""
-    # A node in which not even this works, or hangs, is ended all the same.
-    with contextlib.suppress(SykubeError):
-        command = resources.script("stop-containers", "node", str(grace))
-        node.run(command, timeout=4 * grace + _STOP_MARGIN_S)
-    node_steps.end(cluster, node.instance)
-
-
-def drain(cluster: Cluster, node: Node, timeout: int) -> None:
-    """Evict a node's pods, as `kubectl drain` does; pods of DaemonSets and their data go with it.
-
-    Raises:
-        CommandError: a pod could not be evicted in time, a disruption budget forbids it, or a pod
-            has no controller that would make it anew.
-    """
-    command = ["drain", node.instance, "--ignore-daemonsets", "--delete-emptydir-data"]
-    cluster.host.run(
-        [cluster.image.kubectl, *command, f"--timeout={timeout}s"],
-        env={**WITHOUT_PROXIES, "KUBECONFIG": str(cluster.paths.kubeconfig)},
-        timeout=timeout + 30,
-    )
-
-
-def uncordon(api: Api, node: Node) -> None:
-    """Let pods back to a node that was drained."""
-    patch = {"spec": {"unschedulable": None}}
-    path = f"/api/v1/nodes/{node.instance}"
-    api.request("PATCH", path, patch, content_type="application/merge-patch+json")
-
-
 def _drain_workers(cluster: Cluster, options: StopOptions) -> None:
     for node in cluster.workers:
         with cluster.ui.step(f"Draining {node.name}"):
-            cluster.state.cordoned = [*cluster.state.cordoned, node.name]
-            cluster.save()
+            note(cluster, node)
             drain(cluster, node, options.drain_timeout)
-
-
-def _uncordon(cluster: Cluster) -> None:
-    """Let pods back to the nodes that stop drained."""
-    with cluster.api() as api:
-        for name in cluster.state.cordoned:
-            uncordon(api, cluster.node(name))
-    if cluster.state.cordoned:
-        cluster.state.cordoned = []
-        cluster.save()
 
 
 def _check_subnet(cluster: Cluster) -> None:

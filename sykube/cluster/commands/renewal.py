@@ -17,12 +17,12 @@ from sykube.cluster.model.state import locked
 from sykube.cluster.operations import nodes, user_kubeconfig
 from sykube.cluster.operations.control_plane import keep_credentials
 from sykube.cluster.operations.data import remains_after_boot
-from sykube.cluster.operations.ready import wait_alive, wait_ready
+from sykube.cluster.operations.ready import wait_alive, wait_api, wait_ready
 from sykube.cluster.operations.requirements import require_awake, require_complete
 from sykube.host import preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.kubernetes import kubeadm, readiness
+from sykube.kubernetes import kubeadm
 from sykube.kubernetes.api import Api, wait_until
 from sykube.node.node import Node
 from sykube.ui import Ui
@@ -90,13 +90,8 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
     finally:
         node.discard(_CONFIG)
     keep_credentials(cluster, node)
+    wait_api(cluster, node)
     with cluster.api_of(node) as api:
-        wait_until(
-            cluster.host,
-            f"the API server of {node.name}",
-            lambda: readiness.health(api),
-            _API_TIMEOUT_S,
-        )
         wait_until(
             cluster.host,
             f"the control plane of {node.name}",

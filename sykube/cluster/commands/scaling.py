@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from sykube.cluster.commands.power import drain, uncordon
 from sykube.cluster.model import lookup, members
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.state import locked
 from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations import patch_check
+from sykube.cluster.operations.drain import drain, uncordon
 from sykube.cluster.operations.join import join_all
 from sykube.cluster.operations.ready import wait_ready
 from sykube.cluster.operations.requirements import (
@@ -123,8 +123,7 @@ def _empty(cluster: Cluster, node: Node, options: RemovalOptions) -> None:
         if options.force:
             cluster.ui.warn(f"not all pods of {node.name} could be evicted: {error.brief}")
             return
-        with cluster.api() as api:
-            uncordon(api, node)
+        uncordon(cluster, [node.name])
         error.resolution = "End these pods yourself, give more --timeout, or add --force."
         raise
 

@@ -9,6 +9,7 @@ from sykube import documents
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.operations.nodes import recreate
+from sykube.cluster.operations.ready import wait_api
 from sykube.kubernetes import kubeadm, kubeadm_patches, labels, readiness
 from sykube.kubernetes.api import Api, ApiError, wait_until
 from sykube.kubernetes.tokens import bootstrap_token
@@ -88,13 +89,7 @@ def _begin_watches_anew(cluster: Cluster, newest: Node) -> None:
     for node in cluster.control_planes:
         if node != newest:
             node.run(["pkill", "-KILL", "-x", "kube-apiserver"], check=False)
-            with cluster.api_of(node) as api:
-                wait_until(
-                    cluster.host,
-                    f"the API server of {node.name}",
-                    lambda: readiness.health(api),
-                    _TIMEOUT_S,
-                )
+            wait_api(cluster, node)
 
 
 def register(cluster: Cluster, api: Api, node: Node) -> None:

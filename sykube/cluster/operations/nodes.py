@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Collection, Sequence
@@ -31,6 +32,8 @@ from sykube.node.mounts import Mount
 from sykube.node.node import Node
 
 _BOOT_TIMEOUT_S = 180.0
+# Beyond the grace for the pods, in three turns, and for what follows them.
+_STOP_MARGIN_S = 60.0
 # Real file systems where containerd and etcd need them, and what must outlive the instance.
 _BINDS = {
     "containerd": "/var/lib/containerd",
@@ -124,6 +127,15 @@ def end(cluster: Cluster, instance: str) -> None:
     cgroups.freeze(cluster.host, instance, frozen=False)
     cluster.engine.kill(instance)
     cgroups.remove(cluster.host, instance)
+
+
+def shut_down(cluster: Cluster, node: Node, grace: int) -> None:
+    """End a node's pods and programs in order, then the instance."""
+    # A node in which not even this works, or hangs, is ended all the same.
+    with contextlib.suppress(SykubeError):
+        command = resources.script("stop-containers", "node", str(grace))
+        node.run(command, timeout=4 * grace + _STOP_MARGIN_S)
+    end(cluster, node.instance)
 
 
 def check(cluster: Cluster, nodes: list[Node]) -> None:

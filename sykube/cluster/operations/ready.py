@@ -11,6 +11,7 @@ from sykube.cluster.operations.addons import settle
 from sykube.errors import SykubeError
 from sykube.kubernetes import election, readiness, stalled, webhooks
 from sykube.kubernetes.api import wait_until
+from sykube.node.node import Node
 
 _TIMEOUT_S = 300.0
 
@@ -53,6 +54,20 @@ def wait_ready(cluster: Cluster) -> None:
     for node in (cluster.nodes[0], cluster.nodes[-1]):
         pid = pids.get(node.instance, 0)
         wait_until(cluster.host, "DNS", lambda pid=pid: cluster.dns_problem(pid), _TIMEOUT_S)  # type: ignore[misc]
+
+
+def wait_api(cluster: Cluster, node: Node | None = None) -> None:
+    """Wait until the API server answers.
+
+    Args:
+        node: the control plane that it is about; whichever answers if None.
+
+    Raises:
+        SykubeError: not within 5 minutes.
+    """
+    what = f"the API server of {node.name}" if node else "the API server"
+    with cluster.api_of(node) if node else cluster.api() as api:
+        wait_until(cluster.host, what, lambda: readiness.health(api), _TIMEOUT_S)
 
 
 def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:

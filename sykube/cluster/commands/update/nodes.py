@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from sykube.cluster.commands import power
 from sykube.cluster.commands.update import upgrade
-from sykube.cluster.commands.update.options import UpdateOptions
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
 from sykube.cluster.operations import node_files
 from sykube.cluster.operations import nodes as node_steps
-from sykube.cluster.operations.ready import elect_anew, wait_ready, wait_restarted
+from sykube.cluster.operations.drain import drain, note, uncordon
+from sykube.cluster.operations.ready import elect_anew, wait_api, wait_ready, wait_restarted
 from sykube.errors import SykubeError
 from sykube.host.files import write_atomically
 from sykube.image import containerd, reference
@@ -23,6 +24,23 @@ from sykube.node.node import Node
 _TIMEOUT_S = 300.0
 # Names of the images that a node had beside those of its node image; in its folder.
 _KEPT = "kept-images.json"
+
+
+@dataclass(frozen=True)
+class UpdateOptions:
+    """How an update goes about it.
+
+    Attributes:
+        drain_timeout: seconds that emptying a node may take.
+        grace: seconds that the pods which stay on a node have to end by themselves.
+        yes: install missing packages without asking.
+        ask: puts a question to the user.
+    """
+
+    drain_timeout: int = 300
+    grace: int = 10
+    yes: bool = False
+    ask: Callable[[str], bool] = lambda _question: False
 
 
 class Postponed(SykubeError):
@@ -46,7 +64,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
         _empty(cluster, node, options)
         with ui.step(f"Starting {node.name} from the new node image"):
             _note_images(cluster, node)
-            power.shut_down(cluster, node, options.grace)
+            node_steps.shut_down(cluster, node, options.grace)
             progress.renewed.append(node.name)
             cluster.save()
             since = float(int(time.time()))
@@ -55,7 +73,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
             node_steps.check(cluster, [node])
     with ui.step(f"Waiting for {node.name}"):
         _give_back_images(cluster, node)
-        upgrade.wait_api(cluster)
+        wait_api(cluster)
         wait_restarted(cluster, [node.instance], since)
         with cluster.api() as api:
             wait_until(
@@ -64,10 +82,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
                 lambda: _kubelet_problem(api, node, progress),
                 _TIMEOUT_S,
             )
-            if node.name in cluster.state.cordoned:
-                power.uncordon(api, node)
-                cluster.state.cordoned.remove(node.name)
-                cluster.save()
+        uncordon(cluster, {node.name} & {*cluster.state.cordoned})
         wait_ready(cluster)
     progress.finished.append(node.name)
     cluster.save()
@@ -84,17 +99,12 @@ def _empty(cluster: Cluster, node: Node, options: UpdateOptions) -> None:
         found = api.get(f"/api/v1/nodes/{node.instance}")
     # What the user has closed stays closed.
     if not found["spec"].get("unschedulable") and node.name not in state.cordoned:
-        state.cordoned.append(node.name)
-        cluster.save()
+        note(cluster, node)
     try:
         with cluster.ui.step(f"Draining {node.name}"):
-            power.drain(cluster, node, options.drain_timeout)
+            drain(cluster, node, options.drain_timeout)
     except SykubeError as error:
-        if node.name in state.cordoned:
-            with cluster.api() as api:
-                power.uncordon(api, node)
-            state.cordoned.remove(node.name)
-            cluster.save()
+        uncordon(cluster, {node.name} & {*state.cordoned})
         raise Postponed(
             f"not all pods of {node.name} could be evicted; the cluster works, and is updated "
             "in part",

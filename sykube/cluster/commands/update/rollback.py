@@ -11,14 +11,12 @@ import shutil
 from pathlib import Path
 
 from sykube import resources
-from sykube.cluster.commands import power
-from sykube.cluster.commands.update import upgrade
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.progress import Progress
 from sykube.cluster.operations import node_files
 from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.join import ETCDCTL
-from sykube.cluster.operations.ready import elect_anew, wait_ready
+from sykube.cluster.operations.ready import elect_anew, wait_api, wait_ready
 from sykube.host.host import Host
 from sykube.image import inside
 from sykube.image.build import Builder
@@ -95,7 +93,7 @@ def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     """
     planes, running = cluster.control_planes, cluster.engine.instances()
     awake = [node for node in planes if node.instance in running]
-    on_each(awake, lambda node: power.shut_down(cluster, node, _GRACE_S))
+    on_each(awake, lambda node: node_steps.shut_down(cluster, node, _GRACE_S))
     progress.undoing, progress.upgraded, progress.renewed, progress.finished = True, [], [], []
     cluster.save()
     members = ",".join(f"{node.instance}=https://{node.address}:2380" for node in planes)
@@ -103,7 +101,7 @@ def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
         _put_back_files(cluster.host, node, _folder(cluster))
         _put_back_etcd(cluster.host, node, _folder(cluster), members, progress, builder)
     node_steps.start_missing(cluster)
-    upgrade.wait_api(cluster)
+    wait_api(cluster)
     elect_anew(cluster)
     on_each(cluster.workers, _restart_kubelet)
     wait_ready(cluster)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sykube.cluster.commands.update import checks, skew
-from sykube.cluster.commands.update.options import UpdateOptions
+from sykube.cluster.commands.update.nodes import UpdateOptions
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Origin, Progress
 from sykube.cluster.model.spec import ClusterSpec

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sykube.addons import catalog, dns
-from sykube.cluster.commands import power
 from sykube.cluster.commands.update import checks, nodes, rollback, target, upgrade
-from sykube.cluster.commands.update.options import UpdateOptions
+from sykube.cluster.commands.update.nodes import UpdateOptions
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Origin, Progress
@@ -26,7 +25,8 @@ from sykube.cluster.operations import addons, logs, preparation, user_kubeconfig
 from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.control_plane import keep_credentials
 from sykube.cluster.operations.dns import COREDNS, deployment, install
-from sykube.cluster.operations.ready import wait_ready
+from sykube.cluster.operations.drain import uncordon
+from sykube.cluster.operations.ready import wait_api, wait_ready
 from sykube.cluster.operations.requirements import require_awake, require_complete, require_running
 from sykube.errors import SykubeError, UsageError
 from sykube.host import preflight, signals
@@ -136,7 +136,7 @@ def _go(cluster: Cluster, progress: Progress, builder: Builder, options: UpdateO
         try:
             if not progress.committed:
                 with ui.step("Saving etcd and the control planes' configuration"):
-                    upgrade.wait_api(cluster)
+                    wait_api(cluster)
                     rollback.save(cluster)
             if upgrade.is_needed(progress):
                 with ui.step("Handing the new kubeadm and images to the nodes"):
@@ -249,7 +249,7 @@ def _undo(cluster: Cluster, progress: Progress, builder: Builder) -> bool:
 def _forget(cluster: Cluster, progress: Progress) -> None:
     """Take back what was handed out, where nothing else was changed."""
     if progress.begun and upgrade.is_needed(progress):
-        upgrade.wait_api(cluster)
+        wait_api(cluster)
         with cluster.api() as api:
             upgrade.tell(api, progress.before.image)
     upgrade.take_back(cluster, progress)
@@ -266,10 +266,8 @@ def _put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
         with cluster.api() as api:
             upgrade.untell(api, before)
         upgrade.take_back(cluster, progress)
-        with cluster.api() as api:
-            for name in state.cordoned:
-                power.uncordon(api, cluster.node(name))
-        state.cordoned, state.update = [], None
+        uncordon(cluster, state.cordoned)
+        state.update = None
         state.image, state.image_folder = before.fingerprint, before.folder
         state.versions, state.choice = before.versions, before.choice
         cluster.save()

@@ -17,13 +17,14 @@ from typing import Any
 from sykube import documents, resources
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.progress import Origin, Progress
+from sykube.cluster.operations.ready import wait_api
 from sykube.host.run import CommandError
 from sykube.image import carried, containerd, versions
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
 from sykube.image.node_image import NodeImage
-from sykube.kubernetes import kubeadm, node_checks, readiness
-from sykube.kubernetes.api import Api, ApiError, wait_until
+from sykube.kubernetes import kubeadm, node_checks
+from sykube.kubernetes.api import Api, ApiError
 from sykube.node.node import Node
 
 # kubeadm gives each static pod 5 minutes (UpgradeManifestTimeout), and there are four.
@@ -46,7 +47,6 @@ _PASSING = (
 # The static pods had their time, and were put back: app/phases/upgrade/staticpods.go.
 _GAVE_UP = "kubeadm has tried to recover everything"
 _ATTEMPTS = 3
-_API_TIMEOUT_S = 300.0
 _WORK = ".update-"
 # In the folder of the host that a node sees as /etc/sykube.
 _FOLDER = "update"
@@ -147,16 +147,6 @@ def node(cluster: Cluster, node: Node, progress: Progress) -> None:
         CommandError: kubeadm refused or failed.
     """
     _run(cluster, node, progress, ["node"])
-
-
-def wait_api(cluster: Cluster) -> None:
-    """Wait until the API server answers.
-
-    Raises:
-        SykubeError: not within 5 minutes.
-    """
-    with cluster.api() as api:
-        wait_until(cluster.host, "the API server", lambda: readiness.health(api), _API_TIMEOUT_S)
 
 
 def tell(api: Api, image: NodeImage) -> None:
