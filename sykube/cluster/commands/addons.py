@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sykube.addons import catalog
-from sykube.cluster.model import lookup, pod_network
+from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.model.state import locked
 from sykube.cluster.operations.addons import record, site
-from sykube.cluster.operations.requirements import require_complete
+from sykube.cluster.operations.opening import opened
 from sykube.errors import SykubeError
-from sykube.host import preflight
 from sykube.host.host import Host
-from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api, wait_until
 from sykube.ui import Ui
@@ -49,10 +46,8 @@ def enable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
         SykubeError: the cluster does not run (STOPPED) or has no pod network yet, or the add-on
             does not work after 5 minutes: it is switched off again.
     """
-    preflight.check_identity(host)
     addon = catalog.find(addon_name)
-    with locked(ClusterPaths(host, name)):
-        cluster = _running(host, name, ui)
+    with opened(host, name, ui, updating=True) as cluster:
         with cluster.api() as api:
             there = site(cluster, api)
             if addon_name in cluster.state.addons and not addon.problem(there):
@@ -81,10 +76,8 @@ def disable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
         UsageError: there is no such add-on.
         SykubeError: the cluster does not run (STOPPED).
     """
-    preflight.check_identity(host)
     addon = catalog.find(addon_name)
-    with locked(ClusterPaths(host, name)):
-        cluster = _running(host, name, ui)
+    with opened(host, name, ui, updating=True) as cluster:
         if addon_name not in cluster.state.addons:
             return False
         with ui.step(f"Disabling {addon_name}"), cluster.api() as api:
@@ -99,10 +92,3 @@ def _require_pod_network(cluster: Cluster, api: Api, addon_name: str) -> None:
             f"the add-on {addon_name} needs a pod network, and {pod_network.NO_PLUGIN}",
             resolution=pod_network.INSTALL,
         )
-
-
-def _running(host: Host, name: str, ui: Ui) -> Cluster:
-    cluster = lookup.load(host, name, ui)
-    require_complete(cluster)
-    cluster.running_control_plane()
-    return cluster

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations.opening import opened
 from sykube.errors import HostError
 from sykube.host.files import write_atomically
 from sykube.host.host import Host
+from sykube.ui import Ui
 
 
 def unit_of(host: Host, name: str) -> Path:
@@ -18,7 +20,7 @@ def unit_of(host: Host, name: str) -> Path:
     return host.units / f"sykube-{name}.service"
 
 
-def enable(cluster: Cluster) -> bool:
+def enable(host: Host, name: str, ui: Ui) -> bool:
     """Write the unit and enable it; from now on the host's shutdown stops the cluster in order.
 
     Returns:
@@ -26,7 +28,20 @@ def enable(cluster: Cluster) -> bool:
 
     Raises:
         HostError: this host has no systemctl.
+        SykubeError: there is no such cluster, or it was never finished.
     """
+    with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
+        _write(cluster)
+    if not host.systemd.is_dir():
+        return False
+    host.run(["systemctl", "daemon-reload"])
+    # A unit that is not active is not stopped at shutdown; the cluster itself runs already. It
+    # calls `sykube start`, which holds the cluster itself.
+    host.run(["systemctl", "start", "--no-block", unit_of(host, name).name])
+    return True
+
+
+def _write(cluster: Cluster) -> None:
     if cluster.host.which("systemctl") is None:
         raise HostError(
             "could not find systemctl, which is required for autostart",
@@ -49,16 +64,20 @@ def enable(cluster: Cluster) -> bool:
     except BaseException:
         unit_of(cluster.host, cluster.name).unlink()
         raise
-    if not cluster.host.systemd.is_dir():
-        return False
-    cluster.host.run(["systemctl", "daemon-reload"])
-    # A unit that is not active is not stopped at shutdown; the cluster itself runs already.
-    cluster.host.run(["systemctl", "start", "--no-block", unit])
-    return True
 
 
-def disable(host: Host, name: str) -> bool:
-    """Remove the unit and leave the cluster as it is; False where there was none."""
+def disable(host: Host, name: str, ui: Ui) -> bool:
+    """Remove the unit and leave the cluster as it is; False where there was none.
+
+    Raises:
+        SykubeError: there is no such cluster.
+    """
+    with opened(host, name, ui, unfinished=True, stopped=True, paused=True, updating=True):
+        return remove(host, name)
+
+
+def remove(host: Host, name: str) -> bool:
+    """Remove the unit of a cluster that is held; False where there was none."""
     unit = unit_of(host, name)
     if not unit.exists():
         return False

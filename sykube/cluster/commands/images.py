@@ -16,13 +16,11 @@ from typing import Any
 
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster, on_each
-from sykube.cluster.model.state import locked
-from sykube.cluster.operations.requirements import require_awake, require_complete, require_running
+from sykube.cluster.operations.opening import opened, require_awake, require_running
 from sykube.errors import SykubeError, UsageError
-from sykube.host import engines, preflight, space, tar
+from sykube.host import engines, space, tar
 from sykube.host.files import unreadable
 from sykube.host.host import Host
-from sykube.host.paths import ClusterPaths
 from sykube.image import containerd, layout, reference, sif
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
@@ -73,10 +71,8 @@ def load(
         UsageError: a source is no whole image, or there is no such node; nothing was changed.
         SykubeError: a node does not run, the disk is too small, or containerd refused an image.
     """
-    preflight.check_identity(host)
     chosen = reference.full(wanted) if wanted else ""
-    with locked(ClusterPaths(host, name)):
-        cluster = lookup.load(host, name, ui)
+    with opened(host, name, ui, updating=True) as cluster:
         found = _running(cluster, nodes)
         for source in sources:
             _check_there(source)
@@ -103,7 +99,6 @@ def listing(host: Host, name: str, ui: Ui) -> list[Listed]:
     Raises:
         SykubeError: none runs (STOPPED).
     """
-    preflight.check_identity(host)
     cluster = lookup.load(host, name, ui)
     running = cluster.engine.instances()
     nodes = [node for node in cluster.nodes if node.instance in running]
@@ -145,10 +140,8 @@ def delete(host: Host, name: str, image: str, nodes: Sequence[str], ui: Ui) -> l
         UsageError: no node has it, it came with the node image, or there is no such node.
         SykubeError: a pod uses it, or a node does not run; nothing was changed.
     """
-    preflight.check_identity(host)
     wanted = image if reference.is_id(image) else reference.full(image)
-    with locked(ClusterPaths(host, name)):
-        cluster = lookup.load(host, name, ui)
+    with opened(host, name, ui, updating=True) as cluster:
         found = _running(cluster, nodes)
         going: dict[str, list[str]] = {}
         for node in found:
@@ -176,7 +169,6 @@ def delete(host: Host, name: str, image: str, nodes: Sequence[str], ui: Ui) -> l
 
 def _running(cluster: Cluster, names: Sequence[str]) -> list[Node]:
     """The nodes of some names, or all; each of them runs."""
-    require_complete(cluster)
     known = {node.name: node for node in cluster.nodes}
     known |= {node.instance: node for node in cluster.nodes}
     if unknown := [name for name in names if name not in known]:
@@ -185,9 +177,7 @@ def _running(cluster: Cluster, names: Sequence[str]) -> list[Node]:
             resolution=f"Nodes: {', '.join(node.name for node in cluster.nodes)}",
         )
     nodes = [node for node in cluster.nodes if not names or {node.name, node.instance} & {*names}]
-    cluster.running_control_plane()
     require_running(cluster, nodes, otherwise=", or name others with --node.")
-    require_awake(cluster, nodes)
     return nodes
 
 

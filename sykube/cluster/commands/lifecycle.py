@@ -11,7 +11,7 @@ from sykube.cluster.commands import plan, removal, steps
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.pod_network import Manifest
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.model.state import State, clusters, locked
+from sykube.cluster.model.state import State, clusters
 from sykube.cluster.operations import (
     archive,
     cgroup_version,
@@ -24,6 +24,7 @@ from sykube.cluster.operations import (
     site,
 )
 from sykube.cluster.operations.data import make_root
+from sykube.cluster.operations.opening import held
 from sykube.cluster.operations.wanted import (
     Wanted,
     choice_of_image,
@@ -68,10 +69,8 @@ def init(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
     Raises:
         SykubeError: with the host as it was before, unless `retain`.
     """
-    preflight.check_identity(host)
-    paths = ClusterPaths(host, spec.name)
-    with locked(paths):
-        state = State.load(paths.state)
+    with held(host, spec.name):
+        state = State.load(ClusterPaths(host, spec.name).state)
         if state is not None:
             existing = _existing(host, state, spec, ui)
             if existing is None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.model.state import locked
 from sykube.cluster.operations import ports
+from sykube.cluster.operations.opening import opened
 from sykube.errors import SykubeError
-from sykube.host import lock, preflight
+from sykube.host import lock
 from sykube.host.host import Host
-from sykube.host.paths import ClusterPaths
 from sykube.network.ports import PortMap
 from sykube.ui import Ui
+
+# Rules are made where its network is up, and noted otherwise.
+_ANY = {"unfinished": True, "stopped": True, "paused": True, "updating": True}
 
 
 def add(host: Host, name: str, wanted: PortMap, ui: Ui) -> bool:
@@ -24,9 +25,7 @@ def add(host: Host, name: str, wanted: PortMap, ui: Ui) -> bool:
         UsageError: the cluster has no such node.
         HostError: another program or cluster has that port.
     """
-    preflight.check_identity(host)
-    with locked(ClusterPaths(host, name)), lock.host_settings(host):
-        cluster = lookup.load(host, name, ui)
+    with opened(host, name, ui, **_ANY) as cluster, lock.host_settings(host):
         if wanted in cluster.state.ports:
             return False
         ports.check(host, cluster.state, wanted)
@@ -46,9 +45,7 @@ def remove(host: Host, name: str, host_port: str, ui: Ui) -> list[PortMap]:
     Raises:
         SykubeError: the cluster has no such port.
     """
-    preflight.check_identity(host)
-    with locked(ClusterPaths(host, name)), lock.host_settings(host):
-        cluster = lookup.load(host, name, ui)
+    with opened(host, name, ui, **_ANY) as cluster, lock.host_settings(host):
         gone = [
             port for port in cluster.state.ports if host_port in (str(port), str(port.host_port))
         ]

@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster, on_each
-from sykube.cluster.model.state import locked
 from sykube.cluster.operations import certs, network
 from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.data import remains_after_boot
 from sykube.cluster.operations.drain import drain, note, uncordon
 from sykube.cluster.operations.join import join_all
 from sykube.cluster.operations.join import missing as missing_members
+from sykube.cluster.operations.opening import opened, require_running
 from sykube.cluster.operations.ready import wait_alive, wait_api, wait_ready, wait_restarted
-from sykube.cluster.operations.requirements import require_complete, require_running
 from sykube.errors import SykubeError
-from sykube.host import preflight, space
+from sykube.host import space
 from sykube.host.host import Host
-from sykube.host.paths import ClusterPaths
 from sykube.network import subnets
 from sykube.node import cgroups
 from sykube.ui import Ui
@@ -54,10 +51,7 @@ def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
     Raises:
         SykubeError: draining or stopping failed; stop or start again goes on from there.
     """
-    preflight.check_identity(host)
-    with locked(ClusterPaths(host, name)):
-        cluster = lookup.load(host, name, ui)
-        require_complete(cluster)
+    with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
         running = cluster.engine.instances()
         nodes = [node for node in cluster.nodes if node.instance in running]
         if options.restart:
@@ -92,10 +86,7 @@ def start(host: Host, name: str, ui: Ui) -> bool:
     Raises:
         SykubeError: it was never finished, its disk is full, or it is not well after 5 minutes.
     """
-    preflight.check_identity(host)
-    with locked(ClusterPaths(host, name)):
-        cluster = lookup.load(host, name, ui)
-        require_complete(cluster)
+    with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
         remains_after_boot(cluster)
         _require_startable(cluster)
         if near := certs.warning(cluster):
@@ -139,9 +130,7 @@ def pause(host: Host, name: str, ui: Ui) -> None:
     Raises:
         SykubeError: not all of it runs.
     """
-    preflight.check_identity(host)
-    with locked(ClusterPaths(host, name)):
-        cluster = lookup.load(host, name, ui)
+    with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
         require_running(cluster)
         with ui.step(f"Pausing the cluster {name}"):
             for node in reversed(cluster.nodes):
@@ -154,9 +143,7 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
     Raises:
         SykubeError: it is not paused, or not well after 5 minutes.
     """
-    preflight.check_identity(host)
-    with locked(ClusterPaths(host, name)):
-        cluster = lookup.load(host, name, ui)
+    with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
         if not any(cgroups.is_frozen(host, node.instance) for node in cluster.nodes):
             raise SykubeError(
                 f"the cluster {name} is not paused",

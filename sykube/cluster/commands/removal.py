@@ -8,8 +8,9 @@ from sykube.cluster.commands import autostart, plan, steps
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.model.state import DONE, State, clusters, locked
+from sykube.cluster.model.state import DONE, State, clusters
 from sykube.cluster.operations.nodes import is_node
+from sykube.cluster.operations.opening import held
 from sykube.errors import SykubeError, UsageError
 from sykube.host import engines, lock, preflight
 from sykube.host.host import Host
@@ -36,7 +37,7 @@ def delete(host: Host, name: str, ui: Ui) -> list[str]:
         # All that an init leaves that was killed before it recorded anything.
         lock.remove_abandoned(host, paths.lock)
         raise lookup.no_such_cluster(host, name)
-    with locked(paths):
+    with held(host, name):
         problems: list[str] = []
         try:
             state = State.load(paths.state)
@@ -68,7 +69,7 @@ def remove(cluster: Cluster) -> list[str]:
     """Undo all steps; the last cluster's going puts the host's own settings back."""
     problems = []
     try:
-        autostart.disable(cluster.host, cluster.name)
+        autostart.remove(cluster.host, cluster.name)
     except SykubeError as error:
         problems.append(f"autostart: {error}")
     data, *others = steps.ALL
@@ -114,7 +115,7 @@ def _pass_on_context(cluster: Cluster) -> None:
     """A cluster that was made after this one will give back the context before this one."""
     for name in clusters(cluster.host):
         # One whose record is damaged or in use keeps what it has: it is a context, no more.
-        with contextlib.suppress(SykubeError, OSError), locked(ClusterPaths(cluster.host, name)):
+        with contextlib.suppress(SykubeError, OSError), held(cluster.host, name):
             other = State.load(ClusterPaths(cluster.host, name).state)
             if other and other.previous_context == cluster.name:
                 other.previous_context = cluster.state.previous_context

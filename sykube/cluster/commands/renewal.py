@@ -11,17 +11,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from sykube import resources
-from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster, on_each
-from sykube.cluster.model.state import locked
 from sykube.cluster.operations import nodes, user_kubeconfig
 from sykube.cluster.operations.control_plane import keep_credentials
 from sykube.cluster.operations.data import remains_after_boot
+from sykube.cluster.operations.opening import opened
 from sykube.cluster.operations.ready import wait_alive, wait_api, wait_ready
-from sykube.cluster.operations.requirements import require_awake, require_complete
-from sykube.host import preflight
 from sykube.host.host import Host
-from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.api import Api, wait_until
 from sykube.node.node import Node
@@ -42,12 +38,9 @@ def renew(host: Host, name: str, ui: Ui) -> Cluster:
         SykubeError: there is no such cluster, it is paused, or something failed on the way; the
             same command goes on from there.
     """
-    preflight.check_identity(host)
-    with locked(ClusterPaths(host, name)):
-        cluster = lookup.load(host, name, ui)
-        require_complete(cluster)
+    with opened(host, name, ui, stopped=True, updating=True) as cluster:
         remains_after_boot(cluster)
-        _wake(cluster)
+        nodes.bring_up(cluster)
         leader = cluster.control_planes[0]
         for node in cluster.control_planes:
             with ui.step(f"Renewing the certificates of {node.name}"):
@@ -63,16 +56,6 @@ def renew(host: Host, name: str, ui: Ui) -> Cluster:
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)
             wait_ready(cluster)
         return cluster
-
-
-def _wake(cluster: Cluster) -> None:
-    """Start what does not run, without asking for the API server.
-
-    Raises:
-        SykubeError: a node is paused, or does not start.
-    """
-    require_awake(cluster)
-    nodes.bring_up(cluster)
 
 
 def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:

@@ -5,24 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from sykube.cluster.model import lookup, members
+from sykube.cluster.model import members
 from sykube.cluster.model.cluster import Cluster, on_each
-from sykube.cluster.model.state import locked
 from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations import patch_check
 from sykube.cluster.operations.drain import drain, uncordon
 from sykube.cluster.operations.join import join_all
+from sykube.cluster.operations.opening import opened, require_running
 from sykube.cluster.operations.ready import wait_ready
-from sykube.cluster.operations.requirements import (
-    require_awake,
-    require_complete,
-    require_no_update,
-    require_running,
-)
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight, signals
 from sykube.host.host import Host
-from sykube.host.paths import ClusterPaths
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -39,12 +32,8 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
         SykubeError: the cluster does not run (STOPPED), or the workers do not become Ready.
         UsageError: there would be more than the subnets have room for.
     """
-    preflight.check_identity(host)
-    with locked(ClusterPaths(host, name)):
-        cluster = lookup.load(host, name, ui)
-        _require_control_plane(cluster)
+    with opened(host, name, ui) as cluster:
         require_running(cluster)
-        require_no_update(cluster)
         added = members.next_workers(cluster.state.nodes, count)
         if len(added) < count:
             raise UsageError(
@@ -97,10 +86,7 @@ def remove(host: Host, name: str, node_name: str, options: RemovalOptions, ui: U
         UsageError: there is no such worker.
         SykubeError: its pods could not be evicted: it is there as before, and takes pods again.
     """
-    preflight.check_identity(host)
-    with locked(ClusterPaths(host, name)):
-        cluster = lookup.load(host, name, ui)
-        _require_control_plane(cluster)
+    with opened(host, name, ui, updating=True) as cluster:
         node = _worker(cluster, node_name)
         runs = node.instance in cluster.engine.instances()
         if not runs and not options.force:
@@ -166,9 +152,3 @@ def _worker(cluster: Cluster, name: str) -> Node:
     )
     workers = ", ".join(node.name for node in cluster.workers) or "none"
     raise UsageError(f"{name} {why}: only workers can be removed", resolution=f"Workers: {workers}")
-
-
-def _require_control_plane(cluster: Cluster) -> None:
-    require_complete(cluster)
-    cluster.running_control_plane()
-    require_awake(cluster)

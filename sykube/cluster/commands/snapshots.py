@@ -10,13 +10,12 @@ from datetime import datetime
 from pathlib import Path
 
 from sykube.cluster.commands import removal
-from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.model.state import State, clusters, locked
+from sykube.cluster.model.state import State, clusters
 from sykube.cluster.operations import archive, data, preparation, user_kubeconfig
 from sykube.cluster.operations.archive import Snapshot
 from sykube.cluster.operations.data import make_root, remains_after_boot
-from sykube.cluster.operations.requirements import require_complete, require_no_update
+from sykube.cluster.operations.opening import held, opened
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.host import lock, preflight, signals
 from sykube.host.host import Host
@@ -41,14 +40,10 @@ def save(host: Host, cluster_name: str, name: str, ui: Ui) -> Snapshot:
         SykubeError: the cluster runs or was never finished, a snapshot has that name, or the disk
             is full; nothing was changed.
     """
-    preflight.check_identity(host)
     name = name or f"{cluster_name}-{datetime.now():%Y%m%d-%H%M%S}"
-    archive.check_free(host, name)
-    with locked(ClusterPaths(host, cluster_name)):
-        cluster = lookup.load(host, cluster_name, ui)
-        require_complete(cluster)
+    with opened(host, cluster_name, ui, stopped=True, paused=True) as cluster:
+        archive.check_free(host, name)
         _require_stopped(cluster)
-        require_no_update(cluster)
         remains_after_boot(cluster)
         with ui.step(f"Saving the cluster {cluster_name}"):
             return archive.create(host, name, cluster.state, cluster.paths.root)
@@ -68,7 +63,7 @@ def restore(host: Host, name: str, confirm: Callable[[str], bool], ui: Ui) -> Cl
     """
     preflight.check_identity(host)
     snapshot = archive.find(host, name)
-    with locked(ClusterPaths(host, snapshot.cluster)):
+    with held(host, snapshot.cluster):
         present = State.load(ClusterPaths(host, snapshot.cluster).state)
         if present is not None:
             _require_stopped(Cluster.of(host, present, ui))

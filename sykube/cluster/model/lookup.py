@@ -6,6 +6,7 @@ from sykube.cluster.model import members
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import State, clusters
 from sykube.errors import ExitCode, SykubeError
+from sykube.host import preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.network.bridge import Bridge
@@ -14,11 +15,13 @@ from sykube.ui import Ui
 
 
 def load(host: Host, name: str, ui: Ui) -> Cluster:
-    """The cluster of that name.
+    """The cluster of that name, to look at it; whoever changes it holds it (`opened`).
 
     Raises:
+        UsageError: this process is not root's.
         SykubeError: there is none (NO_SUCH_CLUSTER).
     """
+    preflight.check_identity(host)
     state = State.load(ClusterPaths(host, name).state)
     if state is None:
         raise no_such_cluster(host, name)

@@ -16,22 +16,19 @@ from pathlib import Path
 from sykube.addons import catalog, dns
 from sykube.cluster.commands.update import checks, nodes, rollback, target, upgrade
 from sykube.cluster.commands.update.nodes import UpdateOptions
-from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Origin, Progress
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.model.state import locked
 from sykube.cluster.operations import addons, logs, preparation, user_kubeconfig
 from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.control_plane import keep_credentials
 from sykube.cluster.operations.dns import COREDNS, deployment, install
 from sykube.cluster.operations.drain import uncordon
+from sykube.cluster.operations.opening import opened, require_running
 from sykube.cluster.operations.ready import wait_api, wait_ready
-from sykube.cluster.operations.requirements import require_awake, require_complete, require_running
 from sykube.errors import SykubeError, UsageError
-from sykube.host import preflight, signals
+from sykube.host import signals
 from sykube.host.host import Host
-from sykube.host.paths import ClusterPaths
 from sykube.image.build import Builder
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import wait_until
@@ -78,16 +75,12 @@ def update(
         SykubeError: the cluster is not well, before anything changed; or something failed on the
             way: the control planes are as before, or the same command goes on.
     """
-    preflight.check_identity(host)
     preparation.examine_local_image(host, wish)
-    with locked(ClusterPaths(host, name)):
-        cluster = lookup.load(host, name, ui)
-        require_complete(cluster)
+    with opened(host, name, ui, stopped=True, updating=True) as cluster:
         running = cluster.engine.instances()
         # What an update has ended, it starts again.
         if not cluster.state.update or not any(n.instance in running for n in cluster.nodes):
             require_running(cluster)
-        require_awake(cluster)
         progress = cluster.state.update
         if progress is None:
             found = target.find(cluster, wish, options, dry_run=dry_run)

@@ -1,13 +1,70 @@
-"""What commands ask of a cluster before they begin; a cluster that is not so is refused."""
+"""How commands open a cluster that they change, and what they ask of it before they begin."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.state import locked
 from sykube.errors import ExitCode, SykubeError
+from sykube.host import preflight
+from sykube.host.host import Host
+from sykube.host.paths import ClusterPaths
 from sykube.node import cgroups
 from sykube.node.node import Node
+from sykube.ui import Ui
+
+
+@contextmanager
+def held(host: Host, name: str) -> Iterator[None]:
+    """Hold a cluster that may not be there, or may have lost its record: for init and delete.
+
+    Raises:
+        UsageError: this process is not root's.
+        LockedError: another command holds it; says which.
+    """
+    preflight.check_identity(host)
+    with locked(ClusterPaths(host, name)):
+        yield
+
+
+@contextmanager
+def opened(
+    host: Host,
+    name: str,
+    ui: Ui,
+    *,
+    unfinished: bool = False,
+    stopped: bool = False,
+    paused: bool = False,
+    updating: bool = False,
+) -> Iterator[Cluster]:
+    """Hold a cluster to change it; one that the command does not cope with is refused.
+
+    Args:
+        unfinished: the command copes with a cluster that init did not finish,
+        stopped: with one of which no control plane runs,
+        paused: with one that is paused,
+        updating: with one that is half-way to another version.
+
+    Raises:
+        UsageError: this process is not root's.
+        LockedError: another command holds it; says which.
+        SykubeError: there is no such cluster (NO_SUCH_CLUSTER), or it is refused.
+    """
+    with held(host, name):
+        cluster = lookup.load(host, name, ui)
+        if not unfinished:
+            require_complete(cluster)
+        if not stopped:
+            cluster.running_control_plane()
+        if not paused:
+            require_awake(cluster)
+        if not updating:
+            require_no_update(cluster)
+        yield cluster
 
 
 def require_complete(cluster: Cluster) -> None:
