@@ -25,7 +25,7 @@ from sykube.host.run import WITHOUT_PROXIES
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api, wait_until
 from sykube.network import subnets
-from sykube.node import cgroups
+from sykube.node import local
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -66,27 +66,26 @@ def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
         require_complete(cluster)
-        running = cluster.engine.instances()
-        nodes = [node for node in cluster.nodes if node.instance in running]
+        nodes = cluster.running()
         if options.restart:
             _require_startable(cluster)
         if not nodes and not cluster.bridge.exists():
             return False
         for node in nodes:
-            cgroups.freeze(host, node.instance, frozen=False)
+            node.freeze(frozen=False)
         if options.drain:
             _drain_workers(cluster, options)
         for what, is_control_plane in (("workers", False), ("control plane", True)):
             group = [node for node in nodes if node.is_control_plane is is_control_plane]
             if group:
                 with ui.step(f"Stopping the {what}"):
-                    on_each(group, lambda node: shut_down(cluster, node, options.grace))
+                    on_each(group, lambda node: shut_down(node, options.grace))
         with ui.step("Taking down the network"):
             for node in cluster.nodes:
                 # One that had died by itself, or that the engine has lost track of.
                 if node not in nodes:
-                    node_steps.end(cluster, node.instance)
-            node_steps.forget_addresses(cluster)
+                    node.kill()
+            local.forget_addresses(host, cluster.engine, cluster.network_name)
             cluster.bridge.remove()
         return True
 
@@ -109,16 +108,16 @@ def start(host: Host, name: str, ui: Ui) -> bool:
         if near := certs.warning(cluster):
             ui.warn(near)
         for node in cluster.nodes:
-            cgroups.freeze(host, node.instance, frozen=False)
-        running = cluster.engine.instances()
-        missing = [node for node in cluster.nodes if node.instance not in running]
+            node.freeze(frozen=False)
+        running = cluster.running()
+        missing = [node for node in cluster.nodes if node not in running]
         if not cluster.bridge.exists():
             _check_subnet(cluster)
         since = float(int(time.time()))
         with ui.step("Setting up the network"):
             Network().apply(cluster)
         with ui.step("Starting the nodes"):
-            missing += node_steps.reconnect(cluster, [n for n in cluster.nodes if n not in missing])
+            missing += node_steps.reconnect(cluster, running)
             node_steps.Nodes().apply(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
             wait_until(host, "the API server", lambda: _api_problem(cluster), _API_TIMEOUT_S)
@@ -153,7 +152,7 @@ def pause(host: Host, name: str, ui: Ui) -> None:
         require_running(cluster)
         with ui.step(f"Pausing the cluster {name}"):
             for node in reversed(cluster.nodes):
-                cgroups.freeze(host, node.instance, frozen=True)
+                node.freeze(frozen=True)
 
 
 def unpause(host: Host, name: str, ui: Ui) -> None:
@@ -165,7 +164,7 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
     preflight.check_identity(host)
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
-        if not any(cgroups.is_frozen(host, node.instance) for node in cluster.nodes):
+        if not any(node.is_frozen() for node in cluster.nodes):
             raise SykubeError(
                 f"the cluster {name} is not paused",
                 resolution=f"sykube status{cluster.name_option}",
@@ -173,7 +172,7 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
         with ui.step(f"Unpausing the cluster {name}"):
             since = float(int(time.time()))
             for node in cluster.nodes:
-                cgroups.freeze(host, node.instance, frozen=False)
+                node.freeze(frozen=False)
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)
             wait_ready(cluster)
 
@@ -183,13 +182,13 @@ def _api_problem(cluster: Cluster) -> str:
         return readiness.health(api)
 
 
-def shut_down(cluster: Cluster, node: Node, grace: int) -> None:
+def shut_down(node: Node, grace: int) -> None:
     """End a node's pods and programs in order, then the instance."""
     # A node in which not even this works, or hangs, is ended all the same.
     with contextlib.suppress(SykubeError):
         command = resources.script("stop-containers", "node", str(grace))
         node.run(command, timeout=4 * grace + _STOP_MARGIN_S)
-    node_steps.end(cluster, node.instance)
+    node.kill()
 
 
 def drain(cluster: Cluster, node: Node, timeout: int) -> None:

@@ -21,12 +21,11 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State, clusters
-from sykube.cluster.steps import nodes as node_steps
 from sykube.cluster.steps.handout import Handout
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.node import cgroups
+from sykube.node import cgroups, local
 from tests.fakes import Answer, Injected, World
 from tests.unit.helpers import Sykube
 
@@ -86,7 +85,7 @@ def stop(world: World, name: str) -> None:
     for node in cluster.nodes:
         cluster.engine.kill(node.instance)
         cgroups.remove(world.host, node.instance)
-    node_steps.forget_addresses(cluster)
+    local.forget_addresses(world.host, cluster.engine, cluster.network_name)
     cluster.bridge.remove()
     world.calls.all.clear()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from sykube.cluster import pod_network
 from sykube.cluster.addon_site import settle
@@ -64,10 +65,8 @@ def wait_ready(cluster: Cluster) -> None:
     if awaited:
         cluster.ui.warn(f"{pod_network.NO_PLUGIN}. {pod_network.INSTALL}")
         return
-    pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
     for node in (cluster.nodes[0], cluster.nodes[-1]):
-        pid = pids.get(node.instance, 0)
-        wait_until(cluster.host, "DNS", lambda pid=pid: dns_problem(cluster, pid), _TIMEOUT_S)  # type: ignore[misc]
+        wait_until(cluster.host, "DNS", partial(dns_problem, cluster, node), _TIMEOUT_S)
 
 
 def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:

@@ -11,7 +11,7 @@ class Unpack:
     title = "Unpacking the snapshot"
 
     def is_done(self, cluster: Cluster) -> bool:
-        return all(node.folder.is_dir() for node in cluster.nodes)
+        return all(node.exists() for node in cluster.nodes)
 
     def apply(self, cluster: Cluster) -> None:
         reborn.unpack(cluster, cluster.nodes, volumes=True)

@@ -83,9 +83,8 @@ def update(
     with locked(ClusterPaths(host, name)):
         cluster = lookup.load(host, name, ui)
         require_complete(cluster)
-        running = cluster.engine.instances()
         # What an update has ended, it starts again.
-        if not cluster.state.update or not any(n.instance in running for n in cluster.nodes):
+        if not cluster.state.update or not cluster.running():
             require_running(cluster)
         require_awake(cluster)
         progress = cluster.state.update
