@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -62,13 +61,13 @@ class LocalNode(Node):
         for folder in (self._overlay, *(self.folder / name for name in _BINDS)):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Processes in the node that are not root read these.
-        for folder in (self._config, self.folder / "log", self._overlay):
+        for folder in (self.folder / "config", self.folder / "log", self._overlay):
             folder.chmod(0o755)
         group = f"SYKUBE_CGROUP={cgroups.path_of(self.instance)}"
         for name, text in {**files, "node.env": f"{group}\n{files['node.env']}"}.items():
             # A proxy's URL may hold a password, and so may a patch.
-            mode = 0o600 if name.startswith("containerd.") else 0o644
-            write_atomically(self._config / name, f"{text.strip()}\n" if text else "", mode)
+            mode = "0600" if name.startswith("containerd.") else "0644"
+            self.write(f"/etc/sykube/{name}", f"{text.strip()}\n" if text else "", mode)
         cgroups.create(self.host, self.instance, limits)
 
     def restore(self, folder: Path) -> None:
@@ -206,17 +205,15 @@ class LocalNode(Node):
 
     def disk(self) -> dict[str, int]:
         found = dict.fromkeys((*_DISK.values(), "other"), 0)
-        if folders := [each for each in self.folder.glob("*") if each.is_dir()]:
-            # Files come and go while it counts.
-            listed = self.host.run(["du", "-s", "-x", "--block-size=1", *folders], check=False)
-            for line in listed.stdout.splitlines():
-                size, folder = line.split("\t", 1)
-                found[_DISK.get(Path(folder).name, "other")] += int(size)
+        folders = [each for each in self.folder.glob("*") if each.is_dir()]
+        for folder, size in self._sizes(folders).items():
+            found[_DISK.get(folder, "other")] += size
         return found
 
     def overlay_usage(self) -> tuple[int, str]:
         upper = self._overlay / "upper"
-        return _size(upper), f"du -xa {upper} | sort -n | tail"
+        size = sum(self._sizes([upper] if upper.exists() else []).values())
+        return size, f"du -xa {upper} | sort -n | tail"
 
     def exchange(self, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
         return netns.exchange(self._pid(), address, request, timeout)
@@ -242,17 +239,21 @@ class LocalNode(Node):
     def _overlay(self) -> Path:
         return self.folder / "overlay"
 
-    @property
-    def _config(self) -> Path:
-        """The folder that the node sees as /etc/sykube."""
-        return self.folder / "config"
-
     def _bound(self, path: str) -> Path | None:
         """The place of a file that lies in one of the node's folders, where it runs or not."""
         for name, inside in _BINDS.items():
             if PurePosixPath(path).is_relative_to(inside):
                 return self.folder / name / PurePosixPath(path).relative_to(inside)
         return None
+
+    def _sizes(self, folders: Sequence[Path]) -> dict[str, int]:
+        """Bytes that folders take, by their names."""
+        if not folders:
+            return {}
+        # Files come and go while it counts.
+        done = self.host.run(["du", "-s", "-x", "--block-size=1", *folders], check=False)
+        pairs = (line.split("\t", 1) for line in done.stdout.splitlines())
+        return {Path(folder).name: int(size) for size, folder in pairs}
 
     def _pid(self) -> int:
         """Its first process, seen from the host; 0 where it does not run."""
@@ -284,13 +285,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _size(folder: Path) -> int:
-    """Bytes that the files of a folder take; what goes away meanwhile counts nothing."""
-    total = 0
-    for below, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(below, name)).st_blocks * 512  # noqa: PTH118
-    return total
