@@ -54,7 +54,7 @@ def sykube_run(name: str) -> SykubeRun:
         total,
         json.loads(printed)["seconds"],
         {node.name: memory_mb(node.instance) for node in cluster.nodes},
-        {node.name: disk_mb(node.folder) for node in cluster.nodes},
+        {node.name: disk_mb(node) for node in cluster.nodes},
     )
     removal.delete(Host(), name, Ui(quiet=True))
     return run

@@ -104,7 +104,7 @@ def add_workers(name: str, up_to: int) -> list[Worker]:
 
 
 def _disk_of_all(name: str) -> float:
-    return sum(disk_mb(node.folder) for node in lookup.load(Host(), name, Ui(quiet=True)).nodes)
+    return sum(disk_mb(node) for node in lookup.load(Host(), name, Ui(quiet=True)).nodes)
 
 
 def measure(options: argparse.Namespace, init_s: float | None) -> dict[str, Any]:

@@ -102,10 +102,10 @@ def _enter(name: str, node_name: str, command: tuple[str, ...]) -> None:
             resolution=f"Its nodes: {', '.join(node.name for node in cluster.nodes)}",
         )
     node = nodes[node_name]
-    if node.instance not in cluster.engine.instances():
+    if not node.is_running():
         raise SykubeError(
             f"the node {node_name} does not run",
             resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
-    cluster.engine.replace_with_exec(node.instance, command)
+    node.exec(command)

@@ -24,7 +24,7 @@ from sykube.dashboard.source import ClusterSource
 from sykube.errors import SykubeError, UsageError
 from sykube.kubernetes.api import Api, ApiError
 from sykube.node import cgroups
-from sykube.node.cgroups import Usage
+from sykube.node.node import Usage
 from tests.dashboard import QUICK, Served, StubSource, served
 from tests.fakes import World
 from tests.unit.helpers import made

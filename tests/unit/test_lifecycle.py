@@ -130,7 +130,7 @@ def test_a_folder_for_the_engines_networks_is_used_and_its_other_files_stay(worl
 def test_nodes_get_their_files(world: World) -> None:
     cluster = init(world, fake_spec(workers=2))
     assert cluster is not None
-    config = cluster.nodes[1].config
+    config = cluster.nodes[1].pull("/etc/sykube")
     assert (config / "routes").read_text().splitlines() == [
         "10.244.0.0/24 via 10.11.11.2",
         "10.244.2.0/24 via 10.11.11.4",
@@ -139,7 +139,9 @@ def test_nodes_get_their_files(world: World) -> None:
     resolvers = (config / "resolv.conf").read_text().splitlines()
     assert resolvers == ["nameserver 10.11.11.1", "nameserver 192.0.2.53"]
     assert "SYKUBE_ENDPOINT=\n" in (config / "node.env").read_text()
-    assert "SYKUBE_ENDPOINT=10.11.11.254\n" in (cluster.master.config / "node.env").read_text()
+    assert (
+        "SYKUBE_ENDPOINT=10.11.11.254\n" in cluster.master.pull("/etc/sykube/node.env").read_text()
+    )
     assert "SYKUBE_CGROUP=sykube/fake-node1\n" in (config / "node.env").read_text()
     shown = json.loads((config / "pod-network.conflist").read_text())
     assert shown["plugins"][0]["ipam"]["ranges"] == [[{"subnet": "10.244.1.0/24"}]]
@@ -727,7 +729,7 @@ def test_delete_forgets_no_node_that_it_could_not_end(world: World) -> None:
         pid = world.instances["fake-node1"].pid
         assert second == f"fake-node1 cannot be ended: ps -o pid,stat,wchan,args {pid}"
         assert clusters(world.host) == ["fake"]
-        assert cluster.node("node1").overlay.is_dir()
+        assert cluster.node("node1").exists()
         world.calls.faults.clear()
         assert removal.delete(world.host, "fake", world.ui()) == []
         assert clusters(world.host) == []

@@ -20,6 +20,7 @@ from sykube.cluster.operations.logs import Source
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
+from sykube.node.logfile import LogFile
 from tests.fakes import World
 
 TOKEN = "abcdef.0123456789abcdef"
@@ -109,7 +110,10 @@ def followed(path: Path, *turns: Callable[[], object], count: int = 1) -> list[s
 
     with pytest.raises(KeyboardInterrupt):
         logs.follow(
-            [Source("n", "s", path)], count, lambda _source, line: lines.append(line), sleep
+            [Source("n", "s", LogFile(path))],
+            count,
+            lambda _source, line: lines.append(line),
+            sleep,
         )
     return lines
 

@@ -23,7 +23,7 @@ NODES = "/apis/metrics.k8s.io/v1beta1/nodes"
 def certify(cluster: Cluster) -> dict[str, str]:
     """Every kubelet serves a certificate that it has made."""
     for node in cluster.nodes:
-        folder = node.folder / "kubelet/pki"
+        folder = node.pull("/var/lib/kubelet/pki")
         folder.mkdir(exist_ok=True)
         (folder / "kubelet.crt").write_text(f"certificate of {node.instance}")
     return {node.instance: f"certificate of {node.instance}" for node in cluster.nodes}

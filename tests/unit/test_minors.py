@@ -363,7 +363,7 @@ def test_upstreams_dns_forwards_nothing_where_there_is_no_resolver(
     assert ("max_concurrent" in corefile) is forwards
     assert "kubernetes cluster.local {\n       ttl 30\n    }\n" in corefile
     assert "    cache 30\n}\n" in corefile
-    assert bool((cluster.master.config / "resolv.conf").read_text()) is forwards
+    assert bool(cluster.master.pull("/etc/sykube/resolv.conf").read_text()) is forwards
 
 
 @pytest.mark.parametrize("source", ["debian", "upstream"])
@@ -427,7 +427,7 @@ def test_a_kubelet_uses_the_images_that_it_has_whoever_pulled_them(
 
 
 def drop_in(node: Node) -> Json:
-    return yaml.safe_load((node.config / "kubelet.conf").read_text()) or {}
+    return yaml.safe_load(node.pull("/etc/sykube/kubelet.conf").read_text()) or {}
 
 
 @pytest.mark.parametrize("version", ["1.20", "1.34"])
@@ -506,7 +506,7 @@ def test_credentials_are_where_containerd_2_reads_them(world: World) -> None:
     ):
         cluster = cluster_of(world, minor(version), registry_auth=str(file))
         for node in cluster.nodes:
-            text = (node.config / "registry-auth.toml").read_text()
+            text = node.pull("/etc/sykube/registry-auth.toml").read_text()
             assert list(tomllib.loads(text)["plugins"]) == [plugin]
         removal.delete(world.host, "fake", world.ui())
 

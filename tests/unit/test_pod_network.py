@@ -38,7 +38,7 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def node_files(world: World, node: str) -> dict[str, str]:
-    config = lookup.load(world.host, "fake", world.ui()).node(node).config
+    config = lookup.load(world.host, "fake", world.ui()).node(node).pull("/etc/sykube")
     return {name: (config / name).read_text() for name in ("routes", "pod-network.conflist")}
 
 

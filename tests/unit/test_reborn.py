@@ -59,13 +59,13 @@ def saved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             "var/log/kept",
             "opt/etc/kubernetes",
         ):
-            _write(node.overlay / "upper" / file, "of the old one")
+            _write(node.pull("/") / file, "of the old one")
         # What the fake node wrote itself is not in its overlay; this leads to it.
-        (node.overlay / ".disk").unlink()
-        _write(node.folder / "kubelet/pki/kubelet.key", "of the old one")
-        _write(node.folder / "kubelet/kubeadm-flags.env", "of the old one")
-        _write(node.folder / "log/pods/x", "of the old one")
-        _write(node.folder / "containerd/log/image", "of the old one")
+        (node.pull("/").parent / ".disk").unlink()
+        _write(node.pull("/var/lib/kubelet/pki/kubelet.key"), "of the old one")
+        _write(node.pull("/var/lib/kubelet/kubeadm-flags.env"), "of the old one")
+        _write(node.pull("/var/log/pods/x"), "of the old one")
+        _write(node.pull("/var/lib/containerd/log/image"), "of the old one")
     snapshots.save(world.host, "old", "kept", world.ui())
     removal.delete(world.host, "old", world.ui())
     world.calls.all.clear()
@@ -247,7 +247,7 @@ def test_its_pod_network_is_the_snapshots_without_the_file_that_it_was_made_of(
     init(saved)
     assert not saved.applied
     node = lookup.load(saved.host, "new", saved.ui()).node("node1")
-    assert (node.config / "pod-network.conflist").read_text() == ""
+    assert node.pull("/etc/sykube/pod-network.conflist").read_text() == ""
 
 
 def test_several_control_planes_are_refused(saved: World) -> None:

@@ -23,11 +23,10 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import State, clusters
 from sykube.cluster.operations import archive, user_kubeconfig
-from sykube.cluster.operations import nodes as node_steps
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.node import cgroups
+from sykube.node import cgroups, local
 from tests.fakes import Answer, Injected, World
 from tests.unit.helpers import Sykube
 
@@ -87,7 +86,7 @@ def stop(world: World, name: str) -> None:
     for node in cluster.nodes:
         cluster.engine.kill(node.instance)
         cgroups.remove(world.host, node.instance)
-    node_steps.forget_addresses(cluster)
+    local.forget_addresses(world.host, cluster.engine, cluster.network_name)
     cluster.bridge.remove()
     world.calls.all.clear()
 

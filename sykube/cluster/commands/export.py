@@ -89,7 +89,7 @@ def export(host: Host, name: str, folder: Path, ui: Ui) -> list[str]:
     with ui.step("Collecting what the host knows"):
         _host(host, report, name, cluster)
     with ui.step("Collecting the nodes' logs"):
-        _node_logs(host, report, name)
+        _node_logs(host, report, name, ui)
     if cluster is not None:
         with ui.step("Looking into the nodes"):
             _nodes(report, cluster)
@@ -191,12 +191,12 @@ def _findings(host: Host, name: str, cluster: Cluster | None) -> list[dict[str, 
     return [asdict(finding) | {"level": finding.level.value} for finding in found]
 
 
-def _node_logs(host: Host, report: _Report, name: str) -> None:
+def _node_logs(host: Host, report: _Report, name: str, ui: Ui) -> None:
     """Those of programs and of pods; also where the cluster has no record or does not run."""
     kept = {"sykube": "programs", "pods": "pods"}
-    for node, folder in logs.node_folders(host, name).items():
+    for node, found in logs.nodes(host, name, ui).items():
         for place, called in kept.items():
-            root = folder / "log" / place
+            root = found.pull("/var/log") / place
             for log in sorted(path for path in root.rglob("*") if path.is_file()):
                 part = str(log.relative_to(root)).removesuffix(".gz")
                 report.attempt(f"nodes/{node}/{called}/{part}", partial(_log_text, log))
@@ -204,19 +204,19 @@ def _node_logs(host: Host, report: _Report, name: str) -> None:
 
 def _nodes(report: _Report, cluster: Cluster) -> None:
     try:
-        running = cluster.engine.instances()
+        running = cluster.running()
     except SykubeError as error:
         report.lacks("what runs in the nodes", error)
         return
 
     def collect(node: Node) -> None:
-        if node.instance not in running:
+        if node not in running:
             report.lacks(f"nodes/{node.name}", "its instance does not run: its logs alone")
             return
-        if cgroups.is_frozen(cluster.host, node.instance):
+        if node.is_frozen():
             report.lacks(f"nodes/{node.name}", "it is paused: its logs alone")
             return
-        report.attempt(f"nodes/{node.name}/engine.log", lambda: node.engine.output(node.instance))
+        report.attempt(f"nodes/{node.name}/engine.log", node.boot_log)
         for file, script in _NODE_COMMANDS.items():
             report.attempt(
                 f"nodes/{node.name}/{file}",

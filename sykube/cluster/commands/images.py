@@ -100,8 +100,7 @@ def listing(host: Host, name: str, ui: Ui) -> list[Listed]:
         SykubeError: none runs (STOPPED).
     """
     cluster = lookup.load(host, name, ui)
-    running = cluster.engine.instances()
-    nodes = [node for node in cluster.nodes if node.instance in running]
+    nodes = cluster.running()
     if not nodes:
         cluster.running_control_plane()
     require_awake(cluster, nodes)

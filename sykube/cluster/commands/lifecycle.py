@@ -137,8 +137,8 @@ def _existing(host: Host, state: State, spec: ClusterSpec, ui: Ui) -> Cluster | 
             resolution="`sykube delete` it first, choose another --name, or ask for what it is.",
         )
     cluster = Cluster.of(host, state, ui)
-    running = cluster.engine.instances()
-    stopped = [node.name for node in cluster.nodes if node.instance not in running]
+    running = cluster.running()
+    stopped = [node.name for node in cluster.nodes if node not in running]
     if state.complete and not stopped:
         return None
     if state.complete:

@@ -18,7 +18,7 @@ from sykube.errors import SykubeError
 from sykube.host import space
 from sykube.host.host import Host
 from sykube.network import subnets
-from sykube.node import cgroups
+from sykube.node import local
 from sykube.ui import Ui
 
 # etcd allocates its log in pieces of 64 MB (SegmentSizeBytes of its server/storage/wal).
@@ -52,27 +52,26 @@ def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
         SykubeError: draining or stopping failed; stop or start again goes on from there.
     """
     with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
-        running = cluster.engine.instances()
-        nodes = [node for node in cluster.nodes if node.instance in running]
+        nodes = cluster.running()
         if options.restart:
             _require_startable(cluster)
         if not nodes and not cluster.bridge.exists():
             return False
         for node in nodes:
-            cgroups.freeze(host, node.instance, frozen=False)
+            node.freeze(frozen=False)
         if options.drain:
             _drain_workers(cluster, options)
         for what, is_control_plane in (("workers", False), ("control plane", True)):
             group = [node for node in nodes if node.is_control_plane is is_control_plane]
             if group:
                 with ui.step(f"Stopping the {what}"):
-                    on_each(group, lambda node: node_steps.shut_down(cluster, node, options.grace))
+                    on_each(group, lambda node: node_steps.shut_down(node, options.grace))
         with ui.step("Taking down the network"):
             for node in cluster.nodes:
                 # One that had died by itself, or that the engine has lost track of.
                 if node not in nodes:
-                    node_steps.end(cluster, node.instance)
-            node_steps.forget_addresses(cluster)
+                    node.kill()
+            local.forget_addresses(host, cluster.engine, cluster.network_name)
             cluster.bridge.remove()
         return True
 
@@ -92,16 +91,16 @@ def start(host: Host, name: str, ui: Ui) -> bool:
         if near := certs.warning(cluster):
             ui.warn(near)
         for node in cluster.nodes:
-            cgroups.freeze(host, node.instance, frozen=False)
-        running = cluster.engine.instances()
-        missing = [node for node in cluster.nodes if node.instance not in running]
+            node.freeze(frozen=False)
+        running = cluster.running()
+        missing = [node for node in cluster.nodes if node not in running]
         if not cluster.bridge.exists():
             _check_subnet(cluster)
         since = float(int(time.time()))
         with ui.step("Setting up the network"):
             network.set_up(cluster)
         with ui.step("Starting the nodes"):
-            missing += node_steps.reconnect(cluster, [n for n in cluster.nodes if n not in missing])
+            missing += node_steps.reconnect(cluster, running)
             node_steps.start_missing(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
             wait_api(cluster)
@@ -134,7 +133,7 @@ def pause(host: Host, name: str, ui: Ui) -> None:
         require_running(cluster)
         with ui.step(f"Pausing the cluster {name}"):
             for node in reversed(cluster.nodes):
-                cgroups.freeze(host, node.instance, frozen=True)
+                node.freeze(frozen=True)
 
 
 def unpause(host: Host, name: str, ui: Ui) -> None:
@@ -144,7 +143,7 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
         SykubeError: it is not paused, or not well after 5 minutes.
     """
     with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
-        if not any(cgroups.is_frozen(host, node.instance) for node in cluster.nodes):
+        if not any(node.is_frozen() for node in cluster.nodes):
             raise SykubeError(
                 f"the cluster {name} is not paused",
                 resolution=f"sykube status{cluster.name_option}",
@@ -152,7 +151,7 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
         with ui.step(f"Unpausing the cluster {name}"):
             since = float(int(time.time()))
             for node in cluster.nodes:
-                cgroups.freeze(host, node.instance, frozen=False)
+                node.freeze(frozen=False)
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)
             wait_ready(cluster)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from sykube.cluster.commands import autostart, plan, steps
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import DONE, State, clusters
 from sykube.cluster.operations.nodes import is_node
 from sykube.cluster.operations.opening import held
@@ -16,8 +16,7 @@ from sykube.host import engines, lock, preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.records import HostRecords
-from sykube.network import subnets
-from sykube.node import cgroups
+from sykube.node.node import Node
 from sykube.ui import Ui
 
 
@@ -45,7 +44,7 @@ def delete(host: Host, name: str, ui: Ui) -> list[str]:
             state, problems = None, [error.brief]
         if state is None:
             ui.warn(f"the cluster {name} has no record: removing what is found of it")
-            state = _unknown_state(host, name)
+            state = _unknown_state(host, name, ui)
         with ui.step(f"Deleting the cluster {name}"):
             return problems + remove(Cluster.of(host, state, ui))
 
@@ -77,11 +76,9 @@ def remove(cluster: Cluster) -> list[str]:
     left = _left(cluster)
     if left:
         # Their files stay, which are in use, and the record with which this goes on.
-        pids = " ".join(map(str, sorted({pid for found in left.values() for pid in found})))
-        return [
-            *problems,
-            f"{', '.join(sorted(left))} cannot be ended: ps -o pid,stat,wchan,args {pids}",
-        ]
+        pids = " ".join(map(str, sorted({pid for node in left for pid in node.processes()})))
+        names = ", ".join(node.instance for node in left)
+        return [*problems, f"{names} cannot be ended: ps -o pid,stat,wchan,args {pids}"]
     problems += plan.undo(cluster, [data])
     _pass_on_context(cluster)
     with lock.host_settings(cluster.host):
@@ -97,18 +94,13 @@ def remove(cluster: Cluster) -> list[str]:
     return problems
 
 
-def _left(cluster: Cluster) -> dict[str, list[int]]:
-    """Nodes that are still there, with their processes."""
-    left = {
-        instance: cgroups.members(cluster.host, instance)
-        for instance in lookup.living(cluster.host, cluster.name)
-    }
+def _left(cluster: Cluster) -> list[Node]:
+    """Nodes that are still there."""
+    left = {*lookup.living(cluster.host, cluster.name)}
     # An engine whose records cannot be read is among the problems of the steps.
     with contextlib.suppress(SykubeError):
-        for instance in cluster.engine.instances().values():
-            if is_node(instance.name, f"{cluster.name}-"):
-                left.setdefault(instance.name, []).append(instance.pid)
-    return left
+        left |= {each for each in cluster.engine.instances() if is_node(each, f"{cluster.name}-")}
+    return [cluster.node(each.removeprefix(f"{cluster.name}-")) for each in sorted(left)]
 
 
 def _pass_on_context(cluster: Cluster) -> None:
@@ -122,7 +114,7 @@ def _pass_on_context(cluster: Cluster) -> None:
                 other.save(ClusterPaths(cluster.host, name).state)
 
 
-def _unknown_state(host: Host, name: str) -> State:
+def _unknown_state(host: Host, name: str, ui: Ui) -> State:
     """A state for a cluster without a record: enough for every undo to look for its things."""
     engine = engines.find(host)
     if engine is None:
@@ -130,15 +122,9 @@ def _unknown_state(host: Host, name: str) -> State:
             "could not find Apptainer, which is required to stop the nodes",
             resolution="Set SYKUBE_CACHE_DIR to the folder that was used for init.",
         )
-    return State(
-        spec=ClusterSpec(name=name),
-        subnets=subnets.choose(()),
+    return replace(
+        lookup.without_record(host, name, ui).state,
         engine=str(engine.binary),
         engine_environment=dict(engine.environment),
-        image="",
-        image_folder="",
-        versions={},
-        loopback_resolver="",
-        resolvers=(),
         steps={step.name: DONE for step in steps.ALL},
     )

@@ -16,6 +16,7 @@ from sykube.cluster.operations.ready import wait_ready
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight, signals
 from sykube.host.host import Host
+from sykube.node import local
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -88,7 +89,7 @@ def remove(host: Host, name: str, node_name: str, options: RemovalOptions, ui: U
     """
     with opened(host, name, ui, updating=True) as cluster:
         node = _worker(cluster, node_name)
-        runs = node.instance in cluster.engine.instances()
+        runs = node.is_running()
         if not runs and not options.force:
             raise SykubeError(
                 f"{node.name} does not run, so its pods cannot end by themselves",
@@ -116,15 +117,14 @@ def _empty(cluster: Cluster, node: Node, options: RemovalOptions) -> None:
 
 def _take_out(cluster: Cluster, nodes: list[Node]) -> None:
     """Remove nodes from Kubernetes, from the host, and from what the others know."""
-    on_each(nodes, lambda node: node_steps.remove(cluster, node.instance))
+    on_each(nodes, lambda node: node.remove())
     with cluster.api() as api:
         for node in nodes:
             api.delete(f"/api/v1/nodes/{node.instance}")
     gone = {node.name for node in nodes}
     _record(cluster, [each for each in cluster.state.nodes if each not in gone])
-    running = cluster.engine.instances()
-    node_steps.forget_addresses(cluster, [instance.pid for instance in running.values()])
-    _tell(cluster, [node for node in cluster.nodes if node.instance in running])
+    local.forget_addresses(cluster.host, cluster.engine, cluster.network_name)
+    _tell(cluster, cluster.running())
 
 
 def _record(cluster: Cluster, names: list[str]) -> None:

@@ -83,8 +83,7 @@ def restore(host: Host, name: str, confirm: Callable[[str], bool], ui: Ui) -> Cl
 
 
 def _require_stopped(cluster: Cluster) -> None:
-    running = cluster.engine.instances()
-    names = [node.name for node in cluster.nodes if node.instance in running]
+    names = [node.name for node in cluster.running()]
     if names or cluster.bridge.exists():
         raise SykubeError(
             f"the cluster {cluster.name} is not stopped",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from sykube.cluster.model import lookup, pod_network
@@ -14,7 +13,7 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host import space
 from sykube.host.host import Host
 from sykube.kubernetes import readiness
-from sykube.node import cgroups, services
+from sykube.node import services
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -120,35 +119,33 @@ def glance(host: Host, name: str, ui: Ui) -> Glance:
     """Look at a cluster from afar: at its instances alone."""
     try:
         cluster = lookup.load(host, name, ui)
-        running = cluster.engine.instances()
+        running = cluster.running()
     except SykubeError:
         return Glance(name, "damaged")
     nodes = cluster.nodes
-    count = sum(node.instance in running for node in nodes)
-    state = {0: STOPPED, len(nodes): RUNNING}.get(count, "partly running")
+    state = {0: STOPPED, len(nodes): RUNNING}.get(len(running), "partly running")
     if not cluster.state.complete:
         state = "unfinished"
-    elif count and all(cgroups.is_frozen(host, node.instance) for node in nodes):
+    elif running and all(node.is_frozen() for node in nodes):
         state = PAUSED
     return Glance(name, state, len(nodes), cluster.state.versions.get("kubernetes", ""))
 
 
 def look(cluster: Cluster) -> Status:
     """Look at a cluster; at what takes time, at once."""
-    with ThreadPoolExecutor() as pool:
-        disk = pool.submit(_disk_mb, cluster)
-        running = {name: found.pid for name, found in cluster.engine.instances().items()}
-        nodes = {node.name: _node(cluster.host, node, running) for node in cluster.nodes}
+    with ThreadPoolExecutor(max_workers=len(cluster.nodes) + 2) as pool:
+        disk = {node.name: pool.submit(node.disk) for node in cluster.nodes}
+        nodes = {node.name: _node(node) for node in cluster.nodes}
         awake = [node for node in cluster.nodes if nodes[node.name].state == RUNNING]
         problems: dict[str, str] = {}
         kubelets: dict[str, str] = {}
         api_problem = pods = dns = network = missing = policies = ""
         if awake:
             rules = pool.submit(cluster.bridge.problem, cluster.wiring)
-            answer = pool.submit(cluster.dns_problem, running[awake[0].instance])
+            answer = pool.submit(cluster.dns_problem, awake[0])
             problems, api_problem, pods, kubelets, missing, policies = _kubernetes(cluster, awake)
             network, dns = rules.result() or missing, answer.result()
-        sizes = disk.result()
+        sizes = {name: sum(size.result().values()) for name, size in disk.items()}
     room = space.free(cluster.host, cluster.paths.root)
     return Status(
         cluster.name,
@@ -160,7 +157,7 @@ def look(cluster: Cluster) -> Status:
                 problem="; ".join(
                     filter(None, (nodes[node.name].problem, problems.get(node.instance)))
                 ),
-                disk_mb=sizes.get(node.instance, 0),
+                disk_mb=-(-sizes[node.name] // 1_000_000),
                 version=kubelets.get(node.instance, ""),
             )
             for node in cluster.nodes
@@ -186,15 +183,15 @@ def _update(cluster: Cluster) -> str:
     )
 
 
-def _node(host: Host, node: Node, running: dict[str, int]) -> NodeStatus:
+def _node(node: Node) -> NodeStatus:
     state, problem, found = RUNNING, "", {}
-    if node.instance not in running:
+    if not node.is_running():
         state, problem = STOPPED, "its instance does not run"
-    elif cgroups.is_frozen(host, node.instance):
+    elif node.is_frozen():
         state, problem = PAUSED, "it is paused"
     else:
         try:
-            found = services.states(host, running[node.instance])
+            found = node.services()
         except SykubeError as error:
             problem = error.brief
         bad = [f"{name} is {what}" for name, what in found.items() if what != services.RUNNING]
@@ -221,14 +218,3 @@ def _kubernetes(
             return problems, health, pods, readiness.kubelets(nodes), missing, policies
     except SykubeError as error:
         return {}, error.brief, "", {}, "", ""
-
-
-def _disk_mb(cluster: Cluster) -> dict[str, int]:
-    """What the files of each node take, by instance."""
-    folders = [node.folder for node in cluster.nodes if node.folder.is_dir()]
-    if not folders:
-        return {}
-    # Files come and go while it counts.
-    listed = cluster.host.run(["du", "-s", "-x", "--block-size=1MB", *folders], check=False).stdout
-    pairs = (line.split("\t", 1) for line in listed.splitlines())
-    return {Path(folder).name: int(size) for size, folder in pairs}

@@ -21,6 +21,7 @@ from sykube.network.bridge import Bridge
 from sykube.network.ports import PortMap
 from sykube.network.rules import Wiring
 from sykube.node.engine import CommandLineEngine, Engine
+from sykube.node.local import LocalNode
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -138,6 +139,10 @@ class Cluster:
     def workers(self) -> list[Node]:
         return [node for node in self.nodes if not node.is_control_plane]
 
+    def running(self) -> list[Node]:
+        """The nodes that run, frozen ones among them."""
+        return [node for node in self.nodes if node.is_running()]
+
     def api_of(self, node: Node) -> Api:
         """A client of one control plane's own API server."""
         credentials = Credentials.read(self.paths.kubeconfig)
@@ -149,9 +154,8 @@ class Cluster:
         Raises:
             SykubeError: none does (STOPPED).
         """
-        running = self.engine.instances()
         for node in self.control_planes:
-            if node.instance in running:
+            if node.is_running():
                 return node
         raise SykubeError(
             f"no control plane of the cluster {self.name} runs",
@@ -164,11 +168,11 @@ class Cluster:
         """How commands in messages name this cluster: nothing for the default one."""
         return "" if self.name == "sykube" else f" --name {self.name}"
 
-    def dns_problem(self, pid: int) -> str:
-        """What is wrong with the cluster DNS as seen from a node, by a process of it."""
+    def dns_problem(self, node: Node) -> str:
+        """What is wrong with the cluster DNS as seen from a node."""
         # A name that every cluster has.
         name = f"kubernetes.default.svc.{DOMAIN}"
-        return readiness.dns_answers(pid, self.state.subnets.dns, name)
+        return readiness.dns_answers(node.exchange, self.state.subnets.dns, name)
 
     def save(self) -> None:
         """Write the state."""
@@ -181,14 +185,15 @@ class Cluster:
     def node(self, name: str) -> Node:
         """The node of that name, whether it is there or not."""
         instance, place = f"{self.name}-{name}", members.place(name)
-        return Node(
+        return LocalNode(
             name,
             instance,
             self.state.subnets.node_address(place),
             self.state.subnets.pod_subnet(place),
+            members.is_control_plane(name),
+            self.host,
             self.paths.node(instance),
             self.engine,
-            is_control_plane=members.is_control_plane(name),
         )
 
 

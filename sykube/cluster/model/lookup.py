@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from sykube.cluster.model import members
 from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import State, clusters
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
+from sykube.network import subnets
 from sykube.network.bridge import Bridge
-from sykube.node import cgroups
+from sykube.node import cgroups, local
 from sykube.ui import Ui
 
 
@@ -25,6 +27,27 @@ def load(host: Host, name: str, ui: Ui) -> Cluster:
     state = State.load(ClusterPaths(host, name).state)
     if state is None:
         raise no_such_cluster(host, name)
+    return Cluster.of(host, state, ui)
+
+
+def without_record(host: Host, name: str, ui: Ui) -> Cluster:
+    """A cluster whose record is lost, with the nodes that are found on this host.
+
+    Its engine, addresses and versions are unknown.
+    """
+    nodes = [each.removeprefix(f"{name}-") for each in local.found(host, name)]
+    state = State(
+        spec=ClusterSpec(name=name),
+        subnets=subnets.choose(()),
+        engine="",
+        engine_environment={},
+        image="",
+        image_folder="",
+        versions={},
+        loopback_resolver="",
+        resolvers=(),
+    )
+    state.nodes = members.order([each for each in nodes if members.is_node(each)])
     return Cluster.of(host, state, ui)
 
 

@@ -104,8 +104,7 @@ def describe(near: list[Found], now: datetime) -> str:
 
 
 def _files(node: Node) -> Iterator[tuple[str, Path]]:
-    # Written in the node, below the paths that its image has: in the overlay's upper folder.
-    kubernetes = node.overlay / "upper" / "etc" / "kubernetes"
+    kubernetes = node.pull("/etc/kubernetes")
     paths = [*sorted((kubernetes / "pki").rglob("*.crt")), *(kubernetes / n for n in _KUBECONFIGS)]
     if not node.is_control_plane:
         # Of a worker, only the kubelet's: the CA is a copy.
@@ -113,7 +112,7 @@ def _files(node: Node) -> Iterator[tuple[str, Path]]:
     for path in paths:
         if path.exists():
             yield str(path.relative_to(kubernetes)), path
-    pki = node.folder / "kubelet" / "pki"
+    pki = node.pull("/var/lib/kubelet/pki")
     if (pki / _KUBELET).is_symlink():
         # It leads to a path as the node sees it.
         yield "kubelet-client", pki / (pki / _KUBELET).readlink().name

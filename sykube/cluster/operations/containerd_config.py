@@ -100,7 +100,7 @@ def binds(cluster: Cluster, node: Node) -> list[tuple[Path, str]]:
     """Lets the node see the patched file in place of its image's; node-init reads it from there."""
     spec = cluster.state.spec
     has_patches = spec.containerd_config_patches or spec.containerd_config_patches_json6902
-    return [(node.config / _FILE, _IN_NODE)] if has_patches else []
+    return [(node.pull(f"/etc/sykube/{_FILE}"), _IN_NODE)] if has_patches else []
 
 
 def _version(table: dict[str, Any], of_image: int) -> int:

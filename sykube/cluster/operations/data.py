@@ -62,7 +62,7 @@ def remains_after_boot(cluster: Cluster) -> None:
     Raises:
         SykubeError: a node's folder is gone.
     """
-    lost = [node.name for node in cluster.nodes if not node.overlay.is_dir()]
+    lost = [node.name for node in cluster.nodes if not node.exists()]
     if lost:
         raise SykubeError(
             f"the files of {', '.join(lost)} are gone",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from sykube import resources
 from sykube.addons.storage import VOLUMES
@@ -15,33 +13,20 @@ from sykube.cluster.operations import (
     cgroup_version,
     containerd_config,
     network,
-    node_files,
     reborn,
     registries,
     site,
 )
 from sykube.errors import SykubeError
-from sykube.host.files import write_atomically
-from sykube.host.host import Host
 from sykube.image import versions
 from sykube.kubernetes import kubelet, node_checks
 from sykube.kubernetes.kubeadm_patches import KUBELET
-from sykube.node import cgroups
-from sykube.node.engine import InstanceOptions
+from sykube.node import cgroups, local
 from sykube.node.mounts import Mount
 from sykube.node.node import Node
 
-_BOOT_TIMEOUT_S = 180.0
 # Beyond the grace for the pods, in three turns, and for what follows them.
 _STOP_MARGIN_S = 60.0
-# Real file systems where containerd and etcd need them, and what must outlive the instance.
-_BINDS = {
-    "containerd": "/var/lib/containerd",
-    "kubelet": "/var/lib/kubelet",
-    "etcd": "/var/lib/etcd",
-    "config": "/etc/sykube",
-    "log": "/var/log",
-}
 
 
 def all_run(cluster: Cluster) -> bool:
@@ -57,8 +42,8 @@ def start_missing(cluster: Cluster) -> None:
     """
     # A host that was booted otherwise, or another one, since the cluster was made.
     cgroup_version.check_again(cluster.host, cluster.minor, allow_v1=cluster.allows_cgroup_v1)
-    running = cluster.engine.instances()
-    missing = [node for node in cluster.nodes if node.instance not in running]
+    running = cluster.running()
+    missing = [node for node in cluster.nodes if node not in running]
     for node in cluster.nodes:
         prepare(cluster, node)
     on_each(missing, lambda node: start(cluster, node))
@@ -76,26 +61,11 @@ def bring_up(cluster: Cluster) -> None:
 def remove_all(cluster: Cluster) -> None:
     """Remove every node that is found on this host, whatever the record knows of it."""
     prefix = f"{cluster.name}-"
-    running = cluster.engine.instances()
-    found = {node.instance for node in cluster.nodes}
-    found |= {name for name in running if is_node(name, prefix)}
-    found |= {name for name in cgroups.leftovers(cluster.host, prefix) if is_node(name, prefix)}
-
-    on_each(sorted(found), lambda name: remove(cluster, name))
-    forget_addresses(cluster)
-
-
-def forget_addresses(cluster: Cluster, running: Collection[int] = ()) -> None:
-    """Remove what libcni notes of instances, which a killed engine or a reboot leaves behind.
-
-    Args:
-        running: first processes of instances that keep theirs.
-    """
-    ours = re.compile(rf"{re.escape(cluster.network_name)}-(\d+)-eth0")
-    for file in (cluster.host.cni_state / "results").glob("*"):
-        match = ours.fullmatch(file.name)
-        if match and int(match[1]) not in running:
-            file.unlink(missing_ok=True)
+    left = [*cluster.engine.instances(), *cgroups.leftovers(cluster.host, prefix)]
+    names = {each.removeprefix(prefix) for each in left if is_node(each, prefix)}
+    names |= {node.name for node in cluster.nodes}
+    on_each([cluster.node(each) for each in sorted(names)], lambda node: node.remove())
+    local.forget_addresses(cluster.host, cluster.engine, cluster.network_name)
 
 
 def lay_network(node: Node) -> None:
@@ -116,46 +86,29 @@ def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
             prepare(cluster, node)
             lay_network(node)
         else:
-            end(cluster, node.instance)
+            node.kill()
             ended.append(node)
     return ended
 
 
-def end(cluster: Cluster, instance: str) -> None:
-    """End an instance at once, with all that runs in its cgroups; its files stay."""
-    # On cgroup v1 a frozen process does not even end when it is killed.
-    cgroups.freeze(cluster.host, instance, frozen=False)
-    cluster.engine.kill(instance)
-    cgroups.remove(cluster.host, instance)
-
-
-def shut_down(cluster: Cluster, node: Node, grace: int) -> None:
+def shut_down(node: Node, grace: int) -> None:
     """End a node's pods and programs in order, then the instance."""
     # A node in which not even this works, or hangs, is ended all the same.
     with contextlib.suppress(SykubeError):
         command = resources.script("stop-containers", "node", str(grace))
         node.run(command, timeout=4 * grace + _STOP_MARGIN_S)
-    end(cluster, node.instance)
+    node.kill()
 
 
 def check(cluster: Cluster, nodes: list[Node]) -> None:
     """Wait until nodes have booted, then check that they are fit for Kubernetes."""
-    pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
-    on_each(nodes, lambda node: wait_booted(cluster.host, node, pids.get(node.instance, 0)))
+    on_each(nodes, lambda node: node.wait_booted())
     on_each(nodes, node_checks.run_checks)
-
-
-def remove(cluster: Cluster, instance: str) -> None:
-    """Remove all of a node: its instance, cgroups and files."""
-    end(cluster, instance)
-    for leftover in cluster.engine.leftovers(instance):
-        leftover.unlink(missing_ok=True)
-    shutil.rmtree(cluster.paths.node(instance), ignore_errors=True)
 
 
 def recreate(cluster: Cluster, node: Node) -> None:
     """Recreate a node in which kubeadm failed: kubeadm only starts in a clean one."""
-    remove(cluster, node.instance)
+    node.remove()
     if cluster.state.spec.from_snapshot and not cluster.state.complete:
         reborn.unpack(cluster, [node], volumes=False)
     prepare(cluster, node)
@@ -170,12 +123,7 @@ def is_node(instance: str, prefix: str) -> bool:
 
 def prepare(cluster: Cluster, node: Node) -> None:
     """Write what the node finds in /etc/sykube, and make its folders and cgroups."""
-    for folder in (node.overlay, *(node.folder / name for name in _BINDS)):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     cluster.paths.volumes.mkdir(mode=0o711, exist_ok=True)
-    # Processes in the node that are not root read these.
-    for folder in (node.config, node.folder / "log", node.overlay):
-        folder.chmod(0o755)
     alone = [node] == cluster.control_planes
     asked = cluster.state.spec.node(node.name)
     limits = asked.limits
@@ -184,7 +132,6 @@ def prepare(cluster: Cluster, node: Node) -> None:
     files = {
         "node.env": "\n".join(
             (
-                f"SYKUBE_CGROUP={cgroups.path_of(node.instance)}",
                 f"SYKUBE_POD_SUBNET={cluster.state.subnets.pods}",
                 f"SYKUBE_SERVICES={cluster.state.subnets.services}",
                 f"SYKUBE_ENDPOINT={cluster.endpoint_address if alone else ''}",
@@ -213,12 +160,8 @@ def prepare(cluster: Cluster, node: Node) -> None:
         "containerd.env": site.containerd_variables(cluster),
         **containerd_config.files(cluster, node),
     }
-    for name, text in files.items():
-        # A proxy's URL may hold a password, and so may a patch.
-        mode = 0o600 if name.startswith("containerd.") else 0o644
-        write_atomically(node.config / name, f"{text.strip()}\n" if text else "", mode)
+    node.prepare(files, limits)
     registries.tell(cluster, node)
-    cgroups.create(cluster.host, node.instance, limits)
 
 
 def _keepalived(cluster: Cluster, node: Node) -> str:
@@ -241,23 +184,19 @@ def start(cluster: Cluster, node: Node) -> None:
     """Start the node's instance."""
     image, update = cluster.image_of(node), cluster.state.update
     if update:
-        node_files.fit(node, image.fingerprint, update.before.fingerprint)
-    options = InstanceOptions(
-        image=image.sif,
-        overlay=node.overlay,
+        node.fit(image.fingerprint, update.before.fingerprint)
+    node.start(
+        image.sif,
         binds=(
-            *((node.folder / name, inside) for name, inside in _BINDS.items()),
             (cluster.paths.volumes, VOLUMES),
             *containerd_config.binds(cluster, node),
             *((mount.host, mount.destination) for mount in _mounts(cluster, node)),
         ),
         network=cluster.network_name,
-        address=f"{node.address}/{cluster.state.subnets.nodes.prefixlen}",
+        prefix_length=cluster.state.subnets.nodes.prefixlen,
         gateway=cluster.state.subnets.gateway,
-        hostname=node.instance,
         extra=cluster.state.spec.options,
     )
-    cluster.engine.start(node.instance, options)
 
 
 def _mounts(cluster: Cluster, node: Node) -> list[Mount]:
@@ -266,21 +205,3 @@ def _mounts(cluster: Cluster, node: Node) -> list[Mount]:
     for mount in mounts:
         mount.check()
     return mounts
-
-
-def wait_booted(host: Host, node: Node, pid: int) -> None:
-    """Wait until supervisord of a node answers; its socket is seen through /proc.
-
-    Raises:
-        SykubeError: it does not within 3 minutes; holds the end of the node's first log.
-    """
-    sockets = [host.proc / str(pid) / "root/run" / name for name in ("supervisor.sock",)]
-    deadline = host.monotonic() + _BOOT_TIMEOUT_S
-    while not all(socket.exists() for socket in sockets):
-        if host.monotonic() > deadline or not (host.proc / str(pid)).exists():
-            raise SykubeError(
-                f"the node {node.name} does not boot",
-                details=node.engine.output(node.instance),
-                resolution=f"Look at {host.logs}, or init again with --retain and `sykube shell`.",
-            )
-        host.sleep(0.05)

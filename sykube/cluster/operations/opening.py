@@ -12,7 +12,6 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host import preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.node import cgroups
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -104,7 +103,7 @@ def require_awake(cluster: Cluster, nodes: Sequence[Node] = ()) -> None:
     Raises:
         SykubeError: it is (STOPPED).
     """
-    if any(cgroups.is_frozen(cluster.host, node.instance) for node in nodes or cluster.nodes):
+    if any(node.is_frozen() for node in nodes or cluster.nodes):
         raise SykubeError(
             f"the cluster {cluster.name} is paused",
             resolution=f"sykube unpause{cluster.name_option}",
@@ -122,12 +121,11 @@ def require_running(cluster: Cluster, nodes: Sequence[Node] = (), *, otherwise: 
     Raises:
         SykubeError: some do not (DEGRADED), or none of the cluster does (STOPPED).
     """
-    running = cluster.engine.instances()
-    stopped = [node.name for node in nodes or cluster.nodes if node.instance not in running]
+    running = cluster.running()
+    stopped = [node.name for node in nodes or cluster.nodes if node not in running]
     if stopped:
-        some = any(node.instance in running for node in cluster.nodes)
         raise SykubeError(
             f"nodes of the cluster {cluster.name} do not run: {', '.join(stopped)}",
             resolution=f"sykube start{cluster.name_option}{otherwise}",
-            exit_code=ExitCode.DEGRADED if some else ExitCode.STOPPED,
+            exit_code=ExitCode.DEGRADED if running else ExitCode.STOPPED,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import Cluster
@@ -50,10 +51,8 @@ def wait_ready(cluster: Cluster) -> None:
     if awaited:
         cluster.ui.warn(f"{pod_network.NO_PLUGIN}. {pod_network.INSTALL}")
         return
-    pids = {name: instance.pid for name, instance in cluster.engine.instances().items()}
     for node in (cluster.nodes[0], cluster.nodes[-1]):
-        pid = pids.get(node.instance, 0)
-        wait_until(cluster.host, "DNS", lambda pid=pid: cluster.dns_problem(pid), _TIMEOUT_S)  # type: ignore[misc]
+        wait_until(cluster.host, "DNS", partial(cluster.dns_problem, node), _TIMEOUT_S)
 
 
 def wait_api(cluster: Cluster, node: Node | None = None) -> None:

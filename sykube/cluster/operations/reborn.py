@@ -19,16 +19,10 @@ from sykube.cluster.operations.archive import Snapshot
 from sykube.errors import SykubeError, UsageError
 from sykube.image.choice import AUTO
 from sykube.kubernetes import forget_program
+from sykube.node import local
 from sykube.node.node import Node
 
-# Keys, names and addresses, and what is about pods that are not taken along.
-_LEFT_OUT = (
-    *(f"nodes/*/{name}" for name in ("config", "kubelet", "log", "overlay/work")),
-    *(
-        f"nodes/*/overlay/upper/{name}"
-        for name in ("etc/kubernetes", "etc/machine-id", "etc/cni/net.d", "var/lib/cni")
-    ),
-)
+_LEFT_OUT = tuple(f"nodes/*/{name}" for name in local.IDENTITY)
 _WORK = ".unpack"
 _TIMEOUT_S = 180.0
 # Options of the snapshot's cluster that a new one has, too.
@@ -109,7 +103,7 @@ def _other_kubernetes(spec: ClusterSpec, snapshot: Snapshot) -> str:
 
 
 def is_unpacked(cluster: Cluster) -> bool:
-    return all(node.folder.is_dir() for node in cluster.nodes)
+    return all(node.exists() for node in cluster.nodes)
 
 
 def unpack_all(cluster: Cluster) -> None:
@@ -131,12 +125,14 @@ def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
     try:
-        places = {f"nodes/{snapshot.cluster}-{node.name}": node.folder for node in nodes}
-        places |= {"volumes": cluster.paths.volumes} if volumes else {}
-        archive.unpack(cluster.host, snapshot, work, only=list(places), without=_LEFT_OUT)
-        for name, place in places.items():
-            shutil.rmtree(place, ignore_errors=True)
-            (work / name).rename(place)
+        saved = {f"nodes/{snapshot.cluster}-{node.name}": node for node in nodes}
+        only = [*saved, "volumes"] if volumes else [*saved]
+        archive.unpack(cluster.host, snapshot, work, only=only, without=_LEFT_OUT)
+        for name, node in saved.items():
+            node.restore(work / name)
+        if volumes:
+            shutil.rmtree(cluster.paths.volumes, ignore_errors=True)
+            (work / "volumes").rename(cluster.paths.volumes)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from sykube.network.ports import PortMap
 from sykube.node.node import Node
 from sykube.ui import Ui
 
-_CERTS, _AUTH = "certs.d", "registry-auth.toml"
+_AUTH = "registry-auth.toml"
+_CERTS, _AUTH_IN_NODE = "/etc/sykube/certs.d", f"/etc/sykube/{_AUTH}"
 # Docker's own registry listens on the first; the next are for further clusters.
 _HOST_PORTS = range(5000, 5100)
 
@@ -59,17 +59,16 @@ def tell(cluster: Cluster, node: Node) -> None:
     But for credentials, which it reads when it starts.
     """
     wanted = _hosts(cluster)
-    folder = node.config / _CERTS
+    folder = node.pull(_CERTS)
     for old in folder.iterdir() if folder.is_dir() else []:
         if old.name not in wanted:
-            shutil.rmtree(old)
+            node.discard(f"{_CERTS}/{old.name}")
     for host, text in wanted.items():
-        (folder / host).mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / host / "hosts.toml", text)
+        node.write(f"{_CERTS}/{host}/hosts.toml", text)
     # A restored cluster has them in its nodes alone.
-    for source in (cluster.paths.root / _AUTH, cluster.master.config / _AUTH):
+    for source in (cluster.paths.root / _AUTH, cluster.master.pull(_AUTH_IN_NODE)):
         if source.exists():
-            write_atomically(node.config / _AUTH, source.read_text(encoding="utf-8"), mode=0o600)
+            node.write(_AUTH_IN_NODE, source.read_text(encoding="utf-8"), mode="0600")
             return
 
 

@@ -53,8 +53,7 @@ class Checkup:
 
 def examine(cluster: Cluster, now: datetime | None = None) -> Checkup:
     """Look for every known problem; of a stopped cluster, for what can be seen then."""
-    pids = {name: found.pid for name, found in cluster.engine.instances().items()}
-    look = Look(cluster, now or datetime.now(UTC), pids)
+    look = Look(cluster, now or datetime.now(UTC), cluster.running())
     stopped = not look.running
     findings: list[Finding] = []
     for check in (*_ALWAYS, *((nodes.stopped,) if stopped else _RUNNING)):

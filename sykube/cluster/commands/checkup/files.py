@@ -94,12 +94,12 @@ def disk(look: Look) -> Iterator[Finding]:
         detail = f"{files.f_favail} of {files.f_files} inodes are free in {root}"
         yield failure("disk", detail, "Remove files there: see df -i")
     for node in look.cluster.nodes:
-        size = _size(node.overlay / "upper")
+        size, listing = node.overlay_usage()
         if size > _BIG_OVERLAY_BYTES:
             yield warning(
                 f"node {node.name}",
                 f"{size // 1_000_000} MB were written outside of the folders that are for it",
-                f"See what it is: du -xa {node.overlay}/upper | sort -n | tail",
+                f"See what it is: {listing}",
             )
 
 
@@ -119,13 +119,3 @@ def ended(look: Look) -> list[certs.Found]:
     """Certificates that are past their end."""
     near = certs.ending(certs.find(look.cluster), look.now)
     return [one for one in near if one.certificate and one.certificate.not_after <= look.now]
-
-
-def _size(folder: Path) -> int:
-    """Bytes that the files of a folder take; what goes away meanwhile counts nothing."""
-    total = 0
-    for below, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(below, name)).st_blocks * 512  # noqa: PTH118
-    return total

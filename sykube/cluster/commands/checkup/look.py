@@ -7,7 +7,6 @@ from datetime import datetime
 
 from sykube.cluster.model.cluster import Cluster
 from sykube.host.preflight import Finding, Level
-from sykube.node import cgroups
 from sykube.node.node import Node
 
 
@@ -16,27 +15,17 @@ class Look:
     """A look at a cluster.
 
     Attributes:
-        pids: the first process of each instance that runs, seen from the host.
+        running: nodes that run, paused ones among them.
     """
 
     cluster: Cluster
     now: datetime
-    pids: dict[str, int]
-
-    @property
-    def running(self) -> list[Node]:
-        return [node for node in self.cluster.nodes if node.instance in self.pids]
+    running: list[Node]
 
     @property
     def awake(self) -> list[Node]:
         """Nodes that run and are not paused: others answer nothing."""
-        return [
-            node for node in self.running if not cgroups.is_frozen(self.cluster.host, node.instance)
-        ]
-
-    def pid(self, node: Node) -> int:
-        """The first process of a node that runs."""
-        return self.pids[node.instance]
+        return [node for node in self.running if not node.is_frozen()]
 
     def command(self, command: str, *arguments: str) -> str:
         """A command of sykube's for this cluster, as it is typed."""

@@ -68,9 +68,7 @@ def firewalls(look: Look) -> Iterator[Finding]:
 def links(look: Look) -> Iterator[Finding]:
     """The host's end of each node's link: udev or a network manager may take it."""
     for node in look.running:
-        link = look.cluster.host.proc / str(look.pid(node)) / "root/sys/class/net/eth0/iflink"
-        index = link.read_text(encoding="utf-8").strip() if link.exists() else ""
-        problem = look.cluster.bridge.link_problem(index)
+        problem = look.cluster.bridge.link_problem(node.link())
         if problem:
             yield failure(f"node {node.name}", problem, look.command("start"))
 
@@ -90,7 +88,7 @@ def resolvers(look: Look) -> Iterator[Finding]:
     """The cluster works without them; names of the outside do not."""
     for address in look.cluster.state.resolvers if look.awake else ():
         node = look.awake[0]
-        problem = readiness.resolver_answers(look.pid(node), address)
+        problem = readiness.resolver_answers(node.exchange, address)
         local = look.cluster.state.loopback_resolver
         shown = f"{local} of the host" if address == look.cluster.state.subnets.gateway else address
         if problem:

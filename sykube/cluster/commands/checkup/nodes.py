@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from sykube.cluster.commands.checkup.files import ended
@@ -12,12 +11,10 @@ from sykube.cluster.commands.checkup.look import Look, failure, ok, warning
 from sykube.cluster.model import pod_network
 from sykube.cluster.operations.dns import deployment
 from sykube.errors import SykubeError
-from sykube.host import processes
-from sykube.host.host import Host
 from sykube.host.preflight import Finding
 from sykube.kubernetes import readiness, webhooks
 from sykube.kubernetes.api import Api
-from sykube.node import cgroups, process, services
+from sykube.node import services
 from sykube.node.node import Node
 
 _PODS, _DNS = "pods of kube-system", "cluster DNS"
@@ -45,41 +42,12 @@ def _lost_nodes(look: Look) -> Iterator[Finding]:
     with the same home folder and host name, it forgets all of those outside.
     """
     missing = [node for node in look.cluster.nodes if node not in look.running]
-    firsts = {
-        node.name: _first_process(
-            look.cluster.host, cgroups.members(look.cluster.host, node.instance)
-        )
-        for node in missing
-    }
-    found = {name: str(first) for name, first in firsts.items() if first}
+    found = {node.name: str(first) for node in missing if (first := node.lost_process())}
     # All of them, before start makes a second one of any.
     cure = f"kill -9 {' '.join(found.values())} && {look.command('start')}"
     for name in found:
         detail = "the engine has lost track of its instance, whose processes go on"
         yield failure(f"node {name}", detail, cure)
-
-
-def _first_process(host: Host, members: list[int]) -> int:
-    """The process whose end is the end of all of some node's, seen from the host; 0 for none."""
-    for member in members:
-        with contextlib.suppress(OSError):
-            space = (host.proc / str(member) / "ns/pid").readlink()
-            for process in host.proc.iterdir():
-                if process.name.isdigit() and _is_first(process, space):
-                    return int(process.name)
-    return 0
-
-
-def _is_first(process: Path, space: Path) -> bool:
-    try:
-        if (process / "ns/pid").readlink() != space:
-            return False
-        status = (process / "status").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))
-    # Its numbers in each namespace, from ours inwards: proc_pid_status(5).
-    return numbers.split()[-1] == "1"
 
 
 def nodes(look: Look) -> Iterator[Finding]:
@@ -102,38 +70,16 @@ def inherited(look: Look) -> Iterator[Finding]:
     for node in look.running:
         # A node that ends meanwhile is another check's.
         with contextlib.suppress(OSError):
-            first = _started_by(
-                look.cluster.host, look.pid(node), cgroups.members(look.cluster.host, node.instance)
-            )
-            if first and (found := list(process.inherited(look.cluster.host, first))):
+            if found := node.inherited():
                 detail = f"it has of what started it: {'; '.join(found)}"
                 yield warning(f"node {node.name}", detail, look.command("restart"))
-
-
-def _started_by(host: Host, parent: int, members: list[int]) -> int:
-    """The process that an instance was started for, which all others of a node come from.
-
-    The oldest: orphans become its siblings, such as the shims of pods.
-    """
-    origins = {pid: _origin(host, pid) for pid in members}
-    children = [pid for pid, (of, _) in origins.items() if of == parent]
-    return min(children, key=lambda pid: origins[pid], default=0)
-
-
-def _origin(host: Host, pid: int) -> tuple[int, int]:
-    """The parent of a process and the clock tick of its start; zeros for one that is gone."""
-    try:
-        fields = processes.stat(host.proc / str(pid))
-    except OSError:
-        return 0, 0
-    return int(fields[1]), int(fields[19])
 
 
 def programs(look: Look) -> Iterator[Finding]:
     """What supervisord keeps running in each node."""
     for node in look.awake:
         try:
-            states = services.states(look.cluster.host, look.pid(node))
+            states = node.services()
         except SykubeError as error:
             yield failure(f"node {node.name}", error.brief, look.command("restart"))
             continue
@@ -210,7 +156,7 @@ def _conditions(
 
 def dns(look: Look) -> Iterator[Finding]:
     """The cluster's DNS, asked from each node."""
-    problems = {node.name: look.cluster.dns_problem(look.pid(node)) for node in look.awake}
+    problems = {node.name: look.cluster.dns_problem(node) for node in look.awake}
     failing = [name for name, problem in problems.items() if problem]
     if failing:
         restart = (

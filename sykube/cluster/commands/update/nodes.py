@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from sykube.cluster.commands.update import upgrade
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
-from sykube.cluster.operations import node_files
 from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.drain import drain, note, uncordon
 from sykube.cluster.operations.ready import elect_anew, wait_api, wait_ready, wait_restarted
 from sykube.errors import SykubeError
-from sykube.host.files import write_atomically
 from sykube.image import containerd, reference
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api, wait_until
 from sykube.node.node import Node
 
 _TIMEOUT_S = 300.0
-# Names of the images that a node had beside those of its node image; in its folder.
-_KEPT = "kept-images.json"
+# Names of the images that a node had beside those of its node image.
+_KEPT = "/etc/sykube/kept-images.json"
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
         _empty(cluster, node, options)
         with ui.step(f"Starting {node.name} from the new node image"):
             _note_images(cluster, node)
-            node_steps.shut_down(cluster, node, options.grace)
+            node_steps.shut_down(node, options.grace)
             progress.renewed.append(node.name)
             cluster.save()
             since = float(int(time.time()))
@@ -132,18 +130,18 @@ def _note_images(cluster: Cluster, node: Node) -> None:
         if name not in own and not reference.is_id(name) and "@" not in name
     }
     containerd.detach(cluster.host, node, [*kept.values()])
-    write_atomically(node.folder / _KEPT, json.dumps(kept), mode=0o600)
+    node.write(_KEPT, json.dumps(kept), mode="0600")
 
 
 def _give_back_images(cluster: Cluster, node: Node) -> None:
     """Give a node the images that it had, out of what its containerd had."""
-    file = node.folder / _KEPT
+    file = node.pull(_KEPT)
     if not file.exists():
         return
     kept = json.loads(file.read_text(encoding="utf-8"))
-    images, missing = containerd.stored(cluster.host, node_files.aside(node), kept)
+    images, missing = containerd.stored(cluster.host, node.previous_containerd(), kept)
     for image in images:
         containerd.load(node, image)
     if missing:
         cluster.ui.warn(f"{node.name} has no longer: {', '.join(missing)}")
-    file.unlink()
+    node.discard(_KEPT)

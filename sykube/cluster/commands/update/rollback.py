@@ -2,7 +2,7 @@
 
 What is kept in the cluster's folder, which root alone can read: a snapshot of etcd, and of each
 control plane /etc/kubernetes and the kubelet's configuration. The image that a node was started
-from, and what its containerd had, node_files keeps.
+from, and what its containerd had, the node keeps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.progress import Progress
-from sykube.cluster.operations import node_files
 from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.join import ETCDCTL
 from sykube.cluster.operations.ready import elect_anew, wait_api, wait_ready
@@ -25,10 +24,11 @@ from sykube.node.node import Node
 _FOLDER = "update"
 _TIMEOUT_S = 300.0
 _GRACE_S = 10
-_KUBELET = ("config.yaml", "kubeadm-flags.env")
+_KUBERNETES, _KUBELET = "/etc/kubernetes", "/var/lib/kubelet"
+_KUBELET_FILES = ("config.yaml", "kubeadm-flags.env")
 _SNAPSHOT = "etcd.db"
-# Where a node sees its folder `kubelet`, which root alone can read.
-_INSIDE = "/var/lib/kubelet/.etcd.db"
+# Only root can read it there.
+_INSIDE = f"{_KUBELET}/.etcd.db"
 
 
 def save(cluster: Cluster) -> None:
@@ -46,7 +46,7 @@ def save(cluster: Cluster) -> None:
     leader = cluster.running_control_plane()
     try:
         leader.run([*ETCDCTL, "snapshot", "save", _INSIDE], timeout=_TIMEOUT_S)
-        taken = leader.folder / "kubelet" / Path(_INSIDE).name
+        taken = leader.pull(_INSIDE)
         taken.chmod(0o600)
         taken.replace(folder / _SNAPSHOT)
     finally:
@@ -57,9 +57,9 @@ def _save_files(host: Host, node: Node, folder: Path) -> None:
     work = folder / ".new"
     shutil.rmtree(work, ignore_errors=True)
     (work / "kubelet").mkdir(parents=True)
-    host.run(["cp", "-a", _kubernetes(node), work / "kubernetes"])
-    for name in _KUBELET:
-        host.run(["cp", "-a", node.folder / "kubelet" / name, work / "kubelet" / name])
+    host.run(["cp", "-a", node.pull(_KUBERNETES), work / "kubernetes"])
+    for name in _KUBELET_FILES:
+        host.run(["cp", "-a", node.pull(f"{_KUBELET}/{name}"), work / "kubelet" / name])
     work.rename(folder / node.instance)
 
 
@@ -70,7 +70,7 @@ def is_untouched(cluster: Cluster, progress: Progress) -> bool:
     certificates that it had made anew, and waits for nothing.
     """
     return not progress.renewed and all(
-        _files(_kubernetes(node)) == _files(_folder(cluster) / node.instance / "kubernetes")
+        _files(node.pull(_KUBERNETES)) == _files(_folder(cluster) / node.instance / "kubernetes")
         for node in cluster.control_planes
     )
 
@@ -91,14 +91,14 @@ def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     Raises:
         SykubeError: the cluster does not become well.
     """
-    planes, running = cluster.control_planes, cluster.engine.instances()
-    awake = [node for node in planes if node.instance in running]
-    on_each(awake, lambda node: node_steps.shut_down(cluster, node, _GRACE_S))
+    planes = cluster.control_planes
+    awake = [node for node in planes if node.is_running()]
+    on_each(awake, lambda node: node_steps.shut_down(node, _GRACE_S))
     progress.undoing, progress.upgraded, progress.renewed, progress.finished = True, [], [], []
     cluster.save()
     members = ",".join(f"{node.instance}=https://{node.address}:2380" for node in planes)
     for node in planes:
-        _put_back_files(cluster.host, node, _folder(cluster))
+        _put_back_files(node, _folder(cluster))
         _put_back_etcd(cluster.host, node, _folder(cluster), members, progress, builder)
     node_steps.start_missing(cluster)
     wait_api(cluster)
@@ -116,18 +116,14 @@ def forget(cluster: Cluster) -> None:
     """Remove what was kept: there is no way back any more, or no need for it."""
     shutil.rmtree(_folder(cluster), ignore_errors=True)
     for node in cluster.nodes:
-        node_files.forget(node)
+        node.forget_previous()
 
 
-def _put_back_files(host: Host, node: Node, folder: Path) -> None:
-    kept, kubernetes = folder / node.instance, _kubernetes(node)
-    fresh = kubernetes.with_name(".kubernetes-before")
-    shutil.rmtree(fresh, ignore_errors=True)
-    host.run(["cp", "-a", kept / "kubernetes", fresh])
-    shutil.rmtree(kubernetes, ignore_errors=True)
-    fresh.rename(kubernetes)
-    for name in _KUBELET:
-        host.run(["cp", "-a", kept / "kubelet" / name, node.folder / "kubelet" / name])
+def _put_back_files(node: Node, folder: Path) -> None:
+    kept = folder / node.instance
+    node.push(kept / "kubernetes", _KUBERNETES)
+    for name in _KUBELET_FILES:
+        node.push(kept / "kubelet" / name, f"{_KUBELET}/{name}")
 
 
 def _put_back_etcd(
@@ -139,14 +135,8 @@ def _put_back_etcd(
     folder_inside, file = f"/mnt/{node.instance}/etcd", f"/mnt/{_SNAPSHOT}"
     command = resources.script("restore-etcd", folder_inside, file, node.instance, members, peer)
     inside.run_in(host, progress.before.image.sif, command, folder, builder, timeout=_TIMEOUT_S)
-    shutil.rmtree(node.folder / "etcd" / "member", ignore_errors=True)
-    (restored / "member").rename(node.folder / "etcd" / "member")
+    node.push(restored / "member", "/var/lib/etcd/member", shared=True)
     shutil.rmtree(restored)
-
-
-def _kubernetes(node: Node) -> Path:
-    """A node's /etc/kubernetes, seen from the host while it does not change."""
-    return node.overlay / "upper" / "etc" / "kubernetes"
 
 
 def _folder(cluster: Cluster) -> Path:

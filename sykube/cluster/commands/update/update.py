@@ -77,9 +77,8 @@ def update(
     """
     preparation.examine_local_image(host, wish)
     with opened(host, name, ui, stopped=True, updating=True) as cluster:
-        running = cluster.engine.instances()
         # What an update has ended, it starts again.
-        if not cluster.state.update or not any(n.instance in running for n in cluster.nodes):
+        if not cluster.state.update or not cluster.running():
             require_running(cluster)
         progress = cluster.state.update
         if progress is None:

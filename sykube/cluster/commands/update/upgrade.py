@@ -6,7 +6,6 @@ the new image afterwards has both of its own.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -48,9 +47,7 @@ _PASSING = (
 _GAVE_UP = "kubeadm has tried to recover everything"
 _ATTEMPTS = 3
 _WORK = ".update-"
-# In the folder of the host that a node sees as /etc/sykube.
-_FOLDER = "update"
-_INSIDE = f"/etc/sykube/{_FOLDER}"
+_INSIDE = "/etc/sykube/update"
 _CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"
 _APPS = "/apis/apps/v1/namespaces/kube-system"
 _OF_KUBEADM = (
@@ -96,7 +93,7 @@ def forget(cluster: Cluster) -> None:
     for left in cluster.paths.root.glob(f"{_WORK}*"):
         shutil.rmtree(left, ignore_errors=True)
     for node in cluster.nodes:
-        shutil.rmtree(node.config / _FOLDER, ignore_errors=True)
+        node.discard(_INSIDE)
 
 
 def take_back(cluster: Cluster, progress: Progress) -> None:
@@ -113,11 +110,10 @@ def take_back(cluster: Cluster, progress: Progress) -> None:
 
 
 def _give_tools(work: Path, node: Node) -> None:
-    folder = node.config / _FOLDER
-    shutil.copytree(work / "kubeadm-patches", folder / "kubeadm-patches")
-    os.link(work / "kubeadm", folder / "kubeadm")
-    shutil.copyfile(resources.folder("definitions") / "scripts/crictl", folder / "crictl")
-    (folder / "crictl").chmod(0o755)
+    node.push(work / "kubeadm-patches", f"{_INSIDE}/kubeadm-patches")
+    node.push(work / "kubeadm", f"{_INSIDE}/kubeadm", shared=True)
+    crictl = resources.folder("definitions") / "scripts/crictl"
+    node.write(f"{_INSIDE}/crictl", crictl.read_text(encoding="utf-8"), mode="0755")
 
 
 def _give_images(node: Node, images: list[ContainerImage]) -> None:

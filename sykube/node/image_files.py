@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 
 from sykube.host.files import write_atomically
-from sykube.node.node import Node
 
 # Below the overlay: what comes with the image, and not by what a node does. The others, such as
 # /etc/kubernetes, are the node's own.
@@ -22,59 +21,50 @@ _USERS_OWN = "local"
 _AUTHORITIES = "usr/local/share/ca-certificates/sykube/complete"
 
 
-def fit(node: Node, fingerprint: str, present: str) -> None:
+def fit(folder: Path, fingerprint: str, present: str) -> None:
     """Make a node's files fit the image that it is to be started from; it does not run.
 
     May be called again after it was interrupted.
 
     Args:
+        folder: the node's.
         fingerprint: of that image.
         present: of the one that they fit where nothing is noted.
     """
-    fits = _noted(node.folder) or present
+    fits = _noted(folder) or present
     if fits == fingerprint:
         return
-    aside = _aside(node)
-    if _noted(aside) == fingerprint:
-        _put_back(node, aside)
+    if _noted(aside(folder)) == fingerprint:
+        _put_back(folder, aside(folder))
     else:
-        _put_aside(node, aside, fits)
-    _note(node.folder, fingerprint)
+        _put_aside(folder, aside(folder), fits)
+    _note(folder, fingerprint)
 
 
-def aside(node: Node) -> Path:
-    """containerd's folder as it was before the node was renewed; it may not be there."""
-    return _aside(node) / "containerd"
+def aside(folder: Path) -> Path:
+    """What went out of the way: the folders upper and containerd, where there is any."""
+    return folder / "before"
 
 
-def forget(node: Node) -> None:
-    """Remove what was put aside: there is no way back from here."""
-    shutil.rmtree(_aside(node), ignore_errors=True)
-
-
-def _aside(node: Node) -> Path:
-    return node.folder / "before"
-
-
-def _put_aside(node: Node, aside: Path, fits: str) -> None:
+def _put_aside(folder: Path, aside: Path, fits: str) -> None:
     aside.mkdir(mode=0o700, exist_ok=True)
     if not _noted(aside):
-        upper = node.overlay / "upper"
+        upper = folder / "overlay" / "upper"
         for file in _shadows(upper):
             target = aside / "upper" / file.relative_to(upper)
             target.parent.mkdir(parents=True, exist_ok=True)
             file.rename(target)
         (upper / _AUTHORITIES).unlink(missing_ok=True)
-        if (node.folder / "containerd").exists() and not (aside / "containerd").exists():
-            (node.folder / "containerd").rename(aside / "containerd")
+        if (folder / "containerd").exists() and not (aside / "containerd").exists():
+            (folder / "containerd").rename(aside / "containerd")
         _note(aside, fits)
     # Whatever is there now is of a start that was interrupted.
-    shutil.rmtree(node.folder / "containerd", ignore_errors=True)
-    (node.folder / "containerd").mkdir(mode=0o700)
+    shutil.rmtree(folder / "containerd", ignore_errors=True)
+    (folder / "containerd").mkdir(mode=0o700)
 
 
-def _put_back(node: Node, aside: Path) -> None:
-    upper = node.overlay / "upper"
+def _put_back(folder: Path, aside: Path) -> None:
+    upper = folder / "overlay" / "upper"
     for file in _shadows(upper):
         shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
     for file in _shadows(aside / "upper"):
@@ -82,9 +72,9 @@ def _put_back(node: Node, aside: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         file.rename(target)
     if (aside / "containerd").exists():
-        shutil.rmtree(node.folder / "containerd", ignore_errors=True)
-        (aside / "containerd").rename(node.folder / "containerd")
-    _note(node.folder, _noted(aside))
+        shutil.rmtree(folder / "containerd", ignore_errors=True)
+        (aside / "containerd").rename(folder / "containerd")
+    _note(folder, _noted(aside))
     shutil.rmtree(aside)
 
 
