@@ -35,6 +35,7 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host import engines, lock, preflight, signals
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
+from sykube.host.proxies import Proxies
 from sykube.host.resolver import host_resolvers
 from sykube.image import versions
 from sykube.image.build import Builder
@@ -58,6 +59,17 @@ class InitOptions:
     retain: bool = False
     yes: bool = False
     ask: Callable[[str], bool] = lambda _question: False
+
+
+@dataclass(frozen=True)
+class _Resolved:
+    """What is asked for; with an image of the user's, it says which Kubernetes it is."""
+
+    proxies: Proxies
+    authorities: tuple[str, ...]
+    snapshot: archive.Snapshot | None
+    wanted: Wanted | None
+    choice: Choice | None
 
 
 def init(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
@@ -92,18 +104,10 @@ def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     for mount in spec.every_mount():
         mount.check()
     context = kubeconfig.check(kubeconfig.Owner.of_caller(), spec.name)
-    snapshot = _source(host, spec)
-    authorities = site.authorities(spec.ca_certificates)
-    preparation.examine_local_image(host, spec)
-    preparation.examine_pod_network(spec)
-    image, choice = None, None
-    if snapshot:
-        image, choice = archive.image_of(snapshot), choice_of_snapshot(snapshot)
-    elif not spec.local_image:
-        wanted = choose_fitting(host, spec, ui, site.proxies(spec, ui), authorities)
-        image, choice = wanted.cached_image(), wanted.choice
-    if choice:
-        patch_check.check(spec, choice.kubernetes, ui.warn)
+    asked = _resolve(host, spec, ui)
+    image = asked.wanted.cached_image() if asked.wanted else None
+    if asked.snapshot:
+        image = archive.image_of(asked.snapshot)
     engine = engines.find(host)
     without = "none" if spec.local_image else "a private Apptainer would be set up"
     building = not (image or spec.local_image)
@@ -114,7 +118,7 @@ def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
             for f in preparation.examine(host, spec, building=building)
         ],
         "engine": engine.version if engine else without,
-        "kubernetes": asdict(choice) if choice else None,
+        "kubernetes": asdict(asked.choice) if asked.choice else None,
         "kubeconfig": str(context),
         "nodeImage": image.fingerprint if image else spec.local_image or "would be built",
         "subnets": {
@@ -155,8 +159,6 @@ def _existing(host: Host, state: State, spec: ClusterSpec, ui: Ui) -> Cluster | 
 
 def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster:
     """Everything that comes before the cluster's own steps and is never undone."""
-    preparation.examine_local_image(host, spec)
-    preparation.examine_pod_network(spec)
     if Bridge(host, spec.name).exists() or ClusterPaths(host, spec.name).root.exists():
         raise SykubeError(
             f"there are remains of a cluster {spec.name} without a record",
@@ -165,20 +167,10 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
     # What the last step needs.
     kubeconfig.check(kubeconfig.Owner.of_caller(), spec.name)
     found_logins = registries.logins(spec, ui)
-    snapshot = _source(host, spec)
-    authorities = site.authorities(spec.ca_certificates)
-    proxies = site.proxies(spec, ui)
-    wanted: Wanted | None = None
-    choice: Choice | None = None
-    if snapshot:
-        choice = choice_of_snapshot(snapshot)
-        cgroup_version.check(host, versions.minor(choice.kubernetes), allow_v1=spec.allow_cgroup_v1)
-    elif not spec.local_image:
-        wanted = choose_fitting(host, spec, ui, proxies, authorities)
-        choice = wanted.choice
+    asked = _resolve(host, spec, ui)
+    snapshot, wanted, choice = asked.snapshot, asked.wanted, asked.choice
     if choice:
         ui.say(choice.introduction)
-        patch_check.check(spec, choice.kubernetes, ui.warn)
     building = wanted is not None and wanted.cached_image() is None
     preparation.prepare_host(
         host, spec, lambda question: options.yes or options.ask(question), ui, building=building
@@ -212,8 +204,8 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
             loopback_resolver=resolvers.loopback,
             resolvers=resolvers.as_seen_by_nodes(chosen.gateway),
             nodes=snapshot.state().nodes if snapshot else [],
-            proxies=proxies,
-            authorities=authorities,
+            proxies=asked.proxies,
+            authorities=asked.authorities,
             choice=choice,
         )
         for port in spec.port_maps:
@@ -242,13 +234,23 @@ def _keep_manifest(cluster: Cluster) -> None:
         network.keep(cluster.paths.pod_network)
 
 
-def _source(host: Host, spec: ClusterSpec) -> archive.Snapshot | None:
-    """The snapshot that a cluster is made of, looked at before anything changes."""
-    if not spec.from_snapshot:
-        return None
-    snapshot = archive.find(host, spec.from_snapshot)
-    archive.check_whole(host, snapshot)
-    return snapshot
+def _resolve(host: Host, spec: ClusterSpec, ui: Ui) -> _Resolved:
+    """Find out what is asked for, and refuse what cannot be, before anything changes."""
+    preparation.examine_local_image(host, spec)
+    preparation.examine_pod_network(spec)
+    proxies, authorities = site.proxies(spec, ui), site.authorities(spec.ca_certificates)
+    snapshot = wanted = choice = None
+    if spec.from_snapshot:
+        snapshot = archive.find(host, spec.from_snapshot)
+        archive.check_whole(host, snapshot)
+        choice = choice_of_snapshot(snapshot)
+        cgroup_version.check(host, versions.minor(choice.kubernetes), allow_v1=spec.allow_cgroup_v1)
+    elif not spec.local_image:
+        wanted = choose_fitting(host, spec, ui, proxies, authorities)
+        choice = wanted.choice
+    if choice:
+        patch_check.check(spec, choice.kubernetes, ui.warn)
+    return _Resolved(proxies, authorities, snapshot, wanted, choice)
 
 
 def _choose_subnets(host: Host, spec: ClusterSpec) -> subnets.Subnets:

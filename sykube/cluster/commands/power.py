@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.operations import certs, network
-from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.data import remains_after_boot
 from sykube.cluster.operations.drain import drain, note, uncordon
 from sykube.cluster.operations.join import join_all
 from sykube.cluster.operations.join import missing as missing_members
+from sykube.cluster.operations.nodes import reconnect, shut_down, start_missing
 from sykube.cluster.operations.opening import opened, require_running
 from sykube.cluster.operations.ready import wait_alive, wait_api, wait_ready, wait_restarted
 from sykube.errors import SykubeError
@@ -65,7 +65,7 @@ def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
             group = [node for node in nodes if node.is_control_plane is is_control_plane]
             if group:
                 with ui.step(f"Stopping the {what}"):
-                    on_each(group, lambda node: node_steps.shut_down(node, options.grace))
+                    on_each(group, lambda node: shut_down(node, options.grace))
         with ui.step("Taking down the network"):
             for node in cluster.nodes:
                 # One that had died by itself, or that the engine has lost track of.
@@ -100,8 +100,8 @@ def start(host: Host, name: str, ui: Ui) -> bool:
         with ui.step("Setting up the network"):
             network.set_up(cluster)
         with ui.step("Starting the nodes"):
-            missing += node_steps.reconnect(cluster, running)
-            node_steps.start_missing(cluster)
+            missing += reconnect(cluster, running)
+            start_missing(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
             wait_api(cluster)
             # A node that was being added when sykube was killed. The others are left alone, Ready

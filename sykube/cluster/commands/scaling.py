@@ -7,10 +7,10 @@ import logging
 
 from sykube.cluster.model import members
 from sykube.cluster.model.cluster import Cluster, on_each
-from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations import patch_check
 from sykube.cluster.operations.drain import drain, uncordon
 from sykube.cluster.operations.join import join_all
+from sykube.cluster.operations.nodes import lay_network, prepare, start_missing
 from sykube.cluster.operations.opening import opened, require_running
 from sykube.cluster.operations.ready import wait_ready
 from sykube.errors import ExitCode, SykubeError, UsageError
@@ -50,7 +50,7 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
         nodes = [cluster.node(each) for each in added]
         try:
             with ui.step(f"Starting {', '.join(added)}"):
-                node_steps.start_missing(cluster)
+                start_missing(cluster)
                 _tell(cluster, before)
             with ui.step("Joining (kubeadm join)"):
                 join_all(cluster, nodes)
@@ -139,8 +139,8 @@ def _record(cluster: Cluster, names: list[str]) -> None:
 def _tell(cluster: Cluster, nodes: list[Node]) -> None:
     """Let running nodes know which others there are: their names and the routes to their pods."""
     for node in nodes:
-        node_steps.prepare(cluster, node)
-    on_each(nodes, node_steps.lay_network)
+        prepare(cluster, node)
+    on_each(nodes, lay_network)
 
 
 def _worker(cluster: Cluster, name: str) -> Node:

@@ -30,8 +30,7 @@ _STOP_MARGIN_S = 60.0
 
 
 def all_run(cluster: Cluster) -> bool:
-    running = cluster.engine.instances()
-    return all(node.instance in running for node in cluster.nodes)
+    return cluster.running() == cluster.nodes
 
 
 def start_missing(cluster: Cluster) -> None:

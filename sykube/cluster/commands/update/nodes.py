@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from sykube.cluster.commands.update import upgrade
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
-from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.drain import drain, note, uncordon
+from sykube.cluster.operations.nodes import check, prepare, shut_down, start
 from sykube.cluster.operations.ready import elect_anew, wait_api, wait_ready, wait_restarted
 from sykube.errors import SykubeError
 from sykube.image import containerd, reference
@@ -62,13 +62,13 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
         _empty(cluster, node, options)
         with ui.step(f"Starting {node.name} from the new node image"):
             _note_images(cluster, node)
-            node_steps.shut_down(node, options.grace)
+            shut_down(node, options.grace)
             progress.renewed.append(node.name)
             cluster.save()
             since = float(int(time.time()))
-            node_steps.prepare(cluster, node)
-            node_steps.start(cluster, node)
-            node_steps.check(cluster, [node])
+            prepare(cluster, node)
+            start(cluster, node)
+            check(cluster, [node])
     with ui.step(f"Waiting for {node.name}"):
         _give_back_images(cluster, node)
         wait_api(cluster)

@@ -13,8 +13,8 @@ from pathlib import Path
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.progress import Progress
-from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.join import ETCDCTL
+from sykube.cluster.operations.nodes import shut_down, start_missing
 from sykube.cluster.operations.ready import elect_anew, wait_api, wait_ready
 from sykube.host.host import Host
 from sykube.image import inside
@@ -93,14 +93,14 @@ def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     """
     planes = cluster.control_planes
     awake = [node for node in planes if node.is_running()]
-    on_each(awake, lambda node: node_steps.shut_down(node, _GRACE_S))
+    on_each(awake, lambda node: shut_down(node, _GRACE_S))
     progress.undoing, progress.upgraded, progress.renewed, progress.finished = True, [], [], []
     cluster.save()
     members = ",".join(f"{node.instance}=https://{node.address}:2380" for node in planes)
     for node in planes:
         _put_back_files(node, _folder(cluster))
         _put_back_etcd(cluster.host, node, _folder(cluster), members, progress, builder)
-    node_steps.start_missing(cluster)
+    start_missing(cluster)
     wait_api(cluster)
     elect_anew(cluster)
     on_each(cluster.workers, _restart_kubelet)

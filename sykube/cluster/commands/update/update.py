@@ -20,10 +20,10 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Origin, Progress
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import addons, logs, preparation, user_kubeconfig
-from sykube.cluster.operations import nodes as node_steps
 from sykube.cluster.operations.control_plane import keep_credentials
 from sykube.cluster.operations.dns import COREDNS, deployment, install
 from sykube.cluster.operations.drain import uncordon
+from sykube.cluster.operations.nodes import bring_up
 from sykube.cluster.operations.opening import opened, require_running
 from sykube.cluster.operations.ready import wait_api, wait_ready
 from sykube.errors import SykubeError, UsageError
@@ -123,7 +123,7 @@ def _go(cluster: Cluster, progress: Progress, builder: Builder, options: UpdateO
         cluster.save()
     else:
         # What an update that was ended has left behind.
-        node_steps.bring_up(cluster)
+        bring_up(cluster)
     with contextlib.ExitStack() as held:
         try:
             if not progress.committed:
