@@ -11,7 +11,7 @@ from sykube.cluster.commands import plan, removal, steps
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.pod_network import Manifest
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.model.state import State, clusters
+from sykube.cluster.model.state import State, others
 from sykube.cluster.operations import (
     archive,
     cgroup_version,
@@ -254,15 +254,11 @@ def _resolve(host: Host, spec: ClusterSpec, ui: Ui) -> _Resolved:
 
 
 def _choose_subnets(host: Host, spec: ClusterSpec) -> subnets.Subnets:
-    taken = subnets.host_routes(host)
-    others = [
-        State.load(ClusterPaths(host, name).state) for name in clusters(host) if name != spec.name
-    ]
-    taken += [other.subnets.nodes for other in others if other]
+    there = others(host, spec.name)
     return subnets.choose(
-        taken,
+        [*subnets.host_routes(host), *(each.subnets.nodes for each in there)],
         # The host has one route to a range of Services.
-        avoid=[other.subnets.services for other in others if other],
+        avoid=[each.subnets.services for each in there],
         nodes=subnets.parse(spec.node_subnet),
         pods=subnets.parse(spec.pod_subnet),
         services=subnets.parse(spec.service_subnet),

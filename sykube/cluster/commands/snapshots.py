@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sykube.cluster.commands import removal
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.model.state import State, clusters
+from sykube.cluster.model.state import State, others
 from sykube.cluster.operations import archive, data, preparation, user_kubeconfig
 from sykube.cluster.operations.archive import Snapshot
 from sykube.cluster.operations.data import make_root, remains_after_boot
@@ -99,8 +99,7 @@ def _check_addresses(host: Host, snapshot: Snapshot) -> None:
         HostError: it is.
     """
     taken = subnets.host_routes(host)
-    others = [State.load(ClusterPaths(host, name).state) for name in clusters(host)]
-    taken += [each.subnets.nodes for each in others if each and each.spec.name != snapshot.cluster]
+    taken += [each.subnets.nodes for each in others(host, snapshot.cluster)]
     try:
         subnets.choose(taken, nodes=snapshot.state().subnets.nodes)
     except HostError as error:

@@ -136,6 +136,12 @@ def clusters(host: Host) -> list[str]:
     )
 
 
+def others(host: Host, name: str) -> list[State]:
+    """The records of all clusters but one."""
+    found = [State.load(ClusterPaths(host, each).state) for each in clusters(host) if each != name]
+    return [each for each in found if each]
+
+
 def locked(cluster: ClusterPaths) -> contextlib.AbstractContextManager[None]:
     """Hold the cluster's lock.
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sykube.cluster.model.state import State, clusters
+from sykube.cluster.model.state import State, others
 from sykube.errors import HostError, UsageError
 from sykube.host.host import Host
-from sykube.host.paths import ClusterPaths
 from sykube.network import ports
 from sykube.network.ports import PortMap
 
@@ -22,10 +21,10 @@ def check(host: Host, state: State, wanted: PortMap) -> None:
             f"the cluster {state.spec.name} has no node {wanted.node!r}",
             resolution=f"Its nodes: {', '.join(state.nodes)}",
         )
-    for name in {*clusters(host), state.spec.name}:
-        found = state if name == state.spec.name else State.load(ClusterPaths(host, name).state)
-        for other in found.ports if found else []:
+    for found in (state, *others(host, state.spec.name)):
+        for other in found.ports:
             if wanted.collides(other):
+                name = found.spec.name
                 raise HostError(
                     f"the port {wanted.host_port} of {wanted.address} leads to the cluster {name}",
                     resolution=f"Take another, or: sykube port delete {other} --name {name}",
