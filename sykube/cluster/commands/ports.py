@@ -29,7 +29,7 @@ def add(host: Host, name: str, wanted: PortMap, ui: Ui) -> bool:
         if wanted in cluster.state.ports:
             return False
         ports.check(host, cluster.state, wanted)
-        _lay(cluster, [*cluster.state.ports, wanted])
+        _apply(cluster, [*cluster.state.ports, wanted])
         return True
 
 
@@ -54,11 +54,11 @@ def remove(host: Host, name: str, host_port: str, ui: Ui) -> list[PortMap]:
                 f"no port {host_port} of the host leads to the cluster {name}",
                 resolution=f"sykube port list{cluster.name_option}",
             )
-        _lay(cluster, [port for port in cluster.state.ports if port not in gone])
+        _apply(cluster, [port for port in cluster.state.ports if port not in gone])
         return gone
 
 
-def _lay(cluster: Cluster, wanted: list[PortMap]) -> None:
+def _apply(cluster: Cluster, wanted: list[PortMap]) -> None:
     """Note a cluster's ports, and make the rules for them where its network is up."""
     cluster.state.ports = wanted
     cluster.save()

@@ -10,7 +10,7 @@ from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.operations import patch_check
 from sykube.cluster.operations.drain import drain, uncordon
 from sykube.cluster.operations.join import join_all
-from sykube.cluster.operations.nodes import lay_network, prepare, start_missing
+from sykube.cluster.operations.nodes import apply_network, prepare, start_missing
 from sykube.cluster.operations.opening import opened, require_running
 from sykube.cluster.operations.ready import wait_ready
 from sykube.errors import ExitCode, SykubeError, UsageError
@@ -51,7 +51,7 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
         try:
             with ui.step(f"Starting {', '.join(added)}"):
                 start_missing(cluster)
-                _tell(cluster, before)
+                _configure(cluster, before)
             with ui.step("Joining (kubeadm join)"):
                 join_all(cluster, nodes)
             with ui.step("Waiting for nodes, pods and DNS"):
@@ -124,7 +124,7 @@ def _take_out(cluster: Cluster, nodes: list[Node]) -> None:
     gone = {node.name for node in nodes}
     _record(cluster, [each for each in cluster.state.nodes if each not in gone])
     local.forget_addresses(cluster.host, cluster.engine, cluster.network_name)
-    _tell(cluster, cluster.running())
+    _configure(cluster, cluster.running())
 
 
 def _record(cluster: Cluster, names: list[str]) -> None:
@@ -136,11 +136,11 @@ def _record(cluster: Cluster, names: list[str]) -> None:
     cluster.save()
 
 
-def _tell(cluster: Cluster, nodes: list[Node]) -> None:
+def _configure(cluster: Cluster, nodes: list[Node]) -> None:
     """Let running nodes know which others there are: their names and the routes to their pods."""
     for node in nodes:
         prepare(cluster, node)
-    on_each(nodes, lay_network)
+    on_each(nodes, apply_network)
 
 
 def _worker(cluster: Cluster, name: str) -> Node:

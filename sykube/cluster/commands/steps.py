@@ -7,6 +7,7 @@ from sykube.cluster.model.pod_network import Manifest, from_setting
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import (
     addons,
+    clone,
     control_plane,
     data,
     dns,
@@ -15,7 +16,6 @@ from sykube.cluster.operations import (
     nodes,
     pod_network,
     ready,
-    reborn,
     user_kubeconfig,
 )
 
@@ -49,7 +49,7 @@ ALL = (
         user_kubeconfig.remove,
     ),
 )
-_UNPACK = Step("unpack", "Unpacking the snapshot", reborn.is_unpacked, reborn.unpack_all)
+_UNPACK = Step("unpack", "Unpacking the snapshot", clone.is_unpacked, clone.unpack_all)
 _POD_NETWORK = Step(
     "pod-network",
     "Installing the pod network (kubectl apply)",

@@ -15,7 +15,7 @@ def site(cluster: Cluster, api: Api) -> Site:
     return Site(cluster.host, api, DOMAIN, addresses, tuple(cluster.nodes), RegistryPort(cluster))
 
 
-def settle(cluster: Cluster, api: Api, *, networked: bool) -> None:
+def reconcile(cluster: Cluster, api: Api, *, networked: bool) -> None:
     """Tell the add-ons that are on which nodes there are; all of them are up.
 
     Args:
@@ -35,7 +35,7 @@ def are_enabled(cluster: Cluster) -> bool:
 
 
 def enable(cluster: Cluster) -> None:
-    """Make the objects of those that a cluster begins with; `settle` waits for their pods."""
+    """Make the objects of those that a cluster begins with; `reconcile` waits for their pods."""
     wanted = _wanted(cluster)
     with cluster.api() as api:
         there = site(cluster, api)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import DOMAIN, Cluster
-from sykube.cluster.operations import reborn
+from sykube.cluster.operations import clone
 from sykube.cluster.operations.nodes import recreate
 from sykube.host.files import write_atomically
 from sykube.image.choice import DEBIAN
@@ -33,7 +33,7 @@ def create(cluster: Cluster) -> None:
     if master.run(["test", "-e", "/etc/kubernetes/pki"], check=False).ok:
         recreate(cluster, master)
     if state.spec.from_snapshot:
-        reborn.forget(cluster)
+        clone.scrub_etcd(cluster)
     # Its preflight needs crictl, which Debian lacks: node_checks has been in its place. The
     # cluster's DNS is a step of its own.
     options = ["--skip-token-print", "--skip-phases", "preflight,addon/coredns"]

@@ -11,9 +11,9 @@ from sykube.cluster.model import members
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.operations import (
     cgroup_version,
+    clone,
     containerd_config,
     network,
-    reborn,
     registries,
     site,
 )
@@ -67,8 +67,8 @@ def remove_all(cluster: Cluster) -> None:
     local.forget_addresses(cluster.host, cluster.engine, cluster.network_name)
 
 
-def lay_network(node: Node) -> None:
-    """Let a running node make the rules, routes and addresses that it was told of anew."""
+def apply_network(node: Node) -> None:
+    """Let a running node apply the rules, routes and addresses that its files name."""
     node.run(["/usr/lib/sykube/node-network"])
 
 
@@ -83,7 +83,7 @@ def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
         index = node.run(["cat", "/sys/class/net/eth0/iflink"], check=False).stdout.strip()
         if index and cluster.bridge.attach(int(index)):
             prepare(cluster, node)
-            lay_network(node)
+            apply_network(node)
         else:
             node.kill()
             ended.append(node)
@@ -109,7 +109,7 @@ def recreate(cluster: Cluster, node: Node) -> None:
     """Recreate a node in which kubeadm failed: kubeadm only starts in a clean one."""
     node.remove()
     if cluster.state.spec.from_snapshot and not cluster.state.complete:
-        reborn.unpack(cluster, [node], volumes=False)
+        clone.unpack(cluster, [node], volumes=False)
     prepare(cluster, node)
     start(cluster, node)
     check(cluster, [node])
@@ -160,7 +160,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
         **containerd_config.files(cluster, node),
     }
     node.prepare(files, limits)
-    registries.tell(cluster, node)
+    registries.configure(cluster, node)
 
 
 def _keepalived(cluster: Cluster, node: Node) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations.addons import settle
+from sykube.cluster.operations.addons import reconcile
 from sykube.errors import SykubeError
 from sykube.kubernetes import election, readiness, stalled, webhooks
 from sykube.kubernetes.api import wait_until
@@ -47,7 +47,7 @@ def wait_ready(cluster: Cluster) -> None:
         wait_until(cluster.host, "nodes Ready", nodes_ready, _TIMEOUT_S + network.fetch_s)
         wait_until(cluster.host, "pods Ready", pods_ready, _TIMEOUT_S)
         pod_network.check_pod_subnets(readiness.registered(api), cluster.nodes)
-        settle(cluster, api, networked=not awaited)
+        reconcile(cluster, api, networked=not awaited)
     if awaited:
         cluster.ui.warn(f"{pod_network.NO_PLUGIN}. {pod_network.INSTALL}")
         return

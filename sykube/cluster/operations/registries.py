@@ -53,7 +53,7 @@ def keep(cluster: Cluster, found: list[Login]) -> None:
         write_atomically(cluster.paths.root / _AUTH, text, mode=0o600)
 
 
-def tell(cluster: Cluster, node: Node) -> None:
+def configure(cluster: Cluster, node: Node) -> None:
     """Write what a node's containerd knows of registries; it looks at each pull.
 
     But for credentials, which it reads when it starts.
@@ -93,14 +93,14 @@ class RegistryPort:
             if port not in state.ports:
                 state.ports = [*state.ports, port]
             state.registry = port
-            self._lay()
+            self._apply()
         place = f"{port.address}:{port.host_port}"
         self.cluster.ui.say(f"The registry is at {place}, for this host and for the nodes.")
 
     def close(self) -> None:
         with lock.host_settings(self.cluster.host):
             self._forget()
-            self._lay()
+            self._apply()
 
     def is_open(self) -> bool:
         return self.cluster.state.registry in self.cluster.state.ports
@@ -116,11 +116,11 @@ class RegistryPort:
         state.ports = [port for port in state.ports if port != state.registry]
         state.registry = None
 
-    def _lay(self) -> None:
+    def _apply(self) -> None:
         self.cluster.save()
         self.cluster.bridge.create(self.cluster.wiring)
         for node in self.cluster.nodes:
-            tell(self.cluster, node)
+            configure(self.cluster, node)
 
 
 def _free(cluster: Cluster, node_port: int) -> PortMap:

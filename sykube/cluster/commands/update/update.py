@@ -243,7 +243,7 @@ def _forget(cluster: Cluster, progress: Progress) -> None:
     if progress.begun and upgrade.is_needed(progress):
         wait_api(cluster)
         with cluster.api() as api:
-            upgrade.tell(api, progress.before.image)
+            upgrade.set_image_repository(api, progress.before.image)
     upgrade.take_back(cluster, progress)
     cluster.state.update = None
     cluster.save()
@@ -256,7 +256,7 @@ def _put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
     with cluster.ui.step("Putting the control plane back"):
         rollback.put_back(cluster, progress, builder)
         with cluster.api() as api:
-            upgrade.untell(api, before)
+            upgrade.restore_images(api, before)
         upgrade.take_back(cluster, progress)
         uncordon(cluster, state.cordoned)
         state.update = None

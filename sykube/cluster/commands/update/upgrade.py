@@ -132,7 +132,7 @@ def apply(cluster: Cluster, node: Node, progress: Progress) -> None:
         CommandError: kubeadm refused or failed.
     """
     with cluster.api() as api:
-        tell(api, progress.after.image)
+        set_image_repository(api, progress.after.image)
     _run(cluster, node, progress, ["apply", progress.after.kubernetes, "--yes"])
 
 
@@ -145,7 +145,7 @@ def node(cluster: Cluster, node: Node, progress: Progress) -> None:
     _run(cluster, node, progress, ["node"])
 
 
-def tell(api: Api, image: NodeImage) -> None:
+def set_image_repository(api: Api, image: NodeImage) -> None:
     """Let kubeadm know what the container images of a node image are called."""
     stored = api.get(_CONFIG)["data"]["ClusterConfiguration"]
     config = documents.load(stored)
@@ -156,15 +156,15 @@ def tell(api: Api, image: NodeImage) -> None:
     _write(api, config)
 
 
-def untell(api: Api, before: Origin) -> None:
-    """Let kubeadm and what it runs on every node be of an image again.
+def restore_images(api: Api, before: Origin) -> None:
+    """Point kubeadm, kube-proxy and CoreDNS back at the images of before.
 
     It is already, where etcd was saved before kubeadm began.
     """
     stored = api.get(_CONFIG)["data"]["ClusterConfiguration"]
     config = documents.load(stored) | {"kubernetesVersion": before.kubernetes}
     _write(api, config)
-    tell(api, before.image)
+    set_image_repository(api, before.image)
     for path, name in _OF_KUBEADM:
         try:
             found = api.get(path)

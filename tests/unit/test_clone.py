@@ -17,7 +17,7 @@ from sykube.cluster.model import lookup
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.model.state import State, clusters
-from sykube.cluster.operations import archive, nodes, reborn
+from sykube.cluster.operations import archive, clone, nodes
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
@@ -79,7 +79,7 @@ def _write(path: Path, text: str) -> None:
 
 def spec(host: Host, name: str = "new", **fields: Any) -> ClusterSpec:
     flags = {"name": name, "from_snapshot": "kept", "dns": ("192.0.2.1",)} | fields
-    return make_spec(host, None, flags, reborn.defaults(archive.find(host, "kept")))
+    return make_spec(host, None, flags, clone.defaults(archive.find(host, "kept")))
 
 
 def init(world: World, *, retain: bool = False, **fields: Any) -> None:
@@ -185,9 +185,9 @@ def test_a_node_that_joins_later_is_empty(saved: World) -> None:
 )
 def test_what_the_snapshot_decides(saved: World, fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="cannot become"):
-        reborn.check(spec(saved.host, **fields), archive.find(saved.host, "kept"))
+        clone.check(spec(saved.host, **fields), archive.find(saved.host, "kept"))
     agreed: dict[str, Any] = {"workers": 2, "control_planes": 1, "pod_subnet": "10.244.0.0/16"}
-    reborn.check(spec(saved.host, **agreed), archive.find(saved.host, "kept"))
+    clone.check(spec(saved.host, **agreed), archive.find(saved.host, "kept"))
 
 
 def test_limits_are_the_snapshots_unless_others_are_given(saved: World) -> None:
@@ -256,7 +256,7 @@ def test_several_control_planes_are_refused(saved: World) -> None:
     stored["nodes"] = ["master", "master2", "master3"]
     (folder / "state.json").write_text(json.dumps(stored))
     with pytest.raises(UsageError, match="3 control planes") as raised:
-        reborn.check(spec(saved.host), archive.find(saved.host, "kept"))
+        clone.check(spec(saved.host), archive.find(saved.host, "kept"))
     assert "sykube snapshot restore kept" in raised.value.resolution
 
 

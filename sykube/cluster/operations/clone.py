@@ -137,7 +137,7 @@ def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def forget(cluster: Cluster) -> None:
+def scrub_etcd(cluster: Cluster) -> None:
     """Take the names, addresses and tokens of the snapshot's cluster out of the master's etcd.
 
     Raises:
