@@ -53,3 +53,12 @@ def test_programs_in_pods_import_nothing_of_the_rest() -> None:
     for file in (ROOT / "incluster").rglob("*.py"):
         for name in imported(file):
             assert not name.startswith("sykube.") or name.startswith("sykube.incluster"), file
+
+
+def test_a_cluster_is_locked_where_it_is_opened_and_nowhere_else() -> None:
+    lockers = [
+        file.relative_to(ROOT).as_posix()
+        for file in ROOT.rglob("*.py")
+        if "sykube.cluster.model.state.locked" in imported(file)
+    ]
+    assert lockers == ["cluster/operations/opening.py"]

@@ -22,11 +22,21 @@ def make(cluster: Cluster) -> None:
 
 
 def remove(cluster: Cluster) -> None:
-    """Remove the data folder, and folders above it that were made for it."""
-    remove_root(cluster.host, cluster.paths.root)
-    for folder in reversed(cluster.state.owned_folders):
+    """Remove the data folder, whatever it is: a folder, a link to one, a mount.
+
+    And the folders above it that were made for it.
+    """
+    host, root = cluster.host, cluster.paths.root
+    folder = root.resolve()
+    if folder.is_dir():
+        if host.is_mount(folder):
+            host.run(["umount", folder])
+        shutil.rmtree(folder)
+    if root.is_symlink():
+        root.unlink()
+    for owned in reversed(cluster.state.owned_folders):
         with contextlib.suppress(OSError):
-            Path(folder).rmdir()
+            Path(owned).rmdir()
 
 
 def make_root(host: Host, root: Path, dest: str, *, ephemeral: bool) -> list[str]:
@@ -76,14 +86,3 @@ def make_folders(folder: Path) -> list[str]:
     made = [str(place) for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return made[::-1]
-
-
-def remove_root(host: Host, root: Path) -> None:
-    """Remove the data folder, whatever it is: a folder, a link to one, a mount."""
-    folder = root.resolve()
-    if folder.is_dir():
-        if host.is_mount(folder):
-            host.run(["umount", folder])
-        shutil.rmtree(folder)
-    if root.is_symlink():
-        root.unlink()

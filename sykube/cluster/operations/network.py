@@ -16,7 +16,6 @@ from sykube.node import cgroups
 # Every container runtime and kubelet watches files; the kernel's default of 128 instances for
 # each user is used up by the second cluster (kind#904, kind#2586).
 _INOTIFY = {"fs/inotify/max_user_instances": 1024, "fs/inotify/max_user_watches": 524288}
-# Where libcni and its plugins keep what they note of instances.
 
 
 def is_up(cluster: Cluster) -> bool:
