@@ -199,7 +199,7 @@ class Node(Protocol):
         """What its processes use now."""
 
     def disk(self) -> dict[str, int]:
-        """Bytes that its files take: overlay, images, etcd, other."""
+        """Bytes that its files take: overlay, images, etcd, other; none where it cannot be had."""
 
     def overlay_usage(self) -> tuple[int, str]:
         """Bytes written outside of the folders that are for it, and the command that lists them."""
