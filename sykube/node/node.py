@@ -153,7 +153,8 @@ class Node(Protocol):
 
         Args:
             source: on this host, or what the file is to hold.
-            shared: nobody changes these files any more, so that they may be linked.
+            shared: they may be linked: nobody changes them any more, and they lie on the file
+                system of the cluster's folder.
         """
 
     def pull(self, path: str) -> Path:
