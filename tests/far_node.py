@@ -6,6 +6,7 @@ and updated, too: the methods of Node that have no body.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -35,6 +36,8 @@ class Pipe:
     def run(self, argv: Sequence[str], stdin: str | None) -> Completed:
         assert self.process.stdin
         assert self.process.stdout
+        if self.process.poll() is not None:
+            return Completed(tuple(argv), 255, "", "the other machine does not answer")
         with self._lock:
             self.process.stdin.write(json.dumps({"argv": [*argv], "stdin": stdin}) + "\n")
             self.process.stdin.flush()
@@ -44,7 +47,8 @@ class Pipe:
     def close(self) -> None:
         assert self.process.stdin
         assert self.process.stdout
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait(timeout=30)
         self.process.stdout.close()
 
@@ -123,6 +127,8 @@ class FarNode(Node):
         return FarLog(self, path) if self.run(["test", "-f", path], check=False).ok else None
 
     def disk(self) -> dict[str, int]:
+        if not self.is_running():
+            return {}
         return {"other": 1024 * int(self.run(["du", "-sk", "/"]).stdout.split()[0])}
 
     def exchange(self, address: tuple[str, int], request: bytes, timeout: float) -> bytes:

@@ -2,8 +2,12 @@
 
 `local.LocalNode` is an instance of this host; it is the only code that knows a node's folder,
 overlay, cgroups and processes. A node of another kind (on another machine, without root) is a
-second class, which `Cluster.node` makes. It must give what has no body here. `read`, `write` and
-`discard` come of `run`; `push` and `pull` move whole files and folders, which it may copy.
+second class, which `Cluster.node` makes. It must give what has no body here; mypy names what is
+missing. `read`, `write` and `discard` come of `run`; `push` and `pull` move files and folders, and
+may copy them. Calls for several nodes are made side by side, from threads.
+
+What is not asked of a node, and is of this host alone: the bridge that `link` is on, the volumes
+and mounts of `binds`, and the cluster's folder, which snapshots archive as a whole.
 """
 
 from __future__ import annotations
@@ -149,7 +153,8 @@ class Node(Protocol):
 
         Args:
             source: on this host, or what the file is to hold.
-            shared: nobody changes these files any more, so that they may be linked.
+            shared: they may be linked: nobody changes them any more, and they lie on the file
+                system of the cluster's folder.
         """
 
     def pull(self, path: str) -> Path:
@@ -195,7 +200,7 @@ class Node(Protocol):
         """What its processes use now."""
 
     def disk(self) -> dict[str, int]:
-        """Bytes that its files take: overlay, images, etcd, other."""
+        """Bytes that its files take: overlay, images, etcd, other; none where it cannot be had."""
 
     def overlay_usage(self) -> tuple[int, str]:
         """Bytes written outside of the folders that are for it, and the command that lists them."""
