@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import cluster_of_two, middle, shown, sykube
-from sykube.cluster import lookup
+from sykube.cluster.model import lookup
 from sykube.host.host import Host
 from sykube.node.node import Node
 from sykube.ui import Ui
@@ -58,7 +58,7 @@ def forget(nodes: list[Node]) -> None:
         ids = _ids(node)
         if gone := [name for name in names if name == IMAGE or name in ids]:
             node.run(["ctr", "images", "rm", "--sync", *gone])
-        content = node.folder / "containerd/io.containerd.content.v1.content/blobs/sha256"
+        content = node.pull("/var/lib/containerd") / "io.containerd.content.v1.content/blobs/sha256"
         large = [blob for blob in content.iterdir() if not blob.is_symlink()]
         left = [blob.name for blob in large if blob.stat().st_size >= _LAYER_BYTES]
         assert not left, f"{node.name} still has {left}"
@@ -79,7 +79,7 @@ def measure(cluster: str, runs: int) -> tuple[list[float], list[float]]:
     nodes = lookup.load(Host(), cluster, Ui(quiet=True)).nodes
     with tempfile.TemporaryDirectory(prefix="sykube-bench-") as folder:
         file = make(Path(folder))
-        copy = nodes[-1].folder / "containerd" / file.name
+        copy = nodes[-1].pull(f"/var/lib/containerd/{file.name}")
         copy.write_bytes(file.read_bytes())
         try:
             for number in range(max(runs, 1)):

@@ -22,11 +22,12 @@ from statistics import median
 
 from benchmarks.measure import disk_mb, memory_mb, sykube
 from sykube import documents
-from sykube.cluster import lifecycle, lookup, plan, removal
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.steps import control_plane, order
+from sykube.cluster.commands import lifecycle, plan, removal, steps
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.operations import control_plane
 from sykube.host.host import Host
 from sykube.kubernetes import kubeadm
 from sykube.ui import Ui
@@ -53,7 +54,7 @@ def sykube_run(name: str) -> SykubeRun:
         total,
         json.loads(printed)["seconds"],
         {node.name: memory_mb(node.instance) for node in cluster.nodes},
-        {node.name: disk_mb(node.folder) for node in cluster.nodes},
+        {node.name: disk_mb(node) for node in cluster.nodes},
     )
     removal.delete(Host(), name, Ui(quiet=True))
     return run
@@ -78,7 +79,7 @@ def _prepared(name: str) -> Iterator[Cluster]:
     ui = Ui(quiet=True)
     cluster = lifecycle._new(Host(), ClusterSpec(name=name), InitOptions(), ui)
     try:
-        prepared = [step for step in order.ALL if step.name in ("data", "network", "nodes")]
+        prepared = [step for step in steps.ALL if step.name in ("data", "network", "nodes")]
         plan.execute(cluster, prepared)
         yield cluster
     finally:

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import cluster_of_two, disk_mb, memory_mb, middle, shown, sykube, timed
-from sykube.cluster import archive, lookup
-from sykube.cluster.state import clusters
+from sykube.cluster.model import lookup
+from sykube.cluster.model.state import clusters
+from sykube.cluster.operations import archive
 from sykube.host.host import Host
 from sykube.ui import Ui
 
@@ -103,7 +104,7 @@ def add_workers(name: str, up_to: int) -> list[Worker]:
 
 
 def _disk_of_all(name: str) -> float:
-    return sum(disk_mb(node.folder) for node in lookup.load(Host(), name, Ui(quiet=True)).nodes)
+    return sum(disk_mb(node) for node in lookup.load(Host(), name, Ui(quiet=True)).nodes)
 
 
 def measure(options: argparse.Namespace, init_s: float | None) -> dict[str, Any]:

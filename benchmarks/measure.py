@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from sykube.cluster.state import clusters
+from sykube.cluster.model.state import clusters
 from sykube.host.host import Host
 from sykube.node import cgroups
+from sykube.node.node import Node
 
 
 @contextlib.contextmanager
@@ -76,7 +77,6 @@ def memory_mb(instance: str) -> float:
     return total / 1024
 
 
-def disk_mb(folder: Path) -> float:
+def disk_mb(node: Node) -> float:
     """What a node's files take beside the node image, which all nodes share."""
-    done = subprocess.run(["du", "-sxk", folder], check=True, stdout=subprocess.PIPE, text=True)
-    return int(done.stdout.split()[0]) / 1024
+    return sum(node.disk().values()) / 2**20

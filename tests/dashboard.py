@@ -20,7 +20,7 @@ from sykube.dashboard.collector import Collector, Pace
 from sykube.dashboard.source import check_replicas
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.kubernetes.api import ApiError
-from sykube.node.cgroups import Usage
+from sykube.node.node import Usage
 
 Json = dict[str, Any]
 QUICK = Pace(usage=0.1, disk=0.2, look=0.1, objects=0.1)

@@ -35,7 +35,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from sykube import documents
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.model.cluster import Cluster
 from sykube.errors import SykubeError
 from sykube.host.apt import Mirror
 from sykube.host.checksum import Checksum
@@ -46,7 +46,7 @@ from sykube.image.node_image import NodeImage
 from sykube.kubernetes.api import Api, ApiError
 from sykube.network.subnets import Subnets
 from sykube.node.engine import Engine, Instance, InstanceOptions
-from sykube.node.node import Node
+from sykube.node.local import LocalNode
 from sykube.ui import Ui
 from tests import containers
 
@@ -1408,7 +1408,7 @@ class World:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put it in the place of the real host."""
-        from sykube.cluster import cluster as cluster_module
+        from sykube.cluster.model import cluster as cluster_module
         from sykube.host import engines, preflight
         from sykube.node import netns, services
 
@@ -2000,11 +2000,10 @@ class ScriptedEngine:
         return done
 
 
-def make_node(engine: Any, folder: Path = Path("/nonexistent"), name: str = "master") -> Node:
+def make_node(engine: Any, folder: Path = Path("/nonexistent"), name: str = "master") -> LocalNode:
     """A node with a given engine."""
-    return Node(
-        name, f"fake-{name}", "10.11.11.2", "10.244.0.0/24", folder, engine, name == "master"
-    )
+    names = (name, f"fake-{name}", "10.11.11.2", "10.244.0.0/24", name == "master")
+    return LocalNode(*names, Host(), folder, engine)
 
 
 def _typed(world: World) -> Engine:

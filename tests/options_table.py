@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube import settings
-from sykube.cluster.spec import ClusterSpec, NodeSpec
+from sykube.cluster.model.spec import ClusterSpec, NodeSpec
 from sykube.kubernetes.kubeadm_patches import JsonPatch
 
 FILE = Path(__file__).parents[1] / "docs/configuration.md"

@@ -9,8 +9,7 @@ from sykube.addons.addon import Addon, Site
 from sykube.kubernetes.api import ApiError
 
 _METRICS = "/apis/metrics.k8s.io/v1beta1/nodes"
-# Below a node's folder; node_steps binds it to /var/lib/kubelet.
-_CERTIFICATE = "kubelet/pki/kubelet.crt"
+_CERTIFICATE = "/var/lib/kubelet/pki/kubelet.crt"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Metrics(Addon):
 
 def kubelet_certificates(site: Site) -> dict[str, str]:
     """What the kubelet of each node serves, by the node's name; a new node has none yet."""
-    files = {node.instance: node.folder / _CERTIFICATE for node in site.nodes}
+    files = {node.instance: node.pull(_CERTIFICATE) for node in site.nodes}
     return {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.exists()}
 
 

@@ -8,10 +8,10 @@ import sys
 import click
 
 from sykube.cli import completion, context
-from sykube.cluster import lookup
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import preflight, proxies
+from sykube.host import proxies
 
 # What follows the command's own options belongs to the other program, untouched.
 _PASS_THROUGH = {
@@ -82,7 +82,6 @@ def load_finished(name: str) -> Cluster:
     Raises:
         SykubeError: the caller is not root, there is no such cluster, or init did not come so far.
     """
-    preflight.check_identity(context.host())
     cluster = lookup.load(context.host(), name, context.ui())
     if not cluster.paths.kubeconfig.exists():
         raise SykubeError(
@@ -94,7 +93,6 @@ def load_finished(name: str) -> Cluster:
 
 
 def _enter(name: str, node_name: str, command: tuple[str, ...]) -> None:
-    preflight.check_identity(context.host())
     cluster = lookup.load(context.host(), name, context.ui())
     nodes = {node.name: node for node in cluster.nodes}
     nodes |= {node.instance: node for node in cluster.nodes}
@@ -104,10 +102,10 @@ def _enter(name: str, node_name: str, command: tuple[str, ...]) -> None:
             resolution=f"Its nodes: {', '.join(node.name for node in cluster.nodes)}",
         )
     node = nodes[node_name]
-    if node.instance not in cluster.engine.instances():
+    if not node.is_running():
         raise SykubeError(
             f"the node {node_name} does not run",
             resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
-    cluster.engine.replace_with_exec(node.instance, command)
+    node.exec(command)

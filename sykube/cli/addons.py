@@ -7,9 +7,8 @@ from dataclasses import asdict
 import click
 
 from sykube.cli import completion, context, logfile
-from sykube.cluster import addons as cluster_addons
-from sykube.cluster import lookup
-from sykube.host import preflight
+from sykube.cluster.commands import addons as cluster_addons
+from sykube.cluster.model import lookup
 
 _ADDON = click.argument("addon", metavar="ADD-ON", shell_complete=completion.addons)
 
@@ -25,7 +24,6 @@ def addons() -> None:
 @context.common
 def list_addons(name: str, output: str) -> None:
     """List add-ons and whether they are enabled."""
-    preflight.check_identity(context.host())
     found = cluster_addons.listing(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit([asdict(each) for each in found])

@@ -5,9 +5,7 @@ from __future__ import annotations
 import click
 
 from sykube.cli import context, logfile
-from sykube.cluster import autostart as unit
-from sykube.cluster import lookup
-from sykube.cluster.requirements import require_complete
+from sykube.cluster.commands import autostart as unit
 
 
 @click.group()
@@ -21,9 +19,7 @@ def autostart() -> None:
 def enable(name: str) -> None:
     """Start the cluster whenever the host boots."""
     logfile.open_for(name)
-    cluster = lookup.load(context.host(), name, context.ui())
-    require_complete(cluster)
-    booted = unit.enable(cluster)
+    booted = unit.enable(context.host(), name, context.ui())
     context.ui().say(
         f"The cluster {name} starts with the host: {unit.unit_of(context.host(), name)}"
     )
@@ -37,8 +33,7 @@ def enable(name: str) -> None:
 def disable(name: str) -> None:
     """Do not start the cluster when the host boots."""
     logfile.open_for(name)
-    lookup.load(context.host(), name, context.ui())
-    was = unit.disable(context.host(), name)
+    was = unit.disable(context.host(), name, context.ui())
     context.ui().say(
         f"The cluster {name} {'no longer starts' if was else 'did not start'} with the host."
     )

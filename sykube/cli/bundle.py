@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from sykube.cli import completion, context, options
-from sykube.cluster import preparation, site
-from sykube.cluster.spec_reader import make_spec
-from sykube.cluster.wanted import choose
+from sykube.cluster.model.spec_reader import make_spec
+from sykube.cluster.operations import preparation, site
+from sykube.cluster.operations.wanted import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
 from sykube.host.files import write_atomically

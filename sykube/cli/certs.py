@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from sykube.cli import context, logfile
-from sykube.cluster import certs as cluster_certs
-from sykube.cluster import lookup, renewal
-from sykube.cluster.certs import Found
-from sykube.host import preflight
+from sykube.cluster.commands import renewal
+from sykube.cluster.model import lookup
+from sykube.cluster.operations import certs as cluster_certs
+from sykube.cluster.operations.certs import Found
 
 
 @click.group()
@@ -25,7 +25,6 @@ def certs() -> None:
 @context.common
 def list_certificates(name: str, output: str) -> None:
     """List all certificates with their expiry dates, also of a stopped cluster."""
-    preflight.check_identity(context.host())
     _show(cluster_certs.find(lookup.load(context.host(), name, context.ui())), output)
 
 

@@ -65,7 +65,7 @@ def named(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, name: str, **kwargs: Any) -> Any:
         # Not above: a shell that completes words needs none of it.
-        from sykube.cluster.spec import check_name
+        from sykube.cluster.model.spec import check_name
 
         check_name(name)
         return function(*args, name=name, **kwargs)

@@ -8,8 +8,7 @@ import os
 import click
 
 from sykube.cli import context
-from sykube.cluster import lookup
-from sykube.host import preflight
+from sykube.cluster.model import lookup
 from sykube.kubernetes.kubeconfig import Owner
 
 
@@ -27,7 +26,6 @@ def dashboard(name: str, port: int, no_open: bool) -> None:
     from sykube.dashboard.access import Access
     from sykube.dashboard.source import ClusterSource
 
-    preflight.check_identity(context.host())
     lookup.load(context.host(), name, context.ui())
     with serve.listen(port) as listening:
         access = Access(listening.getsockname()[1])

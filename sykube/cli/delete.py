@@ -9,8 +9,10 @@ import sys
 import click
 
 from sykube.cli import context
-from sykube.cluster import archive, lookup, removal
-from sykube.cluster.state import clusters
+from sykube.cluster.commands import removal
+from sykube.cluster.model import lookup
+from sykube.cluster.model.state import clusters
+from sykube.cluster.operations import archive
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import preflight
 

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from sykube.cli import context
-from sykube.cluster import checkup, lookup
-from sykube.cluster.checkup import Checkup
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.commands import checkup
+from sykube.cluster.commands.checkup import Checkup
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import engines, preflight
 from sykube.host.engines import FoundEngine

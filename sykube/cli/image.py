@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from sykube.cli import context, logfile
-from sykube.cluster import images
-from sykube.cluster.images import Listed
+from sykube.cluster.commands import images
+from sykube.cluster.commands.images import Listed
 
 _NODE = click.option(
     "--node", "nodes", multiple=True, metavar="NODE",

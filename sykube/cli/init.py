@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from sykube.cli import context, options
-from sykube.cluster import archive, lifecycle, pod_network, reborn
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import SETTINGS
-from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.commands import lifecycle
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model import pod_network
+from sykube.cluster.model.spec import SETTINGS
+from sykube.cluster.model.spec_reader import make_spec
+from sykube.cluster.operations import archive, clone
 from sykube.host import preflight
 
 _NAMES = [name for name, declared in SETTINGS.items() if declared.flags]
@@ -44,8 +46,8 @@ def init(
     if spec.from_snapshot:
         preflight.check_identity(context.host())
         snapshot = archive.find(context.host(), spec.from_snapshot)
-        spec = make_spec(context.host(), file, flags, reborn.defaults(snapshot))
-        reborn.check(spec, snapshot)
+        spec = make_spec(context.host(), file, flags, clone.defaults(snapshot))
+        clone.check(spec, snapshot)
     ui = context.ui()
     if dry_run:
         _show_dry_run(lifecycle.dry_run(context.host(), spec, ui), output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sykube.cli import context
-from sykube.cluster import lookup
+from sykube.cluster.model import lookup
 from sykube.host import preflight
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from sykube.cli import completion, context
-from sykube.cluster import export as cluster_export
-from sykube.cluster import logs as cluster_logs
-from sykube.cluster import lookup
-from sykube.cluster.logs import SERVICES, Source
+from sykube.cluster.commands import export as cluster_export
+from sykube.cluster.model import lookup
+from sykube.cluster.operations import logs as cluster_logs
+from sykube.cluster.operations.logs import SERVICES, Source
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
@@ -70,7 +70,7 @@ def logs(
         if follow:
             cluster_logs.follow(found, _FOLLOWED_LINES if tail is None else tail, show)
         for source in found:
-            for line in cluster_logs.read(source, tail):
+            for line in source.log.read(tail):
                 show(source, line)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -87,7 +87,7 @@ def _sources(name: str, node: str | None, service: str) -> list[Source]:
         SykubeError: there is no such cluster (NO_SUCH_CLUSTER), or no log in it yet.
         UsageError: it has no such node.
     """
-    nodes = list(cluster_logs.node_folders(context.host(), name))
+    nodes = cluster_logs.nodes(context.host(), name, context.ui())
     if not lookup.exists(context.host(), name):
         error = lookup.no_such_cluster(context.host(), name)
         failed = ClusterPaths(context.host(), name).node_logs
@@ -102,10 +102,9 @@ def _sources(name: str, node: str | None, service: str) -> list[Source]:
                 f"the cluster {name} has no node {node!r}",
                 resolution=f"Its nodes: {', '.join(nodes)}",
             )
-        nodes = [wanted]
-    found = cluster_logs.sources(
-        context.host(), name, nodes, SERVICES if service == "all" else [service]
-    )
+        nodes = {wanted: nodes[wanted]}
+    services = SERVICES if service == "all" else [service]
+    found = cluster_logs.sources(nodes.values(), services)
     if not found:
         what = "no log" if service == "all" else f"no log of {service}"
         raise SykubeError(

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from sykube.cli import completion, context
-from sykube.cluster.spec import SETTINGS
+from sykube.cluster.model.spec import SETTINGS
 from sykube.errors import ExitCode, UsageError
 from sykube.host import engines
 from sykube.host.host import Host

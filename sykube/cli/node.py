@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from sykube.cli import completion, context, logfile
-from sykube.cluster import lookup, scaling
-from sykube.cluster import status as cluster_status
-from sykube.cluster.scaling import RemovalOptions
-from sykube.host import preflight
+from sykube.cluster.commands import scaling
+from sykube.cluster.commands import status as cluster_status
+from sykube.cluster.commands.scaling import RemovalOptions
+from sykube.cluster.model import lookup
 
 
 @click.group()
@@ -60,7 +60,6 @@ def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
 @context.common
 def list_nodes(name: str, output: str) -> None:
     """List the nodes with their addresses and states."""
-    preflight.check_identity(context.host())
     found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit(found.to_dict()["nodes"])

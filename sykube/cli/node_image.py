@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from sykube.cli import completion, context, options
-from sykube.cluster import archive, preparation, site
-from sykube.cluster.spec_reader import make_spec
-from sykube.cluster.state import State, clusters
-from sykube.cluster.wanted import choose
+from sykube.cluster.model.spec_reader import make_spec
+from sykube.cluster.model.state import State, clusters
+from sykube.cluster.operations import archive, preparation, site
+from sykube.cluster.operations.wanted import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
 from sykube.host.paths import ClusterPaths

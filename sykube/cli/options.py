@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from sykube.cli import completion
-from sykube.cluster.spec import SETTINGS
+from sykube.cluster.model.spec import SETTINGS
 from sykube.errors import UsageError
 from sykube.settings import Setting
 

@@ -7,9 +7,8 @@ from dataclasses import asdict
 import click
 
 from sykube.cli import completion, context, logfile
-from sykube.cluster import lookup
-from sykube.cluster import ports as cluster_ports
-from sykube.host import preflight
+from sykube.cluster.commands import ports as cluster_ports
+from sykube.cluster.model import lookup
 from sykube.network import ports
 
 
@@ -54,7 +53,6 @@ def delete(name: str, host_port: str) -> None:
 @context.common
 def list_ports(name: str, output: str) -> None:
     """List the port mappings."""
-    preflight.check_identity(context.host())
     found = lookup.load(context.host(), name, context.ui()).state.ports
     if output == "json":
         context.emit([asdict(each) for each in found])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from sykube.cli import context, logfile
-from sykube.cluster import power
-from sykube.cluster.power import StopOptions
+from sykube.cluster.commands import power
+from sykube.cluster.commands.power import StopOptions
 
 _grace = click.option(
     "--grace", type=click.IntRange(0, 3600), default=10, show_default=True, metavar="SECONDS",

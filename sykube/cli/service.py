@@ -8,10 +8,9 @@ from dataclasses import asdict
 import click
 
 from sykube.cli import browser, context
-from sykube.cluster import lookup
-from sykube.cluster import service as cluster_service
+from sykube.cluster.commands import service as cluster_service
+from sykube.cluster.model import lookup
 from sykube.errors import SykubeError
-from sykube.host import preflight
 from sykube.kubernetes.kubeconfig import Owner
 
 
@@ -31,7 +30,6 @@ from sykube.kubernetes.kubeconfig import Owner
 @context.common
 def service(name: str, service_name: str, namespace: str, open_it: bool, output: str) -> None:
     """Print the URLs at which this host reaches a Service; only those that answer."""
-    preflight.check_identity(context.host())
     cluster = lookup.load(context.host(), name, context.ui())
     cluster.running_control_plane()
     found = cluster_service.addresses(cluster, namespace, service_name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from sykube.cli import completion, context, logfile
-from sykube.cluster import archive, snapshots
+from sykube.cluster.commands import snapshots
+from sykube.cluster.operations import archive
 from sykube.errors import SykubeError
 from sykube.host import preflight
 

@@ -7,10 +7,10 @@ from dataclasses import asdict
 import click
 
 from sykube.cli import context
-from sykube.cluster import lookup
-from sykube.cluster import status as cluster_status
-from sykube.cluster.state import clusters
-from sykube.cluster.status import Status
+from sykube.cluster.commands import status as cluster_status
+from sykube.cluster.commands.status import Status
+from sykube.cluster.model import lookup
+from sykube.cluster.model.state import clusters
 from sykube.errors import ExitCode
 from sykube.host import preflight
 
@@ -22,7 +22,6 @@ from sykube.host import preflight
 @click.pass_context
 def status(ctx: click.Context, name: str, output: str) -> None:
     """Show the state of the cluster; exit code 0 only when everything is healthy."""
-    preflight.check_identity(context.host())
     found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit(found.to_dict())

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from sykube.cli import context, logfile, options
-from sykube.cluster.spec_reader import make_spec
-from sykube.cluster.update.options import UpdateOptions
-from sykube.cluster.update.update import update as update_cluster
+from sykube.cluster.commands.update.nodes import UpdateOptions
+from sykube.cluster.commands.update.update import update as update_cluster
+from sykube.cluster.model.spec_reader import make_spec
 
 
 @click.command()

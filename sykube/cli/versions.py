@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sykube.cli import completion, context
-from sykube.cluster import site
+from sykube.cluster.operations import site
 from sykube.host.download import Access, Downloader, DownloadError
 from sykube.image import build, downloads, sites, upstream, versions
 from sykube.image.sites import Sites

@@ -13,7 +13,7 @@ from typing import Any
 
 from sykube.dashboard.source import Source, problem_of
 from sykube.errors import ExitCode, SykubeError
-from sykube.node.cgroups import Usage
+from sykube.node.node import Usage
 
 log = logging.getLogger("sykube.dashboard")
 

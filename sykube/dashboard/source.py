@@ -7,27 +7,24 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from sykube.cluster import logs as node_logs
-from sykube.cluster import lookup, status
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.commands import status
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations import logs as node_logs
 from sykube.dashboard import rows
 from sykube.errors import SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.kubernetes.api import Api, ApiError, Stream
-from sykube.node import cgroups
-from sykube.node.cgroups import Usage
 from sykube.node.limits import Limits
+from sykube.node.node import Usage
 from sykube.ui import Ui
 
 Json = dict[str, Any]
 
 MAX_REPLICAS = 100
 _TAIL = 500
-# Folders of a node on the host, by what the page calls them; the others are small.
-_DISK = {"overlay": "overlay", "containerd": "images", "etcd": "etcd"}
 
 
 class Log(Protocol):
@@ -107,16 +104,10 @@ class ClusterSource:
         }
 
     def usage(self) -> dict[str, Usage]:
-        return {node.name: cgroups.usage(self.host, node.instance) for node in self._load().nodes}
+        return {node.name: node.usage() for node in self._load().nodes}
 
     def disk(self) -> dict[str, dict[str, int]]:
-        found: dict[str, dict[str, int]] = {}
-        for node in self._load().nodes:
-            folders = [each for each in node.folder.glob("*") if each.is_dir()]
-            found[node.name] = sizes = {"overlay": 0, "images": 0, "etcd": 0, "other": 0}
-            for folder, size in _sizes(self.host, folders).items():
-                sizes[_DISK.get(folder, "other")] += size
-        return found
+        return {node.name: node.disk() for node in self._load().nodes}
 
     def objects(self) -> Json:
         with self._api() as api:
@@ -150,7 +141,8 @@ class ClusterSource:
         return _PodLog(self._api().stream(path, follow="true", tailLines=str(_TAIL), **options))
 
     def node_log(self, node: str, service: str) -> Log:
-        found = node_logs.sources(self.host, self.name, [node], [service])
+        there = node_logs.nodes(self.host, self.name, self.ui)
+        found = node_logs.sources([there[node]] if node in there else [], [service])
         if service not in node_logs.SERVICES or not found:
             raise UsageError(
                 f"there is no log of {service} in {node}",
@@ -245,15 +237,6 @@ def _metrics(api: Api) -> list[Json]:
     except ApiError:
         # The add-on is off, or not ready: the page says so by its empty columns.
         return []
-
-
-def _sizes(host: Host, folders: Sequence[Path]) -> dict[str, int]:
-    if not folders:
-        return {}
-    # Files come and go while it counts.
-    listed = host.run(["du", "-s", "-x", "--block-size=1", *folders], check=False).stdout
-    pairs = (line.split("\t", 1) for line in listed.splitlines())
-    return {Path(folder).name: int(size) for size, folder in pairs}
 
 
 def problem_of(error: Exception) -> str:

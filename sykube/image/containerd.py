@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +17,9 @@ from sykube.image import container
 from sykube.image.container import Blob, ContainerImage
 from sykube.node.node import Node
 
-_ROOT = "/var/lib/containerd"
 _TIMEOUT_S = 1800.0
 _ATTEMPTS = 2
-_WORK = ".load-"
+_WORK = "/var/lib/containerd/.load"
 
 
 @dataclass(frozen=True)
@@ -82,14 +78,13 @@ def load(node: Node, image: ContainerImage) -> None:
     Raises:
         CommandError: containerd does not take it; what it took is removed by its garbage collector.
     """
-    folder = Path(tempfile.mkdtemp(prefix=_WORK, dir=node.folder / "containerd"))
+    remove_work(node)
     try:
         # Images hold the same empty layer several times.
         for file in {layer.file for layer in image.layers}:
-            os.link(file, folder / file.name)
-        (folder / "index.tar").write_bytes(_index(image))
-        inside = f"{_ROOT}/{folder.name}"
-        command = resources.script("load-image", inside, image.id, image.name)
+            node.push(file, f"{_WORK}/{file.name}", shared=True)
+        node.push(_index(image), f"{_WORK}/index.tar")
+        command = resources.script("load-image", _WORK, image.id, image.name)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 node.run(command, timeout=_TIMEOUT_S)
@@ -98,7 +93,7 @@ def load(node: Node, image: ContainerImage) -> None:
                 if attempt == _ATTEMPTS or "not found" not in error.output:
                     raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_work(node)
 
 
 def stored(
@@ -144,8 +139,7 @@ def _stored(host: Host, blobs: Path, name: str, digest: str) -> ContainerImage:
 
 def remove_work(node: Node) -> None:
     """Remove what a load that was killed has left in the node's folder."""
-    for left in (node.folder / "containerd").glob(f"{_WORK}*"):
-        shutil.rmtree(left)
+    node.discard(_WORK)
 
 
 def remove(node: Node, references: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import SykubeError
@@ -17,6 +16,7 @@ from sykube.host import lock
 from sykube.host.host import Host
 from sykube.host.records import HostRecords
 from sykube.node.limits import Limits
+from sykube.node.node import Usage
 
 PARENT = "sykube"
 _NO_LIMITS = Limits()
@@ -29,19 +29,6 @@ _FREEZERS = (
 )
 _EMPTY_TIMEOUT_S = 20.0
 _ENGINES = ("apptainer", "singularity")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What the processes of a node use; None where the kernel does not count it.
-
-    Attributes:
-        cpu: processor time since the node's cgroups were made, in seconds.
-        memory: working set in bytes, as kubelets count it: without files that were not read lately.
-    """
-
-    cpu: float | None
-    memory: int | None
 
 
 def is_v2(host: Host) -> bool:

@@ -15,7 +15,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from sykube.host import capabilities
+from sykube.host import capabilities, processes
 from sykube.host.host import Host
 
 UMASK = 0o022
@@ -92,6 +92,48 @@ def inherited(host: Host, pid: int) -> Iterator[str]:
         if _lesser(soft, possible) != possible:
             yield f"{what} limited to {soft}"
     yield from _priorities(host, pid)
+
+
+def first_of(host: Host, members: list[int]) -> int:
+    """The process whose end is the end of all of some node's, seen from the host; 0 for none."""
+    for member in members:
+        with contextlib.suppress(OSError):
+            space = (host.proc / str(member) / "ns/pid").readlink()
+            for process in host.proc.iterdir():
+                if process.name.isdigit() and _is_first(process, space):
+                    return int(process.name)
+    return 0
+
+
+def _is_first(process: Path, space: Path) -> bool:
+    try:
+        if (process / "ns/pid").readlink() != space:
+            return False
+        status = (process / "status").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+    # Its numbers in each namespace, from ours inwards: proc_pid_status(5).
+    return numbers.split()[-1] == "1"
+
+
+def started_by(host: Host, parent: int, members: list[int]) -> int:
+    """The process that an instance was started for, which all others of a node come from.
+
+    The oldest: orphans become its siblings, such as the shims of pods.
+    """
+    origins = {pid: _origin(host, pid) for pid in members}
+    children = [pid for pid, (of, _) in origins.items() if of == parent]
+    return min(children, key=lambda pid: origins[pid], default=0)
+
+
+def _origin(host: Host, pid: int) -> tuple[int, int]:
+    """The parent of a process and the clock tick of its start; zeros for one that is gone."""
+    try:
+        fields = processes.stat(host.proc / str(pid))
+    except OSError:
+        return 0, 0
+    return int(fields[1]), int(fields[19])
 
 
 def _priorities(host: Host, pid: int) -> Iterator[str]:

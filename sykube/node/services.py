@@ -14,6 +14,11 @@ _SOCKET = "root/run/supervisor.sock"
 _TIMEOUT_S = 10.0
 
 
+def is_up(host: Host, pid: int) -> bool:
+    """Whether supervisord of a node has opened its socket."""
+    return (host.proc / str(pid) / _SOCKET).exists()
+
+
 def states(host: Host, pid: int) -> dict[str, str]:
     """The state of each program: RUNNING, STARTING, BACKOFF, STOPPED, EXITED, FATAL …
 

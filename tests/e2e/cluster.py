@@ -16,7 +16,7 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
-from sykube.cluster.state import clusters
+from sykube.cluster.model.state import clusters
 from sykube.host.host import Host
 from tests.e2e import release
 from tests.hostdiff import HostSnapshot

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import benchmarks
-from sykube.cluster.state import clusters
+from sykube.cluster.model.state import clusters
 from sykube.host.host import Host
 from tests.e2e.cluster import TestCluster
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import lookup
+from sykube.cluster.model import lookup
 from sykube.host.host import Host
 from sykube.network.bridge import Bridge
 from sykube.ui import Ui

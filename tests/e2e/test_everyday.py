@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import lookup
+from sykube.cluster.model import lookup
 from sykube.errors import ExitCode
 from sykube.host.host import Host
 from sykube.network.bridge import Bridge

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cluster.state import clusters
+from sykube.cluster.model.state import clusters
 from sykube.host.host import Host
 from sykube.host.records import HostRecords
 from tests.e2e.cluster import TestCluster, data_folders, eventually

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import lookup
+from sykube.cluster.model import lookup
 from sykube.errors import SykubeError
 from sykube.host.host import Host
 from sykube.kubernetes.api import Api, Credentials

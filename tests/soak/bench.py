@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sykube.cluster.state import clusters
+from sykube.cluster.model.state import clusters
 from sykube.host.host import Host
 from tests.e2e.cluster import TestCluster
 from tests.hostdiff import HostSnapshot, leaks_since

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sykube.cluster.steps import order
+from sykube.cluster.commands import steps
 from sykube.host.host import Host
 from sykube.node import cgroups
 from tests.soak.bench import Bench, Outcome, Unexpected
@@ -27,7 +27,7 @@ _NO_SUCH_CLUSTER = 5
 
 def steps_that_fail(bench: Bench, only: str = "") -> Iterator[Outcome]:
     """Each step before it begins, while it works, and after it; or those that match."""
-    for step in order.ALL:
+    for step in steps.ALL:
         for place in ("before", "during", "after"):
             point = f"{place}:{step.name}"
             if place == "during":

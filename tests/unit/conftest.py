@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from sykube.cli import context, main
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import State
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import State
 from sykube.image import sites
 from sykube.node.engine import InstanceOptions
 from tests.fakes import FakeHost, FakeInstance, World, make_subnets

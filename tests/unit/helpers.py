@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import lifecycle
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.commands import lifecycle
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import ExitCode, UsageError
 from sykube.host.host import Host
 from tests.fakes import RecordingUi, World

@@ -7,10 +7,11 @@ import pytest
 from sykube.addons import addon as addon_module
 from sykube.addons import catalog
 from sykube.addons.addon import Addon, deployment_problem
-from sykube.cluster import addons, lifecycle, lookup
-from sykube.cluster.addon_site import site
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.commands import addons, lifecycle
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.operations.addons import site
 from sykube.errors import ExitCode, SykubeError, UsageError
 from tests.fakes import World
 

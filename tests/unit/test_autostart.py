@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cluster import autostart, removal
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.commands import autostart, removal
+from sykube.cluster.model.cluster import Cluster
 from sykube.errors import HostError
 from sykube.host.host import Host
 from tests.fakes import Injected, World
@@ -40,7 +40,7 @@ def commands(world: World) -> list[list[str]]:
 
 def enabled(world: World, **fields: object) -> Cluster:
     cluster = made(world, **fields)  # type: ignore[arg-type]
-    assert autostart.enable(cluster) is True
+    assert autostart.enable(world.host, "fake", world.ui()) is True
     return cluster
 
 
@@ -122,16 +122,16 @@ def test_enabling_it_lets_systemd_watch_over_the_cluster_that_runs(
 
 
 def test_enabling_it_twice_is_enabling_it_once(systemd: World) -> None:
-    cluster = enabled(systemd)
+    enabled(systemd)
     with unchanged(systemd):
-        assert autostart.enable(cluster) is True
+        assert autostart.enable(systemd.host, "fake", systemd.ui()) is True
 
 
 def test_disabling_it_leaves_the_cluster_and_nothing_else(host: Host, systemd: World) -> None:
-    cluster = made(systemd)
+    made(systemd)
     with unchanged(systemd):
-        autostart.enable(cluster)
-        assert autostart.disable(host, "fake") is True
+        autostart.enable(systemd.host, "fake", systemd.ui())
+        assert autostart.disable(host, "fake", systemd.ui()) is True
         assert not autostart.unit_of(host, "fake").exists()
     assert len(systemd.instances) == 2
 
@@ -139,14 +139,14 @@ def test_disabling_it_leaves_the_cluster_and_nothing_else(host: Host, systemd: W
 def test_disabling_what_is_not_enabled_asks_nobody(host: Host, systemd: World) -> None:
     made(systemd)
     with unchanged(systemd):
-        assert autostart.disable(host, "fake") is False
+        assert autostart.disable(host, "fake", systemd.ui()) is False
     assert commands(systemd) == []
 
 
 def test_a_host_without_systemctl_is_told_what_to_do_instead(world: World) -> None:
-    cluster = made(world)
+    made(world)
     with unchanged(world), pytest.raises(HostError, match="systemctl") as raised:
-        autostart.enable(cluster)
+        autostart.enable(world.host, "fake", world.ui())
     assert raised.value.resolution.endswith("sykube start --name fake")
 
 
@@ -155,19 +155,19 @@ def test_where_systemd_is_installed_and_does_not_run_the_unit_is_there_for_later
     systemd: World,
 ) -> None:
     systemd.path("/run/systemd/system").rmdir()
-    cluster = made(systemd)
+    made(systemd)
     with unchanged(systemd):
-        assert autostart.enable(cluster) is False
+        assert autostart.enable(systemd.host, "fake", systemd.ui()) is False
         assert (systemd.root / WANTED).is_symlink()
-        assert autostart.disable(host, "fake") is True
+        assert autostart.disable(host, "fake", systemd.ui()) is True
     assert [argv[1] for argv in commands(systemd)] == ["enable", "disable"]
 
 
 def test_a_unit_that_systemd_refuses_is_not_left_behind(host: Host, systemd: World) -> None:
-    cluster = made(systemd)
+    made(systemd)
     systemd.calls.fail(lambda call: call.words[0] == "systemctl")
     with unchanged(systemd), pytest.raises(Injected):
-        autostart.enable(cluster)
+        autostart.enable(systemd.host, "fake", systemd.ui())
     assert not autostart.unit_of(host, "fake").exists()
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from sykube import resources
 from sykube.cli import browser
-from sykube.cluster import service
-from sykube.cluster.service import Address
+from sykube.cluster.commands import service
+from sykube.cluster.commands.service import Address
 from sykube.errors import ExitCode
 from sykube.kubernetes.kubeconfig import Owner
 from tests.fakes import World

@@ -14,10 +14,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from sykube.cli import certs as command
-from sykube.cluster import certs, lifecycle, power, renewal, status
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.commands import lifecycle, power, renewal, status
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.operations import certs, user_kubeconfig
 from sykube.errors import SykubeError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
@@ -66,14 +67,14 @@ def kubeconfig(end: datetime) -> str:
 def fill(cluster: Cluster, end: datetime) -> None:
     """Give a fake cluster the files that kubeadm makes."""
     for node in cluster.nodes:
-        pki = node.folder / "kubelet" / "pki"
+        pki = node.pull("/var/lib/kubelet/pki")
         pki.mkdir(parents=True, exist_ok=True)
         (pki / "kubelet-client-2026.pem").write_text(pem(end))
         (pki / "kubelet-client-current.pem").symlink_to(
             "/var/lib/kubelet/pki/kubelet-client-2026.pem"
         )
         (pki / "kubelet.crt").write_text(pem(end))
-    kubernetes = cluster.master.overlay / "upper/etc/kubernetes"
+    kubernetes = cluster.master.pull("/etc/kubernetes")
     (kubernetes / "pki/etcd").mkdir(parents=True)
     for name in ("apiserver", "etcd/server"):
         (kubernetes / "pki" / f"{name}.crt").write_text(pem(end))
@@ -177,7 +178,7 @@ def test_start_refuses_certificates_past_their_end_and_names_the_cure(
 
 def test_an_authority_alone_is_no_reason_to_renew(cluster: Cluster) -> None:
     fill(cluster, NOW + timedelta(days=300))
-    ca = cluster.master.overlay / "upper/etc/kubernetes/pki/ca.crt"
+    ca = cluster.master.pull("/etc/kubernetes/pki/ca.crt")
     ca.write_text(pem(NOW - timedelta(days=1)))
     assert certs.warning(cluster, NOW) == ""
 
@@ -188,7 +189,7 @@ def run(host: Host, *arguments: str) -> Result:
 
 def test_the_list_for_people_and_machines(cluster: Cluster) -> None:
     fill(cluster, datetime.now(UTC) + timedelta(days=60, hours=1))
-    (cluster.master.folder / "kubelet/pki/kubelet.crt").write_text("broken")
+    cluster.master.pull("/var/lib/kubelet/pki/kubelet.crt").write_text("broken")
     shown = run(cluster.host, "list", "--name", "fake").output
     assert "pki/apiserver.crt" in shown
     assert "60 days" in shown
@@ -300,7 +301,7 @@ def test_the_new_credentials_keep_the_current_context(
     cluster.paths.kubeconfig.write_text(
         cluster.paths.kubeconfig.read_text().replace("S0VZ", "TkVXS0VZ")
     )
-    renewal.hand_out(cluster)
+    user_kubeconfig.renew(cluster)
     config = yaml.safe_load(user.read_text(encoding="utf-8"))
     assert config["current-context"] == "work"
     users = {entry["name"]: entry["user"] for entry in config["users"]}

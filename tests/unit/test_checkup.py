@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sykube.cli import doctor as command
-from sykube.cluster import checkup, lifecycle
-from sykube.cluster.checkup import files
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.commands import checkup, lifecycle
+from sykube.cluster.commands.checkup import files
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import inotify, preflight
 from sykube.host.host import Host
@@ -401,12 +401,12 @@ def test_certificates(cluster: Cluster) -> None:
     assert bad.level is Level.WARNING
     assert bad.cure == "sykube certs renew --name fake"
     assert found(cluster, timedelta(days=301))["certificates"].level is Level.FAILURE
-    (cluster.master.folder / "kubelet/pki/kubelet.crt").write_text("broken")
+    cluster.master.pull("/var/lib/kubelet/pki/kubelet.crt").write_text("broken")
     assert "cannot be read" in found(cluster)["certificates"].detail
 
 
 def test_an_authority_near_its_end(cluster: Cluster) -> None:
-    ca = cluster.master.overlay / "upper/etc/kubernetes/pki/ca.crt"
+    ca = cluster.master.pull("/etc/kubernetes/pki/ca.crt")
     ca.write_text(pem(datetime.now(UTC) + timedelta(days=3)))
     assert "sykube delete --name fake" in found(cluster)["certificates"].cure
 

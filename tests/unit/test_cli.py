@@ -15,10 +15,10 @@ import click
 import pytest
 
 from sykube.cli import main
-from sykube.cluster import lifecycle
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import locked
+from sykube.cluster.commands import lifecycle
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import locked
 from sykube.errors import ExitCode
 from sykube.host import preflight
 from sykube.host.host import Host

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import images, power
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.power import StopOptions
+from sykube.cluster.commands import images, power
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.model.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.run import CommandError
@@ -200,7 +200,10 @@ def test_a_refusal_of_containerd_is_shown(world: World, cluster: Cluster, source
 
 
 def test_what_a_killed_load_left_is_removed(world: World, cluster: Cluster, source: Path) -> None:
-    for folder in (cluster.paths.root / ".images-x", cluster.master.folder / "containerd/.load-x"):
+    for folder in (
+        cluster.paths.root / ".images-x",
+        cluster.master.pull("/var/lib/containerd/.load"),
+    ):
         folder.mkdir()
         (folder / "part").touch()
     load(world, source)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sykube.cluster import lookup, ports
+from sykube.cluster.commands import ports
+from sykube.cluster.model import lookup
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.network import ports as network_ports
 from sykube.network.ports import PortMap

@@ -9,8 +9,8 @@ import pytest
 
 from sykube.cli import main, man
 from sykube.cli.options import described
-from sykube.cluster.spec import SETTINGS, ClusterSpec
-from sykube.cluster.state import State
+from sykube.cluster.model.spec import SETTINGS, ClusterSpec
+from sykube.cluster.model.state import State
 from sykube.errors import ExitCode
 from sykube.host.paths import ClusterPaths
 from sykube.patches import Patch

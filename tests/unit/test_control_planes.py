@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from sykube.cluster import power, removal
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.power import StopOptions
-from sykube.cluster.steps.join import register
+from sykube.cluster.commands import power, removal
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations.join import register
 from sykube.errors import ExitCode, SykubeError
 from tests.fakes import (
     CONTROL_PLANE_LABEL,
@@ -32,7 +32,7 @@ def joins(world: World) -> list[str]:
 
 
 def keepalived(cluster: Cluster, node: str) -> str:
-    return (cluster.node(node).config / "keepalived.conf").read_text()
+    return cluster.node(node).pull("/etc/sykube/keepalived.conf").read_text()
 
 
 @pytest.mark.parametrize("count", [3, 5])
@@ -118,7 +118,7 @@ def test_the_endpoint_moves_between_them(world: World) -> None:
         assert peers is not None
         assert set(peers[1].split()) == others
         assert f"{cluster.endpoint_address}/32" in text
-        assert "SYKUBE_ENDPOINT=\n" in (node.config / "node.env").read_text()
+        assert "SYKUBE_ENDPOINT=\n" in node.pull("/etc/sykube/node.env").read_text()
         found = re.search(r"priority (\d+)", text)
         assert found is not None
         priorities.append(int(found[1]))
@@ -131,7 +131,9 @@ def test_the_endpoint_moves_between_them(world: World) -> None:
 def test_one_alone_has_the_endpoint_itself(world: World) -> None:
     cluster = made(world)
     assert keepalived(cluster, "master") == ""
-    assert "SYKUBE_ENDPOINT=10.11.11.254\n" in (cluster.master.config / "node.env").read_text()
+    assert (
+        "SYKUBE_ENDPOINT=10.11.11.254\n" in cluster.master.pull("/etc/sykube/node.env").read_text()
+    )
 
 
 def test_the_cluster_dns_runs_on_two_of_them(world: World) -> None:

@@ -17,14 +17,14 @@ import click.testing
 import pytest
 
 from sykube.cli.dashboard import dashboard
-from sykube.cluster import power
+from sykube.cluster.commands import power
 from sykube.dashboard import rows, serve
 from sykube.dashboard.access import TOKEN_LIFE_S, Access
 from sykube.dashboard.source import ClusterSource
 from sykube.errors import SykubeError, UsageError
 from sykube.kubernetes.api import Api, ApiError
 from sykube.node import cgroups
-from sykube.node.cgroups import Usage
+from sykube.node.node import Usage
 from tests.dashboard import QUICK, Served, StubSource, served
 from tests.fakes import World
 from tests.unit.helpers import made

@@ -460,8 +460,8 @@ def test_only_the_master_is_the_control_plane(tmp_path: Path) -> None:
     assert make_node(None).is_control_plane
     worker = make_node(None, tmp_path, "node1")
     assert not worker.is_control_plane
-    assert worker.config == tmp_path / "config"
-    assert worker.overlay == tmp_path / "overlay"
+    assert worker.pull("/etc/sykube/hosts") == tmp_path / "config/hosts"
+    assert worker.pull("/etc/hosts") == tmp_path / "overlay/upper/etc/hosts"
 
 
 def test_an_engine_that_fails_is_shown_by_its_own_error(

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster import lookup
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.model import lookup
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import ExitCode, UsageError
 from sykube.host.host import Host
 from tests.fakes import World, fill
@@ -103,8 +103,8 @@ def test_every_field_has_its_effect(world: World, sykube: Sykube, here: Path) ->
 
     made = lookup.load(world.host, "shop", world.ui())
     for node in made.nodes:
-        assert "search corp.example example" in (node.config / "resolv.conf").read_text()
-        text = (node.config / "containerd.toml").read_text().replace("@RESTRICT@", "true")
+        assert "search corp.example example" in node.pull("/etc/sykube/resolv.conf").read_text()
+        text = node.pull("/etc/sykube/containerd.toml").read_text().replace("@RESTRICT@", "true")
         assert tomllib.loads(text)["debug"].items() >= {"level": "debug", "format": "json"}.items()
     spec = made.state.spec
     assert spec.kubernetes_version == "1.20.2"
@@ -236,7 +236,7 @@ def test_a_cluster_without_kinds_own_pod_network_has_none_of_sykubes(
     assert result.code == ExitCode.OK, result.err
     made = lookup.load(world.host, "sykube", world.ui())
     assert made.state.spec.pod_network == "none"
-    assert (made.master.config / "pod-network.conflist").read_text() == ""
+    assert made.master.pull("/etc/sykube/pod-network.conflist").read_text() == ""
 
 
 def test_kinds_guide_to_audit_logs_works(read: Any, here: Path) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from sykube.cluster import lifecycle, lookup, removal
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.state import DONE, State, clusters
-from sykube.cluster.steps import order
+from sykube.cluster.commands import lifecycle, removal, steps
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.commands.plan import Step
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.state import DONE, State, clusters
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import engines, lock, preflight
 from sykube.host.paths import ClusterPaths
@@ -25,8 +27,8 @@ from sykube.kubernetes.api import ApiError
 from tests.fakes import TRUSTED, Answer, Call, Injected, World, write_sif
 from tests.unit.helpers import differences, fake_spec, init, unchanged
 
-STEPS = [step.name for step in order.ALL]
-TITLES = {step.name: step.title for step in order.ALL}
+STEPS = [step.name for step in steps.ALL]
+TITLES = {step.name: step.title for step in steps.ALL}
 ROLLBACK = "Rolling back"
 
 
@@ -128,7 +130,7 @@ def test_a_folder_for_the_engines_networks_is_used_and_its_other_files_stay(worl
 def test_nodes_get_their_files(world: World) -> None:
     cluster = init(world, fake_spec(workers=2))
     assert cluster is not None
-    config = cluster.nodes[1].config
+    config = cluster.nodes[1].pull("/etc/sykube")
     assert (config / "routes").read_text().splitlines() == [
         "10.244.0.0/24 via 10.11.11.2",
         "10.244.2.0/24 via 10.11.11.4",
@@ -137,7 +139,9 @@ def test_nodes_get_their_files(world: World) -> None:
     resolvers = (config / "resolv.conf").read_text().splitlines()
     assert resolvers == ["nameserver 10.11.11.1", "nameserver 192.0.2.53"]
     assert "SYKUBE_ENDPOINT=\n" in (config / "node.env").read_text()
-    assert "SYKUBE_ENDPOINT=10.11.11.254\n" in (cluster.master.config / "node.env").read_text()
+    assert (
+        "SYKUBE_ENDPOINT=10.11.11.254\n" in cluster.master.pull("/etc/sykube/node.env").read_text()
+    )
     assert "SYKUBE_CGROUP=sykube/fake-node1\n" in (config / "node.env").read_text()
     shown = json.loads((config / "pod-network.conflist").read_text())
     assert shown["plugins"][0]["ipam"]["ranges"] == [[{"subnet": "10.244.1.0/24"}]]
@@ -163,7 +167,7 @@ def test_the_state_and_the_kubeconfig_are_roots_alone(world: World) -> None:
 def test_dry_run_says_what_would_be_done_and_changes_nothing(world: World) -> None:
     with unchanged(world):
         found = lifecycle.dry_run(world.host, fake_spec(), world.ui())
-    assert found["steps"] == [step.title for step in order.ALL]
+    assert found["steps"] == [step.title for step in steps.ALL]
     assert found["subnets"] == {
         "nodes": "10.11.11.0/24",
         "pods": "10.244.0.0/16",
@@ -192,18 +196,27 @@ def test_init_that_fails_at_a_step_leaves_nothing_and_the_next_one_succeeds(
     assert clusters(world.host) == ["fake"]
 
 
+def after(name: str, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a step of init do something at the end."""
+
+    def changed(step: Step) -> Step:
+        def apply(cluster: Cluster) -> None:
+            step.apply(cluster)
+            action()
+
+        return replace(step, apply=apply) if step.name == name else step
+
+    monkeypatch.setattr(steps, "ALL", tuple(map(changed, steps.ALL)))
+
+
 @pytest.mark.parametrize("step", ["data", "network", "nodes", "kubeconfig"])
 def test_init_whose_disk_is_full_in_the_middle_of_a_step_leaves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    kind = type(next(each for each in order.ALL if each.name == step))
-    apply = kind.apply
-
-    def half(self: object, cluster: Cluster) -> None:
-        apply(self, cluster)  # type: ignore[arg-type]
+    def half() -> None:
         raise OSError(28, "No space left on device", "/var")
 
-    monkeypatch.setattr(kind, "apply", half)
+    after(step, half, monkeypatch)
     with unchanged(world), pytest.raises(OSError, match="No space left"):
         init(world)
 
@@ -716,7 +729,7 @@ def test_delete_forgets_no_node_that_it_could_not_end(world: World) -> None:
         pid = world.instances["fake-node1"].pid
         assert second == f"fake-node1 cannot be ended: ps -o pid,stat,wchan,args {pid}"
         assert clusters(world.host) == ["fake"]
-        assert cluster.node("node1").overlay.is_dir()
+        assert cluster.node("node1").exists()
         world.calls.faults.clear()
         assert removal.delete(world.host, "fake", world.ui()) == []
         assert clusters(world.host) == []
@@ -734,7 +747,7 @@ def test_delete_finds_nodes_of_a_cluster_of_which_there_is_nothing_else(world: W
 
 
 def test_delete_twice_at_once_is_refused_by_the_lock(world: World) -> None:
-    from sykube.cluster.state import locked
+    from sykube.cluster.model.state import locked
 
     init(world)
     with locked(ClusterPaths(world.host, "fake")), pytest.raises(SykubeError) as raised:
@@ -754,7 +767,7 @@ def test_delete_of_all_clusters_leaves_the_host_as_it_was(world: World) -> None:
 def test_a_cluster_that_is_in_use_does_not_keep_the_others_from_being_deleted(
     world: World,
 ) -> None:
-    from sykube.cluster.state import locked
+    from sykube.cluster.model.state import locked
 
     for name in ("one", "two", "three"):
         init(world, fake_spec(name))
@@ -993,11 +1006,11 @@ def test_another_clusters_damaged_record_is_in_nobodys_way(
         assert removal.delete(world.host, "two", world.ui()) == []
         return
 
-    def damage_and_fail(*_: object) -> None:
+    def damage_and_fail() -> None:
         damage_state(damaged)
         raise Injected("the first error")
 
-    monkeypatch.setattr(type(order.ALL[-1]), "apply", damage_and_fail)
+    after("kubeconfig", damage_and_fail, monkeypatch)
     with pytest.raises(Injected, match="the first error"):
         init(world, fake_spec("two"))
 

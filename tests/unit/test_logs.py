@@ -12,13 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sykube.cli import logs as command
-from sykube.cluster import export, lifecycle, logs
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.logs import Source
-from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.commands import export, lifecycle
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.operations import logs
+from sykube.cluster.operations.logs import Source
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
+from sykube.node.logfile import LogFile
 from tests.fakes import World
 
 TOKEN = "abcdef.0123456789abcdef"
@@ -108,7 +110,10 @@ def followed(path: Path, *turns: Callable[[], object], count: int = 1) -> list[s
 
     with pytest.raises(KeyboardInterrupt):
         logs.follow(
-            [Source("n", "s", path)], count, lambda _source, line: lines.append(line), sleep
+            [Source("n", "s", LogFile(path))],
+            count,
+            lambda _source, line: lines.append(line),
+            sleep,
         )
     return lines
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sykube.cluster import members
-from sykube.cluster.members import CONTROL_PLANES, MAX_WORKERS
+from sykube.cluster.model import members
+from sykube.cluster.model.members import CONTROL_PLANES, MAX_WORKERS
 from tests.fakes import make_subnets
 
 

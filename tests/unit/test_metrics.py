@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sykube.addons.metrics import METRICS
-from sykube.cluster import addons, lookup, scaling
-from sykube.cluster.addon_site import site
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.commands import addons, scaling
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations.addons import site
 from sykube.errors import SykubeError
 from sykube.kubernetes.api import ApiError
 from tests.fakes import World
@@ -22,7 +23,7 @@ NODES = "/apis/metrics.k8s.io/v1beta1/nodes"
 def certify(cluster: Cluster) -> dict[str, str]:
     """Every kubelet serves a certificate that it has made."""
     for node in cluster.nodes:
-        folder = node.folder / "kubelet/pki"
+        folder = node.pull("/var/lib/kubelet/pki")
         folder.mkdir(exist_ok=True)
         (folder / "kubelet.crt").write_text(f"certificate of {node.instance}")
     return {node.instance: f"certificate of {node.instance}" for node in cluster.nodes}

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster import export, lookup, power, removal, renewal
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.steps.dns import Dns, deployment
+from sykube.cluster.commands import export, power, removal, renewal
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations.dns import deployment, is_installed
 from sykube.errors import ExitCode, HostError, UsageError
 from sykube.image import versions
 from sykube.image.sites import Sites
@@ -331,7 +332,7 @@ def test_upstreams_dns_is_kubeadms_own(world: World) -> None:
     # The configuration holds a bootstrap token.
     assert not [path for path in world.instances["fake-master"].files if "kubeadm-init" in path]
     before = len(world.configurations)
-    assert Dns().is_done(cluster)
+    assert is_installed(cluster)
     assert len(world.configurations) == before
 
 
@@ -362,7 +363,7 @@ def test_upstreams_dns_forwards_nothing_where_there_is_no_resolver(
     assert ("max_concurrent" in corefile) is forwards
     assert "kubernetes cluster.local {\n       ttl 30\n    }\n" in corefile
     assert "    cache 30\n}\n" in corefile
-    assert bool((cluster.master.config / "resolv.conf").read_text()) is forwards
+    assert bool(cluster.master.pull("/etc/sykube/resolv.conf").read_text()) is forwards
 
 
 @pytest.mark.parametrize("source", ["debian", "upstream"])
@@ -426,7 +427,7 @@ def test_a_kubelet_uses_the_images_that_it_has_whoever_pulled_them(
 
 
 def drop_in(node: Node) -> Json:
-    return yaml.safe_load((node.config / "kubelet.conf").read_text()) or {}
+    return yaml.safe_load(node.pull("/etc/sykube/kubelet.conf").read_text()) or {}
 
 
 @pytest.mark.parametrize("version", ["1.20", "1.34"])
@@ -505,7 +506,7 @@ def test_credentials_are_where_containerd_2_reads_them(world: World) -> None:
     ):
         cluster = cluster_of(world, minor(version), registry_auth=str(file))
         for node in cluster.nodes:
-            text = (node.config / "registry-auth.toml").read_text()
+            text = node.pull("/etc/sykube/registry-auth.toml").read_text()
             assert list(tomllib.loads(text)["plugins"]) == [plugin]
         removal.delete(world.host, "fake", world.ui())
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from sykube import stored
-from sykube.cluster import power, scaling
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.spec import ClusterSpec, NodeSpec
-from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.commands import power, scaling
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec, NodeSpec
+from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.kubernetes.kubeadm_patches import JsonPatch
@@ -160,7 +160,7 @@ def test_nodes_have_their_labels_and_taints(world: World, cluster: Cluster) -> N
 
 
 def test_taints_that_a_master_has_already_stay(world: World, cluster: Cluster) -> None:
-    from sykube.cluster.steps import control_plane
+    from sykube.cluster.operations import control_plane
 
     theirs = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
     node_object(world, "master")["spec"]["taints"] = [theirs]
@@ -173,7 +173,7 @@ def test_taints_that_a_master_has_already_stay(world: World, cluster: Cluster) -
 def test_nodes_have_limits_of_their_own(world: World, cluster: Cluster) -> None:
     def limits(name: str) -> Json:
         node = cluster.node(name)
-        lines = (node.config / "node.env").read_text().splitlines()
+        lines = node.pull("/etc/sykube/node.env").read_text().splitlines()
         folders = [each / cgroups.path_of(node.instance) for each in world.cgroup_hierarchies()]
         pids = [file.read_text().strip() for each in folders for file in each.glob("pids.max")]
         return dict(line.split("=", 1) for line in lines) | {"pids": pids}
@@ -205,7 +205,7 @@ def test_containerd_of_each_node_gets_the_patched_configuration(
     world: World, cluster: Cluster
 ) -> None:
     for node in cluster.nodes:
-        file = node.config / "containerd.toml"
+        file = node.pull("/etc/sykube/containerd.toml")
         assert file.stat().st_mode & 0o777 == 0o600
         text = file.read_text().replace("@RESTRICT@", "false")
         plugin = tomllib.loads(text)["plugins"]["io.containerd.grpc.v1.cri"]
@@ -217,7 +217,7 @@ def test_containerd_of_each_node_gets_the_patched_configuration(
 def test_without_patches_nothing_is_in_the_place_of_the_images_file(world: World) -> None:
     made = init(world)
     assert made is not None
-    assert not (made.master.config / "containerd.toml").exists()
+    assert not made.master.pull("/etc/sykube/containerd.toml").exists()
     binds = world.instances["fake-master"].options.binds
     assert "/etc/containerd/config.toml" not in [inside for _, inside in binds]
     config = given(world, "master", "ClusterConfiguration")
@@ -296,7 +296,7 @@ def test_nodes_that_join_later_get_the_same(world: World, cluster: Cluster) -> N
     assert "of-patch=yes" in registered["kubeletExtraArgs"]["node-labels"]
     assert "ignorePreflightErrors" not in registered
     assert node_object(world, "node3")["metadata"]["labels"]["tier"] == "patched"
-    assert (cluster.node("node3").config / "containerd.toml").exists()
+    assert cluster.node("node3").pull("/etc/sykube/containerd.toml").exists()
 
 
 def test_a_node_that_is_added_again_is_what_the_file_says(world: World, cluster: Cluster) -> None:
@@ -307,11 +307,11 @@ def test_a_node_that_is_added_again_is_what_the_file_says(world: World, cluster:
 
 
 def test_start_writes_the_same_files_again(world: World, cluster: Cluster, tmp_path: Path) -> None:
-    before = (cluster.node("node1").config / "containerd.toml").read_text()
+    before = cluster.node("node1").pull("/etc/sykube/containerd.toml").read_text()
     power.stop(world.host, "fake", power.StopOptions(), world.ui())
-    (cluster.node("node1").config / "containerd.toml").unlink()
+    cluster.node("node1").pull("/etc/sykube/containerd.toml").unlink()
     power.start(world.host, "fake", world.ui())
-    assert (cluster.node("node1").config / "containerd.toml").read_text() == before
+    assert cluster.node("node1").pull("/etc/sykube/containerd.toml").read_text() == before
     binds = world.instances["fake-node2"].options.binds
     assert (tmp_path, "/own:ro") in binds
 

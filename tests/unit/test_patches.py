@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from sykube import documents, patches
-from sykube.cluster import containerd_config, patch_check
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.spec_reader import make_spec
+from sykube.cluster.operations import containerd_config, patch_check
 from sykube.errors import UsageError
 from sykube.host.host import Host
 from sykube.host.run import Completed
@@ -286,7 +286,7 @@ def test_patches_are_lists(host: Host, tmp_path: Path) -> None:
 def test_files_of_the_command_line_are_refused_with_their_lines(tmp_path: Path) -> None:
     file = tmp_path / "patch.toml"
     kind = ClusterSpec
-    from sykube.cluster.spec import SETTINGS
+    from sykube.cluster.model.spec import SETTINGS
 
     for name, text, words in (
         ("containerd_config_patches", "a = 1\nb = =\n", f"{file}:2: the patch is no valid TOML"),

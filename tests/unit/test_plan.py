@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cluster import plan
-from sykube.cluster.cluster import Cluster, on_each
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import DONE, STARTED, State
+from sykube.cluster.commands import plan
+from sykube.cluster.commands.plan import Step
+from sykube.cluster.model.cluster import Cluster, on_each
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import DONE, STARTED, State
 from sykube.errors import SykubeError
 from tests.fakes import Calls, FakeEngine, Injected, RecordingUi, World, make_subnets
 
@@ -41,6 +42,10 @@ class FakeStep:
             raise self.error
 
 
+def real(steps: list[FakeStep]) -> list[Step]:
+    return [Step(each.name, each.title, each.is_done, each.apply, each.undo) for each in steps]
+
+
 def recorded(cluster: Cluster) -> State:
     """The state as it is on disk."""
     state = State.load(cluster.paths.state)
@@ -65,7 +70,7 @@ def steps() -> list[FakeStep]:
 def test_steps_are_applied_in_order_and_recorded_as_done(
     cluster: Cluster, steps: list[FakeStep]
 ) -> None:
-    plan.execute(cluster, steps)
+    plan.execute(cluster, real(steps))
     assert steps[0].events == ["apply one", "apply two", "apply three"]
     assert recorded(cluster).steps == {"one": DONE, "two": DONE, "three": DONE}
     assert cluster.ui.steps == ["Step one", "Step two", "Step three"]  # type: ignore[attr-defined]
@@ -74,7 +79,7 @@ def test_steps_are_applied_in_order_and_recorded_as_done(
 def test_a_step_is_recorded_as_started_on_disk_before_it_changes_anything(
     cluster: Cluster, steps: list[FakeStep]
 ) -> None:
-    plan.execute(cluster, steps)
+    plan.execute(cluster, real(steps))
     assert steps[1].seen == {"one": DONE, "two": STARTED}
 
 
@@ -83,7 +88,7 @@ def test_a_failing_step_stays_started_and_the_later_ones_are_not_reached(
 ) -> None:
     steps[1].error = Injected("no")
     with pytest.raises(Injected):
-        plan.execute(cluster, steps)
+        plan.execute(cluster, real(steps))
     assert recorded(cluster).steps == {"one": DONE, "two": STARTED}
     assert "apply three" not in steps[0].events
 
@@ -93,7 +98,7 @@ def test_a_step_is_skipped_only_when_it_was_done_and_its_result_is_still_there(
 ) -> None:
     cluster.state.steps = {"one": DONE, "two": DONE, "three": STARTED}
     steps[1].done = False
-    plan.execute(cluster, steps)
+    plan.execute(cluster, real(steps))
     # A step that was only started is not asked: half of its result may be there.
     assert steps[0].events == ["is_done one", "is_done two", "apply two", "apply three"]
 
@@ -115,13 +120,13 @@ def test_the_points_where_tests_make_init_fail(
 ) -> None:
     monkeypatch.setenv("SYKUBE_FAIL_AT", point)
     with pytest.raises(SykubeError, match=f"made to fail at {point}"):
-        plan.execute(cluster, steps)
+        plan.execute(cluster, real(steps))
     assert steps[0].events == events
     assert recorded(cluster).steps == state
 
 
 def test_undo_goes_backwards_through_all_steps(cluster: Cluster, steps: list[FakeStep]) -> None:
-    assert plan.undo(cluster, steps) == []
+    assert plan.undo(cluster, real(steps)) == []
     assert steps[0].events == ["undo three", "undo two", "undo one"]
 
 
@@ -138,7 +143,7 @@ def test_a_failing_undo_is_reported_and_the_others_still_run(
     cluster: Cluster, steps: list[FakeStep], error: Exception
 ) -> None:
     steps[1].error = error
-    problems = plan.undo(cluster, steps)
+    problems = plan.undo(cluster, real(steps))
     assert len(problems) == 1
     assert problems[0].startswith("two: ")
     assert "it is stuck" in problems[0]

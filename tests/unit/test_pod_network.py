@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import addons, checkup, lifecycle, lookup, pod_network, power, scaling, status
-from sykube.cluster.pod_network import INSTALL, NO_PLUGIN, check_pod_subnets, from_setting
-from sykube.cluster.state import State
-from sykube.cluster.steps import order
+from sykube.cluster.commands import addons, checkup, lifecycle, power, scaling, status, steps
+from sykube.cluster.model import lookup, pod_network
+from sykube.cluster.model.pod_network import INSTALL, NO_PLUGIN, check_pod_subnets, from_setting
+from sykube.cluster.model.state import State
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.preflight import Level
 from tests.fakes import Calls, FakeApi, Kubernetes, World, make_node
@@ -38,7 +38,7 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def node_files(world: World, node: str) -> dict[str, str]:
-    config = lookup.load(world.host, "fake", world.ui()).node(node).config
+    config = lookup.load(world.host, "fake", world.ui()).node(node).pull("/etc/sykube")
     return {name: (config / name).read_text() for name in ("routes", "pod-network.conflist")}
 
 
@@ -238,7 +238,7 @@ def test_the_steps_of_each_kind(manifest: Path) -> None:
     step = "Installing the pod network (kubectl apply)"
 
     def titles(**fields: Any) -> list[str]:
-        return [each.title for each in order.of(fake_spec(**fields))]
+        return [each.title for each in steps.of(fake_spec(**fields))]
 
     assert step not in titles()
     assert step not in titles(pod_network="none")

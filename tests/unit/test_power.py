@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cluster import power, removal
-from sykube.cluster.power import StopOptions
-from sykube.cluster.state import State, locked
+from sykube.cluster.commands import power, removal
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.model.state import State, locked
 from sykube.errors import ExitCode, HostError, SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
@@ -86,7 +86,7 @@ def test_stop_leaves_nothing_but_files(
     assert left_on_the_host(world) != []
     stop(world)
     assert left_on_the_host(world) == []
-    assert all(node.overlay.is_dir() for node in cluster.nodes)
+    assert all(node.exists() for node in cluster.nodes)
     assert cluster.paths.kubeconfig.exists()
 
 
@@ -284,8 +284,8 @@ def test_an_ephemeral_cluster_is_gone_after_a_reboot_and_delete_clears_the_rest(
 def test_a_cluster_whose_files_are_gone_is_not_started(world: World) -> None:
     cluster = made(world)
     stop(world)
-    cluster.nodes[1].overlay.joinpath(".disk").unlink()
-    cluster.nodes[1].overlay.rmdir()
+    (cluster.nodes[1].pull("/").parent / ".disk").unlink()
+    cluster.nodes[1].pull("/").parent.rmdir()
     with unchanged(world), pytest.raises(SykubeError, match="the files of node1 are gone"):
         start(world)
 

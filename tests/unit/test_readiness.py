@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import threading
@@ -14,7 +13,6 @@ import pytest
 from sykube.errors import SykubeError
 from sykube.kubernetes import node_checks, readiness
 from sykube.kubernetes.readiness import dns_answers
-from sykube.node import netns
 from tests.fakes import (
     CONTROL_PLANE_LABEL,
     LACKS_NETWORK,
@@ -216,18 +214,9 @@ class DnsServer:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[DnsServer]:
+def server() -> Iterator[DnsServer]:
     made = DnsServer()
 
-    def exchange(pid: int, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
-        """In this network, and at the port of the server, which is not 53."""
-        assert (pid, address) == (os.getpid(), ("127.0.0.1", 53))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-            connection.settimeout(timeout)
-            connection.sendto(request, ("127.0.0.1", made.port))
-            return connection.recv(512)
-
-    monkeypatch.setattr(netns, "exchange", exchange)
     yield made
     made.socket.close()
 
@@ -236,7 +225,15 @@ NAME = "kubernetes.default.svc.cluster.local"
 
 
 def ask(server: DnsServer) -> str:
-    return dns_answers(os.getpid(), "127.0.0.1", NAME)
+    def exchange(address: tuple[str, int], request: bytes, timeout: float) -> bytes:
+        """At the port of the server, which is not 53."""
+        assert address == ("127.0.0.1", 53)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
+            connection.settimeout(timeout)
+            connection.sendto(request, ("127.0.0.1", server.port))
+            return connection.recv(512)
+
+    return dns_answers(exchange, "127.0.0.1", NAME)
 
 
 def test_dns_that_answers(server: DnsServer) -> None:
@@ -256,17 +253,18 @@ def test_dns_that_answers_without_an_address(server: DnsServer) -> None:
     assert ask(server) == f"no address for {NAME} (response code 0)"
 
 
-def test_dns_that_answers_with_half_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netns, "exchange", lambda *_: b"\0\1\x81")
-    assert dns_answers(7, "10.96.0.10", NAME) == f"no address for {NAME} (response code -1)"
+def test_dns_that_answers_with_half_a_header() -> None:
+    assert (
+        dns_answers(lambda *_: b"\0\1\x81", "10.96.0.10", NAME)
+        == f"no address for {NAME} (response code -1)"
+    )
 
 
-def test_dns_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dns_that_does_not_answer() -> None:
     def silent(*_: object) -> bytes:
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(netns, "exchange", silent)
-    assert dns_answers(7, "10.96.0.10", NAME) == f"no answer for {NAME}: timed out"
+    assert dns_answers(silent, "10.96.0.10", NAME) == f"no answer for {NAME}: timed out"
 
 
 # --- a node ---

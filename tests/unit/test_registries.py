@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from sykube.addons import addon as addon_module
-from sykube.cluster import addons, lifecycle, lookup, power, scaling
-from sykube.cluster import ports as cluster_ports
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.power import StopOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.commands import addons, lifecycle, power, scaling
+from sykube.cluster.commands import ports as cluster_ports
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.image import registries
@@ -52,12 +53,12 @@ def up(world: World, **fields: Any) -> Cluster:
 
 def hosts(cluster: Cluster, name: str) -> dict[str, Any]:
     """What a node's containerd knows of each registry."""
-    folder = cluster.node(name).config / "certs.d"
+    folder = cluster.node(name).pull("/etc/sykube/certs.d")
     return {file.parent.name: tomllib.loads(file.read_text()) for file in folder.glob("*/*")}
 
 
 def passwords(cluster: Cluster, name: str) -> dict[str, Any]:
-    text = (cluster.node(name).config / "registry-auth.toml").read_text()
+    text = cluster.node(name).pull("/etc/sykube/registry-auth.toml").read_text()
     configs = tomllib.loads(text)["plugins"][PLUGIN]["registry"]["configs"]
     return {host: value["auth"] for host, value in configs.items()}
 
@@ -133,7 +134,10 @@ def test_credentials_are_for_root_alone_and_in_no_log(
             "ghcr.io": {"username": "me", "password": PASSWORD},
             "registry-1.docker.io": {"username": "you", "password": "other"},
         }
-        assert (cluster.node(name).config / "registry-auth.toml").stat().st_mode & 0o777 == 0o600
+        assert (
+            cluster.node(name).pull("/etc/sykube/registry-auth.toml").stat().st_mode & 0o777
+            == 0o600
+        )
     kept = cluster.paths.root / "registry-auth.toml"
     assert kept.stat().st_mode & 0o777 == 0o600
     assert PASSWORD not in caplog.text
@@ -154,7 +158,7 @@ def test_of_the_users_own_file_only_what_mirrors_need_is_taken(world: World) -> 
 def test_without_mirrors_the_users_own_file_is_left_alone(world: World) -> None:
     docker_config(world.root / "home/.docker/config.json", ghcr__io="me:two")
     cluster = up(world)
-    assert not (cluster.master.config / "registry-auth.toml").exists()
+    assert not cluster.master.pull("/etc/sykube/registry-auth.toml").exists()
 
 
 def test_a_broken_file_of_the_user_is_only_a_warning(world: World) -> None:

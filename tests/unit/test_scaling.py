@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from sykube.cluster import power, removal, scaling
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.power import StopOptions
-from sykube.cluster.scaling import RemovalOptions
-from sykube.cluster.state import State, locked
+from sykube.cluster.commands import power, removal, scaling
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.commands.scaling import RemovalOptions
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.state import State, locked
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import preflight
 from sykube.host.host import Host

@@ -19,8 +19,9 @@ import pytest
 from click.shell_completion import BashComplete
 
 from sykube.cli import context, main, man
-from sykube.cluster import removal, renewal
-from sykube.cluster.state import State
+from sykube.cluster.commands import removal
+from sykube.cluster.model.state import State
+from sykube.cluster.operations import user_kubeconfig
 from sykube.errors import ExitCode
 from sykube.host.host import Host
 from sykube.host.paths import CLUSTER_VARIABLE
@@ -276,7 +277,7 @@ def test_copies_follow_when_credentials_are_renewed(world: World) -> None:
     assert cluster is not None
     copy = kubeconfig.copy_for(cluster.paths.kubeconfig, os.getuid())
     copy.write_text("of last year\n")
-    renewal.hand_out(cluster)
+    user_kubeconfig.renew(cluster)
     assert copy.read_text() == cluster.paths.kubeconfig.read_text()
     assert copy.stat().st_mode & 0o777 == 0o600
     removal.delete(world.host, "fake", world.ui())

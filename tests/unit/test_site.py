@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from sykube import redaction, stored
-from sykube.cluster import power, removal, scaling, site
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.spec_reader import make_spec
-from sykube.cluster.state import State
+from sykube.cluster.commands import power, removal, scaling
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.spec_reader import make_spec
+from sykube.cluster.model.state import State
+from sykube.cluster.operations import site
 from sykube.errors import ExitCode, UsageError
 from sykube.host import proxies
 from sykube.host.host import Host
@@ -248,8 +249,8 @@ def test_the_containerd_of_every_node_knows_the_proxies(
 
 
 def test_they_are_the_same_after_stop_and_start(world: World) -> None:
-    cluster = made(world, http_proxy=PROXY)
-    node = cluster.master.folder
+    made(world, http_proxy=PROXY)
+    node = ClusterPaths(world.host, "fake").node("fake-master")
     before = variables(node)
     power.stop(world.host, "fake", power.StopOptions(), world.ui())
     (node / "config/containerd.env").unlink()
@@ -259,8 +260,8 @@ def test_they_are_the_same_after_stop_and_start(world: World) -> None:
 
 def test_without_proxies_nodes_have_none(world: World) -> None:
     cluster = made(world)
-    assert variables(cluster.master.folder) == {}
-    assert (cluster.master.config / "ca-certificates.pem").read_text() == ""
+    assert variables(ClusterPaths(world.host, "fake").node(cluster.master.instance)) == {}
+    assert cluster.master.pull("/etc/sykube/ca-certificates.pem").read_text() == ""
 
 
 def test_the_callers_own_are_taken_and_init_again_does_not_ask_for_them(

@@ -16,17 +16,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sykube.cluster import archive, lifecycle, lookup, removal, snapshots
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import State, clusters
-from sykube.cluster.steps import nodes as node_steps
-from sykube.cluster.steps.handout import Handout
+from sykube.cluster.commands import lifecycle, removal, snapshots
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import State, clusters
+from sykube.cluster.operations import archive, user_kubeconfig
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.node import cgroups
+from sykube.node import cgroups, local
 from tests.fakes import Answer, Injected, World
 from tests.unit.helpers import Sykube
 
@@ -86,7 +86,7 @@ def stop(world: World, name: str) -> None:
     for node in cluster.nodes:
         cluster.engine.kill(node.instance)
         cgroups.remove(world.host, node.instance)
-    node_steps.forget_addresses(cluster)
+    local.forget_addresses(world.host, cluster.engine, cluster.network_name)
     cluster.bridge.remove()
     world.calls.all.clear()
 
@@ -395,7 +395,7 @@ def test_a_cluster_with_other_keys_is_replaced_with_its_context(stopped: World) 
     kubeconfig = ClusterPaths(stopped.host, "fake").kubeconfig
     before = kubeconfig.read_text()
     kubeconfig.write_text(before.replace("Q0VSVA==", "T1RIRVI="))
-    Handout().apply(lookup.load(stopped.host, "fake", stopped.ui()))
+    user_kubeconfig.add(lookup.load(stopped.host, "fake", stopped.ui()))
     restore(stopped)
     assert kubeconfig.read_text() == before
     assert "T1RIRVI=" not in (stopped.root / "home/.kube/config").read_text()
@@ -410,7 +410,7 @@ def test_a_kubeconfig_that_cannot_be_written_is_a_warning(
     def refuse(*_: object) -> None:
         raise Injected("locked by another program")
 
-    monkeypatch.setattr(Handout, "apply", refuse)
+    monkeypatch.setattr(user_kubeconfig, "add", refuse)
     ui = stopped.ui()
     snapshots.restore(stopped.host, "kept", lambda _: False, ui)
     assert "sykube config --name fake" in ui.warnings[0]

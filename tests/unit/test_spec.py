@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from sykube import stored
-from sykube.cluster.members import MAX_WORKERS
-from sykube.cluster.spec import ClusterSpec, check_name
-from sykube.cluster.spec_reader import make_spec
+from sykube.cluster.model.members import MAX_WORKERS
+from sykube.cluster.model.spec import ClusterSpec, check_name
+from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import UsageError
 from sykube.host.host import Host
 from sykube.node.limits import Limits

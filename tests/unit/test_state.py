@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cluster import state as state_module
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import DONE, STARTED, State, clusters, locked
+from sykube.cluster.model import state as state_module
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import DONE, STARTED, State, clusters, locked
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import files
 from sykube.host.host import Host
@@ -159,7 +159,7 @@ def test_clusters_are_the_folders_with_a_state(host: Host) -> None:
 _HOLDER = """
 import sys
 from pathlib import Path
-from sykube.cluster.state import locked
+from sykube.cluster.model.state import locked
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 host = Host(Path(sys.argv[1]))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from sykube.cluster import lifecycle, lookup, power, status
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
+from sykube.cluster.commands import lifecycle, power, status
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
 from sykube.node import services
 from tests.fakes import NODES, World, ready
@@ -36,7 +37,7 @@ def test_a_cluster_that_is_well(up: World) -> None:
     assert shown["status"] == "healthy"
     assert [each["name"] for each in shown["nodes"]] == ["master", "node1"]
     assert [each.summary for each in found.nodes] == ["Ready", "Ready"]
-    assert [each.disk_mb for each in found.nodes] == [7, 7]
+    assert [each.disk_mb for each in found.nodes] == [1, 1]
     assert found.nodes[0].services == {"containerd": "RUNNING", "kubelet": "RUNNING"}
 
 
@@ -179,7 +180,7 @@ def test_a_cluster_that_is_stopped(up: World) -> None:
     assert found.summary == "stopped"
     assert {call.kind for call in up.calls.all} == {"engine", "run"}
     # What its nodes take on the disk is of interest all the same.
-    assert [node.disk_mb for node in found.nodes] == [7, 7]
+    assert [node.disk_mb for node in found.nodes] == [1, 1]
 
 
 def test_a_cluster_that_is_paused(up: World) -> None:
@@ -219,7 +220,7 @@ def glance(world: World) -> status.Glance:
 def test_a_glance_at_a_cluster_asks_for_its_instances_alone(up: World) -> None:
     up.calls.all.clear()
     assert glance(up) == status.Glance("fake", "running", 2, "v1.20.2")
-    assert [call.words for call in up.calls.all] == [("instances",)]
+    assert {call.words for call in up.calls.all} == {("instances",)}
 
 
 def test_a_glance_at_a_cluster_in_each_of_its_states(up: World) -> None:

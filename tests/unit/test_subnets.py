@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster.members import MAX_WORKERS
+from sykube.cluster.model.members import MAX_WORKERS
 from sykube.errors import ExitCode, HostError
 from sykube.host.host import Host
 from sykube.network import subnets

@@ -12,25 +12,25 @@ import pytest
 
 from sykube import documents, stored
 from sykube.addons import addon as addon_module
-from sykube.cluster import node_files, power, removal, scaling, snapshots, status
-from sykube.cluster.cluster import Cluster
-from sykube.cluster.power import StopOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import State
-from sykube.cluster.steps import ready as ready_step
-from sykube.cluster.update import nodes as update_nodes
-from sykube.cluster.update import rollback, skew, upgrade
-from sykube.cluster.update import update as update_module
-from sykube.cluster.update.nodes import Postponed
-from sykube.cluster.update.options import UpdateOptions
-from sykube.cluster.update.progress import Progress
-from sykube.cluster.update.update import Outcome
-from sykube.cluster.wanted import Wanted
+from sykube.cluster.commands import power, removal, scaling, snapshots, status
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.commands.update import nodes as update_nodes
+from sykube.cluster.commands.update import rollback, skew
+from sykube.cluster.commands.update import update as update_module
+from sykube.cluster.commands.update.nodes import Postponed, UpdateOptions
+from sykube.cluster.commands.update.update import Outcome
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.progress import Progress
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import State
+from sykube.cluster.operations import ready as ready_step
+from sykube.cluster.operations.wanted import Wanted
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image.choice import Choice
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
+from sykube.node import image_files
 from sykube.patches import Patch
 from tests.fakes import KUBEADM_CONFIG, Call, Injected, World, add_image, make_node
 from tests.unit.helpers import Sykube, differences, fake_spec, init, made, unchanged
@@ -84,7 +84,7 @@ def assert_is(world: World, cluster: Cluster, version: str) -> None:
     left += [
         file
         for node in cluster.nodes
-        for file in (node.folder / "before", node.config / "update")
+        for file in (node.previous_containerd().parent, node.pull("/etc/sykube/update"))
         if file.exists()
     ]
     assert left == []
@@ -124,7 +124,7 @@ def test_patches_of_containerd_are_those_of_the_newer_image_too(
     cluster = made(world, containerd_config_patches=(Patch("oom_score = 1\n"),))
     update(world, newer)
     for node in cluster.nodes:
-        text = (node.config / "containerd.toml").read_text()
+        text = node.pull("/etc/sykube/containerd.toml").read_text()
         assert f'sandbox_image = "pause:{NEW}"' in text
         assert "oom_score = 1\n" in text
 
@@ -502,7 +502,6 @@ def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
     ]
     for module in (update_module, update_nodes, rollback, ready_step):
         monkeypatch.setattr(module, "_TIMEOUT_S", 5.0)
-    monkeypatch.setattr(upgrade, "_API_TIMEOUT_S", 5.0)
     for number in numbers:
         cluster = made(world)
         world.calls.all.clear()
@@ -652,7 +651,7 @@ def test_cgroup_v1_is_refused_before_anything_changes_and_the_option_is_there(
     assert sykube(*command, "--allow-cgroup-v1").code == 0
     assert recorded(cluster).spec.allow_cgroup_v1
     for node in cluster.nodes:
-        assert "failCgroupV1: false" in (node.config / "kubelet.conf").read_text()
+        assert "failCgroupV1: false" in node.pull("/etc/sykube/kubelet.conf").read_text()
 
 
 def test_a_cluster_that_was_made_with_the_option_needs_it_no_second_time(world: World) -> None:
@@ -660,7 +659,7 @@ def test_a_cluster_that_was_made_with_the_option_needs_it_no_second_time(world: 
     cluster = made(world, kubernetes_version="1.34.3", allow_cgroup_v1=True)
     update(world, image_of_1_35(world, cluster))
     for node in cluster.nodes:
-        assert "failCgroupV1: false" in (node.config / "kubelet.conf").read_text()
+        assert "failCgroupV1: false" in node.pull("/etc/sykube/kubelet.conf").read_text()
 
 
 def test_put_back_it_is_as_if_the_option_had_not_been_given(
@@ -672,7 +671,7 @@ def test_put_back_it_is_as_if_the_option_had_not_been_given(
     with pytest.raises(SykubeError, match="back on v1.34.3"):
         update_module.update(world.host, "fake", wish, UpdateOptions(), world.ui())
     assert not recorded(cluster).spec.allow_cgroup_v1
-    assert "failCgroupV1" not in (cluster.master.config / "kubelet.conf").read_text()
+    assert "failCgroupV1" not in cluster.master.pull("/etc/sykube/kubelet.conf").read_text()
 
 
 # --- what changes nothing ---
@@ -705,7 +704,7 @@ def test_a_control_plane_that_does_not_come_back_is_put_back_with_what_etcd_had(
     assert kubernetes.version() == OLD
     assert_is(world, cluster, OLD)
     for node in cluster.control_planes:
-        assert (node.folder / "etcd/member/data").read_text() == "restored"
+        assert node.pull("/var/lib/etcd/member/data").read_text() == "restored"
 
 
 def test_a_way_back_that_fails_is_said_and_tried_again(world: World, newer: NodeImage) -> None:
@@ -747,7 +746,7 @@ def test_what_is_kept_for_the_way_back_is_roots_alone(world: World, newer: NodeI
 def test_images_of_the_user_are_on_the_renewed_nodes_again(
     world: World, newer: NodeImage, tmp_path: Path
 ) -> None:
-    from sykube.cluster import images
+    from sykube.cluster.commands import images
     from tests import containers
 
     cluster = made(world)
@@ -764,7 +763,7 @@ def test_so_is_an_image_whose_parts_were_the_node_images(
     world: World, newer: NodeImage, tmp_path: Path
 ) -> None:
     """Such as sykube.local/system:1 under another name: its layers go with the old image."""
-    from sykube.cluster import images
+    from sykube.cluster.commands import images
     from tests import containers
 
     made(world)
@@ -792,37 +791,37 @@ def test_what_would_hide_files_of_the_new_image_goes_aside_and_comes_back(tmp_pa
     own = ("etc/kubernetes/admin.conf", "usr/local/bin/mine", "etc/machine-id")
     hiding = ("usr/bin/kubelet", "var/lib/dpkg/status", "etc/ssl/certs/ca-certificates.crt")
     for name in (*own, *hiding):
-        file = node.overlay / "upper" / name
+        file = node.pull(f"/{name}")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)
-    (node.folder / "containerd").mkdir()
-    (node.folder / "containerd/old").touch()
+    node.pull("/var/lib/containerd").mkdir()
+    node.pull("/var/lib/containerd/old").touch()
 
     def there() -> set[str]:
-        upper = node.overlay / "upper"
+        upper = node.pull("/")
         return {str(each.relative_to(upper)) for each in upper.rglob("*") if each.is_file()}
 
     for _ in range(2):
-        node_files.fit(node, "new", "old")
+        node.fit("new", "old")
         assert there() == {*own}
-        assert [*(node.folder / "containerd").iterdir()] == []
-        assert (node_files.aside(node) / "old").exists()
-    node_files.fit(node, "old", "old")
+        assert [*node.pull("/var/lib/containerd").iterdir()] == []
+        assert (node.previous_containerd() / "old").exists()
+    node.fit("old", "old")
     assert there() == {*own, *hiding}
-    assert (node.folder / "containerd/old").exists()
-    node_files.fit(node, "new", "old")
-    node_files.forget(node)
-    assert not (node.folder / "before").exists()
+    assert node.pull("/var/lib/containerd/old").exists()
+    node.fit("new", "old")
+    node.forget_previous()
+    assert not node.previous_containerd().parent.exists()
 
 
 def test_a_fit_that_was_interrupted_is_taken_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = make_node(None, tmp_path)
-    (node.overlay / "upper/usr/bin").mkdir(parents=True)
-    (node.folder / "containerd").mkdir()
-    (node.folder / "containerd/old").touch()
-    real = node_files._note
+    node.pull("/usr/bin").mkdir(parents=True)
+    node.pull("/var/lib/containerd").mkdir()
+    node.pull("/var/lib/containerd/old").touch()
+    real = image_files._note
     for broken in range(2):
         count = [0]
 
@@ -834,18 +833,18 @@ def test_a_fit_that_was_interrupted_is_taken_up(
                 raise KeyboardInterrupt
             real(folder, fingerprint)
 
-        monkeypatch.setattr(node_files, "_note", note)
+        monkeypatch.setattr(image_files, "_note", note)
         with pytest.raises(KeyboardInterrupt):
-            node_files.fit(node, "new", "old")
+            node.fit("new", "old")
         # A start from the old image in between fills it again.
-        (node.folder / "containerd").mkdir(exist_ok=True)
-        (node.folder / "containerd/of the start between").touch()
-    monkeypatch.setattr(node_files, "_note", real)
-    node_files.fit(node, "new", "old")
-    assert [*(node.folder / "containerd").iterdir()] == []
-    assert (node_files.aside(node) / "old").exists()
-    node_files.fit(node, "old", "old")
-    assert [file.name for file in (node.folder / "containerd").iterdir()] == ["old"]
+        node.pull("/var/lib/containerd").mkdir(exist_ok=True)
+        node.pull("/var/lib/containerd/of the start between").touch()
+    monkeypatch.setattr(image_files, "_note", real)
+    node.fit("new", "old")
+    assert [*node.pull("/var/lib/containerd").iterdir()] == []
+    assert (node.previous_containerd() / "old").exists()
+    node.fit("old", "old")
+    assert [file.name for file in node.pull("/var/lib/containerd").iterdir()] == ["old"]
 
 
 def test_an_update_under_way_is_read_from_the_record_as_it_was_written(

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sykube.cluster import lifecycle
-from sykube.cluster.lifecycle import InitOptions
-from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.spec_reader import make_spec
-from sykube.cluster.state import State
-from sykube.cluster.wanted import ANY_MIRROR, choose
+from sykube.cluster.commands import lifecycle
+from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.spec_reader import make_spec
+from sykube.cluster.model.state import State
+from sykube.cluster.operations.wanted import ANY_MIRROR, choose
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sykube.cluster import lookup
+from sykube.cluster.model import lookup
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.image import versions

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from sykube.cluster.cluster import Cluster
+from sykube.cluster.model.cluster import Cluster
 from sykube.errors import SykubeError
 
 _PAUSE_S = 0.02

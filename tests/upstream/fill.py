@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sykube.cluster import site
+from sykube.cluster.operations import site
 from sykube.errors import SykubeError
 from sykube.host.download import Access, Downloader
 from sykube.host.host import Host

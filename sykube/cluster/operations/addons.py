@@ -1,0 +1,55 @@
+"""The add-ons of a cluster: what they are told of it, and which are on."""
+
+from __future__ import annotations
+
+from sykube.addons import catalog
+from sykube.addons.addon import Site
+from sykube.cluster.model.cluster import DOMAIN, Cluster
+from sykube.cluster.operations.registries import RegistryPort
+from sykube.kubernetes.api import Api
+
+
+def site(cluster: Cluster, api: Api) -> Site:
+    """What add-ons are told."""
+    addresses = cluster.state.subnets.load_balancers
+    return Site(cluster.host, api, DOMAIN, addresses, tuple(cluster.nodes), RegistryPort(cluster))
+
+
+def reconcile(cluster: Cluster, api: Api, *, networked: bool) -> None:
+    """Tell the add-ons that are on which nodes there are; all of them are up.
+
+    Args:
+        networked: whether there is a pod network; without one nothing is waited for.
+    """
+    there = site(cluster, api)
+    for name in cluster.state.addons:
+        addon = catalog.find(name)
+        addon.settle(there)
+        if networked:
+            addon.wait(there)
+
+
+def are_enabled(cluster: Cluster) -> bool:
+    """Whether those are on that a cluster begins with."""
+    return _wanted(cluster) <= {*cluster.state.addons}
+
+
+def enable(cluster: Cluster) -> None:
+    """Make the objects of those that a cluster begins with; `reconcile` waits for their pods."""
+    wanted = _wanted(cluster)
+    with cluster.api() as api:
+        there = site(cluster, api)
+        # In the order of the catalogue: some need others.
+        for name in [each for each in catalog.NAMES if each in wanted]:
+            catalog.find(name).enable(there)
+    record(cluster, wanted)
+
+
+def record(cluster: Cluster, names: set[str]) -> None:
+    """Note which add-ons are on, in the order of the catalogue."""
+    cluster.state.addons = [name for name in catalog.NAMES if name in names]
+    cluster.save()
+
+
+def _wanted(cluster: Cluster) -> set[str]:
+    return {addon.name for addon in catalog.ALL if addon.by_default} | {*cluster.state.spec.addons}

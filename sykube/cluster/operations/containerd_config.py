@@ -1,0 +1,121 @@
+"""containerd's configuration where the user has patches of it: that of the node image, merged.
+
+containerd's own `imports` will not do: before 2.0, they replace the whole table of a plugin
+(mergeConfig of its config.go). Nor will a program in the node: its Python may lack tomllib. From
+2.0 on they are merged, and migrated from their version: patches of an older one are left to that.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sykube import patches
+from sykube.cluster.model.cluster import Cluster
+from sykube.errors import UsageError
+from sykube.host.host import Host
+from sykube.image.build import Builder, extract
+from sykube.image.node_image import NodeImage
+from sykube.node.node import Node
+from sykube.patches import Patch, PatchError
+
+_FILE = "containerd.toml"
+_IN_NODE = "/etc/containerd/config.toml"
+# node-init puts true or false in its place.
+_RESTRICT = "@RESTRICT@"
+# Of version 2, and those that have its tables from 3 on.
+_OLD_PLUGIN = "io.containerd.grpc.v1.cri"
+_NEW_PLUGINS = "io.containerd.cri.v1."
+
+
+def files(cluster: Cluster, node: Node) -> dict[str, str]:
+    """Files for the node's /etc/sykube, by their names; none without patches.
+
+    Raises:
+        SykubeError: the node image's own configuration cannot be read.
+    """
+    builder = Builder(Path(cluster.state.engine), cluster.state.engine_environment)
+    spec = cluster.state.spec
+    merges, operations = spec.containerd_config_patches, spec.containerd_config_patches_json6902
+    return patched(cluster.host, cluster.image_of(node), merges, builder, operations)
+
+
+def patched(
+    host: Host,
+    image: NodeImage,
+    merges: Sequence[Patch],
+    builder: Builder,
+    operations: Sequence[Patch] = (),
+) -> dict[str, str]:
+    """The configuration of a node image with patches, and further files that it imports.
+
+    Args:
+        merges: patches in TOML; with neither these nor operations, there are no files.
+
+    Raises:
+        UsageError: a patch is of a later version of the configuration, or cannot be applied.
+        SykubeError: the image's own configuration cannot be read.
+    """
+    if not merges and not operations:
+        return {}
+    import tomli_w
+
+    text = _of_image(host, image.sif, builder.binary, tuple(builder.environment.items()))
+    config = patches.toml(text.replace(_RESTRICT, f'"{_RESTRICT}"'))
+    imported: dict[str, str] = {}
+    for patch in merges:
+        table = patches.toml(patch.text)
+        version, own = _version(table, config["version"]), config["version"]
+        if version > own:
+            raise UsageError(
+                f"{patch.place or 'a patch'}: this is of version {version} of containerd's "
+                f"configuration, and the node image has version {own}",
+                resolution="Write the patch for that version, or take another Kubernetes.",
+            )
+        if version == own:
+            config = patches.merge(config, table)
+        else:
+            name = f"containerd.{len(imported)}.toml"
+            imported[name] = tomli_w.dumps({"version": version} | table)
+            config["imports"] = [*config.get("imports", []), f"/etc/sykube/{name}"]
+    written = tomli_w.dumps(config)
+    for patch in operations:
+        try:
+            config = patches.operate(config, patches.operations(patch.text))
+            written = tomli_w.dumps(config)
+        # TOML has mappings with values that are not null, no more.
+        except (PatchError, TypeError, AttributeError) as error:
+            why = error if isinstance(error, PatchError) else "TOML cannot hold its result"
+            raise UsageError(
+                f"{patch.place or 'a patch'}: {why}",
+                resolution="Correct it and run the command again.",
+            ) from error
+    return {_FILE: written.replace(f'"{_RESTRICT}"', _RESTRICT), **imported}
+
+
+def binds(cluster: Cluster, node: Node) -> list[tuple[Path, str]]:
+    """Lets the node see the patched file in place of its image's; node-init reads it from there."""
+    spec = cluster.state.spec
+    has_patches = spec.containerd_config_patches or spec.containerd_config_patches_json6902
+    return [(node.pull(f"/etc/sykube/{_FILE}"), _IN_NODE)] if has_patches else []
+
+
+def _version(table: dict[str, Any], of_image: int) -> int:
+    """The version that a patch is of: it says so, or its plugins do, or it fits every one."""
+    plugins = [*table.get("plugins", {})]
+    if _OLD_PLUGIN in plugins:
+        of_image = min(2, of_image)
+    elif any(name.startswith(_NEW_PLUGINS) for name in plugins):
+        of_image = max(3, of_image)
+    return int(table.get("version", of_image))
+
+
+@functools.cache
+def _of_image(host: Host, sif: Path, engine: Path, environment: tuple[tuple[str, str], ...]) -> str:
+    with TemporaryDirectory(prefix="sykube-") as folder:
+        file = Path(folder) / _FILE
+        extract(host, sif, _IN_NODE, file, Builder(engine, dict(environment)))
+        return file.read_text(encoding="utf-8")

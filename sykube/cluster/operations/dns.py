@@ -1,0 +1,43 @@
+"""The cluster's DNS."""
+
+from __future__ import annotations
+
+from sykube.addons import dns
+from sykube.cluster.model.cluster import DOMAIN, Cluster
+from sykube.cluster.operations.control_plane import run_init
+
+# What kubeadm's own add-on is called.
+COREDNS = "coredns"
+
+
+def deployment(cluster: Cluster) -> str:
+    """Name of the Deployment in kube-system that answers."""
+    return COREDNS if cluster.minor.has_coredns else dns.DEPLOYMENT
+
+
+def is_installed(cluster: Cluster) -> bool:
+    with cluster.api() as api:
+        return dns.is_installed(api, deployment(cluster))
+
+
+def install(cluster: Cluster) -> None:
+    """Install kubeadm's CoreDNS, or sykube's own where that Kubernetes has none."""
+    if deployment(cluster) == COREDNS:
+        run_init(cluster, ["phase", "addon", "coredns"], [])
+        with cluster.api() as api:
+            # kubeadm's two pods would both begin on the one node that is there yet, and stay.
+            dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
+            if not cluster.state.resolvers:
+                dns.forward_nothing(api)
+        return
+    subnets = cluster.state.subnets
+    with cluster.api() as api:
+        dns.install(
+            api,
+            cluster_ip=subnets.dns,
+            domain=DOMAIN,
+            reverse_cidrs=(str(subnets.services), str(subnets.pods)),
+            endpoint=cluster.endpoint,
+            # Where a node may fail, names go on being answered.
+            replicas=min(2, len(cluster.control_planes)),
+        )

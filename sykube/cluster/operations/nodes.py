@@ -1,0 +1,206 @@
+"""The nodes' instances, up to containerd answering."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from sykube import resources
+from sykube.addons.storage import VOLUMES
+from sykube.cluster.model import members
+from sykube.cluster.model.cluster import Cluster, on_each
+from sykube.cluster.operations import (
+    cgroup_version,
+    clone,
+    containerd_config,
+    network,
+    registries,
+    site,
+)
+from sykube.errors import SykubeError
+from sykube.image import versions
+from sykube.kubernetes import kubelet, node_checks
+from sykube.kubernetes.kubeadm_patches import KUBELET
+from sykube.node import cgroups, local
+from sykube.node.mounts import Mount
+from sykube.node.node import Node
+
+# Beyond the grace for the pods, in three turns, and for what follows them.
+_STOP_MARGIN_S = 60.0
+
+
+def all_run(cluster: Cluster) -> bool:
+    return cluster.running() == cluster.nodes
+
+
+def start_missing(cluster: Cluster) -> None:
+    """Start the nodes that do not run, up to containerd answering.
+
+    Raises:
+        SykubeError: one does not start, or is not fit for Kubernetes.
+    """
+    # A host that was booted otherwise, or another one, since the cluster was made.
+    cgroup_version.check_again(cluster.host, cluster.minor, allow_v1=cluster.allows_cgroup_v1)
+    running = cluster.running()
+    missing = [node for node in cluster.nodes if node not in running]
+    for node in cluster.nodes:
+        prepare(cluster, node)
+    on_each(missing, lambda node: start(cluster, node))
+    check(cluster, cluster.nodes)
+
+
+def bring_up(cluster: Cluster) -> None:
+    """Start what does not run of nodes and network, without asking for the API server."""
+    if not all_run(cluster) or not network.is_up(cluster):
+        with cluster.ui.step("Starting the nodes"):
+            network.set_up(cluster)
+            start_missing(cluster)
+
+
+def remove_all(cluster: Cluster) -> None:
+    """Remove every node that is found on this host, whatever the record knows of it."""
+    prefix = f"{cluster.name}-"
+    left = [*cluster.engine.instances(), *cgroups.leftovers(cluster.host, prefix)]
+    names = {each.removeprefix(prefix) for each in left if is_node(each, prefix)}
+    names |= {node.name for node in cluster.nodes}
+    on_each([cluster.node(each) for each in sorted(names)], lambda node: node.remove())
+    local.forget_addresses(cluster.host, cluster.engine, cluster.network_name)
+
+
+def apply_network(node: Node) -> None:
+    """Let a running node apply the rules, routes and addresses that its files name."""
+    node.run(["/usr/lib/sykube/node-network"])
+
+
+def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
+    """Put running nodes back on the bridge, with their rules and routes.
+
+    Returns:
+        Nodes whose link is gone: they are ended, to be started again.
+    """
+    ended = []
+    for node in nodes:
+        index = node.run(["cat", "/sys/class/net/eth0/iflink"], check=False).stdout.strip()
+        if index and cluster.bridge.attach(int(index)):
+            prepare(cluster, node)
+            apply_network(node)
+        else:
+            node.kill()
+            ended.append(node)
+    return ended
+
+
+def shut_down(node: Node, grace: int) -> None:
+    """End a node's pods and programs in order, then the instance."""
+    # A node in which not even this works, or hangs, is ended all the same.
+    with contextlib.suppress(SykubeError):
+        command = resources.script("stop-containers", "node", str(grace))
+        node.run(command, timeout=4 * grace + _STOP_MARGIN_S)
+    node.kill()
+
+
+def check(cluster: Cluster, nodes: list[Node]) -> None:
+    """Wait until nodes have booted, then check that they are fit for Kubernetes."""
+    on_each(nodes, lambda node: node.wait_booted())
+    on_each(nodes, node_checks.run_checks)
+
+
+def recreate(cluster: Cluster, node: Node) -> None:
+    """Recreate a node in which kubeadm failed: kubeadm only starts in a clean one."""
+    node.remove()
+    if cluster.state.spec.from_snapshot and not cluster.state.complete:
+        clone.unpack(cluster, [node], volumes=False)
+    prepare(cluster, node)
+    start(cluster, node)
+    check(cluster, [node])
+
+
+def is_node(instance: str, prefix: str) -> bool:
+    """Whether an instance is a node of the cluster with that prefix (CLUSTER-)."""
+    return instance.startswith(prefix) and members.is_node(instance.removeprefix(prefix))
+
+
+def prepare(cluster: Cluster, node: Node) -> None:
+    """Write what the node finds in /etc/sykube, and make its folders and cgroups."""
+    cluster.paths.volumes.mkdir(mode=0o711, exist_ok=True)
+    alone = [node] == cluster.control_planes
+    asked = cluster.state.spec.node(node.name)
+    limits = asked.limits
+    domains = cluster.state.spec.dns_search
+    search = [f"search {' '.join(domains)}"] if domains else []
+    files = {
+        "node.env": "\n".join(
+            (
+                f"SYKUBE_POD_SUBNET={cluster.state.subnets.pods}",
+                f"SYKUBE_SERVICES={cluster.state.subnets.services}",
+                f"SYKUBE_ENDPOINT={cluster.endpoint_address if alone else ''}",
+                f"SYKUBE_MILLICORES={limits.millicores}",
+                f"SYKUBE_MEMORY={limits.memory}",
+            )
+        ),
+        "hosts": "\n".join(
+            (
+                "127.0.0.1 localhost",
+                "::1 localhost ip6-localhost ip6-loopback",
+                *(f"{other.address} {other.instance}" for other in cluster.nodes),
+            )
+        ),
+        "resolv.conf": "\n".join(
+            [*(f"nameserver {address}" for address in cluster.state.resolvers), *search]
+        ),
+        **cluster.pod_network.node_files(node, cluster.nodes),
+        "kubelet.conf": kubelet.drop_in(
+            versions.minor(cluster.image_of(node).versions()["kubernetes"]),
+            allow_cgroup_v1=cluster.allows_cgroup_v1,
+            patched=cluster.state.spec.kubeadm_patches(node.name).fields(KUBELET),
+        ),
+        "keepalived.conf": _keepalived(cluster, node),
+        "ca-certificates.pem": "\n".join(cluster.state.authorities),
+        "containerd.env": site.containerd_variables(cluster),
+        **containerd_config.files(cluster, node),
+    }
+    node.prepare(files, limits)
+    registries.configure(cluster, node)
+
+
+def _keepalived(cluster: Cluster, node: Node) -> str:
+    """Configuration of what moves the endpoint between control planes; empty for others."""
+    if not node.is_control_plane or len(cluster.control_planes) == 1:
+        return ""
+    others = [other for other in cluster.control_planes if other != node]
+    return resources.render(
+        "cni",
+        "keepalived.conf.j2",
+        instance=node.instance,
+        address=node.address,
+        endpoint=cluster.endpoint_address,
+        peers=[other.address for other in others],
+        priority=200 - members.place(node.name) % 100,
+    )
+
+
+def start(cluster: Cluster, node: Node) -> None:
+    """Start the node's instance."""
+    image, update = cluster.image_of(node), cluster.state.update
+    if update:
+        node.fit(image.fingerprint, update.before.fingerprint)
+    node.start(
+        image.sif,
+        binds=(
+            (cluster.paths.volumes, VOLUMES),
+            *containerd_config.binds(cluster, node),
+            *((mount.host, mount.destination) for mount in _mounts(cluster, node)),
+        ),
+        network=cluster.network_name,
+        prefix_length=cluster.state.subnets.nodes.prefixlen,
+        gateway=cluster.state.subnets.gateway,
+        extra=cluster.state.spec.options,
+    )
+
+
+def _mounts(cluster: Cluster, node: Node) -> list[Mount]:
+    """The user's own folders, which are there."""
+    mounts = [Mount.parse(text) for text in cluster.state.spec.node(node.name).mounts]
+    for mount in mounts:
+        mount.check()
+    return mounts

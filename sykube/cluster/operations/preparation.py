@@ -1,0 +1,171 @@
+"""What a cluster needs before it is made, and shares: a host in order, an engine, a node image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sykube.cluster.model import pod_network
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.operations.wanted import ANY_MIRROR, Wanted
+from sykube.errors import UsageError
+from sykube.host import apt, engines, preflight
+from sykube.host.host import Host
+from sykube.host.paths import ClusterPaths
+from sykube.host.preflight import Finding
+from sykube.image import build, local
+from sykube.image.build import Builder
+from sykube.image.choice import AUTO
+from sykube.image.node_image import NodeImage
+from sykube.network import firewall
+from sykube.network.bridge import bridge_name
+from sykube.ui import Ui
+
+_NO_ENGINE = Finding(
+    "engine",
+    preflight.Level.FAILURE,
+    "there is no Apptainer that sykube can use, and none is downloaded with --local-image",
+    "Ask the administrator to install Apptainer 1.2 or later, or let sykube set one up where "
+    "there is a network: sykube node-image build",
+)
+
+
+def examine(
+    host: Host, spec: ClusterSpec, *, building: bool, starting: bool = True
+) -> list[Finding]:
+    """What the host lacks for a cluster, and what is doubtful.
+
+    Args:
+        building: whether a node image is to be built.
+        starting: whether nodes are to be started.
+    """
+    data = Path(spec.dest) if spec.dest else ClusterPaths(host, spec.name).root
+    findings = preflight.examine(
+        host,
+        nodes=spec.control_planes + spec.workers if starting else 0,
+        data=data,
+        cache=host.cache,
+        building=building,
+        mirror=spec.mirror,
+    )
+    if starting:
+        findings += firewall.examine_firewalld(host, bridge_name(spec.name))
+    if spec.local_image and engines.find(host) is None:
+        findings = [finding for finding in findings if finding.what != "engine"] + [_NO_ENGINE]
+    return findings
+
+
+def prepare_host(
+    host: Host,
+    spec: ClusterSpec,
+    agrees: Callable[[str], bool],
+    ui: Ui,
+    *,
+    building: bool,
+    starting: bool = True,
+) -> None:
+    """Check the host, and install what its distribution has for it where the user agrees.
+
+    With an image of the user's nothing is installed, since nothing is to be downloaded then.
+
+    Args:
+        agrees: puts a question to the user.
+        building: as for `examine`.
+        starting: as for `examine`.
+
+    Raises:
+        HostError: it lacks something; nothing was changed.
+    """
+    with ui.step("Checking the host"):
+        findings = examine(host, spec, building=building, starting=starting)
+    packages = () if spec.local_image else preflight.missing_packages(findings)
+    if packages and agrees(f"Install {' '.join(packages)}?"):
+        with ui.step(f"Installing {' '.join(packages)}"):
+            preflight.install(host, packages)
+        findings = examine(host, spec, building=building, starting=starting)
+    for finding in findings:
+        if finding.level is preflight.Level.WARNING:
+            ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
+    preflight.require(host, findings, downloading=not spec.local_image)
+
+
+def examine_local_image(host: Host, spec: ClusterSpec) -> None:
+    """Refuse a file of the user's that cannot be used, before anything changes.
+
+    Raises:
+        UsageError: it is no image, nobody said whose signature it must have, or a Kubernetes is
+            asked for, too, which is the image's.
+    """
+    if spec.local_image:
+        if spec.kubernetes_version or spec.source != AUTO:
+            raise UsageError(
+                f"{spec.local_image} has its own Kubernetes, and another one is asked for",
+                resolution="Leave out --source and --kubernetes-version, or --local-image.",
+            )
+        local.examine(
+            host, Path(spec.local_image), trusted=spec.no_verify or bool(spec.fingerprint)
+        )
+
+
+def examine_pod_network(spec: ClusterSpec) -> None:
+    """Refuse a manifest of the user's that cannot be applied, before anything changes.
+
+    Raises:
+        UsageError: it cannot be read, or holds no Kubernetes objects.
+    """
+    network = pod_network.from_setting(spec.pod_network)
+    if isinstance(network, pod_network.Manifest) and not spec.from_snapshot:
+        network.read()
+
+
+def find_engine(host: Host, spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
+    """The host's engine, or a private one that is set up now."""
+    found = engines.find(host)
+    if found is None:
+        with ui.step("Setting up a private Apptainer"):
+            found = engines.find_or_create(
+                host, lambda: apt.find_mirror(host, spec.mirror), ui.note
+            )
+    return found
+
+
+def node_image(
+    host: Host,
+    spec: ClusterSpec,
+    engine: engines.FoundEngine,
+    wanted: Wanted,
+    ui: Ui,
+    *,
+    force: bool = False,
+) -> NodeImage:
+    """The node image of what was chosen: the cached one, or a new one.
+
+    Raises:
+        SykubeError: it could not be downloaded or built.
+    """
+    if not force and (image := wanted.cached_image()):
+        return image
+    source = wanted.obtain(ui)
+    if not force:
+        # The downloads may have been pruned, and the image not.
+        if image := build.cached(host, source, ANY_MIRROR):
+            return image
+        if changed := build.what_changed(host, source, ANY_MIRROR):
+            ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
+    mirror = apt.find_mirror(host, spec.mirror)
+    builder = Builder(engine.binary, {**engine.environment, **wanted.environment})
+    return build.build(host, source, mirror, builder, ui.step, ui.note, force=force)
+
+
+def local_image(host: Host, spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui) -> NodeImage:
+    """The user's own node image.
+
+    Raises:
+        SykubeError: it is none of sykube's or is not signed as it must be.
+    """
+    if spec.no_verify:
+        ui.warn(f"{spec.local_image} is used unverified (--no-verify): it runs as root")
+    file = Path(spec.local_image)
+    builder = Builder(engine.binary, engine.environment)
+    with ui.step(f"Checking the image {file.name}"):
+        return local.adopt(host, file, spec.trust, builder, unverified=spec.no_verify)

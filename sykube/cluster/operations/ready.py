@@ -1,0 +1,129 @@
+"""Waits until the cluster truly works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from sykube.cluster.model import pod_network
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations.addons import reconcile
+from sykube.errors import SykubeError
+from sykube.kubernetes import election, readiness, stalled, webhooks
+from sykube.kubernetes.api import wait_until
+from sykube.node.node import Node
+
+_TIMEOUT_S = 300.0
+
+
+def wait_ready(cluster: Cluster) -> None:
+    """Wait until nodes and pods of kube-system are Ready and DNS answers on each kind of node.
+
+    Where the user has yet to install a CNI plugin, only for what comes without one. Add-ons learn
+    of the nodes here, since whatever adds or renews nodes waits here.
+
+    Raises:
+        SykubeError: not within 5 minutes, nodes with their own CNI plugin not within 15; says what
+            is missing.
+    """
+    names = [node.instance for node in cluster.nodes]
+    masters = len(cluster.control_planes)
+    network = cluster.pod_network
+    awaited = False
+
+    def nodes_ready() -> str:
+        nonlocal awaited
+        found = readiness.registered(api)
+        awaited = network.is_awaited(found, cluster.nodes)
+        return "" if awaited else readiness.nodes_problem(found, names)
+
+    def pods_ready() -> str:
+        if problem := readiness.system_pods(api, len(names), masters, networked=not awaited):
+            stalled.hasten(api)
+        return problem
+
+    with _naming_webhooks(cluster), cluster.api() as api:
+        wait_until(cluster.host, "nodes Ready", nodes_ready, _TIMEOUT_S + network.fetch_s)
+        wait_until(cluster.host, "pods Ready", pods_ready, _TIMEOUT_S)
+        pod_network.check_pod_subnets(readiness.registered(api), cluster.nodes)
+        reconcile(cluster, api, networked=not awaited)
+    if awaited:
+        cluster.ui.warn(f"{pod_network.NO_PLUGIN}. {pod_network.INSTALL}")
+        return
+    for node in (cluster.nodes[0], cluster.nodes[-1]):
+        wait_until(cluster.host, "DNS", partial(cluster.dns_problem, node), _TIMEOUT_S)
+
+
+def wait_api(cluster: Cluster, node: Node | None = None) -> None:
+    """Wait until the API server answers.
+
+    Args:
+        node: the control plane that it is about; whichever answers if None.
+
+    Raises:
+        SykubeError: not within 5 minutes.
+    """
+    what = f"the API server of {node.name}" if node else "the API server"
+    with cluster.api_of(node) if node else cluster.api() as api:
+        wait_until(cluster.host, what, lambda: readiness.health(api), _TIMEOUT_S)
+
+
+def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:
+    """Wait until the kubelets of nodes have been heard of again.
+
+    Args:
+        names: of the nodes.
+        since: when, in seconds since the epoch.
+
+    Raises:
+        SykubeError: not within 5 minutes; says what is missing.
+    """
+    elect_anew(cluster)
+    with _naming_webhooks(cluster), cluster.api() as api:
+        wait_until(cluster.host, "nodes", lambda: readiness.alive(api, names, since), _TIMEOUT_S)
+
+
+def elect_anew(cluster: Cluster) -> None:
+    """Let the programs of the only control plane not wait until their own leases are over.
+
+    Raises:
+        SykubeError: the API server does not answer within 5 minutes.
+    """
+    if len(cluster.control_planes) > 1:
+        return
+
+    def begin_anew() -> str:
+        election.begin_anew(api)
+        return ""
+
+    with _naming_webhooks(cluster), cluster.api() as api:
+        wait_until(cluster.host, "the API server", begin_anew, _TIMEOUT_S)
+
+
+def wait_restarted(cluster: Cluster, names: list[str], since: float) -> None:
+    """As wait_alive, and until no pod shows the containers of before."""
+    wait_alive(cluster, names, since)
+    with _naming_webhooks(cluster), cluster.api() as api:
+        wait_until(
+            cluster.host,
+            "pods",
+            lambda: readiness.containers_started(api, names, since),
+            _TIMEOUT_S,
+        )
+
+
+@contextmanager
+def _naming_webhooks(cluster: Cluster) -> Iterator[None]:
+    """Let an error of a wait say which webhooks keep the cluster from coming up, if any do."""
+    try:
+        yield
+    except SykubeError as error:
+        found = []
+        with suppress(SykubeError), cluster.api() as api:
+            found = webhooks.refusing(api)
+        if found:
+            lines = [error.details, *(f"{each}: {each.reason}" for each in found)]
+            error.details = "\n".join(filter(None, lines))
+            error.resolution = webhooks.cure(found, cluster.name_option)
+        raise
