@@ -77,7 +77,6 @@ class Api:
         return cls(f"https://{host}:{environ['KUBERNETES_SERVICE_PORT']}")
 
     def connect(self) -> http.client.HTTPConnection:
-        """An open connection."""
         url = urllib.parse.urlsplit(self.server)
         if not url.hostname:
             raise ApiError(f"no host in {self.server!r}")
@@ -97,7 +96,6 @@ class Api:
         return connection
 
     def headers(self) -> dict[str, str]:
-        """What goes with every request."""
         headers = {"Accept": "application/json", "User-Agent": "sykube-incluster"}
         if urllib.parse.urlsplit(self.server).scheme == "https":
             token = (self.account / "token").read_text(encoding="ascii").strip()

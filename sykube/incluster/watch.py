@@ -60,7 +60,6 @@ class Watcher(threading.Thread):
                 open_socket.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> None:
-        """List and watch until stopped."""
         timing = self._api.timing
         delay = timing.first_retry
         while not self._stop_asked.is_set():

@@ -6,14 +6,13 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..api import SERVICE_ACCOUNT, Api
-from ..console import log_to_stderr
+from ..console import log_to_stderr, until_terminated
 from ..watch import Watcher
 from .arguments import add_zone_arguments
 from .live import LiveZone
@@ -24,7 +23,6 @@ log = logging.getLogger("incluster.dns")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(prog="incluster.dns", description=__doc__)
     add_zone_arguments(parser)
     parser.add_argument(
@@ -61,12 +59,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
-
+    stop = until_terminated()
     live = LiveZone(Zone.empty(options.zone, options.reverse_cidr, serial=int(time.time())))
     server = options.api_server or Api.in_cluster(os.environ).server
     api = Api(server, options.service_account)
@@ -90,7 +83,6 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run until told to stop."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr("DEBUG" if options.verbose else "INFO")
     try:

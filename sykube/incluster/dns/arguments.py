@@ -8,7 +8,6 @@ from .records import reverse_zones
 
 
 def add_zone_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which zones are the cluster's."""
     parser.add_argument("--zone", default="cluster.local", help="the cluster domain")
     parser.add_argument(
         "--reverse-cidr",

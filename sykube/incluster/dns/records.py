@@ -313,7 +313,6 @@ class Zone:
 
     @classmethod
     def empty(cls, domain: str, reverse_cidrs: Iterable[str] = (), serial: int = 1) -> Zone:
-        """A zone without any Service."""
         domains = [domain, *(zone for cidr in reverse_cidrs for zone in reverse_zones(cidr))]
         names = [dns.name.from_text(domain) for domain in domains]
         return cls(names[0], serial, {lower_labels(name): name for name in names})

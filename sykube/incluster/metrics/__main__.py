@@ -49,7 +49,6 @@ class Program:
         self._kubelets: dict[str, str] = {}
 
     def serve(self, port: int) -> Server:
-        """A server that runs."""
         metrics = Metrics(self.objects, self.meter, time.time)
         server = Server(port, self._identity, metrics.answer, lambda: self.objects.complete)
         server.start()
@@ -97,7 +96,6 @@ class Program:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run until told to stop."""
     parser = argparse.ArgumentParser(prog="incluster.metrics", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="in memory, for the key")
     parser.add_argument("--name", action="append", required=True, help="of the Service; repeatable")

@@ -29,7 +29,6 @@ class _Connection(http.client.HTTPSConnection):
         self._node, self._tls = node, context
 
     def connect(self) -> None:
-        """Connect, and verify that it is this node's kubelet."""
         plain = socket.create_connection((self._node.address, self._node.port), _TIMEOUT_S)
         self.sock = self._tls.wrap_socket(plain, server_hostname=self._node.name)
 
