@@ -51,7 +51,6 @@ def _completer(names: Callable[[click.Context], Iterable[str]]) -> Completer:
 
 
 def host_of(ctx: click.Context) -> Host:
-    """The machine that a command works on."""
     found = ctx.find_object(Host)
     assert found is not None, "main() hands it over"
     return found
@@ -63,7 +62,6 @@ def _cluster_names(ctx: click.Context) -> list[str]:
 
 
 def _stored(ctx: click.Context) -> dict[str, Any]:
-    """The record of the cluster that the command is about."""
     name = ctx.params.get("name") or "sykube"
     stored: dict[str, Any] = json.loads(
         ClusterPaths(host_of(ctx), name).state.read_text(encoding="utf-8")

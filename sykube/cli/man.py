@@ -37,14 +37,10 @@ _FILES = {
 
 @click.command()
 @click.option(
-    "--dir",
-    "folder",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
+    "--dir", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR",
     shell_complete=completion.folders,
     help="Folder to write to, such as /usr/local/share/man/man1.",
-)
+)  # fmt: skip
 @context.common
 @click.pass_context
 def man(ctx: click.Context, folder: Path) -> None:

@@ -56,8 +56,4 @@ def list_ports(name: str, output: str) -> None:
     """List the port mappings."""
     preflight.check_identity(context.host())
     found = lookup.load(context.host(), name, context.ui()).state.ports
-    if output == "json":
-        context.emit([asdict(each) for each in found])
-        return
-    for each in found:
-        click.echo(str(each))
+    context.show(output, [asdict(each) for each in found], map(str, found))
