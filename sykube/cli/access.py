@@ -44,11 +44,7 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
 @context.named
 @click.argument("node", shell_complete=completion.nodes)
 @click.argument(
-    "command",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    required=True,
-    shell_complete=completion.files,
+    "command", nargs=-1, type=click.UNPROCESSED, required=True, shell_complete=completion.files
 )
 def exec_(name: str, node: str, command: tuple[str, ...]) -> None:
     """Run a command in a node (master, node1 …), with the command's exit code."""

@@ -25,11 +25,8 @@ def addons() -> None:
 def list_addons(name: str, output: str) -> None:
     """List add-ons and whether they are enabled."""
     found = cluster_addons.listing(lookup.load(context.host(), name, context.ui()))
-    if output == "json":
-        context.emit([asdict(each) for each in found])
-        return
-    for each in found:
-        click.echo(f"{each.name:12} {'on' if each.enabled else 'off':4} {each.summary}")
+    lines = (f"{e.name:12} {'on' if e.enabled else 'off':4} {e.summary}" for e in found)
+    context.show(output, [asdict(each) for each in found], lines)
 
 
 @addons.command()

@@ -1,4 +1,4 @@
-"""Opening a page in the browser of who sits at this machine."""
+"""Opens a page in the desktop user's browser."""
 
 from __future__ import annotations
 
@@ -19,12 +19,8 @@ _OPENER = "xdg-open"
 _PATIENCE_S = 5
 # What a desktop's programs need to find it.
 _DESKTOP = (
-    "DISPLAY",
-    "WAYLAND_DISPLAY",
-    "XAUTHORITY",
-    "XDG_RUNTIME_DIR",
-    "XDG_CURRENT_DESKTOP",
-    "DBUS_SESSION_BUS_ADDRESS",
+    *("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY"),
+    *("XDG_RUNTIME_DIR", "XDG_CURRENT_DESKTOP", "DBUS_SESSION_BUS_ADDRESS"),
 )
 
 

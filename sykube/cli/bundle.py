@@ -30,25 +30,18 @@ def bundle() -> None:
 @click.argument("file", type=click.Path(path_type=Path), shell_complete=completion.files)
 @context.signing_key
 @click.option(
-    "--export-key",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
+    "--export-key", type=click.Path(path_type=Path), metavar="FILE",
     help="Also write the public key to this file, for `init --public-key FILE`.",
-)
+)  # fmt: skip
 @click.option("--unsigned", is_flag=True, help="Sign it later: sykube node-image sign FILE")
 @options.of_cluster("mirror", *options.KUBERNETES, *options.SITE)
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @context.output_option
 @context.common
 def save(
-    file: Path,
-    key: str,
-    export_key: Path | None,
-    unsigned: bool,
-    yes: bool,
-    output: str,
+    file: Path, key: str, export_key: Path | None, unsigned: bool, yes: bool, output: str,
     **flags: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Write a bundle; build the node image first if it is not cached."""
     if unsigned and (key or export_key):
         raise UsageError(

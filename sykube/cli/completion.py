@@ -1,7 +1,7 @@
-"""sykube completion, and what a shell offers for names of things that are on this host.
+"""sykube completion, and the names that it offers: clusters, nodes, ports, snapshots.
 
-Whoever presses TAB waits and is told no errors: names are read from files, and where those cannot
-be read, as without root, there are none to offer.
+Names are read from files, which is fast; where those cannot be read, as without root, nothing is
+offered and no error is shown.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ def _completer(names: Callable[[click.Context], Iterable[str]]) -> Completer:
 
 
 def host_of(ctx: click.Context) -> Host:
-    """The machine that a command works on."""
     found = ctx.find_object(Host)
     assert found is not None, "main() hands it over"
     return found
@@ -63,7 +62,6 @@ def _cluster_names(ctx: click.Context) -> list[str]:
 
 
 def _stored(ctx: click.Context) -> dict[str, Any]:
-    """The record of the cluster that the command is about."""
     name = ctx.params.get("name") or "sykube"
     stored: dict[str, Any] = json.loads(
         ClusterPaths(host_of(ctx), name).state.read_text(encoding="utf-8")
@@ -99,20 +97,13 @@ def _addon_names(_: click.Context) -> tuple[str, ...]:
     return catalog.NAMES
 
 
-def files(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """What the shell itself offers: names of files."""
-    return [CompletionItem(incomplete, type="file")]
+def _of_shell(kind: str) -> Completer:
+    """What the shell itself offers: names of files (file) or of folders (dir)."""
+    return lambda _ctx, _parameter, incomplete: [CompletionItem(incomplete, type=kind)]
 
 
-def folders(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """What the shell itself offers: names of folders."""
-    return [CompletionItem(incomplete, type="dir")]
-
-
+files = _of_shell("file")
+folders = _of_shell("dir")
 clusters = _completer(_cluster_names)
 nodes = _completer(_node_names)
 workers = _completer(_worker_names)

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -101,5 +101,14 @@ def ask(question: str) -> bool:
 
 
 def emit(data: Any) -> None:
-    """A result for machines."""
+    """Print a result for programs."""
     click.echo(json.dumps(data, indent=2))
+
+
+def show(output: str, data: Any, lines: Iterable[str]) -> None:
+    """Print a result as --output asks for it: data for programs, or lines for people."""
+    if output == "json":
+        emit(data)
+        return
+    for line in lines:
+        click.echo(line)

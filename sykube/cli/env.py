@@ -26,10 +26,9 @@ _SYNTAX = {
 @click.command()
 @context.named
 @click.option(
-    "--shell",
-    type=click.Choice(list(_SYNTAX)),
+    "--shell", type=click.Choice(list(_SYNTAX)),
     help="Shell to print for. [default: yours, else bash]",
-)
+)  # fmt: skip
 @click.option("--unset", is_flag=True, help="Make kubectl use your own kubeconfig again.")
 @context.common
 def env(name: str, shell: str | None, unset: bool) -> None:

@@ -15,8 +15,6 @@ _NODE = click.option(
     "--node", "nodes", multiple=True, metavar="NODE",
     help="Only this node; may be repeated. [default: all]",
 )  # fmt: skip
-
-
 _STDIN = Path("/dev/stdin")
 
 
@@ -64,14 +62,13 @@ def load(
 def list_images(name: str, output: str) -> None:
     """List the images in the nodes."""
     found = images.listing(context.host(), name, context.ui())
-    if output == "json":
-        context.emit([_described(each, nodes=each.nodes) for each in found])
-        return
     width = max((len(each.name) for each in found), default=0)
-    for each in found:
-        size = f"{each.size / 1_000_000:8.1f} MB"
-        short = each.id.removeprefix("sha256:")[:12]
-        click.echo(f"{each.name or '-':{width}}  {short}  {size}  {', '.join(each.nodes)}")
+    lines = (
+        f"{each.name or '-':{width}}  {each.id.removeprefix('sha256:')[:12]}  "
+        f"{each.size / 1_000_000:8.1f} MB  {', '.join(each.nodes)}"
+        for each in found
+    )
+    context.show(output, [_described(each, nodes=each.nodes) for each in found], lines)
 
 
 @image.command()

@@ -22,13 +22,10 @@ _NAMES = [name for name, declared in SETTINGS.items() if declared.flags]
 @click.command()
 @options.of_cluster(*_NAMES)
 @click.option(
-    "--config",
-    "file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
+    "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
     help="Read the cluster from a YAML file, sykube's (docs/configuration.md) or kind's "
     "(docs/kind-config.md), or from standard input (-); options win.",
-)
+)  # fmt: skip
 @click.option(
     "--retain", is_flag=True, help="Keep a cluster whose init failed; init again resumes."
 )

@@ -37,14 +37,10 @@ _FILES = {
 
 @click.command()
 @click.option(
-    "--dir",
-    "folder",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
+    "--dir", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR",
     shell_complete=completion.folders,
     help="Folder to write to, such as /usr/local/share/man/man1.",
-)
+)  # fmt: skip
 @context.common
 @click.pass_context
 def man(ctx: click.Context, folder: Path) -> None:
@@ -146,6 +142,6 @@ def _line(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text as roff wants it: a hyphen that can be copied, and ASCII alone."""
+    """Text as roff wants it: a hyphen that can be copied, and only ASCII."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...")
     return "".join(c if ord(c) < 128 else f"\\[u{ord(c):04X}]" for c in escaped)

@@ -19,13 +19,9 @@ def node() -> None:
 @node.command()
 @context.named
 @click.option(
-    "--count",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    metavar="N",
+    "--count", type=click.IntRange(1), default=1, show_default=True, metavar="N",
     help="Number of workers to add.",
-)
+)  # fmt: skip
 @context.output_option
 @context.common
 def add(name: str, count: int, output: str) -> None:
@@ -61,8 +57,5 @@ def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
 def list_nodes(name: str, output: str) -> None:
     """List the nodes with their addresses and states."""
     found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
-    if output == "json":
-        context.emit(found.to_dict()["nodes"])
-        return
-    for each in found.nodes:
-        click.echo(f"{each.name:8} {each.address:15} {each.disk_mb:6} MB  {each.summary}")
+    lines = (f"{e.name:8} {e.address:15} {e.disk_mb:6} MB  {e.summary}" for e in found.nodes)
+    context.show(output, found.to_dict()["nodes"], lines)

@@ -30,13 +30,9 @@ def node_image() -> None:
 @node_image.command()
 @click.option("--force", is_flag=True, help="Rebuild it with Debian's newest packages.")
 @click.option(
-    "--output-file",
-    "--file",
-    "file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
+    "--output-file", "--file", "file", type=click.Path(path_type=Path), metavar="FILE",
     help="Also copy the image to this file, for `init --local-image FILE` elsewhere.",
-)
+)  # fmt: skip
 @options.of_cluster("mirror", *options.KUBERNETES, *options.SITE)
 @click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
 @context.output_option
@@ -62,10 +58,7 @@ def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) 
     if file:
         with ui.step(f"Copying it to {file}"):
             shutil.copyfile(image.sif, file)
-    if output == "json":
-        context.emit(_describe(image))
-    else:
-        click.echo(image.sif)
+    context.show(output, _describe(image), [str(image.sif)])
 
 
 @node_image.command()
@@ -111,12 +104,12 @@ def verify(file: Path, **flags: str | None) -> None:
 def list_images(output: str) -> None:
     """List cached node images."""
     images = image_build.list_images(context.host())
-    if output == "json":
-        context.emit([_describe(image) for image in images])
-        return
-    for image in images:
-        size = image.size // 1_000_000
-        click.echo(f"{image.fingerprint}  {image.versions()['kubernetes']}  {size} MB  {image.sif}")
+    lines = (
+        f"{each.fingerprint}  {each.versions()['kubernetes']}  {each.size // 1_000_000} MB  "
+        f"{each.sif}"
+        for each in images
+    )
+    context.show(output, [_describe(image) for image in images], lines)
 
 
 @node_image.command()
@@ -125,20 +118,12 @@ def list_images(output: str) -> None:
 def prune(everything: bool) -> None:
     """Remove downloads, and images that no cluster or snapshot uses, except the newest."""
     preflight.check_identity(context.host())
-    states = [
-        State.load(ClusterPaths(context.host(), name).state) for name in clusters(context.host())
-    ]
-    used = {image for state in states if state for image in state.images} | archive.images(
-        context.host()
-    )
-    newest = (
-        set()
-        if everything
-        else {image.fingerprint for image in image_build.list_images(context.host())[:1]}
-    )
-    for path in image_build.prune(context.host(), frozenset(used | newest)) + downloads.prune(
-        context.host()
-    ):
+    host = context.host()
+    states = [State.load(ClusterPaths(host, name).state) for name in clusters(host)]
+    kept = {image for state in states if state for image in state.images} | archive.images(host)
+    if not everything:
+        kept |= {image.fingerprint for image in image_build.list_images(host)[:1]}
+    for path in image_build.prune(host, frozenset(kept)) + downloads.prune(host):
         click.echo(path)
 
 

@@ -24,7 +24,7 @@ def port() -> None:
 def add(name: str, text: str) -> None:
     """Map a port of this host to a port of the nodes, such as a Service's nodePort.
 
-    It is on loopback alone unless an ADDRESS is given: 0.0.0.0 stands for all of them.
+    It is only on loopback unless an ADDRESS is given; 0.0.0.0 stands for all.
     """
     wanted = ports.parse(text)
     logfile.open_for(name)
@@ -54,8 +54,4 @@ def delete(name: str, host_port: str) -> None:
 def list_ports(name: str, output: str) -> None:
     """List the port mappings."""
     found = lookup.load(context.host(), name, context.ui()).state.ports
-    if output == "json":
-        context.emit([asdict(each) for each in found])
-        return
-    for each in found:
-        click.echo(str(each))
+    context.show(output, [asdict(each) for each in found], map(str, found))

@@ -18,13 +18,9 @@ from sykube.kubernetes.kubeconfig import Owner
 @context.named
 @click.argument("service_name", metavar="SERVICE")
 @click.option(
-    "--namespace",
-    "-n",
-    default="default",
-    show_default=True,
-    metavar="NAMESPACE",
+    "--namespace", "-n", default="default", show_default=True, metavar="NAMESPACE",
     help="Namespace of the Service.",
-)
+)  # fmt: skip
 @click.option("--open", "open_it", is_flag=True, help="Open the first address in a browser.")
 @context.output_option
 @context.common
@@ -33,11 +29,7 @@ def service(name: str, service_name: str, namespace: str, open_it: bool, output:
     cluster = lookup.load(context.host(), name, context.ui())
     cluster.running_control_plane()
     found = cluster_service.addresses(cluster, namespace, service_name)
-    if output == "json":
-        context.emit([asdict(each) for each in found])
-    else:
-        for each in found:
-            click.echo(each.url)
+    context.show(output, [asdict(each) for each in found], (each.url for each in found))
     if open_it:
         url = next((each.url for each in found if each.url.startswith("http")), "")
         if not url:

@@ -25,10 +25,7 @@ def save(snapshot_name: str, name: str, output: str) -> None:
     """Save a stopped cluster with everything in it."""
     logfile.open_for(name)
     saved = snapshots.save(context.host(), name, snapshot_name, context.ui())
-    if output == "json":
-        context.emit(_describe(saved))
-    else:
-        click.echo(saved.name)
+    context.show(output, _describe(saved), [saved.name])
 
 
 @snapshot.command("list")
@@ -43,12 +40,11 @@ def list_snapshots(output: str) -> None:
             found.append(archive.find(context.host(), name))
         except SykubeError as error:
             context.ui().warn(f"{error.brief}: {error.details}")
-    if output == "json":
-        context.emit([_describe(each) for each in found])
-        return
-    for each in found:
-        size = f"{each.size / 1_000_000:.1f} MB"
-        click.echo(f"{each.name}  {each.cluster}  {each.created}  {size}  {each.kubernetes}")
+    lines = (
+        f"{e.name}  {e.cluster}  {e.created}  {e.size / 1_000_000:.1f} MB  {e.kubernetes}"
+        for e in found
+    )
+    context.show(output, [_describe(each) for each in found], lines)
 
 
 @snapshot.command()

@@ -61,8 +61,5 @@ def list_clusters(output: str) -> None:
         cluster_status.glance(context.host(), name, context.ui())
         for name in clusters(context.host())
     ]
-    if output == "json":
-        context.emit([asdict(each) for each in found])
-        return
-    for each in found:
-        click.echo(f"{each.name:20} {each.state:10} {each.nodes:3} nodes  {each.kubernetes}")
+    lines = (f"{e.name:20} {e.state:10} {e.nodes:3} nodes  {e.kubernetes}" for e in found)
+    context.show(output, [asdict(each) for each in found], lines)

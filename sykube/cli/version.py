@@ -19,8 +19,4 @@ def version(output: str) -> None:
         "sykube": installed_version("sykube"),
         "kubernetes": versions.DEBIAN.kubernetes_version,
     }
-    if output == "json":
-        context.emit(found)
-        return
-    for what, text in found.items():
-        click.echo(f"{what} {text}")
+    context.show(output, found, (f"{what} {text}" for what, text in found.items()))

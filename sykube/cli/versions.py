@@ -21,10 +21,9 @@ _MIRROR = sites.SETTINGS["kubernetes"]
 
 @click.command("versions")
 @click.option(
-    _MIRROR.option,
-    metavar="URL",
+    _MIRROR.option, metavar="URL",
     help=f"{_MIRROR.help} [default: ${_MIRROR.variable}, or {Sites.kubernetes}]",
-)
+)  # fmt: skip
 @click.option(
     "--ca-certificate", "ca_certificates", multiple=True, metavar="FILE",
     shell_complete=completion.files,
@@ -49,20 +48,16 @@ def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
     problem = ""
     try:
         with context.ui().step(f"Asking {chosen.kubernetes}"):
-            hurried = downloader.hurried(_ANSWER_S)
-            newest = upstream.newest(upstream.minors(), chosen, hurried)
+            quick = downloader.with_timeout(_ANSWER_S)
+            newest = upstream.newest(upstream.minors(), chosen, quick)
     except DownloadError as error:
         problem = f"{error.brief}: {error.details}"
     return {
         "site": chosen.kubernetes,
         "problem": problem,
         "upstream": [
-            {
-                "minor": each.version,
-                "newest": newest.get(each.version, ""),
-                "endOfLife": each.end_of_life,
-            }
-            for each in minors
+            {"minor": e.version, "newest": newest.get(e.version, ""), "endOfLife": e.end_of_life}
+            for e in minors
         ],
         "debian": versions.DEBIAN.kubernetes_version,
         "nodeImages": [

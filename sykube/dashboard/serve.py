@@ -1,4 +1,4 @@
-"""The server of the page, on this host's loopback alone."""
+"""The page's server, on this host's loopback only."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ class Server(uvicorn.Server):
 
 
 def configuration(app: ASGIApp) -> uvicorn.Config:
-    """How an application is served."""
     return uvicorn.Config(
         app,
         # Logs that are followed have no end of their own.
@@ -73,6 +72,5 @@ def configuration(app: ASGIApp) -> uvicorn.Config:
 
 
 def server(source: Source, access: Access) -> Server:
-    """A server that is ready to run."""
     collector = Collector(source)
     return Server(configuration(application(source, access, collector)), collector.close)

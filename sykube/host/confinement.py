@@ -1,4 +1,4 @@
-"""SELinux and AppArmor, as far as they stand in the way of a root that runs nodes."""
+"""SELinux and AppArmor, as far as they keep root from running nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Trouble:
     """What is in the way, and what to do about it."""
 
     detail: str
-    cure: str
+    fix: str
 
 
 def selinux(host: Host) -> Trouble | None:

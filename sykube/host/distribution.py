@@ -1,4 +1,4 @@
-"""Linux distributions as hosts: how each calls what sykube needs, and how it installs that.
+"""Linux distributions: the names of the packages that sykube needs, and how to install them.
 
 Sources of the names, looked up in November 2026 (docs/hosts.md says what was seen to work): the
 package searches of Debian, Ubuntu and Fedora with EPEL (https://packages.fedoraproject.org),
@@ -109,7 +109,7 @@ class Distribution:
         epel = (("dnf", "install", "-y", "epel-release"),) if self._lacks_epel(wanted) else ()
         return (*epel, ("dnf", "install", "-y", "--setopt=install_weak_deps=False", *wanted))
 
-    def cure(self, wanted: Iterable[str]) -> str:
+    def fix(self, wanted: Iterable[str]) -> str:
         """What to type, or to ask the administrator for, where programs or things are missing."""
         things = tuple(wanted)
         packages = self.packages(things)

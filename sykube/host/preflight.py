@@ -1,4 +1,4 @@
-"""What the host has and lacks, each finding with its cure."""
+"""Checks of the host; each finding comes with its fix."""
 
 from __future__ import annotations
 
@@ -52,8 +52,6 @@ _ENGINES = (
 
 
 class Level(enum.Enum):
-    """How bad a finding is."""
-
     OK = "ok"
     WARNING = "warning"
     FAILURE = "failure"
@@ -64,8 +62,8 @@ class Finding:
     """One thing about the host.
 
     Attributes:
-        cure: a command, or what to ask the administrator for; empty when all is well.
-        packages: packages of this host's distribution that cure it.
+        cure: the fix: a command, or what to ask the administrator for; empty when healthy.
+        packages: packages of this host's distribution that fix it.
     """
 
     what: str
@@ -88,13 +86,13 @@ def _failure(what: str, detail: str, cure: str, packages: Iterable[str] = ()) ->
 
 
 def _missing(what: str, detail: str, system: Distribution, things: Iterable[str]) -> Finding:
-    """A failure that packages of the host's distribution cure, where it has any."""
+    """A failure that packages of the host's distribution fix, where it has any."""
     wanted = tuple(things)
-    return _failure(what, detail, system.cure(wanted), system.packages(wanted))
+    return _failure(what, detail, system.fix(wanted), system.packages(wanted))
 
 
 def check_identity(host: Host) -> None:
-    """Refuse what no cure helps: a foreign processor, a user who is not root.
+    """Fail on what cannot be fixed: an unsupported CPU, or not being root.
 
     Raises:
         HostError: the processor is neither x86-64 nor arm64.
@@ -143,14 +141,12 @@ def examine(
         findings.append(_programs(host, system, _APT_PROGRAMS))
     if building or unpacking:
         findings += [_keyring(host, system), _mirror(host, mirror)]
+    findings += [*_file_systems(host, system), _capabilities(host), _cgroups(host), _inotify(host)]
     findings += [
-        *_file_systems(host, system),
-        _capabilities(host),
-        _cgroups(host),
-        _inotify(host),
-        _namespaces(host),
-    ]
-    findings += [_first_process(host), _selinux(host), _apparmor(host)]
+        _namespaces(host), _first_process(host),
+        _confinement("SELinux", confinement.selinux(host)),
+        _confinement("AppArmor", confinement.apparmor(host)),
+    ]  # fmt: skip
     if nodes:
         findings.append(_memory(host, _MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
         findings.append(_disk(host, "disk for nodes", data, nodes * _NODE_DISK_MB))
@@ -166,7 +162,7 @@ def examine_for_workers(host: Host, count: int, data: Path) -> list[Finding]:
 
 
 def missing_packages(findings: list[Finding]) -> tuple[str, ...]:
-    """Packages of this host's distribution that would cure findings."""
+    """Packages of this host's distribution that would fix findings."""
     return tuple(sorted({package for finding in findings for package in finding.packages}))
 
 
@@ -177,7 +173,7 @@ def require(host: Host, findings: list[Finding], *, downloading: bool = True) ->
         downloading: whether `sykube init --yes` would install packages.
 
     Raises:
-        HostError: lists each failure with its cure.
+        HostError: lists each failure with its fix.
     """
     failures = [finding for finding in findings if finding.level is Level.FAILURE]
     if not failures:
@@ -231,7 +227,7 @@ def _programs(host: Host, system: Distribution, programs: tuple[str, ...]) -> Fi
 
 
 def _iptables(host: Host, system: Distribution) -> Finding:
-    """Whether iptables and this kernel fit together: some kernels have nftables' side alone."""
+    """Whether iptables and this kernel fit together: some kernels only have nftables' side."""
     if not host.which("iptables"):
         return _ok("packet filter", "looked at once iptables is there")
     version = host.run(["iptables", "--version"], check=False).stdout.strip()
@@ -403,18 +399,10 @@ def _namespaces(host: Host) -> Finding:
     )
 
 
-def _selinux(host: Host) -> Finding:
-    trouble = confinement.selinux(host)
+def _confinement(what: str, trouble: confinement.Trouble | None) -> Finding:
     if trouble:
-        return _warning("SELinux", trouble.detail, trouble.cure)
-    return _ok("SELinux", "does not confine this process")
-
-
-def _apparmor(host: Host) -> Finding:
-    trouble = confinement.apparmor(host)
-    if trouble:
-        return _warning("AppArmor", trouble.detail, trouble.cure)
-    return _ok("AppArmor", "does not confine this process")
+        return _warning(what, trouble.detail, trouble.fix)
+    return _ok(what, "does not confine this process")
 
 
 def _memory(host: Host, needed_mb: int) -> Finding:

@@ -1,8 +1,7 @@
 """A private Apptainer from Debian's archive, for hosts without a usable one.
 
-Debian packages Apptainer in sid alone, built against a newer C library than
-Debian 12 has. The tree made here brings the libraries along and leaves the
-host's own alone; apt checks every signature.
+Debian packages Apptainer only in sid, built against a newer C library than Debian 12 has. The tree
+made here brings its own libraries and does not touch the host's; apt checks every signature.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def _download(host: Host, work: Path, mirror: apt.Mirror) -> list[Path]:
     if not host.debian_keys.is_file():
         raise SykubeError(
             f"{host.debian_keys} is missing, which is required to check the signatures of packages",
-            resolution=distribution.this(host).cure([distribution.DEBIAN_KEYS]),
+            resolution=distribution.this(host).fix([distribution.DEBIAN_KEYS]),
         )
     for folder in ("lists/partial", "cache/archives/partial", "debs"):
         (work / folder).mkdir(parents=True)

@@ -27,22 +27,20 @@ class Cached:
 
 
 def folder(host: Host) -> Path:
-    """Where it is."""
     return host.cache / "downloads"
 
 
 def place(host: Host, project: str, version: str, architecture: str, name: str) -> Path:
-    """Where a file belongs."""
     return folder(host) / project / version / architecture / name
 
 
-def kept(file: Path) -> Published | None:
-    """A file that is there and is what its checksum says, looked at anew."""
+def verified(file: Path) -> Published | None:
+    """A cached file whose checksum was verified just now; None where there is none."""
     try:
         checksum = Checksum.parse(_mark(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return Published(file, checksum.value) if checksum.fits(file) else None
+    return Published(file, checksum.value) if checksum.matches(file) else None
 
 
 def forget(file: Path) -> None:

@@ -103,7 +103,7 @@ class Minor:
 # alone, so it is not here. That file did not know 1.37 yet when it was last read (2026-08); 2.3 is
 # what it lists for the minor before. runc is the one that each containerd is tested with: its file
 # script/setup/runc-version.
-# The kubelet of 1.20 speaks the CRI v1alpha2 alone (v1 came with 1.23), which containerd 1.7 has as
+# The kubelet of 1.20 only speaks the CRI v1alpha2 (v1 came with 1.23), which containerd 1.7 has as
 # the last one, and to its end: September 2026 (RELEASES.md, "Deprecated containerd and kubernetes
 # versions" and "Current State").
 _CONTAINERD_1_7 = {"containerd": "1.7.34", "runc": "1.3.6"}
@@ -151,7 +151,7 @@ def minor(version: str) -> Minor:
 
 
 @dataclass(frozen=True)
-class Source:
+class DebianRelease:
     """Kubernetes as Debian's source package has it.
 
     Attributes:
@@ -209,13 +209,12 @@ class Upstream:
 
     @property
     def name(self) -> str:
-        """Of the source."""
         return "upstream"
 
 
 # Debian 12 is the last release whose source package `kubernetes` is the whole tree; later ones
-# carry kubectl alone.
-DEBIAN = Source(
+# only carry kubectl.
+DEBIAN = DebianRelease(
     name="debian",
     kubernetes_version="1.20.2",
     build_suite="bookworm",
@@ -227,43 +226,17 @@ DEBIAN = Source(
 # Upstream's containerd is linked with glibc (containerd's docs/getting-started.md).
 NODE_SUITE = "trixie"
 KUBERNETES_PROGRAMS = (
-    "kubeadm",
-    "kubelet",
-    "kubectl",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kube-proxy",
+    *("kubeadm", "kubelet", "kubectl"),
+    *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"),
 )
 CONTAINER_IMAGE_PACKAGES = (
-    "conntrack",
-    "docker-registry",
-    "etcd-server",
-    "iptables",
-    "kmod",
-    "openssl",
-    "python3",
-    "python3-dnspython",
-    "unbound",
+    *("conntrack", "docker-registry", "etcd-server", "iptables", "kmod", "openssl"),
+    *("python3", "python3-dnspython", "unbound"),
 )
 NODE_PACKAGES = (
-    "conntrack",
-    "containerd",
-    "containernetworking-plugins",
-    "crun",
-    "ebtables",
-    "etcd-client",
-    "ethtool",
-    "iproute2",
-    "iptables",
-    "keepalived",
-    "kmod",
-    "mount",
-    "procps",
-    "runc",
-    "socat",
-    "supervisor",
-    "util-linux",
+    *("conntrack", "containerd", "containernetworking-plugins", "crun", "ebtables", "etcd-client"),
+    *("ethtool", "iproute2", "iptables", "keepalived", "kmod", "mount", "procps", "runc", "socat"),
+    *("supervisor", "util-linux"),
 )
 # With kube-proxy, etcd and CoreDNS in images of their own, what sykube/incluster needs is left.
 # python3-minimal would lack http, ipaddress and others.

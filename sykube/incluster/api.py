@@ -71,13 +71,12 @@ class Api:
 
     @classmethod
     def in_cluster(cls, environ: Mapping[str, str]) -> Api:
-        """The API as Kubernetes tells every pod; KeyError if it does not."""
+        """The API that a pod's environment names; KeyError if it does not."""
         host = environ["KUBERNETES_SERVICE_HOST"]
         host = f"[{host}]" if ":" in host else host
         return cls(f"https://{host}:{environ['KUBERNETES_SERVICE_PORT']}")
 
     def connect(self) -> http.client.HTTPConnection:
-        """An open connection."""
         url = urllib.parse.urlsplit(self.server)
         if not url.hostname:
             raise ApiError(f"no host in {self.server!r}")
@@ -97,7 +96,6 @@ class Api:
         return connection
 
     def headers(self) -> dict[str, str]:
-        """What goes with every request."""
         headers = {"Accept": "application/json", "User-Agent": "sykube-incluster"}
         if urllib.parse.urlsplit(self.server).scheme == "https":
             token = (self.account / "token").read_text(encoding="ascii").strip()

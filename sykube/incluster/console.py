@@ -1,8 +1,10 @@
-"""The log lines of the programs in pods."""
+"""What the programs in pods share: the form of their log lines, and how they end."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 import time
 
 
@@ -17,7 +19,6 @@ class OneLine(logging.Formatter):
         )
 
     def format(self, record: logging.LogRecord) -> str:
-        """The event as one line."""
         return " | ".join(super().format(record).splitlines())
 
 
@@ -26,3 +27,11 @@ def log_to_stderr(level: str = "INFO") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine())
     logging.basicConfig(level=level, handlers=[handler])
+
+
+def until_terminated() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set, for the loop that runs."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

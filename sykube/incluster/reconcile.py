@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .api import Api, Json
 from .console import log_to_stderr
@@ -20,43 +21,53 @@ _LOOK_AGAIN_S = 30.0
 _PAUSE_S = 0.05
 
 
+_Key = tuple[str, str]
+
+
 @dataclass
 class Objects:
-    """Objects of some resources as the API has them; a sink for watchers."""
+    """Objects of some resources as the API has them; a sink for watchers.
 
+    Args:
+        keep: what is kept of an object of a resource.
+    """
+
+    keep: Callable[[str, Json], Any] = lambda _resource, obj: obj
     changed: threading.Event = field(default_factory=threading.Event)
-    _found: dict[str, dict[str, Json]] = field(default_factory=dict)
+    _found: dict[str, dict[_Key, Any]] = field(default_factory=dict)
 
     def replace(self, resource: str, objects: Sequence[Json]) -> None:
-        """Take in a whole list."""
-        self._found[resource] = {each["metadata"]["uid"]: each for each in objects}
+        self._found[resource] = {_key(each): self.keep(resource, each) for each in objects}
         self.changed.set()
 
     def change(self, resource: str, obj: Json) -> None:
-        """Take in one object."""
-        # A new dictionary: the loop reads the old one in another thread.
-        self._found[resource] = {**self._found[resource], obj["metadata"]["uid"]: obj}
+        # A new dictionary: other threads read the old one.
+        self._found[resource] = {**self._found[resource], _key(obj): self.keep(resource, obj)}
         self.changed.set()
 
     def remove(self, resource: str, obj: Json) -> None:
-        """Forget one object."""
-        uid = obj["metadata"]["uid"]
-        self._found[resource] = {k: v for k, v in self._found[resource].items() if k != uid}
+        gone = _key(obj)
+        self._found[resource] = {k: v for k, v in self._found[resource].items() if k != gone}
         self.changed.set()
 
     def has(self, *resources: str) -> bool:
         """Whether all of them were listed once."""
         return all(resource in self._found for resource in resources)
 
-    def all(self, resource: str) -> list[Json]:
-        """Those that were seen last."""
-        return list(self._found[resource].values())
+    def all(self, resource: str) -> list[Any]:
+        """What was kept of those that were seen last."""
+        return list(self._found.get(resource, {}).values())
+
+
+def _key(obj: Json) -> _Key:
+    """Namespace and name."""
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
 def serve(resources: Sequence[str], act: Callable[[Api, Objects], None]) -> None:
     """Call `act` after every change of some core/v1 resources, until SIGTERM.
 
-    It ends with 1 when a watcher has died, to be started anew.
+    It exits with 1 when a watcher has died, to be restarted.
     """
     log_to_stderr()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -1,6 +1,6 @@
-"""`python3 -m incluster.storage`: gives claims folders, and takes them away with their claims.
+"""`python3 -m incluster.storage`: provisions a folder for each claim; deletes it with the claim.
 
-What an external provisioner has to do and to leave alone:
+What an external provisioner has to do and must not do:
 https://github.com/kubernetes/design-proposals-archive/blob/main/storage/volume-provisioning.md
 """
 
@@ -13,10 +13,10 @@ import math
 import re
 import shutil
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
+from . import events
 from .api import Api, ApiError, Json
 from .reconcile import Objects, serve
 
@@ -72,7 +72,7 @@ class Provisioner:
         except (RefusedError, ApiError, OSError, http.client.HTTPException) as error:
             log.warning("%s object=%s error=%s", reason, obj["metadata"]["name"], error)
             if self._said.get(uid) != str(error):
-                self._tell(obj, reason, str(error))
+                self._warn(obj, reason, str(error))
                 self._said[uid] = str(error)
 
     def _provision(self, claim: Json) -> None:
@@ -147,32 +147,13 @@ class Provisioner:
                 raise
         log.info("removed volume=%s", name)
 
-    def _tell(self, obj: Json, reason: str, message: str) -> None:
-        """Add an event to an object, which is where users look."""
-        metadata, now = obj["metadata"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def _warn(self, obj: Json, reason: str, message: str) -> None:
         claims = "claimRef" not in obj["spec"] and "resources" in obj["spec"]
-        namespace = metadata.get("namespace", "default")
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{metadata['name']}.", "namespace": namespace},
-            "involvedObject": {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim" if claims else "PersistentVolume",
-                **{key: metadata[key] for key in ("namespace", "name", "uid") if key in metadata},
-            },
-            "reason": reason,
-            "message": message,
-            "type": "Warning",
-            "source": {"component": PROVISIONER},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
+        kind = "PersistentVolumeClaim" if claims else "PersistentVolume"
         try:
-            self._api.send("POST", f"/api/v1/namespaces/{namespace}/events", event)
+            events.warn(self._api, kind, obj, reason, message, PROVISIONER)
         except (ApiError, OSError, http.client.HTTPException) as error:
-            log.warning("no event object=%s error=%s", metadata["name"], error)
+            log.warning("no event object=%s error=%s", obj["metadata"]["name"], error)
 
 
 def name_of(claim: Json) -> str:
@@ -215,7 +196,6 @@ def quantity(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run until told to stop."""
     parser = argparse.ArgumentParser(prog="incluster.storage", description=__doc__)
     parser.add_argument("--volumes", type=Path, required=True, help="the folder, here and in nodes")
     options = parser.parse_args(arguments)

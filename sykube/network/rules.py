@@ -53,7 +53,6 @@ class Wiring:
 
 
 def chain_name(bridge: str, suffix: str) -> str:
-    """The name of one of a bridge's chains."""
     return f"SYKUBE-{bridge.removeprefix(BRIDGE_PREFIX)}-{suffix}"
 
 
@@ -69,7 +68,7 @@ def chains(bridge: str, wiring: Wiring) -> list[Chain]:
         Chain("nat", "OUTPUT", chain_name(bridge, "OUT"), out),
     ]
     if wiring.uses_loopback:
-        # Loopback is reachable over the bridge then, for what was led there alone.
+        # Loopback is reachable over the bridge then, but only for what was forwarded there.
         led = ("-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED,DNAT")
         closed = ("-i", bridge, "-d", "127.0.0.0/8", *led, "-j", "DROP")
         chains.append(Chain("filter", "INPUT", chain_name(bridge, "IN"), (*accepted, closed)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from sykube.cluster.state import clusters
+from sykube.cluster.model.state import clusters
 from sykube.host import lock
 from sykube.host.host import Host
 from sykube.host.records import HostRecords, read_sysctl

@@ -165,7 +165,10 @@ def _run(root: Path, command: str) -> int:
         "MACHINE_CGROUP": f"sykube-fresh-{os.getpid()}",
     }
     done = subprocess.run(
-        ["sh", _ENTER, root, "/root/sykube", command], env=environment, check=False, timeout=_COMMAND_TIMEOUT_S
+        ["sh", _ENTER, root, "/root/sykube", command],
+        env=environment,
+        check=False,
+        timeout=_COMMAND_TIMEOUT_S,
     )
     return done.returncode
 

@@ -91,6 +91,37 @@ MANIFESTS: dict[str, Json] = {
     "tolerations.yaml.j2": {},
 }
 
+SETTINGS = ControlPlaneSettings(
+    cluster="lab",
+    minor=versions.minor("1.20"),
+    kubernetes_version="1.20.2",
+    image_repository="k8s.gcr.io",
+    etcd_tag="3.4.23-4",
+    node_name="lab-master",
+    node_address="10.11.11.2",
+    endpoint="10.11.11.254:6443",
+    names=("10.11.11.254", "localhost", "127.0.0.1"),
+    pod_subnet="10.244.0.0/16",
+    service_subnet="10.96.0.0/12",
+    dns="10.96.0.10",
+    domain="cluster.local",
+    token="abcdef.0123456789abcdef",
+    taint=False,
+    alone=True,
+)
+KUBEADM: dict[str, Json] = {
+    "kubeadm/init.yaml.j2": {
+        "settings": SETTINGS,
+        "api": "kubeadm.k8s.io/v1beta4",
+        "api_port": 6443,
+        "registration": {"name": "lab-master"},
+        "further": {"patches": {"directory": "/patches"}},
+        "api_server": {"certSANs": []},
+        "controller_manager_args": [],
+        "scheduler_args": [],
+    }
+}
+
 
 def all_templates(host: Host) -> list[tuple[str, str, Json]]:
     """Folder, name and variables of each template; a new one without variables here is missed."""
@@ -104,6 +135,7 @@ def all_templates(host: Host) -> list[tuple[str, str, Json]]:
         for folder, templates in (
             ("definitions", definitions),
             ("definitions", UNITS),
+            ("definitions", KUBEADM),
             ("cni", CNI),
             ("manifests", MANIFESTS),
         )
@@ -512,7 +544,7 @@ def imported(file: Path) -> set[str]:
     ids=["debian", "upstream", "upstream-1.20"],
 )
 def test_the_image_of_sykubes_programs_has_what_they_import(
-    host: Host, source: versions.Source | versions.Upstream, with_dns: bool
+    host: Host, source: versions.DebianRelease | versions.Upstream, with_dns: bool
 ) -> None:
     images = next(
         layer for layer in build.layers(host, source, MIRROR) if layer.name == "container-images"
@@ -534,7 +566,7 @@ def test_the_image_of_sykubes_programs_has_what_they_import(
 @pytest.mark.parametrize("source", [versions.DEBIAN, UPSTREAM], ids=["debian", "upstream"])
 def test_a_build_starts_every_program_of_pods_where_it_ships(
     host: Host,
-    source: versions.Source | versions.Upstream,
+    source: versions.DebianRelease | versions.Upstream,
 ) -> None:
     images = next(
         layer for layer in build.layers(host, source, MIRROR) if layer.name == "container-images"
@@ -681,25 +713,6 @@ def test_the_place_of_the_checkout_and_of_the_cache_change_nothing(
 
 
 # --- kubeadm ---
-
-SETTINGS = ControlPlaneSettings(
-    cluster="lab",
-    minor=versions.minor("1.20"),
-    kubernetes_version="1.20.2",
-    image_repository="k8s.gcr.io",
-    etcd_tag="3.4.23-4",
-    node_name="lab-master",
-    node_address="10.11.11.2",
-    endpoint="10.11.11.254:6443",
-    names=("10.11.11.254", "localhost", "127.0.0.1"),
-    pod_subnet="10.244.0.0/16",
-    service_subnet="10.96.0.0/12",
-    dns="10.96.0.10",
-    domain="cluster.local",
-    token="abcdef.0123456789abcdef",
-    taint=False,
-    alone=True,
-)
 
 
 def init_documents(**changes: object) -> dict[str, Json]:

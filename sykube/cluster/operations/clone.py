@@ -18,7 +18,7 @@ from sykube.cluster.operations import archive
 from sykube.cluster.operations.archive import Snapshot
 from sykube.errors import SykubeError, UsageError
 from sykube.image.choice import AUTO
-from sykube.kubernetes import forget_program
+from sykube.kubernetes import etcd_scrub
 from sykube.node import local
 from sykube.node.node import Node
 
@@ -149,7 +149,7 @@ def scrub_etcd(cluster: Cluster) -> None:
     start = resources.script("start-etcd", image, master.instance)
     master.run(start, timeout=_TIMEOUT_S)
     try:
-        program = Path(forget_program.__file__).read_text(encoding="utf-8")
+        program = Path(etcd_scrub.__file__).read_text(encoding="utf-8")
         command = ["python3", "-", json.dumps(nodes)]
         master.run(command, stdin=program, timeout=_TIMEOUT_S)
     except BaseException:

@@ -1,4 +1,4 @@
-"""`python3 -m incluster.dns`: answers for the names of the cluster, which the API tells it."""
+"""`python3 -m incluster.dns`: answers for the names of the cluster, from the API."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..api import SERVICE_ACCOUNT, Api
-from ..console import log_to_stderr
+from ..console import log_to_stderr, until_terminated
 from ..watch import Watcher
 from .arguments import add_zone_arguments
 from .live import LiveZone
@@ -24,35 +23,24 @@ log = logging.getLogger("incluster.dns")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(prog="incluster.dns", description=__doc__)
     add_zone_arguments(parser)
     parser.add_argument(
-        "--listen",
-        default=Address("127.0.0.1", 5353),
-        type=Address.parse,
-        metavar="HOST:PORT",
+        "--listen", default=Address("127.0.0.1", 5353), type=Address.parse, metavar="HOST:PORT",
         help="for DNS over UDP and TCP",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--health",
-        default=Address("0.0.0.0", 8181),
-        type=Address.parse,
-        metavar="HOST:PORT",
+        "--health", default=Address("0.0.0.0", 8181), type=Address.parse, metavar="HOST:PORT",
         help="for HTTP: /ready and /live",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--api-server",
-        metavar="URL",
+        "--api-server", metavar="URL",
         help="the Kubernetes API; default: from KUBERNETES_SERVICE_HOST and _PORT",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--service-account",
-        default=SERVICE_ACCOUNT,
-        type=Path,
-        metavar="DIR",
+        "--service-account", default=SERVICE_ACCOUNT, type=Path, metavar="DIR",
         help="folder with token and ca.crt",
-    )
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="log malformed queries too")
     options = parser.parse_args(arguments)
     if not options.api_server and "KUBERNETES_SERVICE_HOST" not in os.environ:
@@ -61,12 +49,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
-
+    stop = until_terminated()
     live = LiveZone(Zone.empty(options.zone, options.reverse_cidr, serial=int(time.time())))
     server = options.api_server or Api.in_cluster(os.environ).server
     api = Api(server, options.service_account)
@@ -90,7 +73,6 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run until told to stop."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr("DEBUG" if options.verbose else "INFO")
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import signal
 import struct
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple, cast
 import dns.exception
 import dns.message
 
-from ..console import log_to_stderr
+from ..console import log_to_stderr, until_terminated
 from .server import Address, payload_of
 
 log = logging.getLogger("incluster.dns.front")
@@ -37,7 +36,7 @@ def fitting(wire: bytes, limit: int) -> bytes:
     """The start of an answer that fits into so many bytes, marked as truncated.
 
     Its records are whole ones of the answer section, as many as there is room for. Names in it
-    refer to what comes before them alone, so that it can be cut after any record.
+    only refer to what comes before them, so it can be cut after any record.
 
     Raises:
         ValueError: it is no answer.
@@ -96,7 +95,6 @@ class Front(asyncio.DatagramProtocol):
         self._again: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Make the way to Unbound."""
         self._unbound, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: _Answers(self), remote_addr=self._address
         )
@@ -155,32 +153,26 @@ async def _over_tcp(address: Address, wire: bytes) -> bytes:
 
 
 async def run(listen: Address, unbound: Address) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+    stop = until_terminated()
     front = Front(unbound)
     await front.open()
-    transport, _ = await loop.create_datagram_endpoint(lambda: front, local_addr=listen)
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: front, local_addr=listen
+    )
     with closing(transport):
         log.info("serving listen=%s:%d unbound=%s:%d", *listen, *unbound)
         await stop.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run until told to stop."""
     parser = argparse.ArgumentParser(prog="incluster.dns.front", description=__doc__)
     parser.add_argument(
         "--listen", required=True, type=Address.parse, metavar="HOST:PORT", help="for clients, UDP"
     )
     parser.add_argument(
-        "--unbound",
-        required=True,
-        type=Address.parse,
-        metavar="HOST:PORT",
+        "--unbound", required=True, type=Address.parse, metavar="HOST:PORT",
         help="where Unbound listens, UDP and TCP",
-    )
+    )  # fmt: skip
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr()
     try:

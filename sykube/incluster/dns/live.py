@@ -27,18 +27,15 @@ class LiveZone:
         return None if self._waiting_for else self._zone
 
     def replace(self, resource: str, objects: Sequence[Json]) -> None:
-        """Take in a whole list."""
         changes: dict[Key, Any] = dict.fromkeys(getattr(self._zone, resource))
         changes.update(_parsed(resource, obj) for obj in objects)
         self._update(resource, changes)
         self._waiting_for.discard(resource)
 
     def change(self, resource: str, obj: Json) -> None:
-        """Take in one object."""
         self._update(resource, dict([_parsed(resource, obj)]))
 
     def remove(self, resource: str, obj: Json) -> None:
-        """Forget one object."""
         self._update(resource, {key_of(obj): None})
 
     def _update(self, resource: str, changes: Mapping[Key, Any]) -> None:

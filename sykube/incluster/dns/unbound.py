@@ -17,76 +17,7 @@ from .records import reverse_zones
 
 log = logging.getLogger("incluster.dns.unbound")
 
-_SERVER = """\
-server:
-    # One process in the foreground, as whoever starts it, with nothing but this file.
-    username: ""
-    chroot: ""
-    directory: ""
-    pidfile: ""
-    do-daemonize: no
-    use-syslog: no
-    logfile: ""
-    log-time-ascii: yes
-    verbosity: {verbosity}
-    num-threads: 1
-
-{interfaces}
-    port: {port}
-    # Only the cluster network leads here, and it holds pods, nodes and what they let in.
-    access-control: 0.0.0.0/0 allow
-    access-control: ::/0 allow
-    do-udp: yes
-    do-tcp: yes
-    prefer-ip4: yes
-    edns-buffer-size: 1232
-    max-udp-size: 1232
-
-    # Small: a cluster on one machine has few names.
-    msg-cache-size: 8m
-    msg-cache-slabs: 1
-    rrset-cache-size: 8m
-    rrset-cache-slabs: 1
-    infra-cache-slabs: 1
-    infra-cache-numhosts: 100
-    outgoing-range: 512
-    num-queries-per-thread: 512
-    outgoing-num-tcp: 64
-    incoming-num-tcp: 256
-
-    # No validation: neither the cluster's names nor many a resolver upstream are signed.
-    module-config: "iterator"
-    qname-minimisation: no
-    minimal-responses: no
-    rrset-roundrobin: yes
-    hide-identity: yes
-    hide-version: yes
-
-    # Answers live as long as their records say, 5 s in the cluster, and never longer.
-    cache-min-ttl: 0
-    serve-expired: no
-    prefetch: no
-
-    # Forget at once that a server did not answer: `records` may be back, started again. With the
-    # default of 15 minutes it stays "down" for as long. A question waits for it meanwhile, some
-    # seconds in attempts 0.2 to 3 s apart, before it gets a SERVFAIL that is remembered for 5 s,
-    # and is answered however late. The price: a dead resolver upstream is tried every second.
-    infra-host-ttl: 1
-    infra-keep-probing: yes
-    infra-cache-min-rtt: 200
-    infra-cache-max-rtt: 3000
-    discard-timeout: 0
-
-    # The cluster's names come from this pod. Unbound itself knows nothing better than the
-    # resolvers upstream, be it private addresses or the names of a home or test network.
-    do-not-query-localhost: no
-    unblock-lan-zones: yes
-    local-zone: "home.arpa." nodefault
-    local-zone: "test." nodefault
-{local_zones}
-remote-control:
-    control-enable: no
-"""
+_TEMPLATE = Path(__file__).with_name("unbound.conf")
 
 
 def upstreams(resolv_conf: str) -> list[str]:
@@ -136,10 +67,9 @@ class Configuration:
     verbosity: int = 1
 
     def render(self) -> str:
-        """The text of unbound.conf."""
         reverse = [name for cidr in self.reverse_cidrs for name in reverse_zones(cidr)]
         zones = [self.zone.rstrip("."), *reverse]
-        text = _SERVER.format(
+        text = _TEMPLATE.read_text(encoding="utf-8").format(
             verbosity=self.verbosity,
             port=self.port,
             interfaces="\n".join(f"    interface: {address}" for address in self.interfaces),
@@ -159,35 +89,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="incluster.dns.unbound", description=__doc__)
     add_zone_arguments(parser)
     parser.add_argument(
-        "--resolv-conf",
-        default=Path("/etc/resolv.conf"),
-        type=Path,
-        metavar="FILE",
+        "--resolv-conf", default=Path("/etc/resolv.conf"), type=Path, metavar="FILE",
         help="whose nameserver lines say where to forward everything else",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--upstream",
-        action="append",
-        metavar="ADDRESS[@PORT]",
+        "--upstream", action="append", metavar="ADDRESS[@PORT]",
         help="forward to this resolver instead; may be repeated",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--records",
-        default="127.0.0.1@5353",
-        metavar="ADDRESS@PORT",
+        "--records", default="127.0.0.1@5353", metavar="ADDRESS@PORT",
         help="where incluster.dns listens",
-    )
+    )  # fmt: skip
     parser.add_argument("--port", default=53, type=int, help="to listen on, UDP and TCP")
     parser.add_argument(
         "--interface", action="append", metavar="ADDRESS", help="to listen on; may be repeated"
     )
     parser.add_argument(
-        "--config",
-        default=Path("/run/unbound.conf"),
-        type=Path,
-        metavar="FILE",
+        "--config", default=Path("/run/unbound.conf"), type=Path, metavar="FILE",
         help="where to write the configuration",
-    )
+    )  # fmt: skip
     parser.add_argument("--program", default="unbound", help="Unbound itself")
     parser.add_argument("--verbosity", default=1, type=int, help="Unbound's own")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)

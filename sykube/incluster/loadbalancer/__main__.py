@@ -8,10 +8,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Protocol
 
-from ..api import Api, ApiError, Json
+from .. import events
+from ..api import Api, ApiError
 from ..console import log_to_stderr
 from ..reconcile import Objects, serve
 from . import places
@@ -90,35 +90,17 @@ class Controller:
                 patch = {"metadata": version, "status": status}
                 api.send("PATCH", f"{place}/status", patch, _MERGE)
                 log.info("service=%s address=%s", name, decision.address or "none")
-            if decision.problem and self._told.get(metadata["uid"]) != decision.problem:
-                self._tell(api, decision)
+            # Once for each reason.
+            if (why := decision.problem) and self._told.get(metadata["uid"]) != why:
+                service = decision.service
+                events.warn(api, "Service", service, "NoAddress", why, "sykube-loadbalancer")
+                self._told[metadata["uid"]] = why
+                log.warning("service=%s problem=%s", name, why)
         except _FAILURES as error:
             log.warning("service=%s error=%s", name, error)
 
-    def _tell(self, api: Api, decision: Decision) -> None:
-        """Say by an event why a Service has no address; once for each reason."""
-        metadata = decision.service["metadata"]
-        namespace, name = metadata["namespace"], metadata["name"]
-        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        who = {"namespace": namespace, "name": name, "uid": metadata["uid"]}
-        event: Json = {
-            "metadata": {"generateName": f"{name}.", "namespace": namespace},
-            "involvedObject": {"apiVersion": "v1", "kind": "Service", **who},
-            "type": "Warning",
-            "reason": "NoAddress",
-            "message": decision.problem,
-            "source": {"component": "sykube-loadbalancer"},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        api.send("POST", f"/api/v1/namespaces/{namespace}/events", event)
-        self._told[metadata["uid"]] = decision.problem
-        log.warning("service=%s/%s problem=%s", namespace, name, decision.problem)
-
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(prog="incluster.loadbalancer", description=__doc__)
     parser.add_argument(
         "--pool", required=True, type=Pool.parse, metavar="FIRST-LAST", help="addresses to give"
@@ -129,7 +111,6 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run until told to stop."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr()
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from ipaddress import IPv4Address
 
 from ..api import Json
+from ..events import timestamp
 
 CONDITION = "sykube.local/LoadBalancer"
 """Type of the condition of a Service that says whether it has an address of ours, or why not."""
@@ -110,7 +110,7 @@ def status_of(decision: Decision) -> Json | None:
     if same and addresses_of(decision.service) == [each["ip"] for each in ingress]:
         return None
     if wanted is not None:
-        others.append({**wanted, "lastTransitionTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"})
+        others.append({**wanted, "lastTransitionTime": timestamp()})
     return {"loadBalancer": {"ingress": ingress}, "conditions": others}
 
 

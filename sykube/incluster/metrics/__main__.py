@@ -27,7 +27,7 @@ from .server import Identity, Server
 log = logging.getLogger("incluster.metrics")
 
 _INTERVAL_S = 10.0
-# The certificate is made anew long before its end.
+# The certificate is renewed long before it expires.
 _RENEW_S = DAYS * 86400 / 3
 _CONFIGMAPS = "/api/v1/namespaces/kube-system/configmaps"
 _APISERVICE = f"/apis/apiregistration.k8s.io/v1/apiservices/{VERSION}.{GROUP}"
@@ -49,7 +49,6 @@ class Program:
         self._kubelets: dict[str, str] = {}
 
     def serve(self, port: int) -> Server:
-        """A server that runs."""
         metrics = Metrics(self.objects, self.meter, time.time)
         server = Server(port, self._identity, metrics.answer, lambda: self.objects.complete)
         server.start()
@@ -77,16 +76,16 @@ class Program:
             server.use(identity)
             self._identity = identity
             log.info("another certificate, ours or of those whom we let in")
-        self._tell(certificate.text)
+        self._publish(certificate.text)
 
-    def _tell(self, text: str) -> None:
+    def _publish(self, text: str) -> None:
         """Let the API server know the certificate; the APIService may be another's, too, by now."""
         bundle = base64.b64encode(text.encode()).decode()
         found = self._api.send("GET", _APISERVICE)
         if found["spec"].get("caBundle") != bundle:
             change = {"spec": {"caBundle": bundle}}
             self._api.send("PATCH", _APISERVICE, change, "application/merge-patch+json")
-            log.info("told the API server our certificate")
+            log.info("published our certificate in the APIService")
 
     def _front_proxy(self) -> FrontProxy:
         return FrontProxy.of(self._data("extension-apiserver-authentication"))
@@ -97,7 +96,6 @@ class Program:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run until told to stop."""
     parser = argparse.ArgumentParser(prog="incluster.metrics", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="in memory, for the key")
     parser.add_argument("--name", action="append", required=True, help="of the Service; repeatable")

@@ -5,12 +5,14 @@ Types: https://github.com/kubernetes/metrics/blob/v0.20.2/pkg/apis/metrics/v1bet
 
 from __future__ import annotations
 
+import json
 import math
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from pathlib import Path
 
 from ..api import Json
 from .objects import Objects
@@ -19,6 +21,7 @@ from .selectors import Selector, SelectorError, parse
 
 GROUP, VERSION = "metrics.k8s.io", "v1beta1"
 GROUP_VERSION = f"{GROUP}/{VERSION}"
+_DISCOVERY = json.loads(Path(__file__).with_name("discovery.json").read_text(encoding="utf-8"))
 # A node that has been silent for longer has no metrics: old ones would mislead autoscalers.
 _MAX_AGE_S = 60.0
 
@@ -82,9 +85,9 @@ class Metrics:
     def _route(self, method: str, parts: list[str], query: Mapping[str, str]) -> Answer:
         match parts:
             case ["apis", group] if group == GROUP:
-                found = _group()
+                found = _DISCOVERY["group"]
             case ["apis", group, version] if (group, version) == (GROUP, VERSION):
-                found = _resources()
+                found = _DISCOVERY["resources"]
             case ["apis", group, version, *rest] if (group, version) == (GROUP, VERSION):
                 return self._metrics(method, rest, query)
             case _:
@@ -202,35 +205,3 @@ def _not_found(message: str) -> RefusedError:
 def _method_not_allowed(method: str) -> RefusedError:
     message = f"{method.lower()} is not supported on resources of kind {GROUP}"
     return RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
-
-
-def _group() -> Json:
-    version = {"groupVersion": GROUP_VERSION, "version": VERSION}
-    return {
-        "kind": "APIGroup",
-        "apiVersion": "v1",
-        "name": GROUP,
-        "versions": [version],
-        "preferredVersion": version,
-    }
-
-
-def _resources() -> Json:
-    return {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": GROUP_VERSION,
-        "resources": [
-            {
-                "name": name,
-                "singularName": "",
-                "namespaced": namespaced,
-                "kind": kind,
-                "verbs": ["get", "list"],
-            }
-            for name, namespaced, kind in (
-                ("nodes", False, "NodeMetrics"),
-                ("pods", True, "PodMetrics"),
-            )
-        ],
-    }

@@ -1,7 +1,6 @@
-"""The certificate that the program serves: made by itself, in memory, and told to the API server.
+"""The self-signed serving certificate, in memory, which the APIService names as its CA.
 
-No other program ever has its key, not even etcd, and nobody has to renew it: the API server trusts
-exactly what stands in the APIService.
+The key is in no Secret and not in etcd, and nobody has to renew it.
 """
 
 from __future__ import annotations
@@ -13,19 +12,10 @@ from pathlib import Path
 
 DAYS = 90
 
-_CONFIG = """\
-[req]
-distinguished_name = name
-x509_extensions = extensions
-prompt = no
-[name]
-CN = {first}
-[extensions]
-subjectAltName = {names}
-basicConstraints = critical, CA:FALSE
-keyUsage = critical, digitalSignature
-extendedKeyUsage = serverAuth
-"""
+_EXTENSIONS = (
+    *("basicConstraints=critical,CA:FALSE", "keyUsage=critical,digitalSignature"),
+    "extendedKeyUsage=serverAuth",
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +27,6 @@ class Certificate:
     text: str
 
     def load(self, context: ssl.SSLContext) -> None:
-        """Let a server show it."""
         context.load_cert_chain(self.certificate, self.key)
 
 
@@ -45,21 +34,22 @@ def make(folder: Path, names: tuple[str, ...]) -> Certificate:
     """A new key and a certificate for some DNS names, 90 days long.
 
     Args:
-        folder: in memory, for this program alone.
+        folder: in memory, only for this program.
 
     Raises:
         subprocess.CalledProcessError: openssl failed.
     """
-    config, key, certificate = (folder / name for name in ("req.conf", "key.pem", "cert.pem"))
-    listed = ", ".join(f"DNS:{name}" for name in names)
-    config.write_text(_CONFIG.format(first=names[0], names=listed), encoding="ascii")
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    extensions = ("subjectAltName=" + ",".join(f"DNS:{name}" for name in names), *_EXTENSIONS)
     # openssl keeps the mode of a file that is there.
     key.touch(mode=0o600)
     subprocess.run(
         [
-            "openssl", "req", "-x509", "-config", config, "-days", str(DAYS), "-nodes",
+            "openssl", "req", "-x509", "-config", "/dev/null", "-subj", f"/CN={names[0]}",
+            "-days", str(DAYS), "-nodes",
             "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
             "-keyout", key, "-out", certificate,
+            *(word for each in extensions for word in ("-addext", each)),
         ],
         check=True,
         capture_output=True,

@@ -29,13 +29,12 @@ class _Connection(http.client.HTTPSConnection):
         self._node, self._tls = node, context
 
     def connect(self) -> None:
-        """Connect, and verify that it is this node's kubelet."""
         plain = socket.create_connection((self._node.address, self._node.port), _TIMEOUT_S)
         self.sock = self._tls.wrap_socket(plain, server_hostname=self._node.name)
 
 
 def trusting(certificates: str) -> ssl.SSLContext:
-    """TLS for a client that trusts these alone.
+    """TLS for a client that trusts only these.
 
     Raises:
         ssl.SSLError, ValueError: they are no certificates.
@@ -72,7 +71,7 @@ def scrape_all(
 
     def ask(node: Node) -> str:
         if node.name not in certificates:
-            # Its token is for kubelets that it knows alone.
+            # The token is only shown to kubelets that are known.
             log.warning("no certificate node=%s", node.name)
             return node.name
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .. import reconcile
 from ..api import Json
 
 
@@ -30,51 +30,22 @@ class Pod:
     containers: tuple[str, ...]
 
 
-class Objects:
+class Objects(reconcile.Objects):
     """A sink for watchers. It keeps what it needs of each object: the rest is most of them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._found: dict[str, dict[str, Node | Pod]] = {}
-
-    def replace(self, resource: str, objects: Sequence[Json]) -> None:
-        """Take in a whole list."""
-        with self._lock:
-            self._found[resource] = {_id(each): _trim(resource, each) for each in objects}
-
-    def change(self, resource: str, obj: Json) -> None:
-        """Take in one object."""
-        with self._lock:
-            self._found[resource][_id(obj)] = _trim(resource, obj)
-
-    def remove(self, resource: str, obj: Json) -> None:
-        """Forget one object."""
-        with self._lock:
-            self._found[resource].pop(_id(obj), None)
+        super().__init__(_trim)
 
     @property
     def complete(self) -> bool:
         """Whether both lists were seen once."""
-        with self._lock:
-            return {"nodes", "pods"} <= self._found.keys()
+        return self.has("nodes", "pods")
 
     def nodes(self) -> list[Node]:
-        """All nodes, by name."""
-        found = [each for each in self._all("nodes") if isinstance(each, Node)]
-        return sorted(found, key=lambda node: node.name)
+        return sorted(self.all("nodes"), key=lambda node: str(node.name))
 
     def pods(self) -> list[Pod]:
-        """All pods, by namespace and name."""
-        found = [each for each in self._all("pods") if isinstance(each, Pod)]
-        return sorted(found, key=lambda pod: (pod.namespace, pod.name))
-
-    def _all(self, resource: str) -> list[Node | Pod]:
-        with self._lock:
-            return [*self._found.get(resource, {}).values()]
-
-
-def _id(obj: Json) -> str:
-    return f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}"
+        return sorted(self.all("pods"), key=lambda pod: (pod.namespace, pod.name))
 
 
 def _trim(resource: str, obj: Json) -> Node | Pod:

@@ -116,7 +116,6 @@ class Meter:
             self._samples[node], self._usage[node] = kept, rates
 
     def forget(self, node: str) -> None:
-        """Drop what is known of a node."""
         with self._lock:
             self._samples.pop(node, None)
             self._usage.pop(node, None)

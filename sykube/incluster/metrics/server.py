@@ -87,7 +87,6 @@ class Server(http.server.ThreadingHTTPServer):
             secured.close()
 
     def start(self) -> None:
-        """Serve in a thread."""
         threading.Thread(target=self.serve_forever, name="serve", daemon=True).start()
 
 
@@ -100,7 +99,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Requests are the API server's to log."""
 
     def handle_any(self) -> None:
-        """Answer a request of whatever method."""
         self._discard_body()
         if self.path in ("/livez", "/readyz"):
             ready = self.path == "/livez" or self.server.ready()
