@@ -416,14 +416,14 @@ def test_status_ends_with_the_state_of_the_cluster(up: World, sykube: Sykube) ->
     result = sykube("status")
     assert result.code == 0
     assert result.out.splitlines()[0] == "cluster sykube: healthy (Kubernetes v1.20.2)"
-    assert re.search(r"^  master +10\.11\.11\.2 +7 MB +v1\.20\.2 +Ready$", result.out, re.MULTILINE)
+    assert re.search(r"^  master +10\.11\.11\.2 +1 MB +v1\.20\.2 +Ready$", result.out, re.MULTILINE)
     assert "containerd running, kubelet running" in result.out
     assert "  API server: healthy\n" in result.out
     up.end("sykube-node1")
     result = sykube("status")
     assert result.code == ExitCode.DEGRADED
     assert re.search(
-        r"^  node1 +10\.11\.11\.3 +7 MB +v1\.20\.2 +stopped$", result.out, re.MULTILINE
+        r"^  node1 +10\.11\.11\.3 +1 MB +v1\.20\.2 +stopped$", result.out, re.MULTILINE
     )
     up.end("sykube-master")
     assert sykube("status").code == ExitCode.STOPPED
@@ -569,7 +569,7 @@ def test_nodes_join_and_leave(up: World, sykube: Sykube) -> None:
     assert drained.words[-1] == "--timeout=5s"
     lines = sykube("node", "list", "--name", "lab").out.splitlines()
     assert [line.split()[0] for line in lines] == ["master", "node1", "node3"]
-    assert lines[-1].split() == ["node3", "10.11.12.5", "7", "MB", "Ready"]
+    assert lines[-1].split() == ["node3", "10.11.12.5", "1", "MB", "Ready"]
 
 
 def test_nodes_for_machines(up: World, sykube: Sykube) -> None:

@@ -33,7 +33,7 @@ def cluster(world: World) -> Iterator[Cluster]:
     cluster = made(world, workers=1)
     yield cluster
     assert not list(cluster.paths.root.glob(".images-*"))
-    assert not list(cluster.paths.root.glob("nodes/*/containerd/.load-*"))
+    assert not list(cluster.paths.root.glob("nodes/*/containerd/.load*"))
 
 
 @pytest.fixture

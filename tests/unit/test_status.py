@@ -29,6 +29,7 @@ def up(world: World) -> World:
 
 
 def test_a_cluster_that_is_well(up: World) -> None:
+    up.programs.answers["du"] = lambda _: (0, "1600000\t/x/overlay\n1500000\t/x/etcd\n", "")
     found = look(up)
     assert found.exit_code is ExitCode.OK
     assert found.summary == "healthy"
@@ -37,7 +38,7 @@ def test_a_cluster_that_is_well(up: World) -> None:
     assert shown["status"] == "healthy"
     assert [each["name"] for each in shown["nodes"]] == ["master", "node1"]
     assert [each.summary for each in found.nodes] == ["Ready", "Ready"]
-    assert [each.disk_mb for each in found.nodes] == [1, 1]
+    assert [each.disk_mb for each in found.nodes] == [4, 4]
     assert found.nodes[0].services == {"containerd": "RUNNING", "kubelet": "RUNNING"}
 
 
