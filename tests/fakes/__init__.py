@@ -66,7 +66,7 @@ IMAGE_FILES = {
 }
 
 
-CONTAINERD_CONFIG = (Path(__file__).parents[1] / "definitions/node/containerd.toml").read_text()
+CONTAINERD_CONFIG = (Path(__file__).parents[2] / "definitions/node/containerd.toml").read_text()
 
 
 class Injected(SykubeError):
