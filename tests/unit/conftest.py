@@ -19,7 +19,9 @@ from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State
 from sykube.image import sites
 from sykube.node.engine import InstanceOptions
-from tests.fakes import FakeHost, FakeInstance, World, make_subnets
+from tests.fakes import FakeHost, World
+from tests.fakes.instance import FakeInstance
+from tests.fakes.nodes import make_subnets
 from tests.unit.helpers import Result, Sykube, Terminal
 
 

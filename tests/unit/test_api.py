@@ -37,7 +37,9 @@ from sykube.kubernetes.api import (
     wait_until,
 )
 from tests import fakes
-from tests.fakes import Calls, FakeApi, Kubernetes, admin_kubeconfig
+from tests.fakes import Calls
+from tests.fakes.apiserver import FakeApi, Kubernetes
+from tests.fakes.kubeconfig import admin_kubeconfig
 
 Answer = tuple[int, str, bytes]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -208,32 +208,31 @@ def renewing(
 ) -> Iterator[list[tuple[str, str]]]:
     """A cluster whose nodes know what renewing asks of them; what they were asked, in order."""
     asked: list[tuple[str, str]] = []
-    known: Callable[..., Answer] = world.in_node
 
-    def in_node(name: str, instance: object, argv: list[str], stdin: str | None) -> Answer:
+    def answer(name: str, argv: list[str], stdin: str | None) -> Answer | None:
         match argv:
             case ["supervisorctl", what, "kubelet"]:
                 asked.append((name, what))
             case ["kubeadm", "certs", "renew", "all", *_]:
                 asked.append((name, "renew"))
                 world.instances[name].files["/etc/kubernetes/admin.conf"] = "users: new\n"
-            case ["sh", "-c", _, "request-certificate", _]:
+            case ["sh", "request-certificate", _]:
                 asked.append((name, "request"))
                 return 0, f"request of {name}", ""
-            case ["sh", "-c", _, "sign-certificate"]:
+            case ["sh", "sign-certificate"]:
                 asked.append((name, "sign"))
                 return 0, f"signed {stdin}", ""
-            case ["sh", "-c", _, "install-certificate"]:
+            case ["sh", "install-certificate"]:
                 assert stdin == f"signed request of {name}"
                 asked.append((name, "install"))
-            case ["sh", "-c", _, "stop-containers", "control-plane", _]:
+            case ["sh", "stop-containers", "control-plane", _]:
                 asked.append((name, "end"))
                 world.kubernetes["fake"].started[name] = time.time()
             case _:
-                return known(name, instance, argv, stdin)
+                return None
         return 0, "", ""
 
-    monkeypatch.setattr(world, "in_node", in_node)
+    world.node_programs.first = answer
     monkeypatch.setattr(Cluster, "api_of", lambda cluster, _node: cluster.api())
     monkeypatch.setattr("sykube.kubernetes.kubeconfig.merge", lambda *_, **__: "")
     yield asked

@@ -11,7 +11,8 @@ import pytest
 from sykube.errors import SykubeError
 from sykube.node import cgroups
 from sykube.node.limits import Limits
-from tests.fakes import CgroupPath, World
+from tests.fakes import World
+from tests.fakes.cgroups import CgroupPath
 
 
 def make(version: int, fast_path: Path) -> World:

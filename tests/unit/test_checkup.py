@@ -27,7 +27,8 @@ from sykube.host.run import CommandError
 from sykube.network import firewall
 from sykube.node import cgroups, netns, process, services
 from tests import fakes
-from tests.fakes import NODES, World
+from tests.fakes import World
+from tests.fakes.apiserver import NODES
 from tests.unit.test_certs import fill, pem
 
 
@@ -283,10 +284,10 @@ def test_links(cluster: Cluster, world: World) -> None:
 def test_what_a_node_lacks_of_its_network(
     cluster: Cluster, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def in_node(name: str, *_: object) -> fakes.Answer:
+    def check(name: str, *_: object) -> fakes.Answer:
         return 0, "the default route is gone\n" if name == "fake-node1" else "", ""
 
-    monkeypatch.setattr(world, "in_node", in_node)
+    world.node_programs.first = check
     assert found(cluster)["node node1"].cure == "sykube restart --name fake"
 
 

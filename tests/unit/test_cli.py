@@ -26,7 +26,8 @@ from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
 from tests import containers
 from tests.containers import Image
-from tests.fakes import World, add_image
+from tests.fakes import World
+from tests.fakes.image import add_image
 from tests.unit.helpers import Sykube
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -19,7 +19,8 @@ from sykube.host.run import CommandError
 from sykube.image import container, sif
 from tests import containers
 from tests.containers import Image
-from tests.fakes import FakeInstance, World
+from tests.fakes import World
+from tests.fakes.instance import FakeInstance
 from tests.unit.helpers import made
 
 IMAGE = Image([containers.tar({"a": b"one"})], {})

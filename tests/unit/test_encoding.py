@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.fakes import admin_kubeconfig
+from tests.fakes.kubeconfig import admin_kubeconfig
 
 ROOT = Path(__file__).parents[2]
 NAME = "Jürgen Müller – 名前"

@@ -20,7 +20,9 @@ from sykube.node import engine as engine_module
 from sykube.node import launch
 from sykube.node.engine import CommandLineEngine, Instance, InstanceOptions, read_record
 from sykube.node.node import Node
-from tests.fakes import FakeHost, ScriptedEngine, make_node
+from tests.fakes import FakeHost
+from tests.fakes.engine import ScriptedEngine
+from tests.fakes.nodes import make_node
 
 OPTIONS = InstanceOptions(
     image=Path("/cache/node.sif"),

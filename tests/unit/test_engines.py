@@ -12,7 +12,8 @@ from sykube.host import engines
 from sykube.host.apt import Mirror
 from sykube.host.host import Host
 from sykube.host.run import CommandError, Completed
-from tests.fakes import FakeHost, fill, give_capabilities
+from tests.fakes import FakeHost, fill
+from tests.fakes.host import give_capabilities
 
 FIXTURES = Path(__file__).parent / "fixtures/engines"
 FEW, MANY = 0b0111, 0b1111

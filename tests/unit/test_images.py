@@ -19,7 +19,8 @@ from sykube.host.run import CommandError, Completed
 from sykube.image import build, versions
 from sykube.image.build import Builder, list_images, prune
 from sykube.image.node_image import NodeImage
-from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel, add_image, write_sif
+from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel
+from tests.fakes.image import add_image, write_sif
 
 MIRROR = Mirror("http://m/debian")
 BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"})

@@ -14,7 +14,7 @@ import yaml
 from sykube.errors import SykubeError, UsageError
 from sykube.kubernetes import kubeconfig
 from sykube.kubernetes.kubeconfig import Owner, check, merge, remove, user_kubeconfig
-from tests.fakes import OTHER_KUBECONFIG, admin_kubeconfig
+from tests.fakes.kubeconfig import OTHER_KUBECONFIG, admin_kubeconfig
 
 SERVER = "https://10.11.11.254:6443"
 ADMIN = admin_kubeconfig(SERVER)

@@ -22,7 +22,9 @@ from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.image import build
 from sykube.kubernetes.api import ApiError
-from tests.fakes import TRUSTED, Answer, Call, Injected, World, write_sif
+from tests.fakes import Answer, Call, Injected, World
+from tests.fakes.image import write_sif
+from tests.fakes.signatures import TRUSTED
 from tests.unit.helpers import differences, fake_spec, init, unchanged
 
 STEPS = [step.name for step in order.ALL]
@@ -311,7 +313,7 @@ def test_a_wait_that_times_out_is_an_error_and_rolls_back(
 def test_a_node_that_does_not_boot_shows_its_first_words(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.fakes import FakeEngine
+    from tests.fakes.engine import FakeEngine
 
     start = FakeEngine.start
 
@@ -331,22 +333,20 @@ def test_a_node_that_does_not_boot_shows_its_first_words(
     assert not any((hierarchy / "sykube").exists() for hierarchy in for_cgroups)
 
 
-def make_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
+def make_unfit(world: World) -> None:
     """A worker lacks a program."""
-    run = World.in_node
 
-    def in_node(self: World, name: str, instance: object, argv: list[str], stdin: object) -> object:
-        if argv[3:4] == ["check-node"] and name == "fake-node1":
-            return 0, "the program conntrack is missing\n", ""
-        return run(self, name, instance, argv, stdin)  # type: ignore[arg-type]
+    def check(name: str, argv: list[str], _stdin: str | None) -> Answer | None:
+        unfit = argv[:2] == ["sh", "check-node"] and name == "fake-node1"
+        return (0, "the program conntrack is missing\n", "") if unfit else None
 
-    monkeypatch.setattr(World, "in_node", in_node)
+    world.node_programs.first = check
 
 
 def test_a_node_that_is_not_fit_is_an_error_with_what_is_missing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_unfit(monkeypatch)
+    make_unfit(world)
     with unchanged(world), pytest.raises(SykubeError, match="node1 is not fit") as raised:
         init(world)
     assert raised.value.details == "the program conntrack is missing"
@@ -355,7 +355,7 @@ def test_a_node_that_is_not_fit_is_an_error_with_what_is_missing(
 def test_a_node_that_was_not_fit_is_checked_again_when_init_resumes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_unfit(monkeypatch)
+    make_unfit(world)
     for _ in range(2):
         with pytest.raises(SykubeError, match="node1 is not fit"):
             init(world, retain=True)

@@ -22,7 +22,8 @@ from sykube.image.versions import MINORS, Minor, minor
 from sykube.kubernetes import kubeadm, kubelet
 from sykube.node.node import Node
 from sykube.patches import Patch
-from tests.fakes import COREFILE, World
+from tests.fakes import World
+from tests.fakes.apiserver import COREFILE
 from tests.unit import schema
 from tests.unit.helpers import Sykube, fake_spec, init, unchanged
 

@@ -14,7 +14,9 @@ from sykube.cluster.state import State
 from sykube.cluster.steps import order
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.preflight import Level
-from tests.fakes import Calls, FakeApi, Kubernetes, World, make_node
+from tests.fakes import Calls, World
+from tests.fakes.apiserver import FakeApi, Kubernetes
+from tests.fakes.nodes import make_node
 from tests.unit.helpers import fake_spec, init, made, unchanged
 
 CNI = """\
@@ -67,13 +69,11 @@ def test_it_waits_for_pods_that_need_no_pod_network(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # kubeadm init makes the fake's Kubernetes.
-    join = world._kubeadm_join
+    def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
+        if argv[:2] == ["kubeadm", "join"]:
+            world.kubernetes["fake"].broken = {"kube-proxy"}
 
-    def join_broken(*args: Any) -> Any:
-        world.kubernetes["fake"].broken = {"kube-proxy"}
-        return join(*args)
-
-    monkeypatch.setattr(world, "_kubeadm_join", join_broken)
+    world.node_programs.first = joining
     with pytest.raises(SykubeError, match="pods Ready"):
         init(world, fake_spec(pod_network="none"))
 

@@ -18,7 +18,8 @@ from sykube.host.engines import APPTAINER, Candidate, FoundEngine
 from sykube.host.host import Host
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError, Completed
-from tests.fakes import FakeHost, fill, give_capabilities
+from tests.fakes import FakeHost, fill
+from tests.fakes.host import give_capabilities
 
 FIXTURES = Path(__file__).parent / "fixtures/os-release"
 KEYRING = "usr/share/keyrings/debian-archive-keyring.gpg"

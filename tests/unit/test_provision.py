@@ -12,7 +12,8 @@ from sykube.host import capabilities, provision
 from sykube.host.apt import Mirror
 from sykube.host.host import Host
 from sykube.host.provision import PrivateApptainer, cluster_configuration, configuration
-from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, fill, give_capabilities
+from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, fill
+from tests.fakes.host import give_capabilities
 
 PACKAGED = """\
 # SYSTEMD CGROUPS: [BOOL]

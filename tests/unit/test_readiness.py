@@ -15,17 +15,17 @@ from sykube.errors import SykubeError
 from sykube.kubernetes import node_checks, readiness
 from sykube.kubernetes.readiness import dns_answers
 from sykube.node import netns
-from tests.fakes import (
+from tests.fakes import Calls
+from tests.fakes.apiserver import (
     CONTROL_PLANE_LABEL,
     LACKS_NETWORK,
     NODES,
-    Calls,
     FakeApi,
     Kubernetes,
-    ScriptedEngine,
-    make_node,
     ready,
 )
+from tests.fakes.engine import ScriptedEngine
+from tests.fakes.nodes import make_node
 
 
 def node(name: str, condition: dict[str, str] | None, pods: str = "") -> dict[str, Any]:

@@ -22,7 +22,8 @@ from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import forget_program
 from sykube.kubernetes.forget_program import edit
-from tests.fakes import NODES, Answer, FakeInstance, Injected, World
+from tests.fakes import Answer, Injected, World
+from tests.fakes.apiserver import NODES
 from tests.unit import test_snapshots
 from tests.unit.helpers import Sykube
 from tests.unit.test_snapshots import unchanged
@@ -34,19 +35,14 @@ OVERLAY = "overlay/upper"
 def saved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A host with a snapshot `kept` of a cluster `old`, which is there no more."""
     world.programs.answers["tar"] = test_snapshots.fake_tar
-    in_node = world.in_node
 
-    def with_etcd(name: str, instance: FakeInstance, argv: list[str], stdin: str | None) -> Answer:
+    def with_etcd(_name: str, argv: list[str], _stdin: str | None) -> Answer | None:
         match argv:
-            case ["sh", "-c", _, "start-etcd" | "stop-etcd" | "restore-etcd", *_] | [
-                "python3",
-                "-",
-                _,
-            ]:
+            case ["sh", "start-etcd" | "stop-etcd" | "restore-etcd", *_] | ["python3", "-", _]:
                 return 0, "", ""
-        return in_node(name, instance, argv, stdin)
+        return None
 
-    monkeypatch.setattr(world, "in_node", with_etcd)
+    world.node_programs.first = with_etcd
     test_snapshots.make(world, "old", workers=2)
     test_snapshots.stop(world, "old")
     for node in lookup.load(world.host, "old", world.ui()).nodes:

@@ -9,7 +9,8 @@ import pytest
 
 from sykube.host.host import Host
 from sykube.host.records import KUBELET_SYSCTLS, HostRecords, read_sysctl
-from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, SysctlPath
+from tests.fakes import Calls, FakeHost, FakePrograms, Kernel
+from tests.fakes.kernel import SysctlPath
 
 FORWARD = "net/ipv4/ip_forward"
 REDIRECTS = "net/ipv4/conf/all/accept_redirects"

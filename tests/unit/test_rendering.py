@@ -28,7 +28,8 @@ from sykube.image import build, versions
 from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.kubeadm import ControlPlaneSettings
-from tests.fakes import Calls, FakeApi, FakeHost, Kubernetes
+from tests.fakes import Calls, FakeHost
+from tests.fakes.apiserver import FakeApi, Kubernetes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIRROR = Mirror("https://deb.example/debian", "https://deb.example/debian-security")

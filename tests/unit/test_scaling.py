@@ -16,7 +16,9 @@ from sykube.host import preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
-from tests.fakes import KUBELET_CONF, NODES, Call, Injected, World, ready
+from tests.fakes import Call, Injected, World
+from tests.fakes.apiserver import NODES, ready
+from tests.fakes.instance import KUBELET_CONF
 from tests.unit.helpers import differences, fake_spec, init, made, unchanged
 
 
@@ -221,15 +223,13 @@ def test_start_ends_an_add_that_was_killed_and_leaves_the_other_nodes_alone(
     disks = {mark: dict(files) for mark, files in world.disks.items() if KUBELET_CONF in files}
     node1 = world.kubernetes["fake"].objects[f"{NODES}/fake-node1"]
     node1["status"]["conditions"] = [ready(False, "cni plugin not initialized")]
-    look = World.in_node
 
-    def in_node(self: World, name: str, instance: object, argv: list[str], stdin: object) -> object:
+    def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
         if argv[:2] == ["kubeadm", "join"]:
             # As kubelets are after their first seconds.
             node1["status"]["conditions"] = [ready()]
-        return look(self, name, instance, argv, stdin)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(World, "in_node", in_node)
+    world.node_programs.first = joining
     assert power.start(world.host, "fake", world.ui()) is True
     assert sorted(world.instances) == ["fake-master", "fake-node1", "fake-node2", "fake-node3"]
     assert sorted(world.kubernetes["fake"].nodes) == sorted(world.instances)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sykube.kubernetes import stalled
-from tests.fakes import Calls, FakeApi, Kubernetes
+from tests.fakes import Calls
+from tests.fakes.apiserver import FakeApi, Kubernetes
 
 PODS = "/api/v1/namespaces/kube-system/pods"
 MESSAGE = "services have not yet been read at least once, cannot construct envvars"

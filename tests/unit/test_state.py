@@ -19,7 +19,7 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host import files
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from tests.fakes import make_subnets
+from tests.fakes.nodes import make_subnets
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

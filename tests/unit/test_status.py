@@ -12,7 +12,8 @@ from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
 from sykube.node import services
-from tests.fakes import NODES, World, ready
+from tests.fakes import World
+from tests.fakes.apiserver import NODES, ready
 
 
 def look(world: World) -> status.Status:

@@ -32,7 +32,10 @@ from sykube.image.node_image import NodeImage
 from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
 from sykube.patches import Patch
-from tests.fakes import KUBEADM_CONFIG, Call, Injected, World, add_image, make_node
+from tests.fakes import Call, Injected, World
+from tests.fakes.apiserver import KUBEADM_CONFIG
+from tests.fakes.image import add_image
+from tests.fakes.nodes import make_node
 from tests.unit.helpers import Sykube, differences, fake_spec, init, made, unchanged
 
 OLD, NEW = "v1.20.2", "v1.20.3"

@@ -16,7 +16,7 @@ from sykube.host.host import Host
 from sykube.image import downloads, upstream
 from tests import releases
 from tests.e2e.site import make_authority
-from tests.fakes import add_image
+from tests.fakes.image import add_image
 from tests.releases import Fault, Server
 from tests.unit.helpers import Sykube
 

@@ -25,7 +25,8 @@ from sykube.image.choice import Choice
 from sykube.image.sites import Sites
 from sykube.image.upstream import Release
 from tests import releases
-from tests.fakes import World, write_sif
+from tests.fakes import World
+from tests.fakes.image import write_sif
 from tests.releases import CONTAINERD, RUNC, Fault, Server
 from tests.unit import test_snapshots
 from tests.unit.helpers import Sykube, fake_spec, init, unchanged, without_a_site

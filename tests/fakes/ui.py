@@ -1,0 +1,38 @@
+"""A user interface that keeps what it said."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from sykube.ui import Ui
+from tests.fakes.calls import Calls
+
+
+class RecordingUi(Ui):
+    """A user interface that keeps what it said, and tells `Calls` which step is under way."""
+
+    def __init__(self, calls: Calls) -> None:
+        super().__init__(quiet=True, stream=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        self.calls = calls
+        self.said: list[str] = []
+        self.warnings: list[str] = []
+        self.steps: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        outer = self.calls.step
+        self.calls.step = title
+        self.steps.append(title)
+        try:
+            with super().step(title):
+                yield
+        finally:
+            self.calls.step = outer
