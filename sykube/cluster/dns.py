@@ -11,4 +11,4 @@ DNS_PROBE = f"kubernetes.default.svc.{DOMAIN}"
 
 def dns_problem(cluster: Cluster, pid: int) -> str:
     """What is wrong with the cluster DNS as seen from a node, by a process of it."""
-    return readiness.dns_answers(pid, cluster.state.subnets.dns, DNS_PROBE)
+    return readiness.dns_answers(cluster.host, pid, cluster.state.subnets.dns, DNS_PROBE)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sykube.host import run as processes
+from sykube.host.network import Network
 from sykube.host.run import PATH, Completed
 
 
@@ -63,6 +64,8 @@ class Host:
         machine: the kernel's name of the processor, such as x86_64.
         monotonic: a clock that never goes back, in seconds.
         sleep: waits for some seconds.
+        time: the time of day, in seconds since the epoch.
+        network: what other programs and machines are asked over.
     """
 
     root: Path = Path("/")
@@ -78,6 +81,8 @@ class Host:
     machine: Callable[[], str] = platform.machine
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    time: Callable[[], float] = time.time
+    network: Network = Network()  # noqa: RUF009 - it has no state
 
     @property
     def data(self) -> Path:

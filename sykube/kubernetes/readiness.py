@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from sykube.host.host import Host
 from sykube.kubernetes.api import Api, ApiError
-from sykube.node import netns
 
 _DNS_TIMEOUT_S = 2.0
 # Of the phase: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
@@ -125,7 +125,7 @@ def discovery(api: Api, token_name: str) -> str:
     return "" if f"jws-kubeconfig-{token_name}" in data else "cluster-info is not signed yet"
 
 
-def dns_answers(pid: int, server: str, name: str) -> str:
+def dns_answers(host: Host, pid: int, server: str, name: str) -> str:
     """The cluster DNS answers a node for a name, by its Service address.
 
     Args:
@@ -134,14 +134,14 @@ def dns_answers(pid: int, server: str, name: str) -> str:
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
     query = struct.pack(">6H", 1, 0x100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">2H", 1, 1)
     try:
-        answer = netns.exchange(pid, (server, 53), query, _DNS_TIMEOUT_S)
+        answer = host.network.exchange(pid, (server, 53), query, _DNS_TIMEOUT_S)
     except OSError as error:
         return f"no answer for {name}: {error}"
     code, answers = (answer[3] & 15, answer[7]) if len(answer) > 7 else (-1, 0)
     return "" if code == 0 and answers else f"no address for {name} (response code {code})"
 
 
-def resolver_answers(pid: int, server: str) -> str:
+def resolver_answers(host: Host, pid: int, server: str) -> str:
     """A resolver answers a node at all, whatever it knows; asked for the root's name servers.
 
     Args:
@@ -149,7 +149,7 @@ def resolver_answers(pid: int, server: str) -> str:
     """
     query = struct.pack(">6H", 1, 0x100, 1, 0, 0, 0) + b"\0" + struct.pack(">2H", 2, 1)
     try:
-        netns.exchange(pid, (server, 53), query, _DNS_TIMEOUT_S)
+        host.network.exchange(pid, (server, 53), query, _DNS_TIMEOUT_S)
     except OSError as error:
         return f"no answer: {error}"
     return ""

@@ -107,6 +107,10 @@ class Kubernetes:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     # Pods that never become Ready, by their names without the node's.
     broken: set[str] = field(default_factory=set)
+    # Shows other pods than those that are there.
+    shown: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda pods: pods
+    # Nodes whose pods still show the containers of before.
+    stale: set[str] = field(default_factory=set)
     # Pods of the user.
     pods_of_user: list[dict[str, Any]] = field(default_factory=list)
     # The webhook that is asked about every change, and does not answer.
@@ -135,6 +139,22 @@ class Kubernetes:
     def collection(self, path: str) -> list[dict[str, Any]]:
         """The objects of a collection."""
         return [each for where, each in self.objects.items() if where.rpartition("/")[0] == path]
+
+    def seen(self, path: str) -> dict[str, Any]:
+        """An object, of a Deployment with what its controller says once it is up, if it ever is."""
+        found = self.objects[path]
+        _, _, name = path.rpartition("/deployments/")
+        if name == path or "status" in found or "replicas" not in found["spec"]:
+            return found
+        count = found["spec"]["replicas"]
+        return found | {
+            "status": {
+                "observedGeneration": found["metadata"]["generation"],
+                "replicas": count,
+                "updatedReplicas": count,
+                "availableReplicas": 0 if name in self.broken else count,
+            }
+        }
 
     def tokens(self) -> dict[str, str]:
         """The bootstrap tokens that are there now: name → secret."""
@@ -181,6 +201,9 @@ class Kubernetes:
             if node["status"].get("conditions")
         ]
 
+    def _since(self, node: str) -> float:
+        return 1.0 if node in self.stale else self.started.get(node, 0.0)
+
     def pods(self) -> list[dict[str, Any]]:
         """Those of kube-system, which are all there are."""
         found = []
@@ -196,7 +219,7 @@ class Kubernetes:
         if any(path.endswith("/deployments/loadbalancer") for path in self.objects):
             # It does not tolerate that its node is NotReady.
             found.append(("loadbalancer", "" if bare else found[0][1], {}))
-        return [
+        pods = [
             {
                 "metadata": {
                     "name": f"{name}-{node}", "namespace": "kube-system", "labels": labels,
@@ -214,12 +237,13 @@ class Kubernetes:
                         )
                     ],
                     "containerStatuses": [
-                        {"state": {"running": {"startedAt": _time(self.started.get(node, 0.0))}}}
+                        {"state": {"running": {"startedAt": _time(self._since(node))}}}
                     ],
                 },
             }
             for name, node, labels in found
         ]  # fmt: skip
+        return self.shown(pods)
 
 
 class FakeApi(Api):
@@ -266,7 +290,7 @@ class FakeApi(Api):
             case "GET", "/api/v1/namespaces/kube-public/configmaps/cluster-info":
                 return {"data": {f"jws-kubeconfig-{name}": "signed" for name in server.tokens()}}
             case "GET", _ if path in server.objects:
-                return server.objects[path]
+                return server.seen(path)
             case "GET", _ if path.rpartition("/")[2] in _COLLECTIONS:
                 return {"items": server.collection(path)}
             case "POST", _:

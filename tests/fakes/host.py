@@ -28,14 +28,17 @@ class FakeHost(Host):
     replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = no_process
     kill: Callable[[int, int], None] = no_process
     user: Callable[[], int] = lambda: 0
+    # What reads and writes its sysctls and cgroups.
+    sysctls: type[SysctlPath] = SysctlPath
+    cgroup_files: type[CgroupPath] = CgroupPath
 
     @property
     def proc_sys(self) -> SysctlPath:
-        return SysctlPath(super().proc_sys)
+        return self.sysctls(super().proc_sys)
 
     @property
     def cgroups(self) -> CgroupPath:
-        return CgroupPath(super().cgroups)
+        return self.cgroup_files(super().cgroups)
 
 
 def give_capabilities(host: Host, mask: int, last: int = 40) -> None:

@@ -27,7 +27,6 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from sykube import documents
-from sykube.cluster.cluster import Cluster
 from sykube.host.apt import Mirror
 from sykube.host.checksum import Checksum
 from sykube.host.host import Host
@@ -43,6 +42,7 @@ from tests.fakes.image import add_image
 from tests.fakes.instance import FakeInstance
 from tests.fakes.kernel import Kernel
 from tests.fakes.kubeconfig import OTHER_KUBECONFIG
+from tests.fakes.network import FakeNetwork
 from tests.fakes.node_programs import NodePrograms
 from tests.fakes.programs import FakePrograms
 from tests.fakes.ui import RecordingUi
@@ -62,6 +62,7 @@ class World:
         self.cgroup_root = CgroupPath(root / "sys/fs/cgroup")
         self.programs = FakePrograms(self.kernel, self.calls, root / "etc/apptainer")
         self.node_programs = NodePrograms(self)
+        self.network = FakeNetwork(self)
         # Seconds that nobody waited for.
         self.slept = 0.0
         # Whose rights sykube has.
@@ -80,6 +81,7 @@ class World:
             lambda: self.machine,
             lambda: time.monotonic() + self.slept,
             self._sleep,
+            network=self.network,
         )
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
@@ -114,15 +116,10 @@ class World:
         """Put it in the place of the real host."""
         from sykube.cluster import cluster as cluster_module
         from sykube.host import engines, preflight
-        from sykube.node import netns, services
 
         self.programs.answers |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
         self.programs.apptainer.restored = self._restore_etcd
-        monkeypatch.setattr(Cluster, "api_of", lambda cluster, _node: self.api(cluster.name))
-        monkeypatch.setattr(netns, "exchange", self.exchange)
-        monkeypatch.setattr(services, "states", lambda *_: dict(self.services))
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
-        monkeypatch.setattr(Cluster, "api", lambda cluster: self.api(cluster.name))
         found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {})
         monkeypatch.setattr(engines, "find", lambda _: found)
         # What a host has and lacks is not what these tests are about.
@@ -277,17 +274,6 @@ class World:
             if procs.exists() and str(pid) in procs.read_text().split():
                 left = [word for word in procs.read_text().split() if word != str(pid)]
                 procs.write_text("\n".join(left))
-
-    def exchange(self, pid: int, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
-        """The cluster DNS: it has an address for every name that a node asks it for."""
-        self.calls.record("dns", *address)
-        names = [name for name, instance in self.instances.items() if instance.pid == pid]
-        if not names:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        etcd = self.kubernetes.get(names[0].rpartition("-")[0])
-        if etcd and etcd.bare and not etcd.plugin:
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        return request[:2] + b"\x81\x80" + b"\0\1\0\1\0\0\0\0"
 
     def cgroup_hierarchies(self) -> list[Path]:
         """The folders that have a cgroup for each node."""

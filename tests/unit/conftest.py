@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -89,20 +90,22 @@ def sykube(
     host: FakeHost, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Sykube]:
     """Runs `sykube` with arguments in this process."""
-    monkeypatch.setattr(context, "_ui", [])
     before = signal.getsignal(signal.SIGTERM)
 
-    def call(*arguments: str, user: int | None = None) -> Result:
+    def call(*arguments: str, user: int | None = None, stdin: TextIO | None = None) -> Result:
         context._ui.clear()
-        monkeypatch.setattr(sys, "argv", ["sykube", *arguments])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with monkeypatch.context() as at_call, pytest.raises(SystemExit) as ended:
+            # As Python hands them to a program: the log begins with its command line.
+            at_call.setattr(sys, "argv", ["sykube", *arguments])
+            at_call.setattr(sys, "stdin", stdin or sys.stdin)
             main.main(host if user is None else replace(host, user=lambda: user))
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return Result(int(ended.value.code or 0), out, err)
 
     yield call
+    context._ui.clear()
     signal.signal(signal.SIGTERM, before)
 
 

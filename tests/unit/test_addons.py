@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from sykube.addons import addon as addon_module
 from sykube.addons import catalog
 from sykube.addons.addon import Addon, deployment_problem
 from sykube.cluster import addons, lifecycle, lookup
@@ -22,7 +21,6 @@ def up(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     lifecycle.init(
         world.host, ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui()
     )
-    monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
     return world
 
 
@@ -63,7 +61,7 @@ def test_one_that_does_not_come_up_is_off_again_and_says_why(
 ) -> None:
     addons.disable(up.host, "fake", "storage", up.ui())
     before = dict(up.kubernetes["fake"].objects)
-    monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "0 of 1 pods are available")
+    up.kubernetes["fake"].broken.add("storage")
     with pytest.raises(SykubeError, match="the add-on storage: not there after") as raised:
         addons.enable(up.host, "fake", "storage", up.ui())
     assert "0 of 1" in raised.value.details

@@ -233,7 +233,6 @@ def renewing(
         return 0, "", ""
 
     world.node_programs.first = answer
-    monkeypatch.setattr(Cluster, "api_of", lambda cluster, _node: cluster.api())
     monkeypatch.setattr("sykube.kubernetes.kubeconfig.merge", lambda *_, **__: "")
     yield asked
 

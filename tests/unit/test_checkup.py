@@ -25,7 +25,7 @@ from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError
 from sykube.network import firewall
-from sykube.node import cgroups, netns, process, services
+from sykube.node import cgroups, process
 from tests import fakes
 from tests.fakes import World
 from tests.fakes.apiserver import NODES
@@ -158,13 +158,8 @@ def test_a_program_that_does_not_run(cluster: Cluster, world: World, state: str,
     assert bad.cure == cure
 
 
-def test_a_supervisord_that_does_not_answer(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def silent(*_: object) -> None:
-        raise SykubeError("supervisord does not answer: refused")
-
-    monkeypatch.setattr(services, "states", silent)
+def test_a_supervisord_that_does_not_answer(cluster: Cluster, world: World) -> None:
+    world.network.supervisor_fails = ConnectionRefusedError("refused")
     assert "supervisord does not answer" in found(cluster)["node master"].detail
 
 
@@ -231,11 +226,8 @@ def test_an_api_server_whose_certificates_ended(cluster: Cluster, world: World) 
     assert bad["API server"].cure == "sykube certs renew --name fake"
 
 
-def test_dns_and_resolvers(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(*_: object) -> bytes:
-        raise TimeoutError("timed out")
-
-    monkeypatch.setattr(netns, "exchange", silent)
+def test_dns_and_resolvers(cluster: Cluster, world: World) -> None:
+    world.network.dns_fails = TimeoutError("timed out")
     bad = found(cluster)
     assert "rollout restart deployment/cluster-dns" in bad["cluster DNS"].cure
     assert bad["resolver"].level is Level.WARNING

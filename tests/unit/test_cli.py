@@ -284,13 +284,8 @@ def test_an_interrupted_init_ends_with_130(world: World, sykube: Sykube) -> None
     assert world.instances == {}
 
 
-def test_a_bug_is_one_clear_line(
-    world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def bug(*_: object) -> None:
-        raise ZeroDivisionError("division by zero")
-
-    monkeypatch.setattr(lifecycle, "init", bug)
+def test_a_bug_is_one_clear_line(world: World, sykube: Sykube) -> None:
+    world.calls.fail(lambda _: True, lambda _: ZeroDivisionError("division by zero"))
     result = sykube("init")
     assert result.code == ExitCode.FAILED
     assert "sykube itself failed: ZeroDivisionError: division by zero" in result.err
@@ -306,12 +301,9 @@ def test_a_bug_is_one_clear_line(
     ids=["disk", "quota", "in a node"],
 )
 def test_a_full_disk_is_said_without_a_traceback(
-    error: Exception, world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
+    error: Exception, world: World, sykube: Sykube
 ) -> None:
-    def full(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(lifecycle, "init", full)
+    world.calls.fail(lambda _: True, lambda _: error)
     result = sykube("init")
     assert result.code == ExitCode.FAILED
     assert result.err.count("No space left on device") + result.err.count("quota exceeded") == 1
@@ -445,20 +437,16 @@ def test_uninstall_refuses_while_there_are_clusters(up: World, sykube: Sykube) -
 
 @pytest.mark.parametrize("typed", ["", "n\n", "\n"])
 def test_uninstall_asks_and_takes_no_answer_for_no(
-    world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch, typed: str
+    world: World, sykube: Sykube, typed: str
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-    result = sykube("uninstall")
+    result = sykube("uninstall", stdin=io.StringIO(typed))
     assert result.code == ExitCode.INTERRUPTED
     assert result.out == ""
     assert (world.root / "cache").exists()
 
 
-def test_uninstall_goes_on_when_told_so(
-    world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    assert sykube("uninstall").code == 0
+def test_uninstall_goes_on_when_told_so(world: World, sykube: Sykube) -> None:
+    assert sykube("uninstall", stdin=io.StringIO("y\n")).code == 0
     assert not (world.root / "cache").exists()
 
 
@@ -684,12 +672,11 @@ def test_delete_of_all_leaves_no_cluster(up: World, sykube: Sykube) -> None:
 
 @pytest.mark.parametrize("typed", ["n\n", "\n", ""])
 def test_delete_of_all_asks_at_a_terminal_and_takes_no_answer_for_no(
-    up: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch, typed: str
+    up: World, sykube: Sykube, typed: str
 ) -> None:
     terminal = io.StringIO(typed)
     terminal.isatty = lambda: True  # type: ignore[method-assign]
-    monkeypatch.setattr(sys, "stdin", terminal)
-    result = sykube("delete", "--all")
+    result = sykube("delete", "--all", stdin=terminal)
     assert result.code == ExitCode.INTERRUPTED
     assert "Delete lab, sykube?" in result.err
     assert len(up.instances) == 4

@@ -6,15 +6,17 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from sykube.errors import SykubeError
+from sykube.host.host import Host
+from sykube.host.network import Network
 from sykube.kubernetes import node_checks, readiness
 from sykube.kubernetes.readiness import dns_answers
-from sykube.node import netns
 from tests.fakes import Calls
 from tests.fakes.apiserver import (
     CONTROL_PLANE_LABEL,
@@ -102,33 +104,29 @@ def ended(name: str, phase: str, **status: Any) -> dict[str, Any]:
     ids=["succeeded", "failed", "evicted", "shut-down"],
 )
 def test_pods_that_are_over_are_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, over: dict[str, Any]
+    over: dict[str, Any],
 ) -> None:
     server = complete()
-    pods = server.pods()
-    monkeypatch.setattr(server, "pods", lambda: [*pods, over])
+    server.shown = lambda pods: [*pods, over]
     assert readiness.system_pods(FakeApi(server, Calls()), 2) == ""
 
 
-def test_a_pod_that_is_over_is_none_of_those_that_must_be_there(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_pod_that_is_over_is_none_of_those_that_must_be_there() -> None:
     server = complete()
     pods = server.pods()
     (proxy,) = (pod for pod in pods if pod["metadata"]["name"] == "kube-proxy-b")
     proxy["status"] |= {"phase": "Failed", "reason": "Evicted"}
-    monkeypatch.setattr(server, "pods", lambda: pods)
+    server.shown = lambda _: pods
     found = readiness.system_pods(FakeApi(server, Calls()), 2)
     assert found == "kube-proxy on 1 of 2 nodes"
 
 
-def test_pods_of_the_system_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pods_of_the_system_that_are_missing() -> None:
     server = complete()
     server.broken.add("etcd")
     found = readiness.system_pods(FakeApi(server, Calls()), 3)
     assert found.split("; ") == ["etcd-a: Test", "kube-proxy on 2 of 3 nodes"]
-    pods = server.pods()
-    monkeypatch.setattr(server, "pods", lambda: pods[1:-1])
+    server.shown = lambda pods: pods[1:-1]
     found = readiness.system_pods(FakeApi(server, Calls()), 2)
     assert found == "etcd on 0 of 1 control planes; no pod of the cluster DNS"
 
@@ -216,18 +214,8 @@ class DnsServer:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[DnsServer]:
+def server() -> Iterator[DnsServer]:
     made = DnsServer()
-
-    def exchange(pid: int, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
-        """In this network, and at the port of the server, which is not 53."""
-        assert (pid, address) == (os.getpid(), ("127.0.0.1", 53))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-            connection.settimeout(timeout)
-            connection.sendto(request, ("127.0.0.1", made.port))
-            return connection.recv(512)
-
-    monkeypatch.setattr(netns, "exchange", exchange)
     yield made
     made.socket.close()
 
@@ -235,8 +223,26 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[DnsServer]:
 NAME = "kubernetes.default.svc.cluster.local"
 
 
+@dataclass(frozen=True)
+class Datagrams(Network):
+    """In this network, whatever process is named: at a port that is not 53, or answered here."""
+
+    port: int = 0
+    answer: Callable[[], bytes] | None = None
+
+    def exchange(self, pid: int, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
+        if self.answer:
+            return self.answer()
+        assert (pid, address) == (os.getpid(), ("127.0.0.1", 53))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
+            connection.settimeout(timeout)
+            connection.sendto(request, ("127.0.0.1", self.port))
+            return bytes(connection.recv(512))
+
+
 def ask(server: DnsServer) -> str:
-    return dns_answers(os.getpid(), "127.0.0.1", NAME)
+    host = Host(network=Datagrams(server.port))
+    return dns_answers(host, os.getpid(), "127.0.0.1", NAME)
 
 
 def test_dns_that_answers(server: DnsServer) -> None:
@@ -256,17 +262,17 @@ def test_dns_that_answers_without_an_address(server: DnsServer) -> None:
     assert ask(server) == f"no address for {NAME} (response code 0)"
 
 
-def test_dns_that_answers_with_half_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netns, "exchange", lambda *_: b"\0\1\x81")
-    assert dns_answers(7, "10.96.0.10", NAME) == f"no address for {NAME} (response code -1)"
+def test_dns_that_answers_with_half_a_header() -> None:
+    host = Host(network=Datagrams(answer=lambda: b"\0\1\x81"))
+    assert dns_answers(host, 7, "10.96.0.10", NAME) == f"no address for {NAME} (response code -1)"
 
 
-def test_dns_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(*_: object) -> bytes:
+def test_dns_that_does_not_answer() -> None:
+    def silent() -> bytes:
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(netns, "exchange", silent)
-    assert dns_answers(7, "10.96.0.10", NAME) == f"no answer for {NAME}: timed out"
+    host = Host(network=Datagrams(answer=silent))
+    assert dns_answers(host, 7, "10.96.0.10", NAME) == f"no answer for {NAME}: timed out"
 
 
 # --- a node ---

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sykube.addons import addon as addon_module
 from sykube.cluster import addons, lifecycle, lookup, power, scaling
 from sykube.cluster import ports as cluster_ports
 from sykube.cluster.cluster import Cluster
@@ -19,11 +18,10 @@ from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.power import StopOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.spec_reader import make_spec
-from sykube.errors import HostError, SykubeError, UsageError
+from sykube.errors import SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.image import registries
 from sykube.image.registries import Mirror
-from sykube.network import ports
 from tests.fakes import World
 from tests.unit.helpers import init, unchanged
 
@@ -202,15 +200,7 @@ def test_hosts_of_a_mirror_as_containerd_asks_for_them() -> None:
 
 @pytest.fixture
 def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
-    answers(monkeypatch)
     return up(world)
-
-
-def answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's ports are free, and what listens behind one answers at once."""
-    monkeypatch.setattr(ports, "check_free", lambda _: None)
-    monkeypatch.setattr(ports, "silence", lambda *_: "")
 
 
 def now(world: World) -> Cluster:
@@ -249,7 +239,7 @@ def test_start_waits_until_it_answers_again(
     addons.enable(cluster.host, "fake", "registry", world.ui())
     power.stop(cluster.host, "fake", StopOptions(), world.ui())
     silence = ["refused", "refused", ""]
-    monkeypatch.setattr(ports, "silence", lambda *_: silence.pop(0))
+    world.network.refused = lambda _: silence.pop(0)
     power.start(cluster.host, "fake", world.ui())
     assert silence == []
 
@@ -267,7 +257,7 @@ def test_start_does_not_wait_for_what_the_user_took_away(
     else:
         del objects[DEPLOYMENT]
     power.stop(cluster.host, "fake", StopOptions(), world.ui())
-    monkeypatch.setattr(ports, "silence", lambda *_: "refused")
+    world.network.refused = lambda _: "refused"
     power.start(cluster.host, "fake", world.ui())
 
 
@@ -287,20 +277,13 @@ def test_off_leaves_the_images_and_nothing_else(world: World, cluster: Cluster) 
 def test_a_taken_port_is_passed_over(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def check_free(wanted: ports.PortMap) -> None:
-        if wanted.host_port == 5000:
-            raise HostError("in use")
-
-    monkeypatch.setattr(ports, "check_free", check_free)
+    world.network.taken = {5000}
     addons.enable(cluster.host, "fake", "registry", world.ui())
     assert [port.host_port for port in now(world).state.ports] == [5001]
 
 
 def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check_free(_: ports.PortMap) -> None:
-        raise HostError("in use")
-
-    monkeypatch.setattr(ports, "check_free", check_free)
+    world.network.taken = {*range(1 << 16)}
     with pytest.raises(SykubeError, match="all in use"):
         addons.enable(cluster.host, "fake", "registry", world.ui())
     assert now(world).state.registry is None
@@ -310,7 +293,7 @@ def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.Monk
 def test_a_registry_that_the_host_does_not_reach_is_off_again(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ports, "silence", lambda *_: "refused")
+    world.network.refused = lambda _: "refused"
     with pytest.raises(SykubeError, match="the add-on registry: not there"):
         addons.enable(cluster.host, "fake", "registry", world.ui())
     assert now(world).state.ports == []
@@ -320,11 +303,11 @@ def test_a_registry_that_the_host_does_not_reach_is_off_again(
 def test_on_again_brings_back_a_port_that_was_taken_away(
     world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silence(address: str, port: int) -> str:
+    def refused(address: tuple[str, int]) -> str:
         led = [(each.address, each.host_port) for each in now(world).state.ports]
-        return "" if (address, port) in led else "refused"
+        return "" if address in led else "refused"
 
-    monkeypatch.setattr(ports, "silence", silence)
+    world.network.refused = refused
     addons.enable(cluster.host, "fake", "registry", world.ui())
     assert addons.enable(cluster.host, "fake", "registry", world.ui()) is False
     cluster_ports.remove(cluster.host, "fake", "5000", world.ui())
@@ -340,7 +323,6 @@ def test_without_storage_it_says_what_to_do(world: World, cluster: Cluster) -> N
 
 
 def test_init_can_begin_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers(monkeypatch)
     spec = ClusterSpec(name="fake", dns=("192.0.2.1",), addons=("registry",))
     assert lifecycle.init(world.host, spec, InitOptions(), world.ui()) is not None
     assert "localhost:5000" in hosts(now(world), "node1")
@@ -349,6 +331,5 @@ def test_init_can_begin_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -
 def test_mirrors_and_the_registry_stand_side_by_side(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers(monkeypatch)
     cluster = up(world, registry_mirrors=(MIRROR,), addons=("registry",))
     assert {"docker.io", "localhost:5000"} <= {*hosts(cluster, "master")}

@@ -599,13 +599,10 @@ def test_prune_keeps_the_images_of_snapshots(stopped: World, sykube: Sykube) -> 
     assert saved.image in sykube("node-image", "prune", "--all").out
 
 
-def test_uninstall_says_which_snapshots_are_lost(
-    stopped: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_uninstall_says_which_snapshots_are_lost(stopped: World, sykube: Sykube) -> None:
     snapshots.save(stopped.host, "fake", "kept", stopped.ui())
     removal.delete(stopped.host, "fake", stopped.ui())
-    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    refused = sykube("uninstall")
+    refused = sykube("uninstall", stdin=io.StringIO("n\n"))
     assert refused.code == ExitCode.INTERRUPTED
     assert "The snapshots kept are lost with it." in refused.err
     assert archive.names(stopped.host) == ["kept"]

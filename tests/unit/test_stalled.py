@@ -33,7 +33,7 @@ def test_only_pods_that_wait_for_the_kubelet_are_changed(monkeypatch: pytest.Mon
     }
     server.objects |= {f"{PODS}/{name}": each for name, each in found.items()}
     # The fake's own are those that its nodes run.
-    monkeypatch.setattr(server, "pods", lambda: [*found.values()])
+    server.shown = lambda _: [*found.values()]
     calls = Calls()
     stalled.hasten(FakeApi(server, calls))
     changes = [call.words for call in calls.all if call.words[0] == "PATCH"]

@@ -11,7 +11,6 @@ from sykube.cluster import lifecycle, lookup, power, status
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
-from sykube.node import services
 from tests.fakes import World
 from tests.fakes.apiserver import NODES, ready
 
@@ -153,12 +152,9 @@ def test_all_that_is_wrong_with_a_node_is_said_in_one_line(up: World) -> None:
 
 
 def test_a_node_whose_supervisord_is_silent_is_degraded(
-    up: World, monkeypatch: pytest.MonkeyPatch
+    up: World,
 ) -> None:
-    def silent(*_: object) -> dict[str, str]:
-        raise SykubeError("supervisord does not answer: timed out")
-
-    monkeypatch.setattr(services, "states", silent)
+    up.network.supervisor_fails = TimeoutError("timed out")
     found = look(up)
     assert found.exit_code is ExitCode.DEGRADED
     assert [node.summary for node in found.nodes] == ["supervisord does not answer: timed out"] * 2

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from sykube import documents, stored
-from sykube.addons import addon as addon_module
 from sykube.cluster import node_files, power, removal, scaling, snapshots, status
 from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import StopOptions
@@ -39,11 +38,6 @@ from tests.fakes.nodes import make_node
 from tests.unit.helpers import Sykube, differences, fake_spec, init, made, unchanged
 
 OLD, NEW = "v1.20.2", "v1.20.3"
-
-
-@pytest.fixture(autouse=True)
-def _deployments_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
 
 
 @pytest.fixture

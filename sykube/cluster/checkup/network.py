@@ -90,7 +90,7 @@ def resolvers(look: Look) -> Iterator[Finding]:
     """The cluster works without them; names of the outside do not."""
     for address in look.cluster.state.resolvers if look.awake else ():
         node = look.awake[0]
-        problem = readiness.resolver_answers(look.pid(node), address)
+        problem = readiness.resolver_answers(look.cluster.host, look.pid(node), address)
         local = look.cluster.state.loopback_resolver
         shown = f"{local} of the host" if address == look.cluster.state.subnets.gateway else address
         if problem:
