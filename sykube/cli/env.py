@@ -61,7 +61,9 @@ def _readable(name: str) -> Path:
             return copy
     load_finished(name)
     owner = Owner.of_caller()
-    return paths.kubeconfig if owner.uid == 0 else kubeconfig.share(paths.kubeconfig, owner)
+    if owner.uid == 0:
+        return paths.kubeconfig
+    return kubeconfig.share(context.host(), paths.kubeconfig, owner)
 
 
 def _shell_of_caller() -> str:

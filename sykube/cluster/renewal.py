@@ -158,7 +158,7 @@ def _started(status: dict[str, dict[str, dict[str, str]]]) -> float:
 
 def hand_out(cluster: Cluster) -> None:
     """Renew the users' copies of the credentials; which context is the current one stays."""
-    kubeconfig.renew_copies(cluster.paths.kubeconfig)
+    kubeconfig.renew_copies(cluster.host, cluster.paths.kubeconfig)
     path = Path(cluster.state.kubeconfig)
     if not cluster.state.kubeconfig or not path.exists():
         return
@@ -167,4 +167,4 @@ def hand_out(cluster: Cluster) -> None:
     home = Path(pwd.getpwuid(os.getuid()).pw_dir)
     owner = kubeconfig.Owner(found.st_uid, found.st_gid, home)
     config = cluster.paths.kubeconfig.read_text(encoding="utf-8")
-    kubeconfig.merge(path, config, cluster.name, owner, switch=False)
+    kubeconfig.merge(cluster.host, path, config, cluster.name, owner, switch=False)

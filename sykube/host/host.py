@@ -64,6 +64,7 @@ class Host:
         machine: the kernel's name of the processor, such as x86_64.
         monotonic: a clock that never goes back, in seconds.
         sleep: waits for some seconds.
+        chown: gives a file to a user and a group.
         time: the time of day, in seconds since the epoch.
         network: what other programs and machines are asked over.
     """
@@ -82,6 +83,7 @@ class Host:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     time: Callable[[], float] = time.time
+    chown: Callable[[str | Path, int, int], None] = os.chown
     network: Network = Network()  # noqa: RUF009 - it has no state
 
     @property

@@ -65,6 +65,8 @@ class World:
         self.network = FakeNetwork(self)
         # Seconds that nobody waited for.
         self.slept = 0.0
+        # Files that were given to a user and a group.
+        self.given: list[tuple[str, int, int]] = []
         # Whose rights sykube has.
         self.user = 0
         self.machine = platform.machine()
@@ -82,6 +84,7 @@ class World:
             lambda: time.monotonic() + self.slept,
             self._sleep,
             network=self.network,
+            chown=lambda path, uid, gid: self.given.append((str(path), uid, gid)),
         )
         self.instances: dict[str, FakeInstance] = {}
         self.kubernetes: dict[str, Kubernetes] = {}
@@ -316,6 +319,7 @@ class World:
         fill(self.root / "etc", {"resolv.conf": "nameserver 127.0.0.53\nnameserver 192.0.2.53\n"})
         fill(self.root / "etc", {"os-release": 'PRETTY_NAME="Debian, a fake one"\nID=debian\n'})
         give_capabilities(self.host, (1 << 41) - 1)
+        fill(self.root / "proc/self", {"mountinfo": ""})
         fill(self.root / "proc", {"meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n"})
         fill(self.root / "etc/apptainer", {"apptainer.conf": "# cni configuration path =\n"})
         fill(self.root / "home/.kube", {"config": documents.dump(OTHER_KUBECONFIG)})

@@ -17,6 +17,7 @@ from sykube.cli import browser
 from sykube.cluster import service
 from sykube.cluster.service import Address
 from sykube.errors import ExitCode
+from sykube.host.host import Host
 from sykube.kubernetes.kubeconfig import Owner
 from tests.fakes import World
 from tests.unit.helpers import Sykube, made
@@ -29,7 +30,7 @@ def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     owner = Owner.of_caller()
-    with browser.page_leading_to("http://127.0.0.1:1/enter?token=a&b", owner) as page:
+    with browser.page_leading_to(Host(), "http://127.0.0.1:1/enter?token=a&b", owner) as page:
         assert "url=http://127.0.0.1:1/enter?token=a&amp;b" in page.read_text()
         assert stat.S_IMODE(page.stat().st_mode) == 0o600
         assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700

@@ -23,6 +23,7 @@ from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import certificates
 from tests.fakes import Answer, Injected, World
+from tests.fakes.kubeconfig import admin_kubeconfig
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 # openssl req -x509 -not_before 20200102030405Z -not_after 20600102030405Z -set_serial 0xf1e2d3c4…
@@ -201,6 +202,8 @@ def test_the_list_for_people_and_machines(cluster: Cluster) -> None:
 
 # --- renewing ---
 
+RENEWED = admin_kubeconfig("https://10.11.11.254:6443").replace("Q0VSVA==", "TkVX")
+
 
 @pytest.fixture
 def renewing(
@@ -215,7 +218,7 @@ def renewing(
                 asked.append((name, what))
             case ["kubeadm", "certs", "renew", "all", *_]:
                 asked.append((name, "renew"))
-                world.instances[name].files["/etc/kubernetes/admin.conf"] = "users: new\n"
+                world.instances[name].files["/etc/kubernetes/admin.conf"] = RENEWED
             case ["sh", "request-certificate", _]:
                 asked.append((name, "request"))
                 return 0, f"request of {name}", ""
@@ -233,7 +236,6 @@ def renewing(
         return 0, "", ""
 
     world.node_programs.first = answer
-    monkeypatch.setattr("sykube.kubernetes.kubeconfig.merge", lambda *_, **__: "")
     yield asked
 
 
@@ -246,7 +248,7 @@ def test_renewing_goes_from_node_to_node(world: World, renewing: list[tuple[str,
     assert [what for name, what in renewing if name == "fake-node1"] == [
         "stop", "request", "install", "start",
     ]  # fmt: skip
-    assert ClusterPaths(world.host, "fake").kubeconfig.read_text() == "users: new\n"
+    assert ClusterPaths(world.host, "fake").kubeconfig.read_text() == RENEWED
     assert "/etc/kubernetes/kubeadm-renew.yaml" not in world.instances["fake-master"].files
 
 

@@ -195,20 +195,18 @@ def test_the_shell_is_the_one_in_use(
 
 
 @pytest.fixture
-def by_sudo(recorded: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
+def by_sudo(recorded: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     """Root was called by user 1234, whose shell is fish; what was given to whom."""
-    given: list[tuple[str, int]] = []
     home = str(recorded.root / "home")
     entry = types.SimpleNamespace(pw_uid=1234, pw_gid=99, pw_dir=home, pw_shell="/usr/bin/fish")
     monkeypatch.setenv("SUDO_UID", "1234")
     monkeypatch.setattr(pwd, "getpwuid", lambda _: entry)
-    monkeypatch.setattr(os, "chown", lambda path, uid, _gid: given.append((str(path), uid)))
-    yield given
+    return recorded.given
 
 
 def test_by_sudo_the_caller_gets_a_copy_that_nobody_else_reads(
     host: Host,
-    by_sudo: list[tuple[str, int]],
+    by_sudo: list[tuple[str, int, int]],
     sykube: Sykube,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -219,12 +217,12 @@ def test_by_sudo_the_caller_gets_a_copy_that_nobody_else_reads(
     assert "sudo sykube env --name lab | source" in result.out
     assert copy.read_text() == "the kubeconfig\n"
     assert copy.stat().st_mode & 0o777 == 0o600
-    assert by_sudo == [(str(copy), 1234)]
+    assert by_sudo == [(str(copy), 1234, 99)]
 
 
 def test_who_cannot_reach_the_folder_is_told_so(
     host: Host,
-    by_sudo: list[tuple[str, int]],
+    by_sudo: list[tuple[str, int, int]],
     sykube: Sykube,
 ) -> None:
     (host.data / "lab").chmod(0o700)

@@ -402,15 +402,12 @@ def test_a_cluster_with_other_keys_is_replaced_with_its_context(stopped: World) 
 
 
 def test_a_kubeconfig_that_cannot_be_written_is_a_warning(
-    stopped: World, monkeypatch: pytest.MonkeyPatch
+    stopped: World,
 ) -> None:
     snapshots.save(stopped.host, "fake", "kept", stopped.ui())
     removal.delete(stopped.host, "fake", stopped.ui())
-
-    def refuse(*_: object) -> None:
-        raise Injected("locked by another program")
-
-    monkeypatch.setattr(Handout, "apply", refuse)
+    # kubectl's lock, of another program.
+    (stopped.root / "home/.kube/config.lock").touch()
     ui = stopped.ui()
     snapshots.restore(stopped.host, "kept", lambda _: False, ui)
     assert "sykube config --name fake" in ui.warnings[0]
