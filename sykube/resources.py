@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def folder(name: str) -> Path:
+def folder(name: str, package: Path = _PACKAGE) -> Path:
     """The folder `name`, in the installed package or in the checkout.
 
     Raises:
         SykubeError: the installation is incomplete.
     """
-    for candidate in (_PACKAGE / "data" / name, _PACKAGE.parent / name):
+    for candidate in (package / "data" / name, package.parent / name):
         if candidate.is_dir():
             return candidate
     raise SykubeError(

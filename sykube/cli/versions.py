@@ -49,7 +49,7 @@ def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
     problem = ""
     try:
         with context.ui().step(f"Asking {chosen.kubernetes}"):
-            hurried = downloader.hurried(_ANSWER_S)
+            hurried = downloader.hurried(_ANSWER_S * context.host().patience)
             newest = upstream.newest(upstream.minors(), chosen, hurried)
     except DownloadError as error:
         problem = f"{error.brief}: {error.details}"

@@ -59,7 +59,7 @@ def choose(
         why = f"upstream has no releases of containerd for {container.machine(host)}"
         return Choice(DEBIAN, debian, why)
     try:
-        hurried = downloader.hurried(_ANSWER_S)
+        hurried = downloader.hurried(_ANSWER_S * host.patience)
         any_of = supported if fitting is None else fitting
         found = upstream.resolve(host, upstream.STABLE, any_of, sites, hurried)
     except DownloadError as error:

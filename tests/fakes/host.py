@@ -28,6 +28,8 @@ class FakeHost(Host):
     replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = no_process
     kill: Callable[[int, int], None] = no_process
     user: Callable[[], int] = lambda: 0
+    # Not what a busy machine takes for an answer.
+    patience: float = 10.0
     # What reads and writes its sysctls and cgroups.
     sysctls: type[SysctlPath] = SysctlPath
     cgroup_files: type[CgroupPath] = CgroupPath

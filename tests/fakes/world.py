@@ -65,24 +65,28 @@ class World:
         self.network = FakeNetwork(self)
         # Seconds that nobody waited for.
         self.slept = 0.0
+        # How far a pause moves the clock at least: a wait that fails looks some twenty times.
+        self.stride = 10.0
+        # URLs that were asked for, and sites that a server of the test has in their place.
+        self.asked: list[str] = []
+        self.web: dict[str, str] = {}
         # Files that were given to a user and a group.
         self.given: list[tuple[str, int, int]] = []
         # Whose rights sykube has.
         self.user = 0
         self.machine = platform.machine()
-        # By names that are looked up at each call: a test may replace them.
         self.host = FakeHost(
             root,
-            self.programs.run,
-            lambda *given: self.programs.become(*given),
-            lambda pid, number: self.kill_process(pid, number),
-            lambda program: self.which(program),
-            lambda folder: self.disk_usage(folder),
-            lambda folder: str(folder) in self.kernel.mounts,
-            lambda: self.user,
-            lambda: self.machine,
-            lambda: time.monotonic() + self.slept,
-            self._sleep,
+            run=self.programs.run,
+            replace_process=lambda *given: self.programs.become(*given),
+            kill=self.kill_process,
+            which=self.which,
+            disk_usage=self.disk_usage,
+            is_mount=lambda folder: str(folder) in self.kernel.mounts,
+            user=lambda: self.user,
+            machine=lambda: self.machine,
+            monotonic=lambda: time.monotonic() + self.slept,
+            sleep=self._sleep,
             network=self.network,
             chown=lambda path, uid, gid: self.given.append((str(path), uid, gid)),
         )
@@ -129,13 +133,29 @@ class World:
         monkeypatch.setattr(preflight, "examine", lambda *_, **__: [])
         monkeypatch.setattr(preflight, "examine_for_workers", lambda *_: [])
         monkeypatch.setenv("SYKUBE_MIRROR", "file:/d")
-        monkeypatch.setattr(HTTPAdapter, "send", _only_here(HTTPAdapter.send))
+        # The client of all downloads: there is no network beyond this test's own servers.
+        monkeypatch.setattr(HTTPAdapter, "send", self._send(HTTPAdapter.send))
         monkeypatch.setattr(os, "fsync", lambda _: None)
         monkeypatch.setenv("SYKUBE_CACHE_DIR", str(self.root / "cache"))
         monkeypatch.setenv("HOME", str(self.root / "home"))
         for name in ("KUBECONFIG", "SUDO_UID", "SYKUBE_FAIL_AT"):
             monkeypatch.delenv(name, raising=False)
         self._make_image(monkeypatch)
+
+    def _send(self, send: Callable[..., Any]) -> Callable[..., Any]:
+        """An HTTP client's way to servers of the test itself."""
+
+        def only_here(adapter: HTTPAdapter, request: requests.PreparedRequest, **how: Any) -> Any:
+            url = request.url or ""
+            self.asked.append(url)
+            for site, place in self.web.items():
+                if url.startswith(site):
+                    request.url = url = place + url.removeprefix(site)
+            if urlsplit(url).hostname != "localhost":
+                raise requests.ConnectionError(OSError(errno.ENETUNREACH, "Network is unreachable"))
+            return send(adapter, request, **how)
+
+        return only_here
 
     def _make_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put an up-to-date node image into the cache; fingerprints are looked up once."""
@@ -246,8 +266,7 @@ class World:
         return types.SimpleNamespace(total=self.total, free=round(self.free * self.total))
 
     def _sleep(self, seconds: float) -> None:
-        # A wait that fails looks some twenty times.
-        self.slept += max(seconds, 10.0)
+        self.slept += max(seconds, self.stride)
 
     def which(self, program: str) -> str | None:
         """Where a program is; those that no test speaks of are this machine's own."""
@@ -377,14 +396,3 @@ class World:
                 self.kubernetes[Path(manifest).parent.name].install_plugin()
                 return 0, "daemonset.apps/cni serverside-applied\n", ""
         raise AssertionError(f"the fake kubectl does not know: {words}")
-
-
-def _only_here(send: Callable[..., Any]) -> Callable[..., Any]:
-    """An HTTP client's way to servers of the test itself; there is no network beyond."""
-
-    def only_here(adapter: HTTPAdapter, request: requests.PreparedRequest, **how: Any) -> Any:
-        if urlsplit(request.url or "").hostname != "localhost":
-            raise requests.ConnectionError(OSError(errno.ENETUNREACH, "Network is unreachable"))
-        return send(adapter, request, **how)
-
-    return only_here

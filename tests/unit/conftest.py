@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
@@ -92,14 +92,21 @@ def sykube(
     """Runs `sykube` with arguments in this process."""
     before = signal.getsignal(signal.SIGTERM)
 
-    def call(*arguments: str, user: int | None = None, stdin: TextIO | None = None) -> Result:
+    def call(
+        *arguments: str,
+        user: int | None = None,
+        stdin: TextIO | None = None,
+        **changes: Any,
+    ) -> Result:
         context._ui.clear()
         capsys.readouterr()
         with monkeypatch.context() as at_call, pytest.raises(SystemExit) as ended:
             # As Python hands them to a program: the log begins with its command line.
             at_call.setattr(sys, "argv", ["sykube", *arguments])
             at_call.setattr(sys, "stdin", stdin or sys.stdin)
-            main.main(host if user is None else replace(host, user=lambda: user))
+            if user is not None:
+                changes["user"] = lambda: user
+            main.main(replace(host, **changes))
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return Result(int(ended.value.code or 0), out, err)

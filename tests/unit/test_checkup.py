@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import types
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -381,9 +382,9 @@ def test_space(
 
 
 def test_inodes_and_big_overlays(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = types.SimpleNamespace(f_files=1000, f_favail=10)
-    monkeypatch.setattr(os, "statvfs", lambda _: full)
-    assert "10 of 1000 inodes" in found(cluster)["disk"].detail
+    full: Any = types.SimpleNamespace(f_files=1000, f_favail=10)
+    few = replace(cluster, host=replace(cluster.host, statvfs=lambda _: full))
+    assert "10 of 1000 inodes" in found(few)["disk"].detail
     monkeypatch.setattr(files, "_BIG_OVERLAY_BYTES", 1)
     assert "outside of the folders" in found(cluster)["node master"].detail
 

@@ -978,20 +978,18 @@ def test_the_cluster_dns_is_told_its_zone_and_ranges(objects: dict[str, Json]) -
 
 
 def test_a_missing_folder_is_an_error_with_a_cure(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "sykube")
     with pytest.raises(SykubeError, match="'definitions' of sykube is missing") as raised:
-        resources.folder("definitions")
+        resources.folder("definitions", tmp_path / "sykube")
     assert "pip install" in raised.value.resolution
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_the_installed_folder_comes_before_the_checkouts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: bool
-) -> None:
+def test_the_installed_folder_comes_before_the_checkouts(tmp_path: Path, installed: bool) -> None:
     (tmp_path / "cni").mkdir()
     if installed:
         (tmp_path / "sykube/data/cni").mkdir(parents=True)
-    monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "sykube")
-    assert resources.folder("cni") == tmp_path / ("sykube/data/cni" if installed else "cni")
+    assert resources.folder("cni", tmp_path / "sykube") == tmp_path / (
+        "sykube/data/cni" if installed else "cni"
+    )

@@ -68,10 +68,9 @@ def test_a_step_that_fails_says_so_and_lets_the_error_through(
 
 
 def test_a_long_step_says_now_and_then_that_it_goes_on(
-    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    stream: io.StringIO,
 ) -> None:
-    monkeypatch.setattr(ui_module, "_PLAIN_REMINDER_S", 0.01)
-    ui = Ui(stream=stream)
+    ui = Ui(stream=stream, reminder=0.01)
     with ui.step("Building"):
         ui.note("  compiling kubelet\n")
         # On a slow machine one may have come before the note.

@@ -16,15 +16,12 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.power import StopOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import State
-from sykube.cluster.steps import ready as ready_step
-from sykube.cluster.update import nodes as update_nodes
-from sykube.cluster.update import rollback, skew, upgrade
+from sykube.cluster.update import skew
 from sykube.cluster.update import update as update_module
 from sykube.cluster.update.nodes import Postponed
 from sykube.cluster.update.options import UpdateOptions
 from sykube.cluster.update.progress import Progress
 from sykube.cluster.update.update import Outcome
-from sykube.cluster.wanted import Wanted
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image.choice import Choice
 from sykube.image.node_image import NodeImage
@@ -170,9 +167,15 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(
     )
 
 
-def test_a_dry_run_makes_no_node_image(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def lose_images(world: World) -> None:
+    """The cache has no complete node image any more."""
+    for mark in (world.root / "cache/node-images").glob("*/complete"):
+        mark.unlink()
+
+
+def test_a_dry_run_makes_no_node_image(world: World) -> None:
     made(world)
-    monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
+    lose_images(world)
     wish = ClusterSpec(name="fake")
     with unchanged(world):
         found = update_module.update(
@@ -188,7 +191,7 @@ def test_a_cluster_that_is_not_well_is_refused_before_an_image_is_made(
 ) -> None:
     made(world)
     _break_dns(world)
-    monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
+    lose_images(world)
     with unchanged(world), pytest.raises(SykubeError, match="is not healthy"):
         update_module.update(
             world.host, "fake", ClusterSpec(name="fake"), UpdateOptions(), world.ui()
@@ -487,7 +490,6 @@ INTERRUPTED = ("Upgrading master (kubeadm upgrade)", "Starting master from the n
 def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
     world: World,
     newer: NodeImage,
-    monkeypatch: pytest.MonkeyPatch,
     title: str,
     error: type[BaseException],
 ) -> None:
@@ -497,9 +499,7 @@ def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
         for number, call in enumerate(calls)
         if call.step == title and not (number and calls[number - 1].words[:5] == call.words[:5])
     ]
-    for module in (update_module, update_nodes, rollback, ready_step):
-        monkeypatch.setattr(module, "_TIMEOUT_S", 5.0)
-    monkeypatch.setattr(upgrade, "_API_TIMEOUT_S", 5.0)
+    world.stride = 1000.0
     for number in numbers:
         cluster = made(world)
         world.calls.all.clear()
