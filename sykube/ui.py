@@ -64,8 +64,8 @@ class Ui:
             log.addHandler(to_stream)
             log.setLevel(logging.DEBUG)
 
-    def open_log(self, path: Path) -> None:
-        """Send everything to a log file from here on, bounded to two files of 5 MB.
+    def open_log(self, path: Path, size: int = 5_000_000) -> None:
+        """Send everything to a log file from here on, bounded to two files of so many bytes.
 
         A folder that cannot be written is no reason to fail: then there is no log.
         """
@@ -75,7 +75,7 @@ class Ui:
             # Not above: not every command has a log.
             from sykube.logfile import PrivateLog
 
-            to_file = PrivateLog(path)
+            to_file = PrivateLog(path, size)
             to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             log.addHandler(to_file)
             self._log_file = path

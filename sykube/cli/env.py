@@ -56,7 +56,7 @@ def _readable(name: str) -> Path:
     """
     paths = ClusterPaths(context.host(), name)
     if context.host().user() != 0:
-        copy = kubeconfig.copy_for(paths.kubeconfig, os.getuid())
+        copy = kubeconfig.copy_for(paths.kubeconfig, context.host().user())
         if os.access(copy, os.R_OK):
             return copy
     load_finished(name)

@@ -105,6 +105,8 @@ class Kubernetes:
     """What the API server of one cluster knows: its objects by their paths."""
 
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # Kinds by group and version.
+    resources: dict[str, dict[str, tuple[str, bool]]] = field(default_factory=lambda: RESOURCES)
     # Pods that never become Ready, by their names without the node's.
     broken: set[str] = field(default_factory=set)
     # Shows other pods than those that are there.
@@ -277,8 +279,8 @@ class FakeApi(Api):
         match method, path:
             case "GET", "/version":
                 return {"gitVersion": server.version()}
-            case "GET", _ if path in RESOURCES:
-                return {"resources": [*_discovered(path)]}
+            case "GET", _ if path in server.resources:
+                return {"resources": [*_discovered(path, server.resources[path])]}
             case "GET", "/readyz":
                 return "ok"
             case "GET", "/api/v1/namespaces/kube-system/pods":
@@ -319,9 +321,9 @@ class FakeApi(Api):
         raise ApiError(f"{method} {path}: not found", 404)
 
 
-def _discovered(path: str) -> Iterator[dict[str, Any]]:
+def _discovered(path: str, kinds: dict[str, tuple[str, bool]]) -> Iterator[dict[str, Any]]:
     """What the API server says of a group and version; of its objects' parts, too."""
-    for kind, (name, namespaced) in RESOURCES[path].items():
+    for kind, (name, namespaced) in kinds.items():
         yield {"name": name, "kind": kind, "namespaced": namespaced}
     if path == "/api/v1":
         yield {"name": "nodes/proxy", "kind": "NodeProxyOptions", "namespaced": False}

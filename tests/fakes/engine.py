@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,8 @@ class FakeEngine:
         assert first_log is not None
         first_log.parent.mkdir(exist_ok=True)
         first_log.write_text(f"{name} has booted\n")
+        if name in world.stillborn:
+            shutil.rmtree(world.path(f"/proc/{pid}"))
 
     def kill(self, name: str) -> None:
         self._call("kill", name)

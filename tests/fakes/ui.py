@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sykube.ui import Ui
 from tests.fakes.calls import Calls
@@ -19,6 +19,8 @@ class RecordingUi(Ui):
         self.said: list[str] = []
         self.warnings: list[str] = []
         self.steps: list[str] = []
+        # Told the title of a step that comes to its end.
+        self.at_end: Callable[[str], None] = lambda _: None
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -34,5 +36,6 @@ class RecordingUi(Ui):
         try:
             with super().step(title):
                 yield
+                self.at_end(title)
         finally:
             self.calls.step = outer

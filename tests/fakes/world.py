@@ -101,6 +101,8 @@ class World:
         self.plugin = False
         self.killed: list[int] = []
         self.disks: dict[str, dict[str, str]] = {}
+        # Nodes whose first process ends at once and leaves others behind.
+        self.stillborn: set[str] = set()
         # Nodes whose kubelets do not come up; how much of the disk is free; systemd is there.
         self.silent: set[str] = set()
         # How often kubeadm's Job does not end in time.
@@ -278,7 +280,7 @@ class World:
     def end(self, name: str) -> None:
         """An instance is gone, with its processes."""
         instance = self.instances.pop(name, None)
-        if instance is None:
+        if instance is None or name in self.stillborn:
             return
         if instance.link in self.kernel.links:
             self.kernel.remove_link(instance.link)

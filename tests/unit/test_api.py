@@ -36,7 +36,6 @@ from sykube.kubernetes.api import (
     Stream,
     wait_until,
 )
-from tests import fakes
 from tests.fakes import Calls
 from tests.fakes.apiserver import FakeApi, Kubernetes
 from tests.fakes.kubeconfig import admin_kubeconfig
@@ -397,11 +396,10 @@ def test_the_api_server_is_asked_once_for_all_kinds_of_a_version() -> None:
     assert [call.words for call in calls.all] == [("GET", "/api/v1")]
 
 
-def test_a_kind_may_come_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    kubernetes = Kubernetes()
-    api = FakeApi(kubernetes, Calls())
+def test_a_kind_may_come_later() -> None:
     known = {"/apis/example.org/v1": {"Other": ("others", True)}}
-    monkeypatch.setattr(fakes, "RESOURCES", known)
+    kubernetes = Kubernetes(resources=known)
+    api = FakeApi(kubernetes, Calls())
     manifest = {"apiVersion": "example.org/v1", "kind": "Backup", "metadata": {"name": "x"}}
     with pytest.raises(ApiError, match='no matches for kind "Backup" in version') as raised:
         api.apply(manifest)

@@ -25,10 +25,7 @@ from tests.unit.helpers import Sykube, made
 URL = "http://10.96.0.7:80"
 
 
-def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads() -> None:
     owner = Owner.of_caller()
     with browser.page_leading_to(Host(), "http://127.0.0.1:1/enter?token=a&b", owner) as page:
         assert "url=http://127.0.0.1:1/enter?token=a&amp;b" in page.read_text()

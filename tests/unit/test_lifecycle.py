@@ -198,16 +198,16 @@ def test_init_that_fails_at_a_step_leaves_nothing_and_the_next_one_succeeds(
 def test_init_whose_disk_is_full_in_the_middle_of_a_step_leaves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    kind = type(next(each for each in order.ALL if each.name == step))
-    apply = kind.apply
+    title = next(each for each in order.ALL if each.name == step).title
 
-    def half(self: object, cluster: Cluster) -> None:
-        apply(self, cluster)  # type: ignore[arg-type]
-        raise OSError(28, "No space left on device", "/var")
+    def full(ended: str) -> None:
+        if ended == title:
+            raise OSError(28, "No space left on device", "/var")
 
-    monkeypatch.setattr(kind, "apply", half)
+    ui = world.ui()
+    ui.at_end = full
     with unchanged(world), pytest.raises(OSError, match="No space left"):
-        init(world)
+        init(world, ui=ui)
 
 
 _reference: list[Call] = []
@@ -294,14 +294,11 @@ def test_init_with_three_control_planes_whose_call_fails_leaves_nothing(
 def test_a_wait_that_times_out_is_an_error_and_rolls_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = Cluster.api
+    def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
+        if argv[:2] == ["kubeadm", "join"]:
+            world.kubernetes["fake"].broken.add("kube-scheduler")
 
-    def api(cluster: Cluster) -> object:
-        for kubernetes in world.kubernetes.values():
-            kubernetes.broken.add("kube-scheduler")
-        return look(cluster)
-
-    monkeypatch.setattr(Cluster, "api", api)
+    world.node_programs.first = joining
     with (
         unchanged(world),
         pytest.raises(SykubeError, match="pods Ready: not there after") as raised,
@@ -313,17 +310,7 @@ def test_a_wait_that_times_out_is_an_error_and_rolls_back(
 def test_a_node_that_does_not_boot_shows_its_first_words(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.fakes.engine import FakeEngine
-
-    start = FakeEngine.start
-
-    def start_and_die(engine: FakeEngine, name: str, options: object) -> None:
-        start(engine, name, options)  # type: ignore[arg-type]
-        shutil.rmtree(world.path(f"/proc/{world.instances[name].pid}/root"))
-        world.path(f"/proc/{world.instances[name].pid}").rmdir()
-
-    monkeypatch.setattr(FakeEngine, "start", start_and_die)
-    monkeypatch.setattr(World, "end", lambda self, name: self.instances.pop(name, None))
+    world.stillborn = {"fake-master", "fake-node1"}
     for_cgroups = world.cgroup_hierarchies()
     with pytest.raises(SykubeError, match="does not boot") as raised:
         init(world)
@@ -993,13 +980,15 @@ def test_another_clusters_damaged_record_is_in_nobodys_way(
         assert removal.delete(world.host, "two", world.ui()) == []
         return
 
-    def damage_and_fail(*_: object) -> None:
-        damage_state(damaged)
-        raise Injected("the first error")
+    def damage_and_fail(ended: str) -> None:
+        if ended == order.ALL[-1].title:
+            damage_state(damaged)
+            raise Injected("the first error")
 
-    monkeypatch.setattr(type(order.ALL[-1]), "apply", damage_and_fail)
+    ui = world.ui()
+    ui.at_end = damage_and_fail
     with pytest.raises(Injected, match="the first error"):
-        init(world, fake_spec("two"))
+        init(world, fake_spec("two"), ui)
 
 
 def test_a_folder_for_the_engines_networks_that_init_made_goes_again(world: World) -> None:

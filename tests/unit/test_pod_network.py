@@ -133,16 +133,19 @@ def test_an_addon_is_refused_where_its_pods_could_not_start(world: World) -> Non
 
 
 def test_an_addon_of_init_is_not_waited_for(world: World) -> None:
-    asked: list[str] = []
-    registry = "sykube.addons.registry.Registry.wait"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(registry, lambda *_: asked.append("registry"))
-        init(world, fake_spec(pod_network="none", addons=("registry",)))
-        assert not asked
-        world.kubernetes["fake"].install_plugin()
-        power.stop(world.host, "fake", power.StopOptions(), world.ui())
-        power.start(world.host, "fake", world.ui())
-    assert asked == ["registry"]
+    asked: list[tuple[str, int]] = []
+
+    def ask(address: tuple[str, int]) -> str:
+        asked.append(address)
+        return ""
+
+    world.network.refused = ask
+    init(world, fake_spec(pod_network="none", addons=("registry",)))
+    assert not asked
+    world.kubernetes["fake"].install_plugin()
+    power.stop(world.host, "fake", power.StopOptions(), world.ui())
+    power.start(world.host, "fake", world.ui())
+    assert asked == [("127.0.0.1", 5000)]
 
 
 def test_a_resumed_init_leaves_nodes_that_have_joined(

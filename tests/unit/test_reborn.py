@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -471,9 +469,7 @@ def test_the_whole_program(monkeypatch: pytest.MonkeyPatch) -> None:
         "/registry/deployments/kube-system/cluster-dns": b"",
     }
     etcd = Etcd(kept | gone)
-    monkeypatch.setattr(forget_program, "_call", etcd.call)
-    monkeypatch.setattr(sys, "argv", ["-", "{}"])
-    forget_program.main()
+    forget_program.main({}, etcd.call)
     assert etcd.keys == kept | {"/registry/serviceaccounts/a/default": stored(METADATA)}
     assert etcd.done[-3:] == [
         "kv/deleterange",
@@ -482,7 +478,7 @@ def test_the_whole_program(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_it_waits_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_waits_for_etcd() -> None:
     answers = iter([OSError("refused"), OSError("refused"), {}])
 
     def call(_path: str, _request: dict[str, Any]) -> Any:
@@ -491,9 +487,7 @@ def test_it_waits_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
             raise answer
         return answer
 
-    monkeypatch.setattr(forget_program, "_call", call)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    forget_program._wait_for_etcd()
+    forget_program.wait_for_etcd(call, lambda _: None)
     assert next(answers, None) is None
 
 

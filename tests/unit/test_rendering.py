@@ -570,8 +570,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ignore=shutil.ignore_patterns("__pycache__"),
         )
     copy = tmp_path / "checkout"
-    monkeypatch.setattr(resources, "_PACKAGE", copy / "sykube")
-    monkeypatch.setattr(build, "__file__", str(copy / "sykube/image/build.py"))
+    # What an image is known by is of sykube's own files, which nothing is handed.
+    monkeypatch.setattr(resources, "PACKAGE", copy / "sykube")
     return copy
 
 

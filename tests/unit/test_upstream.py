@@ -191,13 +191,12 @@ def test_what_a_version_means(
 
 
 def test_stable_is_what_this_sykube_knows(
-    host: Host, mirrors: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader
 ) -> None:
-    known = ("1.36", "1.9", "1.35")
-    monkeypatch.setattr(upstream, "minors", lambda: known)
-    found = upstream.resolve(host, "stable", known, mirrors, downloader)
+    server.files["/release/stable.txt"] = b"v1.99.1"
+    found = upstream.resolve(host, "stable", ("1.36", "1.9", "1.35"), mirrors, downloader)
     assert found.kubernetes == "1.36.2"
-    assert found.remark == "Kubernetes 1.37.1 is newer than what this sykube knows"
+    assert found.remark == "Kubernetes 1.99.1 is newer than what this sykube knows"
 
 
 def test_stable_is_what_this_host_runs(host: Host, mirrors: Sites, downloader: Downloader) -> None:
@@ -486,12 +485,12 @@ def test_upstream_where_it_answers(
 
 
 def test_a_newer_upstream_is_said(
-    host: Host, upstreams_own: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader
 ) -> None:
-    monkeypatch.setattr(upstream, "minors", lambda: ("1.36",))
+    server.files["/release/stable.txt"] = b"v1.99.1"
     found = source.choose(host, "auto", "", upstreams_own, downloader)
-    assert found.kubernetes == "1.36.2"
-    assert "1.37.1 is newer than what this sykube knows" in found.reason
+    assert found.kubernetes == "1.37.1"
+    assert "1.99.1 is newer than what this sykube knows" in found.reason
 
 
 @pytest.mark.parametrize("fault", [Fault(503), Fault(403), Fault(404), Fault(429)])
