@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import Any
 
 from tests.fakes.files import REAL_PATH, fill, write
@@ -22,7 +23,7 @@ V2_FILES = {
 
 V1_FILES = {
     "cpu,cpuacct": {"cpu.cfs_quota_us": "-1\n", "cpuacct.usage": "2500000000\n"},
-    "cpuset": {"cpuset.cpus": "", "cpuset.mems": ""},
+    "cpuset": {"cpuset.cpus": "\n", "cpuset.mems": "\n"},
     "freezer": {"freezer.state": "THAWED\n"},
     "memory": {
         "memory.limit_in_bytes": "9223372036854771712\n",
@@ -37,6 +38,20 @@ _ONE_VALUE = {
     "cgroup.freeze",
     *(name for files in (*V1_FILES.values(), *V2_FILES.values()) for name in files),
 }
+
+
+# What the kernel takes; whatever is not here takes anything.
+_VALUES = {
+    "cpu.cfs_quota_us": r"-1|\d+",
+    "cpu.max": r"(max|\d+)( \d+)?",
+    "freezer.state": "FROZEN|THAWED",
+    "memory.limit_in_bytes": r"-1|\d+",
+    "memory.max": r"max|\d+",
+    "pids.max": r"max|\d+",
+    "cgroup.freeze": "[01]",
+}
+# Of version 2, whether a cgroup has them or not.
+_CONTROLLERS = {"cpu", "cpuset", "io", "memory", "pids"}
 
 
 class CgroupPath(REAL_PATH):  # type: ignore[misc, valid-type]
@@ -63,8 +78,17 @@ class CgroupPath(REAL_PATH):  # type: ignore[misc, valid-type]
             write(f"{self}/{name}", text)
 
     def write_text(self, data: str, *_: Any, **__: Any) -> int:
+        if not self.exists():
+            # The kernel lets nobody make a file there.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        if not re.fullmatch(_VALUES.get(self.name, ".*"), data.strip(), re.DOTALL):
+            number = errno.ERANGE if self.name == "cgroup.freeze" else errno.EINVAL
+            raise OSError(number, os.strerror(number), str(self))
         if self.name == "cgroup.subtree_control":
             offered = (self.parent / "cgroup.controllers").read_text().split()
+            unknown = {word[1:] for word in data.split()} - _CONTROLLERS
+            if unknown:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(self))
             if any(word[1:] not in offered for word in data.split()):
                 raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
             on = set(self.read_text().split())
@@ -73,6 +97,9 @@ class CgroupPath(REAL_PATH):  # type: ignore[misc, valid-type]
             data = " ".join(sorted(on)) + "\n"
         elif self.name == "memory.limit_in_bytes" and data == "-1":
             data = V1_FILES["memory"][self.name]
+        elif self.name == "cgroup.procs":
+            # All that are in it from now on: what writes to the fake one knows them.
+            data = data.strip() and data.strip() + "\n"
         elif self.name in _ONE_VALUE:
             data = data.strip() + "\n"
         return write(self, data, flags=0)

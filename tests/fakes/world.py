@@ -47,6 +47,12 @@ from tests.fakes.node_programs import NodePrograms
 from tests.fakes.programs import FakePrograms
 from tests.fakes.ui import RecordingUi
 
+# Of a host that has all that init asks for.
+_PROGRAMS = (
+    *("ip", "iptables", "sysctl", "mount", "modprobe"),
+    *("debootstrap", "mksquashfs", "apptainer", "apt-get", "dpkg-deb"),
+    *("gzip", "pigz", "xz", "zstd"),
+)
 _fingerprints: dict[str, str] = {}
 
 
@@ -110,10 +116,9 @@ class World:
         self.upgrade_problems: list[str] = []
         # Versions of Kubernetes whose control plane does not come up.
         self.unfit: set[str] = set()
-        self.free, self.total = 0.5, 10_000_000_000
-        # Programs that are there, and that are not, whatever this machine has.
-        self.present: set[str] = set()
-        self.absent: set[str] = set()
+        self.free, self.total = 0.5, 1_000_000_000_000
+        # Programs that are there, whatever this machine has.
+        self.present = {*_PROGRAMS}
         self.systemd = False
         self.services = {"containerd": "RUNNING", "kubelet": "RUNNING"}
         # Beyond the largest that Linux has: no process of this machine is ever meant.
@@ -124,16 +129,10 @@ class World:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put it in the place of the real host."""
         from sykube.cluster import cluster as cluster_module
-        from sykube.host import engines, preflight
 
         self.programs.answers |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
         self.programs.apptainer.restored = self._restore_etcd
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
-        found = engines.FoundEngine(self.root / "usr/bin/apptainer", "apptainer 1.4.5", {})
-        monkeypatch.setattr(engines, "find", lambda _: found)
-        # What a host has and lacks is not what these tests are about.
-        monkeypatch.setattr(preflight, "examine", lambda *_, **__: [])
-        monkeypatch.setattr(preflight, "examine_for_workers", lambda *_: [])
         monkeypatch.setenv("SYKUBE_MIRROR", "file:/d")
         # The client of all downloads: there is no network beyond this test's own servers.
         monkeypatch.setattr(HTTPAdapter, "send", self._send(HTTPAdapter.send))
@@ -271,11 +270,9 @@ class World:
         self.slept += max(seconds, self.stride)
 
     def which(self, program: str) -> str | None:
-        """Where a program is; those that no test speaks of are this machine's own."""
+        """Where a program is."""
         there = program in self.present or (program == "systemctl" and self.systemd)
-        if there or program in {"systemctl", *self.absent}:
-            return f"/usr/bin/{program}" if there else None
-        return Host.which(program)
+        return f"/usr/bin/{program}" if there else None
 
     def end(self, name: str) -> None:
         """An instance is gone, with its processes."""
@@ -336,12 +333,26 @@ class World:
             files.pop(name, None)
         return {"files": files, "instances": set(self.instances)} | self.kernel.snapshot()
 
+    def give_memory(self, megabytes: int) -> None:
+        """Let so much memory be available."""
+        known = f"MemTotal: 9000000 kB\nMemAvailable: {megabytes * 1024} kB\n"
+        fill(self.root / "proc", {"meminfo": known})
+
     def _make_files(self) -> None:
         fill(self.root / "etc", {"resolv.conf": "nameserver 127.0.0.53\nnameserver 192.0.2.53\n"})
         fill(self.root / "etc", {"os-release": 'PRETTY_NAME="Debian, a fake one"\nID=debian\n'})
         give_capabilities(self.host, (1 << 41) - 1)
         fill(self.root / "proc/self", {"mountinfo": ""})
-        fill(self.root / "proc", {"meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n"})
+        names = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
+        fill(self.root / "proc/self/ns", dict.fromkeys(names, ""))
+        fill(self.root / "proc", {"filesystems": "nodev\toverlay\n\tsquashfs\n"})
+        self.give_memory(200_000)
+        keys = self.root / "usr/share/keyrings/debian-archive-keyring.gpg"
+        fill(keys.parent, {keys.name: "Debian Archive Automatic Signing Key (12/bookworm)"})
+        script = f"variants - minbase\nkeyring {keys}\n"
+        folder = self.root / "usr/share/debootstrap/scripts"
+        fill(folder, {"bookworm": script, "trixie": script})
+        fill(self.root / "usr/lib/cni", {"bridge": "", "static": ""})
         fill(self.root / "etc/apptainer", {"apptainer.conf": "# cni configuration path =\n"})
         fill(self.root / "home/.kube", {"config": documents.dump(OTHER_KUBECONFIG)})
         for name in ("var/lib", "run"):

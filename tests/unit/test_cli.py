@@ -20,7 +20,6 @@ from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
 from sykube.cluster.state import locked
 from sykube.errors import ExitCode
-from sykube.host import preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
@@ -450,16 +449,13 @@ def test_uninstall_goes_on_when_told_so(world: World, sykube: Sykube) -> None:
     assert not (world.root / "cache").exists()
 
 
-def test_doctor_ends_with_whether_the_host_is_ready(
-    world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_ends_with_whether_the_host_is_ready(world: World, sykube: Sykube) -> None:
     assert sykube("doctor").code == 0
-    bad = preflight.Finding("memory", preflight.Level.FAILURE, "too little", "Buy more.")
-    monkeypatch.setattr(preflight, "examine", lambda *_, **__: [bad])
+    world.present.remove("ip")
     result = sykube("doctor")
     assert result.code == ExitCode.HOST_NOT_READY
-    assert "failure  memory: too little" in result.out
-    assert "→ Buy more." in result.out
+    assert "failure  programs: missing: ip" in result.out
+    assert "→ apt-get install -y iproute2" in result.out
     assert json.loads(sykube("doctor", "-o", "json").out)["findings"][0]["level"] == "failure"
 
 

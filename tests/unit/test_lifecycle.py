@@ -17,7 +17,7 @@ from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.state import DONE, State, clusters
 from sykube.cluster.steps import order
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import engines, lock, preflight
+from sykube.host import lock
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.image import build
@@ -835,9 +835,9 @@ def finding(*packages: str) -> Finding:
 
 
 def test_a_host_that_is_not_ready_stops_init_before_any_change(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    monkeypatch.setattr(preflight, "examine", lambda *_, **__: [finding("iptables")])
+    world.present.remove("iptables")
     with unchanged(world), pytest.raises(HostError, match="not ready") as raised:
         init(world)
     assert "missing: iptables" in raised.value.details
@@ -845,11 +845,16 @@ def test_a_host_that_is_not_ready_stops_init_before_any_change(
 
 
 def test_missing_packages_are_installed_when_init_may(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    answers = [[finding("iptables")], []]
-    monkeypatch.setattr(preflight, "examine", lambda *_, **__: answers.pop(0))
-    world.programs.answers["apt-get"] = lambda _: (0, "", "")
+    world.present.remove("iptables")
+
+    def apt_get(words: list[str]) -> Answer:
+        assert {"update", "install"} & {*words}
+        world.present.update(words)
+        return 0, "", ""
+
+    world.programs.answers["apt-get"] = apt_get
     lifecycle.init(world.host, fake_spec(), InitOptions(yes=True), world.ui())
     installs = [argv for argv in world.programs.argvs if argv[0] == "apt-get"]
     assert installs[-1][-1] == "iptables"
@@ -935,8 +940,7 @@ def test_with_an_own_image_nothing_is_downloaded(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_sif(tmp_path / "own.sif", "signed")
-    monkeypatch.setattr(preflight, "examine", lambda *_, **__: [finding("iptables")])
-    monkeypatch.setattr(engines, "find", lambda _: None)
+    world.present -= {"iptables", "apptainer"}
     spec = fake_spec(local_image=str(tmp_path / "own.sif"), fingerprint=TRUSTED)
     world.programs.answers["apt-get"] = lambda _: (0, "", "")
     with unchanged(world), pytest.raises(HostError, match="not ready") as raised:

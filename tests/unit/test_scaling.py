@@ -12,10 +12,7 @@ from sykube.cluster.power import StopOptions
 from sykube.cluster.scaling import RemovalOptions
 from sykube.cluster.state import State, locked
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import preflight
-from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.host.preflight import Finding, Level
 from tests.fakes import Call, Injected, World
 from tests.fakes.apiserver import NODES, ready
 from tests.fakes.instance import KUBELET_CONF
@@ -111,19 +108,13 @@ def test_more_workers_than_there_is_room_for_are_refused(world: World) -> None:
 
 
 def test_a_host_without_memory_for_another_worker_is_said_before_any_change(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     made(world)
-    counts: list[int] = []
-
-    def examine(_: Host, count: int, _data: object) -> list[Finding]:
-        counts.append(count)
-        return [Finding("memory", Level.FAILURE, "1 MB is available", "Stop something.")]
-
-    monkeypatch.setattr(preflight, "examine_for_workers", examine)
-    with unchanged(world), pytest.raises(HostError, match="not ready"):
+    world.give_memory(1400)
+    with unchanged(world), pytest.raises(HostError, match="not ready") as raised:
         add(world, 3)
-    assert counts == [3]
+    assert "1400 MB available, about 1500 MB needed" in raised.value.details
 
 
 _reference: list[Call] = []
