@@ -30,13 +30,16 @@ class FakeEngine:
     def start(self, name: str, options: InstanceOptions) -> None:
         self._call("start", name)
         world = self.world
-        assert name not in world.instances, f"the instance {name} runs already"
+        if name in world.instances:
+            raise _refused(f"instance {name} already exists")
         for host, _ in options.binds:
-            assert host.exists(), f"{host} is bound but missing"
+            if not host.exists():
+                raise _refused(f"while binding {host}: mount source {host} doesn't exist")
         assert options.overlay.is_dir()
         assert self.config is not None
         networks = world.engine_network_dir(self.config)
-        assert (networks / f"50-{options.network}.conflist").is_file(), "no such network"
+        if not (networks / f"50-{options.network}.conflist").is_file():
+            raise _refused(f"no configuration found for network {options.network}")
         pid = next(world.pids)
         link = f"veth{pid}"
         index = world.kernel.add_link(link, options.network)
@@ -120,6 +123,11 @@ class FakeEngine:
     def _log_files(self, name: str) -> list[Path]:
         folder = self.world.root / "root/.apptainer/instances/logs/host/root"
         return [folder / f"{name}.out", folder / f"{name}.err"]
+
+
+def _refused(why: str) -> CommandError:
+    """What the program's end becomes in sykube.host.run."""
+    return CommandError("apptainer failed with exit code 255", ["apptainer"], f"FATAL:   {why}\n")
 
 
 class ScriptedEngine:

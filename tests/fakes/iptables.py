@@ -13,7 +13,10 @@ from tests.fakes.answers import Answer
 from tests.fakes.kernel import Kernel
 
 _VERSION = "iptables v1.8.9 (nf_tables)"
-_TARGETS = ("ACCEPT", "DROP", "RETURN", "MASQUERADE", "DNAT", "MARK", "REJECT")
+_TARGETS = (
+    *("ACCEPT", "DROP", "REJECT", "RETURN"),
+    *("DNAT", "MARK", "MASQUERADE", "SNAT", "TCPMSS"),
+)
 _MISSING = (1, "", "iptables: No chain/target/match by that name.")
 _NO_RULE = (1, "", "iptables: Bad rule (does a matching rule exist in that chain?).")
 

@@ -21,8 +21,9 @@ class TestFake(CgroupContract):
             # The fake one is mounted together with another; "cpu" leads to it.
             name = "cpu,cpuacct" if hierarchy == "cpu" else hierarchy
             root = roots[2] if hierarchy == "unified" else roots[1] / name
-            (root / "ours").mkdir()
-            return root / "ours"
+            folder: Path = root / "ours"
+            folder.mkdir()
+            return folder
 
         return made
 
