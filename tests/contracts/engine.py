@@ -91,7 +91,7 @@ class EngineContract:
         self, engine: Engine, node: Node, options: InstanceOptions, missing: str
     ) -> None:
         if missing == "bind":
-            options = replace(options, binds=(*options.binds, (Path("/absent"), "/mnt")))
+            options = replace(options, binds=(*options.binds, (Path("/absent"), "/tmp")))
         else:
             options = replace(options, network="absent")
         with pytest.raises(CommandError):

@@ -26,15 +26,23 @@ _PROGRAMS = (
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that can be run as an image is; nothing has to be packed."""
-    return make_root(tmp_path_factory.mktemp("image") / "root", _PROGRAMS)
+def found() -> engines.FoundEngine:
+    return engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
+
+
+@pytest.fixture(scope="module")
+def image(found: engines.FoundEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is run as an image is: nothing has to be packed."""
+    folder = tmp_path_factory.mktemp("image")
+    root = make_root(folder / "root", _PROGRAMS)
+    command = [found.binary, "build", "--sandbox", folder / "image", root]
+    Host().run(command, env=found.environment, timeout=120)
+    return folder / "image"
 
 
 class TestReal(EngineContract):
     @pytest.fixture
-    def engine(self, tmp_path: Path) -> Iterator[Engine]:
-        found = engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
+    def engine(self, found: engines.FoundEngine, tmp_path: Path) -> Iterator[Engine]:
         (tmp_path / "home").mkdir()
         # Its records are there: this host's own instances are not seen.
         environment = {**found.environment, "HOME": str(tmp_path / "home")}
@@ -44,11 +52,11 @@ class TestReal(EngineContract):
             made.kill(name)
 
     @pytest.fixture
-    def options(self, tmp_path: Path, root: Path) -> InstanceOptions:
+    def options(self, tmp_path: Path, image: Path) -> InstanceOptions:
         for name in ("overlay", "bound"):
             (tmp_path / name).mkdir()
         binds = ((tmp_path / "bound", "/mnt"),)
         # No link of the host is made.
         return InstanceOptions(
-            root, tmp_path / "overlay", binds, "none", "10.11.11.2/24", "10.11.11.1", "ours"
+            image, tmp_path / "overlay", binds, "none", "10.11.11.2/24", "10.11.11.1", "ours"
         )
