@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import xmlrpc.client
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.client import HTTPConnection
 from ipaddress import IPv4Address, IPv4Interface
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,17 @@ class Response(io.BytesIO):
         return self._headers.get(name.lower(), default)
 
 
+class LogResponse(Response):
+    """A log that comes in pieces, up to the last one."""
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        super().__init__(200, b"", "text/plain")
+        self._pieces = iter(pieces)
+
+    def read1(self, _size: int | None = -1, /) -> bytes:
+        return next(self._pieces, "").encode()
+
+
 class Connection(HTTPConnection):
     """A connection whose server is a function."""
 
@@ -48,6 +59,9 @@ class Connection(HTTPConnection):
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = (), **_: Any) -> None:
         self._response = self._serve(method, url, dict(headers), body or "")
+        # What reads a log is handed the socket, to end it by.
+        is_log = isinstance(self._response, LogResponse)
+        self.sock = socket.socket(socket.AF_UNIX) if is_log else None
 
     def putrequest(self, method: str, url: str, *_: bool, **__: bool) -> None:
         self._asked, self._headers = (method, url), {}
@@ -69,6 +83,8 @@ class FakeNetwork(Network):
     Attributes:
         dns_fails, supervisor_fails: what is raised in the place of an answer.
         taken: ports of the host that other programs have.
+        log: of every container, in pieces.
+        logs_asked: targets of the requests for logs.
         refused: why nothing answers at an address, or nothing.
     """
 
@@ -77,6 +93,8 @@ class FakeNetwork(Network):
         self.dns_fails: OSError | None = None
         self.supervisor_fails: OSError | None = None
         self.taken: set[int] = set()
+        self.log: list[str] = []
+        self.logs_asked: list[str] = []
         self.refused: Callable[[tuple[str, int]], str] = lambda _: ""
 
     def http(self, url: str, timeout: float, tls: object = None) -> HTTPConnection:
@@ -91,6 +109,9 @@ class FakeNetwork(Network):
         """An API server, with what FakeApi says as JSON."""
         api = self.world.api(self._cluster_of(address))
         path, _, query = target.partition("?")
+        if path.endswith("/log"):
+            self.logs_asked.append(target)
+            return LogResponse(self.log)
         try:
             answer = api.request(
                 method,

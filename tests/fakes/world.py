@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -53,7 +54,15 @@ _PROGRAMS = (
     *("debootstrap", "mksquashfs", "apptainer", "apt-get", "dpkg-deb"),
     *("gzip", "pigz", "xz", "zstd"),
 )
-_fingerprints: dict[str, str] = {}
+_chain: list[build.Layer] = []
+
+
+class KnownLayer(build.Layer):
+    """One whose fingerprint is worked out once."""
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return super().fingerprint
 
 
 class World:
@@ -160,14 +169,12 @@ class World:
 
     def _make_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put an up-to-date node image into the cache; fingerprints are looked up once."""
-        if not _fingerprints:
-            chain = build.layers(self.host, versions.DEBIAN, Mirror("file:/d"))
-            _fingerprints.update({layer.name: layer.fingerprint for layer in chain})
-        known = property(lambda layer: _fingerprints[layer.name])
-        monkeypatch.setattr(build.Layer, "fingerprint", known)
-        chain = build.layers(self.host, versions.DEBIAN, Mirror("file:/d"))
-        monkeypatch.setattr(build, "layers", lambda *_: chain)
-        add_image(self.root / "cache", chain[-1].fingerprint)
+        if not _chain:
+            made = build.layers(self.host, versions.DEBIAN, Mirror("file:/d"))
+            _chain.extend(KnownLayer(**vars(layer)) for layer in made)
+        # What images are made of is read and rendered once, not for each of a thousand tests.
+        monkeypatch.setattr(build, "layers", lambda *_: tuple(_chain))
+        add_image(self.root / "cache", _chain[-1].fingerprint)
 
     def use_kubernetes(self, version: str, containerd: str, repository: str) -> None:
         """Let the cached node image be one of upstream's Kubernetes, and its downloads be cached.

@@ -35,7 +35,7 @@ def image(found: engines.FoundEngine, tmp_path_factory: pytest.TempPathFactory) 
     """A folder that is run as an image is: nothing has to be packed."""
     folder = tmp_path_factory.mktemp("image")
     root = make_root(folder / "root", _PROGRAMS)
-    command = [found.binary, "build", "--sandbox", folder / "image", root]
+    command: list[str | Path] = [found.binary, "build", "--sandbox", folder / "image", root]
     Host().run(command, env=found.environment, timeout=120)
     return folder / "image"
 

@@ -17,7 +17,7 @@ DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/storage"
 
 
 @pytest.fixture
-def up(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def up(world: World) -> World:
     lifecycle.init(
         world.host, ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui()
     )
@@ -56,9 +56,7 @@ def test_on_twice_changes_nothing(up: World) -> None:
     assert not [call for call in up.calls.all if call.words[0] in ("PATCH", "POST", "DELETE")]
 
 
-def test_one_that_does_not_come_up_is_off_again_and_says_why(
-    up: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_does_not_come_up_is_off_again_and_says_why(up: World) -> None:
     addons.disable(up.host, "fake", "storage", up.ui())
     before = dict(up.kubernetes["fake"].objects)
     up.kubernetes["fake"].broken.add("storage")

@@ -14,8 +14,6 @@ import pytest
 
 from sykube import resources
 from sykube.cli import browser
-from sykube.cluster import service
-from sykube.cluster.service import Address
 from sykube.errors import ExitCode
 from sykube.host.host import Host
 from sykube.kubernetes.kubeconfig import Owner
@@ -79,11 +77,21 @@ def test_one_that_ends_at_once_says_how_it_went(
 
 
 @pytest.fixture
-def reached(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def reached(world: World) -> list[str]:
     """A cluster with a Service whose second port is for browsers; the pages that were opened."""
     made(world)
-    found = [Address("db", "cluster address", "10.96.0.7:5432"), Address("web", "node port", URL)]
-    monkeypatch.setattr(service, "addresses", lambda *_: found)
+    ports = [
+        {"name": "db", "port": 5432, "protocol": "TCP"},
+        {"name": "http", "port": 80, "protocol": "TCP"},
+    ]
+    world.kubernetes["fake"].objects |= {
+        "/api/v1/namespaces/default/services/shop": {
+            "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.7", "ports": ports}
+        },
+        "/api/v1/namespaces/default/endpoints/shop": {
+            "subsets": [{"addresses": [{"ip": "10.244.1.9"}]}]
+        },
+    }
     world.present.add("xdg-open")
     opened: list[str] = []
 

@@ -61,7 +61,7 @@ def pem(end: datetime, begin: datetime = NOW - timedelta(days=300), serial: int 
 
 def kubeconfig(end: datetime) -> str:
     data = base64.b64encode(pem(end).encode()).decode()
-    return f"users:\n- name: x\n  user:\n    client-certificate-data: {data}\n"
+    return admin_kubeconfig("https://10.11.11.254:6443").replace("Q0VSVA==", data)
 
 
 def fill(cluster: Cluster, end: datetime) -> None:
@@ -206,9 +206,7 @@ RENEWED = admin_kubeconfig("https://10.11.11.254:6443").replace("Q0VSVA==", "TkV
 
 
 @pytest.fixture
-def renewing(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[list[tuple[str, str]]]:
+def renewing(world: World, cluster: Cluster) -> Iterator[list[tuple[str, str]]]:
     """A cluster whose nodes know what renewing asks of them; what they were asked, in order."""
     asked: list[tuple[str, str]] = []
 

@@ -302,7 +302,7 @@ def test_a_bug_is_one_clear_line(world: World, sykube: Sykube) -> None:
 def test_a_full_disk_is_said_without_a_traceback(
     error: Exception, world: World, sykube: Sykube
 ) -> None:
-    world.calls.fail(lambda _: True, lambda _: error)
+    world.calls.fail(lambda call: call.words[0] == "start", lambda _: error)
     result = sykube("init")
     assert result.code == ExitCode.FAILED
     assert result.err.count("No space left on device") + result.err.count("quota exceeded") == 1

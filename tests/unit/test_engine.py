@@ -262,7 +262,6 @@ def test_an_instance_that_the_engine_cannot_stop_is_ended_all_the_same(
     engine: CommandLineEngine,
     home: Path,
     run: Recorder,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     error: str,
 ) -> None:

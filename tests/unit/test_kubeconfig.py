@@ -244,7 +244,7 @@ def test_the_lock_of_another_program_is_waited_for(path: Path, owner: Owner, oth
 
 
 def test_a_lock_that_stays_is_an_error_that_names_it(
-    path: Path, owner: Owner, other: object, monkeypatch: pytest.MonkeyPatch
+    path: Path, owner: Owner, other: object
 ) -> None:
     # Each look at the clock is a minute after the one before.
     host = replace(HOST, monotonic=itertools.count(step=60).__next__, sleep=lambda _: None)
@@ -444,9 +444,7 @@ def test_it_belongs_to_who_called_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Owner.of_caller().uid == os.getuid()
 
 
-def test_files_and_folders_are_given_to_their_owner(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_and_folders_are_given_to_their_owner(path: Path) -> None:
     given: list[tuple[str, int, int]] = []
     host = replace(HOST, chown=lambda file, uid, gid: given.append((str(file), uid, gid)))
     merge(host, path, ADMIN, "lab", Owner(1000, 1001, path.parent.parent))

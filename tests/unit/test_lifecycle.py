@@ -196,7 +196,7 @@ def test_init_that_fails_at_a_step_leaves_nothing_and_the_next_one_succeeds(
 
 @pytest.mark.parametrize("step", ["data", "network", "nodes", "kubeconfig"])
 def test_init_whose_disk_is_full_in_the_middle_of_a_step_leaves_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+    world: World, step: str
 ) -> None:
     title = next(each for each in order.ALL if each.name == step).title
 
@@ -291,9 +291,7 @@ def test_init_with_three_control_planes_whose_call_fails_leaves_nothing(
         assert differences(before, world.snapshot()) == [], call
 
 
-def test_a_wait_that_times_out_is_an_error_and_rolls_back(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wait_that_times_out_is_an_error_and_rolls_back(world: World) -> None:
     def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
         if argv[:2] == ["kubeadm", "join"]:
             world.kubernetes["fake"].broken.add("kube-scheduler")
@@ -307,9 +305,7 @@ def test_a_wait_that_times_out_is_an_error_and_rolls_back(
     assert "kube-scheduler" in raised.value.details
 
 
-def test_a_node_that_does_not_boot_shows_its_first_words(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_that_does_not_boot_shows_its_first_words(world: World) -> None:
     world.stillborn = {"fake-master", "fake-node1"}
     for_cgroups = world.cgroup_hierarchies()
     with pytest.raises(SykubeError, match="does not boot") as raised:
@@ -330,18 +326,14 @@ def make_unfit(world: World) -> None:
     world.node_programs.first = check
 
 
-def test_a_node_that_is_not_fit_is_an_error_with_what_is_missing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_that_is_not_fit_is_an_error_with_what_is_missing(world: World) -> None:
     make_unfit(world)
     with unchanged(world), pytest.raises(SykubeError, match="node1 is not fit") as raised:
         init(world)
     assert raised.value.details == "the program conntrack is missing"
 
 
-def test_a_node_that_was_not_fit_is_checked_again_when_init_resumes(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_that_was_not_fit_is_checked_again_when_init_resumes(world: World) -> None:
     make_unfit(world)
     for _ in range(2):
         with pytest.raises(SykubeError, match="node1 is not fit"):
@@ -973,9 +965,7 @@ def full_disk(self: State, path: Path) -> None:
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_another_clusters_damaged_record_is_in_nobodys_way(
-    world: World, monkeypatch: pytest.MonkeyPatch, failing: bool
-) -> None:
+def test_another_clusters_damaged_record_is_in_nobodys_way(world: World, failing: bool) -> None:
     damaged = init(world, fake_spec("one"))
     assert damaged is not None
     if not failing:

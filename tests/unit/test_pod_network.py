@@ -65,9 +65,7 @@ def test_without_a_pod_network_init_waits_for_no_plugin_and_says_so(world: World
     assert subnets == {"10.244.0.0/24", "10.244.1.0/24"}
 
 
-def test_it_waits_for_pods_that_need_no_pod_network(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_waits_for_pods_that_need_no_pod_network(world: World) -> None:
     # kubeadm init makes the fake's Kubernetes.
     def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
         if argv[:2] == ["kubeadm", "join"]:

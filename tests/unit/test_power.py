@@ -413,9 +413,7 @@ def test_webhooks_that_answer_are_not_named(world: World) -> None:
     assert repr(kubernetes.objects) == before
 
 
-def test_start_waits_for_pods_that_still_show_the_containers_of_before(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_start_waits_for_pods_that_still_show_the_containers_of_before(world: World) -> None:
     made(world)
     stop(world)
     world.kubernetes["fake"].stale = {"fake-node1"}

@@ -30,7 +30,7 @@ OVERLAY = "overlay/upper"
 
 
 @pytest.fixture
-def saved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def saved(world: World) -> World:
     """A host with a snapshot `kept` of a cluster `old`, which is there no more."""
     world.programs.answers["tar"] = test_snapshots.fake_tar
 
@@ -443,7 +443,7 @@ def _base64(data: str | bytes) -> str:
     return base64.b64encode(data.encode() if isinstance(data, str) else data).decode()
 
 
-def test_the_whole_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_program() -> None:
     account = stored(METADATA, field(2, field(3, b"t")))
     kept = {
         "/registry/configmaps/a/kept": b"",

@@ -199,7 +199,7 @@ def test_hosts_of_a_mirror_as_containerd_asks_for_them() -> None:
 
 
 @pytest.fixture
-def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def cluster(world: World) -> Cluster:
     return up(world)
 
 
@@ -233,9 +233,7 @@ def test_it_survives_stop_and_start_and_new_nodes_know_it(world: World, cluster:
     assert hosts(now(world), "node2") == hosts(now(world), "node1") == before
 
 
-def test_start_waits_until_it_answers_again(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_start_waits_until_it_answers_again(world: World, cluster: Cluster) -> None:
     addons.enable(cluster.host, "fake", "registry", world.ui())
     power.stop(cluster.host, "fake", StopOptions(), world.ui())
     silence = ["refused", "refused", ""]
@@ -246,7 +244,7 @@ def test_start_waits_until_it_answers_again(
 
 @pytest.mark.parametrize("what", ["its port", "its pods", "its Deployment"])
 def test_start_does_not_wait_for_what_the_user_took_away(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str
+    world: World, cluster: Cluster, what: str
 ) -> None:
     addons.enable(cluster.host, "fake", "registry", world.ui())
     objects = world.kubernetes["fake"].objects
@@ -274,15 +272,13 @@ def test_off_leaves_the_images_and_nothing_else(world: World, cluster: Cluster) 
     assert world.kernel.snapshot()["tables"] == rules
 
 
-def test_a_taken_port_is_passed_over(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_taken_port_is_passed_over(world: World, cluster: Cluster) -> None:
     world.network.taken = {5000}
     addons.enable(cluster.host, "fake", "registry", world.ui())
     assert [port.host_port for port in now(world).state.ports] == [5001]
 
 
-def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_port_at_all(world: World, cluster: Cluster) -> None:
     world.network.taken = {*range(1 << 16)}
     with pytest.raises(SykubeError, match="all in use"):
         addons.enable(cluster.host, "fake", "registry", world.ui())
@@ -291,7 +287,7 @@ def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.Monk
 
 
 def test_a_registry_that_the_host_does_not_reach_is_off_again(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    world: World, cluster: Cluster
 ) -> None:
     world.network.refused = lambda _: "refused"
     with pytest.raises(SykubeError, match="the add-on registry: not there"):
@@ -300,9 +296,7 @@ def test_a_registry_that_the_host_does_not_reach_is_off_again(
     assert "registry" not in now(world).state.addons
 
 
-def test_on_again_brings_back_a_port_that_was_taken_away(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_again_brings_back_a_port_that_was_taken_away(world: World, cluster: Cluster) -> None:
     def refused(address: tuple[str, int]) -> str:
         led = [(each.address, each.host_port) for each in now(world).state.ports]
         return "" if address in led else "refused"
@@ -322,14 +316,12 @@ def test_without_storage_it_says_what_to_do(world: World, cluster: Cluster) -> N
     assert raised.value.resolution == "sykube addons enable storage"
 
 
-def test_init_can_begin_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_can_begin_with_it(world: World) -> None:
     spec = ClusterSpec(name="fake", dns=("192.0.2.1",), addons=("registry",))
     assert lifecycle.init(world.host, spec, InitOptions(), world.ui()) is not None
     assert "localhost:5000" in hosts(now(world), "node1")
 
 
-def test_mirrors_and_the_registry_stand_side_by_side(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mirrors_and_the_registry_stand_side_by_side(world: World) -> None:
     cluster = up(world, registry_mirrors=(MIRROR,), addons=("registry",))
     assert {"docker.io", "localhost:5000"} <= {*hosts(cluster, "master")}

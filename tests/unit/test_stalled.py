@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from sykube.kubernetes import stalled
 from tests.fakes import Calls
 from tests.fakes.apiserver import FakeApi, Kubernetes
@@ -18,7 +16,7 @@ def pod(name: str, **state: dict[str, str]) -> dict[str, Any]:
     return {"metadata": {"name": name}, "status": {"containerStatuses": [{"state": state}]}}
 
 
-def test_only_pods_that_wait_for_the_kubelet_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_pods_that_wait_for_the_kubelet_are_changed() -> None:
     server = Kubernetes()
     found = {
         "stalled": pod(

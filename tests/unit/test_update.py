@@ -186,9 +186,7 @@ def test_a_dry_run_makes_no_node_image(world: World) -> None:
     assert not any("kubeadm" in step for step in found.steps)
 
 
-def test_a_cluster_that_is_not_well_is_refused_before_an_image_is_made(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_is_not_well_is_refused_before_an_image_is_made(world: World) -> None:
     made(world)
     _break_dns(world)
     lose_images(world)
@@ -831,13 +829,13 @@ def test_a_fit_that_was_interrupted_is_taken_up(
                 raise KeyboardInterrupt
             real(folder, fingerprint)
 
-        monkeypatch.setattr(node_files, "_note", note)
-        with pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+            # Between two changes of files, where nothing else is asked.
+            interrupted.setattr(node_files, "_note", note)
             node_files.fit(node, "new", "old")
         # A start from the old image in between fills it again.
         (node.folder / "containerd").mkdir(exist_ok=True)
         (node.folder / "containerd/of the start between").touch()
-    monkeypatch.setattr(node_files, "_note", real)
     node_files.fit(node, "new", "old")
     assert [*(node.folder / "containerd").iterdir()] == []
     assert (node_files.aside(node) / "old").exists()

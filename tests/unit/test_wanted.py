@@ -113,7 +113,6 @@ def test_debian_where_the_release_site_does_not_answer(world: World) -> None:
 def test_upstream_where_it_answers(
     world: World,
     server: Server,
-    monkeypatch: pytest.MonkeyPatch,
     mirrors: dict[str, Any],
     real_fingerprints: list[object],
 ) -> None:
