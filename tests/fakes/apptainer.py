@@ -36,11 +36,11 @@ class Apptainer:
             case ["--silent", "exec", *options, "cp", path, target]:
                 bind = options[options.index("--bind") + 1]
                 folder, inside = bind.split(":")
-                pause = f"pause:{kubernetes_of(Path(options[-1]).parent)}"
-                config = {"/etc/containerd/config.toml": CONTAINERD_CONFIG}
-                files = IMAGE_FILES | config
-                assert path in files, f"the fake image has no {path}"
-                text = files[path].replace("@PAUSE@", pause)
+                text = IMAGE_FILES.get(path, "")
+                if path == "/etc/containerd/config.toml":
+                    pause = f"pause:{kubernetes_of(Path(options[-1]).parent)}"
+                    text = CONTAINERD_CONFIG.replace("@PAUSE@", pause)
+                assert text, f"the fake image has no {path}"
                 (Path(folder) / Path(target).relative_to(inside)).write_text(text)
                 return 0, "", ""
             case ["--silent", "exec", "--cleanenv", *options]:

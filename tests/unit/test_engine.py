@@ -332,8 +332,9 @@ def test_instances_of_either_engine(engine: CommandLineEngine, run: Recorder, ho
     ],
 )
 def test_records_as_the_engines_write_them(
-    engine: CommandLineEngine, run: Recorder, home: Path, release: str, folder: str
+    engine: CommandLineEngine, home: Path, tmp_path: Path, release: str, folder: str
 ) -> None:
+    fill(tmp_path / "proc/157", {"comm": "appinit\n"})
     text = (Path(__file__).parent / "fixtures/engines" / release / "record.json").read_text()
     record(home, "lab-master", text, engine=folder)
     assert engine.instances() == {"lab-master": Instance("lab-master", 157, "/i.sif", "host")}

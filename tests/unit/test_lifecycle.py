@@ -870,8 +870,9 @@ def test_a_cached_node_image_needs_no_mirror(world: World, monkeypatch: pytest.M
     assert lifecycle.dry_run(world.host, fake_spec(), world.ui())["nodeImage"] != "would be built"
     assert init(world) is not None
     shutil.rmtree(world.root / "cache/node-images")
-    with pytest.raises(UsageError, match="no Debian mirror"):
+    with pytest.raises(HostError, match="not ready") as raised:
         init(world, fake_spec("other"))
+    assert "no Debian mirror" in raised.value.details
 
 
 def test_a_missing_node_image_is_built_and_outlives_a_failed_init(
@@ -946,7 +947,8 @@ def test_with_an_own_image_nothing_is_downloaded(
     monkeypatch.delenv("SYKUBE_MIRROR")
     found = lifecycle.dry_run(world.host, spec, world.ui())
     assert found["engine"] == "none"
-    assert [each["what"] for each in found["findings"]] == ["programs", "engine"]
+    bad = [each["what"] for each in found["findings"] if each["level"] == "failure"]
+    assert bad == ["programs", "Debian mirror", "engine"]
 
 
 def test_an_own_image_that_is_none_is_refused_before_any_change(

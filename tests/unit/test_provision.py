@@ -117,10 +117,11 @@ def test_each_engine_names_its_configuration_file_and_its_plugins(
     assert chosen()["cni configuration path"] == str(tmp_path / "network")
     assert chosen()["cni plugin path"] == str(own)
     # The distribution's are preferred, if they are whole.
-    fill(tmp_path / "_CNI_OF_FEDORA", {"bridge": ""})
+    of_fedora = host.root / "usr/libexec/cni"
+    fill(of_fedora, {"bridge": ""})
     assert chosen()["cni plugin path"] == str(own)
-    fill(tmp_path / "_CNI_OF_FEDORA", {"static": ""})
-    assert chosen()["cni plugin path"] == str(tmp_path / "_CNI_OF_FEDORA")
+    fill(of_fedora, {"static": ""})
+    assert chosen()["cni plugin path"] == str(of_fedora)
 
 
 def test_an_engine_whose_configuration_cannot_be_read(
