@@ -141,10 +141,12 @@ class World:
 
         self.programs.answers |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
         self.programs.apptainer.restored = self._restore_etcd
+        # Clusters name their engine by its program: the fake has none to be started.
         monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
         monkeypatch.setenv("SYKUBE_MIRROR", "file:/d")
         # The client of all downloads: there is no network beyond this test's own servers.
         monkeypatch.setattr(HTTPAdapter, "send", self._send(HTTPAdapter.send))
+        # Nothing of a fake host is to outlive the machine's power.
         monkeypatch.setattr(os, "fsync", lambda _: None)
         monkeypatch.setenv("SYKUBE_CACHE_DIR", str(self.root / "cache"))
         monkeypatch.setenv("HOME", str(self.root / "home"))

@@ -472,6 +472,7 @@ def test_a_bundle_of_another_sykube(
     other = bundle._description()
     other["files"]["manifests/dns.yaml.j2"] += "# changed\n"
     with monkeypatch.context() as patched:
+        # The description of another release of sykube, which there is none of here.
         patched.setattr(bundle, "_description", lambda: other)
         bundle.save(
             Host(),

@@ -286,6 +286,7 @@ def test_a_certificate_of_another_authority_is_refused(
 def test_the_key_is_never_on_a_disk_and_no_descriptor_is_left(
     https: Server, authorities: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    # Python looks at TMPDIR once.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     # What an earlier test left open is closed at some time or other.
     gc.collect()

@@ -133,6 +133,7 @@ def test_a_node_that_has_something_of_what_started_it(
         looked.append(pid)
         return ["umask 027", "nice 5"]
 
+    # It asks the kernel (prlimit) about processes that only the fake host has.
     monkeypatch.setattr(process, "inherited", inherited)
     bad = found(cluster)["node node1"]
     assert looked == [4712]
@@ -383,6 +384,7 @@ def test_inodes_and_big_overlays(cluster: Cluster, monkeypatch: pytest.MonkeyPat
     full: Any = types.SimpleNamespace(f_files=1000, f_favail=10)
     few = replace(cluster, host=replace(cluster.host, statvfs=lambda _: full))
     assert "10 of 1000 inodes" in found(few)["disk"].detail
+    # Nobody writes two gigabytes for a test.
     monkeypatch.setattr(files, "_BIG_OVERLAY_BYTES", 1)
     assert "outside of the folders" in found(cluster)["node master"].detail
 

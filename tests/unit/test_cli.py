@@ -18,9 +18,8 @@ from sykube.cli import main
 from sykube.cluster import lifecycle
 from sykube.cluster.lifecycle import InitOptions
 from sykube.cluster.spec import ClusterSpec
-from sykube.cluster.state import locked
+from sykube.cluster.state import State, locked
 from sykube.errors import ExitCode
-from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
 from tests import containers
@@ -116,12 +115,11 @@ def test_options_with_an_open_quote_are_wrong_use(world: World, sykube: Sykube) 
 def test_relative_paths_are_those_of_the_callers_folder(
     world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    seen: list[ClusterSpec] = []
+    def recorded(name: str) -> ClusterSpec:
+        state = State.load(ClusterPaths(world.host, name).state)
+        assert state
+        return state.spec
 
-    def init(_: Host, spec: ClusterSpec, *__: object) -> None:
-        seen.append(spec)
-
-    monkeypatch.setattr(lifecycle, "init", init)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text("name: lab\nworkers: 3\n")
     arguments = [
@@ -135,16 +133,19 @@ def test_relative_paths_are_those_of_the_callers_folder(
         "--nv -B /a",
     ]
     assert sykube("init", *arguments, "--dns", "192.0.2.1", "--dns", "192.0.2.2").code == 0
-    (spec,) = seen
+    spec = recorded("lab")
     assert spec.dest == str(tmp_path / "data")
     assert (spec.name, spec.workers) == ("lab", 2)
     assert spec.options == ("--nv", "-B", "/a")
     assert spec.dns == ("192.0.2.1", "192.0.2.2")
     assert spec.ephemeral is False
     assert spec.pod_network == "bridge"
-    for given, pod_network in (("none", "none"), ("cni.yaml", str(tmp_path / "cni.yaml"))):
-        assert sykube("init", "--pod-network", given).code == 0
-        assert seen[-1].pod_network == pod_network
+    (tmp_path / "cni.yaml").write_text("kind: ConfigMap\n")
+    networks = (("one", "none", "none"), ("two", "cni.yaml", str(tmp_path / "cni.yaml")))
+    for name, given, pod_network in networks:
+        done = sykube("init", "--name", name, "--pod-network", given, "--dns", "192.0.2.1")
+        assert done.code == 0, done.err
+        assert recorded(name).pod_network == pod_network
 
 
 # --- who and where ---

@@ -519,6 +519,7 @@ def test_the_command_prints_the_link_and_ends_in_order(
         ran.extend(sockets)
         raise KeyboardInterrupt
 
+    # It would serve for good.
     monkeypatch.setattr("uvicorn.Server.run", run)
     done = click.testing.CliRunner().invoke(
         dashboard, ["--name", "fake", "--no-open"], obj=world.host

@@ -213,6 +213,7 @@ def test_a_crash_while_writing_leaves_the_old_file(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    # A disk that is full is met by the system's calls.
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         merge(HOST, path, ADMIN, "lab", owner)

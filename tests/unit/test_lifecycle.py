@@ -346,6 +346,7 @@ def test_a_cluster_whose_first_record_cannot_be_written_leaves_nothing(
     def full(self: State, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
+    # A disk that is full when the record is written, and only then.
     monkeypatch.setattr(State, "save", full)
     with unchanged(world), pytest.raises(OSError, match="No space left"):
         init(world, fake_spec(ephemeral=True))
@@ -996,6 +997,7 @@ def test_a_folder_for_the_engines_networks_that_init_made_goes_again(world: Worl
 def test_the_first_cluster_whose_record_cannot_be_written_leaves_no_folder(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A disk that is full when the record is written, and only then.
     monkeypatch.setattr(State, "save", full_disk)
     with unchanged(world), pytest.raises(OSError, match="No space left"):
         init(world)
@@ -1004,6 +1006,7 @@ def test_the_first_cluster_whose_record_cannot_be_written_leaves_no_folder(
 def test_the_first_error_is_shown_when_its_folder_cannot_be_removed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A disk that is full when the record is written, and only then.
     monkeypatch.setattr(State, "save", full_disk)
     world.calls.fail(lambda call: "umount" in call.words)
     with pytest.raises(OSError, match="No space left"):

@@ -660,6 +660,7 @@ def test_a_changed_version_changes_what_it_is_in(
     host: Host, monkeypatch: pytest.MonkeyPatch, name: str, value: object, expected: set[str]
 ) -> None:
     before = fingerprints(host)
+    # A later release of sykube: its constants are what images are known by.
     monkeypatch.setattr(versions, name, value)
     assert changed(before, fingerprints(host)) == expected
 

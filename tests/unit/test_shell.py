@@ -199,6 +199,7 @@ def by_sudo(recorded: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     home = str(recorded.root / "home")
     entry = types.SimpleNamespace(pw_uid=1234, pw_gid=99, pw_dir=home, pw_shell="/usr/bin/fish")
     monkeypatch.setenv("SUDO_UID", "1234")
+    # A user that this machine does not have.
     monkeypatch.setattr(pwd, "getpwuid", lambda _: entry)
     return recorded.given
 
@@ -209,6 +210,7 @@ def test_by_sudo_the_caller_gets_a_copy_that_nobody_else_reads(
     sykube: Sykube,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # pytest's own folders are closed to other users.
     monkeypatch.setattr(kubeconfig, "_may_enter", lambda *_: True)
     copy = host.data / "lab/kubeconfig-1234"
     result = sykube("env", "--name", "lab")

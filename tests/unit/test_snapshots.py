@@ -342,6 +342,7 @@ def test_a_restore_that_is_interrupted_while_it_swaps_changes_nothing(
         return rename(source, target)
 
     with unchanged(stopped), monkeypatch.context() as patched:
+        # A disk that is full is met by the system's calls.
         patched.setattr(Path, "rename", failing)
         with pytest.raises(OSError, match="No space"):
             restore(stopped)
@@ -357,6 +358,7 @@ def test_a_state_that_cannot_be_written_puts_all_back(
     snapshots.save(stopped.host, "fake", "kept", stopped.ui())
     write(stopped, "fake", "changed")
     with unchanged(stopped), monkeypatch.context() as patched:
+        # A disk that is full when the record is written, and only then.
         patched.setattr(State, "save", _full)
         with pytest.raises(OSError, match="No space"):
             restore(stopped)

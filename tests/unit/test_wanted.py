@@ -78,6 +78,7 @@ def real_fingerprints(monkeypatch: pytest.MonkeyPatch, world: World) -> list[ver
         made.append(what)
         return build.list_images(world.host)[0]
 
+    # The world has one image, whatever is asked for: its own `layers` stands in for all.
     monkeypatch.setattr(build, "build", building)
     monkeypatch.setattr(
         build,
@@ -234,6 +235,7 @@ def test_nothing_stands_in_for_a_version(world: World) -> None:
 def choose_at_once(world: World, spec: ClusterSpec) -> None:
     """init without pauses between tries."""
     with pytest.MonkeyPatch.context() as patch:
+        # The pauses between tries are real, and of a random length.
         patch.setattr(random, "uniform", lambda *_: 0.0)
         lifecycle.init(world.host, spec, InitOptions(), world.ui())
 
