@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 
 from sykube import resources
@@ -114,7 +113,7 @@ def start(host: Host, name: str, ui: Ui) -> bool:
         missing = [node for node in cluster.nodes if node.instance not in running]
         if not cluster.bridge.exists():
             _check_subnet(cluster)
-        since = float(int(time.time()))
+        since = float(int(cluster.host.time()))
         with ui.step("Setting up the network"):
             Network().apply(cluster)
         with ui.step("Starting the nodes"):
@@ -171,7 +170,7 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
                 resolution=f"sykube status{cluster.name_option}",
             )
         with ui.step(f"Unpausing the cluster {name}"):
-            since = float(int(time.time()))
+            since = float(int(cluster.host.time()))
             for node in cluster.nodes:
                 cgroups.freeze(host, node.instance, frozen=False)
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)

@@ -10,7 +10,7 @@ import os
 import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from sykube import resources
@@ -59,7 +59,7 @@ def renew(host: Host, name: str, ui: Ui) -> Cluster:
         if cluster.workers:
             with ui.step("Renewing the certificates of the workers"):
                 on_each(cluster.workers, lambda node: _renew_worker(leader, node))
-        since = float(int(datetime.now(UTC).timestamp()))
+        since = float(int(cluster.host.time()))
         with ui.step("Adding the new credentials to your kubeconfig"):
             hand_out(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
@@ -87,7 +87,7 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
     # What it would find in the cluster, it could not get from an API server that refuses.
     config = kubeadm.renewal_configuration(cluster.minor, cluster.state.versions["kubernetes"])
     node.write(_CONFIG, config, mode="0600")
-    since = float(int(datetime.now(UTC).timestamp()))
+    since = float(int(cluster.host.time()))
     try:
         with _without_kubelet(node):
             node.run(["kubeadm", "certs", "renew", "all", "--config", _CONFIG], timeout=120)

@@ -11,6 +11,7 @@ from sykube.errors import SykubeError
 from sykube.host.run import CommandError, Completed
 from sykube.node.engine import Engine, Instance, InstanceOptions
 from tests.fakes.instance import FakeInstance
+from tests.fakes.node_programs import words_of
 
 if TYPE_CHECKING:
     from tests.fakes.world import World
@@ -131,7 +132,7 @@ def _refused(why: str) -> CommandError:
 
 
 class ScriptedEngine:
-    """An engine whose `exec` answers one thing; for checks that run a single command in a node."""
+    """An engine whose `exec` answers one thing; for checks that run a single script in a node."""
 
     def __init__(self, code: int = 0, stdout: str = "", stderr: str = "") -> None:
         self.answer = (code, stdout, stderr)
@@ -139,6 +140,7 @@ class ScriptedEngine:
         self.stdins: list[str | None] = []
 
     def exec(self, name: str, argv: Sequence[str], **options: Any) -> Completed:
+        words_of(list(argv))
         self.argvs.append([name, *argv])
         self.stdins.append(options.get("stdin"))
         done = Completed(tuple(argv), *self.answer)

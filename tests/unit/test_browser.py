@@ -18,6 +18,7 @@ from sykube.errors import ExitCode
 from sykube.host.host import Host
 from sykube.kubernetes.kubeconfig import Owner
 from tests.fakes import World
+from tests.fakes.node_programs import words_of
 from tests.unit.helpers import Sykube, made
 
 URL = "http://10.96.0.7:80"
@@ -35,7 +36,7 @@ def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads() -> None:
 @pytest.mark.parametrize("other", [False, True])
 def test_the_browser_is_the_callers(world: World, other: bool) -> None:
     world.present.add("xdg-open")
-    world.programs.answers["sh"] = lambda _: (0, "", "")
+    world.programs.answers["sh"] = lambda words: (0 if words_of(["sh", *words]) else 1, "", "")
     me = Owner.of_caller()
     owner = Owner(me.uid + 1, me.gid, me.home) if other else me
     page = Path("/tmp/open.html")

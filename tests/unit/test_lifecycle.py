@@ -936,7 +936,6 @@ def test_with_an_own_image_nothing_is_downloaded(
     write_sif(tmp_path / "own.sif", "signed")
     world.present -= {"iptables", "apptainer"}
     spec = fake_spec(local_image=str(tmp_path / "own.sif"), fingerprint=TRUSTED)
-    world.programs.answers["apt-get"] = lambda _: (0, "", "")
     with unchanged(world), pytest.raises(HostError, match="not ready") as raised:
         lifecycle.init(world.host, spec, InitOptions(yes=True, ask=lambda _: True), world.ui())
     assert "missing: iptables" in raised.value.details

@@ -99,7 +99,7 @@ def bridge_is_gone(world: World) -> None:
 
 
 def disk_is_nearly_full(world: World) -> None:
-    world.free = 0.05
+    world.total, world.free = 10_000_000_000, 0.05
 
 
 def etcd_is_ill(world: World) -> None:
@@ -128,7 +128,7 @@ def api_is_silent(world: World) -> None:
         (bridge_is_gone, "network", "the bridge sk-fake is gone"),
         (disk_is_nearly_full, "disk", "500 MB free of 10000 MB in "),
         (etcd_is_ill, "API server", "etcd failed"),
-        (api_is_silent, "API server", "connection refused"),
+        (api_is_silent, "API server", "Connection refused"),
     ],
 )
 def test_each_thing_that_is_wrong_is_degraded_and_said_where_it_belongs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 from sykube.cluster import node_files, power
 from sykube.cluster.cluster import Cluster
@@ -48,7 +47,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
             power.shut_down(cluster, node, options.grace)
             progress.renewed.append(node.name)
             cluster.save()
-            since = float(int(time.time()))
+            since = float(int(cluster.host.time()))
             node_steps.prepare(cluster, node)
             node_steps.start(cluster, node)
             node_steps.check(cluster, [node])
