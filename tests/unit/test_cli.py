@@ -140,7 +140,7 @@ def test_relative_paths_are_those_of_the_callers_folder(
     assert spec.dns == ("192.0.2.1", "192.0.2.2")
     assert spec.ephemeral is False
     assert spec.pod_network == "bridge"
-    (tmp_path / "cni.yaml").write_text("kind: ConfigMap\n")
+    (tmp_path / "cni.yaml").write_text("apiVersion: v1\nkind: ConfigMap\n")
     networks = (("one", "none", "none"), ("two", "cni.yaml", str(tmp_path / "cni.yaml")))
     for name, given, pod_network in networks:
         done = sykube("init", "--name", name, "--pod-network", given, "--dns", "192.0.2.1")
