@@ -162,7 +162,13 @@ class World:
             self.asked.append(url)
             for site, place in self.web.items():
                 if url.startswith(site):
-                    request.url = url = place + url.removeprefix(site)
+                    sent = request.copy()
+                    sent.url = place + url.removeprefix(site)
+                    answer = send(adapter, sent, **how)
+                    answer.url, answer.request = url, request
+                    if led := answer.headers.get("Location"):
+                        answer.headers["Location"] = led.replace(place, site)
+                    return answer
             if urlsplit(url).hostname != "localhost":
                 raise requests.ConnectionError(OSError(errno.ENETUNREACH, "Network is unreachable"))
             return send(adapter, request, **how)

@@ -126,7 +126,7 @@ def test_upstream_where_it_answers(
     assert init(world, fake_spec(**mirrors), ui)
     found = recorded(world.host)
     assert found is not None
-    assert (found.source, found.kubernetes) == ("upstream", VERSION)
+    assert (found.source, found.kubernetes) == ("upstream", VERSION), ui.said
     # cgroup v1 keeps it from what is newer.
     assert f"cgroup v1, and the newest, {NEWEST[0]}, needs cgroup v2" in ui.said[0]
     assert "--allow-cgroup-v1" in ui.said[0]
