@@ -1,11 +1,13 @@
-"""What is asked over a network: that of the host, or that of one of its processes."""
+"""What is asked over a network: that of the host, or that of one of its processes.
+
+What is imported below takes a while, and a shell that completes words asks no server.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ class Network:
             timeout: seconds for each step of a request.
             tls: makes what is trusted and shown, for https.
         """
-        # Not above: a shell that completes words asks no server.
         from http.client import HTTPConnection, HTTPSConnection
 
         scheme, _, place = url.partition(":")
@@ -50,6 +51,8 @@ class Network:
         Raises:
             OSError: the process is gone, or there is no answer in time.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         # A network namespace is entered by a thread; this one ends with its pool.
         with ThreadPoolExecutor(max_workers=1) as thread:
             return thread.submit(_exchange, pid, address, request, timeout).result()
@@ -87,7 +90,7 @@ def _over_unix(path: str, timeout: float) -> HTTPConnection:
 def _exchange(pid: int, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
     descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     try:
-        # os.setns came with Python 3.12. Not imported above: it takes a while.
+        # os.setns came with Python 3.12.
         import ctypes
 
         library = ctypes.CDLL(None, use_errno=True)

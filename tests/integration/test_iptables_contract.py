@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -15,6 +16,8 @@ pytestmark = pytest.mark.integration
 class TestReal(IptablesContract):
     @pytest.fixture(params=["nft", "legacy"])
     def iptables(self, request: pytest.FixtureRequest) -> Iterator[Run]:
+        if not shutil.which(f"iptables-{request.param}"):
+            pytest.skip(f"there is no iptables-{request.param}")
         with subprocess.Popen(
             ["unshare", "--net", "sh", "-c", "echo ready; read line"],
             stdin=subprocess.PIPE,
