@@ -11,16 +11,17 @@ from sykube.errors import SykubeError
 if TYPE_CHECKING:
     import jinja2
 
-_PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent
 
 
-def folder(name: str) -> Path:
+def folder(name: str, package: Path | None = None) -> Path:
     """The folder `name`, in the installed package or in the checkout.
 
     Raises:
         SykubeError: the installation is incomplete.
     """
-    for candidate in (_PACKAGE / "data" / name, _PACKAGE.parent / name):
+    package = package or PACKAGE
+    for candidate in (package / "data" / name, package.parent / name):
         if candidate.is_dir():
             return candidate
     raise SykubeError(

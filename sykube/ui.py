@@ -35,10 +35,16 @@ class Ui:
     Args:
         verbose: show commands and tracebacks, too.
         quiet: show errors and results alone.
+        reminder: seconds between two words of a step that goes on, where there is no terminal.
     """
 
     def __init__(
-        self, *, verbose: bool = False, quiet: bool = False, stream: TextIO | None = None
+        self,
+        *,
+        verbose: bool = False,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        reminder: float = _PLAIN_REMINDER_S,
     ) -> None:
         self.verbose = verbose
         self.quiet = quiet
@@ -47,6 +53,7 @@ class Ui:
         self._terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         # https://no-color.org: when it is there and not empty.
         self._colour = self._terminal and not os.environ.get("NO_COLOR")
+        self._reminder = reminder
         self._note = ""
         self._log_file: Path | None = None
         if verbose:
@@ -57,8 +64,8 @@ class Ui:
             log.addHandler(to_stream)
             log.setLevel(logging.DEBUG)
 
-    def open_log(self, path: Path) -> None:
-        """Send everything to a log file from here on, bounded to two files of 5 MB.
+    def open_log(self, path: Path, size: int = 5_000_000) -> None:
+        """Send everything to a log file from here on, bounded to two files of so many bytes.
 
         A folder that cannot be written is no reason to fail: then there is no log.
         """
@@ -68,7 +75,7 @@ class Ui:
             # Not above: not every command has a log.
             from sykube.logfile import PrivateLog
 
-            to_file = PrivateLog(path)
+            to_file = PrivateLog(path, size)
             to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             log.addHandler(to_file)
             self._log_file = path
@@ -132,7 +139,7 @@ class Ui:
             traceback.print_exception(error, file=self._stream)
 
     def _tick(self, title: str, started: float, stop: threading.Event) -> None:
-        interval = 0.1 if self._terminal else _PLAIN_REMINDER_S
+        interval = 0.1 if self._terminal else self._reminder
         turn = 0
         if not self._terminal:
             self._write_line(f"... {title}")

@@ -65,6 +65,7 @@ class StubSource:
         parts: of the cluster, that something is wrong with.
         replicas: of each Deployment.
         asked: numbers of pods that were asked for.
+        forbids: whether numbers of pods are refused.
         looks: how often objects were looked at.
     """
 
@@ -77,6 +78,7 @@ class StubSource:
     )
     asked: list[tuple[str, str, int]] = field(default_factory=list)
     logs: dict[str, StubLog] = field(default_factory=dict)
+    forbids: bool = False
     looks: int = 0
     seconds: float = 0.0
     made: float = field(default_factory=time.time)
@@ -201,6 +203,8 @@ class StubSource:
 
     def scale(self, namespace: str, name: str, replicas: int) -> None:
         check_replicas(replicas)
+        if self.forbids:
+            raise ApiError("deployments.apps is forbidden", 403)
         self.asked.append((namespace, name, replicas))
         key = f"{namespace}/{name}"
         if key not in self.replicas:

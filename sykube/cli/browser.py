@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ _DESKTOP = (
 
 
 @contextmanager
-def page_leading_to(link: str, owner: Owner) -> Iterator[Path]:
+def page_leading_to(host: Host, link: str, owner: Owner) -> Iterator[Path]:
     """A file for its owner alone that leads to a link which nobody else may see."""
     folder = Path(tempfile.mkdtemp(prefix="sykube-dashboard-"))
     try:
@@ -37,7 +36,7 @@ def page_leading_to(link: str, owner: Owner) -> Iterator[Path]:
             encoding="utf-8",
         )
         for path in (page, folder):
-            os.chown(path, owner.uid, owner.gid)
+            host.chown(path, owner.uid, owner.gid)
         yield page
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -31,7 +31,7 @@ def dashboard(name: str, port: int, no_open: bool) -> None:
         access = Access(listening.getsockname()[1])
         owner = Owner.of_caller()
         server = serve.server(ClusterSource(context.host(), name, context.ui()), access)
-        with browser.page_leading_to(access.link, owner) as page:
+        with browser.page_leading_to(context.host(), access.link, owner) as page:
             opened = not no_open and browser.show(context.host(), page, owner, os.environ)
             click.echo(access.link)
             how = "Your browser was asked to open it" if opened else "Open it in a browser here"

@@ -55,12 +55,14 @@ def _readable(name: str) -> Path:
     """
     paths = ClusterPaths(context.host(), name)
     if context.host().user() != 0:
-        copy = kubeconfig.copy_for(paths.kubeconfig, os.getuid())
+        copy = kubeconfig.copy_for(paths.kubeconfig, context.host().user())
         if os.access(copy, os.R_OK):
             return copy
     load_finished(name)
     owner = Owner.of_caller()
-    return paths.kubeconfig if owner.uid == 0 else kubeconfig.share(paths.kubeconfig, owner)
+    if owner.uid == 0:
+        return paths.kubeconfig
+    return kubeconfig.share(context.host(), paths.kubeconfig, owner)
 
 
 def _shell_of_caller() -> str:

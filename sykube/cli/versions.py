@@ -48,7 +48,7 @@ def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
     problem = ""
     try:
         with context.ui().step(f"Asking {chosen.kubernetes}"):
-            quick = downloader.with_timeout(_ANSWER_S)
+            quick = downloader.with_timeout(_ANSWER_S * context.host().patience)
             newest = upstream.newest(upstream.minors(), chosen, quick)
     except DownloadError as error:
         problem = f"{error.brief}: {error.details}"

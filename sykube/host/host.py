@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sykube.host import run as processes
+from sykube.host.network import Network
 from sykube.host.run import PATH, Completed
 
 
@@ -58,11 +59,16 @@ class Host:
         kill: sends a process a signal.
         which: the path of a program; None where there is none.
         disk_usage: the space of the file system that a folder is on.
+        statvfs: the blocks and inodes of the file system that a folder is on.
         is_mount: whether a file system is mounted there.
         user: the number of the user whose rights this process has.
         machine: the kernel's name of the processor, such as x86_64.
         monotonic: a clock that never goes back, in seconds.
         sleep: waits for some seconds.
+        chown: gives a file to a user and a group.
+        patience: how many times as long as usual others are waited for; tests have more of it.
+        time: the time of day, in seconds since the epoch.
+        network: what other programs and machines are asked over.
     """
 
     root: Path = Path("/")
@@ -73,11 +79,16 @@ class Host:
     kill: Callable[[int, int], None] = os.kill
     which: Callable[[str], str | None] = _which
     disk_usage: Callable[[Path], Space] = shutil.disk_usage
+    statvfs: Callable[[Path], os.statvfs_result] = os.statvfs
     is_mount: Callable[[Path], bool] = Path.is_mount
     user: Callable[[], int] = os.geteuid
     machine: Callable[[], str] = platform.machine
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    patience: float = 1.0
+    time: Callable[[], float] = time.time
+    chown: Callable[[str | Path, int, int], None] = os.chown
+    network: Network = Network()  # noqa: RUF009 - it has no state
 
     @property
     def data(self) -> Path:

@@ -21,7 +21,6 @@ log = logging.getLogger("sykube.run")
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL_LINES = 20
-# From the request to end to the kill.
 _GRACE_S = 5.0
 _PROXY_VARIABLES = (
     *("http_proxy", "https_proxy", "no_proxy"),
@@ -87,6 +86,7 @@ def run(
     secret: bool = False,
     terminal: bool = False,
     wrapper: Sequence[str] = (),
+    grace: float = _GRACE_S,
 ) -> Completed:
     """Run a command to its end, with a clean environment, and log it.
 
@@ -101,6 +101,7 @@ def run(
         terminal: leave it the caller's terminal, so that it may ask a person for a passphrase; its
             output goes there and is not returned.
         wrapper: program and arguments that become the command; what is logged leaves them out.
+        grace: seconds from the request to end to the kill.
 
     Raises:
         CommandError: it was not found, timed out or, with `check`, failed.
@@ -114,11 +115,11 @@ def run(
         stdout = stderr = ""
     elif on_line:
         take = _line_taker(lines, on_line)
-        timed_out, code = _stream(words, stdin or "", settings, timeout, take)
+        timed_out, code = _stream(words, stdin or "", settings, timeout, take, grace)
         stdout, stderr = "".join(lines), ""
     else:
         wrapped = (*wrapper, *words)
-        timed_out, code, stdout, stderr = _collect(wrapped, stdin or "", settings, timeout)
+        timed_out, code, stdout, stderr = _collect(wrapped, stdin or "", settings, timeout, grace)
     output = "(its output may hold secrets)" if secret else stdout + stderr
     for line in [] if on_line else output.splitlines():
         log.debug("  %s", line)
@@ -131,7 +132,7 @@ def run(
 
 
 def _collect(
-    words: Sequence[str], stdin: str, settings: Mapping[str, Any], timeout: float
+    words: Sequence[str], stdin: str, settings: Mapping[str, Any], timeout: float, grace: float
 ) -> tuple[bool, int, str, str]:
     """Run a command whose output is wanted at its end: whether its time ran out, code, output.
 
@@ -146,9 +147,9 @@ def _collect(
         stdout, stderr = process.communicate(stdin.encode(), timeout)
     except TimeoutExpired:
         timed_out = True
-        stdout, stderr = _end(process, SIGKILL)
+        stdout, stderr = _end(process, SIGKILL, grace)
     except BaseException:
-        _end(process, SIGTERM)
+        _end(process, SIGTERM, grace)
         raise
     return timed_out, process.returncode, _text(stdout), _text(stderr)
 
@@ -174,7 +175,7 @@ def _attached(
         raise
 
 
-def _end(process: Popen[bytes], number: int) -> tuple[bytes, bytes]:
+def _end(process: Popen[bytes], number: int, grace: float) -> tuple[bytes, bytes]:
     """End a process and what it started; what it had written, as far as that is to be had."""
     written = b"", b""
     for each in dict.fromkeys((number, SIGKILL)):
@@ -182,7 +183,7 @@ def _end(process: Popen[bytes], number: int) -> tuple[bytes, bytes]:
             os.killpg(process.pid, each)
         # Something of it that left the group may go on and hold its output open.
         try:
-            return process.communicate(timeout=_GRACE_S)
+            return process.communicate(timeout=grace)
         except TimeoutExpired as error:
             written = error.output or b"", error.stderr or b""
     process.wait()
@@ -195,6 +196,7 @@ def _stream(
     settings: Mapping[str, Any],
     timeout: float,
     take: Callable[[str], None],
+    grace: float,
 ) -> tuple[bool, int]:
     """Run a command whose output is wanted line by line: whether its time ran out, and its code."""
     import sh
@@ -218,7 +220,7 @@ def _stream(
         process = sh.Command(words[0], search_paths=PATH.split(":"))(*words[1:], **options)
     except (sh.CommandNotFound, sh.ForkException) as error:
         raise _not_started(words, settings["cwd"], error) from error
-    return _wait(process, timeout)
+    return _wait(process, timeout, grace)
 
 
 def _not_started(words: Sequence[str], cwd: str, error: Exception) -> CommandError:
@@ -228,7 +230,7 @@ def _not_started(words: Sequence[str], cwd: str, error: Exception) -> CommandErr
     return CommandError(f"could not start {words[0]} in {cwd}", words, str(error))
 
 
-def _wait(process: Any, timeout: float) -> tuple[bool, int]:
+def _wait(process: Any, timeout: float, grace: float) -> tuple[bool, int]:
     """Wait for a process of sh and the last of its output; as _stream.
 
     It does not outlive this call, not even when sykube is interrupted.
@@ -251,7 +253,7 @@ def _wait(process: Any, timeout: float) -> tuple[bool, int]:
         _signal(process, SIGTERM)
         with (
             contextlib.suppress(sh.SignalException, sh.ErrorReturnCode),
-            _after(_GRACE_S, lambda: _signal(process, SIGKILL)),
+            _after(grace, lambda: _signal(process, SIGKILL)),
         ):
             process.wait()
         raise

@@ -192,7 +192,7 @@ def _node_suite(mirror: Mirror) -> dict[str, Any]:
 
 
 def _container_images(template: str, variables: dict[str, Any], bases: tuple[Layer, ...]) -> Layer:
-    incluster = Path(__file__).resolve().parent.parent / "incluster"
+    incluster = resources.PACKAGE / "incluster"
     return Layer(
         "container-images",
         template,

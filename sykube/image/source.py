@@ -59,7 +59,7 @@ def choose(
         why = f"upstream has no releases of containerd for {container.machine(host)}"
         return Choice(DEBIAN, debian, why)
     try:
-        quick = downloader.with_timeout(_ANSWER_S)
+        quick = downloader.with_timeout(_ANSWER_S * host.patience)
         any_of = supported if fitting is None else fitting
         found = upstream.resolve(host, upstream.STABLE, any_of, sites, quick)
     except DownloadError as error:

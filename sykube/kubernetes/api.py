@@ -14,10 +14,10 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from sykube.errors import SykubeError
 from sykube.host.host import Host
@@ -92,15 +92,13 @@ class Api:
     On http.client: requests takes as long to import as a whole `kubectl get` takes to run.
     """
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(
+        self, host: Host, credentials: Credentials, *, timeout: float = _TIMEOUT_S
+    ) -> None:
         self._server = credentials.server
+        self._timeout = timeout
         self._kinds: dict[str, dict[str, Any]] = {}
-        url = urlsplit(credentials.server)
-        self._connection = (
-            HTTPSConnection(url.netloc, timeout=_TIMEOUT_S, context=_tls(credentials))
-            if url.scheme == "https"
-            else HTTPConnection(url.netloc, timeout=_TIMEOUT_S)
-        )
+        self._connection = host.network.http(credentials.server, timeout, lambda: _tls(credentials))
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +124,7 @@ class Api:
         text = None if body is None else json.dumps(body)
         with self._answering():
             self._drop_if_closed()
-            self._set_timeout(_TIMEOUT_S if method == "GET" else _CHANGE_TIMEOUT_S)
+            self._set_timeout(self._timeout if method == "GET" else _CHANGE_TIMEOUT_S)
             self._connection.request(method, target, text, {"Content-Type": content_type})
             answer = self._connection.getresponse()
             content = answer.read().decode(errors="replace")

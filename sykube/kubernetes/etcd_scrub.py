@@ -77,31 +77,37 @@ _SUBSETS, _SUBSET_ADDRESSES, _ADDRESS_TARGET = 2, (1, 2), 2
 _VOLUME_NODES = (2, 9, 1, 1, 1, 3)
 
 Objects = dict[str, bytes]
+Call = Callable[[str, dict[str, Any]], Any]
 
 
-def main() -> None:
-    nodes = json.loads(sys.argv[1])
-    _wait_for_etcd()
-    configmaps = _keys("configmaps/")
+def main(nodes: dict[str, str], call: Call) -> None:
+    """Forget what is of the cluster before.
+
+    Args:
+        nodes: see `edits`.
+        call: asks etcd: a path of its JSON gateway, the request; the answer.
+    """
+    wait_for_etcd(call, time.sleep)
+    configmaps = _keys(call, "configmaps/")
     puts, gone = edits(
-        secrets=_values("secrets/"),
-        accounts=_values("serviceaccounts/"),
-        endpoints=_values("services/endpoints/"),
-        slices=_values("endpointslices/"),
-        volumes=_values("persistentvolumes/"),
+        secrets=_values(call, "secrets/"),
+        accounts=_values(call, "serviceaccounts/"),
+        endpoints=_values(call, "services/endpoints/"),
+        slices=_values(call, "endpointslices/"),
+        volumes=_values(call, "persistentvolumes/"),
         nodes=nodes,
     )
     gone |= {key for key in configmaps if key.endswith("/kube-root-ca.crt")}
     operations = [_delete(_REGISTRY + key) for key in _GONE]
     operations += [_delete(key) for key in sorted(gone)]
     operations += [{"requestPut": {"key": _text(k), "value": _text(v)}} for k, v in puts.items()]
-    _call("kv/txn", {"success": operations})
+    call("kv/txn", {"success": operations})
     # Nothing of it is left in the history or in free pages of the file either. Compacting keeps
     # the names of what the very last revision deleted, so there is a later one.
-    _call("kv/put", {"key": _text(_MARK), "value": _text("")})
-    done = _call("kv/deleterange", {"key": _text(_MARK)})
-    _call("kv/compaction", {"revision": done["header"]["revision"], "physical": True})
-    _call("maintenance/defragment", {})
+    call("kv/put", {"key": _text(_MARK), "value": _text("")})
+    done = call("kv/deleterange", {"key": _text(_MARK)})
+    call("kv/compaction", {"revision": done["header"]["revision"], "physical": True})
+    call("maintenance/defragment", {})
 
 
 def edits(
@@ -265,18 +271,18 @@ def _end(prefix: str) -> str:
     return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
-def _keys(prefix: str) -> list[str]:
-    return list(_range(prefix, keys_only=True))
+def _keys(call: Call, prefix: str) -> list[str]:
+    return list(_range(call, prefix, keys_only=True))
 
 
-def _values(prefix: str) -> Objects:
-    return _range(prefix, keys_only=False)
+def _values(call: Call, prefix: str) -> Objects:
+    return _range(call, prefix, keys_only=False)
 
 
-def _range(prefix: str, *, keys_only: bool) -> Objects:
+def _range(call: Call, prefix: str, *, keys_only: bool) -> Objects:
     start = _REGISTRY + prefix
     request = {"key": _text(start), "range_end": _text(_end(start)), "keys_only": keys_only}
-    found = _call("kv/range", request).get("kvs", [])
+    found = call("kv/range", request).get("kvs", [])
     return {
         base64.b64decode(each["key"]).decode(): base64.b64decode(each.get("value", ""))
         for each in found
@@ -288,16 +294,16 @@ def _text(data: str | bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-def _wait_for_etcd() -> None:
+def wait_for_etcd(call: Call, sleep: Callable[[float], None]) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while True:
         try:
-            _call("kv/range", {"key": _text("ready")})
+            call("kv/range", {"key": _text("ready")})
             return
         except OSError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.1)
+            sleep(0.1)
 
 
 def _call(path: str, request: dict[str, Any]) -> Any:
@@ -308,4 +314,4 @@ def _call(path: str, request: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    main(json.loads(sys.argv[1]), _call)

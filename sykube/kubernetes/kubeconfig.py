@@ -8,7 +8,6 @@ import os
 import pwd
 import re
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 from sykube import documents
 from sykube.errors import SykubeError, UsageError
 from sykube.host.files import write_atomically
+from sykube.host.host import Host
 
 _LOCK_TIMEOUT_S = 10.0
 # Kubeconfig's own way to say whose an entry is: clientcmd/api/v1/types.go, NamedExtension.
@@ -98,7 +98,7 @@ def _default(files: list[Path]) -> Path:
     return next((path for path in files if path.exists()), files[-1])
 
 
-def check(owner: Owner, name: str) -> Path:
+def check(host: Host, owner: Owner, name: str) -> Path:
     """The file that a cluster's context belongs into, if it can be written there.
 
     It changes nothing that lasts: what is tried is undone.
@@ -113,7 +113,7 @@ def check(owner: Owner, name: str) -> Path:
     path = user_kubeconfig(owner, name)
     for each in dict.fromkeys((path, _default(files))):
         with _explained(each):
-            _try(each, owner)
+            _try(host, each, owner)
     return path
 
 
@@ -135,7 +135,9 @@ def check_free(path: Path, name: str) -> None:
             )
 
 
-def merge(path: Path, cluster_config: str, name: str, owner: Owner, *, switch: bool = True) -> str:
+def merge(
+    host: Host, path: Path, cluster_config: str, name: str, owner: Owner, *, switch: bool = True
+) -> str:
     """Add a cluster's context to a kubeconfig and, with `switch`, make it the current one.
 
     Args:
@@ -150,7 +152,7 @@ def merge(path: Path, cluster_config: str, name: str, owner: Owner, *, switch: b
             a context of that name for another cluster.
     """
     source = documents.load(cluster_config)
-    with _explained(path), _locked(path, owner):
+    with _explained(path), _locked(host, path, owner):
         check_free(path, name)
         config = _read(path)
         _drop(config, name)
@@ -161,11 +163,11 @@ def merge(path: Path, cluster_config: str, name: str, owner: Owner, *, switch: b
         previous = str(config.get("current-context") or "")
         if switch:
             config["current-context"] = name
-        _write(path, config, owner)
+        _write(host, path, config, owner)
     return previous if previous != name else ""
 
 
-def switch(path: Path, name: str, owner: Owner, *, only_from: str | None = None) -> str:
+def switch(host: Host, path: Path, name: str, owner: Owner, *, only_from: str | None = None) -> str:
     """Make a context the current one in a file that need not have its entry.
 
     Args:
@@ -174,12 +176,12 @@ def switch(path: Path, name: str, owner: Owner, *, only_from: str | None = None)
     Returns:
         The one that was current before; empty when it was this one.
     """
-    with _explained(path), _locked(path, owner):
+    with _explained(path), _locked(host, path, owner):
         config = _read(path)
         previous = str(config.get("current-context") or "")
         if previous != name and only_from in (None, previous):
             config["current-context"] = name
-            _write(path, config, owner)
+            _write(host, path, config, owner)
     return previous if previous != name else ""
 
 
@@ -198,7 +200,7 @@ def default_file(owner: Owner) -> Path:
     return _default(user_kubeconfigs(owner))
 
 
-def remove(path: Path, name: str, previous: str, owner: Owner) -> None:
+def remove(host: Host, path: Path, name: str, previous: str, owner: Owner) -> None:
     """Take a cluster's context out again; a file that then holds nothing goes, too.
 
     A context of that name that sykube did not make stays.
@@ -208,7 +210,7 @@ def remove(path: Path, name: str, previous: str, owner: Owner) -> None:
     """
     if not path.exists():
         return
-    with _explained(path), _locked(path, owner):
+    with _explained(path), _locked(host, path, owner):
         config = _read(path)
         if not _is_ours(config, name):
             return
@@ -217,7 +219,7 @@ def remove(path: Path, name: str, previous: str, owner: Owner) -> None:
         if config.get("current-context") == name:
             config["current-context"] = previous if previous in contexts else ""
         if path.is_symlink() or any(config[section] for section in _SECTIONS):
-            _write(path, config, owner)
+            _write(host, path, config, owner)
             return
         path.unlink()
     if path.parent.name == ".kube":
@@ -230,7 +232,7 @@ def copy_for(source: Path, uid: int) -> Path:
     return source.with_name(f"{source.name}-{uid}")
 
 
-def share(source: Path, owner: Owner) -> Path:
+def share(host: Host, source: Path, owner: Owner) -> Path:
     """Make, or renew, a copy of a cluster's kubeconfig that one user alone can read.
 
     Not the file itself: root's kubectl runs what a kubeconfig tells it to run.
@@ -246,20 +248,20 @@ def share(source: Path, owner: Owner) -> Path:
             details=f"the folder {closed[-1]} is closed to you",
             resolution="Write a copy to a place of your own: sudo sykube config > FILE",
         )
-    _write_copy(source, copy, owner.uid, owner.gid)
+    _write_copy(host, source, copy, owner.uid, owner.gid)
     return copy
 
 
-def renew_copies(source: Path) -> None:
+def renew_copies(host: Host, source: Path) -> None:
     """Give the users' copies of a cluster's kubeconfig the credentials that it has now."""
     for copy in source.parent.glob(f"{source.name}-*"):
         found = copy.stat()
-        _write_copy(source, copy, found.st_uid, found.st_gid)
+        _write_copy(host, source, copy, found.st_uid, found.st_gid)
 
 
-def _write_copy(source: Path, copy: Path, uid: int, gid: int) -> None:
+def _write_copy(host: Host, source: Path, copy: Path, uid: int, gid: int) -> None:
     write_atomically(copy, source.read_text(encoding="utf-8"), mode=0o600)
-    os.chown(copy, uid, gid)
+    host.chown(copy, uid, gid)
 
 
 def _may_enter(folder: Path, owner: Owner) -> bool:
@@ -317,14 +319,14 @@ def _drop(config: dict[str, Any], name: str) -> None:
         config[section] = [entry for entry in config[section] if _name(entry) != name]
 
 
-def _write(path: Path, config: dict[str, Any], owner: Owner) -> None:
+def _write(host: Host, path: Path, config: dict[str, Any], owner: Owner) -> None:
     # A link stays a link: many people keep the file elsewhere.
     target = Path(os.path.realpath(path))
     write_atomically(target, documents.dump(config), mode=0o600)
-    os.chown(target, owner.uid, owner.gid)
+    host.chown(target, owner.uid, owner.gid)
 
 
-def _try(path: Path, owner: Owner) -> None:
+def _try(host: Host, path: Path, owner: Owner) -> None:
     """Try all that a change of a kubeconfig needs, without changing it.
 
     Only a trial shows it: root may write everywhere but on file systems that are read-only or
@@ -336,7 +338,7 @@ def _try(path: Path, owner: Owner) -> None:
     target = Path(os.path.realpath(path))
     if target.exists():
         os.close(os.open(target, os.O_WRONLY))
-        if target in _mount_points():
+        if target in _mount_points(host):
             raise OSError(errno.EBUSY, "it is mounted there on its own and cannot be replaced")
     folders = {_nearest(path.parent)}  # where the lock is
     if path.is_symlink():
@@ -347,7 +349,7 @@ def _try(path: Path, owner: Owner) -> None:
         descriptor, trial = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
         try:
             os.close(descriptor)
-            os.chown(trial, owner.uid, owner.gid)
+            host.chown(trial, owner.uid, owner.gid)
         finally:
             Path(trial).unlink()
 
@@ -357,10 +359,10 @@ def _nearest(folder: Path) -> Path:
     return next(each for each in (folder, *folder.parents) if os.path.lexists(each))
 
 
-def _mount_points() -> set[Path]:
-    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+def _mount_points(host: Host) -> set[Path]:
+    mounts = (host.proc / "self/mountinfo").read_text(encoding="utf-8", errors="replace")
     # Spaces and the like stand as octal numbers (proc_pid_mountinfo(5)).
-    named = (line.split(" ")[4] for line in lines)
+    named = (line.split(" ")[4] for line in mounts.splitlines())
     return {Path(re.sub(r"\\([0-7]{3})", lambda o: chr(int(o[1], 8)), name)) for name in named}
 
 
@@ -388,25 +390,25 @@ def _unusable(path: Path, what: str, error: OSError) -> SykubeError:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, owner: Owner) -> Iterator[None]:
+def _locked(host: Host, path: Path, owner: Owner) -> Iterator[None]:
     """kubectl's own lock: a file beside the configuration that exists while it is changed."""
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=0o750)
-        os.chown(path.parent, owner.uid, owner.gid)
+        host.chown(path.parent, owner.uid, owner.gid)
     lock = path.with_name(path.name + ".lock")
-    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    deadline = host.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
             break
         except FileExistsError:
-            if time.monotonic() > deadline:
+            if host.monotonic() > deadline:
                 raise SykubeError(
                     f"{path} is locked by another program",
                     details=f"{lock} has been there for {_LOCK_TIMEOUT_S:.0f} s",
                     resolution=f"If no kubectl is running: rm {lock}",
                 ) from None
-            time.sleep(0.1)
+            host.sleep(0.1)
     try:
         yield
     finally:

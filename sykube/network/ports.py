@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 
 from sykube.errors import HostError, UsageError
+from sykube.host.host import Host
 
 _TEXT = re.compile(
     r"(?:(?P<address>[0-9.]+):)?(?P<host>\d+):(?P<node>\d+)(?:/(?P<protocol>\w+))?(?:@(?P<at>\S+))?"
@@ -83,32 +84,31 @@ def parse(text: str) -> PortMap:
         raise UsageError(str(error), resolution="Correct it and run the command again.") from error
 
 
-def check_free(wanted: PortMap) -> None:
+def check_free(host: Host, wanted: PortMap) -> None:
     """Refuse a port that a program of the host has.
 
     Raises:
         HostError: it is in use, or the host has no such address.
     """
     kind = socket.SOCK_STREAM if wanted.protocol == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind) as probe:
-        try:
-            probe.bind((wanted.address, wanted.host_port))
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise HostError(
-                    f"this host has no address {wanted.address}",
-                    resolution="Take one that `ip address` lists, or leave it out for loopback.",
-                ) from error
+    try:
+        host.network.bind(kind, (wanted.address, wanted.host_port))
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
             raise HostError(
-                f"the port {wanted.host_port} of {wanted.address} is in use on this host",
-                resolution=f"Take another, or see who has it: ss -lnp sport = :{wanted.host_port}",
+                f"this host has no address {wanted.address}",
+                resolution="Take one that `ip address` lists, or leave it out for loopback.",
             ) from error
+        raise HostError(
+            f"the port {wanted.host_port} of {wanted.address} is in use on this host",
+            resolution=f"Take another, or see who has it: ss -lnp sport = :{wanted.host_port}",
+        ) from error
 
 
-def silence(address: str, port: int) -> str:
+def silence(host: Host, address: str, port: int) -> str:
     """Why nothing answers at a TCP port within 2 s, or nothing where something does."""
     try:
-        socket.create_connection((address, port), _CONNECT_TIMEOUT_S).close()
+        host.network.connect((address, port), _CONNECT_TIMEOUT_S)
     except OSError as error:
         return f"{address}:{port} does not answer: {error}"
     return ""

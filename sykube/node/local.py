@@ -14,7 +14,7 @@ from sykube.host.files import write_atomically
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import Completed
-from sykube.node import cgroups, image_files, netns, process
+from sykube.node import cgroups, image_files, process
 from sykube.node.engine import Engine, InstanceOptions
 from sykube.node.limits import Limits
 from sykube.node.logfile import LogFile
@@ -216,7 +216,7 @@ class LocalNode(Node):
         return size, f"du -xa {upper} | sort -n | tail"
 
     def exchange(self, address: tuple[str, int], request: bytes, timeout: float) -> bytes:
-        return netns.exchange(self._pid(), address, request, timeout)
+        return self.host.network.exchange(self._pid(), address, request, timeout)
 
     def link(self) -> str:
         file = self.host.proc / str(self._pid()) / "root/sys/class/net/eth0/iflink"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import xmlrpc.client
 from http.client import HTTPConnection, HTTPException  # noqa: TID251 - over a socket of a node
 
@@ -31,7 +30,8 @@ def states(host: Host, pid: int) -> dict[str, str]:
         SykubeError: supervisord does not answer within 10 s.
     """
     # The address is not used: the transport knows its socket.
-    transport = _Transport(str(host.proc / str(pid) / _SOCKET))
+    socket = host.proc / str(pid) / _SOCKET
+    transport = _Transport(host.network.http(f"unix:{socket}", _TIMEOUT_S))
     try:
         with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
             programs = server.supervisor.getAllProcessInfo()
@@ -43,25 +43,12 @@ def states(host: Host, pid: int) -> dict[str, str]:
         ) from error
 
 
-class _Connection(HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("127.0.0.1")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_TIMEOUT_S)
-        self.sock.connect(self._path)
-
-
 class _Transport(xmlrpc.client.Transport):
     """Like supervisor's own, which takes twice as long to import as `status` asks all nodes."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, server: HTTPConnection) -> None:
         super().__init__()
-        self._path = path
+        self._server = server
 
     def make_connection(self, _host: object) -> HTTPConnection:
-        return _Connection(self._path)
+        return self._server

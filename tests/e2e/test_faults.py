@@ -164,7 +164,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damaged]:
         cluster.apply(counter_pod(cluster.image))
         cluster.kubectl("wait", "--for=condition=Ready", "pod/counter", "--timeout=60s")
         nodes = lookup.load(Host(), NAME, Ui(quiet=True)).nodes
-        api = Api(Credentials.read(Path(f"/var/lib/sykube/{NAME}/kubeconfig")))
+        api = Api(Host(), Credentials.read(Path(f"/var/lib/sykube/{NAME}/kubeconfig")))
         stack.enter_context(api)
         counter = Writer(lambda _number: count(nodes[-1].address))
         keys = Writer(lambda number: write_key(api, number))

@@ -23,7 +23,7 @@ from sykube.network import rules
 from sykube.network.bridge import Bridge
 from sykube.network.ports import PortMap
 from sykube.network.rules import Chain, Wiring
-from tests.fakes import make_subnets
+from tests.fakes.nodes import make_subnets
 
 ROOT = Path(__file__).resolve().parents[2]
 # `ip link` sees the new network by its file system of its own.

@@ -11,7 +11,6 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from sykube.kubernetes.api import ApiError
 from tests.browser import chromium, console
 from tests.dashboard import Served, StubSource, served
 from tests.e2e.cluster import eventually
@@ -36,6 +35,7 @@ def opened(server: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def page(opened: Chrome) -> Iterator[Chrome]:
     """The page with a cluster that is well; nothing of it may fail."""
     SOURCE.state, SOURCE.silent, SOURCE.parts, SOURCE.problems = "running", "", {}, {}
+    SOURCE.forbids = False
     opened.execute_script("location.hash = 'nodes'")
     eventually(
         "all is well", lambda: opened.title == "lab: healthy – sykube" and not banners(opened)
@@ -140,14 +140,11 @@ def test_a_deployment_is_scaled_and_its_pods_come_and_go(page: Chrome) -> None:
     assert SOURCE.asked == [("default", "web", count) for count in (4, 0, 3)]
 
 
-def test_scaling_that_fails_is_said(page: Chrome, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scaling_that_fails_is_said(page: Chrome) -> None:
     view(page, "deployments")
     eventually("three", lambda: len(texts(page, "article:first-child .pods li")) == 3)
 
-    def refuse(*_: object) -> None:
-        raise ApiError("deployments.apps is forbidden", 403)
-
-    monkeypatch.setattr(SOURCE, "scale", refuse)
+    SOURCE.forbids = True
     page.find_element(By.CSS_SELECTOR, '[aria-label="One pod more of web"]').click()
     said = "web was not scaled: deployments.apps is forbidden"
     eventually("a word", lambda: said in " ".join(texts(page, ".toast")))

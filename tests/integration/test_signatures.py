@@ -24,6 +24,7 @@ from sykube.image.node_image import NodeImage
 from sykube.image.trust import Trust
 from tests.e2e.cluster import data_folders
 from tests.hostdiff import Difference, HostSnapshot, leaks_since
+from tests.integration.images import make_root
 
 pytestmark = pytest.mark.integration
 
@@ -97,14 +98,7 @@ def _shell(command: str) -> str:
 
 def _root(folder: Path) -> Path:
     """Files of what looks to sykube like a node image, and runs sh and cp."""
-    files = [Path(program) for program in _PROGRAMS]
-    for program in _PROGRAMS:
-        files += map(Path, re.findall(r"(/\S+) \(0x", _shell(f"ldd {program}")))
-    for file in files:
-        target = folder / file.relative_to("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-        target.chmod(0o755)
+    make_root(folder, _PROGRAMS)
     share = folder / "usr/share/sykube"
     share.mkdir(parents=True)
     (share / "versions").write_text("kubernetes=v1.20.2\n")
@@ -112,8 +106,6 @@ def _root(folder: Path) -> Path:
     (folder / "usr/bin").mkdir(exist_ok=True)
     (folder / "usr/bin/kubectl").write_bytes(b"kubectl")
     (folder / "random").write_bytes(os.urandom(200_000))
-    for name in ("dev", "proc", "sys", "mnt", "etc", "tmp"):
-        (folder / name).mkdir(exist_ok=True)
     return folder
 
 
@@ -480,6 +472,7 @@ def test_a_bundle_of_another_sykube(
     other = bundle._description()
     other["files"]["manifests/dns.yaml.j2"] += "# changed\n"
     with monkeypatch.context() as patched:
+        # The description of another release of sykube, which there is none of here.
         patched.setattr(bundle, "_description", lambda: other)
         bundle.save(
             Host(),

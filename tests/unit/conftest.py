@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 
@@ -19,7 +20,9 @@ from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import State
 from sykube.image import sites
 from sykube.node.engine import InstanceOptions
-from tests.fakes import FakeHost, FakeInstance, World, make_subnets
+from tests.fakes import FakeHost, World
+from tests.fakes.instance import FakeInstance
+from tests.fakes.nodes import make_subnets
 from tests.unit.helpers import Result, Sykube, Terminal
 
 
@@ -87,20 +90,29 @@ def sykube(
     host: FakeHost, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Sykube]:
     """Runs `sykube` with arguments in this process."""
-    monkeypatch.setattr(context, "_ui", [])
     before = signal.getsignal(signal.SIGTERM)
 
-    def call(*arguments: str, user: int | None = None) -> Result:
+    def call(
+        *arguments: str,
+        user: int | None = None,
+        stdin: TextIO | None = None,
+        **changes: Any,
+    ) -> Result:
         context._ui.clear()
-        monkeypatch.setattr(sys, "argv", ["sykube", *arguments])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main.main(host if user is None else replace(host, user=lambda: user))
+        with monkeypatch.context() as at_call, pytest.raises(SystemExit) as ended:
+            # As Python hands them to a program: the log begins with its command line.
+            at_call.setattr(sys, "argv", ["sykube", *arguments])
+            at_call.setattr(sys, "stdin", stdin or sys.stdin)
+            if user is not None:
+                changes["user"] = lambda: user
+            main.main(replace(host, **changes))
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return Result(int(ended.value.code or 0), out, err)
 
     yield call
+    context._ui.clear()
     signal.signal(signal.SIGTERM, before)
 
 

@@ -23,7 +23,8 @@ from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import ExitCode, UsageError
 from sykube.host.host import Host
-from tests.fakes import RecordingUi, World
+from tests.fakes import World
+from tests.fakes.ui import RecordingUi
 
 
 def fake_spec(name: str = "fake", workers: int = 1, **fields: Any) -> ClusterSpec:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from sykube.addons import addon as addon_module
 from sykube.addons import catalog
 from sykube.addons.addon import Addon, deployment_problem
 from sykube.cluster.commands import addons, lifecycle
@@ -19,11 +18,10 @@ DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/storage"
 
 
 @pytest.fixture
-def up(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def up(world: World) -> World:
     lifecycle.init(
         world.host, ClusterSpec(name="fake", dns=("192.0.2.1",)), InitOptions(), world.ui()
     )
-    monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
     return world
 
 
@@ -59,12 +57,10 @@ def test_on_twice_changes_nothing(up: World) -> None:
     assert not [call for call in up.calls.all if call.words[0] in ("PATCH", "POST", "DELETE")]
 
 
-def test_one_that_does_not_come_up_is_off_again_and_says_why(
-    up: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_does_not_come_up_is_off_again_and_says_why(up: World) -> None:
     addons.disable(up.host, "fake", "storage", up.ui())
     before = dict(up.kubernetes["fake"].objects)
-    monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "0 of 1 pods are available")
+    up.kubernetes["fake"].broken.add("storage")
     with pytest.raises(SykubeError, match="the add-on storage: not there after") as raised:
         addons.enable(up.host, "fake", "storage", up.ui())
     assert "0 of 1" in raised.value.details

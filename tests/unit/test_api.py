@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gc
 import json
 import re
@@ -27,7 +28,6 @@ import yaml
 
 from sykube.errors import SykubeError
 from sykube.host.host import Host
-from sykube.kubernetes import api as api_module
 from sykube.kubernetes import tokens
 from sykube.kubernetes.api import (
     Api,
@@ -36,8 +36,9 @@ from sykube.kubernetes.api import (
     Stream,
     wait_until,
 )
-from tests import fakes
-from tests.fakes import Calls, FakeApi, Kubernetes, admin_kubeconfig
+from tests.fakes import Calls
+from tests.fakes.apiserver import FakeApi, Kubernetes
+from tests.fakes.kubeconfig import admin_kubeconfig
 
 Answer = tuple[int, str, bytes]
 
@@ -114,7 +115,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def api(server: Server) -> Iterator[Api]:
-    with Api(Credentials(server.url, b"", b"", b"")) as made:
+    with Api(Host(), Credentials(server.url, b"", b"", b"")) as made:
         yield made
 
 
@@ -185,24 +186,26 @@ def test_an_answer_that_refuses(
 def test_a_server_that_does_not_answer() -> None:
     server = Server()
     server.close()
-    with Api(Credentials(server.url, b"", b"", b"")) as api, pytest.raises(ApiError) as raised:
+    with (
+        Api(Host(), Credentials(server.url, b"", b"", b"")) as api,
+        pytest.raises(ApiError) as raised,
+    ):
         api.get("/readyz")
     assert raised.value.status == 0
     assert "does not answer" in raised.value.brief
 
 
-def test_a_slow_server_has_more_time_for_a_change_than_for_a_look(
-    server: Server, api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_server_has_more_time_for_a_change_than_for_a_look(server: Server) -> None:
     server.answer("GET", "/readyz", 200, "ok")
     server.answer("DELETE", "/pod", 200, {})
-    # Also on a connection that was made for a look.
-    assert api.get("/readyz") == "ok"
-    monkeypatch.setattr(api_module, "_TIMEOUT_S", 0.1)
-    server.delay_s = 0.5
-    api.delete("/pod")
-    with pytest.raises(ApiError, match="does not answer: timed out"):
-        api.get("/readyz")
+    with Api(Host(), Credentials(server.url, b"", b"", b""), timeout=0.1) as api:
+        # Also on a connection that was made for a look.
+        with contextlib.suppress(ApiError):
+            api.get("/readyz")
+        server.delay_s = 0.5
+        api.delete("/pod")
+        with pytest.raises(ApiError, match="does not answer: timed out"):
+            api.get("/readyz")
 
 
 def test_the_hosts_proxy_is_not_for_a_bridge_of_ours(
@@ -211,7 +214,7 @@ def test_the_hosts_proxy_is_not_for_a_bridge_of_ours(
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     server.answer("GET", "/readyz", 200, "ok")
-    with Api(Credentials(server.url, b"", b"", b"")) as api:
+    with Api(Host(), Credentials(server.url, b"", b"", b"")) as api:
         assert api.get("/readyz") == "ok"
 
 
@@ -265,7 +268,7 @@ def credentials(url: str, ca: Path, client: Path) -> Credentials:
 
 def test_both_sides_show_certificates(https: Server, authorities: dict[str, Path]) -> None:
     ours = authorities["ours"]
-    with Api(credentials(https.url, ours, ours)) as api:
+    with Api(Host(), credentials(https.url, ours, ours)) as api:
         assert api.get("/readyz") == "ok"
 
 
@@ -274,7 +277,7 @@ def test_a_certificate_of_another_authority_is_refused(
     https: Server, authorities: dict[str, Path], ca: str, client: str
 ) -> None:
     made = credentials(https.url, authorities[ca], authorities[client])
-    with Api(made) as api, pytest.raises(ApiError) as raised:
+    with Api(Host(), made) as api, pytest.raises(ApiError) as raised:
         api.get("/readyz")
     assert raised.value.status == 0
     assert https.requests == []
@@ -283,12 +286,13 @@ def test_a_certificate_of_another_authority_is_refused(
 def test_the_key_is_never_on_a_disk_and_no_descriptor_is_left(
     https: Server, authorities: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    # Python looks at TMPDIR once.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     # What an earlier test left open is closed at some time or other.
     gc.collect()
     before = len(list(Path("/proc/self/fd").iterdir()))
     made = credentials(https.url, authorities["ours"], authorities["ours"])
-    with Api(made):
+    with Api(Host(), made):
         assert list(tmp_path.iterdir()) == []
         assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
@@ -298,7 +302,7 @@ def test_credentials_that_openssl_refuses(authorities: dict[str, Path]) -> None:
     good = credentials("https://127.0.0.1:1", ours, ours)
     for bad in (replace(good, key=b"key"), replace(good, certificate=b""), replace(good, ca=b"x")):
         with pytest.raises(SykubeError, match="credentials are damaged"):
-            Api(bad)
+            Api(Host(), bad)
 
 
 def test_a_connection_that_the_server_ended_is_made_anew(server: Server, api: Api) -> None:
@@ -393,11 +397,10 @@ def test_the_api_server_is_asked_once_for_all_kinds_of_a_version() -> None:
     assert [call.words for call in calls.all] == [("GET", "/api/v1")]
 
 
-def test_a_kind_may_come_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    kubernetes = Kubernetes()
-    api = FakeApi(kubernetes, Calls())
+def test_a_kind_may_come_later() -> None:
     known = {"/apis/example.org/v1": {"Other": ("others", True)}}
-    monkeypatch.setattr(fakes, "RESOURCES", known)
+    kubernetes = Kubernetes(resources=known)
+    api = FakeApi(kubernetes, Calls())
     manifest = {"apiVersion": "example.org/v1", "kind": "Backup", "metadata": {"name": "x"}}
     with pytest.raises(ApiError, match='no matches for kind "Backup" in version') as raised:
         api.apply(manifest)
@@ -498,7 +501,7 @@ def endless() -> Iterator[tuple[Api, socket.socket]]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(10)
         credentials = Credentials(f"http://127.0.0.1:{listening.getsockname()[1]}", b"", b"", b"")
-        with Api(credentials) as api:
+        with Api(Host(), credentials) as api:
             yield api, listening
 
 

@@ -12,7 +12,8 @@ from sykube.host.run import CommandError
 from sykube.network.bridge import Bridge, bridge_name
 from sykube.network.ports import PortMap
 from sykube.network.rules import Wiring
-from tests.fakes import Calls, FakeHost, FakePrograms, Injected, Kernel, make_subnets
+from tests.fakes import Calls, FakeHost, FakePrograms, Injected, Kernel
+from tests.fakes.nodes import make_subnets
 
 SUBNETS = make_subnets()
 
@@ -235,7 +236,7 @@ def test_loopback_stays_closed_without_a_loopback_resolver(
 ) -> None:
     Bridge(host, "lab").create(wiring(""))
     assert programs.kernel.sysctl("net/ipv4/conf/sk-lab/route_localnet") == "0"
-    assert set(programs.kernel.tables["nat"]) - {"SYKUBE-lab-POST"} == set(Kernel._BUILT_IN["nat"])
+    assert set(programs.kernel.tables["nat"]) - {"SYKUBE-lab-POST"} == set(Kernel.BUILT_IN["nat"])
 
 
 def test_a_resolver_that_is_no_address_never_gets_into_a_rule(

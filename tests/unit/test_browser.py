@@ -14,22 +14,19 @@ import pytest
 
 from sykube import resources
 from sykube.cli import browser
-from sykube.cluster.commands import service
-from sykube.cluster.commands.service import Address
 from sykube.errors import ExitCode
+from sykube.host.host import Host
 from sykube.kubernetes.kubeconfig import Owner
 from tests.fakes import World
+from tests.fakes.node_programs import words_of
 from tests.unit.helpers import Sykube, made
 
 URL = "http://10.96.0.7:80"
 
 
-def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads() -> None:
     owner = Owner.of_caller()
-    with browser.page_leading_to("http://127.0.0.1:1/enter?token=a&b", owner) as page:
+    with browser.page_leading_to(Host(), "http://127.0.0.1:1/enter?token=a&b", owner) as page:
         assert "url=http://127.0.0.1:1/enter?token=a&amp;b" in page.read_text()
         assert stat.S_IMODE(page.stat().st_mode) == 0o600
         assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
@@ -39,7 +36,7 @@ def test_the_link_is_opened_by_a_file_that_its_owner_alone_reads(
 @pytest.mark.parametrize("other", [False, True])
 def test_the_browser_is_the_callers(world: World, other: bool) -> None:
     world.present.add("xdg-open")
-    world.programs.answers["sh"] = lambda _: (0, "", "")
+    world.programs.answers["sh"] = lambda words: (0 if words_of(["sh", *words]) else 1, "", "")
     me = Owner.of_caller()
     owner = Owner(me.uid + 1, me.gid, me.home) if other else me
     page = Path("/tmp/open.html")
@@ -81,11 +78,21 @@ def test_one_that_ends_at_once_says_how_it_went(
 
 
 @pytest.fixture
-def reached(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def reached(world: World) -> list[str]:
     """A cluster with a Service whose second port is for browsers; the pages that were opened."""
     made(world)
-    found = [Address("db", "cluster address", "10.96.0.7:5432"), Address("web", "node port", URL)]
-    monkeypatch.setattr(service, "addresses", lambda *_: found)
+    ports = [
+        {"name": "db", "port": 5432, "protocol": "TCP"},
+        {"name": "http", "port": 80, "protocol": "TCP"},
+    ]
+    world.kubernetes["fake"].objects |= {
+        "/api/v1/namespaces/default/services/shop": {
+            "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.7", "ports": ports}
+        },
+        "/api/v1/namespaces/default/endpoints/shop": {
+            "subsets": [{"addresses": [{"ip": "10.244.1.9"}]}]
+        },
+    }
     world.present.add("xdg-open")
     opened: list[str] = []
 

@@ -14,7 +14,9 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host.run import CommandError
 from sykube.image import build, bundle
 from sykube.image.build import Builder
-from tests.fakes import PUBLIC_KEY, TRUSTED, Call, World, write_sif
+from tests.fakes import Call, World
+from tests.fakes.image import write_sif
+from tests.fakes.signatures import PUBLIC_KEY, TRUSTED
 from tests.unit.helpers import Sykube
 
 BUILDER = Builder(Path("/usr/bin/apptainer"), {})

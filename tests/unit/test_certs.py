@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import certificates
 from tests.fakes import Answer, Injected, World
+from tests.fakes.kubeconfig import admin_kubeconfig
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 # openssl req -x509 -not_before 20200102030405Z -not_after 20600102030405Z -set_serial 0xf1e2d3c4…
@@ -61,7 +62,7 @@ def pem(end: datetime, begin: datetime = NOW - timedelta(days=300), serial: int 
 
 def kubeconfig(end: datetime) -> str:
     data = base64.b64encode(pem(end).encode()).decode()
-    return f"users:\n- name: x\n  user:\n    client-certificate-data: {data}\n"
+    return admin_kubeconfig("https://10.11.11.254:6443").replace("Q0VSVA==", data)
 
 
 def fill(cluster: Cluster, end: datetime) -> None:
@@ -202,41 +203,38 @@ def test_the_list_for_people_and_machines(cluster: Cluster) -> None:
 
 # --- renewing ---
 
+RENEWED = admin_kubeconfig("https://10.11.11.254:6443").replace("Q0VSVA==", "TkVX")
+
 
 @pytest.fixture
-def renewing(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[list[tuple[str, str]]]:
+def renewing(world: World, cluster: Cluster) -> Iterator[list[tuple[str, str]]]:
     """A cluster whose nodes know what renewing asks of them; what they were asked, in order."""
     asked: list[tuple[str, str]] = []
-    known: Callable[..., Answer] = world.in_node
 
-    def in_node(name: str, instance: object, argv: list[str], stdin: str | None) -> Answer:
+    def answer(name: str, argv: list[str], stdin: str | None) -> Answer | None:
         match argv:
             case ["supervisorctl", what, "kubelet"]:
                 asked.append((name, what))
             case ["kubeadm", "certs", "renew", "all", *_]:
                 asked.append((name, "renew"))
-                world.instances[name].files["/etc/kubernetes/admin.conf"] = "users: new\n"
-            case ["sh", "-c", _, "request-certificate", _]:
+                world.instances[name].files["/etc/kubernetes/admin.conf"] = RENEWED
+            case ["sh", "request-certificate", _]:
                 asked.append((name, "request"))
                 return 0, f"request of {name}", ""
-            case ["sh", "-c", _, "sign-certificate"]:
+            case ["sh", "sign-certificate"]:
                 asked.append((name, "sign"))
                 return 0, f"signed {stdin}", ""
-            case ["sh", "-c", _, "install-certificate"]:
+            case ["sh", "install-certificate"]:
                 assert stdin == f"signed request of {name}"
                 asked.append((name, "install"))
-            case ["sh", "-c", _, "stop-containers", "control-plane", _]:
+            case ["sh", "stop-containers", "control-plane", _]:
                 asked.append((name, "end"))
                 world.kubernetes["fake"].started[name] = time.time()
             case _:
-                return known(name, instance, argv, stdin)
+                return None
         return 0, "", ""
 
-    monkeypatch.setattr(world, "in_node", in_node)
-    monkeypatch.setattr(Cluster, "api_of", lambda cluster, _node: cluster.api())
-    monkeypatch.setattr("sykube.kubernetes.kubeconfig.merge", lambda *_, **__: "")
+    world.node_programs.first = answer
     yield asked
 
 
@@ -249,7 +247,7 @@ def test_renewing_goes_from_node_to_node(world: World, renewing: list[tuple[str,
     assert [what for name, what in renewing if name == "fake-node1"] == [
         "stop", "request", "install", "start",
     ]  # fmt: skip
-    assert ClusterPaths(world.host, "fake").kubeconfig.read_text() == "users: new\n"
+    assert ClusterPaths(world.host, "fake").kubeconfig.read_text() == RENEWED
     assert "/etc/kubernetes/kubeadm-renew.yaml" not in world.instances["fake-master"].files
 
 

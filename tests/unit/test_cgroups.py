@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sykube.errors import SykubeError
 from sykube.node import cgroups
 from sykube.node.limits import Limits
-from tests.fakes import CgroupPath, World
+from tests.fakes import World
+from tests.fakes.cgroups import CgroupPath
 
 
 def make(version: int, fast_path: Path) -> World:
@@ -82,17 +84,15 @@ def test_v2_hands_every_controller_on(v2: World) -> None:
 
 
 def test_v2_does_without_a_controller_that_cannot_be_handed_on(
-    v2: World, monkeypatch: pytest.MonkeyPatch
+    v2: World,
 ) -> None:
-    write = CgroupPath.write_text
+    class WithoutCpu(CgroupPath):
+        def write_text(self, data: str, *rest: Any, **more: Any) -> int:
+            if data == "+cpu":
+                raise OSError(22, "Invalid argument")
+            return super().write_text(data, *rest, **more)
 
-    def refuse_cpu(path: CgroupPath, data: str, *rest: object, **more: object) -> int:
-        if data == "+cpu":
-            raise OSError(22, "Invalid argument")
-        return write(path, data, *rest, **more)
-
-    monkeypatch.setattr(CgroupPath, "write_text", refuse_cpu)
-    cgroups.create(v2.host, "fake-master")
+    cgroups.create(replace(v2.host, cgroup_files=WithoutCpu), "fake-master")
     handed = (v2.cgroup_root / "sykube/cgroup.subtree_control").read_text().split()
     assert "memory" in handed
 

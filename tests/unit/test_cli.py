@@ -18,15 +18,14 @@ from sykube.cli import main
 from sykube.cluster.commands import lifecycle
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.model.state import locked
+from sykube.cluster.model.state import State, locked
 from sykube.errors import ExitCode
-from sykube.host import preflight
-from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
 from tests import containers
 from tests.containers import Image
-from tests.fakes import World, add_image
+from tests.fakes import World
+from tests.fakes.image import add_image
 from tests.unit.helpers import Sykube
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -116,12 +115,11 @@ def test_options_with_an_open_quote_are_wrong_use(world: World, sykube: Sykube) 
 def test_relative_paths_are_those_of_the_callers_folder(
     world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    seen: list[ClusterSpec] = []
+    def recorded(name: str) -> ClusterSpec:
+        state = State.load(ClusterPaths(world.host, name).state)
+        assert state
+        return state.spec
 
-    def init(_: Host, spec: ClusterSpec, *__: object) -> None:
-        seen.append(spec)
-
-    monkeypatch.setattr(lifecycle, "init", init)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text("name: lab\nworkers: 3\n")
     arguments = [
@@ -135,16 +133,19 @@ def test_relative_paths_are_those_of_the_callers_folder(
         "--nv -B /a",
     ]
     assert sykube("init", *arguments, "--dns", "192.0.2.1", "--dns", "192.0.2.2").code == 0
-    (spec,) = seen
+    spec = recorded("lab")
     assert spec.dest == str(tmp_path / "data")
     assert (spec.name, spec.workers) == ("lab", 2)
     assert spec.options == ("--nv", "-B", "/a")
     assert spec.dns == ("192.0.2.1", "192.0.2.2")
     assert spec.ephemeral is False
     assert spec.pod_network == "bridge"
-    for given, pod_network in (("none", "none"), ("cni.yaml", str(tmp_path / "cni.yaml"))):
-        assert sykube("init", "--pod-network", given).code == 0
-        assert seen[-1].pod_network == pod_network
+    (tmp_path / "cni.yaml").write_text("apiVersion: v1\nkind: ConfigMap\n")
+    networks = (("one", "none", "none"), ("two", "cni.yaml", str(tmp_path / "cni.yaml")))
+    for name, given, pod_network in networks:
+        done = sykube("init", "--name", name, "--pod-network", given, "--dns", "192.0.2.1")
+        assert done.code == 0, done.err
+        assert recorded(name).pod_network == pod_network
 
 
 # --- who and where ---
@@ -283,13 +284,8 @@ def test_an_interrupted_init_ends_with_130(world: World, sykube: Sykube) -> None
     assert world.instances == {}
 
 
-def test_a_bug_is_one_clear_line(
-    world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def bug(*_: object) -> None:
-        raise ZeroDivisionError("division by zero")
-
-    monkeypatch.setattr(lifecycle, "init", bug)
+def test_a_bug_is_one_clear_line(world: World, sykube: Sykube) -> None:
+    world.calls.fail(lambda _: True, lambda _: ZeroDivisionError("division by zero"))
     result = sykube("init")
     assert result.code == ExitCode.FAILED
     assert "sykube itself failed: ZeroDivisionError: division by zero" in result.err
@@ -305,12 +301,9 @@ def test_a_bug_is_one_clear_line(
     ids=["disk", "quota", "in a node"],
 )
 def test_a_full_disk_is_said_without_a_traceback(
-    error: Exception, world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
+    error: Exception, world: World, sykube: Sykube
 ) -> None:
-    def full(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(lifecycle, "init", full)
+    world.calls.fail(lambda call: call.words[0] == "start", lambda _: error)
     result = sykube("init")
     assert result.code == ExitCode.FAILED
     assert result.err.count("No space left on device") + result.err.count("quota exceeded") == 1
@@ -444,33 +437,26 @@ def test_uninstall_refuses_while_there_are_clusters(up: World, sykube: Sykube) -
 
 @pytest.mark.parametrize("typed", ["", "n\n", "\n"])
 def test_uninstall_asks_and_takes_no_answer_for_no(
-    world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch, typed: str
+    world: World, sykube: Sykube, typed: str
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-    result = sykube("uninstall")
+    result = sykube("uninstall", stdin=io.StringIO(typed))
     assert result.code == ExitCode.INTERRUPTED
     assert result.out == ""
     assert (world.root / "cache").exists()
 
 
-def test_uninstall_goes_on_when_told_so(
-    world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    assert sykube("uninstall").code == 0
+def test_uninstall_goes_on_when_told_so(world: World, sykube: Sykube) -> None:
+    assert sykube("uninstall", stdin=io.StringIO("y\n")).code == 0
     assert not (world.root / "cache").exists()
 
 
-def test_doctor_ends_with_whether_the_host_is_ready(
-    world: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_ends_with_whether_the_host_is_ready(world: World, sykube: Sykube) -> None:
     assert sykube("doctor").code == 0
-    bad = preflight.Finding("memory", preflight.Level.FAILURE, "too little", "Buy more.")
-    monkeypatch.setattr(preflight, "examine", lambda *_, **__: [bad])
+    world.present.remove("ip")
     result = sykube("doctor")
     assert result.code == ExitCode.HOST_NOT_READY
-    assert "failure  memory: too little" in result.out
-    assert "→ Buy more." in result.out
+    assert "failure  programs: missing: ip" in result.out
+    assert "→ apt-get install -y iproute2" in result.out
     assert json.loads(sykube("doctor", "-o", "json").out)["findings"][0]["level"] == "failure"
 
 
@@ -683,12 +669,11 @@ def test_delete_of_all_leaves_no_cluster(up: World, sykube: Sykube) -> None:
 
 @pytest.mark.parametrize("typed", ["n\n", "\n", ""])
 def test_delete_of_all_asks_at_a_terminal_and_takes_no_answer_for_no(
-    up: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch, typed: str
+    up: World, sykube: Sykube, typed: str
 ) -> None:
     terminal = io.StringIO(typed)
     terminal.isatty = lambda: True  # type: ignore[method-assign]
-    monkeypatch.setattr(sys, "stdin", terminal)
-    result = sykube("delete", "--all")
+    result = sykube("delete", "--all", stdin=terminal)
     assert result.code == ExitCode.INTERRUPTED
     assert "Delete lab, sykube?" in result.err
     assert len(up.instances) == 4

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,8 @@ from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import etcd_scrub
 from sykube.kubernetes.etcd_scrub import edit
-from tests.fakes import NODES, Answer, FakeInstance, Injected, World
+from tests.fakes import Answer, Injected, World
+from tests.fakes.apiserver import NODES
 from tests.unit import test_snapshots
 from tests.unit.helpers import Sykube
 from tests.unit.test_snapshots import unchanged
@@ -32,22 +31,17 @@ OVERLAY = "overlay/upper"
 
 
 @pytest.fixture
-def saved(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+def saved(world: World) -> World:
     """A host with a snapshot `kept` of a cluster `old`, which is there no more."""
     world.programs.answers["tar"] = test_snapshots.fake_tar
-    in_node = world.in_node
 
-    def with_etcd(name: str, instance: FakeInstance, argv: list[str], stdin: str | None) -> Answer:
+    def with_etcd(_name: str, argv: list[str], _stdin: str | None) -> Answer | None:
         match argv:
-            case ["sh", "-c", _, "start-etcd" | "stop-etcd" | "restore-etcd", *_] | [
-                "python3",
-                "-",
-                _,
-            ]:
+            case ["sh", "start-etcd" | "stop-etcd" | "restore-etcd", *_] | ["python3", "-", _]:
                 return 0, "", ""
-        return in_node(name, instance, argv, stdin)
+        return None
 
-    monkeypatch.setattr(world, "in_node", with_etcd)
+    world.node_programs.first = with_etcd
     test_snapshots.make(world, "old", workers=2)
     test_snapshots.stop(world, "old")
     for node in lookup.load(world.host, "old", world.ui()).nodes:
@@ -450,7 +444,7 @@ def _base64(data: str | bytes) -> str:
     return base64.b64encode(data.encode() if isinstance(data, str) else data).decode()
 
 
-def test_the_whole_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_program() -> None:
     account = stored(METADATA, field(2, field(3, b"t")))
     kept = {
         "/registry/configmaps/a/kept": b"",
@@ -476,9 +470,7 @@ def test_the_whole_program(monkeypatch: pytest.MonkeyPatch) -> None:
         "/registry/deployments/kube-system/cluster-dns": b"",
     }
     etcd = Etcd(kept | gone)
-    monkeypatch.setattr(etcd_scrub, "_call", etcd.call)
-    monkeypatch.setattr(sys, "argv", ["-", "{}"])
-    etcd_scrub.main()
+    etcd_scrub.main({}, etcd.call)
     assert etcd.keys == kept | {"/registry/serviceaccounts/a/default": stored(METADATA)}
     assert etcd.done[-3:] == [
         "kv/deleterange",
@@ -487,7 +479,7 @@ def test_the_whole_program(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_it_waits_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_waits_for_etcd() -> None:
     answers = iter([OSError("refused"), OSError("refused"), {}])
 
     def call(_path: str, _request: dict[str, Any]) -> Any:
@@ -496,9 +488,7 @@ def test_it_waits_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
             raise answer
         return answer
 
-    monkeypatch.setattr(etcd_scrub, "_call", call)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    etcd_scrub._wait_for_etcd()
+    etcd_scrub.wait_for_etcd(call, lambda _: None)
     assert next(answers, None) is None
 
 

@@ -19,7 +19,8 @@ from sykube.host.run import CommandError
 from sykube.image import container, sif
 from tests import containers
 from tests.containers import Image
-from tests.fakes import FakeInstance, World
+from tests.fakes import World
+from tests.fakes.instance import FakeInstance
 from tests.unit.helpers import made
 
 IMAGE = Image([containers.tar({"a": b"one"})], {})
@@ -404,12 +405,11 @@ def test_a_sif_for_another_machine(
         load(world, write_sif(tmp_path / "tool.sif", code))
 
 
-def test_a_sif_that_cannot_be_unpacked(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_sif_that_cannot_be_unpacked(world: World, cluster: Cluster, tmp_path: Path) -> None:
     world.machine = "x86_64"
-    monkeypatch.setitem(
-        world.programs.answers, "apptainer", lambda _: (255, "", "FATAL: truncated")
+    known = world.programs.apptainer
+    world.programs.answers["apptainer"] = lambda words: (
+        known(words) if words == ["--version"] else (255, "", "FATAL: truncated")
     )
     with pytest.raises(UsageError, match="damaged or cut off") as raised:
         load(world, write_sif(tmp_path / "tool.sif"))

@@ -7,18 +7,11 @@ import pytest
 from sykube.cluster.commands import ports
 from sykube.cluster.model import lookup
 from sykube.errors import HostError, SykubeError, UsageError
-from sykube.network import ports as network_ports
 from sykube.network.ports import PortMap
 from tests.fakes import World
 from tests.unit.helpers import fake_spec, init, made, unchanged
 
 WEB = PortMap("127.0.0.1", 8080, 30080)
-
-
-@pytest.fixture(autouse=True)
-def unused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No program of this host has any of the ports."""
-    monkeypatch.setattr(network_ports, "check_free", lambda _: None)
 
 
 def led(world: World, name: str = "fake") -> list[str]:

@@ -11,16 +11,9 @@ from sykube.cluster.commands.power import StopOptions
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations.join import register
 from sykube.errors import ExitCode, SykubeError
-from tests.fakes import (
-    CONTROL_PLANE_LABEL,
-    NODES,
-    SHARED_KEYS,
-    Calls,
-    FakeApi,
-    Injected,
-    Kubernetes,
-    World,
-)
+from tests.fakes import Calls, Injected, World
+from tests.fakes.apiserver import CONTROL_PLANE_LABEL, NODES, FakeApi, Kubernetes
+from tests.fakes.instance import SHARED_KEYS
 from tests.unit.helpers import fake_spec, init, made, unchanged
 
 MASTERS = ["fake-master", "fake-master2", "fake-master3"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import click.testing
 import pytest
@@ -22,7 +23,7 @@ from sykube.dashboard import rows, serve
 from sykube.dashboard.access import TOKEN_LIFE_S, Access
 from sykube.dashboard.source import ClusterSource
 from sykube.errors import SykubeError, UsageError
-from sykube.kubernetes.api import Api, ApiError
+from sykube.kubernetes.api import ApiError
 from sykube.node import cgroups
 from sykube.node.node import Usage
 from tests.dashboard import QUICK, Served, StubSource, served
@@ -475,31 +476,17 @@ def test_scaling_goes_to_the_api(world: World) -> None:
             source.scale(namespace, name, 3)
 
 
-class Pieces:
-    """What the API server sends of a log, and no more."""
-
-    def __init__(self, *pieces: str) -> None:
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._pieces)
-
-
-def test_a_pods_log_comes_in_whole_lines(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pods_log_comes_in_whole_lines(world: World) -> None:
     made(world)
-    asked: list[tuple[str, dict[str, str]]] = []
-
-    def stream(_: Api, path: str, **params: str) -> Pieces:
-        asked.append((path, params))
-        return Pieces("one\ntw", "o\n", "", "\nthree")
-
-    monkeypatch.setattr(Api, "stream", stream)
+    world.network.log = ["one\ntw", "o\n", "\nthree"]
     lines: list[str] = []
     ClusterSource(world.host, "fake", world.ui()).pod_log("shop", "web-1", "web").follow(
         lines.append
     )
     assert lines == ["one", "two", "", "three"]
-    ((path, params),) = asked
+    (target,) = world.network.logs_asked
+    path, _, query = target.partition("?")
+    params = dict(parse_qsl(query))
     assert path == "/api/v1/namespaces/shop/pods/web-1/log"
     assert (params["container"], params["follow"]) == ("web", "true")
 
@@ -532,6 +519,7 @@ def test_the_command_prints_the_link_and_ends_in_order(
         ran.extend(sockets)
         raise KeyboardInterrupt
 
+    # It would serve for good.
     monkeypatch.setattr("uvicorn.Server.run", run)
     done = click.testing.CliRunner().invoke(
         dashboard, ["--name", "fake", "--no-open"], obj=world.host

@@ -279,6 +279,7 @@ def test_a_name_that_is_unknown(downloader: Downloader, monkeypatch: pytest.Monk
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
+    # No name is asked for outside.
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(DownloadError) as raised:
         downloader.text("http://releases.example/text")
@@ -431,6 +432,7 @@ def test_an_answer_that_comes_too_late_for_who_is_in_a_hurry(
 
 def test_a_resolver_that_hangs(downloader: Downloader, monkeypatch: pytest.MonkeyPatch) -> None:
     resolved = threading.Event()
+    # No name is asked for outside.
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved.wait(60))
     began = time.monotonic()
     try:
@@ -655,6 +657,7 @@ def test_a_proxy_of_another_kind(
     def without_pysocks(*_: object, **__: object) -> None:
         raise InvalidSchema("Missing dependencies for SOCKS support.")
 
+    # As where requests has no PySocks.
     monkeypatch.setattr("requests.adapters.SOCKSProxyManager", without_pysocks)
     monkeypatch.setenv("https_proxy", f"socks5://me:{PASSWORD}@localhost:1")
     with pytest.raises(DownloadError) as raised:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.fakes import admin_kubeconfig
+from tests.fakes.kubeconfig import admin_kubeconfig
 
 ROOT = Path(__file__).parents[2]
 NAME = "Jürgen Müller – 名前"
@@ -95,9 +95,10 @@ def test_other_peoples_names_in_a_kubeconfig_stay_what_they_are(tmp_path: Path) 
     program = """
 import sys
 from pathlib import Path
+from sykube.host.host import Host
 from sykube.kubernetes import kubeconfig
 owner = kubeconfig.Owner.of_caller()
-kubeconfig.merge(Path(sys.argv[1]), Path(sys.argv[2]).read_text(), "lab", owner)
+kubeconfig.merge(Host(), Path(sys.argv[1]), Path(sys.argv[2]).read_text(), "lab", owner)
 """
     done = in_ascii(program, str(file), str(admin))
     assert done.returncode == 0, done.stderr.decode(errors="replace")

@@ -15,12 +15,14 @@ import pytest
 
 from sykube.errors import SykubeError
 from sykube.host.host import Host
-from sykube.host.run import WITHOUT_PROXIES, CommandError, Completed, clean_environment
+from sykube.host.run import WITHOUT_PROXIES, CommandError, Completed
 from sykube.node import engine as engine_module
 from sykube.node import launch
 from sykube.node.engine import CommandLineEngine, Instance, InstanceOptions, read_record
 from sykube.node.node import Node
-from tests.fakes import FakeHost, ScriptedEngine, make_node
+from tests.fakes import FakeHost, fill
+from tests.fakes.engine import ScriptedEngine
+from tests.fakes.nodes import make_node
 
 OPTIONS = InstanceOptions(
     image=Path("/cache/node.sif"),
@@ -54,10 +56,11 @@ class Recorder:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, home: Path) -> Recorder:
+def run(home: Path, tmp_path: Path) -> Recorder:
     recorder = Recorder()
     recorder.say("")
-    monkeypatch.setattr(engine_module, "_lives", lambda *_: True)
+    # The first process of each instance that `record` notes.
+    fill(tmp_path / "proc/7", {"comm": "appinit\n"})
     return recorder
 
 
@@ -71,8 +74,13 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> FakeHost:
 
 
 @pytest.fixture
-def engine(host: FakeHost) -> CommandLineEngine:
-    return CommandLineEngine(host, Path("/opt/apptainer"), Path(__file__), {"A": "b"})
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {"A": "b", "HOME": str(tmp_path / "home")}
+
+
+@pytest.fixture
+def engine(host: FakeHost, environment: dict[str, str]) -> CommandLineEngine:
+    return CommandLineEngine(host, Path("/opt/apptainer"), Path(__file__), environment)
 
 
 @pytest.fixture
@@ -81,10 +89,6 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("APPTAINER_BIND", "/of/the/caller")
     made = tmp_path / "home"
     made.mkdir()
-    real = clean_environment
-    monkeypatch.setattr(
-        engine_module, "clean_environment", lambda extra=None: real(extra) | {"HOME": str(made)}
-    )
     return made
 
 
@@ -117,7 +121,7 @@ def test_start(engine: CommandLineEngine, run: Recorder) -> None:
     # The user's own options come last, so that they win.
     assert argv[-5:-2] == ["--nv", "--bind", "/data"]
     # Apptainer would hand proxies on to the node.
-    assert options["env"] == {"A": "b", **WITHOUT_PROXIES}
+    assert options["env"] == {**engine.environment, **WITHOUT_PROXIES}
     # Nor is anything of sykube's own caller.
     assert options["wrapper"] == launch.wrapper(settled=True)
     pairs = list(zip(argv, argv[1:], strict=False))
@@ -155,7 +159,7 @@ def test_exec(engine: CommandLineEngine, run: Recorder) -> None:
     assert "--cleanenv" in argv
     assert argv[argv.index("--pwd") + 1] == "/"
     assert options == {
-        "env": {"A": "b", **WITHOUT_PROXIES},
+        "env": {**engine.environment, **WITHOUT_PROXIES},
         "stdin": "text",
         "timeout": 5,
         "check": False,
@@ -225,7 +229,7 @@ def test_an_instance_that_does_not_end_is_an_error(
 
 
 def test_an_instance_is_found_by_the_engine_after_the_hosts_name_changed(
-    engine: CommandLineEngine, run: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+    engine: CommandLineEngine, run: Recorder, home: Path, tmp_path: Path
 ) -> None:
     """It looks below the host's present name alone."""
     became: list[Sequence[str | Path]] = []
@@ -243,10 +247,12 @@ def test_an_instance_is_found_by_the_engine_after_the_hosts_name_changed(
     # The engine refuses a second one of that name, as it would under the old one.
     engine.start("lab-master", OPTIONS)
     assert "--hostname=old" in run.calls[-1][1]["wrapper"]
-    monkeypatch.setattr(
-        engine_module, "_lives", lambda *_: run.calls[-1][0][-2:] != ["5", "lab-master"]
-    )
-    engine.kill("lab-master")
+
+    def stop(argv: Sequence[str | Path], **options: Any) -> Completed:
+        shutil.rmtree(tmp_path / "proc/7")
+        return run(argv, **options)
+
+    replace(engine, host=replace(host, run=stop)).kill("lab-master")
     assert run.calls[-1][1]["wrapper"] == wrapper
     assert not old.exists(), "the monitor does not find it any more"
 
@@ -256,7 +262,6 @@ def test_an_instance_that_the_engine_cannot_stop_is_ended_all_the_same(
     engine: CommandLineEngine,
     home: Path,
     run: Recorder,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     error: str,
 ) -> None:
@@ -264,7 +269,6 @@ def test_an_instance_that_the_engine_cannot_stop_is_ended_all_the_same(
     process(tmp_path, 7, 6, "appinit")
     file = record(home, "lab-master")
     run.answers = [CommandError(error, ["apptainer"], "")]
-    monkeypatch.setattr(engine_module, "_lives", lambda *_: (tmp_path / "proc/7").exists())
     killed: list[int] = []
 
     def kill(pid: int, _signal: int) -> None:
@@ -328,8 +332,9 @@ def test_instances_of_either_engine(engine: CommandLineEngine, run: Recorder, ho
     ],
 )
 def test_records_as_the_engines_write_them(
-    engine: CommandLineEngine, run: Recorder, home: Path, release: str, folder: str
+    engine: CommandLineEngine, home: Path, tmp_path: Path, release: str, folder: str
 ) -> None:
+    fill(tmp_path / "proc/157", {"comm": "appinit\n"})
     text = (Path(__file__).parent / "fixtures/engines" / release / "record.json").read_text()
     record(home, "lab-master", text, engine=folder)
     assert engine.instances() == {"lab-master": Instance("lab-master", 157, "/i.sif", "host")}
@@ -397,10 +402,8 @@ def test_after_a_reboot_an_instances_process_is_another(
         )
 
 
-def test_files_that_an_instance_leaves(
-    engine: CommandLineEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "clean_environment", lambda *_: {"HOME": str(tmp_path)})
+def test_files_that_an_instance_leaves(engine: CommandLineEngine, tmp_path: Path) -> None:
+    engine = replace(engine, environment={"HOME": str(tmp_path)})
     logs = tmp_path / ".apptainer/instances/logs/myhost/root"
     logs.mkdir(parents=True)
     for name in ("lab-node1.out", "lab-node1.err", "lab-node10.out", "lab-node1.json", "x.out"):
@@ -476,7 +479,7 @@ def test_an_engine_that_fails_is_shown_by_its_own_error(
 def process(folder: Path, pid: int, parent: int, title: str, state: str = "S") -> None:
     """One as /proc shows it."""
     folder = folder / "proc"
-    (folder / str(pid)).mkdir(parents=True)
+    (folder / str(pid)).mkdir(parents=True, exist_ok=True)
     (folder / str(pid) / "cmdline").write_text(f"{title}\0\0")
     (folder / str(pid) / "stat").write_text(f"{pid} (a ) name) {state} {parent} 1 1")
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from sykube.errors import SykubeError, UsageError
+from sykube.errors import UsageError
 from sykube.host import engines
 from sykube.host.apt import Mirror
 from sykube.host.host import Host
 from sykube.host.run import CommandError, Completed
-from tests.fakes import FakeHost, fill, give_capabilities
+from tests.fakes import FakeHost, fill
+from tests.fakes.host import give_capabilities
 
 FIXTURES = Path(__file__).parent / "fixtures/engines"
 FEW, MANY = 0b0111, 0b1111
@@ -181,21 +182,15 @@ def test_a_private_one_is_made_where_it_was_asked_for(
     def create(*_: object) -> None:
         installed.set_up_private()
 
+    # How it is made is what test_provision is about.
     monkeypatch.setattr(type(engines.private(host)), "create", create)
     found = engines.find_or_create(host, lambda: Mirror("file:/d"), lambda _: None)
     assert found.binary == installed.private
 
 
-def test_none_is_made_where_the_hosts_own_will_do(
-    host: Host, installed: Engines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_none_is_made_where_the_hosts_own_will_do(host: Host, installed: Engines) -> None:
     installed.said = {"apptainer": APPTAINER}
-
-    def create(*_: object) -> None:
-        raise SykubeError("made one")
-
-    monkeypatch.setattr(type(engines.private(host)), "create", create)
-    found = engines.find_or_create(host, lambda: Mirror("file:/d"), lambda _: None)
+    found = engines.find_or_create(host, lambda: pytest.fail("made one"), lambda _: None)
     assert found.binary != installed.private
 
 

@@ -19,7 +19,8 @@ from sykube.host.run import CommandError, Completed
 from sykube.image import build, versions
 from sykube.image.build import Builder, list_images, prune
 from sykube.image.node_image import NodeImage
-from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel, add_image, write_sif
+from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel
+from tests.fakes.image import add_image, write_sif
 
 MIRROR = Mirror("http://m/debian")
 BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"})
@@ -86,6 +87,7 @@ def test_a_changed_node_image_takes_the_others_from_the_cache(
 ) -> None:
     first = build_all(host)
     programs.calls.all.clear()
+    # A later release of sykube: its constants are what images are known by.
     monkeypatch.setattr(versions, "NODE_PACKAGES", ("containerd", "runc"))
     assert build.cached(host, versions.DEBIAN, MIRROR) is None
     assert build.what_changed(host, versions.DEBIAN, MIRROR) == ["definitions/node.def.j2"]

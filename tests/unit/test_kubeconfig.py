@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import yaml
 from sykube.errors import SykubeError, UsageError
 from sykube.kubernetes import kubeconfig
 from sykube.kubernetes.kubeconfig import Owner, check, merge, remove, user_kubeconfig
-from tests.fakes import OTHER_KUBECONFIG, admin_kubeconfig
+from tests.fakes import FakeHost
+from tests.fakes.kubeconfig import OTHER_KUBECONFIG, admin_kubeconfig
 
 SERVER = "https://10.11.11.254:6443"
+# This machine's own, as far as it has no programs.
+HOST = FakeHost()
 ADMIN = admin_kubeconfig(SERVER)
 
 
@@ -46,7 +51,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def test_a_new_file_is_made_and_goes_again(path: Path, owner: Owner) -> None:
-    assert merge(path, ADMIN, "lab", owner) == ""
+    assert merge(HOST, path, ADMIN, "lab", owner) == ""
     config = load(path)
     assert config["kind"] == "Config"
     assert config["current-context"] == "lab"
@@ -55,19 +60,19 @@ def test_a_new_file_is_made_and_goes_again(path: Path, owner: Owner) -> None:
     assert config["users"][0]["user"]["client-key-data"]
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.stat().st_uid == owner.uid
-    remove(path, "lab", "", owner)
+    remove(HOST, path, "lab", "", owner)
     assert not path.parent.exists()
 
 
 def test_what_is_there_stays_and_comes_back(
     path: Path, owner: Owner, other: dict[str, Any]
 ) -> None:
-    assert merge(path, ADMIN, "lab", owner) == "work"
+    assert merge(HOST, path, ADMIN, "lab", owner) == "work"
     config = load(path)
     for section in ("clusters", "contexts", "users"):
         assert config[section][:-1] == other[section]
     assert config["current-context"] == "lab"
-    remove(path, "lab", "work", owner)
+    remove(HOST, path, "lab", "work", owner)
     assert load(path) == other
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -75,8 +80,8 @@ def test_what_is_there_stays_and_comes_back(
 def test_merging_again_replaces_the_clusters_own_entries(
     path: Path, owner: Owner, other: dict[str, Any]
 ) -> None:
-    merge(path, ADMIN, "lab", owner)
-    merge(path, admin_kubeconfig("https://10.11.12.254:6443"), "lab", owner)
+    merge(HOST, path, ADMIN, "lab", owner)
+    merge(HOST, path, admin_kubeconfig("https://10.11.12.254:6443"), "lab", owner)
     config = load(path)
     for section in ("clusters", "contexts", "users"):
         assert [entry["name"] for entry in config[section]].count("lab") == 1
@@ -86,17 +91,17 @@ def test_merging_again_replaces_the_clusters_own_entries(
 def test_a_context_that_the_user_has_chosen_since_stays_current(
     path: Path, owner: Owner, other: dict[str, Any]
 ) -> None:
-    merge(path, ADMIN, "lab", owner)
+    merge(HOST, path, ADMIN, "lab", owner)
     path.write_text(yaml.safe_dump(load(path) | {"current-context": "work"}), encoding="utf-8")
-    remove(path, "lab", "", owner)
+    remove(HOST, path, "lab", "", owner)
     assert load(path)["current-context"] == "work"
 
 
 def test_an_earlier_context_that_is_gone_is_not_restored(
     path: Path, owner: Owner, other: dict[str, Any]
 ) -> None:
-    merge(path, ADMIN, "lab", owner)
-    remove(path, "lab", "gone", owner)
+    merge(HOST, path, ADMIN, "lab", owner)
+    remove(HOST, path, "lab", "gone", owner)
     assert load(path)["current-context"] == ""
 
 
@@ -104,7 +109,7 @@ def test_a_context_of_that_name_for_another_server_is_the_users(
     path: Path, owner: Owner, other: dict[str, Any]
 ) -> None:
     before = path.read_text(encoding="utf-8")
-    remove(path, "work", "", owner)
+    remove(HOST, path, "work", "", owner)
     assert path.read_text(encoding="utf-8") == before
 
 
@@ -112,8 +117,8 @@ def test_a_users_own_context_of_that_name_is_not_overwritten(
     path: Path, owner: Owner, other: dict[str, Any]
 ) -> None:
     try:
-        previous = merge(path, ADMIN, "work", owner)
-        remove(path, "work", previous, owner)
+        previous = merge(HOST, path, ADMIN, "work", owner)
+        remove(HOST, path, "work", previous, owner)
     except SykubeError:
         pass  # to refuse is well, too
     assert load(path) == other
@@ -135,9 +140,9 @@ def test_a_file_that_is_none_is_left_alone(
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SykubeError, match=brief) as raised:
         if action == "merge":
-            merge(path, ADMIN, "lab", owner)
+            merge(HOST, path, ADMIN, "lab", owner)
         else:
-            remove(path, "lab", "", owner)
+            remove(HOST, path, "lab", "", owner)
     assert raised.value.resolution
     assert path.read_text(encoding="utf-8") == text
     assert sorted(path.parent.iterdir()) == [path]
@@ -151,26 +156,26 @@ def test_an_odd_entry_does_not_keep_a_cluster_from_being_removed(
 ) -> None:
     other["clusters"].append(entry)
     path.write_text(yaml.safe_dump(other), encoding="utf-8")
-    remove(path, "lab", "", owner)
+    remove(HOST, path, "lab", "", owner)
     assert load(path) == other
 
 
 @pytest.mark.parametrize("text", ["", "apiVersion: v1\nkind: Config\nclusters: null\n"])
 def test_an_empty_file_is_as_good_as_none(path: Path, owner: Owner, other: Any, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-    merge(path, ADMIN, "lab", owner)
+    merge(HOST, path, ADMIN, "lab", owner)
     assert load(path)["current-context"] == "lab"
 
 
 def test_removing_from_a_file_that_is_gone(path: Path, owner: Owner) -> None:
-    remove(path, "lab", "", owner)
+    remove(HOST, path, "lab", "", owner)
     assert not path.parent.exists()
 
 
 def test_another_file_in_the_folder_keeps_it(path: Path, owner: Owner) -> None:
-    merge(path, ADMIN, "lab", owner)
+    merge(HOST, path, ADMIN, "lab", owner)
     (path.parent / "cache").mkdir()
-    remove(path, "lab", "", owner)
+    remove(HOST, path, "lab", "", owner)
     assert not path.exists()
     assert path.parent.is_dir()
 
@@ -183,11 +188,11 @@ def test_a_link_stays_a_link(
     target.parent.mkdir()
     path.rename(target)
     path.symlink_to(Path("../dotfiles/kubeconfig") if relative else target)
-    merge(path, ADMIN, "lab", owner)
+    merge(HOST, path, ADMIN, "lab", owner)
     assert path.is_symlink()
     assert load(target)["current-context"] == "lab"
     assert target.stat().st_mode & 0o777 == 0o600
-    remove(path, "lab", "work", owner)
+    remove(HOST, path, "lab", "work", owner)
     assert path.is_symlink()
     assert load(target) == other
 
@@ -197,8 +202,8 @@ def test_no_credentials_stay_behind_a_link(path: Path, owner: Owner, tmp_path: P
     target.write_text("")
     path.parent.mkdir()
     path.symlink_to(target)
-    merge(path, ADMIN, "lab", owner)
-    remove(path, "lab", "", owner)
+    merge(HOST, path, ADMIN, "lab", owner)
+    remove(HOST, path, "lab", "", owner)
     assert "client-key-data" not in target.read_text()
 
 
@@ -208,9 +213,10 @@ def test_a_crash_while_writing_leaves_the_old_file(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    # A disk that is full is met by the system's calls.
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        merge(path, ADMIN, "lab", owner)
+        merge(HOST, path, ADMIN, "lab", owner)
     assert load(path) == other
     assert sorted(path.parent.iterdir()) == [path]
 
@@ -224,7 +230,7 @@ def test_the_lock_of_another_program_is_waited_for(path: Path, owner: Owner, oth
     merged = threading.Event()
 
     def work() -> None:
-        merge(path, ADMIN, "lab", owner)
+        merge(HOST, path, ADMIN, "lab", owner)
         merged.set()
 
     thread = threading.Thread(target=work)
@@ -239,14 +245,15 @@ def test_the_lock_of_another_program_is_waited_for(path: Path, owner: Owner, oth
 
 
 def test_a_lock_that_stays_is_an_error_that_names_it(
-    path: Path, owner: Owner, other: object, monkeypatch: pytest.MonkeyPatch
+    path: Path, owner: Owner, other: object
 ) -> None:
-    monkeypatch.setattr(kubeconfig, "_LOCK_TIMEOUT_S", 0.0)
+    # Each look at the clock is a minute after the one before.
+    host = replace(HOST, monotonic=itertools.count(step=60).__next__, sleep=lambda _: None)
     lock = path.with_name("config.lock")
     lock.touch()
     before = path.read_text(encoding="utf-8")
     with pytest.raises(SykubeError, match="locked by another program") as raised:
-        merge(path, ADMIN, "lab", owner)
+        merge(host, path, ADMIN, "lab", owner)
     assert raised.value.resolution.endswith(f"rm {lock}")
     assert path.read_text(encoding="utf-8") == before
     assert lock.exists(), "it is not ours to remove"
@@ -281,21 +288,21 @@ def test_what_is_new_goes_where_kubectl_puts_it(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     owner = Owner(os.getuid(), os.getgid(), tmp_path / "home")
     assert user_kubeconfig(owner, "lab") == tmp_path / chosen
-    assert check(owner, "lab") == tmp_path / chosen
+    assert check(HOST, owner, "lab") == tmp_path / chosen
 
 
 def test_a_context_stays_in_the_file_that_it_is_in(
     tmp_path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    merge(two, ADMIN, "lab", owner)
-    merge(one, ADMIN, "other", owner)
+    merge(HOST, two, ADMIN, "lab", owner)
+    merge(HOST, one, ADMIN, "other", owner)
     monkeypatch.setenv("KUBECONFIG", f"{one}::{two}")
     assert user_kubeconfig(owner, "lab") == two
     assert kubeconfig.default_file(owner) == one
-    assert kubeconfig.switch(one, "lab", owner) == "other"
+    assert kubeconfig.switch(HOST, one, "lab", owner) == "other"
     assert load(one)["current-context"] == "lab"
-    assert kubeconfig.switch(one, "other", owner, only_from="unlike") == "lab"
+    assert kubeconfig.switch(HOST, one, "other", owner, only_from="unlike") == "lab"
     assert load(one)["current-context"] == "lab"
     assert kubeconfig.has_context(owner, "lab")
     assert not kubeconfig.has_context(owner, "third")
@@ -308,7 +315,7 @@ def test_an_entry_of_that_name_in_any_file_is_another_clusters(
     (tmp_path / "two").write_text(f"{section}: [{{name: lab}}]\n", encoding="utf-8")
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/one:{tmp_path}/two")
     with pytest.raises(SykubeError, match=f"has a {section[:-1]} 'lab' of another cluster"):
-        check(owner, "lab")
+        check(HOST, owner, "lab")
 
 
 def test_a_kubeconfig_variable_that_names_nothing(
@@ -316,7 +323,7 @@ def test_a_kubeconfig_variable_that_names_nothing(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", "::")
     with pytest.raises(SykubeError, match="names no file"):
-        check(owner, "lab")
+        check(HOST, owner, "lab")
 
 
 @pytest.mark.parametrize("home", ["", None])
@@ -369,12 +376,12 @@ def test_what_cannot_be_written_is_named_with_its_cause(
     before = sorted(path.parent.iterdir())
     monkeypatch.setenv("KUBECONFIG", str(path))
     with pytest.raises(SykubeError) as raised:
-        check(owner, "lab")
+        check(HOST, owner, "lab")
     assert str(path) in raised.value.brief
     assert cause in raised.value.details
     assert raised.value.resolution
     with pytest.raises(SykubeError):
-        merge(path, ADMIN, "lab", owner)
+        merge(HOST, path, ADMIN, "lab", owner)
     assert sorted(path.parent.iterdir()) == before
 
 
@@ -384,7 +391,7 @@ def test_a_file_in_the_place_of_a_folder(
     (tmp_path / "file").touch()
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/file/config")
     with pytest.raises(SykubeError, match="Not a directory|cannot be") as raised:
-        check(owner, "lab")
+        check(HOST, owner, "lab")
     assert "Not a directory" in raised.value.details
 
 
@@ -394,14 +401,19 @@ def test_a_file_system_that_refuses_is_asked_and_named(
 ) -> None:
     """As one that is read-only, or NFS for a root that is nobody there."""
 
-    def refuse(*arguments: Any, **_: object) -> int:
+    def refuse(*arguments: Any, **_: object) -> Any:
         raise OSError(30, "Read-only file system", str(arguments[0]))
 
     monkeypatch.setenv("KUBECONFIG", str(path))
     before = sorted(path.parent.iterdir())
-    monkeypatch.setattr(os, call, refuse)
+    host = HOST
+    if call == "chown":
+        host = replace(HOST, chown=refuse)
+    else:
+        # A file system that is read-only; root writes everywhere else.
+        monkeypatch.setattr(os, call, refuse)
     with pytest.raises(SykubeError, match="cannot be written") as raised:
-        check(owner, "lab")
+        check(host, owner, "lab")
     monkeypatch.undo()
     assert "Read-only file system" in raised.value.details
     assert sorted(path.parent.iterdir()) == before
@@ -409,14 +421,14 @@ def test_a_file_system_that_refuses_is_asked_and_named(
 
 def test_a_check_changes_nothing(path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(path))
-    assert check(owner, "lab") == path
+    assert check(HOST, owner, "lab") == path
     assert not path.parent.exists()
 
 
 def test_extensions_that_are_null_are_none(path: Path, owner: Owner, other: dict[str, Any]) -> None:
     other["clusters"].append({"name": "lab", "cluster": {"extensions": None}})
     path.write_text(yaml.safe_dump(other), encoding="utf-8")
-    remove(path, "lab", "", owner)
+    remove(HOST, path, "lab", "", owner)
     assert load(path) == other
 
 
@@ -433,12 +445,10 @@ def test_it_belongs_to_who_called_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Owner.of_caller().uid == os.getuid()
 
 
-def test_files_and_folders_are_given_to_their_owner(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_and_folders_are_given_to_their_owner(path: Path) -> None:
     given: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(os, "chown", lambda file, uid, gid: given.append((str(file), uid, gid)))
-    merge(path, ADMIN, "lab", Owner(1000, 1001, path.parent.parent))
+    host = replace(HOST, chown=lambda file, uid, gid: given.append((str(file), uid, gid)))
+    merge(host, path, ADMIN, "lab", Owner(1000, 1001, path.parent.parent))
     assert given == [(str(path.parent), 1000, 1001), (str(path), 1000, 1001)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,18 @@ import yaml
 
 from sykube.cluster.commands import lifecycle, removal, steps
 from sykube.cluster.commands.lifecycle import InitOptions
-from sykube.cluster.commands.plan import Step
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import DONE, State, clusters
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import engines, lock, preflight
+from sykube.host import lock
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding, Level
 from sykube.image import build
 from sykube.kubernetes.api import ApiError
-from tests.fakes import TRUSTED, Answer, Call, Injected, World, write_sif
+from tests.fakes import Answer, Call, Injected, World
+from tests.fakes.image import write_sif
+from tests.fakes.signatures import TRUSTED
 from tests.unit.helpers import differences, fake_spec, init, unchanged
 
 STEPS = [step.name for step in steps.ALL]
@@ -196,29 +196,20 @@ def test_init_that_fails_at_a_step_leaves_nothing_and_the_next_one_succeeds(
     assert clusters(world.host) == ["fake"]
 
 
-def after(name: str, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a step of init do something at the end."""
-
-    def changed(step: Step) -> Step:
-        def apply(cluster: Cluster) -> None:
-            step.apply(cluster)
-            action()
-
-        return replace(step, apply=apply) if step.name == name else step
-
-    monkeypatch.setattr(steps, "ALL", tuple(map(changed, steps.ALL)))
-
-
 @pytest.mark.parametrize("step", ["data", "network", "nodes", "kubeconfig"])
 def test_init_whose_disk_is_full_in_the_middle_of_a_step_leaves_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+    world: World, step: str
 ) -> None:
-    def half() -> None:
-        raise OSError(28, "No space left on device", "/var")
+    title = next(each for each in steps.ALL if each.name == step).title
 
-    after(step, half, monkeypatch)
+    def full(ended: str) -> None:
+        if ended == title:
+            raise OSError(28, "No space left on device", "/var")
+
+    ui = world.ui()
+    ui.at_end = full
     with unchanged(world), pytest.raises(OSError, match="No space left"):
-        init(world)
+        init(world, ui=ui)
 
 
 _reference: list[Call] = []
@@ -302,17 +293,12 @@ def test_init_with_three_control_planes_whose_call_fails_leaves_nothing(
         assert differences(before, world.snapshot()) == [], call
 
 
-def test_a_wait_that_times_out_is_an_error_and_rolls_back(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    look = Cluster.api
+def test_a_wait_that_times_out_is_an_error_and_rolls_back(world: World) -> None:
+    def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
+        if argv[:2] == ["kubeadm", "join"]:
+            world.kubernetes["fake"].broken.add("kube-scheduler")
 
-    def api(cluster: Cluster) -> object:
-        for kubernetes in world.kubernetes.values():
-            kubernetes.broken.add("kube-scheduler")
-        return look(cluster)
-
-    monkeypatch.setattr(Cluster, "api", api)
+    world.node_programs.first = joining
     with (
         unchanged(world),
         pytest.raises(SykubeError, match="pods Ready: not there after") as raised,
@@ -321,20 +307,8 @@ def test_a_wait_that_times_out_is_an_error_and_rolls_back(
     assert "kube-scheduler" in raised.value.details
 
 
-def test_a_node_that_does_not_boot_shows_its_first_words(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tests.fakes import FakeEngine
-
-    start = FakeEngine.start
-
-    def start_and_die(engine: FakeEngine, name: str, options: object) -> None:
-        start(engine, name, options)  # type: ignore[arg-type]
-        shutil.rmtree(world.path(f"/proc/{world.instances[name].pid}/root"))
-        world.path(f"/proc/{world.instances[name].pid}").rmdir()
-
-    monkeypatch.setattr(FakeEngine, "start", start_and_die)
-    monkeypatch.setattr(World, "end", lambda self, name: self.instances.pop(name, None))
+def test_a_node_that_does_not_boot_shows_its_first_words(world: World) -> None:
+    world.stillborn = {"fake-master", "fake-node1"}
     for_cgroups = world.cgroup_hierarchies()
     with pytest.raises(SykubeError, match="does not boot") as raised:
         init(world)
@@ -344,31 +318,25 @@ def test_a_node_that_does_not_boot_shows_its_first_words(
     assert not any((hierarchy / "sykube").exists() for hierarchy in for_cgroups)
 
 
-def make_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
+def make_unfit(world: World) -> None:
     """A worker lacks a program."""
-    run = World.in_node
 
-    def in_node(self: World, name: str, instance: object, argv: list[str], stdin: object) -> object:
-        if argv[3:4] == ["check-node"] and name == "fake-node1":
-            return 0, "the program conntrack is missing\n", ""
-        return run(self, name, instance, argv, stdin)  # type: ignore[arg-type]
+    def check(name: str, argv: list[str], _stdin: str | None) -> Answer | None:
+        unfit = argv[:2] == ["sh", "check-node"] and name == "fake-node1"
+        return (0, "the program conntrack is missing\n", "") if unfit else None
 
-    monkeypatch.setattr(World, "in_node", in_node)
+    world.node_programs.first = check
 
 
-def test_a_node_that_is_not_fit_is_an_error_with_what_is_missing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_unfit(monkeypatch)
+def test_a_node_that_is_not_fit_is_an_error_with_what_is_missing(world: World) -> None:
+    make_unfit(world)
     with unchanged(world), pytest.raises(SykubeError, match="node1 is not fit") as raised:
         init(world)
     assert raised.value.details == "the program conntrack is missing"
 
 
-def test_a_node_that_was_not_fit_is_checked_again_when_init_resumes(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_unfit(monkeypatch)
+def test_a_node_that_was_not_fit_is_checked_again_when_init_resumes(world: World) -> None:
+    make_unfit(world)
     for _ in range(2):
         with pytest.raises(SykubeError, match="node1 is not fit"):
             init(world, retain=True)
@@ -380,6 +348,7 @@ def test_a_cluster_whose_first_record_cannot_be_written_leaves_nothing(
     def full(self: State, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
+    # A disk that is full when the record is written, and only then.
     monkeypatch.setattr(State, "save", full)
     with unchanged(world), pytest.raises(OSError, match="No space left"):
         init(world, fake_spec(ephemeral=True))
@@ -861,9 +830,9 @@ def finding(*packages: str) -> Finding:
 
 
 def test_a_host_that_is_not_ready_stops_init_before_any_change(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    monkeypatch.setattr(preflight, "examine", lambda *_, **__: [finding("iptables")])
+    world.present.remove("iptables")
     with unchanged(world), pytest.raises(HostError, match="not ready") as raised:
         init(world)
     assert "missing: iptables" in raised.value.details
@@ -871,11 +840,16 @@ def test_a_host_that_is_not_ready_stops_init_before_any_change(
 
 
 def test_missing_packages_are_installed_when_init_may(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    answers = [[finding("iptables")], []]
-    monkeypatch.setattr(preflight, "examine", lambda *_, **__: answers.pop(0))
-    world.programs.answers["apt-get"] = lambda _: (0, "", "")
+    world.present.remove("iptables")
+
+    def apt_get(words: list[str]) -> Answer:
+        assert {"update", "install"} & {*words}
+        world.present.update(words)
+        return 0, "", ""
+
+    world.programs.answers["apt-get"] = apt_get
     lifecycle.init(world.host, fake_spec(), InitOptions(yes=True), world.ui())
     installs = [argv for argv in world.programs.argvs if argv[0] == "apt-get"]
     assert installs[-1][-1] == "iptables"
@@ -899,8 +873,9 @@ def test_a_cached_node_image_needs_no_mirror(world: World, monkeypatch: pytest.M
     assert lifecycle.dry_run(world.host, fake_spec(), world.ui())["nodeImage"] != "would be built"
     assert init(world) is not None
     shutil.rmtree(world.root / "cache/node-images")
-    with pytest.raises(UsageError, match="no Debian mirror"):
+    with pytest.raises(HostError, match="not ready") as raised:
         init(world, fake_spec("other"))
+    assert "no Debian mirror" in raised.value.details
 
 
 def test_a_missing_node_image_is_built_and_outlives_a_failed_init(
@@ -961,10 +936,8 @@ def test_with_an_own_image_nothing_is_downloaded(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_sif(tmp_path / "own.sif", "signed")
-    monkeypatch.setattr(preflight, "examine", lambda *_, **__: [finding("iptables")])
-    monkeypatch.setattr(engines, "find", lambda _: None)
+    world.present -= {"iptables", "apptainer"}
     spec = fake_spec(local_image=str(tmp_path / "own.sif"), fingerprint=TRUSTED)
-    world.programs.answers["apt-get"] = lambda _: (0, "", "")
     with unchanged(world), pytest.raises(HostError, match="not ready") as raised:
         lifecycle.init(world.host, spec, InitOptions(yes=True, ask=lambda _: True), world.ui())
     assert "missing: iptables" in raised.value.details
@@ -976,7 +949,8 @@ def test_with_an_own_image_nothing_is_downloaded(
     monkeypatch.delenv("SYKUBE_MIRROR")
     found = lifecycle.dry_run(world.host, spec, world.ui())
     assert found["engine"] == "none"
-    assert [each["what"] for each in found["findings"]] == ["programs", "engine"]
+    bad = [each["what"] for each in found["findings"] if each["level"] == "failure"]
+    assert bad == ["programs", "Debian mirror", "engine"]
 
 
 def test_an_own_image_that_is_none_is_refused_before_any_change(
@@ -995,9 +969,7 @@ def full_disk(self: State, path: Path) -> None:
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_another_clusters_damaged_record_is_in_nobodys_way(
-    world: World, monkeypatch: pytest.MonkeyPatch, failing: bool
-) -> None:
+def test_another_clusters_damaged_record_is_in_nobodys_way(world: World, failing: bool) -> None:
     damaged = init(world, fake_spec("one"))
     assert damaged is not None
     if not failing:
@@ -1006,13 +978,15 @@ def test_another_clusters_damaged_record_is_in_nobodys_way(
         assert removal.delete(world.host, "two", world.ui()) == []
         return
 
-    def damage_and_fail() -> None:
-        damage_state(damaged)
-        raise Injected("the first error")
+    def damage_and_fail(ended: str) -> None:
+        if ended == steps.ALL[-1].title:
+            damage_state(damaged)
+            raise Injected("the first error")
 
-    after("kubeconfig", damage_and_fail, monkeypatch)
+    ui = world.ui()
+    ui.at_end = damage_and_fail
     with pytest.raises(Injected, match="the first error"):
-        init(world, fake_spec("two"))
+        init(world, fake_spec("two"), ui)
 
 
 def test_a_folder_for_the_engines_networks_that_init_made_goes_again(world: World) -> None:
@@ -1024,6 +998,7 @@ def test_a_folder_for_the_engines_networks_that_init_made_goes_again(world: Worl
 def test_the_first_cluster_whose_record_cannot_be_written_leaves_no_folder(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A disk that is full when the record is written, and only then.
     monkeypatch.setattr(State, "save", full_disk)
     with unchanged(world), pytest.raises(OSError, match="No space left"):
         init(world)
@@ -1032,6 +1007,7 @@ def test_the_first_cluster_whose_record_cannot_be_written_leaves_no_folder(
 def test_the_first_error_is_shown_when_its_folder_cannot_be_removed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A disk that is full when the record is written, and only then.
     monkeypatch.setattr(State, "save", full_disk)
     world.calls.fail(lambda call: "umount" in call.words)
     with pytest.raises(OSError, match="No space left"):

@@ -214,7 +214,7 @@ def test_export_of_a_broken_cluster_says_what_is_missing(made: World, tmp_path: 
     missing = export.export(made.host, "fake", folder, made.ui())
     said = (folder / export.MISSING).read_text()
     assert said.splitlines()[0] in "\n".join(missing)
-    assert "kubernetes: the API server does not answer" in said
+    assert "kubernetes: the API server at https://10.11.11.254:6443 does not answer" in said
     assert "nodes/node1: its instance does not run" in said
     assert (folder / "nodes/node1/programs/kubelet.log").exists()
 

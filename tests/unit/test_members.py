@@ -6,7 +6,7 @@ import pytest
 
 from sykube.cluster.model import members
 from sykube.cluster.model.members import CONTROL_PLANES, MAX_WORKERS
-from tests.fakes import make_subnets
+from tests.fakes.nodes import make_subnets
 
 
 def test_a_cluster_is_made_with_its_control_planes_first() -> None:

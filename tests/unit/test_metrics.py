@@ -78,7 +78,8 @@ def test_its_problem_is_what_a_user_of_it_would_meet(world: World) -> None:
             lambda call: call.words == ("GET", NODES),
             lambda _: ApiError("the server is currently unable to handle it", 503),
         )
-        assert METRICS.problem(there) == "the server is currently unable to handle it"
+        unable = f"GET {NODES}: the server is currently unable to handle it"
+        assert METRICS.problem(there) == unable
         measured(world, "fake-master")
         assert METRICS.problem(there) == "no metrics of fake-node1"
         measured(world, "fake-master", "fake-node1")

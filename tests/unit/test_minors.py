@@ -23,7 +23,8 @@ from sykube.image.versions import MINORS, Minor, minor
 from sykube.kubernetes import kubeadm, kubelet
 from sykube.node.node import Node
 from sykube.patches import Patch
-from tests.fakes import COREFILE, World
+from tests.fakes import Answer, World
+from tests.fakes.apiserver import COREFILE
 from tests.unit import schema
 from tests.unit.helpers import Sykube, fake_spec, init, unchanged
 
@@ -512,14 +513,19 @@ def test_credentials_are_where_containerd_2_reads_them(world: World) -> None:
 
 
 def test_certificates_are_renewed_with_the_clusters_own_format(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     cluster = cluster_of(world, minor("1.36"), allow_cgroup_v1=True)
     written: list[str] = []
-    monkeypatch.setattr(
-        type(cluster.master), "write", lambda _self, _path, text, mode: written.append(text)
-    )
-    monkeypatch.setattr(renewal, "_without_kubelet", lambda _node: pytest.fail("far enough"))
+
+    def up_to_the_kubelet(_name: str, argv: list[str], stdin: str | None) -> Answer | None:
+        if argv[:2] == ["supervisorctl", "stop"]:
+            pytest.fail("far enough")
+        if stdin:
+            written.append(stdin)
+        return None
+
+    world.node_programs.first = up_to_the_kubelet
     with pytest.raises(pytest.fail.Exception, match="far enough"):
         renewal._renew_control_plane(cluster, cluster.master, cluster.master)
     assert re.search(r"apiVersion: kubeadm.k8s.io/v1beta4\n", written[0])

@@ -20,7 +20,8 @@ from sykube.host.host import Host
 from sykube.kubernetes.kubeadm_patches import JsonPatch
 from sykube.node import cgroups
 from sykube.patches import Patch
-from tests.fakes import NODES, World
+from tests.fakes import World
+from tests.fakes.apiserver import NODES
 from tests.unit.helpers import Sykube, init, unchanged
 
 Json = dict[str, Any]

@@ -12,7 +12,10 @@ from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import DONE, STARTED, State
 from sykube.errors import SykubeError
-from tests.fakes import Calls, FakeEngine, Injected, RecordingUi, World, make_subnets
+from tests.fakes import Calls, Injected, World
+from tests.fakes.engine import FakeEngine
+from tests.fakes.nodes import make_subnets
+from tests.fakes.ui import RecordingUi
 
 
 class FakeStep:

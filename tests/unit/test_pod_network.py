@@ -14,7 +14,9 @@ from sykube.cluster.model.pod_network import INSTALL, NO_PLUGIN, check_pod_subne
 from sykube.cluster.model.state import State
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.preflight import Level
-from tests.fakes import Calls, FakeApi, Kubernetes, World, make_node
+from tests.fakes import Calls, World
+from tests.fakes.apiserver import FakeApi, Kubernetes
+from tests.fakes.nodes import make_node
 from tests.unit.helpers import fake_spec, init, made, unchanged
 
 CNI = """\
@@ -63,17 +65,13 @@ def test_without_a_pod_network_init_waits_for_no_plugin_and_says_so(world: World
     assert subnets == {"10.244.0.0/24", "10.244.1.0/24"}
 
 
-def test_it_waits_for_pods_that_need_no_pod_network(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_waits_for_pods_that_need_no_pod_network(world: World) -> None:
     # kubeadm init makes the fake's Kubernetes.
-    join = world._kubeadm_join
+    def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
+        if argv[:2] == ["kubeadm", "join"]:
+            world.kubernetes["fake"].broken = {"kube-proxy"}
 
-    def join_broken(*args: Any) -> Any:
-        world.kubernetes["fake"].broken = {"kube-proxy"}
-        return join(*args)
-
-    monkeypatch.setattr(world, "_kubeadm_join", join_broken)
+    world.node_programs.first = joining
     with pytest.raises(SykubeError, match="pods Ready"):
         init(world, fake_spec(pod_network="none"))
 
@@ -133,16 +131,19 @@ def test_an_addon_is_refused_where_its_pods_could_not_start(world: World) -> Non
 
 
 def test_an_addon_of_init_is_not_waited_for(world: World) -> None:
-    asked: list[str] = []
-    registry = "sykube.addons.registry.Registry.wait"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(registry, lambda *_: asked.append("registry"))
-        init(world, fake_spec(pod_network="none", addons=("registry",)))
-        assert not asked
-        world.kubernetes["fake"].install_plugin()
-        power.stop(world.host, "fake", power.StopOptions(), world.ui())
-        power.start(world.host, "fake", world.ui())
-    assert asked == ["registry"]
+    asked: list[tuple[str, int]] = []
+
+    def ask(address: tuple[str, int]) -> str:
+        asked.append(address)
+        return ""
+
+    world.network.refused = ask
+    init(world, fake_spec(pod_network="none", addons=("registry",)))
+    assert not asked
+    world.kubernetes["fake"].install_plugin()
+    power.stop(world.host, "fake", power.StopOptions(), world.ui())
+    power.start(world.host, "fake", world.ui())
+    assert asked == [("127.0.0.1", 5000)]
 
 
 def test_a_resumed_init_leaves_nodes_that_have_joined(

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from sykube.errors import HostError, UsageError
+from sykube.host.host import Host
 from sykube.network import ports
 from sykube.network.ports import PortMap
 
@@ -59,10 +60,10 @@ def test_a_port_that_a_program_has_is_not_free(kind: int, protocol: str) -> None
         if protocol == "tcp":
             other.listen()
         with pytest.raises(HostError, match=f"the port {taken.host_port} of 127.0.0.1 is in use"):
-            ports.check_free(taken)
-    ports.check_free(taken)
+            ports.check_free(Host(), taken)
+    ports.check_free(Host(), taken)
 
 
 def test_an_address_that_the_host_has_not() -> None:
     with pytest.raises(HostError, match="this host has no address 203.0.113.9"):
-        ports.check_free(PortMap("203.0.113.9", 8080, 80))
+        ports.check_free(Host(), PortMap("203.0.113.9", 8080, 80))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from sykube.errors import ExitCode, HostError, SykubeError
 from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError
 from tests.fakes import Call, Injected, World
+from tests.fakes.cgroups import CgroupPath
 from tests.unit.helpers import Sykube, fake_spec, init, made, unchanged
 
 
@@ -358,7 +361,7 @@ def api_is_down(world: World) -> None:
     ("damage", "words"),
     [
         (nobody_lives, "no sign of life of fake-node1"),
-        (api_is_down, "connection refused"),
+        (api_is_down, "Connection refused"),
     ],
 )
 def test_start_trusts_nothing_that_was_said_before_the_stop(
@@ -410,19 +413,10 @@ def test_webhooks_that_answer_are_not_named(world: World) -> None:
     assert repr(kubernetes.objects) == before
 
 
-def test_start_waits_for_pods_that_still_show_the_containers_of_before(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_start_waits_for_pods_that_still_show_the_containers_of_before(world: World) -> None:
     made(world)
     stop(world)
-    kubernetes = world.kubernetes["fake"]
-    look = type(kubernetes).pods
-
-    def pods(self: object) -> object:
-        kubernetes.started["fake-node1"] = 1.0
-        return look(kubernetes)
-
-    monkeypatch.setattr(type(kubernetes), "pods", pods)
+    world.kubernetes["fake"].stale = {"fake-node1"}
     with pytest.raises(SykubeError, match="pods: not there after") as raised:
         start(world)
     assert raised.value.details == "pods of before: kube-proxy-fake-node1"
@@ -438,19 +432,18 @@ def test_pause_freezes_workers_first_and_unpause_thaws_control_planes_first(
     world = World(fast_path / "host", cgroup_version=version)
     world.install(monkeypatch)
     made(world, workers=2)
-    from sykube.node import cgroups
-
     order: list[tuple[str, bool]] = []
-    freeze = cgroups.freeze
 
-    def record(_: object, instance: str, *, frozen: bool) -> None:
-        order.append((instance, frozen))
-        freeze(world.host, instance, frozen=frozen)
+    class Noted(CgroupPath):
+        def write_text(self, data: str, *rest: Any, **more: Any) -> int:
+            if self.name in ("freezer.state", "cgroup.freeze"):
+                order.append((self.parent.name, data in ("FROZEN", "1")))
+            return super().write_text(data, *rest, **more)
 
-    monkeypatch.setattr(cgroups, "freeze", record)
-    power.pause(world.host, "fake", world.ui())
+    host = replace(world.host, cgroup_files=Noted)
+    power.pause(host, "fake", world.ui())
     assert all(world.frozen(name) for name in world.instances)
-    power.unpause(world.host, "fake", world.ui())
+    power.unpause(host, "fake", world.ui())
     assert not any(world.frozen(name) for name in world.instances)
     assert order == [
         ("fake-node2", True),
@@ -574,7 +567,7 @@ def test_while_another_command_works_on_it_nothing_is_done(world: World, command
 def test_start_on_a_full_disk_says_so_and_changes_nothing(world: World) -> None:
     made(world)
     stop(world)
-    world.free = 0.009
+    world.total, world.free = 10_000_000_000, 0.009
     with unchanged(world), pytest.raises(SykubeError, match="the disk is too small") as raised:
         start(world)
     assert raised.value.details == "90 MB are free"

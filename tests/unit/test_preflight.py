@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,12 +12,13 @@ from typing import Any
 import pytest
 
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import confinement, engines, preflight, provision
-from sykube.host.engines import APPTAINER, Candidate, FoundEngine
+from sykube.host import confinement, preflight
+from sykube.host.engines import FoundEngine
 from sykube.host.host import Host
 from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError, Completed
-from tests.fakes import FakeHost, fill, give_capabilities
+from tests.fakes import FakeHost, fill
+from tests.fakes.host import give_capabilities
 
 FIXTURES = Path(__file__).parent / "fixtures/os-release"
 KEYRING = "usr/share/keyrings/debian-archive-keyring.gpg"
@@ -33,22 +33,21 @@ def become(root: Path, name: str, *, epel: bool = True) -> None:
     fill(root / "etc/yum.repos.d", {"epel.repo": ""} if epel else {})
 
 
-def have_engine(
-    monkeypatch: pytest.MonkeyPatch, engine: FoundEngine | None, *problems: str
-) -> None:
-    monkeypatch.setattr(engines, "find", lambda _: engine)
-    looked_at = [Candidate(Path("/usr/bin/old"), APPTAINER, (1, 1, 9), each) for each in problems]
-    monkeypatch.setattr(engines, "candidates", lambda _: looked_at)
+def with_engine(host: FakeHost, version: str) -> FakeHost:
+    """Its Apptainer is of that version; empty for none."""
+    programs = set() if version else {"apptainer"}
+    return replace(
+        host,
+        run=answer(host.root, apptainer=version),
+        which=lambda name: None if name in {"singularity", *programs} else f"/usr/bin/{name}",
+    )
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host that has all that is looked for, below a folder; /proc and /sys are its own."""
     root = tmp_path / "folder"
-    monkeypatch.setattr(os, "access", lambda *_: True)
-    monkeypatch.setattr(provision, "build_settings", lambda *_: {"LIBEXECDIR": str(root / "usr")})
     become(root, "debian-12")
-    have_engine(monkeypatch, ENGINE)
     monkeypatch.setenv("SYKUBE_MIRROR", "http://m.example/debian")
     give_capabilities(FakeHost(root), (1 << 41) - 1)
     fill(root / "usr/share/keyrings", {})
@@ -66,16 +65,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def host(folder: Path) -> FakeHost:
-    return FakeHost(folder, answer(), which=lambda name: f"/usr/bin/{name}")
+    return with_engine(FakeHost(folder), "1.4.5")
 
 
 def answer(
-    modprobe: int = 1, iptables: Completed | None = None, version: str = "v1.8.9 (nf_tables)"
+    root: Path,
+    modprobe: int = 1,
+    iptables: Completed | None = None,
+    version: str = "v1.8.9 (nf_tables)",
+    apptainer: str = "1.4.5",
 ) -> Callable[..., Completed]:
     """Stands in for run."""
 
     def run(given: Sequence[str | Path], **_: Any) -> Completed:
         argv = [str(word) for word in given]
+        if argv[0].endswith("apptainer") and argv[1:] == ["--version"]:
+            return Completed(tuple(argv), 0, f"apptainer version {apptainer}\n", "")
+        if argv[0].endswith("apptainer") and argv[1:] == ["buildcfg"]:
+            return Completed(tuple(argv), 0, f"LIBEXECDIR={root}/usr\n", "")
+        if argv == ["singularity", "--version"]:
+            raise CommandError("could not find the program singularity", argv, "")
         if argv == ["iptables", "--version"]:
             return Completed(tuple(argv), 0, f"iptables {version}\n", "")
         if argv[0] == "iptables":
@@ -127,7 +136,7 @@ def test_a_kernel_without_overlay(host: Host, folder: Path) -> None:
     fill(folder / "proc", {"filesystems": "\tsquashfs\n"})
     assert "modprobe overlay" in failures(host, folder)["kernel: overlay"].cure
     # A module that can be loaded is as good.
-    host = replace(host, run=answer(modprobe=0))
+    host = replace(host, run=answer(folder, modprobe=0))
     assert failures(host, folder) == {}
 
 
@@ -240,14 +249,14 @@ def test_plugins_that_the_engine_brings_along_will_do(host: Host, folder: Path) 
 
 
 @pytest.mark.parametrize("name", ["debian-12", "ubuntu-22.04", "fedora-42", "rocky-9", "arch"])
-@pytest.mark.parametrize("old", ["", "/usr/bin/apptainer is apptainer version 1.1.9"])
+@pytest.mark.parametrize("old", ["", "1.1.9"])
 def test_a_host_without_an_engine_that_will_do(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str
+    host: FakeHost, folder: Path, name: str, old: str
 ) -> None:
     become(host.root, name)
-    have_engine(monkeypatch, None, *([old] if old else []))
+    host = with_engine(host, old)
     (finding,) = (each for each in examine(host, folder) if each.what == "engine")
-    assert old in finding.detail
+    assert not old or f"/usr/bin/apptainer is apptainer version {old}" in finding.detail
     if name in ("debian-12", "ubuntu-22.04"):
         # A private one is set up, which takes nothing from the host's own.
         assert finding.level is (Level.WARNING if old else Level.OK)
@@ -265,11 +274,11 @@ def test_a_host_without_an_engine_that_will_do(
 def test_the_engine_is_shown_with_its_place_and_the_reason(host: Host, folder: Path) -> None:
     (finding,) = (each for each in examine(host, folder) if each.what == "engine")
     assert finding.level is Level.OK
-    assert finding.detail == "apptainer 1.4.5, /usr/bin/apptainer: the first"
+    assert finding.detail.startswith("apptainer 1.4.5, /usr/bin/apptainer: the first on /usr")
 
 
 def test_what_a_private_apptainer_needs(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+    host: FakeHost, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where nothing is to be built."""
     monkeypatch.delenv("SYKUBE_MIRROR")
@@ -280,7 +289,7 @@ def test_what_a_private_apptainer_needs(
         return {each.what for each in found if each.level is Level.FAILURE}
 
     assert bad() == set()
-    have_engine(monkeypatch, None)
+    host = with_engine(host, "")
     assert bad() == {"Debian's keys", "Debian mirror"}
 
 
@@ -345,7 +354,7 @@ def test_a_kernel_that_iptables_does_not_fit(
 ) -> None:
     said = "modprobe: FATAL: Module ip_tables not found.\niptables: can't initialize table `filter'"
     failed = Completed(("iptables",), 3, "", said)
-    host = replace(host, run=answer(iptables=failed, version=version))
+    host = replace(host, run=answer(folder, iptables=failed, version=version))
     finding = failures(host, folder)["packet filter"]
     assert version in finding.detail
     assert "can't initialize" in finding.detail
@@ -354,14 +363,18 @@ def test_a_kernel_that_iptables_does_not_fit(
     assert "linux-modules-extra" in failures(host, folder)["packet filter"].cure
 
 
-def test_a_confined_root_is_warned(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trouble = confinement.Trouble("it is held", "Let it go.")
-    for name, what in (("selinux", "SELinux"), ("apparmor", "AppArmor")):
-        monkeypatch.setattr(confinement, name, lambda _: trouble)
-        finding = failures(host, folder)[what]
-        assert (finding.level, finding.cure) == (Level.WARNING, "Let it go.")
+def test_a_confined_root_is_warned(host: Host, folder: Path) -> None:
+    fill(folder / "sys/fs/selinux", {"enforce": "1"})
+    fill(folder / "sys/module/apparmor/parameters", {"enabled": "Y\n"})
+    fill(folder / "proc/self/attr", {"current": "system_u:system_r:container_t:s0\n"})
+    fill(folder / "proc/self/attr/apparmor", {"current": "docker-default (enforce)\n"})
+    found = failures(host, folder)
+    for trouble, what in ((confinement.selinux, "SELinux"), (confinement.apparmor, "AppArmor")):
+        expected = trouble(host)
+        assert expected
+        finding = found[what]
+        assert (finding.level, finding.detail) == (Level.WARNING, expected.detail)
+        assert finding.cure == expected.fix
 
 
 # --- who and where ---

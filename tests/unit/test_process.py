@@ -110,6 +110,7 @@ def test_what_the_host_does_not_permit_is_not_named(monkeypatch: pytest.MonkeyPa
     def getrlimit(kind: int) -> tuple[int, int]:
         return (64, 64) if kind == resource.RLIMIT_NOFILE else real(kind)
 
+    # The capabilities of the test's own process, and limits that it has or not.
     monkeypatch.setattr(process, "_has", lambda *_: False)
     assert "open files limited to 64" in seen((), few_files)
     monkeypatch.setattr(resource, "getrlimit", getrlimit)
@@ -126,6 +127,7 @@ def test_a_limit_that_cannot_be_raised_is_used_as_far_as_it_goes(
         if limits[1] > 20000:
             raise ValueError("not allowed to raise maximum limit")
 
+    # Limits that the test's own process has or not.
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 20000))
     monkeypatch.setattr(resource, "setrlimit", setrlimit)
     process._limit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20))

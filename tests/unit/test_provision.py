@@ -12,7 +12,8 @@ from sykube.host import capabilities, provision
 from sykube.host.apt import Mirror
 from sykube.host.host import Host
 from sykube.host.provision import PrivateApptainer, cluster_configuration, configuration
-from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, fill, give_capabilities
+from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, fill
+from tests.fakes.host import give_capabilities
 
 PACKAGED = """\
 # SYSTEMD CGROUPS: [BOOL]
@@ -95,7 +96,7 @@ def test_a_clusters_configuration_starts_from_the_engines_own(
 
 @pytest.mark.parametrize("engine", ["apptainer-1.4.5", "singularity-ce-4.1.1"])
 def test_each_engine_names_its_configuration_file_and_its_plugins(
-    host: Host, programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    host: Host, programs: FakePrograms, tmp_path: Path, engine: str
 ) -> None:
     name = engine.split("-")[0]
     printed = (ENGINES / engine / "buildcfg").read_text()
@@ -106,8 +107,6 @@ def test_each_engine_names_its_configuration_file_and_its_plugins(
     conf = Path(found[f"{name.upper()}_CONF_FILE"])
     assert tmp_path in conf.parents
     fill(conf.parent, {conf.name: PACKAGED})
-    for place in ("_CNI_OF_DEBIAN", "_CNI_OF_FEDORA"):
-        monkeypatch.setattr(provision, place, tmp_path / place)
     own = Path(found["LIBEXECDIR"]) / name / "cni"
     fill(own, {"bridge": "", "static": ""})
 
@@ -118,10 +117,11 @@ def test_each_engine_names_its_configuration_file_and_its_plugins(
     assert chosen()["cni configuration path"] == str(tmp_path / "network")
     assert chosen()["cni plugin path"] == str(own)
     # The distribution's are preferred, if they are whole.
-    fill(tmp_path / "_CNI_OF_FEDORA", {"bridge": ""})
+    of_fedora = host.root / "usr/libexec/cni"
+    fill(of_fedora, {"bridge": ""})
     assert chosen()["cni plugin path"] == str(own)
-    fill(tmp_path / "_CNI_OF_FEDORA", {"static": ""})
-    assert chosen()["cni plugin path"] == str(tmp_path / "_CNI_OF_FEDORA")
+    fill(of_fedora, {"static": ""})
+    assert chosen()["cni plugin path"] == str(of_fedora)
 
 
 def test_an_engine_whose_configuration_cannot_be_read(

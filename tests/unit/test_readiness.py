@@ -13,17 +13,17 @@ import pytest
 from sykube.errors import SykubeError
 from sykube.kubernetes import node_checks, readiness
 from sykube.kubernetes.readiness import dns_answers
-from tests.fakes import (
+from tests.fakes import Calls
+from tests.fakes.apiserver import (
     CONTROL_PLANE_LABEL,
     LACKS_NETWORK,
     NODES,
-    Calls,
     FakeApi,
     Kubernetes,
-    ScriptedEngine,
-    make_node,
     ready,
 )
+from tests.fakes.engine import ScriptedEngine
+from tests.fakes.nodes import make_node
 
 
 def node(name: str, condition: dict[str, str] | None, pods: str = "") -> dict[str, Any]:
@@ -100,33 +100,29 @@ def ended(name: str, phase: str, **status: Any) -> dict[str, Any]:
     ids=["succeeded", "failed", "evicted", "shut-down"],
 )
 def test_pods_that_are_over_are_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, over: dict[str, Any]
+    over: dict[str, Any],
 ) -> None:
     server = complete()
-    pods = server.pods()
-    monkeypatch.setattr(server, "pods", lambda: [*pods, over])
+    server.shown = lambda pods: [*pods, over]
     assert readiness.system_pods(FakeApi(server, Calls()), 2) == ""
 
 
-def test_a_pod_that_is_over_is_none_of_those_that_must_be_there(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_pod_that_is_over_is_none_of_those_that_must_be_there() -> None:
     server = complete()
     pods = server.pods()
     (proxy,) = (pod for pod in pods if pod["metadata"]["name"] == "kube-proxy-b")
     proxy["status"] |= {"phase": "Failed", "reason": "Evicted"}
-    monkeypatch.setattr(server, "pods", lambda: pods)
+    server.shown = lambda _: pods
     found = readiness.system_pods(FakeApi(server, Calls()), 2)
     assert found == "kube-proxy on 1 of 2 nodes"
 
 
-def test_pods_of_the_system_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pods_of_the_system_that_are_missing() -> None:
     server = complete()
     server.broken.add("etcd")
     found = readiness.system_pods(FakeApi(server, Calls()), 3)
     assert found.split("; ") == ["etcd-a: Test", "kube-proxy on 2 of 3 nodes"]
-    pods = server.pods()
-    monkeypatch.setattr(server, "pods", lambda: pods[1:-1])
+    server.shown = lambda pods: pods[1:-1]
     found = readiness.system_pods(FakeApi(server, Calls()), 2)
     assert found == "etcd on 0 of 1 control planes; no pod of the cluster DNS"
 
@@ -216,7 +212,6 @@ class DnsServer:
 @pytest.fixture
 def server() -> Iterator[DnsServer]:
     made = DnsServer()
-
     yield made
     made.socket.close()
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sykube.host.host import Host
 from sykube.host.records import KUBELET_SYSCTLS, HostRecords, read_sysctl
-from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, SysctlPath
+from tests.fakes import Calls, FakeHost, FakePrograms, Kernel
+from tests.fakes.kernel import SysctlPath
 
 FORWARD = "net/ipv4/ip_forward"
 REDIRECTS = "net/ipv4/conf/all/accept_redirects"
@@ -77,16 +80,16 @@ def test_a_sysctl_that_this_kernel_lacks_is_no_concern(
 
 
 def test_a_value_is_recorded_on_disk_before_it_is_changed(
-    host: Host, programs: FakePrograms, folder: Path, monkeypatch: pytest.MonkeyPatch
+    host: FakeHost, programs: FakePrograms, folder: Path
 ) -> None:
     seen: list[dict[str, str]] = []
-    write = SysctlPath.write_text
 
-    def look(path: SysctlPath, data: str, *rest: object, **more: object) -> int:
-        seen.append(json.loads((folder / "record.json").read_text())["sysctls"])
-        return write(path, data, *rest, **more)
+    class Looking(SysctlPath):
+        def write_text(self, data: str, *rest: Any, **more: Any) -> int:
+            seen.append(json.loads((folder / "record.json").read_text())["sysctls"])
+            return super().write_text(data, *rest, **more)
 
-    monkeypatch.setattr(SysctlPath, "write_text", look)
+    host = replace(host, sysctls=Looking)
     HostRecords(host).set_sysctl("kernel/panic", "10")
     HostRecords(host).enable_forwarding()
     assert seen[0] == {"kernel/panic": "0"}
@@ -155,19 +158,18 @@ def test_interfaces_that_are_gone_are_no_problem(
 
 
 def test_what_cannot_be_restored_is_named_and_the_rest_is(
-    host: Host, programs: FakePrograms, folder: Path, monkeypatch: pytest.MonkeyPatch
+    host: FakeHost, programs: FakePrograms, folder: Path
 ) -> None:
+    class ReadOnly(SysctlPath):
+        def write_text(self, data: str, *rest: Any, **more: Any) -> int:
+            if self.name == "panic":
+                raise OSError(30, "Read-only file system")
+            return super().write_text(data, *rest, **more)
+
     records = HostRecords(host)
     records.set_sysctl("kernel/panic", "10")
     records.set_sysctl("vm/panic_on_oom", "1")
-    write = SysctlPath.write_text
-
-    def read_only(path: SysctlPath, data: str, *rest: object, **more: object) -> int:
-        if path.name == "panic":
-            raise OSError(30, "Read-only file system")
-        return write(path, data, *rest, **more)
-
-    monkeypatch.setattr(SysctlPath, "write_text", read_only)
+    host = replace(host, sysctls=ReadOnly)
     assert restore(host) == ["sysctl kernel.panic = 0 (Read-only file system)"]
     assert read_sysctl(host, "vm/panic_on_oom") == "0"
 

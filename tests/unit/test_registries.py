@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from sykube.addons import addon as addon_module
 from sykube.cluster.commands import addons, lifecycle, power, scaling
 from sykube.cluster.commands import ports as cluster_ports
 from sykube.cluster.commands.lifecycle import InitOptions
@@ -20,11 +19,10 @@ from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
-from sykube.errors import HostError, SykubeError, UsageError
+from sykube.errors import SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.image import registries
 from sykube.image.registries import Mirror
-from sykube.network import ports
 from tests.fakes import World
 from tests.unit.helpers import init, unchanged
 
@@ -205,16 +203,8 @@ def test_hosts_of_a_mirror_as_containerd_asks_for_them() -> None:
 
 
 @pytest.fixture
-def cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
-    answers(monkeypatch)
+def cluster(world: World) -> Cluster:
     return up(world)
-
-
-def answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's ports are free, and what listens behind one answers at once."""
-    monkeypatch.setattr(ports, "check_free", lambda _: None)
-    monkeypatch.setattr(ports, "silence", lambda *_: "")
 
 
 def now(world: World) -> Cluster:
@@ -247,20 +237,18 @@ def test_it_survives_stop_and_start_and_new_nodes_know_it(world: World, cluster:
     assert hosts(now(world), "node2") == hosts(now(world), "node1") == before
 
 
-def test_start_waits_until_it_answers_again(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_start_waits_until_it_answers_again(world: World, cluster: Cluster) -> None:
     addons.enable(cluster.host, "fake", "registry", world.ui())
     power.stop(cluster.host, "fake", StopOptions(), world.ui())
     silence = ["refused", "refused", ""]
-    monkeypatch.setattr(ports, "silence", lambda *_: silence.pop(0))
+    world.network.refused = lambda _: silence.pop(0)
     power.start(cluster.host, "fake", world.ui())
     assert silence == []
 
 
 @pytest.mark.parametrize("what", ["its port", "its pods", "its Deployment"])
 def test_start_does_not_wait_for_what_the_user_took_away(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, what: str
+    world: World, cluster: Cluster, what: str
 ) -> None:
     addons.enable(cluster.host, "fake", "registry", world.ui())
     objects = world.kubernetes["fake"].objects
@@ -271,7 +259,7 @@ def test_start_does_not_wait_for_what_the_user_took_away(
     else:
         del objects[DEPLOYMENT]
     power.stop(cluster.host, "fake", StopOptions(), world.ui())
-    monkeypatch.setattr(ports, "silence", lambda *_: "refused")
+    world.network.refused = lambda _: "refused"
     power.start(cluster.host, "fake", world.ui())
 
 
@@ -288,23 +276,14 @@ def test_off_leaves_the_images_and_nothing_else(world: World, cluster: Cluster) 
     assert world.kernel.snapshot()["tables"] == rules
 
 
-def test_a_taken_port_is_passed_over(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def check_free(wanted: ports.PortMap) -> None:
-        if wanted.host_port == 5000:
-            raise HostError("in use")
-
-    monkeypatch.setattr(ports, "check_free", check_free)
+def test_a_taken_port_is_passed_over(world: World, cluster: Cluster) -> None:
+    world.network.taken = {5000}
     addons.enable(cluster.host, "fake", "registry", world.ui())
     assert [port.host_port for port in now(world).state.ports] == [5001]
 
 
-def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check_free(_: ports.PortMap) -> None:
-        raise HostError("in use")
-
-    monkeypatch.setattr(ports, "check_free", check_free)
+def test_no_port_at_all(world: World, cluster: Cluster) -> None:
+    world.network.taken = {*range(1 << 16)}
     with pytest.raises(SykubeError, match="all in use"):
         addons.enable(cluster.host, "fake", "registry", world.ui())
     assert now(world).state.registry is None
@@ -312,23 +291,21 @@ def test_no_port_at_all(world: World, cluster: Cluster, monkeypatch: pytest.Monk
 
 
 def test_a_registry_that_the_host_does_not_reach_is_off_again(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    world: World, cluster: Cluster
 ) -> None:
-    monkeypatch.setattr(ports, "silence", lambda *_: "refused")
+    world.network.refused = lambda _: "refused"
     with pytest.raises(SykubeError, match="the add-on registry: not there"):
         addons.enable(cluster.host, "fake", "registry", world.ui())
     assert now(world).state.ports == []
     assert "registry" not in now(world).state.addons
 
 
-def test_on_again_brings_back_a_port_that_was_taken_away(
-    world: World, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def silence(address: str, port: int) -> str:
+def test_on_again_brings_back_a_port_that_was_taken_away(world: World, cluster: Cluster) -> None:
+    def refused(address: tuple[str, int]) -> str:
         led = [(each.address, each.host_port) for each in now(world).state.ports]
-        return "" if (address, port) in led else "refused"
+        return "" if address in led else "refused"
 
-    monkeypatch.setattr(ports, "silence", silence)
+    world.network.refused = refused
     addons.enable(cluster.host, "fake", "registry", world.ui())
     assert addons.enable(cluster.host, "fake", "registry", world.ui()) is False
     cluster_ports.remove(cluster.host, "fake", "5000", world.ui())
@@ -343,16 +320,12 @@ def test_without_storage_it_says_what_to_do(world: World, cluster: Cluster) -> N
     assert raised.value.resolution == "sykube addons enable storage"
 
 
-def test_init_can_begin_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers(monkeypatch)
+def test_init_can_begin_with_it(world: World) -> None:
     spec = ClusterSpec(name="fake", dns=("192.0.2.1",), addons=("registry",))
     assert lifecycle.init(world.host, spec, InitOptions(), world.ui()) is not None
     assert "localhost:5000" in hosts(now(world), "node1")
 
 
-def test_mirrors_and_the_registry_stand_side_by_side(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers(monkeypatch)
+def test_mirrors_and_the_registry_stand_side_by_side(world: World) -> None:
     cluster = up(world, registry_mirrors=(MIRROR,), addons=("registry",))
     assert {"docker.io", "localhost:5000"} <= {*hosts(cluster, "master")}

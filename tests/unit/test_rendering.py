@@ -28,7 +28,8 @@ from sykube.image import build, versions
 from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.kubeadm import ControlPlaneSettings
-from tests.fakes import Calls, FakeApi, FakeHost, Kubernetes
+from tests.fakes import Calls, FakeHost
+from tests.fakes.apiserver import FakeApi, Kubernetes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIRROR = Mirror("https://deb.example/debian", "https://deb.example/debian-security")
@@ -601,8 +602,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ignore=shutil.ignore_patterns("__pycache__"),
         )
     copy = tmp_path / "checkout"
-    monkeypatch.setattr(resources, "_PACKAGE", copy / "sykube")
-    monkeypatch.setattr(build, "__file__", str(copy / "sykube/image/build.py"))
+    # What an image is known by is of sykube's own files, which nothing is handed.
+    monkeypatch.setattr(resources, "PACKAGE", copy / "sykube")
     return copy
 
 
@@ -691,6 +692,7 @@ def test_a_changed_version_changes_what_it_is_in(
     host: Host, monkeypatch: pytest.MonkeyPatch, name: str, value: object, expected: set[str]
 ) -> None:
     before = fingerprints(host)
+    # A later release of sykube: its constants are what images are known by.
     monkeypatch.setattr(versions, name, value)
     assert changed(before, fingerprints(host)) == expected
 
@@ -990,20 +992,18 @@ def test_the_cluster_dns_is_told_its_zone_and_ranges(objects: dict[str, Json]) -
 
 
 def test_a_missing_folder_is_an_error_with_a_cure(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "sykube")
     with pytest.raises(SykubeError, match="'definitions' of sykube is missing") as raised:
-        resources.folder("definitions")
+        resources.folder("definitions", tmp_path / "sykube")
     assert "pip install" in raised.value.resolution
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_the_installed_folder_comes_before_the_checkouts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: bool
-) -> None:
+def test_the_installed_folder_comes_before_the_checkouts(tmp_path: Path, installed: bool) -> None:
     (tmp_path / "cni").mkdir()
     if installed:
         (tmp_path / "sykube/data/cni").mkdir(parents=True)
-    monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "sykube")
-    assert resources.folder("cni") == tmp_path / ("sykube/data/cni" if installed else "cni")
+    assert resources.folder("cni", tmp_path / "sykube") == tmp_path / (
+        "sykube/data/cni" if installed else "cni"
+    )

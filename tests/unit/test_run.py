@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from sykube.errors import SykubeError
-from sykube.host import run as run_module
 from sykube.host.run import CommandError, clean_environment, replace_process, run
 
 # Output at the end is collected in another way than line by line.
@@ -128,13 +127,12 @@ def test_a_process_and_its_children_are_killed_when_their_time_is_over(
 
 
 def test_a_child_that_keeps_the_output_open_does_not_keep_sykube(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(run_module, "_GRACE_S", 0.1)
     child = tmp_path / "child"
     script = f"setsid sh -c 'echo $$ > {child}; exec sleep 30' & echo begun; sleep 30"
     with pytest.raises(CommandError, match="sh did not end within") as raised:
-        run(["sh", "-c", script], timeout=1)
+        run(["sh", "-c", script], timeout=1, grace=0.1)
     assert "begun" in raised.value.details
     pid = read_pid(child)
     assert alive(pid)
@@ -187,11 +185,10 @@ def test_a_process_ends_when_sykube_is_interrupted(tmp_path: Path, options: Any)
 
 @either_way
 def test_a_process_that_ignores_the_request_does_not_outlive_an_interruption(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any
+    tmp_path: Path, options: Any
 ) -> None:
-    monkeypatch.setattr(run_module, "_GRACE_S", 0.1)
     script = "trap '' TERM; echo $$ > {file}; while :; do sleep 0.05; done"
-    assert_ends(interrupted_run(tmp_path / "pid", script, **options))
+    assert_ends(interrupted_run(tmp_path / "pid", script, **options, grace=0.1))
 
 
 # --- input and output ---

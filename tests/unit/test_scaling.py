@@ -12,11 +12,10 @@ from sykube.cluster.commands.scaling import RemovalOptions
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import State, locked
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import preflight
-from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.host.preflight import Finding, Level
-from tests.fakes import KUBELET_CONF, NODES, Call, Injected, World, ready
+from tests.fakes import Call, Injected, World
+from tests.fakes.apiserver import NODES, ready
+from tests.fakes.instance import KUBELET_CONF
 from tests.unit.helpers import differences, fake_spec, init, made, unchanged
 
 
@@ -109,19 +108,13 @@ def test_more_workers_than_there_is_room_for_are_refused(world: World) -> None:
 
 
 def test_a_host_without_memory_for_another_worker_is_said_before_any_change(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     made(world)
-    counts: list[int] = []
-
-    def examine(_: Host, count: int, _data: object) -> list[Finding]:
-        counts.append(count)
-        return [Finding("memory", Level.FAILURE, "1 MB is available", "Stop something.")]
-
-    monkeypatch.setattr(preflight, "examine_for_workers", examine)
-    with unchanged(world), pytest.raises(HostError, match="not ready"):
+    world.give_memory(1400)
+    with unchanged(world), pytest.raises(HostError, match="not ready") as raised:
         add(world, 3)
-    assert counts == [3]
+    assert "1400 MB available, about 1500 MB needed" in raised.value.details
 
 
 _reference: list[Call] = []
@@ -221,15 +214,13 @@ def test_start_ends_an_add_that_was_killed_and_leaves_the_other_nodes_alone(
     disks = {mark: dict(files) for mark, files in world.disks.items() if KUBELET_CONF in files}
     node1 = world.kubernetes["fake"].objects[f"{NODES}/fake-node1"]
     node1["status"]["conditions"] = [ready(False, "cni plugin not initialized")]
-    look = World.in_node
 
-    def in_node(self: World, name: str, instance: object, argv: list[str], stdin: object) -> object:
+    def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
         if argv[:2] == ["kubeadm", "join"]:
             # As kubelets are after their first seconds.
             node1["status"]["conditions"] = [ready()]
-        return look(self, name, instance, argv, stdin)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(World, "in_node", in_node)
+    world.node_programs.first = joining
     assert power.start(world.host, "fake", world.ui()) is True
     assert sorted(world.instances) == ["fake-master", "fake-node1", "fake-node2", "fake-node3"]
     assert sorted(world.kubernetes["fake"].nodes) == sorted(world.instances)

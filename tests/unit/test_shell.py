@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import logging
 import os
@@ -18,16 +18,15 @@ import click
 import pytest
 from click.shell_completion import BashComplete
 
-from sykube.cli import context, main, man
+from sykube.cli import main, man
 from sykube.cluster.commands import removal
-from sykube.cluster.model.state import State
 from sykube.cluster.operations import user_kubeconfig
 from sykube.errors import ExitCode
 from sykube.host.host import Host
 from sykube.host.paths import CLUSTER_VARIABLE
 from sykube.kubernetes import kubeconfig
 from sykube.kubernetes.kubeconfig import Owner
-from tests.fakes import World
+from tests.fakes import Call, World
 from tests.unit.helpers import Sykube, Terminal, fake_spec, init
 
 
@@ -196,23 +195,23 @@ def test_the_shell_is_the_one_in_use(
 
 
 @pytest.fixture
-def by_sudo(recorded: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
+def by_sudo(recorded: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     """Root was called by user 1234, whose shell is fish; what was given to whom."""
-    given: list[tuple[str, int]] = []
     home = str(recorded.root / "home")
     entry = types.SimpleNamespace(pw_uid=1234, pw_gid=99, pw_dir=home, pw_shell="/usr/bin/fish")
     monkeypatch.setenv("SUDO_UID", "1234")
+    # A user that this machine does not have.
     monkeypatch.setattr(pwd, "getpwuid", lambda _: entry)
-    monkeypatch.setattr(os, "chown", lambda path, uid, _gid: given.append((str(path), uid)))
-    yield given
+    return recorded.given
 
 
 def test_by_sudo_the_caller_gets_a_copy_that_nobody_else_reads(
     host: Host,
-    by_sudo: list[tuple[str, int]],
+    by_sudo: list[tuple[str, int, int]],
     sykube: Sykube,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # pytest's own folders are closed to other users.
     monkeypatch.setattr(kubeconfig, "_may_enter", lambda *_: True)
     copy = host.data / "lab/kubeconfig-1234"
     result = sykube("env", "--name", "lab")
@@ -220,12 +219,12 @@ def test_by_sudo_the_caller_gets_a_copy_that_nobody_else_reads(
     assert "sudo sykube env --name lab | source" in result.out
     assert copy.read_text() == "the kubeconfig\n"
     assert copy.stat().st_mode & 0o777 == 0o600
-    assert by_sudo == [(str(copy), 1234)]
+    assert by_sudo == [(str(copy), 1234, 99)]
 
 
 def test_who_cannot_reach_the_folder_is_told_so(
     host: Host,
-    by_sudo: list[tuple[str, int]],
+    by_sudo: list[tuple[str, int, int]],
     sykube: Sykube,
 ) -> None:
     (host.data / "lab").chmod(0o700)
@@ -259,10 +258,8 @@ def test_who_may_enter_a_folder(tmp_path: Path, mode: int, uid: int, gid: int, o
 def test_with_a_copy_env_needs_no_root(
     recorded: World,
     sykube: Sykube,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recorded.user = 1000
-    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    recorded.user = 1234
     result = sykube("env", "--name", "lab")
     assert result.out == ""
     copy = recorded.host.data / "lab/kubeconfig-1234"
@@ -374,20 +371,16 @@ def test_without_a_terminal_there_is_no_escape_sequence(
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_on_a_terminal_only_what_is_said_is_coloured(
     small: World,
+    sykube: Sykube,
     monkeypatch: pytest.MonkeyPatch,
     terminal: Terminal,
     arguments: list[str],
     no_color: str,
 ) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
-    monkeypatch.setattr(sys, "argv", ["sykube", *arguments])
-    monkeypatch.setattr(sys, "stderr", terminal.stream)
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    context._ui.clear()
-    with pytest.raises(SystemExit):
-        main.main()
-    assert isinstance(sys.stdout, io.StringIO)
-    assert "\033" not in sys.stdout.getvalue(), "results are for other programs"
+    with contextlib.redirect_stderr(terminal.stream):
+        result = sykube(*arguments)
+    assert "\033" not in result.out, "results are for other programs"
     text = terminal.text()
     assert not (no_color and SGR.search(text))
     if arguments in FAILING and not no_color:
@@ -427,16 +420,13 @@ def test_quiet_leaves_results_alone(
 def test_verbose_shows_what_is_run_also_by_commands_without_a_log(
     small: World,
     sykube: Sykube,
-    monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
 ) -> None:
-    load = State.load
-
-    def noted(path: Path) -> State | None:
+    def noted(_: Call) -> bool:
         logging.getLogger("sykube.run").debug("$ looked for clusters")
-        return load(path)
+        return False
 
-    monkeypatch.setattr(State, "load", noted)
+    small.calls.fail(noted)
     assert "$ looked for clusters" not in sykube(*arguments).err
     assert "  $ looked for clusters" in sykube(*arguments, "-v").err
 

@@ -16,16 +16,9 @@ from sykube.image import local, signature
 from sykube.image.build import Builder, list_images
 from sykube.image.local import adopt
 from sykube.image.trust import Trust, read_fingerprint
-from tests.fakes import (
-    TRUSTED,
-    Calls,
-    FakeHost,
-    FakePrograms,
-    Kernel,
-    add_image,
-    signed_by,
-    write_sif,
-)
+from tests.fakes import Calls, FakeHost, FakePrograms, Kernel
+from tests.fakes.image import add_image, write_sif
+from tests.fakes.signatures import TRUSTED, signed_by
 
 BUILDER = Builder(Path("/usr/bin/apptainer"), {"APPTAINER_DROP_CAPS": "CAP_BPF"})
 STRANGER = "DDA3F9244C7D1CA13BF07E0C6B1FE319D3A2F017"

@@ -342,6 +342,7 @@ def test_a_restore_that_is_interrupted_while_it_swaps_changes_nothing(
         return rename(source, target)
 
     with unchanged(stopped), monkeypatch.context() as patched:
+        # A disk that is full is met by the system's calls.
         patched.setattr(Path, "rename", failing)
         with pytest.raises(OSError, match="No space"):
             restore(stopped)
@@ -357,6 +358,7 @@ def test_a_state_that_cannot_be_written_puts_all_back(
     snapshots.save(stopped.host, "fake", "kept", stopped.ui())
     write(stopped, "fake", "changed")
     with unchanged(stopped), monkeypatch.context() as patched:
+        # A disk that is full when the record is written, and only then.
         patched.setattr(State, "save", _full)
         with pytest.raises(OSError, match="No space"):
             restore(stopped)
@@ -402,15 +404,12 @@ def test_a_cluster_with_other_keys_is_replaced_with_its_context(stopped: World) 
 
 
 def test_a_kubeconfig_that_cannot_be_written_is_a_warning(
-    stopped: World, monkeypatch: pytest.MonkeyPatch
+    stopped: World,
 ) -> None:
     snapshots.save(stopped.host, "fake", "kept", stopped.ui())
     removal.delete(stopped.host, "fake", stopped.ui())
-
-    def refuse(*_: object) -> None:
-        raise Injected("locked by another program")
-
-    monkeypatch.setattr(user_kubeconfig, "add", refuse)
+    # kubectl's lock, of another program.
+    (stopped.root / "home/.kube/config.lock").touch()
     ui = stopped.ui()
     snapshots.restore(stopped.host, "kept", lambda _: False, ui)
     assert "sykube config --name fake" in ui.warnings[0]
@@ -493,9 +492,9 @@ def test_a_node_image_that_is_gone(stopped: World) -> None:
 
 
 def test_an_archive_of_a_program_that_this_host_lacks(stopped: World) -> None:
-    stopped.absent = {"xz", "pigz"}
+    stopped.present -= {"xz", "pigz"}
     assert snapshots.save(stopped.host, "fake", "kept", stopped.ui()).archive == "data.tar.zst"
-    stopped.absent = {"zstd", "xz", "pigz"}
+    stopped.present.remove("zstd")
     assert snapshots.save(stopped.host, "fake", "slower", stopped.ui()).archive == "data.tar.gz"
     with unchanged(stopped), pytest.raises(SykubeError, match="could not find zstd"):
         restore(stopped)
@@ -599,13 +598,10 @@ def test_prune_keeps_the_images_of_snapshots(stopped: World, sykube: Sykube) -> 
     assert saved.image in sykube("node-image", "prune", "--all").out
 
 
-def test_uninstall_says_which_snapshots_are_lost(
-    stopped: World, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_uninstall_says_which_snapshots_are_lost(stopped: World, sykube: Sykube) -> None:
     snapshots.save(stopped.host, "fake", "kept", stopped.ui())
     removal.delete(stopped.host, "fake", stopped.ui())
-    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    refused = sykube("uninstall")
+    refused = sykube("uninstall", stdin=io.StringIO("n\n"))
     assert refused.code == ExitCode.INTERRUPTED
     assert "The snapshots kept are lost with it." in refused.err
     assert archive.names(stopped.host) == ["kept"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from sykube.kubernetes import stalled
-from tests.fakes import Calls, FakeApi, Kubernetes
+from tests.fakes import Calls
+from tests.fakes.apiserver import FakeApi, Kubernetes
 
 PODS = "/api/v1/namespaces/kube-system/pods"
 MESSAGE = "services have not yet been read at least once, cannot construct envvars"
@@ -17,7 +16,7 @@ def pod(name: str, **state: dict[str, str]) -> dict[str, Any]:
     return {"metadata": {"name": name}, "status": {"containerStatuses": [{"state": state}]}}
 
 
-def test_only_pods_that_wait_for_the_kubelet_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_pods_that_wait_for_the_kubelet_are_changed() -> None:
     server = Kubernetes()
     found = {
         "stalled": pod(
@@ -32,7 +31,7 @@ def test_only_pods_that_wait_for_the_kubelet_are_changed(monkeypatch: pytest.Mon
     }
     server.objects |= {f"{PODS}/{name}": each for name, each in found.items()}
     # The fake's own are those that its nodes run.
-    monkeypatch.setattr(server, "pods", lambda: [*found.values()])
+    server.shown = lambda _: [*found.values()]
     calls = Calls()
     stalled.hasten(FakeApi(server, calls))
     changes = [call.words for call in calls.all if call.words[0] == "PATCH"]

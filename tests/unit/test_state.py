@@ -19,7 +19,7 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host import files
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from tests.fakes import make_subnets
+from tests.fakes.nodes import make_subnets
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -83,8 +83,10 @@ def test_a_save_that_fails_leaves_the_state_before_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     if breaks == "fsync":
+        # A disk that is full is met by the system's calls.
         monkeypatch.setattr(os, "fsync", full)
     else:
+        # A disk that is full is met by the system's calls.
         monkeypatch.setattr(os, "replace", full)
         monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space left"):
@@ -244,6 +246,7 @@ def test_a_lock_file_that_was_removed_under_the_waiter_is_made_anew(
             lock.unlink()
             lock.write_text("another's")
 
+    # Between two calls to the system: nothing else comes in there.
     monkeypatch.setattr(fcntl, "flock", race)
     with locked(ClusterPaths(host, "fake")):
         assert lock.read_text() == str(os.getpid())

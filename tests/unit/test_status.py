@@ -12,8 +12,8 @@ from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model import lookup
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
-from sykube.node import services
-from tests.fakes import NODES, World, ready
+from tests.fakes import World
+from tests.fakes.apiserver import NODES, ready
 
 
 def look(world: World) -> status.Status:
@@ -101,7 +101,7 @@ def bridge_is_gone(world: World) -> None:
 
 
 def disk_is_nearly_full(world: World) -> None:
-    world.free = 0.05
+    world.total, world.free = 10_000_000_000, 0.05
 
 
 def etcd_is_ill(world: World) -> None:
@@ -130,7 +130,7 @@ def api_is_silent(world: World) -> None:
         (bridge_is_gone, "network", "the bridge sk-fake is gone"),
         (disk_is_nearly_full, "disk", "500 MB free of 10000 MB in "),
         (etcd_is_ill, "API server", "etcd failed"),
-        (api_is_silent, "API server", "connection refused"),
+        (api_is_silent, "API server", "Connection refused"),
     ],
 )
 def test_each_thing_that_is_wrong_is_degraded_and_said_where_it_belongs(
@@ -154,12 +154,9 @@ def test_all_that_is_wrong_with_a_node_is_said_in_one_line(up: World) -> None:
 
 
 def test_a_node_whose_supervisord_is_silent_is_degraded(
-    up: World, monkeypatch: pytest.MonkeyPatch
+    up: World,
 ) -> None:
-    def silent(*_: object) -> dict[str, str]:
-        raise SykubeError("supervisord does not answer: timed out")
-
-    monkeypatch.setattr(services, "states", silent)
+    up.network.supervisor_fails = TimeoutError("timed out")
     found = look(up)
     assert found.exit_code is ExitCode.DEGRADED
     assert [node.summary for node in found.nodes] == ["supervisord does not answer: timed out"] * 2

@@ -17,7 +17,8 @@ from sykube.errors import ExitCode, HostError
 from sykube.host.host import Host
 from sykube.network import subnets
 from sykube.network.subnets import Subnets, choose
-from tests.fakes import Calls, FakeHost, FakePrograms, Kernel, make_subnets
+from tests.fakes import Calls, FakeHost, FakePrograms, Kernel
+from tests.fakes.nodes import make_subnets
 
 
 def nets(*texts: str) -> list[IPv4Network]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from sykube import logfile
 from sykube import ui as ui_module
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.ui import Ui, duration
@@ -68,10 +67,9 @@ def test_a_step_that_fails_says_so_and_lets_the_error_through(
 
 
 def test_a_long_step_says_now_and_then_that_it_goes_on(
-    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    stream: io.StringIO,
 ) -> None:
-    monkeypatch.setattr(ui_module, "_PLAIN_REMINDER_S", 0.01)
-    ui = Ui(stream=stream)
+    ui = Ui(stream=stream, reminder=0.01)
     with ui.step("Building"):
         ui.note("  compiling kubelet\n")
         # On a slow machine one may have come before the note.
@@ -210,29 +208,26 @@ def test_everything_goes_to_the_log_which_is_its_owners_alone(
 
 
 def test_the_log_stays_its_owners_alone_when_it_is_rotated(
-    stream: io.StringIO, log_file: Path, monkeypatch: pytest.MonkeyPatch
+    stream: io.StringIO, log_file: Path
 ) -> None:
-    fill_log(stream, log_file, monkeypatch)
+    fill_log(stream, log_file)
     for file in log_file.parent.iterdir():
         assert file.stat().st_mode & 0o777 == 0o600, file
 
 
-def fill_log(stream: io.StringIO, log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfile, "_BYTES", 1000)
+def fill_log(stream: io.StringIO, log_file: Path) -> None:
     before = os.umask(0o022)
     try:
         ui = Ui(stream=stream)
-        ui.open_log(log_file)
+        ui.open_log(log_file, size=1000)
         for number in range(200):
             ui.say(f"line {number}")
     finally:
         os.umask(before)
 
 
-def test_the_log_is_bounded(
-    stream: io.StringIO, log_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill_log(stream, log_file, monkeypatch)
+def test_the_log_is_bounded(stream: io.StringIO, log_file: Path) -> None:
+    fill_log(stream, log_file)
     assert sorted(file.name for file in log_file.parent.iterdir()) == ["lab.log", "lab.log.1"]
     assert all(file.stat().st_size <= 1000 for file in log_file.parent.iterdir())
     assert "line 199" in log_file.read_text(encoding="utf-8")

@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from sykube import documents, stored
-from sykube.addons import addon as addon_module
 from sykube.cluster.commands import power, removal, scaling, snapshots, status
 from sykube.cluster.commands.power import StopOptions
-from sykube.cluster.commands.update import nodes as update_nodes
-from sykube.cluster.commands.update import rollback, skew
+from sykube.cluster.commands.update import skew
 from sykube.cluster.commands.update import update as update_module
 from sykube.cluster.commands.update.nodes import Postponed, UpdateOptions
 from sykube.cluster.commands.update.update import Outcome
@@ -23,8 +21,6 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import State
-from sykube.cluster.operations import ready as ready_step
-from sykube.cluster.operations.wanted import Wanted
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image.choice import Choice
 from sykube.image.node_image import NodeImage
@@ -32,15 +28,13 @@ from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
 from sykube.node import image_files
 from sykube.patches import Patch
-from tests.fakes import KUBEADM_CONFIG, Call, Injected, World, add_image, make_node
+from tests.fakes import Call, Injected, World
+from tests.fakes.apiserver import KUBEADM_CONFIG
+from tests.fakes.image import add_image
+from tests.fakes.nodes import make_node
 from tests.unit.helpers import Sykube, differences, fake_spec, init, made, unchanged
 
 OLD, NEW = "v1.20.2", "v1.20.3"
-
-
-@pytest.fixture(autouse=True)
-def _deployments_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addon_module, "deployment_problem", lambda *_: "")
 
 
 @pytest.fixture
@@ -173,9 +167,15 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(
     )
 
 
-def test_a_dry_run_makes_no_node_image(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def lose_images(world: World) -> None:
+    """The cache has no complete node image any more."""
+    for mark in (world.root / "cache/node-images").glob("*/complete"):
+        mark.unlink()
+
+
+def test_a_dry_run_makes_no_node_image(world: World) -> None:
     made(world)
-    monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
+    lose_images(world)
     wish = ClusterSpec(name="fake")
     with unchanged(world):
         found = update_module.update(
@@ -186,12 +186,10 @@ def test_a_dry_run_makes_no_node_image(world: World, monkeypatch: pytest.MonkeyP
     assert not any("kubeadm" in step for step in found.steps)
 
 
-def test_a_cluster_that_is_not_well_is_refused_before_an_image_is_made(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_is_not_well_is_refused_before_an_image_is_made(world: World) -> None:
     made(world)
     _break_dns(world)
-    monkeypatch.setattr(Wanted, "cached_image", lambda _: None)
+    lose_images(world)
     with unchanged(world), pytest.raises(SykubeError, match="is not healthy"):
         update_module.update(
             world.host, "fake", ClusterSpec(name="fake"), UpdateOptions(), world.ui()
@@ -490,7 +488,6 @@ INTERRUPTED = ("Upgrading master (kubeadm upgrade)", "Starting master from the n
 def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
     world: World,
     newer: NodeImage,
-    monkeypatch: pytest.MonkeyPatch,
     title: str,
     error: type[BaseException],
 ) -> None:
@@ -500,8 +497,7 @@ def test_an_update_whose_call_to_the_outside_fails_is_undone_or_goes_on(
         for number, call in enumerate(calls)
         if call.step == title and not (number and calls[number - 1].words[:5] == call.words[:5])
     ]
-    for module in (update_module, update_nodes, rollback, ready_step):
-        monkeypatch.setattr(module, "_TIMEOUT_S", 5.0)
+    world.stride = 1000.0
     for number in numbers:
         cluster = made(world)
         world.calls.all.clear()
@@ -833,13 +829,13 @@ def test_a_fit_that_was_interrupted_is_taken_up(
                 raise KeyboardInterrupt
             real(folder, fingerprint)
 
-        monkeypatch.setattr(image_files, "_note", note)
-        with pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+            # Between two changes of files, where nothing else is asked.
+            interrupted.setattr(image_files, "_note", note)
             node.fit("new", "old")
         # A start from the old image in between fills it again.
         node.pull("/var/lib/containerd").mkdir(exist_ok=True)
         node.pull("/var/lib/containerd/of the start between").touch()
-    monkeypatch.setattr(image_files, "_note", real)
     node.fit("new", "old")
     assert [*node.pull("/var/lib/containerd").iterdir()] == []
     assert (node.previous_containerd() / "old").exists()

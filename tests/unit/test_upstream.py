@@ -191,13 +191,12 @@ def test_what_a_version_means(
 
 
 def test_stable_is_what_this_sykube_knows(
-    host: Host, mirrors: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+    host: Host, server: Server, mirrors: Sites, downloader: Downloader
 ) -> None:
-    known = ("1.36", "1.9", "1.35")
-    monkeypatch.setattr(upstream, "minors", lambda: known)
-    found = upstream.resolve(host, "stable", known, mirrors, downloader)
+    server.files["/release/stable.txt"] = b"v1.99.1"
+    found = upstream.resolve(host, "stable", ("1.36", "1.9", "1.35"), mirrors, downloader)
     assert found.kubernetes == "1.36.2"
-    assert found.remark == "Kubernetes 1.37.1 is newer than what this sykube knows"
+    assert found.remark == "Kubernetes 1.99.1 is newer than what this sykube knows"
 
 
 def test_stable_is_what_this_host_runs(host: Host, mirrors: Sites, downloader: Downloader) -> None:
@@ -465,12 +464,16 @@ def test_downloads_are_removed(
 # --- the source ---
 
 
+class OwnSites(Sites):
+    """Sites of which none was named by the user."""
+
+    kubernetes_is_mirrored = False
+
+
 @pytest.fixture
-def upstreams_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> Sites:
+def upstreams_own(server: Server) -> Sites:
     """Upstream's own site, which is the server's for this test."""
-    monkeypatch.setattr(source, "_ANSWER_S", 30)
-    monkeypatch.setattr(Sites, "kubernetes", server.url)
-    return Sites(server.url)
+    return OwnSites(server.url)
 
 
 def test_upstream_where_it_answers(
@@ -482,12 +485,12 @@ def test_upstream_where_it_answers(
 
 
 def test_a_newer_upstream_is_said(
-    host: Host, upstreams_own: Sites, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader
 ) -> None:
-    monkeypatch.setattr(upstream, "minors", lambda: ("1.36",))
+    server.files["/release/stable.txt"] = b"v1.99.1"
     found = source.choose(host, "auto", "", upstreams_own, downloader)
-    assert found.kubernetes == "1.36.2"
-    assert "1.37.1 is newer than what this sykube knows" in found.reason
+    assert found.kubernetes == "1.37.1"
+    assert "1.99.1 is newer than what this sykube knows" in found.reason
 
 
 @pytest.mark.parametrize("fault", [Fault(503), Fault(403), Fault(404), Fault(429)])
@@ -508,16 +511,13 @@ def test_debian_where_there_is_no_network(
     server: Server,
     upstreams_own: Sites,
     downloader: Downloader,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(source, "_ANSWER_S", 0.3)
     server.fail("/release/stable.txt", Fault(stall=3))
     began = time.monotonic()
-    found = source.choose(host, "auto", "", upstreams_own, downloader)
+    found = source.choose(replace(host, patience=0.1), "auto", "", upstreams_own, downloader)
     assert time.monotonic() - began < STALL_S / 2
     assert found.source == "debian"
     server.close()
-    monkeypatch.setattr(source, "_ANSWER_S", 30)
     found = source.choose(host, "auto", "", upstreams_own, downloader)
     assert "Connection refused" in found.reason
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sykube.cli import versions as command
 from sykube.errors import ExitCode
 from sykube.host.checksum import Checksum
 from sykube.host.host import Host
 from sykube.image import downloads, upstream
 from tests import releases
 from tests.e2e.site import make_authority
-from tests.fakes import add_image
+from tests.fakes.image import add_image
 from tests.releases import Fault, Server
 from tests.unit.helpers import Sykube
 
@@ -25,8 +24,6 @@ NEWEST = [f"{each}.4" for each in upstream.minors()]
 
 @pytest.fixture(autouse=True)
 def nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Not what a busy machine takes for an answer.
-    monkeypatch.setattr(command, "_ANSWER_S", 30)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -90,12 +87,9 @@ def test_without_a_release_site(server: Server, sykube: Sykube) -> None:
     assert {each["newest"] for each in found["upstream"]} == {""}
 
 
-def test_a_release_site_that_says_nothing(
-    server: Server, sykube: Sykube, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(command, "_ANSWER_S", 0.3)
+def test_a_release_site_that_says_nothing(server: Server, sykube: Sykube) -> None:
     server.fail("/release/stable-1.36.txt", Fault(stall=0))
-    assert "does not answer" in sykube("versions").out
+    assert "does not answer" in sykube("versions", patience=0.03).out
 
 
 def test_a_mirror_that_is_named_and_its_authority(

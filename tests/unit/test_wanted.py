@@ -20,12 +20,13 @@ from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.proxies import Proxies
-from sykube.image import build, downloads, source, upstream, versions
+from sykube.image import build, downloads, upstream, versions
 from sykube.image.choice import Choice
 from sykube.image.sites import Sites
 from sykube.image.upstream import Release
 from tests import releases
-from tests.fakes import World, write_sif
+from tests.fakes import World
+from tests.fakes.image import write_sif
 from tests.releases import CONTAINERD, RUNC, Fault, Server
 from tests.unit import test_snapshots
 from tests.unit.helpers import Sykube, fake_spec, init, unchanged, without_a_site
@@ -41,8 +42,6 @@ DNS = ("--dns", "192.0.2.53")
 @pytest.fixture(autouse=True)
 def quiet(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.machine = "x86_64"
-    # Not what a busy machine takes for an answer.
-    monkeypatch.setattr(source, "_ANSWER_S", 30)
     without_a_site(monkeypatch)
 
 
@@ -81,6 +80,7 @@ def real_fingerprints(
         made.append(what)
         return build.list_images(world.host)[0]
 
+    # The world has one image, whatever is asked for: its own `layers` stands in for all.
     monkeypatch.setattr(build, "build", building)
     monkeypatch.setattr(
         build,
@@ -116,13 +116,10 @@ def test_debian_where_the_release_site_does_not_answer(world: World) -> None:
 def test_upstream_where_it_answers(
     world: World,
     server: Server,
-    monkeypatch: pytest.MonkeyPatch,
     mirrors: dict[str, Any],
     real_fingerprints: list[object],
 ) -> None:
-    _, *others = Sites.__init__.__defaults__ or ()
-    monkeypatch.setattr(Sites, "kubernetes", server.url)
-    monkeypatch.setattr(Sites.__init__, "__defaults__", (server.url, *others))
+    world.web = {Sites.kubernetes: server.url}
     mirrors.pop("kubernetes_mirror")
     ui = world.ui()
     # What is built is the world's image of Debian's.
@@ -131,7 +128,7 @@ def test_upstream_where_it_answers(
     assert init(world, fake_spec(**mirrors), ui)
     found = recorded(world.host)
     assert found is not None
-    assert (found.source, found.kubernetes) == ("upstream", VERSION)
+    assert (found.source, found.kubernetes) == ("upstream", VERSION), ui.said
     # cgroup v1 keeps it from what is newer.
     assert f"cgroup v1, and the newest, {NEWEST[0]}, needs cgroup v2" in ui.said[0]
     assert "--allow-cgroup-v1" in ui.said[0]
@@ -154,41 +151,39 @@ def test_a_host_that_may_run_anything_takes_the_newest(
 
 
 @pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def silent(world: World) -> Iterator[None]:
     """Nobody may be asked which Kubernetes there is."""
-
-    def asked(*_: object, **__: object) -> None:
-        raise AssertionError("a release site was asked")
-
-    monkeypatch.setattr(source, "choose", asked)
+    yield
+    assert world.asked == []
 
 
 def test_a_cluster_that_is_there_asks_nobody(world: World, sykube: Sykube) -> None:
     world.programs.answers["tar"] = test_snapshots.fake_tar
     assert sykube("init", "--name", "fake", *DNS).code == 0
     before = recorded(world.host)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "choose", lambda *_, **__: pytest.fail("asked"))
-        assert sykube("init", "--name", "fake", *DNS).code == 0
-        assert sykube("node", "add", "--name", "fake").code == 0
-        assert sykube("stop", "--name", "fake").code == 0
-        assert sykube("snapshot", "save", "kept", "--name", "fake").code == 0
-        assert sykube("start", "--name", "fake").code == 0
-        again = sykube("init", "--name", "fake", *DNS, "--kubernetes-version", "1.36")
+    world.asked.clear()
+    assert sykube("init", "--name", "fake", *DNS).code == 0
+    assert sykube("node", "add", "--name", "fake").code == 0
+    assert sykube("stop", "--name", "fake").code == 0
+    assert sykube("snapshot", "save", "kept", "--name", "fake").code == 0
+    assert sykube("start", "--name", "fake").code == 0
+    again = sykube("init", "--name", "fake", *DNS, "--kubernetes-version", "1.36")
+    assert world.asked == []
     assert recorded(world.host) == before
     assert again.code == ExitCode.FAILED
     assert "kubernetesVersion: '' → '1.36'" in again.err
 
 
 def test_an_init_that_failed_goes_on_with_what_was_chosen(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
     world.calls.fail(lambda call: "kubeadm" in str(call) and "init" in call.words)
     with pytest.raises(SykubeError):
         init(world, fake_spec(), retain=True)
     before = recorded(world.host)
-    monkeypatch.setattr(source, "choose", lambda *_, **__: pytest.fail("asked"))
+    world.asked.clear()
     assert init(world, fake_spec())
+    assert world.asked == []
     assert recorded(world.host) == before
 
 
@@ -217,15 +212,15 @@ def test_a_snapshot_brings_its_kubernetes(world: World, sykube: Sykube) -> None:
     sykube("stop", "--name", "fake")
     assert sykube("snapshot", "save", "kept", "--name", "fake").code == 0
     sykube("delete", "--name", "fake", "--yes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "choose", lambda *_, **__: pytest.fail("asked"))
-        for wrong in (["--kubernetes-version", "1.36"], ["--source", "upstream"]):
-            refused = sykube("init", "--name", "new", "--from", "kept", *DNS, *wrong)
-            assert refused.code == ExitCode.USAGE
-            assert "Kubernetes" in refused.err
-        report = json.loads(sykube("init", "--from", "kept", "--dry-run", "-o", "json").out)
-        assert report["kubernetes"]["kubernetes"] == DEBIAN
-        assert sykube("snapshot", "restore", "kept").code == 0
+    world.asked.clear()
+    for wrong in (["--kubernetes-version", "1.36"], ["--source", "upstream"]):
+        refused = sykube("init", "--name", "new", "--from", "kept", *DNS, *wrong)
+        assert refused.code == ExitCode.USAGE
+        assert "Kubernetes" in refused.err
+    report = json.loads(sykube("init", "--from", "kept", "--dry-run", "-o", "json").out)
+    assert report["kubernetes"]["kubernetes"] == DEBIAN
+    assert sykube("snapshot", "restore", "kept").code == 0
+    assert world.asked == []
     assert recorded(world.host) == before
 
 
@@ -242,6 +237,7 @@ def test_nothing_stands_in_for_a_version(world: World) -> None:
 def choose_at_once(world: World, spec: ClusterSpec) -> None:
     """init without pauses between tries."""
     with pytest.MonkeyPatch.context() as patch:
+        # The pauses between tries are real, and of a random length.
         patch.setattr(random, "uniform", lambda *_: 0.0)
         lifecycle.init(world.host, spec, InitOptions(), world.ui())
 

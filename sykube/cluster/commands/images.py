@@ -7,7 +7,6 @@ import errno
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -230,11 +229,11 @@ def _load(cluster: Cluster, image: ContainerImage, nodes: Sequence[Node]) -> Loa
     present = [node.name for node in nodes if node not in missing]
     if present:
         cluster.ui.say(f"{', '.join(present)} has {image.name} already")
-    started = time.monotonic()
+    started = cluster.host.monotonic()
 
     def give(node: Node) -> None:
         containerd.load(node, image)
-        cluster.ui.note(f"{node.name} has it after {duration(time.monotonic() - started)}")
+        cluster.ui.note(f"{node.name} has it after {duration(cluster.host.monotonic() - started)}")
 
     if missing:
         names_ = ", ".join(node.name for node in missing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from sykube.cluster.model.cluster import Cluster, on_each
@@ -96,7 +95,7 @@ def start(host: Host, name: str, ui: Ui) -> bool:
         missing = [node for node in cluster.nodes if node not in running]
         if not cluster.bridge.exists():
             _check_subnet(cluster)
-        since = float(int(time.time()))
+        since = float(int(cluster.host.time()))
         with ui.step("Setting up the network"):
             network.set_up(cluster)
         with ui.step("Starting the nodes"):
@@ -149,7 +148,7 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
                 resolution=f"sykube status{cluster.name_option}",
             )
         with ui.step(f"Unpausing the cluster {name}"):
-            since = float(int(time.time()))
+            since = float(int(cluster.host.time()))
             for node in cluster.nodes:
                 node.freeze(frozen=False)
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster, on_each
@@ -48,7 +48,7 @@ def renew(host: Host, name: str, ui: Ui) -> Cluster:
         if cluster.workers:
             with ui.step("Renewing the certificates of the workers"):
                 on_each(cluster.workers, lambda node: _renew_worker(leader, node))
-        since = float(int(datetime.now(UTC).timestamp()))
+        since = float(int(cluster.host.time()))
         with ui.step("Adding the new credentials to your kubeconfig"):
             user_kubeconfig.renew(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
@@ -63,7 +63,7 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
     # What it would find in the cluster, it could not get from an API server that refuses.
     config = kubeadm.renewal_configuration(cluster.minor, cluster.state.versions["kubernetes"])
     node.write(_CONFIG, config, mode="0600")
-    since = float(int(datetime.now(UTC).timestamp()))
+    since = float(int(cluster.host.time()))
     try:
         with _without_kubelet(node):
             node.run(["kubeadm", "certs", "renew", "all", "--config", _CONFIG], timeout=120)

@@ -50,10 +50,10 @@ def addresses(cluster: Cluster, namespace: str, name: str) -> list[Address]:
             exit_code=ExitCode.DEGRADED,
         )
     found = [
-        Address(str(port.get("name", port["port"])), by, _url(port, host, number))
+        Address(str(port.get("name", port["port"])), by, _url(port, address, number))
         for port in service["spec"].get("ports", [])
-        for by, host, number in _ways(cluster, service, port)
-        if port["protocol"] != "TCP" or not ports.silence(host, number)
+        for by, address, number in _ways(cluster, service, port)
+        if port["protocol"] != "TCP" or not ports.silence(cluster.host, address, number)
     ]
     if not found:
         raise SykubeError(

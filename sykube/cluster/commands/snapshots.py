@@ -140,7 +140,7 @@ def _replace(host: Host, snapshot: Snapshot, present: State, ui: Ui) -> Cluster:
     with ui.step(f"Restoring the cluster {cluster.name}"):
         _unpack_and_swap(snapshot, cluster)
     if _text(cluster.paths.kubeconfig) != before:
-        kubeconfig.renew_copies(cluster.paths.kubeconfig)
+        kubeconfig.renew_copies(host, cluster.paths.kubeconfig)
         _hand_out(cluster)
     return cluster
 
@@ -155,7 +155,7 @@ def _bring_back(host: Host, snapshot: Snapshot, ui: Ui) -> Cluster:
             f"there are remains of a cluster {snapshot.cluster} without a record",
             resolution=f"sykube delete --name {snapshot.cluster}",
         )
-    kubeconfig.check(kubeconfig.Owner.of_caller(), snapshot.cluster)
+    kubeconfig.check(host, kubeconfig.Owner.of_caller(), snapshot.cluster)
     engine = preparation.find_engine(host, saved.spec, ui)
     state = replace(
         saved,

@@ -146,7 +146,7 @@ class Cluster:
     def api_of(self, node: Node) -> Api:
         """A client of one control plane's own API server."""
         credentials = Credentials.read(self.paths.kubeconfig)
-        return Api(replace(credentials, server=f"https://{node.address}:6443"))
+        return Api(self.host, replace(credentials, server=f"https://{node.address}:6443"))
 
     def running_control_plane(self) -> Node:
         """A control plane that runs, the first one where it does.
@@ -180,7 +180,7 @@ class Cluster:
 
     def api(self) -> Api:
         """A client with the cluster's admin credentials; a context manager."""
-        return Api(Credentials.read(self.paths.kubeconfig))
+        return Api(self.host, Credentials.read(self.paths.kubeconfig))
 
     def node(self, name: str) -> Node:
         """The node of that name, whether it is there or not."""

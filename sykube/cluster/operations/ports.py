@@ -29,4 +29,4 @@ def check(host: Host, state: State, wanted: PortMap) -> None:
                     f"the port {wanted.host_port} of {wanted.address} leads to the cluster {name}",
                     resolution=f"Take another, or: sykube port delete {other} --name {name}",
                 )
-    ports.check_free(wanted)
+    ports.check_free(host, wanted)

@@ -109,7 +109,7 @@ class RegistryPort:
         port = self.cluster.state.registry
         if port is None:
             return "no port of this host leads to the registry"
-        return ports.silence(port.address, port.host_port)
+        return ports.silence(self.cluster.host, port.address, port.host_port)
 
     def _forget(self) -> None:
         state = self.cluster.state

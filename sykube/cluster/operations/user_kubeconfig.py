@@ -23,22 +23,22 @@ def add(cluster: Cluster) -> None:
     Raises:
         SykubeError: a file of the user's cannot be used.
     """
-    owner = Owner.of_caller()
-    path = kubeconfig.check(owner, cluster.name)
+    host, owner = cluster.host, Owner.of_caller()
+    path = kubeconfig.check(host, owner, cluster.name)
     current = kubeconfig.default_file(owner)
     cluster.state.kubeconfig = str(path)
     cluster.save()
     config = cluster.paths.kubeconfig.read_text(encoding="utf-8")
-    previous = kubeconfig.merge(path, config, cluster.name, owner, switch=path == current)
+    previous = kubeconfig.merge(host, path, config, cluster.name, owner, switch=path == current)
     if path != current:
-        previous = kubeconfig.switch(current, cluster.name, owner)
+        previous = kubeconfig.switch(host, current, cluster.name, owner)
     cluster.state.previous_context = previous or cluster.state.previous_context
     cluster.save()
 
 
 def renew(cluster: Cluster) -> None:
     """Renew the users' copies of the credentials; which context is the current one stays."""
-    kubeconfig.renew_copies(cluster.paths.kubeconfig)
+    kubeconfig.renew_copies(cluster.host, cluster.paths.kubeconfig)
     if not is_added(cluster):
         return
     path = Path(cluster.state.kubeconfig)
@@ -47,17 +47,17 @@ def renew(cluster: Cluster) -> None:
     home = Path(pwd.getpwuid(os.getuid()).pw_dir)
     owner = Owner(found.st_uid, found.st_gid, home)
     config = cluster.paths.kubeconfig.read_text(encoding="utf-8")
-    kubeconfig.merge(path, config, cluster.name, owner, switch=False)
+    kubeconfig.merge(cluster.host, path, config, cluster.name, owner, switch=False)
 
 
 def remove(cluster: Cluster) -> None:
     """Remove the cluster's context, and give back the one that was current before."""
-    owner = Owner.of_caller()
+    host, owner = cluster.host, Owner.of_caller()
     name, previous = cluster.name, cluster.state.previous_context
     path = Path(cluster.state.kubeconfig or kubeconfig.user_kubeconfig(owner, name))
-    kubeconfig.remove(path, name, previous, owner)
+    kubeconfig.remove(host, path, name, previous, owner)
     # The user's other files, if there are any, are not in the way of removing the cluster.
     with contextlib.suppress(SykubeError):
         current = kubeconfig.default_file(owner)
         if current.exists() and not kubeconfig.has_context(owner, name):
-            kubeconfig.switch(current, previous, owner, only_from=name)
+            kubeconfig.switch(host, current, previous, owner, only_from=name)

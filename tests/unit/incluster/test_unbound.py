@@ -122,6 +122,7 @@ def test_server_options() -> None:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The command lines that would have replaced this process."""
     commands: list[list[str]] = []
+    # Or the test would become unbound.
     monkeypatch.setattr(os, "execvp", lambda _, command: commands.append(command))
     return commands
 

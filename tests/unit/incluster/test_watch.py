@@ -438,6 +438,7 @@ def test_delays_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
             watcher.stop()
         return True
 
+    # Chance and time, of a program that is handed neither.
     monkeypatch.setattr("sykube.incluster.watch.random.uniform", lambda _, most: most)
     monkeypatch.setattr(watcher._stop_asked, "wait", wait)
     watcher.run()

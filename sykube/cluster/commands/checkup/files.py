@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -89,7 +88,7 @@ def disk(look: Look) -> Iterator[Finding]:
         yield warning("disk", str(room), cure)
     else:
         yield ok("disk", str(room))
-    files = os.statvfs(root)
+    files = look.cluster.host.statvfs(root)
     if files.f_files and files.f_favail < _LEAST_INODES * files.f_files:
         detail = f"{files.f_favail} of {files.f_files} inodes are free in {root}"
         yield failure("disk", detail, "Remove files there: see df -i")

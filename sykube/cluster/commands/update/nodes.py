@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,7 +64,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
             shut_down(node, options.grace)
             progress.renewed.append(node.name)
             cluster.save()
-            since = float(int(time.time()))
+            since = float(int(cluster.host.time()))
             prepare(cluster, node)
             start(cluster, node)
             check(cluster, [node])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sykube.node import netns
+from sykube.host.network import Network
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare"
@@ -62,13 +62,13 @@ def own_network() -> str:
 
 @as_root
 def test_an_answer_comes_back(server: tuple[str, int]) -> None:
-    assert netns.exchange(os.getpid(), server, b"7", 5.0) == b"answer to 7"
+    assert Network().exchange(os.getpid(), server, b"7", 5.0) == b"answer to 7"
 
 
 @as_root
 def test_a_node_that_is_silent_is_an_error_in_time(server: tuple[str, int]) -> None:
     with pytest.raises(TimeoutError):
-        netns.exchange(os.getpid(), server, b"silence", 0.05)
+        Network().exchange(os.getpid(), server, b"silence", 0.05)
 
 
 @as_root
@@ -77,12 +77,12 @@ def test_the_request_is_sent_in_the_nodes_network_and_not_in_the_hosts(
 ) -> None:
     before = own_network()
     with pytest.raises(OSError, match="unreachable"):
-        netns.exchange(node, server, b"7", 5.0)
+        Network().exchange(node, server, b"7", 5.0)
     # Whoever asked is where it was.
     assert own_network() == before
-    assert netns.exchange(os.getpid(), server, b"8", 5.0) == b"answer to 8"
+    assert Network().exchange(os.getpid(), server, b"8", 5.0) == b"answer to 8"
 
 
 def test_a_node_that_is_gone_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
-        netns.exchange(2**22 + 1, ("127.0.0.1", 53), b"7", 5.0)
+        Network().exchange(2**22 + 1, ("127.0.0.1", 53), b"7", 5.0)

@@ -1,0 +1,4 @@
+"""What programs answer."""
+
+# Exit code, standard output, standard error.
+Answer = tuple[int, str, str]

@@ -1,0 +1,294 @@
+"""Programs of nodes, kubeadm above all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sykube import documents, resources
+from tests.fakes.answers import Answer
+from tests.fakes.apiserver import COREFILE, KUBEADM_CONFIG, Kubernetes, member_id
+from tests.fakes.files import fill
+from tests.fakes.instance import KUBELET_CONF, PKI, SHARED_KEYS, FakeInstance
+from tests.fakes.kubeconfig import admin_kubeconfig
+
+if TYPE_CHECKING:
+    from tests.fakes.world import World
+
+
+_SCRIPTS = resources.folder("definitions") / "scripts"
+CA_HASH = "c0ffee" * 8
+
+
+_COREFILE = """.:53 {
+    errors
+    kubernetes cluster.local {
+       ttl 30
+    }
+    forward . /etc/resolv.conf {
+       max_concurrent 1000
+    }
+    cache 30
+}
+"""
+
+
+# What Node.write runs, and what joining works out discoveryTokenCaCertHashes by.
+_WRITE = re.compile(
+    r"umask 077 && cat > (\S+)\.new && chmod (\d{4}) \1\.new && mv \1\.new (?P<path>\1)"
+)
+_HASH_CA = (
+    f"openssl x509 -pubkey -noout -in {PKI}/ca.crt | openssl pkey -pubin -outform der | sha256sum"
+)
+_UPGRADE = 'PATH=$PATH:/etc/sykube/update exec /etc/sykube/update/kubeadm upgrade "$@"'
+
+
+def words_of(argv: list[str]) -> list[str]:
+    """A command without the text of the script that it runs: `sh`, its name, its arguments.
+
+    Raises:
+        AssertionError: the script is none that sykube has.
+    """
+    match argv:
+        case ["sh", "-c", text, name, *arguments]:
+            file = _SCRIPTS / name
+            known = file.read_text(encoding="utf-8") if file.is_file() else _UPGRADE
+            assert text == known, f"the fake node does not know the script {name!r}: {text}"
+            return ["sh", name, *arguments]
+    return argv
+
+
+@dataclass
+class NodePrograms:
+    """What runs in the nodes of a world.
+
+    Attributes:
+        first: asked before all else: a node's name, the command as `words_of` shows it, and its
+            standard input; None leaves the answer to the node.
+    """
+
+    world: World
+    first: Callable[[str, list[str], str | None], Answer | None] = lambda *_: None
+
+    def run(self, name: str, instance: FakeInstance, argv: list[str], stdin: str | None) -> Answer:
+        """Run a command in an instance."""
+        words = words_of(argv)
+        answer = self.first(name, words, stdin)
+        if answer is not None:
+            return answer
+        match words:
+            case ["sh", "-c", script] if written := _WRITE.fullmatch(script):
+                instance.files[written["path"]] = stdin or ""
+            case ["sh", "check-node" | "check-network", _]:
+                pass
+            case ["pkill", "-KILL", "-x", "kube-apiserver"]:
+                pass
+            case ["sh", "-c", script] if script == _HASH_CA:
+                return 0, f"{CA_HASH}  -\n", ""
+            case ["test", "-e", *paths]:
+                there = any(
+                    f"{file}/".startswith(f"{path}/") for file in instance.files for path in paths
+                )
+                return int(not there), "", ""
+            case ["cat", "/sys/class/net/eth0/iflink"]:
+                there = instance.link in self.world.kernel.links
+                return 0, f"{instance.index}\n" if there else "", ""
+            case ["cat", path]:
+                if path not in instance.files:
+                    return 1, "", f"cat: {path}: No such file or directory"
+                return 0, instance.files[path], ""
+            case ["rm", "-f", *paths]:
+                for path in paths:
+                    instance.files.pop(path, None)
+            case ["kubeadm", "init", "--config", path, "--skip-token-print", *options]:
+                _check_options(options, "--skip-phases", "--experimental-patches")
+                self._keep_configuration(name, instance, argv, path)
+                return self._kubeadm_init(name, instance, path)
+            case ["kubeadm", "init", "phase", "addon", "coredns", "--config", path]:
+                self._keep_configuration(name, instance, argv, path)
+                deployments = "/apis/apps/v1/namespaces/kube-system/deployments"
+                objects = self.world.etcd_of(name).objects
+                containers = [{"name": "coredns", "image": "registry.example/coredns:v1"}]
+                objects[f"{deployments}/coredns"] = {
+                    "spec": {"template": {"spec": {"containers": containers}}}
+                }
+                objects[COREFILE] = {"data": {"Corefile": _COREFILE}}
+            case ["kubeadm", "join", "--config", path, *options]:
+                _check_options(options, "--skip-phases", "--experimental-patches")
+                self._keep_configuration(name, instance, argv, path)
+                return self._kubeadm_join(name, instance, path)
+            case ["/usr/lib/sykube/node-network"]:
+                instance.lay_network()
+            case ["sh", "stop-containers", "node", _]:
+                pass
+            case ["mkdir", "-p", "-m", "0700", _]:
+                pass
+            case ["etcdctl", *options, "member", "list"] if "--endpoints" in options:
+                return 0, self.world.etcd_of(name).listed(), ""
+            case ["etcdctl", *options, "member", "remove", member] if "--endpoints" in options:
+                members = self.world.etcd_of(name).members
+                members.pop(next(each for each in members if member_id(each) == member))
+            case ["ctr", "images", "list"]:
+                rows = [f"{name} type {digest} 1 B -" for name, digest in instance.images.items()]
+                return 0, "\n".join(["REF TYPE DIGEST SIZE", *rows]), ""
+            case ["ctr", "images", "rm", "--sync", *names]:
+                instance.images = {k: v for k, v in instance.images.items() if k not in names}
+            case ["sh", "load-image", folder, id_, image]:
+                instance.import_image(folder, id_, image)
+            case ["sh", "detach-content", *parts]:
+                for part in parts:
+                    text = instance.part(part).read_bytes()
+                    (instance.content / part).unlink()
+                    (instance.content / part).write_bytes(text)
+            case ["sh", "read-content", *parts]:
+                found = [part for part in parts if instance.part(part).exists()]
+                texts = {part: instance.part(part).read_text() for part in found}
+                return 0, "".join(f"{part}\n{text}\n" for part, text in texts.items()), ""
+            case ["sh", "kubeadm-upgrade", *arguments]:
+                return self._kubeadm_upgrade(name, instance, arguments)
+            case ["etcdctl", *options, "snapshot", "save", path] if "--endpoints" in options:
+                file = instance.on_host(path)
+                assert file is not None
+                file.write_text(json.dumps(self.world.etcd_of(name).objects))
+            case ["supervisorctl", "restart", "kubelet"]:
+                pass
+            case _:
+                raise AssertionError(f"the fake node does not know: {argv}")
+        return 0, "", ""
+
+    def half(self, name: str, argv: list[str]) -> None:
+        """What kubeadm leaves in a node when it fails in the middle."""
+        instance = self.world.instances.get(name)
+        if instance and "kubeadm-upgrade" in argv and instance.has_control_plane:
+            fill(instance.manifests, {"kube-controller-manager.yaml": "an image that is nowhere"})
+        if instance and argv[:2] == ["kubeadm", "init"]:
+            instance.files[f"{PKI}/ca.crt"] = "half"
+        if instance and argv[:2] == ["kubeadm", "join"]:
+            instance.files["/etc/kubernetes/bootstrap-kubelet.conf"] = "half"
+            document = documents.load(instance.files[argv[3]])
+            if "controlPlane" in document:
+                etcd = self.world.etcd_of(name)
+                etcd.members[name] = document["controlPlane"]["localAPIEndpoint"][
+                    "advertiseAddress"
+                ]
+
+    def _keep_configuration(
+        self, name: str, instance: FakeInstance, argv: list[str], path: str
+    ) -> None:
+        text = instance.files.get(path, "")
+        self.world.configurations.append((name, argv, documents.load_all(text)))
+
+    def _kubeadm_init(self, name: str, instance: FakeInstance, path: str) -> Answer:
+        if any("/pki/" in file or file.endswith(".conf") for file in instance.files):
+            return 1, "", "there are remains of an earlier control plane"
+        if path not in instance.files:
+            return 1, "", f"unable to read config from {path!r}"
+        given = {each["kind"]: each for each in documents.load_all(instance.files[path])}
+        cluster = given["ClusterConfiguration"]
+        server = f"https://{cluster['controlPlaneEndpoint']}"
+        instance.files["/etc/kubernetes/admin.conf"] = admin_kubeconfig(server)
+        instance.files[KUBELET_CONF] = "kubelet"
+        instance.files |= {key: f"{key} of the cluster" for key in SHARED_KEYS}
+        kubernetes = Kubernetes(lives=self.world.lives, plugin=self.world.plugin)
+        kubernetes.bare |= {name} if not instance.config("pod-network.conflist") else set()
+        kubernetes.kubelet_joined(name, instance.version, control_plane=True)
+        address = given["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"]
+        kubernetes.members[name] = address
+        kubernetes.objects[KUBEADM_CONFIG] = {
+            "metadata": {"name": "kubeadm-config"},
+            "data": {"ClusterConfiguration": documents.dump(cluster)},
+        }
+        self.world.kubernetes[cluster["clusterName"]] = kubernetes
+        self._write_control_plane(instance, instance.version)
+        self._start_kubelet()
+        return 0, "", ""
+
+    def _kubeadm_join(self, name: str, instance: FakeInstance, path: str) -> Answer:
+        if path not in instance.files:
+            return 1, "", f"unable to read config from {path!r}: no such file or directory"
+        if {"/etc/kubernetes/bootstrap-kubelet.conf", KUBELET_CONF} & set(instance.files):
+            return 1, "", "there are remains of an earlier kubeadm join"
+        document = documents.load(instance.files[path])
+        discovery = document["discovery"]["bootstrapToken"]
+        token, secret = discovery["token"].split(".")
+        servers = [
+            each for each in self.world.kubernetes.values() if each.tokens().get(token) == secret
+        ]
+        if not servers or discovery["caCertHashes"] != [f"sha256:{CA_HASH}"]:
+            return 1, "", "couldn't validate the identity of the API Server"
+        (kubernetes,) = servers
+        control_plane = document.get("controlPlane")
+        if control_plane:
+            if any(instance.files.get(key) != f"{key} of the cluster" for key in SHARED_KEYS):
+                return 1, "", "a shared key or certificate is missing"
+            address = control_plane["localAPIEndpoint"]["advertiseAddress"]
+            if name in kubernetes.members or address in kubernetes.members.values():
+                return 1, "", "etcdserver: Peer URLs already exists"
+            kubernetes.members[name] = address
+            endpoint = discovery["apiServerEndpoint"]
+            instance.files["/etc/kubernetes/admin.conf"] = admin_kubeconfig(f"https://{endpoint}")
+            self._write_control_plane(instance, instance.version)
+        instance.files[f"{PKI}/ca.crt"] = f"{PKI}/ca.crt of the cluster"
+        instance.files[KUBELET_CONF] = "kubelet"
+        kubernetes.bare |= {name} if not instance.config("pod-network.conflist") else set()
+        kubernetes.kubelet_joined(name, instance.version, control_plane=bool(control_plane))
+        self._start_kubelet()
+        return 0, "", ""
+
+    def _write_control_plane(self, instance: FakeInstance, version: str) -> None:
+        """What kubeadm writes: static pods, each just the image that it needs, and more."""
+        names = [each for each in instance.images if "kube-apiserver:" in each]
+        name = next((each for each in names if each.endswith(f":{version}")), names[0])
+        fill(instance.manifests, {"kube-apiserver.yaml": name})
+        for path in ("kubelet/config.yaml", "kubelet/kubeadm-flags.env", "etcd/member/data"):
+            file = instance.on_host(f"/var/lib/{path}")
+            assert file is not None
+            fill(file.parent, {file.name: version})
+
+    def _kubeadm_upgrade(self, name: str, instance: FakeInstance, arguments: list[str]) -> Answer:
+        tools = instance.on_host("/etc/sykube/update/kubeadm")
+        assert tools is not None
+        if not tools.exists() or not tools.with_name("crictl").exists():
+            return 127, "", "kubeadm: not found"
+        version = tools.read_text()
+        kubernetes = self.world.etcd_of(name)
+        config = documents.load(kubernetes.objects[KUBEADM_CONFIG]["data"]["ClusterConfiguration"])
+        if self.world.upgrade_problems:
+            return 1, "", self.world.upgrade_problems.pop(0)
+        known = ("--patches", "--experimental-patches", "--ignore-preflight-errors")
+        match arguments:
+            case ["apply", wanted, "--yes", *options]:
+                _check_options(options, *known)
+                assert wanted == version
+                assert instance.has_control_plane
+                config["kubernetesVersion"] = version
+                data = {"ClusterConfiguration": documents.dump(config)}
+                kubernetes.objects[KUBEADM_CONFIG]["data"] = data
+            case ["node", *options]:
+                _check_options(options, *known)
+                assert config["kubernetesVersion"] == version, "apply comes first"
+            case unknown:
+                raise AssertionError(f"the fake kubeadm upgrade does not know: {unknown}")
+        if instance.has_control_plane:
+            if f"{config['imageRepository']}/kube-apiserver:{version}" not in instance.images:
+                return 1, "", "[ERROR ImagePull]: failed to pull image"
+            self._write_control_plane(instance, version)
+        return 0, "", ""
+
+    def _start_kubelet(self) -> None:
+        for key, value in (("vm/overcommit_memory", "1"), ("kernel/panic", "10")):
+            (self.world.proc_sys / key).write_text(value)
+
+
+def _check_options(options: list[str], *known: str) -> None:
+    """Refuse options with a value that a program does not have.
+
+    Raises:
+        AssertionError: there is such a one.
+    """
+    assert len(options) % 2 == 0, f"an option has no value: {options}"
+    unknown = {*options[::2]} - {*known}
+    assert not unknown, f"the fake kubeadm does not know: {unknown}"
