@@ -72,7 +72,6 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 def text(content: str) -> str:
-    """A text without its secrets."""
     content = _without_cut_key(content)
     for pattern, replacement in _RULES:
         content = pattern.sub(replacement, content)

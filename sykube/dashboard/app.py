@@ -96,7 +96,6 @@ def _page(text: str, status: int, headers: dict[str, str] | None = None) -> Resp
 
 
 def application(source: Source, access: Access, collector: Collector) -> ASGIApp:
-    """The application for one cluster."""
     return _Gate(_Routes(source, access, collector).app, access)
 
 

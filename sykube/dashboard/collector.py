@@ -108,7 +108,6 @@ class Collector:
                 self._watched.clear()
 
     def close(self) -> None:
-        """End all pages."""
         for page in self._pages:
             page.send(None)
 

@@ -5,19 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+from pathlib import Path
 
-_STYLE = """
-:root { color-scheme: light dark }
-body { margin: 0; min-height: 100vh; display: grid; place-items: center;
-  font: 16px/1.5 system-ui, sans-serif; background: light-dark(#f5f6f8, #12151a);
-  color: light-dark(#1c2128, #e6e9ee) }
-main { max-width: 32rem; margin: 1.5rem; padding: 2rem; border-radius: 12px;
-  background: light-dark(#fff, #1b2027); border: 1px solid light-dark(#dde1e7, #2d343e) }
-h1 { margin: 0 0 .5rem; font-size: 1.25rem }
-p { margin: .5rem 0 0 }
-code { font: .95em ui-monospace, monospace; padding: .1em .4em; border-radius: 4px;
-  background: light-dark(#eef0f3, #262d36) }
-"""
+_STYLE = (Path(__file__).parent / "static/notice.css").read_text(encoding="utf-8")
 _digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 # Nothing from anywhere but what stands in the page.
 POLICY = (

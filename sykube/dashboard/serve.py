@@ -57,7 +57,6 @@ class Server(uvicorn.Server):
 
 
 def configuration(app: ASGIApp) -> uvicorn.Config:
-    """How an application is served."""
     return uvicorn.Config(
         app,
         # Logs that are followed have no end of their own.
@@ -73,6 +72,5 @@ def configuration(app: ASGIApp) -> uvicorn.Config:
 
 
 def server(source: Source, access: Access) -> Server:
-    """A server that is ready to run."""
     collector = Collector(source)
     return Server(configuration(application(source, access, collector)), collector.close)

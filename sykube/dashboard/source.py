@@ -67,8 +67,6 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ClusterSource:
-    """A cluster of this host."""
-
     host: Host
     name: str
     ui: Ui
@@ -189,8 +187,6 @@ class _Closed(Exception):
 
 
 class _NodeLog:
-    """A log of a node's program."""
-
     def __init__(self, found: Sequence[node_logs.Source]) -> None:
         self._found = found
         self._closed = threading.Event()

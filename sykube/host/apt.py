@@ -14,21 +14,11 @@ from sykube.host.host import Host
 # Stands for --mirror where that is not given.
 VARIABLE = "SYKUBE_MIRROR"
 _SUITES = frozenset(
-    [
-        "bullseye",
-        "bookworm",
-        "trixie",
-        "forky",
-        "duke",
-        "sid",
-        "oldoldstable",
-        "oldstable",
-        "stable",
-        "testing",
-        "unstable",
-    ]
+    (
+        *("bullseye", "bookworm", "trixie", "forky", "duke", "sid", "oldoldstable", "oldstable"),
+        *("stable", "testing", "unstable"),
+    )
 )
-
 # What apt takes for "no": apt-pkg/contrib/strutl.cc, StringToBool
 _NO = frozenset({"no", "false", "without", "off", "disable", "0"})
 

@@ -29,7 +29,6 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def unreadable(file: Path, error: OSError) -> UsageError:
-    """The error for a user's file that cannot be read."""
     return UsageError(
         f"cannot read {file}: {error.strerror or error}",
         resolution="Let root read it, or copy it to where root can.",

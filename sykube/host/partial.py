@@ -101,7 +101,6 @@ class Partial:
         self.part.replace(self._target)
 
     def discard(self) -> None:
-        """Forget what is there of it."""
         self.part.unlink(missing_ok=True)
 
 

@@ -52,8 +52,6 @@ _ENGINES = (
 
 
 class Level(enum.Enum):
-    """How bad a finding is."""
-
     OK = "ok"
     WARNING = "warning"
     FAILURE = "failure"

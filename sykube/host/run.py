@@ -42,7 +42,6 @@ class Completed:
 
     @property
     def ok(self) -> bool:
-        """Whether the process exited with 0."""
         return self.code == 0
 
 

@@ -72,7 +72,6 @@ def program_of(name: str) -> str:
 
 
 def has(host: Host, program: str) -> bool:
-    """Whether the host has a program."""
     return host.which(program) is not None
 
 

@@ -1,4 +1,4 @@
-"""Builds node images: definitions rendered, built one from the other, kept by content.
+"""Builds node images: definitions rendered, built one from the other, cached by content.
 
 The fingerprint of an image covers its rendered definition, the files that go
 into it and the fingerprints of the images it is made from, but not the mirror
@@ -23,7 +23,7 @@ from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import pulling, versions
+from sykube.image import inside, pulling, versions
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import Source, Upstream
 
@@ -372,14 +372,8 @@ def keep(
 
 def extract(host: Host, sif: Path, path: str, target: Path, builder: Builder) -> None:
     """Copy one file out of an image, through a bind of the target's folder."""
-    host.run(
-        [
-            builder.binary, "--silent", "exec", "--no-home", "--no-mount", "tmp,cwd,bind-paths",
-            "--bind", f"{target.parent}:/mnt", "--pwd", "/", sif, "cp", path, f"/mnt/{target.name}",
-        ],
-        env=builder.environment,
-        timeout=120,
-    )  # fmt: skip
+    command = ["cp", path, f"/mnt/{target.name}"]
+    inside.run_in(host, sif, command, target.parent, builder, timeout=120)
 
 
 def _build_sif(

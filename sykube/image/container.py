@@ -119,7 +119,6 @@ class Staging:
 
 
 def machine(host: Host) -> str:
-    """This machine's architecture, as images name it."""
     return _ARCHITECTURES.get(host.machine(), host.machine())
 
 

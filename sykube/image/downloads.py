@@ -27,12 +27,10 @@ class Cached:
 
 
 def folder(host: Host) -> Path:
-    """Where it is."""
     return host.cache / "downloads"
 
 
 def place(host: Host, project: str, version: str, architecture: str, name: str) -> Path:
-    """Where a file belongs."""
     return folder(host) / project / version / architecture / name
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sykube.host.host import Host
 from sykube.host.run import Completed
-from sykube.image.build import Builder
+
+if TYPE_CHECKING:
+    # It uses what is here.
+    from sykube.image.build import Builder
 
 
 def run_in(

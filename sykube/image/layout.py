@@ -68,7 +68,6 @@ def read(host: Host, source: Path, folder: Path) -> list[ContainerImage]:
 
 
 def _no_image(source: Path) -> UsageError:
-    """The error for a file that holds no image."""
     return UsageError(f"{source} is no container image", resolution=_KINDS)
 
 
@@ -153,7 +152,6 @@ def _joined(name: str, link: str) -> str:
 def _of_index(
     host: Host, source: Path, index: Any, blob: Callable[[str], Blob | None]
 ) -> list[ContainerImage]:
-    """The images of an OCI layout."""
     images: list[ContainerImage] = []
     others: dict[str, list[str]] = {}
     for entry in _list(index, "manifests"):

@@ -43,7 +43,6 @@ class NodeImage:
         return self.folder / "kubectl"
 
     def container_images(self) -> list[str]:
-        """Names of the container images that it brings."""
         return (self.folder / "container-images").read_text(encoding="utf-8").split()
 
     def versions(self) -> dict[str, str]:
@@ -86,5 +85,4 @@ class NodeImage:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
         return sum(file.stat().st_size for file in self.folder.iterdir())

@@ -55,7 +55,6 @@ class Sites:
         return f"{self.containerd}/v{version}/containerd-{version}-linux-{architecture}.tar.gz"
 
     def runc_program(self, version: str, architecture: str) -> str:
-        """The static program."""
         return f"{self.runc}/v{version}/runc.{architecture}"
 
     def runc_checksums(self, version: str) -> str:

@@ -209,7 +209,6 @@ class Upstream:
 
     @property
     def name(self) -> str:
-        """Of the source."""
         return "upstream"
 
 
@@ -227,43 +226,17 @@ DEBIAN = Source(
 # Upstream's containerd is linked with glibc (containerd's docs/getting-started.md).
 NODE_SUITE = "trixie"
 KUBERNETES_PROGRAMS = (
-    "kubeadm",
-    "kubelet",
-    "kubectl",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kube-proxy",
+    *("kubeadm", "kubelet", "kubectl"),
+    *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"),
 )
 CONTAINER_IMAGE_PACKAGES = (
-    "conntrack",
-    "docker-registry",
-    "etcd-server",
-    "iptables",
-    "kmod",
-    "openssl",
-    "python3",
-    "python3-dnspython",
-    "unbound",
+    *("conntrack", "docker-registry", "etcd-server", "iptables", "kmod", "openssl"),
+    *("python3", "python3-dnspython", "unbound"),
 )
 NODE_PACKAGES = (
-    "conntrack",
-    "containerd",
-    "containernetworking-plugins",
-    "crun",
-    "ebtables",
-    "etcd-client",
-    "ethtool",
-    "iproute2",
-    "iptables",
-    "keepalived",
-    "kmod",
-    "mount",
-    "procps",
-    "runc",
-    "socat",
-    "supervisor",
-    "util-linux",
+    *("conntrack", "containerd", "containernetworking-plugins", "crun", "ebtables", "etcd-client"),
+    *("ethtool", "iproute2", "iptables", "keepalived", "kmod", "mount", "procps", "runc", "socat"),
+    *("supervisor", "util-linux"),
 )
 # With kube-proxy, etcd and CoreDNS in images of their own, what sykube/incluster needs is left.
 # python3-minimal would lack http, ipaddress and others.

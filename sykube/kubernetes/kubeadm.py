@@ -84,7 +84,6 @@ class ControlPlaneSettings:
 
 
 def init_configuration(settings: ControlPlaneSettings) -> str:
-    """The YAML documents for `kubeadm init --config`."""
     return documents.dump_all(init_documents(settings))
 
 

@@ -14,7 +14,6 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def problem(key: str, value: str) -> str:
-    """What is wrong with a label, or nothing."""
     if not re.fullmatch(f"(?:{_DOMAIN})?{_NAME}", key):
         return f"{key!r} is not a label's key, such as tier or example.com/tier"
     ok = re.fullmatch(f"(?:{_NAME})?", value)

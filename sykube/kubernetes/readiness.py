@@ -22,7 +22,6 @@ def nodes(api: Api, names: list[str]) -> str:
 
 
 def nodes_problem(found: dict[str, Any], names: list[str]) -> str:
-    """As `nodes`, of what `registered` gave."""
     problems = node_problems(found, names).items()
     return "; ".join(f"{name}: {problem}" for name, problem in problems if problem)
 

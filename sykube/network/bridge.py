@@ -44,7 +44,6 @@ class Bridge:
         return bridge_name(self.cluster)
 
     def exists(self) -> bool:
-        """Whether the bridge is there."""
         return (self.host.class_net / self.name).exists()
 
     def create(self, wiring: Wiring) -> None:
@@ -173,7 +172,6 @@ class Bridge:
         return f"rules are gone from {', '.join(lacking)}" if lacking else ""
 
     def addresses(self) -> list[str]:
-        """Addresses of the bridge with their prefix lengths."""
         listed = self.host.run(["ip", "-j", "-4", "address", "show", "dev", self.name], check=False)
         return [
             f"{info['local']}/{info['prefixlen']}"

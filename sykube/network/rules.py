@@ -53,7 +53,6 @@ class Wiring:
 
 
 def chain_name(bridge: str, suffix: str) -> str:
-    """The name of one of a bridge's chains."""
     return f"SYKUBE-{bridge.removeprefix(BRIDGE_PREFIX)}-{suffix}"
 
 
