@@ -17,7 +17,7 @@ from sykube.cluster.cluster import Cluster
 from sykube.cluster.spec import ClusterSpec
 from sykube.errors import SykubeError, UsageError
 from sykube.image.choice import AUTO
-from sykube.kubernetes import forget_program
+from sykube.kubernetes import etcd_scrub
 from sykube.node.node import Node
 
 # Keys, names and addresses, and what is about pods that are not taken along.
@@ -143,7 +143,7 @@ def forget(cluster: Cluster) -> None:
     start = resources.script("start-etcd", image, master.instance)
     master.run(start, timeout=_TIMEOUT_S)
     try:
-        program = Path(forget_program.__file__).read_text(encoding="utf-8")
+        program = Path(etcd_scrub.__file__).read_text(encoding="utf-8")
         command = ["python3", "-", json.dumps(nodes)]
         master.run(command, stdin=program, timeout=_TIMEOUT_S)
     except BaseException:

@@ -20,8 +20,8 @@ from sykube.cluster.steps import nodes, order
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.kubernetes import forget_program
-from sykube.kubernetes.forget_program import edit
+from sykube.kubernetes import etcd_scrub
+from sykube.kubernetes.etcd_scrub import edit
 from tests.fakes import NODES, Answer, FakeInstance, Injected, World
 from tests.unit import test_snapshots
 from tests.unit.helpers import Sykube
@@ -299,8 +299,8 @@ def test_dry_run_names_the_step(saved: World, sykube: Sykube) -> None:
 
 def field(number: int, payload: bytes | int) -> bytes:
     if isinstance(payload, int):
-        return bytes([number << 3]) + forget_program._varint(payload)
-    return bytes([number << 3 | 2]) + forget_program._varint(len(payload)) + payload
+        return bytes([number << 3]) + etcd_scrub._varint(payload)
+    return bytes([number << 3 | 2]) + etcd_scrub._varint(len(payload)) + payload
 
 
 def stored(*fields: bytes) -> bytes:
@@ -312,7 +312,7 @@ def stored(*fields: bytes) -> bytes:
 def edits(**objects: dict[str, Any]) -> tuple[dict[str, bytes], set[str]]:
     """What the program would do about some objects."""
     kinds = ("secrets", "accounts", "endpoints", "slices", "volumes", "nodes")
-    return forget_program.edits(**{kind: objects.get(kind, {}) for kind in kinds})
+    return etcd_scrub.edits(**{kind: objects.get(kind, {}) for kind in kinds})
 
 
 TOKEN = b"kubernetes.io/service-account-token"
@@ -475,9 +475,9 @@ def test_the_whole_program(monkeypatch: pytest.MonkeyPatch) -> None:
         "/registry/deployments/kube-system/cluster-dns": b"",
     }
     etcd = Etcd(kept | gone)
-    monkeypatch.setattr(forget_program, "_call", etcd.call)
+    monkeypatch.setattr(etcd_scrub, "_call", etcd.call)
     monkeypatch.setattr(sys, "argv", ["-", "{}"])
-    forget_program.main()
+    etcd_scrub.main()
     assert etcd.keys == kept | {"/registry/serviceaccounts/a/default": stored(METADATA)}
     assert etcd.done[-3:] == [
         "kv/deleterange",
@@ -495,13 +495,13 @@ def test_it_waits_for_etcd(monkeypatch: pytest.MonkeyPatch) -> None:
             raise answer
         return answer
 
-    monkeypatch.setattr(forget_program, "_call", call)
+    monkeypatch.setattr(etcd_scrub, "_call", call)
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    forget_program._wait_for_etcd()
+    etcd_scrub._wait_for_etcd()
     assert next(answers, None) is None
 
 
 def test_the_program_needs_nothing_that_a_node_lacks() -> None:
-    text = Path(forget_program.__file__).read_text(encoding="utf-8")
+    text = Path(etcd_scrub.__file__).read_text(encoding="utf-8")
     assert "import sykube" not in text
     assert "from sykube" not in text

@@ -18,7 +18,7 @@ from sykube import documents, resources
 from sykube.cluster.cluster import Cluster, on_each
 from sykube.cluster.update.progress import Origin, Progress
 from sykube.host.run import CommandError
-from sykube.image import carried, containerd, versions
+from sykube.image import containerd, node_image_contents, versions
 from sykube.image.build import Builder
 from sykube.image.container import ContainerImage
 from sykube.image.node_image import NodeImage
@@ -79,10 +79,10 @@ def handed_out(cluster: Cluster, progress: Progress, builder: Builder) -> Iterat
     forget(cluster)
     work = Path(tempfile.mkdtemp(prefix=_WORK, dir=cluster.paths.root))
     try:
-        images = carried.container_images(
+        images = node_image_contents.container_images(
             cluster.host, progress.after.image, new_names(progress), work, builder
         )
-        carried.tools(cluster.host, progress.after.image, work, builder)
+        node_image_contents.tools(cluster.host, progress.after.image, work, builder)
         for node in waiting:
             _give_tools(work, node)
         on_each(waiting, lambda node: _give_images(node, images))
