@@ -29,7 +29,7 @@ class RegistryPort(Protocol):
 
 
 @dataclass(frozen=True)
-class Site:
+class AddonContext:
     """What add-ons are told of the cluster that they are in.
 
     Attributes:
@@ -63,41 +63,41 @@ class Addon:
     by_default: bool = False
     kept: tuple[str, ...] = ()
 
-    def variables(self, site: Site) -> dict[str, Any]:
+    def variables(self, context: AddonContext) -> dict[str, Any]:
         """What its template is rendered with, beside the image of its programs."""
         return {}
 
-    def objects(self, site: Site) -> list[dict[str, Any]]:
-        variables = {"image": versions.SYSTEM_IMAGE, **self.variables(site)}
+    def objects(self, context: AddonContext) -> list[dict[str, Any]]:
+        variables = {"image": versions.SYSTEM_IMAGE, **self.variables(context)}
         text = resources.render("manifests", self.template, **variables)
         # Not above: most commands read no YAML.
         from sykube import documents
 
         return documents.load_all(text)
 
-    def enable(self, site: Site) -> None:
+    def enable(self, context: AddonContext) -> None:
         """Make it, or bring it up to date; what waits for it asks `problem`.
 
         In the order of its manifest: pods are refused while their account is not there.
         """
-        for each in self.objects(site):
-            site.api.apply(each)
+        for each in self.objects(context):
+            context.api.apply(each)
 
-    def disable(self, site: Site) -> None:
+    def disable(self, context: AddonContext) -> None:
         """Remove all of it but the users' data; what is gone already is no error."""
-        for each in reversed(self.objects(site)):
+        for each in reversed(self.objects(context)):
             if each["kind"] not in self.kept:
-                site.api.delete(each)
+                context.api.delete(each)
 
-    def settle(self, site: Site) -> None:
+    def sync_nodes(self, context: AddonContext) -> None:
         """Take in which nodes there are now, and their certificates; all of them are up."""
 
-    def wait(self, site: Site) -> None:
+    def wait(self, context: AddonContext) -> None:
         """Wait until it can be used; its pods are Ready."""
 
-    def problem(self, site: Site) -> str:
+    def problem(self, context: AddonContext) -> str:
         """What keeps it from working, or nothing."""
-        found = (deployment_problem(site.api, each) for each in self.deployments)
+        found = (deployment_problem(context.api, each) for each in self.deployments)
         return "; ".join(filter(None, found))
 
 

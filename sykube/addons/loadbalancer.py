@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sykube.addons.addon import Addon, Site
+from sykube.addons.addon import Addon, AddonContext
 
 
 @dataclass(frozen=True)
 class LoadBalancer(Addon):
     """A controller that gives addresses and answers for them on the nodes' bridge."""
 
-    def variables(self, site: Site) -> dict[str, Any]:
-        return {"pool": "-".join(site.load_balancers)}
+    def variables(self, context: AddonContext) -> dict[str, Any]:
+        return {"pool": "-".join(context.load_balancers)}
 
 
 LOAD_BALANCER = LoadBalancer(

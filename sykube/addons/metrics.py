@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sykube.addons.addon import Addon, Site
+from sykube.addons.addon import Addon, AddonContext
 from sykube.kubernetes.api import ApiError
 
 _METRICS = "/apis/metrics.k8s.io/v1beta1/nodes"
@@ -21,29 +21,29 @@ class Metrics(Addon):
     the cluster which ones these are, in the ConfigMap kube-system/kubelet-certificates.
     """
 
-    def variables(self, site: Site) -> dict[str, Any]:
-        return {"domain": site.domain, "certificates": kubelet_certificates(site)}
+    def variables(self, context: AddonContext) -> dict[str, Any]:
+        return {"domain": context.domain, "certificates": kubelet_certificates(context)}
 
-    def settle(self, site: Site) -> None:
-        for each in self.objects(site):
+    def sync_nodes(self, context: AddonContext) -> None:
+        for each in self.objects(context):
             if each["kind"] == "ConfigMap":
-                site.api.apply(each)
+                context.api.apply(each)
 
-    def problem(self, site: Site) -> str:
-        if problem := super().problem(site):
+    def problem(self, context: AddonContext) -> str:
+        if problem := super().problem(context):
             return problem
         try:
-            found = site.api.get(_METRICS)["items"]
+            found = context.api.get(_METRICS)["items"]
         except ApiError as error:
             return error.brief
-        missing = {node.instance for node in site.nodes}
+        missing = {node.instance for node in context.nodes}
         missing -= {each["metadata"]["name"] for each in found}
         return f"no metrics of {', '.join(sorted(missing))}" if missing else ""
 
 
-def kubelet_certificates(site: Site) -> dict[str, str]:
+def kubelet_certificates(context: AddonContext) -> dict[str, str]:
     """What the kubelet of each node serves, by the node's name; a new node has none yet."""
-    files = {node.instance: node.folder / _CERTIFICATE for node in site.nodes}
+    files = {node.instance: node.folder / _CERTIFICATE for node in context.nodes}
     return {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.exists()}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sykube.addons.addon import Addon, Site
+from sykube.addons.addon import Addon, AddonContext
 from sykube.errors import SykubeError
 from sykube.kubernetes.api import Api, ApiError, wait_until
 
@@ -22,14 +22,14 @@ _ANSWER_TIMEOUT_S = 60.0
 class Registry(Addon):
     """Its images are in a volume; the host and the nodes reach it by a port of the host."""
 
-    def enable(self, site: Site) -> None:
+    def enable(self, context: AddonContext) -> None:
         """As Addon.enable.
 
         Raises:
             SykubeError: there is nothing to make its volume, or no port of the host is free.
         """
         try:
-            site.api.get(_CLASS)
+            context.api.get(_CLASS)
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -37,25 +37,27 @@ class Registry(Addon):
                 "the registry keeps its images in a volume, and there is no StorageClass standard",
                 resolution="sykube addons enable storage",
             ) from error
-        super().enable(site)
-        service = site.api.get(_SERVICE)
-        site.registry_port.open(int(service["spec"]["ports"][0]["nodePort"]))
+        super().enable(context)
+        service = context.api.get(_SERVICE)
+        context.registry_port.open(int(service["spec"]["ports"][0]["nodePort"]))
 
-    def disable(self, site: Site) -> None:
-        site.registry_port.close()
-        super().disable(site)
+    def disable(self, context: AddonContext) -> None:
+        context.registry_port.close()
+        super().disable(context)
 
-    def wait(self, site: Site) -> None:
+    def wait(self, context: AddonContext) -> None:
         """Wait until it answers: nodes send connections to a new pod a moment after it is Ready.
 
         Raises:
             SykubeError: it does not after a minute.
         """
-        if site.registry_port.is_open() and _has_pods(site.api):
-            wait_until(site.host, "the registry", site.registry_port.problem, _ANSWER_TIMEOUT_S)
+        if context.registry_port.is_open() and _has_pods(context.api):
+            wait_until(
+                context.host, "the registry", context.registry_port.problem, _ANSWER_TIMEOUT_S
+            )
 
-    def problem(self, site: Site) -> str:
-        return super().problem(site) or site.registry_port.problem()
+    def problem(self, context: AddonContext) -> str:
+        return super().problem(context) or context.registry_port.problem()
 
 
 def _has_pods(api: Api) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sykube.addons.addon import Addon, Site
+from sykube.addons.addon import Addon, AddonContext
 
 # Where each node sees the host's folder; also in sykube/incluster/storage.py, by its command line.
 VOLUMES = "/var/lib/sykube/volumes"
@@ -18,7 +18,7 @@ VOLUMES = "/var/lib/sykube/volumes"
 class Storage(Addon):
     """Dynamic provisioning: a claim gets a folder, which goes with it."""
 
-    def variables(self, site: Site) -> dict[str, Any]:
+    def variables(self, context: AddonContext) -> dict[str, Any]:
         return {"volumes": VOLUMES}
 
 

@@ -48,8 +48,8 @@ def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
     problem = ""
     try:
         with context.ui().step(f"Asking {chosen.kubernetes}"):
-            hurried = downloader.hurried(_ANSWER_S)
-            newest = upstream.newest(upstream.minors(), chosen, hurried)
+            quick = downloader.with_timeout(_ANSWER_S)
+            newest = upstream.newest(upstream.minors(), chosen, quick)
     except DownloadError as error:
         problem = f"{error.brief}: {error.details}"
     return {

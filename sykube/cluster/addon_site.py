@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from sykube.addons import catalog
-from sykube.addons.addon import Site
+from sykube.addons.addon import AddonContext
 from sykube.cluster.cluster import DOMAIN, Cluster
 from sykube.cluster.registries import RegistryPort
 from sykube.kubernetes.api import Api
 
 
-def site(cluster: Cluster, api: Api) -> Site:
+def site(cluster: Cluster, api: Api) -> AddonContext:
     """What add-ons are told."""
     addresses = cluster.state.subnets.load_balancers
-    return Site(cluster.host, api, DOMAIN, addresses, tuple(cluster.nodes), RegistryPort(cluster))
+    return AddonContext(
+        cluster.host, api, DOMAIN, addresses, tuple(cluster.nodes), RegistryPort(cluster)
+    )
 
 
 def settle(cluster: Cluster, api: Api, *, networked: bool) -> None:
@@ -24,6 +26,6 @@ def settle(cluster: Cluster, api: Api, *, networked: bool) -> None:
     there = site(cluster, api)
     for name in cluster.state.addons:
         addon = catalog.find(name)
-        addon.settle(there)
+        addon.sync_nodes(there)
         if networked:
             addon.wait(there)

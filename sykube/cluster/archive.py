@@ -216,7 +216,7 @@ def check_whole(host: Host, snapshot: Snapshot) -> None:
     if not tar.has(host, program):
         raise SykubeError(
             f"could not find {program}, which is required to unpack {snapshot.name}",
-            resolution=distribution.this(host).cure([program]),
+            resolution=distribution.this(host).fix([program]),
         )
 
 

@@ -20,7 +20,7 @@ from sykube.image import build, sites, versions
 from sykube.image.choice import AUTO, SOURCES, UPSTREAM, VARIABLE, Choice
 from sykube.image.node_image import NodeImage
 from sykube.image.sites import Sites
-from sykube.image.versions import Source, Upstream
+from sykube.image.versions import DebianRelease, Upstream
 from sykube.ui import Ui
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ class Wanted:
         """The node image where it is in the cache and up to date; nobody is asked for anything."""
         from sykube.image import source
 
-        found = source.kept(self.host, self.choice, self.sites)
+        found = source.cached(self.host, self.choice, self.sites)
         return build.cached(self.host, found, ANY_MIRROR) if found else None
 
-    def obtain(self, ui: Ui) -> Source | Upstream:
+    def obtain(self, ui: Ui) -> DebianRelease | Upstream:
         """What a node image is built of, downloaded where the cache lacks it.
 
         Raises:

@@ -53,7 +53,7 @@ class Checksum:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, self.algorithm).hexdigest()
 
-    def fits(self, file: Path) -> bool:
+    def matches(self, file: Path) -> bool:
         """Whether a file is there, whole and unchanged."""
         try:
             return self.of(file) == self.value

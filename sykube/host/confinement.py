@@ -17,7 +17,7 @@ class Trouble:
     """What is in the way, and what to do about it."""
 
     detail: str
-    cure: str
+    fix: str
 
 
 def selinux(host: Host) -> Trouble | None:

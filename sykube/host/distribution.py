@@ -109,7 +109,7 @@ class Distribution:
         epel = (("dnf", "install", "-y", "epel-release"),) if self._lacks_epel(wanted) else ()
         return (*epel, ("dnf", "install", "-y", "--setopt=install_weak_deps=False", *wanted))
 
-    def cure(self, wanted: Iterable[str]) -> str:
+    def fix(self, wanted: Iterable[str]) -> str:
         """What to type, or to ask the administrator for, where programs or things are missing."""
         things = tuple(wanted)
         packages = self.packages(things)

@@ -38,7 +38,7 @@ from urllib3.exceptions import HTTPError, InvalidHeader, NameResolutionError, Re
 
 from sykube.errors import SykubeError, UsageError
 from sykube.host.checksum import Checksum
-from sykube.host.partial import InPassing, Partial, Progress
+from sykube.host.partial import Partial, Progress, TransientError
 from sykube.host.proxies import Proxies
 from sykube.host.threads import at_once
 
@@ -86,7 +86,7 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a server is waited for, in seconds.
 
     Attributes:
@@ -119,24 +119,22 @@ class Downloader:
     def __init__(
         self,
         access: Access = Access(),
-        patience: Patience = Patience(),
+        policy: RetryPolicy = RetryPolicy(),
         pause: Callable[[float], object] | None = None,
     ) -> None:
-        self._access, self._patience, self._tls = access, patience, _tls(access.authorities)
+        self._access, self._policy, self._tls = access, policy, _tls(access.authorities)
         self._stopped = threading.Event()
         self._given_pause = pause
         self._pause = self._stopped.wait if pause is None else pause
 
-    def hurried(self, seconds: float) -> Downloader:
+    def with_timeout(self, seconds: float) -> Downloader:
         """One that tries once, and not for longer than some seconds."""
-        brief = replace(
-            self._patience, connect_s=seconds, stall_s=seconds, whole_s=seconds, tries=1
-        )
+        brief = replace(self._policy, connect_s=seconds, stall_s=seconds, whole_s=seconds, tries=1)
         return Downloader(self._access, brief, self._given_pause)
 
     def together(self, calls: Mapping[str, Callable[[Downloader], _T]]) -> dict[str, _T]:
         """What some calls make of a downloader, all at once; the first error ends the others."""
-        shared = Downloader(self._access, self._patience, self._given_pause)
+        shared = Downloader(self._access, self._policy, self._given_pause)
         try:
             return at_once({name: partial(call, shared) for name, call in calls.items()})
         except BaseException:
@@ -152,14 +150,14 @@ class Downloader:
         Raises:
             DownloadError: it cannot be had, or is no short text.
         """
-        if not self._patience.whole_s:
+        if not self._policy.whole_s:
             return self._text(url, otherwise)
         # The resolver knows no time limit of ours: it is left behind.
         try:
             call = {"text": lambda: self._text(url, otherwise)}
-            return at_once(call, self._patience.whole_s)["text"]
+            return at_once(call, self._policy.whole_s)["text"]
         except TimeoutError:
-            why = f"no answer within {self._patience.whole_s:g} s"
+            why = f"no answer within {self._policy.whole_s:g} s"
             raise DownloadError(url, why, otherwise) from None
 
     def file(
@@ -219,7 +217,7 @@ class Downloader:
                         raise DownloadError(url, why, otherwise, status=200)
                 return b"".join(pieces).decode(errors="replace").strip()
 
-        return self._patiently(url, otherwise, attempt)
+        return self._retried(url, otherwise, attempt)
 
     def _arrived(self, url: str, arriving: Partial, checksum: Checksum, otherwise: str) -> str:
         """Let all of a file come; its checksum."""
@@ -228,44 +226,46 @@ class Downloader:
             with self._ask(url, arriving.headers(), otherwise, (416,)) as answer:
                 arriving.take(answer.status_code, answer.headers, self._pieces(answer))
 
-        self._patiently(url, otherwise, attempt)
+        self._retried(url, otherwise, attempt)
         return checksum.of(arriving.part)
 
     def _pieces(self, answer: requests.Response) -> Iterator[bytes]:
         """What comes, as it comes.
 
         Raises:
-            InPassing: it ends before its end.
+            TransientError: it ends before its end.
         """
         host = _host(answer.url)
         try:
             while piece := answer.raw.read1(_PIECE, decode_content=False):
                 yield piece
                 if self._stopped.is_set():
-                    raise InPassing("interrupted")
+                    raise TransientError("interrupted")
         except ReadTimeoutError as error:
-            raise InPassing(f"{host} sent nothing more for {self._patience.stall_s:g} s") from error
+            raise TransientError(
+                f"{host} sent nothing more for {self._policy.stall_s:g} s"
+            ) from error
         except (HTTPError, OSError) as error:
-            raise InPassing(f"{host} has cut the connection") from error
+            raise TransientError(f"{host} has cut the connection") from error
 
-    def _patiently(self, url: str, otherwise: str, attempt: Callable[[], _T]) -> _T:
+    def _retried(self, url: str, otherwise: str, attempt: Callable[[], _T]) -> _T:
         """Try until it is done, until it is no use, or until too many tries were for nothing."""
         failures = 0
         while True:
             try:
                 return attempt()
-            except InPassing as failure:
-                failures = 1 if failure.worth_while else failures + 1
+            except TransientError as failure:
+                failures = 1 if failure.progressed else failures + 1
                 log.debug("%s: %s (try %d)", shown(url), failure, failures)
-                longest = self._patience.longest_s
+                longest = self._policy.longest_s
                 too_long = failure.wait_s is not None and failure.wait_s > longest
-                if failures >= self._patience.tries or too_long or self._stopped.is_set():
+                if failures >= self._policy.tries or too_long or self._stopped.is_set():
                     tries = f" ({failures} tries)" if failures > 1 else ""
                     wait = f"; it asks to wait {failure.wait_s:.0f} s" if too_long else ""
                     why = f"{failure}{wait}{tries}"
                     raise DownloadError(url, why, otherwise, status=failure.status) from failure
                 # Half of it by chance, so that those who failed together do not come back together.
-                grown = min(longest, self._patience.pause_s * 2.0 ** (failures - 1))
+                grown = min(longest, self._policy.pause_s * 2.0 ** (failures - 1))
                 jittered = grown * random.uniform(0.5, 1.0)
                 self._pause(jittered if failure.wait_s is None else failure.wait_s)
 
@@ -276,7 +276,7 @@ class Downloader:
         """An answer of success, or of one of some further kinds.
 
         Raises:
-            InPassing: it may be well the next time.
+            TransientError: it may be well the next time.
             DownloadError: it will not.
         """
         _check_netrc(url)
@@ -290,7 +290,7 @@ class Downloader:
                     # A range is of what is sent, and so must not be of something compressed.
                     headers={"Accept-Encoding": "identity", "User-Agent": "sykube", **headers},
                     stream=True,
-                    timeout=(self._patience.connect_s, self._patience.stall_s),
+                    timeout=(self._policy.connect_s, self._policy.stall_s),
                     proxies={"http": given.http, "https": given.https} if given else None,
                 )
             except requests.RequestException as error:
@@ -304,7 +304,7 @@ class Downloader:
 
     def _failure(
         self, url: str, error: requests.RequestException, otherwise: str
-    ) -> SykubeError | InPassing:
+    ) -> SykubeError | TransientError:
         """What a request ended in that got no answer."""
         asked = error.request.url if error.request is not None else url
         # requests has bytes among its types, but makes none of them.
@@ -323,17 +323,19 @@ class Downloader:
                 return DownloadError(
                     url, "the proxy wants a user and password", resolution=_LOGIN, status=407
                 )
-            return InPassing(f"the proxy answers {tunnel[1]} when asked for {host}")
+            return TransientError(f"the proxy answers {tunnel[1]} when asked for {host}")
         if isinstance(error, requests.exceptions.ConnectTimeout):
-            return InPassing(f"no connection to {host} within {self._patience.connect_s:g} s")
+            return TransientError(f"no connection to {host} within {self._policy.connect_s:g} s")
         if isinstance(error, requests.exceptions.ReadTimeout):
-            return InPassing(f"nothing came from {host} for {self._patience.stall_s:g} s")
+            return TransientError(f"nothing came from {host} for {self._policy.stall_s:g} s")
         if isinstance(error, requests.exceptions.ProxyError):
-            return InPassing(f"the proxy to {host} does not take the connection: {_said(reason)}")
+            return TransientError(
+                f"the proxy to {host} does not take the connection: {_said(reason)}"
+            )
         if isinstance(error, requests.exceptions.ConnectionError):
             if isinstance(reason, NameResolutionError):
-                return InPassing(f"the name {host} cannot be resolved")
-            return InPassing(f"no connection to {host}: {_said(reason)}")
+                return TransientError(f"the name {host} cannot be resolved")
+            return TransientError(f"no connection to {host}: {_said(reason)}")
         if isinstance(error, requests.exceptions.TooManyRedirects):
             return DownloadError(url, f"{host} leads in a circle", otherwise)
         if "SOCKS" in said:
@@ -410,14 +412,14 @@ def _check_encrypted(url: str, answer: requests.Response, otherwise: str) -> Non
             raise DownloadError(url, why, otherwise)
 
 
-def _refused(url: str, answer: requests.Response, otherwise: str) -> DownloadError | InPassing:
+def _refused(url: str, answer: requests.Response, otherwise: str) -> DownloadError | TransientError:
     """What an answer comes to that says no."""
     host, status = _host(answer.url), answer.status_code
     # The server's own words could hold anything.
     phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
     why = f"{host} answers {status} {phrase}".rstrip()
     if status in _AGAIN:
-        return InPassing(why, wait_s=_retry_after(answer), status=status)
+        return TransientError(why, wait_s=_retry_after(answer), status=status)
     resolution = ""
     if status in (401, 403):
         resolution = f"Give a user and password in ~/.netrc or the file NETRC names: {_NETRC}"

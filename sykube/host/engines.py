@@ -129,7 +129,7 @@ def find(host: Host) -> FoundEngine | None:
         return None
     passed = [each.problem for each in candidates(host) if not wanted]
     why = f"{VARIABLE} asks for it" if wanted else "; ".join(passed) or "the host has none"
-    return _found(host, look(host, own.binary), why, private=True)
+    return _found(host, probe(host, own.binary), why, private=True)
 
 
 def candidates(host: Host, wanted: str = "") -> list[Candidate]:
@@ -156,12 +156,12 @@ def candidates(host: Host, wanted: str = "") -> list[Candidate]:
 
 def _of_the_host(host: Host, wanted: str) -> list[Candidate]:
     if "/" in wanted:
-        return [look(host, Path(wanted).absolute())]
+        return [probe(host, Path(wanted).absolute())]
     found = []
     for kind in KINDS:
         binary = host.which(kind.name) if wanted in ("", kind.name) else None
         if binary:
-            found.append(look(host, Path(binary), kind))
+            found.append(probe(host, Path(binary), kind))
     return found
 
 
@@ -214,7 +214,7 @@ def _environment(host: Host, kind: Kind) -> dict[str, str]:
     return {f"{kind.prefix}DROP_CAPS": ",".join(missing)} if missing else {}
 
 
-def look(host: Host, binary: Path, expected: Kind = APPTAINER) -> Candidate:
+def probe(host: Host, binary: Path, expected: Kind = APPTAINER) -> Candidate:
     """What a program says of itself: `singularity` may be a link to Apptainer."""
     try:
         said = host.run([binary, "--version"], check=False).stdout

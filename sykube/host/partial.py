@@ -14,23 +14,23 @@ from pathlib import Path
 
 Progress = Callable[[int, int], None]
 # As much of a file as makes a try worth while, so that it does not count as one of the few.
-_WORTH_WHILE = 1 << 20
+_PROGRESS = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
-class InPassing(Exception):
+class TransientError(Exception):
     """A try that failed; the next one may not.
 
     Attributes:
         wait_s: how long the server asks to wait, in seconds.
-        worth_while: whether more of the file is there than ever before.
+        progressed: whether more of the file is there than ever before.
     """
 
     def __init__(
-        self, why: str, *, wait_s: float | None = None, status: int = 0, worth_while: bool = False
+        self, why: str, *, wait_s: float | None = None, status: int = 0, progressed: bool = False
     ) -> None:
         super().__init__(why)
-        self.wait_s, self.status, self.worth_while = wait_s, status, worth_while
+        self.wait_s, self.status, self.progressed = wait_s, status, progressed
 
 
 class Partial:
@@ -65,7 +65,7 @@ class Partial:
             status: 200, 206 or 416.
 
         Raises:
-            InPassing: it ended before its end, or is not what was asked for.
+            TransientError: it ended before its end, or is not what was asked for.
         """
         start, total = _range(headers)
         if status == 416:
@@ -73,13 +73,13 @@ class Partial:
                 self.pieced = True
                 return
             self.discard()
-            raise InPassing("the file has become another one", status=status)
+            raise TransientError("the file has become another one", status=status)
         if status != 206:
             start, total = 0, _length(headers)
             self.discard()
         elif start != self._size:
             self.discard()
-            raise InPassing("another part came than was asked for", status=status)
+            raise TransientError("another part came than was asked for", status=status)
         done, self.pieced = start, start > 0
         try:
             with self.part.open("ab") as file:
@@ -87,8 +87,8 @@ class Partial:
                     file.write(piece)
                     done += len(piece)
                     self._progress(done, total)
-        except InPassing as failure:
-            failure.worth_while = done >= self._most + _WORTH_WHILE
+        except TransientError as failure:
+            failure.progressed = done >= self._most + _PROGRESS
             raise
         finally:
             self._most = max(self._most, done)

@@ -88,7 +88,7 @@ def _failure(what: str, detail: str, cure: str, packages: Iterable[str] = ()) ->
 def _missing(what: str, detail: str, system: Distribution, things: Iterable[str]) -> Finding:
     """A failure that packages of the host's distribution cure, where it has any."""
     wanted = tuple(things)
-    return _failure(what, detail, system.cure(wanted), system.packages(wanted))
+    return _failure(what, detail, system.fix(wanted), system.packages(wanted))
 
 
 def check_identity(host: Host) -> None:
@@ -404,14 +404,14 @@ def _namespaces(host: Host) -> Finding:
 def _selinux(host: Host) -> Finding:
     trouble = confinement.selinux(host)
     if trouble:
-        return _warning("SELinux", trouble.detail, trouble.cure)
+        return _warning("SELinux", trouble.detail, trouble.fix)
     return _ok("SELinux", "does not confine this process")
 
 
 def _apparmor(host: Host) -> Finding:
     trouble = confinement.apparmor(host)
     if trouble:
-        return _warning("AppArmor", trouble.detail, trouble.cure)
+        return _warning("AppArmor", trouble.detail, trouble.fix)
     return _ok("AppArmor", "does not confine this process")
 
 

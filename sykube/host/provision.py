@@ -82,7 +82,7 @@ def _download(host: Host, work: Path, mirror: apt.Mirror) -> list[Path]:
     if not host.debian_keys.is_file():
         raise SykubeError(
             f"{host.debian_keys} is missing, which is required to check the signatures of packages",
-            resolution=distribution.this(host).cure([distribution.DEBIAN_KEYS]),
+            resolution=distribution.this(host).fix([distribution.DEBIAN_KEYS]),
         )
     for folder in ("lists/partial", "cache/archives/partial", "debs"):
         (work / folder).mkdir(parents=True)

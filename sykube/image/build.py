@@ -25,7 +25,7 @@ from sykube.host.host import Host
 from sykube.host.run import CommandError
 from sykube.image import inside, pulling, versions
 from sykube.image.node_image import NodeImage
-from sykube.image.versions import Source, Upstream
+from sykube.image.versions import DebianRelease, Upstream
 
 _BUILD_TIMEOUT_S = 3600.0
 _SIF_MAGIC = b"SIF_MAGIC"
@@ -91,14 +91,14 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def layers(host: Host, source: Source | Upstream, mirror: Mirror) -> tuple[Layer, ...]:
+def layers(host: Host, source: DebianRelease | Upstream, mirror: Mirror) -> tuple[Layer, ...]:
     """The chain of images of a source; the last one is the node image."""
     if isinstance(source, Upstream):
         return _upstream_layers(host, source, mirror)
     return _debian_layers(host, source, mirror)
 
 
-def _debian_layers(host: Host, source: Source, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
+def _debian_layers(host: Host, source: DebianRelease, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
     """Kubernetes, its container images, the node image."""
     common: dict[str, Any] = {
         "mirror": mirror.main,
@@ -229,7 +229,7 @@ def _stage(host: Host, layer: Layer) -> Path:
     return host.cache / "build" / f"{layer.name}-{layer.fingerprint}.sif"
 
 
-def cached(host: Host, source: Source | Upstream, mirror: Mirror) -> NodeImage | None:
+def cached(host: Host, source: DebianRelease | Upstream, mirror: Mirror) -> NodeImage | None:
     """The node image of a source, where it is in the cache and still up to date."""
     fingerprint = layers(host, source, mirror)[-1].fingerprint
     return next((image for image in list_images(host) if image.fingerprint == fingerprint), None)
@@ -244,7 +244,7 @@ def list_images(host: Host) -> list[NodeImage]:
 
 def build(
     host: Host,
-    source: Source | Upstream,
+    source: DebianRelease | Upstream,
     mirror: Mirror,
     builder: Builder,
     step: Callable[[str], contextlib.AbstractContextManager[None]],
@@ -283,7 +283,7 @@ def build(
             )
 
 
-def what_changed(host: Host, source: Source | Upstream, mirror: Mirror) -> list[str]:
+def what_changed(host: Host, source: DebianRelease | Upstream, mirror: Mirror) -> list[str]:
     """Inputs that differ from the newest cached image of the same Kubernetes, for people."""
     for image in list_images(host):
         with contextlib.suppress(OSError, ValueError):
@@ -295,7 +295,7 @@ def what_changed(host: Host, source: Source | Upstream, mirror: Mirror) -> list[
     return []
 
 
-def _is_of(image: NodeImage, source: Source | Upstream) -> bool:
+def _is_of(image: NodeImage, source: DebianRelease | Upstream) -> bool:
     found = image.versions().get("kubernetes", "").removeprefix("v")
     return found == source.kubernetes_version
 
@@ -388,7 +388,7 @@ def _build_sif(
             resources.render("definitions", layer.template, **layer.variables), encoding="utf-8"
         )
         sif = work / f"{layer.name}.sif"
-        engine = engines.look(host, builder.binary)
+        engine = engines.probe(host, builder.binary)
         try:
             host.run(
                 [builder.binary, "build", *engine.mksquashfs_options(_MKSQUASHFS), sif, definition],

@@ -34,13 +34,13 @@ def place(host: Host, project: str, version: str, architecture: str, name: str) 
     return folder(host) / project / version / architecture / name
 
 
-def kept(file: Path) -> Published | None:
+def verified(file: Path) -> Published | None:
     """A file that is there and is what its checksum says, looked at anew."""
     try:
         checksum = Checksum.parse(_mark(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return Published(file, checksum.value) if checksum.fits(file) else None
+    return Published(file, checksum.value) if checksum.matches(file) else None
 
 
 def forget(file: Path) -> None:

@@ -12,7 +12,7 @@ _MARK = re.compile(r"^sykube: cannot pull (\S+)$", re.MULTILINE)
 _FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
 # Of github.com/containers/image, docker/errors.go and its callers; of Go's crypto/x509; and codes
 # of the OCI distribution specification, "Error Codes".
-_CURES = (
+_FIXES = (
     (
         ("x509: ",),
         "If the registry has its own CA, name it: --ca-certificate FILE",
@@ -39,7 +39,7 @@ def explain(output: str) -> SykubeError | None:
     return SykubeError(
         f"cannot pull the image {named[1]}",
         details=why,
-        resolution=next((cure for words, cure in _CURES if _says(why, words)), _NETWORK),
+        resolution=next((fix for words, fix in _FIXES if _says(why, words)), _NETWORK),
     )
 
 

@@ -94,7 +94,7 @@ def _header(file: Path) -> tuple[Any, ...]:
 
 
 def _unpack(host: Host, file: Path, root: Path, folder: Path, builder: Builder) -> None:
-    variables = engines.look(host, builder.binary).work_environment(folder)
+    variables = engines.probe(host, builder.binary).work_environment(folder)
     try:
         host.run(
             [builder.binary, "build", "--sandbox", root, file],

@@ -11,7 +11,7 @@ from sykube.host.host import Host
 from sykube.image import container, upstream, versions
 from sykube.image.choice import AUTO, DEBIAN, UPSTREAM, Choice
 from sykube.image.sites import Sites
-from sykube.image.versions import Source, Upstream
+from sykube.image.versions import DebianRelease, Upstream
 
 # For a text of ten letters: a network that takes longer is not one to download 200 MB by, and
 # whoever has none shall not wait.
@@ -59,9 +59,9 @@ def choose(
         why = f"upstream has no releases of containerd for {container.machine(host)}"
         return Choice(DEBIAN, debian, why)
     try:
-        hurried = downloader.hurried(_ANSWER_S)
+        quick = downloader.with_timeout(_ANSWER_S)
         any_of = supported if fitting is None else fitting
-        found = upstream.resolve(host, upstream.STABLE, any_of, sites, hurried)
+        found = upstream.resolve(host, upstream.STABLE, any_of, sites, quick)
     except DownloadError as error:
         return Choice(DEBIAN, debian, f"{sites.kubernetes} does not answer ({error.details})")
     return _upstream(found, sites)
@@ -74,7 +74,7 @@ def obtain(
     downloader: Downloader,
     step: Callable[[str], contextlib.AbstractContextManager[None]],
     note: Callable[[str], None],
-) -> Source | Upstream:
+) -> DebianRelease | Upstream:
     """What a node image is built of; upstream's files are downloaded where they are not cached.
 
     Args:
@@ -91,12 +91,12 @@ def obtain(
     return _made_of(release, sites, files)
 
 
-def kept(host: Host, choice: Choice, sites: Sites) -> Source | Upstream | None:
+def cached(host: Host, choice: Choice, sites: Sites) -> DebianRelease | Upstream | None:
     """As `obtain`, where the cache has all of it; asks nobody."""
     if choice.source == DEBIAN:
         return versions.DEBIAN
     release = upstream.Release.of(choice.kubernetes)
-    files = upstream.kept(host, release, sites)
+    files = upstream.cached(host, release, sites)
     return _made_of(release, sites, files) if files else None
 
 

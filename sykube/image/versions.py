@@ -151,7 +151,7 @@ def minor(version: str) -> Minor:
 
 
 @dataclass(frozen=True)
-class Source:
+class DebianRelease:
     """Kubernetes as Debian's source package has it.
 
     Attributes:
@@ -214,7 +214,7 @@ class Upstream:
 
 # Debian 12 is the last release whose source package `kubernetes` is the whole tree; later ones
 # carry kubectl alone.
-DEBIAN = Source(
+DEBIAN = DebianRelease(
     name="debian",
     kubernetes_version="1.20.2",
     build_suite="bookworm",

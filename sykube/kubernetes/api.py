@@ -39,8 +39,8 @@ class ApiError(SykubeError):
 
     def __init__(self, brief: str, status: int) -> None:
         # Status 0 is mostly a cluster of which something does not run.
-        cure = "" if status else "`sykube start` brings back what does not run; "
-        super().__init__(brief, resolution=f"{cure}`sykube doctor` looks for the cause.")
+        start = "" if status else "`sykube start` brings back what does not run; "
+        super().__init__(brief, resolution=f"{start}`sykube doctor` looks for the cause.")
         self.status = status
 
 

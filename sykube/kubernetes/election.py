@@ -26,7 +26,7 @@ def arguments(*, alone: bool) -> dict[str, str]:
     return _RETRY | (_ALONE if alone else {})
 
 
-def begin_anew(api: Api) -> None:
+def delete_leases(api: Api) -> None:
     """Forget who was elected, where there is one control plane only.
 
     One that works takes its lease again; one that starts need not wait until the lease of its

@@ -33,7 +33,7 @@ class Webhook:
         return f"the webhook {self.name} of the {self.kind} {self.configuration} refuses everything"
 
 
-def cure(found: Sequence[Webhook], name_option: str) -> str:
+def fix(found: Sequence[Webhook], name_option: str) -> str:
     """The commands that let a cluster come up in spite of them.
 
     Args:

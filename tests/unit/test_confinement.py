@@ -32,7 +32,7 @@ def test_selinux(host: Host, enforce: str, context: str, confined: bool) -> None
     assert bool(trouble) is confined
     if trouble:
         assert (context.strip("\0") or "unknown") in trouble.detail
-        assert "unconfined_t" in trouble.cure
+        assert "unconfined_t" in trouble.fix
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_debian_and_ubuntu(name: str) -> None:
         "procps",
         "squashfs-tools",
     )
-    assert host.cure(["iptables", "ip"]) == "apt-get install -y iproute2 iptables"
+    assert host.fix(["iptables", "ip"]) == "apt-get install -y iproute2 iptables"
     assert host.installation(["kmod"]) == (
         ("apt-get", "-q", "update"),
         ("apt-get", "install", "-q", "-y", "--no-install-recommends", "kmod"),
@@ -63,7 +63,7 @@ def test_fedora_and_enterprise_linux(name: str) -> None:
         "squashfs-tools",
         "util-linux",
     )
-    assert host.cure(["debootstrap"]) == "dnf install -y debootstrap"
+    assert host.fix(["debootstrap"]) == "dnf install -y debootstrap"
     ((program, *words),) = host.installation(["kmod"])
     assert program == "dnf"
     assert words[-1] == "kmod"
@@ -73,18 +73,18 @@ def test_fedora_and_enterprise_linux(name: str) -> None:
 
 def test_what_enterprise_linux_has_in_epel_alone() -> None:
     rocky, rhel = read("rocky-9"), read("rhel-9")
-    assert rocky.cure(["iptables"]) == "dnf install -y iptables-nft"
-    assert rocky.cure(["iptables", "debootstrap"]) == (
+    assert rocky.fix(["iptables"]) == "dnf install -y iptables-nft"
+    assert rocky.fix(["iptables", "debootstrap"]) == (
         "dnf install -y epel-release && dnf install -y debootstrap iptables-nft"
     )
     commands = rocky.installation(["debootstrap"])
     assert [command[-1] for command in commands] == ["epel-release", "debootstrap"]
     # Red Hat's own repositories have no such package.
-    assert rhel.cure(["debootstrap"]).startswith("set up EPEL (https://")
-    assert rhel.cure(["debootstrap"]).endswith("dnf install -y debootstrap")
+    assert rhel.fix(["debootstrap"]).startswith("set up EPEL (https://")
+    assert rhel.fix(["debootstrap"]).endswith("dnf install -y debootstrap")
     assert rhel.installation(["debootstrap"]) == ()
     assert rhel.installation(["kmod"]) != ()
-    assert read("fedora-42").cure(["debootstrap"]) == "dnf install -y debootstrap"
+    assert read("fedora-42").fix(["debootstrap"]) == "dnf install -y debootstrap"
 
 
 def test_an_unknown_distribution_is_told_what_is_missing(tmp_path: Path) -> None:
@@ -92,13 +92,13 @@ def test_an_unknown_distribution_is_told_what_is_missing(tmp_path: Path) -> None
     assert host.manager is Manager.OTHER
     assert host.packages(PROGRAMS) == ()
     assert host.installation(["iptables"]) == ()
-    assert host.cure(["ip", "mksquashfs"]) == "install what brings ip, mksquashfs on Arch Linux"
+    assert host.fix(["ip", "mksquashfs"]) == "install what brings ip, mksquashfs on Arch Linux"
     nothing = distribution.read(tmp_path / "absent", tmp_path / "absent")
     assert (nothing.name, nothing.manager) == ("linux", Manager.OTHER)
 
 
 def test_what_a_distribution_has_no_package_of_is_said_beside_the_others() -> None:
-    assert read("debian-12").cure(["ip", "sorcery"]) == (
+    assert read("debian-12").fix(["ip", "sorcery"]) == (
         "apt-get install -y iproute2; install what brings sorcery on Debian GNU/Linux 12 (bookworm)"
     )
 

@@ -22,7 +22,7 @@ from requests.exceptions import InvalidSchema
 from sykube.errors import SykubeError, UsageError
 from sykube.host import download
 from sykube.host.checksum import Checksum
-from sykube.host.download import Access, Downloader, DownloadError, Patience
+from sykube.host.download import Access, Downloader, DownloadError, RetryPolicy
 from sykube.host.proxies import Proxies
 from sykube.host.threads import at_once
 from tests.e2e.site import make_authority
@@ -32,7 +32,7 @@ from tests.releases import STALL_S, STORE, Fault, Server
 CONTENT = os.urandom(300_007)
 SUM = Checksum("sha256", hashlib.sha256(CONTENT).hexdigest())
 # Not what a busy machine takes for an answer.
-QUICK = Patience(connect_s=30, stall_s=30, tries=4)
+QUICK = RetryPolicy(connect_s=30, stall_s=30, tries=4)
 PASSWORD = "s3cretPlanted"
 
 
@@ -64,7 +64,7 @@ def waits() -> Waits:
 
 @pytest.fixture
 def downloader(waits: Waits) -> Downloader:
-    return Downloader(patience=QUICK, pause=waits)
+    return Downloader(policy=QUICK, pause=waits)
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_a_file_that_is_cut_off_goes_on_where_it_ended(
 
 def test_a_file_goes_on_in_a_later_run(server: Server, waits: Waits, target: Path) -> None:
     server.fail("/file", Fault(cut=200_000))
-    once = Downloader(patience=Patience(tries=1), pause=waits)
+    once = Downloader(policy=RetryPolicy(tries=1), pause=waits)
     with pytest.raises(DownloadError, match="cannot download") as raised:
         once.file(f"{server.url}/file", target, SUM)
     assert "cut the connection" in raised.value.details
@@ -322,7 +322,7 @@ def test_a_file_that_changed_meanwhile_begins_anew(
     server.files["/file"] = os.urandom(250_000)
     server.fail("/file", Fault(cut=100_000))
     with pytest.raises(DownloadError):
-        Downloader(patience=Patience(tries=1)).file(f"{server.url}/file", target, SUM)
+        Downloader(policy=RetryPolicy(tries=1)).file(f"{server.url}/file", target, SUM)
     server.files["/file"] = CONTENT
     downloader.file(f"{server.url}/file", target, SUM)
     ranges = [each.headers.get("Range") for each in server.requests]
@@ -383,7 +383,7 @@ def test_a_part_of_another_place_is_not_taken(
 
 def test_a_server_that_stops_in_the_middle(server: Server, waits: Waits, target: Path) -> None:
     server.fail("/file", Fault(stall=100_000))
-    downloader = Downloader(patience=Patience(stall_s=1), pause=waits)
+    downloader = Downloader(policy=RetryPolicy(stall_s=1), pause=waits)
     downloader.file(f"{server.url}/file", target, SUM)
     assert target.read_bytes() == CONTENT
     assert server.requests[1].headers["Range"] == "bytes=100000-"
@@ -391,7 +391,7 @@ def test_a_server_that_stops_in_the_middle(server: Server, waits: Waits, target:
 
 def test_a_server_that_always_stops(server: Server, waits: Waits, target: Path) -> None:
     server.fail("/file", Fault(stall=10), Fault(stall=0))
-    downloader = Downloader(patience=Patience(stall_s=0.2, tries=2), pause=waits)
+    downloader = Downloader(policy=RetryPolicy(stall_s=0.2, tries=2), pause=waits)
     with pytest.raises(DownloadError) as raised:
         downloader.file(f"{server.url}/file", target, SUM)
     assert "sent nothing more for 0.2 s (2 tries)" in raised.value.details
@@ -401,7 +401,7 @@ def test_a_connection_that_is_cut_often_but_brings_much(waits: Waits, target: Pa
     content = os.urandom(9_000_000)
     server = Server({"/file": content})
     server.fail("/file", *[Fault(cut=1_200_000)] * 7)
-    downloader = Downloader(patience=QUICK, pause=waits)
+    downloader = Downloader(policy=QUICK, pause=waits)
     try:
         downloader.file(
             f"{server.url}/file", target, Checksum.parse(hashlib.sha256(content).hexdigest())
@@ -422,10 +422,10 @@ def test_an_answer_that_comes_too_late_for_who_is_in_a_hurry(
     server.fail("/text", Fault(stall=3), Fault(503))
     began = time.monotonic()
     with pytest.raises(DownloadError):
-        downloader.hurried(0.3).text(f"{server.url}/text")
+        downloader.with_timeout(0.3).text(f"{server.url}/text")
     assert time.monotonic() - began < STALL_S / 2
     with pytest.raises(DownloadError):
-        downloader.hurried(30).text(f"{server.url}/text")
+        downloader.with_timeout(30).text(f"{server.url}/text")
     assert waits == []
 
 
@@ -435,7 +435,7 @@ def test_a_resolver_that_hangs(downloader: Downloader, monkeypatch: pytest.Monke
     began = time.monotonic()
     try:
         with pytest.raises(DownloadError) as raised:
-            downloader.hurried(0.2).text("http://releases.example/text")
+            downloader.with_timeout(0.2).text("http://releases.example/text")
         assert time.monotonic() - began < 30
     finally:
         resolved.set()
@@ -752,8 +752,8 @@ def test_a_list_of_checksums() -> None:
 
 def test_a_file_fits_its_checksum(tmp_path: Path) -> None:
     file = tmp_path / "f"
-    assert not SUM.fits(file)
+    assert not SUM.matches(file)
     file.write_bytes(CONTENT)
-    assert SUM.fits(file)
+    assert SUM.matches(file)
     file.write_bytes(CONTENT[:-1])
-    assert not SUM.fits(file)
+    assert not SUM.matches(file)

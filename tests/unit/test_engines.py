@@ -214,7 +214,7 @@ def test_calls_of_build(
     host: Host, installed: Engines, tmp_path: Path, said: str, options: tuple[str, ...], prefix: str
 ) -> None:
     installed.said = {"engine": said}
-    looked = engines.look(host, Path("/opt/bin/engine"))
+    looked = engines.probe(host, Path("/opt/bin/engine"))
     assert looked.mksquashfs_options("-comp zstd") == options
     assert looked.work_environment(tmp_path) == {
         "TMPDIR": str(tmp_path),

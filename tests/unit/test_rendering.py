@@ -512,7 +512,7 @@ def imported(file: Path) -> set[str]:
     ids=["debian", "upstream", "upstream-1.20"],
 )
 def test_the_image_of_sykubes_programs_has_what_they_import(
-    host: Host, source: versions.Source | versions.Upstream, with_dns: bool
+    host: Host, source: versions.DebianRelease | versions.Upstream, with_dns: bool
 ) -> None:
     images = next(
         layer for layer in build.layers(host, source, MIRROR) if layer.name == "container-images"
@@ -534,7 +534,7 @@ def test_the_image_of_sykubes_programs_has_what_they_import(
 @pytest.mark.parametrize("source", [versions.DEBIAN, UPSTREAM], ids=["debian", "upstream"])
 def test_a_build_starts_every_program_of_pods_where_it_ships(
     host: Host,
-    source: versions.Source | versions.Upstream,
+    source: versions.DebianRelease | versions.Upstream,
 ) -> None:
     images = next(
         layer for layer in build.layers(host, source, MIRROR) if layer.name == "container-images"

@@ -15,7 +15,7 @@ import pytest
 
 from sykube import stored
 from sykube.errors import SykubeError, UsageError
-from sykube.host.download import Access, Downloader, DownloadError, Patience
+from sykube.host.download import Access, Downloader, DownloadError, RetryPolicy
 from sykube.host.host import Host
 from sykube.image import downloads, sites, source, upstream, versions
 from sykube.image.choice import Choice
@@ -64,7 +64,7 @@ def mirrors(server: Server) -> Sites:
 
 @pytest.fixture
 def downloader() -> Downloader:
-    return Downloader(patience=Patience(connect_s=30, stall_s=30, tries=2), pause=lambda _: None)
+    return Downloader(policy=RetryPolicy(connect_s=30, stall_s=30, tries=2), pause=lambda _: None)
 
 
 class Shown:
@@ -420,8 +420,8 @@ def test_a_mirror_with_all_that_a_site_asks_for(
     mirror.faults[f"{STORE}{folder}/kubelet?signed=Planted"] += [Fault(stall=90_000)]
     mirror.fail(f"{RUNC}/v1.4.3/runc.amd64", Fault(cut=10), Fault(ranges=False))
     sites = Sites(mirror.url, f"{mirror.url}{CONTAINERD}", f"{mirror.url}{RUNC}")
-    patience = Patience(stall_s=2)
-    downloader = Downloader(Access(authorities=(authority,)), patience, pause=lambda _: None)
+    policy = RetryPolicy(stall_s=2)
+    downloader = Downloader(Access(authorities=(authority,)), policy, pause=lambda _: None)
     try:
         with pytest.raises(DownloadError, match=r"cannot download https://localhost"):
             fetched(host, sites, downloader, shown)

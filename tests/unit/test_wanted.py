@@ -71,11 +71,13 @@ def mirrors(server: Server) -> dict[str, str]:
 
 
 @pytest.fixture
-def real_fingerprints(monkeypatch: pytest.MonkeyPatch, world: World) -> list[versions.Source]:
+def real_fingerprints(
+    monkeypatch: pytest.MonkeyPatch, world: World
+) -> list[versions.DebianRelease]:
     """Builds of the fake world are of what they are asked for; what was built."""
-    made: list[versions.Source] = []
+    made: list[versions.DebianRelease] = []
 
-    def building(_: Host, what: versions.Source, *__: object, **___: object) -> object:
+    def building(_: Host, what: versions.DebianRelease, *__: object, **___: object) -> object:
         made.append(what)
         return build.list_images(world.host)[0]
 

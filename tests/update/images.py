@@ -1,4 +1,4 @@
-"""Node images to update to, made by sykube's own builder of another versions.Source."""
+"""Node images to update to, made by sykube's own builder of another versions.DebianRelease."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _builder() -> Builder:
     return Builder(engine.binary, engine.environment)
 
 
-def _build(source: versions.Source) -> NodeImage:
+def _build(source: versions.DebianRelease) -> NodeImage:
     image = build.build(
         Host(), source, apt.find_mirror(Host(), ""), _builder(), _step, lambda _line: None
     )

@@ -28,7 +28,7 @@ def record(look: Look) -> Iterator[Finding]:
 
 def engine(look: Look) -> Iterator[Finding]:
     """The engine that the cluster was made with, which it keeps."""
-    looked_at = engines.look(look.cluster.host, Path(look.cluster.state.engine))
+    looked_at = engines.probe(look.cluster.host, Path(look.cluster.state.engine))
     if looked_at.problem:
         cure = f"Install it again at {looked_at.binary}, or create the cluster again"
         yield failure("engine", f"{looked_at.problem}; this cluster was made with it", cure)

@@ -181,7 +181,7 @@ def _kubernetes(look: Look, api: Api) -> Iterator[Finding]:
             yield from _conditions(look, node, item, networked=not awaited)
     refusing = webhooks.refusing(api)
     for each in refusing:
-        cure = webhooks.cure([each], look.cluster.name_option)
+        cure = webhooks.fix([each], look.cluster.name_option)
         yield failure("webhook", f"{each}: {each.reason}", cure)
     masters = len(look.cluster.control_planes)
     pods = readiness.system_pods(api, len(look.cluster.nodes), masters, networked=not awaited)

@@ -94,12 +94,12 @@ def elect_anew(cluster: Cluster) -> None:
     if len(cluster.control_planes) > 1:
         return
 
-    def begin_anew() -> str:
-        election.begin_anew(api)
+    def without_leases() -> str:
+        election.delete_leases(api)
         return ""
 
     with _naming_webhooks(cluster), cluster.api() as api:
-        wait_until(cluster.host, "the API server", begin_anew, _TIMEOUT_S)
+        wait_until(cluster.host, "the API server", without_leases, _TIMEOUT_S)
 
 
 def wait_restarted(cluster: Cluster, names: list[str], since: float) -> None:
@@ -126,5 +126,5 @@ def _naming_webhooks(cluster: Cluster) -> Iterator[None]:
         if found:
             lines = [error.details, *(f"{each}: {each.reason}" for each in found)]
             error.details = "\n".join(filter(None, lines))
-            error.resolution = webhooks.cure(found, cluster.name_option)
+            error.resolution = webhooks.fix(found, cluster.name_option)
         raise

@@ -76,9 +76,9 @@ class Program:
             server.use(identity)
             self._identity = identity
             log.info("another certificate, ours or of those whom we let in")
-        self._tell(certificate.text)
+        self._publish(certificate.text)
 
-    def _tell(self, text: str) -> None:
+    def _publish(self, text: str) -> None:
         """Let the API server know the certificate; the APIService may be another's, too, by now."""
         bundle = base64.b64encode(text.encode()).decode()
         found = self._api.send("GET", _APISERVICE)
