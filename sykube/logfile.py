@@ -11,7 +11,7 @@ _BYTES = 5_000_000
 
 
 class PrivateLog(RotatingFileHandler):
-    """A log file that its owner alone can read, after each rotation, too; two files at most."""
+    """A log file that only its owner can read, also after rotation; two files at most."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=_BYTES, backupCount=1, encoding="utf-8")

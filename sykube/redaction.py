@@ -1,7 +1,7 @@
-"""Takes secrets out of what is meant for strangers' eyes, such as a bug report.
+"""Redacts secrets from what strangers will read, such as a bug report.
 
-It knows secrets by their look or by the name before them. What only looks like one goes, too: a
-report that lacks a word is still of use.
+Secrets are recognized by their form or by the name before them. What only looks like one is
+redacted, too: a report that lacks a word is still of use.
 """
 
 from __future__ import annotations

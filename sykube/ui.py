@@ -34,7 +34,7 @@ class Ui:
 
     Args:
         verbose: show commands and tracebacks, too.
-        quiet: show errors and results alone.
+        quiet: show only errors and results.
     """
 
     def __init__(

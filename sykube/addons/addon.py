@@ -1,4 +1,4 @@
-"""What an add-on is: something that a cluster can do without, and that goes without a trace."""
+"""Add-ons: optional parts of a cluster, which can be removed completely."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RegistryPort(Protocol):
 
 @dataclass(frozen=True)
 class AddonContext:
-    """What add-ons are told of the cluster that they are in.
+    """What an add-on may use of its cluster.
 
     Attributes:
         domain: of the cluster's own names.
@@ -90,7 +90,7 @@ class Addon:
                 context.api.delete(each)
 
     def sync_nodes(self, context: AddonContext) -> None:
-        """Take in which nodes there are now, and their certificates; all of them are up."""
+        """Update what depends on the nodes and their certificates. All nodes must be running."""
 
     def wait(self, context: AddonContext) -> None:
         """Wait until it can be used; its pods are Ready."""

@@ -1,4 +1,4 @@
-"""The cluster DNS of clusters that have no CoreDNS: those of the minor version of Debian's.
+"""The cluster DNS of Kubernetes 1.20, and changes to kubeadm's CoreDNS of newer versions.
 
 Unbound caches and forwards; sykube.incluster.dns beside it answers for the
 cluster's own names.
@@ -90,7 +90,7 @@ def adjust_coredns(api: Api, deployment: str, *, apart: bool) -> None:
 
 
 def forward_nothing(api: Api) -> None:
-    """Let CoreDNS know the cluster's names alone: it does not start where there is no resolver."""
+    """Remove CoreDNS' forward plugin: it does not start where there is no resolver."""
     path = "/api/v1/namespaces/kube-system/configmaps/coredns"
     corefile = _FORWARD.sub("", api.get(path)["data"]["Corefile"])
     merge = "application/merge-patch+json"

@@ -17,8 +17,8 @@ _CERTIFICATE = "kubelet/pki/kubelet.crt"
 class Metrics(Addon):
     """metrics.k8s.io/v1beta1 over the kubelets' own metrics.
 
-    A kubelet signs its serving certificate itself. The host, which every node's files lie on, tells
-    the cluster which ones these are, in the ConfigMap kube-system/kubelet-certificates.
+    A kubelet signs its serving certificate itself. sykube reads them on
+    the host and writes them into the ConfigMap kube-system/kubelet-certificates.
     """
 
     def variables(self, context: AddonContext) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A registry for the cluster's own images: Debian's docker-registry, in a pod.
 
-Whoever reaches this host's loopback, or a pod, can read and write it: it is for images alone that
-everybody there may see.
+Whoever reaches this host's loopback, or a pod, can read and write it: it is only for images
+that everybody there may see.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""sykube completion, and what a shell offers for names of things that are on this host.
+"""sykube completion, and the names that it offers: clusters, nodes, ports, snapshots.
 
-Whoever presses TAB waits and is told no errors: names are read from files, and where those cannot
-be read, as without root, there are none to offer.
+Names are read from files, which is fast; where those cannot be read, as without root, nothing is
+offered and no error is shown.
 """
 
 from __future__ import annotations

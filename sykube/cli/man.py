@@ -142,6 +142,6 @@ def _line(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text as roff wants it: a hyphen that can be copied, and ASCII alone."""
+    """Text as roff wants it: a hyphen that can be copied, and only ASCII."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...")
     return "".join(c if ord(c) < 128 else f"\\[u{ord(c):04X}]" for c in escaped)

@@ -25,7 +25,7 @@ def port() -> None:
 def add(name: str, text: str) -> None:
     """Map a port of this host to a port of the nodes, such as a Service's nodePort.
 
-    It is on loopback alone unless an ADDRESS is given: 0.0.0.0 stands for all of them.
+    It is only on loopback unless an ADDRESS is given; 0.0.0.0 stands for all.
     """
     wanted = ports.parse(text)
     logfile.open_for(name)

@@ -29,10 +29,9 @@ def update(
 ) -> None:
     """Update the cluster to a newer Kubernetes, or to a newer build of its node image.
 
-    Without --kubernetes-version it is the newest patch of the cluster's own minor version; where
-    Debian's source is it, what this sykube builds. Control planes first, then the workers, one by
-    one, each emptied before it is started anew. An update that stopped half-way goes on when it is
-    called again.
+    Without --kubernetes-version, it is the newest patch release of the cluster's minor version, or,
+    with Debian's Kubernetes, what this sykube builds. Control planes are updated first, then
+    workers, one by one; each is drained before it restarts. Run it again to resume an update.
     """
     ui = context.ui()
     if not dry_run:

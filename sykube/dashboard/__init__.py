@@ -1,1 +1,1 @@
-"""A page of this host alone that shows a cluster, and the server behind it."""
+"""The web page of `sykube dashboard`, and its server, which only this host reaches."""

@@ -1,8 +1,8 @@
 """Who may see the page: who has the link, once; then the browser that it was opened in.
 
 The link's token is exchanged for a cookie. Cookies do not tell ports apart, so the page lives below
-a path of its own that no other program on this host's loopback knows, and the cookie is for that
-path alone. Requests that another site makes are refused before any cookie is looked at:
+a path of its own that no other program on this host's loopback knows, and the cookie is only for
+that path. Requests that another site makes are refused before any cookie is looked at:
 https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html
 """
 

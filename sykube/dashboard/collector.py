@@ -1,4 +1,4 @@
-"""Looks at the cluster again and again, and hands out what is new to the pages that are open."""
+"""Polls the cluster and publishes changes to the open pages."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Collector:
             found |= {"problem": "", "time": self.clock()}
         except (SykubeError, OSError) as error:
             found = {**known, "problem": problem_of(error)}
-        # The time alone is no news.
+        # Another time is no news.
         if {**found, "time": 0} != {**known, "time": 0}:
             self._publish("objects", found)
         elif "time" in found:

@@ -1,4 +1,4 @@
-"""The server of the page, on this host's loopback alone."""
+"""The page's server, on this host's loopback only."""
 
 from __future__ import annotations
 

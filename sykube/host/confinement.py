@@ -1,4 +1,4 @@
-"""SELinux and AppArmor, as far as they stand in the way of a root that runs nodes."""
+"""SELinux and AppArmor, as far as they keep root from running nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linux distributions as hosts: how each calls what sykube needs, and how it installs that.
+"""Linux distributions: the names of the packages that sykube needs, and how to install them.
 
 Sources of the names, looked up in November 2026 (docs/hosts.md says what was seen to work): the
 package searches of Debian, Ubuntu and Fedora with EPEL (https://packages.fedoraproject.org),

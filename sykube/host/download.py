@@ -1,7 +1,7 @@
-"""Downloads: all that is asked of the world over HTTP.
+"""HTTP downloads with retries, resume and checksums.
 
-What fails in passing is tried again, later each time; a file that was cut off goes on where it
-ended, also in a later run; no file is at its place before its checksum has been found right.
+Transient errors are retried with growing pauses; an interrupted download is resumed, also by a
+later run; no file is put in place before its checksum was verified.
 Retries are counted here and not by urllib3's Retry, which only repeats a request whose answer has
 not begun: a body that is cut off needs a loop of its own anyway, and the pauses of Retry cannot be
 ended when another download fails.
@@ -363,7 +363,7 @@ class _Adapter(HTTPAdapter):
         )
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
-        # requests looks at exceptions for the proxies of the environment alone.
+        # requests only looks at exceptions for the proxies of the environment.
         if self._proxies:
             exceptions = ",".join(self._proxies.exceptions)
             if should_bypass_proxies(request.url or "", no_proxy=exceptions):

@@ -174,7 +174,7 @@ def find_for_files(host: Host) -> FoundEngine:
     found = find(host)
     if found is None:
         usable = [each for each in _of_the_host(host, "") if not each.problem]
-        found = _found(host, usable[0], "it looks into images alone") if usable else None
+        found = _found(host, usable[0], "only to look into images") if usable else None
     if found is None:
         raise HostError(
             "there is no Apptainer that sykube can use",

@@ -1,4 +1,4 @@
-"""How much of the kernel's limits on inotify is used, which nodes share with all of the host."""
+"""How much of the kernel's inotify limits is used; nodes share them with the whole host."""
 
 from __future__ import annotations
 

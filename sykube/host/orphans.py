@@ -1,4 +1,4 @@
-"""Zombies that the first process of this machine, which inherits orphans, does not wait for.
+"""Zombies: processes that process 1, which inherits orphans, does not reap.
 
 A node's PID namespace ends when each of its processes was waited for, also those that the engine's
 `exec` put into it: of one that was interrupted, by the first process out here (pid_namespaces(7)).

@@ -1,6 +1,6 @@
-"""Files on their way: what is there of one goes on where it was cut off.
+"""Partial downloads, which are resumed where they were cut off.
 
-Whether the pieces are of one version of the file its checksum tells, better than If-Range could.
+The checksum shows whether all pieces are of one version of the file, better than If-Range could.
 
 Source: RFC 9110, section 14
 """
@@ -23,7 +23,7 @@ class TransientError(Exception):
 
     Attributes:
         wait_s: how long the server asks to wait, in seconds.
-        progressed: whether more of the file is there than ever before.
+        progressed: whether more of the file is there than ever before, by at least 1 MiB.
     """
 
     def __init__(

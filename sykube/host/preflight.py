@@ -1,4 +1,4 @@
-"""What the host has and lacks, each finding with its cure."""
+"""Checks of the host; each finding comes with its fix."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Finding:
     """One thing about the host.
 
     Attributes:
-        cure: a command, or what to ask the administrator for; empty when all is well.
-        packages: packages of this host's distribution that cure it.
+        cure: the fix: a command, or what to ask the administrator for; empty when healthy.
+        packages: packages of this host's distribution that fix it.
     """
 
     what: str
@@ -86,13 +86,13 @@ def _failure(what: str, detail: str, cure: str, packages: Iterable[str] = ()) ->
 
 
 def _missing(what: str, detail: str, system: Distribution, things: Iterable[str]) -> Finding:
-    """A failure that packages of the host's distribution cure, where it has any."""
+    """A failure that packages of the host's distribution fix, where it has any."""
     wanted = tuple(things)
     return _failure(what, detail, system.fix(wanted), system.packages(wanted))
 
 
 def check_identity(host: Host) -> None:
-    """Refuse what no cure helps: a foreign processor, a user who is not root.
+    """Fail on what cannot be fixed: an unsupported CPU, or not being root.
 
     Raises:
         HostError: the processor is neither x86-64 nor arm64.
@@ -164,7 +164,7 @@ def examine_for_workers(host: Host, count: int, data: Path) -> list[Finding]:
 
 
 def missing_packages(findings: list[Finding]) -> tuple[str, ...]:
-    """Packages of this host's distribution that would cure findings."""
+    """Packages of this host's distribution that would fix findings."""
     return tuple(sorted({package for finding in findings for package in finding.packages}))
 
 
@@ -175,7 +175,7 @@ def require(host: Host, findings: list[Finding], *, downloading: bool = True) ->
         downloading: whether `sykube init --yes` would install packages.
 
     Raises:
-        HostError: lists each failure with its cure.
+        HostError: lists each failure with its fix.
     """
     failures = [finding for finding in findings if finding.level is Level.FAILURE]
     if not failures:
@@ -229,7 +229,7 @@ def _programs(host: Host, system: Distribution, programs: tuple[str, ...]) -> Fi
 
 
 def _iptables(host: Host, system: Distribution) -> Finding:
-    """Whether iptables and this kernel fit together: some kernels have nftables' side alone."""
+    """Whether iptables and this kernel fit together: some kernels only have nftables' side."""
     if not host.which("iptables"):
         return _ok("packet filter", "looked at once iptables is there")
     version = host.run(["iptables", "--version"], check=False).stdout.strip()

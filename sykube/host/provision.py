@@ -1,8 +1,7 @@
 """A private Apptainer from Debian's archive, for hosts without a usable one.
 
-Debian packages Apptainer in sid alone, built against a newer C library than
-Debian 12 has. The tree made here brings the libraries along and leaves the
-host's own alone; apt checks every signature.
+Debian packages Apptainer only in sid, built against a newer C library than Debian 12 has. The tree
+made here brings its own libraries and does not touch the host's; apt checks every signature.
 """
 
 from __future__ import annotations

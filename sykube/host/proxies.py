@@ -1,4 +1,4 @@
-"""Proxies of the site: checked, kept from where they do harm, never shown with their password."""
+"""The site's proxies: checked, and never shown with their password."""
 
 from __future__ import annotations
 

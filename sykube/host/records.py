@@ -1,8 +1,4 @@
-"""Host-wide settings as they were before sykube's first cluster, and putting them back.
-
-They are kept outside every cluster's own data, since clusters share the host:
-the first cluster records, the last one to go restores.
-"""
+"""Host-wide settings: recorded before the first cluster changes them, restored after the last."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def host_resolvers(host: Host, wanted: tuple[str, ...] = ()) -> Resolvers:
     """The resolvers given by --dns, else those of the host's resolv.conf.
 
     Args:
-        wanted: addresses, or NONE alone.
+        wanted: addresses, or only NONE.
 
     Raises:
         HostError: there is none that a node can reach over IPv4.

@@ -27,7 +27,7 @@ _PROXY_VARIABLES = (
     *("http_proxy", "https_proxy", "no_proxy"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
 )
-# For `env`: what talks to the cluster alone, or is a part of it, goes by no proxy.
+# For `env`: what only talks to the cluster, or is a part of it, uses no proxy.
 WITHOUT_PROXIES: Mapping[str, None] = dict.fromkeys(_PROXY_VARIABLES)
 
 
@@ -158,8 +158,8 @@ def _attached(
 ) -> tuple[bool, int]:
     """Run a command at the caller's terminal: whether its time ran out, and its code."""
     try:
-        # In the caller's own group, or it could not read from the terminal; standard output is for
-        # results alone.
+        # In the caller's own group, or it could not read from the terminal; standard output is only
+        # for results.
         process = Popen(words, stdout=2, **settings)
     except OSError as error:
         raise _not_started(words, settings["cwd"], error) from error
@@ -242,7 +242,7 @@ def _wait(process: Any, timeout: float) -> tuple[bool, int]:
         _signal(process, SIGKILL)
 
     try:
-        # sh has a timeout of its own, which looks ten times a second alone.
+        # sh has a timeout of its own, which only looks ten times a second.
         with _after(timeout, expire):
             process.wait()
     except sh.SignalException as error:

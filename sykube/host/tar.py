@@ -23,7 +23,7 @@ def pack(host: Host, root: Path, names: Sequence[str], folder: Path) -> Path:
     """Archive what is in `root` under some names, into a folder that others cannot enter.
 
     Returns:
-        The archive, data.tar.zst or data.tar.gz, which its owner alone can read.
+        The archive, data.tar.zst or data.tar.gz, which only its owner can read.
 
     Raises:
         CommandError: tar failed.

@@ -257,7 +257,7 @@ def build(
     Args:
         step: opens a step of the user interface.
         note: told each line of the build's output.
-        force: build the node image anew, so that it takes Debian's newest packages.
+        force: rebuild the node image, with Debian's newest packages.
 
     Raises:
         SykubeError: a build failed; what was in the cache stays.

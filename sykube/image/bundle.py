@@ -150,7 +150,7 @@ def _copy(host: Host, source: Path, target: Path) -> None:
 
 @contextmanager
 def _replaced(file: Path) -> Iterator[Path]:
-    """A file to write beside the one that it becomes when all went well."""
+    """A temporary file beside the final one, which it replaces on success."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=".sykube-", dir=file.parent))
     except OSError as error:

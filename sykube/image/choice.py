@@ -1,4 +1,4 @@
-"""Which Kubernetes was chosen, as a cluster's record keeps it."""
+"""The resolved Kubernetes version, as a cluster's record keeps it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VARIABLE = "SYKUBE_SOURCE"
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, for good.
+    """The resolved Kubernetes version.
 
     Attributes:
         source: upstream or debian.

@@ -1,4 +1,4 @@
-"""What a container image is: a manifest, a configuration and layers, each a file on this host.
+"""OCI images: a manifest, a configuration and layers, each a file on this host.
 
 Source: https://github.com/opencontainers/image-spec (manifest.md, image-index.md)
 """

@@ -35,7 +35,7 @@ def place(host: Host, project: str, version: str, architecture: str, name: str) 
 
 
 def verified(file: Path) -> Published | None:
-    """A file that is there and is what its checksum says, looked at anew."""
+    """A cached file whose checksum was verified just now; None where there is none."""
     try:
         checksum = Checksum.parse(_mark(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -240,7 +240,7 @@ def _name_of(source: Path, annotations: dict[str, str]) -> str:
     if name := annotations.get(NAME):
         return reference.full(name)
     name = annotations.get(_REF_NAME, "")
-    # By the specification it is a tag alone; some programs put the whole name there.
+    # By the specification it is only a tag; some programs put the whole name there.
     if "/" in name or ":" in name:
         return reference.full(name)
     return reference.of_file(source, name) if name else ""

@@ -1,4 +1,4 @@
-"""What a node image brings: its container images, for nodes that were started from another one."""
+"""Export the container images in a node image, to load them into nodes running an older image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why an image of the control plane could not be pulled, from what a build has said."""
+"""Why an image of the control plane could not be pulled, from the output of a build."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NETWORK = f"Look at the network, then run the command again. {elsewhere('images
 
 
 def explain(output: str) -> SykubeError | None:
-    """The error that a build's output tells of; none where it ended for another reason."""
+    """The error in a build's output; None if it failed for another reason."""
     named = _MARK.search(output)
     if not named:
         return None

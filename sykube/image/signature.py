@@ -302,7 +302,7 @@ def _readable(file: Path) -> str:
 
 
 def _public_pem(text: str, file: Path) -> tuple[str, str]:
-    """Fingerprint of the only public key in a PEM text, and the key in PEM, written anew."""
+    """Fingerprint of the only public key in a PEM text, and the key in PEM, re-encoded."""
     try:
         (body,) = _PEM.findall(text)
         der = base64.b64decode("".join(body.split()), validate=True)
@@ -338,7 +338,7 @@ def _exported(host: Host, fingerprint: str, builder: Builder) -> str:
         )
     with tempfile.TemporaryDirectory(prefix="sykube-keys-") as folder:
         file = Path(folder) / "public.asc"
-        # It asks for the number also where there is one key alone.
+        # It asks for the number even if there is only one key.
         host.run(
             [builder.binary, "key", "export", "--armor", file],
             env={**builder.environment, **ring},

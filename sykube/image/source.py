@@ -45,7 +45,7 @@ def choose(
     if source == DEBIAN:
         if version and not debians:
             raise UsageError(
-                f"Debian has no Kubernetes {version}, but {debian} alone",
+                f"Debian has no Kubernetes {version}, only {debian}",
                 resolution=f"Leave the version out, or take it from upstream: --source {UPSTREAM}",
             )
         return Choice(DEBIAN, debian, "asked for")

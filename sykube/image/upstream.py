@@ -229,14 +229,14 @@ def _wanted(
 
 
 def _of_program(url: str, downloader: Downloader) -> Checksum:
-    """The checksum of a program of Kubernetes, which stands alone in its file."""
+    """The checksum of a program of Kubernetes, which has a file of its own."""
     where = f"{url}.sha256"
     try:
         text = downloader.text(where, elsewhere("kubernetes"))
     except DownloadError as error:
         if not error.absent:
             raise
-        # A mirror may have the other one alone.
+        # A mirror may only have the other one.
         where = f"{url}.sha512"
         text = downloader.text(where, elsewhere("kubernetes"))
     try:

@@ -103,7 +103,7 @@ class Minor:
 # alone, so it is not here. That file did not know 1.37 yet when it was last read (2026-08); 2.3 is
 # what it lists for the minor before. runc is the one that each containerd is tested with: its file
 # script/setup/runc-version.
-# The kubelet of 1.20 speaks the CRI v1alpha2 alone (v1 came with 1.23), which containerd 1.7 has as
+# The kubelet of 1.20 only speaks the CRI v1alpha2 (v1 came with 1.23), which containerd 1.7 has as
 # the last one, and to its end: September 2026 (RELEASES.md, "Deprecated containerd and kubernetes
 # versions" and "Current State").
 _CONTAINERD_1_7 = {"containerd": "1.7.34", "runc": "1.3.6"}
@@ -213,7 +213,7 @@ class Upstream:
 
 
 # Debian 12 is the last release whose source package `kubernetes` is the whole tree; later ones
-# carry kubectl alone.
+# only carry kubectl.
 DEBIAN = DebianRelease(
     name="debian",
     kubernetes_version="1.20.2",

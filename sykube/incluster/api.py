@@ -71,7 +71,7 @@ class Api:
 
     @classmethod
     def in_cluster(cls, environ: Mapping[str, str]) -> Api:
-        """The API as Kubernetes tells every pod; KeyError if it does not."""
+        """The API that a pod's environment names; KeyError if it does not."""
         host = environ["KUBERNETES_SERVICE_HOST"]
         host = f"[{host}]" if ":" in host else host
         return cls(f"https://{host}:{environ['KUBERNETES_SERVICE_PORT']}")

@@ -67,7 +67,7 @@ def _key(obj: Json) -> _Key:
 def serve(resources: Sequence[str], act: Callable[[Api, Objects], None]) -> None:
     """Call `act` after every change of some core/v1 resources, until SIGTERM.
 
-    It ends with 1 when a watcher has died, to be started anew.
+    It exits with 1 when a watcher has died, to be restarted.
     """
     log_to_stderr()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

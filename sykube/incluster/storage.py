@@ -1,6 +1,6 @@
-"""`python3 -m incluster.storage`: gives claims folders, and takes them away with their claims.
+"""`python3 -m incluster.storage`: provisions a folder for each claim; deletes it with the claim.
 
-What an external provisioner has to do and to leave alone:
+What an external provisioner has to do and must not do:
 https://github.com/kubernetes/design-proposals-archive/blob/main/storage/volume-provisioning.md
 """
 

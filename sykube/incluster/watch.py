@@ -1,7 +1,7 @@
 """Follows objects of the Kubernetes API.
 
 A thread for each resource lists its objects, then watches for changes from there on. Whatever goes
-wrong it lists and watches again: while the API is away, what was there stays known.
+wrong, it lists and watches again; while the API is away, the sink keeps what it has.
 """
 
 from __future__ import annotations

@@ -261,12 +261,12 @@ def _refused(method: str, path: str, status: int, content: str) -> ApiError:
 
 
 def _tls(credentials: Credentials) -> ssl.SSLContext:
-    """TLS that trusts the cluster's CA alone and shows the client's certificate.
+    """TLS that trusts only the cluster's CA and shows the client's certificate.
 
     Raises:
         SykubeError: OpenSSL refuses them.
     """
-    # OpenSSL reads a key from a file alone; this one is in memory, and no other process's.
+    # OpenSSL only reads a key from a file; this one is in memory, and no other process's.
     descriptor = os.memfd_create("sykube-client", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb") as file:
         file.write(credentials.certificate + b"\n" + credentials.key)
@@ -284,7 +284,7 @@ def _tls(credentials: Credentials) -> ssl.SSLContext:
 def wait_until(
     host: Host, what: str, check: Callable[[], str], timeout: float, *, interval: float = 0.2
 ) -> None:
-    """Call `check` until it returns an empty text, which means that all is well.
+    """Call `check` until it returns an empty text: nothing is missing.
 
     Args:
         what: what is waited for, for the error.

@@ -20,14 +20,14 @@ _INTEGER, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x02, 0x17, 0x18, 0xA0
 
 @dataclass(frozen=True)
 class Certificate:
-    """When a certificate holds, and the number that tells it from those before it."""
+    """When a certificate is valid, and its serial number."""
 
     serial: int
     not_before: datetime
     not_after: datetime
 
     def left(self, now: datetime) -> timedelta:
-        """How long it still holds; negative when it is past its end."""
+        """How long it is still valid; negative if it has expired."""
         return self.not_after - now
 
 

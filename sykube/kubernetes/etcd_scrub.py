@@ -1,11 +1,11 @@
-"""Takes out of a cluster's etcd what belongs to the cluster that it was saved of.
+"""Scrubs the identity of the original cluster out of the etcd of its clone.
 
 A program of its own, which imports nothing of the rest: sykube runs its text in a node, with
 `python3 - NODES`, while etcd serves on the node's loopback and nothing else runs. NODES is JSON:
 names of nodes before → now.
 
-What goes are names, addresses and secrets; Kubernetes makes all of it anew. What a user made
-stays, but for pods: a pod is bound to a node, and its token was signed with the old key.
+Names, addresses and secrets are deleted; Kubernetes recreates all of it. What a user created is
+kept, except pods: a pod is bound to a node, and its token was signed with the old key.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _GONE = (
     "masterleases/",
     "services/endpoints/default/kubernetes",
     "endpointslices/default/kubernetes",
-    # The API server would add the new authorities to the old ones, which stayed trusted.
+    # The API server would add the new CAs to the old ones, which stayed trusted.
     "configmaps/kube-system/extension-apiserver-authentication",
-    # What kubeadm init and sykube's DNS step make.
+    # What kubeadm init, sykube's DNS step and its add-ons create.
     "secrets/kube-system/bootstrap-token-",
     "secrets/kube-system/kubeadm-certs",
     "configmaps/kube-public/cluster-info",

@@ -48,7 +48,7 @@ _EVICTION = {
 
 @dataclass(frozen=True)
 class ControlPlaneSettings:
-    """What kubeadm init is told.
+    """The values of kubeadm init's configuration.
 
     Attributes:
         minor: whose formats are written.

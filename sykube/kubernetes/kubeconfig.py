@@ -1,4 +1,4 @@
-"""The user's kubeconfig: a cluster's context goes in and out, everything else stays."""
+"""The user's kubeconfig: add and remove a cluster's context; everything else is kept."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def switch(path: Path, name: str, owner: Owner, *, only_from: str | None = None)
     """Make a context the current one in a file that need not have its entry.
 
     Args:
-        only_from: leave it alone unless this one is current.
+        only_from: do nothing unless this one is current.
 
     Returns:
         The one that was current before; empty when it was this one.
@@ -231,7 +231,7 @@ def copy_for(source: Path, uid: int) -> Path:
 
 
 def share(source: Path, owner: Owner) -> Path:
-    """Make, or renew, a copy of a cluster's kubeconfig that one user alone can read.
+    """Create or renew a copy of a cluster's kubeconfig that only one user can read.
 
     Not the file itself: root's kubectl runs what a kubeconfig tells it to run.
 
@@ -383,7 +383,7 @@ def _unusable(path: Path, what: str, error: OSError) -> SykubeError:
     return SykubeError(
         f"your kubeconfig {path} cannot be {what}",
         details=f"{place}: {cause}",
-        resolution="Mend that, or name another file: [sudo] KUBECONFIG=FILE sykube …",
+        resolution="Fix that, or name another file: [sudo] KUBECONFIG=FILE sykube …",
     )
 
 

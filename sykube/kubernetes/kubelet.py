@@ -1,4 +1,4 @@
-"""What the kubelet of each node is told beside the cluster's configuration of all kubelets.
+"""A kubelet's own configuration, beside that of all kubelets of the cluster.
 
 It goes with the node image, not with the API: an update brings it to each node with its new
 kubelet, and an older one is never given what it does not know.
@@ -23,7 +23,7 @@ def drop_in(minor: Minor, *, allow_cgroup_v1: bool, patched: Collection[str] = (
     Args:
         minor: of the node's kubelet.
         allow_cgroup_v1: let it run on a host with cgroup v1 where it would refuse it.
-        patched: fields that the user has set, and that are left alone here.
+        patched: fields that the user has set; they are not changed here.
     """
     if not minor.has_kubelet_drop_ins:
         return ""

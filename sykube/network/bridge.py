@@ -1,7 +1,6 @@
 """A cluster's bridge on the host and the rules that go with it.
 
-Every name is derived from the cluster's, so that delete finds all of it
-without any record.
+All names are derived from the cluster's, so delete finds everything without a record.
 """
 
 from __future__ import annotations

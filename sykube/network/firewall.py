@@ -1,4 +1,4 @@
-"""What else on the host drops the packets of a cluster: only what can be told for certain."""
+"""Other firewall rules of the host that drop a cluster's packets, as far as they are certain to."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def chains(bridge: str, wiring: Wiring) -> list[Chain]:
         Chain("nat", "OUTPUT", chain_name(bridge, "OUT"), out),
     ]
     if wiring.uses_loopback:
-        # Loopback is reachable over the bridge then, for what was led there alone.
+        # Loopback is reachable over the bridge then, but only for what was forwarded there.
         led = ("-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED,DNAT")
         closed = ("-i", bridge, "-d", "127.0.0.0/8", *led, "-j", "DROP")
         chains.append(Chain("filter", "INPUT", chain_name(bridge, "IN"), (*accepted, closed)))

@@ -1,4 +1,4 @@
-"""DNS of a cluster made from Debian alone, where there is no CoreDNS.
+"""Cluster DNS where there is no CoreDNS: Debian does not package it.
 
 Three containers of one image share a pod. `python3 -m incluster.dns.unbound` starts Unbound: it
 caches, forwards the world to the node's resolvers and sends the names of the cluster to

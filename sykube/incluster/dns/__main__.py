@@ -1,4 +1,4 @@
-"""`python3 -m incluster.dns`: answers for the names of the cluster, which the API tells it."""
+"""`python3 -m incluster.dns`: answers for the names of the cluster, from the API."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def fitting(wire: bytes, limit: int) -> bytes:
     """The start of an answer that fits into so many bytes, marked as truncated.
 
     Its records are whole ones of the answer section, as many as there is room for. Names in it
-    refer to what comes before them alone, so that it can be cut after any record.
+    only refer to what comes before them, so it can be cut after any record.
 
     Raises:
         ValueError: it is no answer.

@@ -2,8 +2,8 @@
 
 https://github.com/kubernetes/dns/blob/master/docs/specification.md
 
-Everything here is a value: a `Zone` never changes, `Zone.updated` returns the next one and works
-out anew only the Services whose objects are given.
+Everything here is immutable: `Zone.updated` returns a new zone, and recomputes only the records of
+the Services whose objects are given.
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ class Zone:
     ) -> Zone:
         """The zone after these objects changed; None stands for one that is gone.
 
-        Only the Services named here are worked out anew. If nothing changed, it is the same zone.
+        Only the records of these Services are recomputed. If nothing changed, it is the same zone.
         """
         changed = {key for key, value in services.items() if self.services.get(key) != value}
         changed |= {key for key, value in endpoints.items() if self.endpoints.get(key) != value}

@@ -1,4 +1,4 @@
-"""Answers DNS queries over UDP and TCP from the zone, and says over HTTP how it is."""
+"""Serves the zone over UDP and TCP, and health checks over HTTP."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ async def _http(
 
 
 class Bound(NamedTuple):
-    """Where a server really listens, if it was told port 0."""
+    """Where a server really listens, if port 0 was asked for."""
 
     listen: Address
     health: Address

@@ -44,7 +44,7 @@ def choose(
 
     Args:
         now: the node that it leads to, which it stays on as long as it can: what is connected is
-            known to that one alone.
+            only known there.
     """
     usable = [node for node in nodes if node.ready and node.address]
     if service["spec"].get("externalTrafficPolicy") == "Local":
@@ -54,7 +54,7 @@ def choose(
     names = [node.name for node in usable]
     if now in names:
         return now
-    # Addresses are spread over nodes, and a program that starts anew chooses as the last one did.
+    # Addresses are spread over nodes, and a restarted program chooses as the last one did.
     return max(names, key=lambda name: _weight(name, address), default="")
 
 

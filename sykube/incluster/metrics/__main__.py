@@ -27,7 +27,7 @@ from .server import Identity, Server
 log = logging.getLogger("incluster.metrics")
 
 _INTERVAL_S = 10.0
-# The certificate is made anew long before its end.
+# The certificate is renewed long before it expires.
 _RENEW_S = DAYS * 86400 / 3
 _CONFIGMAPS = "/api/v1/namespaces/kube-system/configmaps"
 _APISERVICE = f"/apis/apiregistration.k8s.io/v1/apiservices/{VERSION}.{GROUP}"
@@ -85,7 +85,7 @@ class Program:
         if found["spec"].get("caBundle") != bundle:
             change = {"spec": {"caBundle": bundle}}
             self._api.send("PATCH", _APISERVICE, change, "application/merge-patch+json")
-            log.info("told the API server our certificate")
+            log.info("published our certificate in the APIService")
 
     def _front_proxy(self) -> FrontProxy:
         return FrontProxy.of(self._data("extension-apiserver-authentication"))

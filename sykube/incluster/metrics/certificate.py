@@ -1,7 +1,6 @@
-"""The certificate that the program serves: made by itself, in memory, and told to the API server.
+"""The self-signed serving certificate, in memory, which the APIService names as its CA.
 
-No other program ever has its key, not even etcd, and nobody has to renew it: the API server trusts
-exactly what stands in the APIService.
+The key is in no Secret and not in etcd, and nobody has to renew it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def make(folder: Path, names: tuple[str, ...]) -> Certificate:
     """A new key and a certificate for some DNS names, 90 days long.
 
     Args:
-        folder: in memory, for this program alone.
+        folder: in memory, only for this program.
 
     Raises:
         subprocess.CalledProcessError: openssl failed.

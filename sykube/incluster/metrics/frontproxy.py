@@ -1,4 +1,4 @@
-"""Who asks: the API server alone, by the certificate of its front proxy.
+"""Who may ask: only the API server, by the certificate of its front proxy.
 
 Source: https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/
 """

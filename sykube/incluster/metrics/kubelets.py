@@ -34,7 +34,7 @@ class _Connection(http.client.HTTPSConnection):
 
 
 def trusting(certificates: str) -> ssl.SSLContext:
-    """TLS for a client that trusts these alone.
+    """TLS for a client that trusts only these.
 
     Raises:
         ssl.SSLError, ValueError: they are no certificates.
@@ -71,7 +71,7 @@ def scrape_all(
 
     def ask(node: Node) -> str:
         if node.name not in certificates:
-            # Its token is for kubelets that it knows alone.
+            # The token is only shown to kubelets that are known.
             log.warning("no certificate node=%s", node.name)
             return node.name
         try:
