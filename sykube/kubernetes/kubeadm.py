@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sykube import documents
+from sykube import documents, resources
 from sykube.image.versions import Minor
 from sykube.kubernetes import election
 from sykube.kubernetes.kubeadm_patches import KubeadmPatches
@@ -25,8 +25,6 @@ _START_TIMEOUT = "9m0s"
 # Nor is its minute for an API server that answers already, but slowly: that for the first object
 # (1.36, cmd/kubeadm/app/phases/kubeconfig/kubeconfig.go, EnsureAdminClusterRoleBinding).
 _CALL_TIMEOUT = "5m0s"
-# kubeadm insists on a token of its own; workers get others (tokens.py).
-_TOKEN_TTL = "1m0s"
 
 # What kubeadm checks of the host before an upgrade, and not in init (1.33 and later): kernel's
 # options, which many hosts show nowhere in a node, and cgroup v1, also where the kubelet is told to
@@ -36,14 +34,6 @@ _OF_HOST = ("SystemVerification",)
 # What kubeadm checks of CoreDNS before an upgrade, where there is none: its version, and its image
 # beside the others, which were given to the node. Source: app/phases/upgrade/preflight.go.
 _OF_COREDNS = ("CoreDNSMigration", "CoreDNSUnsupportedPlugins", "ImagePull")
-
-# The default, but for the disk.
-_EVICTION = {
-    "memory.available": "100Mi",
-    "nodefs.available": "0%",
-    "nodefs.inodesFree": "0%",
-    "imagefs.available": "0%",
-}
 
 
 @dataclass(frozen=True)
@@ -97,84 +87,30 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
     gates = _switches("feature-gates", settings.feature_gates)
     served = _switches("runtime-config", settings.runtime_config)
     elected = election.arguments(alone=settings.alone) | gates
-    init: dict[str, Any] = {
-        "apiVersion": _api(minor),
-        "kind": "InitConfiguration",
-        "bootstrapTokens": [
-            {
-                "token": settings.token,
-                "ttl": _TOKEN_TTL,
-                "usages": ["signing", "authentication"],
-                "groups": ["system:bootstrappers:kubeadm:default-node-token"],
-            }
-        ],
-        "localAPIEndpoint": {
-            "advertiseAddress": settings.node_address,
-            "bindPort": API_PORT,
-        },
-        "nodeRegistration": _registration(minor, settings.node_name, settings.node_address),
-        **_patches(minor),
-        **_timeouts(minor),
-    }
+    registration = _registration(minor, settings.node_name, settings.node_address)
     if not settings.taint:
-        init["nodeRegistration"]["taints"] = []
-    cluster: dict[str, Any] = {
-        "apiVersion": _api(minor),
-        "kind": "ClusterConfiguration",
-        "clusterName": settings.cluster,
-        "kubernetesVersion": f"v{settings.kubernetes_version}",
-        "imageRepository": settings.image_repository,
-        "controlPlaneEndpoint": settings.endpoint,
-        "apiServer": {"certSANs": list(settings.names)},
-        # sykube gives each node its pod subnet. The allocator would hold up every controller that
-        # starts after it for 10 s (listNodes, pkg/controller/nodeipam/ipam/cidr_allocator.go).
-        "controllerManager": {
-            "extraArgs": _arguments(minor, {"allocate-node-cidrs": "false", **elected})
-        },
-        "scheduler": {"extraArgs": _arguments(minor, elected)},
-        "etcd": {"local": {"dataDir": "/var/lib/etcd"}},
-        "networking": {
-            "podSubnet": settings.pod_subnet,
-            "serviceSubnet": settings.service_subnet,
-            "dnsDomain": settings.domain,
-        },
-    }
+        registration["taints"] = []
+    api_server: dict[str, Any] = {"certSANs": list(settings.names)}
     if gates or served:
-        cluster["apiServer"]["extraArgs"] = _arguments(minor, gates | served)
+        api_server["extraArgs"] = _arguments(minor, gates | served)
     if not _has_timeouts(minor):
-        cluster["apiServer"]["timeoutForControlPlane"] = _START_TIMEOUT
-    if settings.etcd_tag:
-        cluster["etcd"]["local"]["imageTag"] = settings.etcd_tag
-    kubelet: dict[str, Any] = {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "cgroupDriver": "cgroupfs",
-        "clusterDNS": [settings.dns],
-        "clusterDomain": settings.domain,
-        # The node shares the host's memory: its swap is not the node's to judge.
-        "failSwapOn": False,
-        # Nor is its disk: a kubelet that finds 85 % of it used removes images, which no registry
-        # gives back, and at 90 % it evicts pods. `sykube status` tells of it.
-        "imageGCHighThresholdPercent": 100,
-        "evictionHard": _EVICTION,
-        "resolvConf": "/etc/resolv.conf",
-        "rotateCertificates": True,
-        # The pods of the control plane show up in the API at the first sync after it is there:
-        # with the default of a minute, that is when init would end.
-        "syncFrequency": "10s",
-        "serverTLSBootstrap": False,
-    }
-    proxy: dict[str, Any] = {
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-        "kind": "KubeProxyConfiguration",
-        "clusterCIDR": settings.pod_subnet,
-        "mode": "iptables",
-        # The limits of connection tracking are the host's: a node may not set them.
-        "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-    }
-    if gates:
-        kubelet["featureGates"] = proxy["featureGates"] = dict(settings.feature_gates)
-    return [settings.patches.apply(each) for each in (init, cluster, kubelet, proxy)]
+        api_server["timeoutForControlPlane"] = _START_TIMEOUT
+    # sykube gives each node its pod subnet. The allocator would hold up every controller that
+    # starts after it for 10 s (listNodes, pkg/controller/nodeipam/ipam/cidr_allocator.go).
+    controllers = {"allocate-node-cidrs": "false", **elected}
+    text = resources.render(
+        "definitions",
+        "kubeadm/init.yaml.j2",
+        settings=settings,
+        api=_api(minor),
+        api_port=API_PORT,
+        registration=registration,
+        further=_patches(minor) | _timeouts(minor),
+        api_server=api_server,
+        controller_manager_args=_arguments(minor, controllers),
+        scheduler_args=_arguments(minor, elected),
+    )
+    return [settings.patches.apply(each) for each in documents.load_all(text)]
 
 
 def join_document(

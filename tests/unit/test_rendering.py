@@ -91,6 +91,37 @@ MANIFESTS: dict[str, Json] = {
     "tolerations.yaml.j2": {},
 }
 
+SETTINGS = ControlPlaneSettings(
+    cluster="lab",
+    minor=versions.minor("1.20"),
+    kubernetes_version="1.20.2",
+    image_repository="k8s.gcr.io",
+    etcd_tag="3.4.23-4",
+    node_name="lab-master",
+    node_address="10.11.11.2",
+    endpoint="10.11.11.254:6443",
+    names=("10.11.11.254", "localhost", "127.0.0.1"),
+    pod_subnet="10.244.0.0/16",
+    service_subnet="10.96.0.0/12",
+    dns="10.96.0.10",
+    domain="cluster.local",
+    token="abcdef.0123456789abcdef",
+    taint=False,
+    alone=True,
+)
+KUBEADM: dict[str, Json] = {
+    "kubeadm/init.yaml.j2": {
+        "settings": SETTINGS,
+        "api": "kubeadm.k8s.io/v1beta4",
+        "api_port": 6443,
+        "registration": {"name": "lab-master"},
+        "further": {"patches": {"directory": "/patches"}},
+        "api_server": {"certSANs": []},
+        "controller_manager_args": [],
+        "scheduler_args": [],
+    }
+}
+
 
 def all_templates(host: Host) -> list[tuple[str, str, Json]]:
     """Folder, name and variables of each template; a new one without variables here is missed."""
@@ -104,6 +135,7 @@ def all_templates(host: Host) -> list[tuple[str, str, Json]]:
         for folder, templates in (
             ("definitions", definitions),
             ("definitions", UNITS),
+            ("definitions", KUBEADM),
             ("cni", CNI),
             ("manifests", MANIFESTS),
         )
@@ -253,7 +285,7 @@ def rendered_definitions() -> dict[str, str]:
     return {
         name: resources.render(folder, name, **variables)
         for folder, name, variables in TEMPLATES
-        if folder == "definitions" and name not in UNITS
+        if folder == "definitions" and name.endswith(".def.j2")
     }
 
 
@@ -681,25 +713,6 @@ def test_the_place_of_the_checkout_and_of_the_cache_change_nothing(
 
 
 # --- kubeadm ---
-
-SETTINGS = ControlPlaneSettings(
-    cluster="lab",
-    minor=versions.minor("1.20"),
-    kubernetes_version="1.20.2",
-    image_repository="k8s.gcr.io",
-    etcd_tag="3.4.23-4",
-    node_name="lab-master",
-    node_address="10.11.11.2",
-    endpoint="10.11.11.254:6443",
-    names=("10.11.11.254", "localhost", "127.0.0.1"),
-    pod_subnet="10.244.0.0/16",
-    service_subnet="10.96.0.0/12",
-    dns="10.96.0.10",
-    domain="cluster.local",
-    token="abcdef.0123456789abcdef",
-    taint=False,
-    alone=True,
-)
 
 
 def init_documents(**changes: object) -> dict[str, Json]:
