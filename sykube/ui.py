@@ -34,7 +34,7 @@ class Ui:
 
     Args:
         verbose: show commands and tracebacks, too.
-        quiet: show only errors and results.
+        quiet: show errors and results alone.
     """
 
     def __init__(

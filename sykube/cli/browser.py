@@ -26,7 +26,7 @@ _DESKTOP = (
 
 @contextmanager
 def page_leading_to(link: str, owner: Owner) -> Iterator[Path]:
-    """A file, readable only by its owner, that leads to a link which nobody else may see."""
+    """A file for its owner alone that leads to a link which nobody else may see."""
     folder = Path(tempfile.mkdtemp(prefix="sykube-dashboard-"))
     try:
         page = folder / "open.html"

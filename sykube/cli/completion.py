@@ -97,20 +97,13 @@ def _addon_names(_: click.Context) -> tuple[str, ...]:
     return catalog.NAMES
 
 
-def files(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """What the shell itself offers: names of files."""
-    return [CompletionItem(incomplete, type="file")]
+def _of_shell(kind: str) -> Completer:
+    """What the shell itself offers: names of files (file) or of folders (dir)."""
+    return lambda _ctx, _parameter, incomplete: [CompletionItem(incomplete, type=kind)]
 
 
-def folders(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """What the shell itself offers: names of folders."""
-    return [CompletionItem(incomplete, type="dir")]
-
-
+files = _of_shell("file")
+folders = _of_shell("dir")
 clusters = _completer(_cluster_names)
 nodes = _completer(_node_names)
 workers = _completer(_worker_names)

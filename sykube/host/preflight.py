@@ -141,14 +141,12 @@ def examine(
         findings.append(_programs(host, system, _APT_PROGRAMS))
     if building or unpacking:
         findings += [_keyring(host, system), _mirror(host, mirror)]
+    findings += [*_file_systems(host, system), _capabilities(host), _cgroups(host), _inotify(host)]
     findings += [
-        *_file_systems(host, system),
-        _capabilities(host),
-        _cgroups(host),
-        _inotify(host),
-        _namespaces(host),
-    ]
-    findings += [_first_process(host), _selinux(host), _apparmor(host)]
+        _namespaces(host), _first_process(host),
+        _confinement("SELinux", confinement.selinux(host)),
+        _confinement("AppArmor", confinement.apparmor(host)),
+    ]  # fmt: skip
     if nodes:
         findings.append(_memory(host, _MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
         findings.append(_disk(host, "disk for nodes", data, nodes * _NODE_DISK_MB))
@@ -401,18 +399,10 @@ def _namespaces(host: Host) -> Finding:
     )
 
 
-def _selinux(host: Host) -> Finding:
-    trouble = confinement.selinux(host)
+def _confinement(what: str, trouble: confinement.Trouble | None) -> Finding:
     if trouble:
-        return _warning("SELinux", trouble.detail, trouble.fix)
-    return _ok("SELinux", "does not confine this process")
-
-
-def _apparmor(host: Host) -> Finding:
-    trouble = confinement.apparmor(host)
-    if trouble:
-        return _warning("AppArmor", trouble.detail, trouble.fix)
-    return _ok("AppArmor", "does not confine this process")
+        return _warning(what, trouble.detail, trouble.fix)
+    return _ok(what, "does not confine this process")
 
 
 def _memory(host: Host, needed_mb: int) -> Finding:

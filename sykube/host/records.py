@@ -27,6 +27,9 @@ KUBELET_SYSCTLS = (
 _FORWARDING = ("net/ipv4/ip_forward", "net/ipv4/conf/all/accept_redirects")
 
 
+_RECORDED = ("sysctls", "modules", "controllers", "folders")
+
+
 def read_sysctl(host: Host, key: str) -> str | None:
     """A sysctl's value by its path below /proc/sys; None where this kernel has none."""
     try:
@@ -52,24 +55,14 @@ class HostRecords:
             stored: dict[str, Any] = json.loads(
                 (host.records / "record.json").read_text(encoding="utf-8")
             )
-            return cls(
-                host,
-                dict(stored["sysctls"]),
-                list(stored["modules"]),
-                list(stored["controllers"]),
-                list(stored.get("folders", [])),
-            )
+            lists = (stored["modules"], stored["controllers"], stored.get("folders", []))
+            return cls(host, dict(stored["sysctls"]), *map(list, lists))
         return None
 
     def save(self) -> None:
         """Write the record before anything is changed."""
         self.host.records.mkdir(parents=True, exist_ok=True)
-        stored = {
-            "sysctls": self.sysctls,
-            "modules": self.modules,
-            "controllers": self.controllers,
-            "folders": self.folders,
-        }
+        stored = {name: getattr(self, name) for name in _RECORDED}
         write_atomically(self.host.records / "record.json", json.dumps(stored, indent=2))
 
     def remember(self, keys: tuple[str, ...]) -> None:

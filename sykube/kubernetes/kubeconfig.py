@@ -231,7 +231,7 @@ def copy_for(source: Path, uid: int) -> Path:
 
 
 def share(source: Path, owner: Owner) -> Path:
-    """Create or renew a copy of a cluster's kubeconfig that only one user can read.
+    """Make, or renew, a copy of a cluster's kubeconfig that one user alone can read.
 
     Not the file itself: root's kubectl runs what a kubeconfig tells it to run.
 

@@ -93,10 +93,8 @@ class Bridge:
 
     def link_problem(self, index: str) -> str:
         """What is wrong with a node's link on the host, by its interface index; or nothing."""
-        for link in self.host.class_net.iterdir():
-            with contextlib.suppress(OSError):
-                if (link / "ifindex").read_text(encoding="utf-8").strip() != index:
-                    continue
+        with contextlib.suppress(OSError):
+            if link := self._link(int(index or 0)):
                 master = (link / "master").resolve().name if (link / "master").exists() else ""
                 if master != self.name:
                     return f"its link {link.name} is {f'on {master}' if master else 'on no bridge'}"
@@ -106,16 +104,16 @@ class Bridge:
 
     def attach(self, index: int) -> bool:
         """Put a link of the host on the bridge; False where there is no link of that index."""
-        for link in self.host.class_net.iterdir():
-            if _index(link) != index:
-                continue
-            if not (link / "master").exists():
-                self.host.run(["ip", "link", "set", "dev", link.name, "master", self.name, "up"])
-                # A node reaches itself by the endpoint's address.
-                hairpin = ["type", "bridge_slave", "hairpin", "on"]
-                self.host.run(["ip", "link", "set", "dev", link.name, *hairpin])
-            return True
-        return False
+        link = self._link(index)
+        if link and not (link / "master").exists():
+            self.host.run(["ip", "link", "set", "dev", link.name, "master", self.name, "up"])
+            # A node reaches itself by the endpoint's address.
+            hairpin = ["type", "bridge_slave", "hairpin", "on"]
+            self.host.run(["ip", "link", "set", "dev", link.name, *hairpin])
+        return link is not None
+
+    def _link(self, index: int) -> Path | None:
+        return next((link for link in self.host.class_net.iterdir() if _index(link) == index), None)
 
     def remove(self) -> None:
         """Remove the bridge and its rules; what is gone already is no error."""

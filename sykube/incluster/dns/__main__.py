@@ -26,31 +26,21 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="incluster.dns", description=__doc__)
     add_zone_arguments(parser)
     parser.add_argument(
-        "--listen",
-        default=Address("127.0.0.1", 5353),
-        type=Address.parse,
-        metavar="HOST:PORT",
+        "--listen", default=Address("127.0.0.1", 5353), type=Address.parse, metavar="HOST:PORT",
         help="for DNS over UDP and TCP",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--health",
-        default=Address("0.0.0.0", 8181),
-        type=Address.parse,
-        metavar="HOST:PORT",
+        "--health", default=Address("0.0.0.0", 8181), type=Address.parse, metavar="HOST:PORT",
         help="for HTTP: /ready and /live",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--api-server",
-        metavar="URL",
+        "--api-server", metavar="URL",
         help="the Kubernetes API; default: from KUBERNETES_SERVICE_HOST and _PORT",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--service-account",
-        default=SERVICE_ACCOUNT,
-        type=Path,
-        metavar="DIR",
+        "--service-account", default=SERVICE_ACCOUNT, type=Path, metavar="DIR",
         help="folder with token and ca.crt",
-    )
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="log malformed queries too")
     options = parser.parse_args(arguments)
     if not options.api_server and "KUBERNETES_SERVICE_HOST" not in os.environ:

@@ -10,13 +10,9 @@ from .records import reverse_zones
 def add_zone_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--zone", default="cluster.local", help="the cluster domain")
     parser.add_argument(
-        "--reverse-cidr",
-        action="append",
-        default=[],
-        type=_cidr,
-        metavar="CIDR",
+        "--reverse-cidr", action="append", default=[], type=_cidr, metavar="CIDR",
         help="a range whose reverse lookups are the cluster's; may be repeated",
-    )
+    )  # fmt: skip
 
 
 def _cidr(text: str) -> str:

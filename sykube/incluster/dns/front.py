@@ -170,12 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--listen", required=True, type=Address.parse, metavar="HOST:PORT", help="for clients, UDP"
     )
     parser.add_argument(
-        "--unbound",
-        required=True,
-        type=Address.parse,
-        metavar="HOST:PORT",
+        "--unbound", required=True, type=Address.parse, metavar="HOST:PORT",
         help="where Unbound listens, UDP and TCP",
-    )
+    )  # fmt: skip
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr()
     try:

@@ -89,35 +89,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="incluster.dns.unbound", description=__doc__)
     add_zone_arguments(parser)
     parser.add_argument(
-        "--resolv-conf",
-        default=Path("/etc/resolv.conf"),
-        type=Path,
-        metavar="FILE",
+        "--resolv-conf", default=Path("/etc/resolv.conf"), type=Path, metavar="FILE",
         help="whose nameserver lines say where to forward everything else",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--upstream",
-        action="append",
-        metavar="ADDRESS[@PORT]",
+        "--upstream", action="append", metavar="ADDRESS[@PORT]",
         help="forward to this resolver instead; may be repeated",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--records",
-        default="127.0.0.1@5353",
-        metavar="ADDRESS@PORT",
+        "--records", default="127.0.0.1@5353", metavar="ADDRESS@PORT",
         help="where incluster.dns listens",
-    )
+    )  # fmt: skip
     parser.add_argument("--port", default=53, type=int, help="to listen on, UDP and TCP")
     parser.add_argument(
         "--interface", action="append", metavar="ADDRESS", help="to listen on; may be repeated"
     )
     parser.add_argument(
-        "--config",
-        default=Path("/run/unbound.conf"),
-        type=Path,
-        metavar="FILE",
+        "--config", default=Path("/run/unbound.conf"), type=Path, metavar="FILE",
         help="where to write the configuration",
-    )
+    )  # fmt: skip
     parser.add_argument("--program", default="unbound", help="Unbound itself")
     parser.add_argument("--verbosity", default=1, type=int, help="Unbound's own")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
