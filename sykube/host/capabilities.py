@@ -22,7 +22,7 @@ REQUIRED = frozenset(
     for name in (
         *("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE"),
         *("NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN", "SYS_CHROOT"),
-        *("SYS_PTRACE"),
+        "SYS_PTRACE",
     )
 )
 

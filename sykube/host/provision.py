@@ -119,15 +119,10 @@ def _relink(host: Host, tree: Path, final: Path) -> None:
         libraries = final / "usr/lib" / triplet
         host.run(
             [
-                patchelf,
-                "--set-interpreter",
-                libraries / Path(interpreter).name,
-                "--force-rpath",
-                "--set-rpath",
-                libraries,
-                tree / program,
+                patchelf, "--set-interpreter", libraries / Path(interpreter).name,
+                "--force-rpath", "--set-rpath", libraries, tree / program,
             ]
-        )
+        )  # fmt: skip
 
 
 def _patchelf() -> Path:

@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -64,10 +64,10 @@ class Provisioner:
             if is_released(volume):
                 self._attempt(volume, self._remove, "VolumeFailedDelete")
 
-    def _attempt(self, obj: Json, action: object, reason: str) -> None:
+    def _attempt(self, obj: Json, action: Callable[[Json], None], reason: str) -> None:
         uid = obj["metadata"]["uid"]
         try:
-            action(obj)  # type: ignore[operator]
+            action(obj)
             self._said.pop(uid, None)
         except (RefusedError, ApiError, OSError, http.client.HTTPException) as error:
             log.warning("%s object=%s error=%s", reason, obj["metadata"]["name"], error)

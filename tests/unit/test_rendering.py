@@ -286,7 +286,7 @@ def rendered_definitions() -> dict[str, str]:
     return {
         name: resources.render(folder, name, **variables)
         for folder, name, variables in TEMPLATES
-        if folder == "definitions" and name not in UNITS
+        if folder == "definitions" and name.endswith(".def.j2")
     }
 
 

@@ -97,28 +97,24 @@ class Metrics:
         return Answer(HTTPStatus.OK, found)
 
     def _metrics(self, method: str, rest: list[str], query: Mapping[str, str]) -> Answer:
-        one: str | None = None
+        one: list[str] = []
         match rest:
-            case ["nodes"]:
-                kind, found = "NodeMetrics", self._nodes()
-            case ["nodes", one]:
+            case ["nodes", *one] if len(one) < 2:
                 kind, found = "NodeMetrics", self._nodes()
             case ["pods"]:
                 kind, found = "PodMetrics", self._pods()
-            case ["namespaces", namespace, "pods"]:
-                kind, found = "PodMetrics", self._pods(namespace)
-            case ["namespaces", namespace, "pods", one]:
+            case ["namespaces", namespace, "pods", *one] if len(one) < 2:
                 kind, found = "PodMetrics", self._pods(namespace)
             case _:
                 raise _not_found("the server could not find the requested resource")
         if method != "GET" or query.get("watch") in ("true", "1"):
             raise _method_not_allowed("watch" if method == "GET" else method)
-        if one is not None:
+        if one:
             for each in found:
-                if each["metadata"]["name"] == one:
+                if each["metadata"]["name"] == one[0]:
                     return Answer(HTTPStatus.OK, _typed(kind, each))
             resource = "nodes" if kind == "NodeMetrics" else "pods"
-            raise _not_found(f'{resource}.{GROUP} "{one}" not found')
+            raise _not_found(f'{resource}.{GROUP} "{one[0]}" not found')
         wanted = _selectors(query)
         items = [_typed(kind, each) for each in found if wanted(each["metadata"])]
         listed = {"kind": f"{kind}List", "apiVersion": GROUP_VERSION, "metadata": {}}
