@@ -40,8 +40,7 @@ _ENTER = _CHECKOUT / "tests/machine/enter"
 # Where a cluster, its tests, CNI's plugins and the engine leave files. An engine that sees another
 # one's records removes them, since it does not see the processes.
 _FOLDERS = (
-    "/etc/systemd/system", "/root/.apptainer", "/run/netns", "/run/sykube", "/var/lib/cni",
-    "/var/lib/sykube", "/var/log/sykube",
+    "/etc/systemd/system", "/root/.apptainer", "/var/lib/cni", "/var/lib/sykube", "/var/log/sykube",
 )  # fmt: skip
 
 

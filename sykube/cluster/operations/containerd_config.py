@@ -23,12 +23,16 @@ from sykube.node.node import Node
 from sykube.patches import Patch, PatchError
 
 _FILE = "containerd.toml"
+_SERVERS = "containerd.servers.toml"
 _IN_NODE = "/etc/containerd/config.toml"
 # node-init puts true or false in its place.
 _RESTRICT = "@RESTRICT@"
 # Of version 2, and those that have its tables from 3 on.
 _OLD_PLUGIN = "io.containerd.grpc.v1.cri"
 _NEW_PLUGINS = "io.containerd.cri.v1."
+# What version 4 has in plugins; at the top of its file they say nothing (serviceMigrate of
+# containerd's cmd/containerd/server/config/config.go).
+_BEFORE_4 = ("grpc", "ttrpc", "metrics")
 
 
 def files(cluster: Cluster, node: Node) -> dict[str, str]:
@@ -81,11 +85,10 @@ def patched(
             name = f"containerd.{len(imported)}.toml"
             imported[name] = tomli_w.dumps({"version": version} | table)
             config["imports"] = [*config.get("imports", []), f"/etc/sykube/{name}"]
-    written = tomli_w.dumps(config)
     for patch in operations:
         try:
             config = patches.operate(config, patches.operations(patch.text))
-            written = tomli_w.dumps(config)
+            tomli_w.dumps(config)
         # TOML has mappings with values that are not null, no more.
         except (PatchError, TypeError, AttributeError) as error:
             why = error if isinstance(error, PatchError) else "TOML cannot hold its result"
@@ -93,6 +96,10 @@ def patched(
                 f"{patch.place or 'a patch'}: {why}",
                 resolution="Correct it and run the command again.",
             ) from error
+    if config["version"] >= 4 and (old := _take_out(config)):
+        imported[_SERVERS] = tomli_w.dumps({"version": 3} | old)
+        config["imports"] = [*config.get("imports", []), f"/etc/sykube/{_SERVERS}"]
+    written = tomli_w.dumps(config)
     return {_FILE: written.replace(f'"{_RESTRICT}"', _RESTRICT), **imported}
 
 
@@ -111,6 +118,14 @@ def _version(table: dict[str, Any], of_image: int) -> int:
     elif any(name.startswith(_NEW_PLUGINS) for name in plugins):
         of_image = max(3, of_image)
     return int(table.get("version", of_image))
+
+
+def _take_out(config: dict[str, Any]) -> dict[str, Any]:
+    """Remove the tables that version 4 no longer reads; containerd migrates them by itself."""
+    old = {key: config.pop(key) for key in _BEFORE_4 if key in config}
+    if "address" in config.get("debug", {}):
+        old["debug"] = config.pop("debug")
+    return old
 
 
 @functools.cache
