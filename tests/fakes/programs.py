@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -132,9 +133,11 @@ class FakePrograms:
         *options, source, target = words
         assert Path(source).exists(), f"cp: cannot stat {source}"
         match options:
-            case ["-a"] if Path(source).is_dir():
+            case ["-a"] | ["-a", "--link"] if Path(source).is_dir():
                 assert not Path(target).exists()
-                shutil.copytree(source, target)
+                shutil.copytree(
+                    source, target, copy_function=os.link if options[1:] else shutil.copy2
+                )
             case ["-a"] | ["--reflink=auto"] | ["--reflink=auto", "--preserve=mode,ownership"]:
                 shutil.copyfile(source, target)
             case unknown:

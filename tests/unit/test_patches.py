@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -384,7 +385,9 @@ nodes:
 # --- containerd ---
 
 
-def config_toml(base: Path, *texts: str) -> tuple[Json, dict[str, str]]:
+def config_toml(
+    base: Path, *texts: str, operations: Sequence[str] = ()
+) -> tuple[Json, dict[str, str]]:
     """What a node gets, parsed, and its further files; the image holds what a build puts there."""
     text = base.read_text(encoding="utf-8").replace("@PAUSE@", "pause:3")
 
@@ -400,6 +403,7 @@ def config_toml(base: Path, *texts: str) -> tuple[Json, dict[str, str]]:
         NodeImage("x", Path("/x")),
         tuple(map(Patch, texts)),
         Builder(Path("/x"), {}),
+        tuple(map(Patch, operations)),
     )
     main = files.pop("containerd.toml")
     assert "restrict_oom_score_adj = @RESTRICT@\n" in main
@@ -408,6 +412,7 @@ def config_toml(base: Path, *texts: str) -> tuple[Json, dict[str, str]]:
 
 DEBIANS = REPOSITORY / "definitions/node/containerd.toml"
 THIRD = REPOSITORY / "definitions/upstream/containerd-v3.toml"
+FOURTH = REPOSITORY / "definitions/upstream/containerd-v4.toml"
 OLD = 'io.containerd.grpc.v1.cri"'
 RUNTIME = f'[plugins."{OLD}.containerd.runtimes.foo]\nruntime_type = "foo"\n'
 
@@ -444,6 +449,39 @@ def test_plugins_of_a_later_version_say_so_themselves() -> None:
     cni = found["plugins"]["io.containerd.cri.v1.runtime"]["cni"]
     assert cni == {"bin_dir": "/x", "conf_dir": "/etc/cni/net.d"}
     assert more == {}
+
+
+METRICS = {"address": "127.0.0.1:1338"}
+
+
+@pytest.mark.parametrize(
+    "patches",
+    [
+        {"texts": ('[metrics]\naddress = "127.0.0.1:1338"\n[debug]\nlevel = "debug"\n',)},
+        {
+            "operations": (
+                json.dumps(
+                    [
+                        {"op": "add", "path": "/metrics", "value": METRICS},
+                        {"op": "add", "path": "/debug", "value": {"level": "debug"}},
+                    ]
+                ),
+            )
+        },
+    ],
+    ids=["merged", "operations"],
+)
+def test_servers_that_version_4_has_as_plugins_are_left_to_containerd_to_migrate(
+    patches: dict[str, tuple[str, ...]],
+) -> None:
+    texts, operations = patches.get("texts", ()), patches.get("operations", ())
+    found, more = config_toml(FOURTH, *texts, operations=operations)
+    assert (found["version"], found["debug"]) == (4, {"level": "debug"})
+    assert "metrics" not in found
+    assert found["imports"] == ["/etc/sykube/containerd.servers.toml"]
+    assert tomllib.loads(more["containerd.servers.toml"]) == {"version": 3, "metrics": METRICS}
+    found, more = config_toml(THIRD, *texts, operations=operations)
+    assert (found["metrics"], more) == (METRICS, {})
 
 
 def test_without_patches_no_image_is_asked(host: Host) -> None:
