@@ -60,6 +60,7 @@ class LocalNode(Node):
     def prepare(self, files: Mapping[str, str], limits: Limits) -> None:
         for folder in (self._overlay, *(self.folder / name for name in _BINDS)):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._take_over()
         # Processes in the node that are not root read these.
         for folder in (self.folder / "config", self.folder / "log", self._overlay):
             folder.chmod(0o755)
@@ -69,6 +70,14 @@ class LocalNode(Node):
             mode = "0600" if name.startswith("containerd.") else "0644"
             self.write(f"/etc/sykube/{name}", f"{text.strip()}\n" if text else "", mode)
         cgroups.create(self.host, self.instance, limits)
+
+    def _take_over(self) -> None:
+        """Move or remove what an earlier sykube keeps elsewhere, of a command that did not end."""
+        for left in (self.folder / "containerd").glob(".load-*"):
+            _remove(left)
+        kept = self.folder / "kept-images.json"
+        if kept.exists():
+            kept.replace(self.folder / "config" / kept.name)
 
     def restore(self, folder: Path) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -171,6 +180,8 @@ class LocalNode(Node):
         if new.is_dir():
             _remove(target)
         new.replace(target)
+        # Of two links to one file, rename(2) removes none.
+        new.unlink(missing_ok=True)
 
     def pull(self, path: str) -> Path:
         return self._bound(path) or self._overlay / "upper" / path.lstrip("/")

@@ -177,9 +177,9 @@ class Node(Protocol):
         )
 
     def discard(self, path: str) -> None:
-        """Remove a file of the node; where the node is gone, the file went with it."""
+        """Remove a file or folder of the node; where the node is gone, it went with it."""
         with contextlib.suppress(SykubeError):
-            self.run(["rm", "-f", path])
+            self.run(["rm", "-rf", path])
 
     # What can be seen of it.
 

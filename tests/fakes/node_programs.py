@@ -100,7 +100,7 @@ class NodePrograms:
                 if path not in instance.files:
                     return 1, "", f"cat: {path}: No such file or directory"
                 return 0, instance.files[path], ""
-            case ["rm", "-f", *paths]:
+            case ["rm", "-rf", *paths]:
                 for path in paths:
                     instance.files.pop(path, None)
             case ["kubeadm", "init", "--config", path, "--skip-token-print", *options]:

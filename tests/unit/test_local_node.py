@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sykube.node import local
+from sykube.node.limits import Limits
 from sykube.node.local import LocalNode
 from tests.fakes import World
 from tests.unit.helpers import made
@@ -35,7 +36,7 @@ def test_a_file_is_pushed_as_a_copy_or_where_it_is_shared_as_a_link(
     # Links are of one file system.
     source = world.root / "source"
     source.write_text("text")
-    for shared in (False, True, False):
+    for shared in (False, True, True, False):
         node.push(source, "/var/lib/containerd/new/file", shared=shared)
         target = node.pull("/var/lib/containerd/new/file")
         assert target.read_text() == "text"
@@ -99,3 +100,15 @@ def test_a_node_without_files_takes_no_space(world: World, node: LocalNode) -> N
     assert set(node.disk().values()) == {0}
     assert not node.exists()
     assert not node.is_running()
+
+
+def test_what_an_earlier_sykube_kept_elsewhere_is_taken_over(node: LocalNode) -> None:
+    (node.folder / "kept-images.json").write_text('{"a": "b"}')
+    work = node.folder / "containerd/.load-abcd"
+    work.mkdir(parents=True)
+    (work / "layer").touch()
+    files = {path.name: path.read_text() for path in (node.folder / "config").iterdir()}
+    for _ in range(2):
+        node.prepare({"node.env": files["node.env"].partition("\n")[2]}, Limits())
+        assert node.pull("/etc/sykube/kept-images.json").read_text() == '{"a": "b"}'
+        assert not work.exists() and not (node.folder / "kept-images.json").exists()

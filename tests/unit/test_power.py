@@ -478,6 +478,15 @@ def test_pause_of_a_cluster_that_does_not_run_freezes_nothing(world: World) -> N
     assert not world.frozen("fake-master")
 
 
+def test_a_cluster_that_init_did_not_finish_is_unpaused(world: World) -> None:
+    cluster = made(world)
+    power.pause(world.host, "fake", world.ui())
+    del cluster.state.steps["ready"]
+    cluster.save()
+    power.unpause(world.host, "fake", world.ui())
+    assert not any(node.is_frozen() for node in cluster.nodes)
+
+
 def test_unpause_waits_for_each_node_to_live(world: World) -> None:
     made(world)
     power.pause(world.host, "fake", world.ui())

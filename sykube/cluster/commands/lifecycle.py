@@ -190,8 +190,8 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
     builder = Builder(engine.binary, engine.environment)
     merges, operations = spec.containerd_config_patches, spec.containerd_config_patches_json6902
     containerd_config.patched(host, image, merges, builder, operations)
-    with contextlib.ExitStack() as held:
-        held.enter_context(lock.host_settings(host))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock.host_settings(host))
         chosen = _choose_subnets(host, spec)
         state = State(
             spec=spec,
@@ -220,7 +220,7 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
             _keep_manifest(cluster)
             cluster.save()
         except BaseException:
-            held.close()
+            stack.close()
             for problem in removal.remove(cluster):
                 ui.warn(f"not undone: {problem}")
             raise

@@ -21,6 +21,7 @@ from sykube.node import local
 from sykube.ui import Ui
 
 # etcd allocates its log in pieces of 64 MB (SegmentSizeBytes of its server/storage/wal).
+_ANY = {"unfinished": True, "stopped": True, "paused": True, "updating": True}
 _START_BYTES = 100_000_000
 
 
@@ -128,7 +129,7 @@ def pause(host: Host, name: str, ui: Ui) -> None:
     Raises:
         SykubeError: not all of it runs.
     """
-    with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
+    with opened(host, name, ui, **_ANY) as cluster:
         require_running(cluster)
         with ui.step(f"Pausing the cluster {name}"):
             for node in reversed(cluster.nodes):
@@ -141,7 +142,7 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
     Raises:
         SykubeError: it is not paused, or not well after 5 minutes.
     """
-    with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
+    with opened(host, name, ui, **_ANY) as cluster:
         if not any(node.is_frozen() for node in cluster.nodes):
             raise SykubeError(
                 f"the cluster {name} is not paused",

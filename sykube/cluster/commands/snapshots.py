@@ -141,7 +141,7 @@ def _replace(host: Host, snapshot: Snapshot, present: State, ui: Ui) -> Cluster:
         _unpack_and_swap(snapshot, cluster)
     if _text(cluster.paths.kubeconfig) != before:
         kubeconfig.renew_copies(host, cluster.paths.kubeconfig)
-        _hand_out(cluster)
+        _add_context(cluster)
     return cluster
 
 
@@ -175,7 +175,7 @@ def _bring_back(host: Host, snapshot: Snapshot, ui: Ui) -> Cluster:
                 for problem in removal.remove(cluster):
                     ui.warn(f"not undone: {problem}")
             raise
-    _hand_out(cluster)
+    _add_context(cluster)
     return cluster
 
 
@@ -229,7 +229,7 @@ def _swapped(root: Path, work: Path) -> Iterator[None]:
         raise
 
 
-def _hand_out(cluster: Cluster) -> None:
+def _add_context(cluster: Cluster) -> None:
     """Put its context into the user's kubeconfig; without it, the cluster is restored as well."""
     try:
         user_kubeconfig.add(cluster)

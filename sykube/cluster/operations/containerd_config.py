@@ -69,10 +69,11 @@ def patched(
 
     text = _of_image(host, image.sif, builder.binary, tuple(builder.environment.items()))
     config = patches.toml(text.replace(_RESTRICT, f'"{_RESTRICT}"'))
+    own: int = config["version"]
     imported: dict[str, str] = {}
     for patch in merges:
         table = patches.toml(patch.text)
-        version, own = _version(table, config["version"]), config["version"]
+        version = _version(table, own)
         if version > own:
             raise UsageError(
                 f"{patch.place or 'a patch'}: this is of version {version} of containerd's "
@@ -84,7 +85,7 @@ def patched(
         else:
             name = f"containerd.{len(imported)}.toml"
             imported[name] = tomli_w.dumps({"version": version} | table)
-            config["imports"] = [*config.get("imports", []), f"/etc/sykube/{name}"]
+            _import(config, name)
     for patch in operations:
         try:
             config = patches.operate(config, patches.operations(patch.text))
@@ -96,9 +97,9 @@ def patched(
                 f"{patch.place or 'a patch'}: {why}",
                 resolution="Correct it and run the command again.",
             ) from error
-    if config["version"] >= 4 and (old := _take_out(config)):
+    if own >= 4 and (old := _take_out(config)):
         imported[_SERVERS] = tomli_w.dumps({"version": 3} | old)
-        config["imports"] = [*config.get("imports", []), f"/etc/sykube/{_SERVERS}"]
+        _import(config, _SERVERS)
     written = tomli_w.dumps(config)
     return {_FILE: written.replace(f'"{_RESTRICT}"', _RESTRICT), **imported}
 
@@ -120,10 +121,20 @@ def _version(table: dict[str, Any], of_image: int) -> int:
     return int(table.get("version", of_image))
 
 
+def _import(config: dict[str, Any], name: str) -> None:
+    present = config.get("imports", [])
+    if not isinstance(present, list):
+        raise UsageError(
+            "imports of containerd's configuration must be a list",
+            resolution="Correct the patch of it and run the command again.",
+        )
+    config["imports"] = [*present, f"/etc/sykube/{name}"]
+
+
 def _take_out(config: dict[str, Any]) -> dict[str, Any]:
     """Remove the tables that version 4 no longer reads; containerd migrates them by itself."""
     old = {key: config.pop(key) for key in _BEFORE_4 if key in config}
-    if "address" in config.get("debug", {}):
+    if isinstance(debug := config.get("debug"), dict) and "address" in debug:
         old["debug"] = config.pop("debug")
     return old
 

@@ -74,12 +74,12 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
                 _share_keys(leader, node)
                 join(cluster, node, token, ca_hash)
         if planes := [node for node in waiting if node.is_control_plane]:
-            _begin_watches_anew(cluster, planes[-1])
+            _restart_watches(cluster, planes[-1])
         workers = [node for node in waiting if not node.is_control_plane]
         on_each(workers, lambda node: join(cluster, node, token, ca_hash))
 
 
-def _begin_watches_anew(cluster: Cluster, newest: Node) -> None:
+def _restart_watches(cluster: Cluster, newest: Node) -> None:
     """Start the API servers anew that have seen etcd get a member.
 
     For a moment, it has no leader then. The API server of 1.20 ends what its clients watch; some of
@@ -89,7 +89,7 @@ def _begin_watches_anew(cluster: Cluster, newest: Node) -> None:
     for node in cluster.control_planes:
         if node != newest:
             node.run(["pkill", "-KILL", "-x", "kube-apiserver"], check=False)
-            wait_api(cluster, node)
+            wait_api(cluster, node, _TIMEOUT_S)
 
 
 def register(cluster: Cluster, api: Api, node: Node) -> None:

@@ -55,18 +55,19 @@ def wait_ready(cluster: Cluster) -> None:
         wait_until(cluster.host, "DNS", partial(cluster.dns_problem, node), _TIMEOUT_S)
 
 
-def wait_api(cluster: Cluster, node: Node | None = None) -> None:
+def wait_api(cluster: Cluster, node: Node | None = None, timeout: float = _TIMEOUT_S) -> None:
     """Wait until the API server answers.
 
     Args:
         node: the control plane that it is about; whichever answers if None.
+        timeout: in seconds.
 
     Raises:
-        SykubeError: not within 5 minutes.
+        SykubeError: it does not in that time.
     """
     what = f"the API server of {node.name}" if node else "the API server"
     with cluster.api_of(node) if node else cluster.api() as api:
-        wait_until(cluster.host, what, lambda: readiness.health(api), _TIMEOUT_S)
+        wait_until(cluster.host, what, lambda: readiness.health(api), timeout)
 
 
 def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:
@@ -79,12 +80,12 @@ def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:
     Raises:
         SykubeError: not within 5 minutes; says what is missing.
     """
-    elect_anew(cluster)
+    reelect(cluster)
     with _naming_webhooks(cluster), cluster.api() as api:
         wait_until(cluster.host, "nodes", lambda: readiness.alive(api, names, since), _TIMEOUT_S)
 
 
-def elect_anew(cluster: Cluster) -> None:
+def reelect(cluster: Cluster) -> None:
     """Let the programs of the only control plane not wait until their own leases are over.
 
     Raises:

@@ -11,7 +11,7 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
 from sykube.cluster.operations.drain import drain, note, uncordon
 from sykube.cluster.operations.nodes import check, prepare, shut_down, start
-from sykube.cluster.operations.ready import elect_anew, wait_api, wait_ready, wait_restarted
+from sykube.cluster.operations.ready import reelect, wait_api, wait_ready, wait_restarted
 from sykube.errors import SykubeError
 from sykube.image import containerd, reference
 from sykube.kubernetes import readiness
@@ -51,7 +51,7 @@ def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptio
         with ui.step(f"Upgrading {node.name} (kubeadm upgrade)"):
             if node == cluster.master:
                 upgrade.apply(cluster, node, progress)
-                elect_anew(cluster)
+                reelect(cluster)
             else:
                 upgrade.node(cluster, node, progress)
             progress.upgraded.append(node.name)

@@ -15,7 +15,7 @@ from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.progress import Progress
 from sykube.cluster.operations.join import ETCDCTL
 from sykube.cluster.operations.nodes import shut_down, start_missing
-from sykube.cluster.operations.ready import elect_anew, wait_api, wait_ready
+from sykube.cluster.operations.ready import reelect, wait_api, wait_ready
 from sykube.host.host import Host
 from sykube.image import inside
 from sykube.image.build import Builder
@@ -102,7 +102,7 @@ def put_back(cluster: Cluster, progress: Progress, builder: Builder) -> None:
         _put_back_etcd(cluster.host, node, _folder(cluster), members, progress, builder)
     start_missing(cluster)
     wait_api(cluster)
-    elect_anew(cluster)
+    reelect(cluster)
     on_each(cluster.workers, _restart_kubelet)
     wait_ready(cluster)
 

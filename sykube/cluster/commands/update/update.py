@@ -124,7 +124,7 @@ def _go(cluster: Cluster, progress: Progress, builder: Builder, options: UpdateO
     else:
         # What an update that was ended has left behind.
         bring_up(cluster)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         try:
             if not progress.committed:
                 with ui.step("Saving etcd and the control planes' configuration"):
@@ -132,7 +132,7 @@ def _go(cluster: Cluster, progress: Progress, builder: Builder, options: UpdateO
                     rollback.save(cluster)
             if upgrade.is_needed(progress):
                 with ui.step("Handing the new kubeadm and images to the nodes"):
-                    held.enter_context(upgrade.handed_out(cluster, progress, builder))
+                    stack.enter_context(upgrade.handed_out(cluster, progress, builder))
             if not progress.committed:
                 _renew_control_planes(cluster, progress, options)
         except nodes.Postponed:
