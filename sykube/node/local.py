@@ -20,6 +20,7 @@ from sykube.node.limits import Limits
 from sykube.node.logfile import LogFile
 from sykube.node.node import Node, Usage
 
+_DU_S = 600.0
 _BOOT_TIMEOUT_S = 180.0
 # Folders of a node, and where it sees them: real file systems where containerd and etcd need them,
 # and what must outlive the instance.
@@ -262,7 +263,9 @@ class LocalNode(Node):
         if not folders:
             return {}
         # Files come and go while it counts.
-        done = self.host.run(["du", "-s", "-x", "--block-size=1", *folders], check=False)
+        done = self.host.run(
+            ["du", "-s", "-x", "--block-size=1", *folders], timeout=_DU_S, check=False
+        )
         pairs = (line.split("\t", 1) for line in done.stdout.splitlines())
         return {Path(folder).name: int(size) for size, folder in pairs}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xmlrpc.client
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException  # noqa: TID251 - over a socket of a node
 
 from sykube.errors import SykubeError
@@ -31,7 +32,7 @@ def states(host: Host, pid: int) -> dict[str, str]:
     """
     # The address is not used: the transport knows its socket.
     socket = host.proc / str(pid) / _SOCKET
-    transport = _Transport(host.network.http(f"unix:{socket}", _TIMEOUT_S))
+    transport = _Transport(lambda: host.network.http(f"unix:{socket}", _TIMEOUT_S))
     try:
         with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
             programs = server.supervisor.getAllProcessInfo()
@@ -46,9 +47,9 @@ def states(host: Host, pid: int) -> dict[str, str]:
 class _Transport(xmlrpc.client.Transport):
     """Like supervisor's own, which takes twice as long to import as `status` asks all nodes."""
 
-    def __init__(self, server: HTTPConnection) -> None:
+    def __init__(self, connect: Callable[[], HTTPConnection]) -> None:
         super().__init__()
-        self._server = server
+        self._connect = connect
 
     def make_connection(self, _host: object) -> HTTPConnection:
-        return self._server
+        return self._connect()

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import join
@@ -35,6 +36,7 @@ HALVES = (
         "pod_network",
     ),
 )  # fmt: skip
+_DELETE_S = 120.0
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _ENTER = _CHECKOUT / "tests/machine/enter"
 # Where a cluster, its tests, CNI's plugins and the engine leave files. An engine that sees another
@@ -46,9 +48,11 @@ _FOLDERS = (
 
 def main() -> int:
     """Run all of them; an exit code."""
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     with _one_at_a_time():
-        if code := subprocess.run(_pytest(FIRST), check=False, cwd=_CHECKOUT).returncode:
+        settings.restore_left()
+        if code := _run_first():
             return code
         with settings.held(), contextlib.ExitStack() as stack:
             running = [
@@ -63,6 +67,17 @@ def main() -> int:
 def _pytest(files: tuple[str, ...]) -> list[str]:
     paths = [f"tests/e2e/test_{name}.py" for name in files]
     return [sys.executable, "-m", "pytest", "-v", "--durations=15", *paths]
+
+
+def _run_first() -> int:
+    process = subprocess.Popen(_pytest(FIRST), cwd=_CHECKOUT)
+    try:
+        return process.wait()
+    except BaseException:
+        # It deletes its cluster.
+        process.send_signal(signal.SIGINT)
+        process.wait(_DELETE_S)
+        raise
 
 
 @contextlib.contextmanager
@@ -93,6 +108,7 @@ def _running(number: int, files: tuple[str, ...]) -> Iterator[subprocess.Popen[s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
         start_new_session=True,
     )
     assert process.stdout
@@ -110,18 +126,25 @@ def _running(number: int, files: tuple[str, ...]) -> Iterator[subprocess.Popen[s
 
 def _show(number: int, output: IO[str]) -> None:
     for line in output:
-        print(f"{number} {line}", end="", flush=True)
+        # Whoever reads them may have gone; pytest goes on.
+        with contextlib.suppress(OSError):
+            print(f"{number} {line}", end="", flush=True)
 
 
 def _remove(folder: Path, cgroup: str) -> None:
+    roots = [*Path("/sys/fs/cgroup").glob(f"*/{cgroup}"), *Path("/sys/fs/cgroup").glob(cgroup)]
+    deadline = time.monotonic() + _DELETE_S
+    while any(root.exists() for root in roots):
+        for own in [each for root in roots for each in (*root.rglob("*/"), root)][::-1]:
+            with contextlib.suppress(OSError):
+                for pid in (own / "cgroup.procs").read_text(encoding="utf-8").split():
+                    os.kill(int(pid), signal.SIGKILL)
+                own.rmdir()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes in the cgroup {cgroup} do not end")
     # Nothing is mounted here: mounts of the machine end with its namespace.
     if folder.exists():
         shutil.rmtree(folder)
-    for own in (*Path("/sys/fs/cgroup").glob(f"*/{cgroup}"), Path("/sys/fs/cgroup") / cgroup):
-        for each in sorted(own.rglob("*/"), reverse=True):
-            each.rmdir()
-        if own.exists():
-            own.rmdir()
 
 
 if __name__ == "__main__":

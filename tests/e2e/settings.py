@@ -9,6 +9,7 @@ from sykube.cluster.model.state import clusters
 from sykube.host import lock
 from sykube.host.host import Host
 from sykube.host.records import HostRecords, read_sysctl
+from sykube.node import cgroups
 
 # setupKernelTunables of the kubelet, pkg/kubelet/cm/container_manager_linux.go.
 KUBELET = {
@@ -41,14 +42,23 @@ def held() -> Iterator[None]:
         records = HostRecords.load(host) or HostRecords(host)
         for key, value in of_nodes(read(host)).items():
             records.set_sysctl(key, str(value))
+        if cgroups.is_v2(host):
+            records.enable_controllers(host.cgroups)
         if read_sysctl(host, "net/bridge/bridge-nf-call-iptables") is None:
             records.load_module("br_netfilter")
     try:
         yield
     finally:
-        with lock.host_settings(host):
-            if not clusters(host):
-                records.restore()
-                for folder in (host.records, host.data):
-                    with contextlib.suppress(OSError):
-                        folder.rmdir()
+        restore_left()
+
+
+def restore_left() -> None:
+    """As they were, unless there is a cluster; also where a run was killed."""
+    host = Host()
+    with lock.host_settings(host):
+        records = HostRecords.load(host)
+        if records and not clusters(host):
+            records.restore()
+            for folder in (host.records, host.data):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
