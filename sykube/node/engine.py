@@ -72,8 +72,8 @@ class Engine(Protocol):
     def kill(self, name: str) -> None:
         """End an instance at once and return when it is gone; none of that name is no error."""
 
-    def instances(self) -> dict[str, Instance]:
-        """Running instances by name."""
+    def instances(self, name: str = "*") -> dict[str, Instance]:
+        """Running instances by name: all, or the one of that name where it runs."""
 
     def exec(
         self,
@@ -140,7 +140,7 @@ class CommandLineEngine:
             str(options.image),
             name,
         ]
-        running = self.instances().get(name)
+        running = self.instances(name).get(name)
         if not running:
             self._forget(name)
             # Two instances of a node would share its files.
@@ -153,7 +153,7 @@ class CommandLineEngine:
         )
 
     def kill(self, name: str) -> None:
-        running = self.instances().get(name)
+        running = self.instances(name).get(name)
         if running:
             self._stop(running)
         # The monitor removes the record below the name that the host has now.
@@ -173,15 +173,15 @@ class CommandLineEngine:
             # at below.
             self._end_unrecorded(name)
         deadline = self.host.monotonic() + _GONE_TIMEOUT_S
-        while name in self.instances():
+        while self.instances(name):
             if self.host.monotonic() > deadline:
                 raise _stays(self.host, name, [instance.pid])
             self.host.sleep(0.05)
 
-    def instances(self) -> dict[str, Instance]:
+    def instances(self, name: str = "*") -> dict[str, Instance]:
         # Not by `instance list`, which takes as long as all else in `status`, and which removes the
         # records of instances that it does not see: all of them in a PID namespace of its own.
-        files = self._records("*/*/*/*/*.json")
+        files = self._records(f"*/*/*/{name}/*.json")
         found = (read_record(file) for file in files if file.stem == file.parent.name)
         return {each.name: each for each in found if each and _lives(self.host, each)}
 
@@ -262,7 +262,7 @@ class CommandLineEngine:
 
     def _wrapper(self, name: str) -> tuple[str, ...]:
         """What makes the engine find an instance although the host's name changed."""
-        running = self.instances().get(name)
+        running = self.instances(name).get(name)
         return launch.wrapper(hostname=running.host) if running else ()
 
     def _argv(self) -> list[str]:

@@ -146,7 +146,7 @@ class LocalNode(Node):
         cgroups.freeze(self.host, self.instance, frozen=frozen)
 
     def is_running(self) -> bool:
-        return self.instance in self.engine.instances()
+        return bool(self.engine.instances(self.instance))
 
     def is_frozen(self) -> bool:
         return cgroups.is_frozen(self.host, self.instance)
@@ -271,7 +271,7 @@ class LocalNode(Node):
 
     def _pid(self) -> int:
         """Its first process, seen from the host; 0 where it does not run."""
-        running = self.engine.instances().get(self.instance)
+        running = self.engine.instances(self.instance).get(self.instance)
         return running.pid if running else 0
 
 

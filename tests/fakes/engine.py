@@ -78,11 +78,12 @@ class FakeEngine:
             raise SykubeError(f"the instance {name} is there 30 s after it was killed")
         self.world.end(name)
 
-    def instances(self) -> dict[str, Instance]:
+    def instances(self, name: str = "*") -> dict[str, Instance]:
         self._call("instances")
         return {
-            name: Instance(name, instance.pid, str(instance.options.image))
-            for name, instance in self.world.instances.items()
+            each: Instance(each, instance.pid, str(instance.options.image))
+            for each, instance in self.world.instances.items()
+            if name in ("*", each)
         }
 
     def exec(
