@@ -61,7 +61,7 @@ class PrivateApptainer:
                 self.host.run(["dpkg-deb", "-x", package, tree])
             say("linking it to libraries of its own")
             _relink(self.host, tree, self.root)
-            _configure(self.host, tree)
+            configure(self.host, tree)
             # Paths inside the tree are absolute, so it must work where it ends up.
             shutil.rmtree(self.root, ignore_errors=True)
             tree.rename(self.root)
@@ -139,7 +139,7 @@ def _patchelf() -> Path:
     )
 
 
-def _configure(host: Host, tree: Path) -> None:
+def configure(host: Host, tree: Path) -> None:
     """Write the configuration where the program and its starter look for it."""
     text = (tree / "etc/apptainer/apptainer.conf").read_text(encoding="utf-8")
     allowed = json.dumps(

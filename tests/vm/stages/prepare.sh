@@ -20,15 +20,7 @@ chmod 755 /usr/local/bin/sykube
 # The tree is the host's; its configuration is written anew, as sykube would on this machine.
 mkdir -p "$SYKUBE_CACHE_DIR"
 cp -a /vm/apptainer "$SYKUBE_CACHE_DIR/"
-PYTHONPATH=/vm/site-packages python3 - <<'EOF'
-import shutil
-from sykube.host import engines, provision
-
-tree = engines.private().root
-for name in ("usr/etc", "usr/lib/etc", "usr/var", "usr/lib/var"):
-    shutil.rmtree(tree / name)
-provision._configure(tree)
-EOF
+(cd /vm/sykube && PYTHONPATH=/vm/site-packages python3 -m tests.vm.private_apptainer)
 sykube version
 sykube doctor
 
