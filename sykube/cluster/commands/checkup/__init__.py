@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from sykube.cluster.commands.checkup import files, network, nodes
-from sykube.cluster.commands.checkup.look import Look, failure
+from sykube.cluster.commands.checkup.context import CheckContext, failure
 from sykube.cluster.model.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError
 from sykube.host.preflight import Finding, Level
 
-_ALWAYS: tuple[Callable[[Look], Iterable[Finding]], ...] = (
+_ALWAYS: tuple[Callable[[CheckContext], Iterable[Finding]], ...] = (
     files.record,
     files.engine,
     files.clock,
@@ -21,7 +21,7 @@ _ALWAYS: tuple[Callable[[Look], Iterable[Finding]], ...] = (
     files.inotify,
 )
 # In the order in which one thing rests on another.
-_RUNNING: tuple[Callable[[Look], Iterable[Finding]], ...] = (
+_RUNNING: tuple[Callable[[CheckContext], Iterable[Finding]], ...] = (
     nodes.nodes,
     network.bridge,
     network.rules,
@@ -53,16 +53,18 @@ class Checkup:
 
 def examine(cluster: Cluster, now: datetime | None = None) -> Checkup:
     """Look for every known problem; of a stopped cluster, for what can be seen then."""
-    look = Look(cluster, now or datetime.now(UTC), cluster.running())
-    stopped = not look.running
+    context = CheckContext(cluster, now or datetime.now(UTC), cluster.running())
+    stopped = not context.running
     findings: list[Finding] = []
     for check in (*_ALWAYS, *((nodes.stopped,) if stopped else _RUNNING)):
         try:
-            findings += check(look)
+            findings += check(context)
         except (SykubeError, OSError) as error:
             # What one check cannot see is said, and keeps no other from looking.
             what = check.__name__.replace("_", " ")
-            findings.append(failure(what, f"cannot be looked at: {error}", look.command("start")))
+            findings.append(
+                failure(what, f"cannot be looked at: {error}", context.command("start"))
+            )
     return Checkup(tuple(_in_order(findings)), stopped)
 
 

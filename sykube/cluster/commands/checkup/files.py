@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sykube.cluster.commands.checkup.look import Look, failure, ok, warning
+from sykube.cluster.commands.checkup.context import CheckContext, failure, ok, warning
 from sykube.cluster.operations import certs
 from sykube.host import engines, space
 from sykube.host import inotify as inotify_limits
@@ -19,15 +19,15 @@ _INOTIFY_SHARE = 0.9
 _CLOCK_TOLERANCE = timedelta(minutes=2)
 
 
-def record(look: Look) -> Iterator[Finding]:
+def record(context: CheckContext) -> Iterator[Finding]:
     """Whether init came to its end."""
-    if not look.cluster.state.complete:
-        yield failure("record", "init did not finish this cluster", look.command("init"))
+    if not context.cluster.state.complete:
+        yield failure("record", "init did not finish this cluster", context.command("init"))
 
 
-def engine(look: Look) -> Iterator[Finding]:
+def engine(context: CheckContext) -> Iterator[Finding]:
     """The engine that the cluster was made with, which it keeps."""
-    looked_at = engines.probe(look.cluster.host, Path(look.cluster.state.engine))
+    looked_at = engines.probe(context.cluster.host, Path(context.cluster.state.engine))
     if looked_at.problem:
         cure = f"Install it again at {looked_at.binary}, or create the cluster again"
         yield failure("engine", f"{looked_at.problem}; this cluster was made with it", cure)
@@ -35,15 +35,15 @@ def engine(look: Look) -> Iterator[Finding]:
         yield ok("engine", f"{looked_at.version}, {looked_at.binary}")
 
 
-def clock(look: Look) -> Iterator[Finding]:
+def clock(context: CheckContext) -> Iterator[Finding]:
     """A clock that went back: certificates do not hold yet, files are of the future."""
-    marks = [one.certificate.not_before for one in certs.find(look.cluster) if one.certificate]
-    for file in (look.cluster.paths.state, look.cluster.paths.log):
+    marks = [one.certificate.not_before for one in certs.find(context.cluster) if one.certificate]
+    for file in (context.cluster.paths.state, context.cluster.paths.log):
         with contextlib.suppress(OSError):
             marks.append(datetime.fromtimestamp(file.stat().st_mtime, UTC))
-    latest = max(marks, default=look.now)
-    if latest - look.now > _CLOCK_TOLERANCE:
-        shown, seen = (f"{time:%Y-%m-%d %H:%M} UTC" for time in (look.now, latest))
+    latest = max(marks, default=context.now)
+    if latest - context.now > _CLOCK_TOLERANCE:
+        shown, seen = (f"{time:%Y-%m-%d %H:%M} UTC" for time in (context.now, latest))
         yield failure(
             "clock",
             f"it shows {shown}, but the cluster has seen {seen}",
@@ -51,36 +51,36 @@ def clock(look: Look) -> Iterator[Finding]:
         )
 
 
-def certificates(look: Look) -> Iterator[Finding]:
+def certificates(context: CheckContext) -> Iterator[Finding]:
     """Certificates that end within a month, are past their end, or cannot be read."""
-    found = certs.find(look.cluster)
+    found = certs.find(context.cluster)
     for one in found:
         if one.problem:
             detail = f"{one.name} of {one.node} cannot be read: {one.problem}"
-            yield failure("certificates", detail, look.command("certs renew"))
-    near = certs.ending(found, look.now)
+            yield failure("certificates", detail, context.command("certs renew"))
+    near = certs.ending(found, context.now)
     for group, cure in (
-        ([one for one in near if not one.authority], look.command("certs renew")),
+        ([one for one in near if not one.authority], context.command("certs renew")),
         (
             [one for one in near if one.authority],
-            f"It signs all others: create the cluster again, {look.command('delete')} and init",
+            f"It signs all others: create the cluster again, {context.command('delete')} and init",
         ),
     ):
         if group:
             first = group[0].certificate
-            past = first is not None and first.not_after <= look.now
+            past = first is not None and first.not_after <= context.now
             level = Level.FAILURE if past else Level.WARNING
-            yield Finding("certificates", level, certs.describe(group, look.now), cure)
+            yield Finding("certificates", level, certs.describe(group, context.now), cure)
     ends = [one.certificate.not_after for one in found if one.certificate]
     if ends and not near:
-        days = (min(ends) - look.now).days
+        days = (min(ends) - context.now).days
         yield ok("certificates", f"the first of {len(ends)} ends in {days} days")
 
 
-def disk(look: Look) -> Iterator[Finding]:
+def disk(context: CheckContext) -> Iterator[Finding]:
     """Space for the cluster's folder, and what nodes wrote where it is not expected."""
-    root = look.cluster.paths.root.resolve()
-    room = space.free(look.cluster.host, root)
+    root = context.cluster.paths.root.resolve()
+    room = space.free(context.cluster.host, root)
     cure = f"Free some space there; what the nodes take: du -xsh {root}/nodes/*"
     if room.is_short:
         yield failure("disk", str(room), cure)
@@ -88,11 +88,11 @@ def disk(look: Look) -> Iterator[Finding]:
         yield warning("disk", str(room), cure)
     else:
         yield ok("disk", str(room))
-    files = look.cluster.host.statvfs(root)
+    files = context.cluster.host.statvfs(root)
     if files.f_files and files.f_favail < _LEAST_INODES * files.f_files:
         detail = f"{files.f_favail} of {files.f_files} inodes are free in {root}"
         yield failure("disk", detail, "Remove files there: see df -i")
-    for node in look.cluster.nodes:
+    for node in context.cluster.nodes:
         size, listing = node.overlay_usage()
         if size > _BIG_OVERLAY_BYTES:
             yield warning(
@@ -102,9 +102,9 @@ def disk(look: Look) -> Iterator[Finding]:
             )
 
 
-def inotify(look: Look) -> Iterator[Finding]:
+def inotify(context: CheckContext) -> Iterator[Finding]:
     """Limits that nodes share with everything else of root's; used up, kubelets cannot start."""
-    for usage in inotify_limits.usage(look.cluster.host):
+    for usage in inotify_limits.usage(context.cluster.host):
         if usage.share < _INOTIFY_SHARE:
             continue
         name = usage.sysctl.replace("/", ".")
@@ -114,7 +114,7 @@ def inotify(look: Look) -> Iterator[Finding]:
         yield Finding("inotify", level, detail, f"sysctl -w {name}={2 * usage.limit}")
 
 
-def ended(look: Look) -> list[certs.Found]:
+def ended(context: CheckContext) -> list[certs.Found]:
     """Certificates that are past their end."""
-    near = certs.ending(certs.find(look.cluster), look.now)
-    return [one for one in near if one.certificate and one.certificate.not_after <= look.now]
+    near = certs.ending(certs.find(context.cluster), context.now)
+    return [one for one in near if one.certificate and one.certificate.not_after <= context.now]

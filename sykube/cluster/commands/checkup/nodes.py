@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from sykube.cluster.commands.checkup.context import CheckContext, failure, ok, warning
 from sykube.cluster.commands.checkup.files import ended
-from sykube.cluster.commands.checkup.look import Look, failure, ok, warning
 from sykube.cluster.model import pod_network
 from sykube.cluster.operations.dns import deployment
 from sykube.errors import SykubeError
@@ -27,111 +27,111 @@ _PRESSURE_CURES = {
 }
 
 
-def stopped(look: Look) -> Iterator[Finding]:
+def stopped(context: CheckContext) -> Iterator[Finding]:
     """In the place of the checks below, where no node runs."""
-    lost = list(_lost_nodes(look))
+    lost = list(_lost_nodes(context))
     yield from lost
     if not lost:
-        yield warning("nodes", "the cluster is stopped", look.command("start"))
+        yield warning("nodes", "the cluster is stopped", context.command("start"))
 
 
-def _lost_nodes(look: Look) -> Iterator[Finding]:
+def _lost_nodes(context: CheckContext) -> Iterator[Finding]:
     """Nodes that run, but not for the engine.
 
     It removes its notes of instances whose processes it does not see: called once in a container
     with the same home folder and host name, it forgets all of those outside.
     """
-    missing = [node for node in look.cluster.nodes if node not in look.running]
+    missing = [node for node in context.cluster.nodes if node not in context.running]
     found = {node.name: str(first) for node in missing if (first := node.lost_process())}
     # All of them, before start makes a second one of any.
-    cure = f"kill -9 {' '.join(found.values())} && {look.command('start')}"
+    cure = f"kill -9 {' '.join(found.values())} && {context.command('start')}"
     for name in found:
         detail = "the engine has lost track of its instance, whose processes go on"
         yield failure(f"node {name}", detail, cure)
 
 
-def nodes(look: Look) -> Iterator[Finding]:
+def nodes(context: CheckContext) -> Iterator[Finding]:
     """Nodes that do not run, or are paused."""
-    start, unpause = look.command("start"), look.command("unpause")
-    lost = {finding.what: finding for finding in _lost_nodes(look)}
+    start, unpause = context.command("start"), context.command("unpause")
+    lost = {finding.what: finding for finding in _lost_nodes(context)}
     yield from lost.values()
-    for node in look.cluster.nodes:
-        if node not in look.running:
+    for node in context.cluster.nodes:
+        if node not in context.running:
             if f"node {node.name}" not in lost:
                 yield failure(f"node {node.name}", "its instance does not run", start)
-        elif node not in look.awake:
+        elif node not in context.awake:
             yield failure(f"node {node.name}", "it is paused", unpause)
-    if look.awake == look.cluster.nodes:
-        yield ok("nodes", f"{len(look.awake)} run")
+    if context.awake == context.cluster.nodes:
+        yield ok("nodes", f"{len(context.awake)} run")
 
 
-def inherited(look: Look) -> Iterator[Finding]:
+def inherited(context: CheckContext) -> Iterator[Finding]:
     """Nodes that have something of what started them, such as a umask or a limit of open files."""
-    for node in look.running:
+    for node in context.running:
         # A node that ends meanwhile is another check's.
         with contextlib.suppress(OSError):
             if found := node.inherited():
                 detail = f"it has of what started it: {'; '.join(found)}"
-                yield warning(f"node {node.name}", detail, look.command("restart"))
+                yield warning(f"node {node.name}", detail, context.command("restart"))
 
 
-def programs(look: Look) -> Iterator[Finding]:
+def programs(context: CheckContext) -> Iterator[Finding]:
     """What supervisord keeps running in each node."""
-    for node in look.awake:
+    for node in context.awake:
         try:
             states = node.services()
         except SykubeError as error:
-            yield failure(f"node {node.name}", error.brief, look.command("restart"))
+            yield failure(f"node {node.name}", error.brief, context.command("restart"))
             continue
         for program, state in states.items():
             if state != services.RUNNING:
-                enter = look.command("exec", node.name, "supervisorctl", "start", program)
-                logs = look.command("logs", node.name, "--service", program, "--tail", "50")
+                enter = context.command("exec", node.name, "supervisorctl", "start", program)
+                logs = context.command("logs", node.name, "--service", program, "--tail", "50")
                 cure = enter if state in ("STOPPED", "EXITED") else f"{logs} says why"
                 yield failure(f"node {node.name}", f"{program} is {state}", cure)
 
 
-def api(look: Look) -> Iterator[Finding]:
+def api(context: CheckContext) -> Iterator[Finding]:
     """The API server, and what it knows of nodes and of its own pods."""
-    masters = [node for node in look.awake if node.is_control_plane]
+    masters = [node for node in context.awake if node.is_control_plane]
     if not masters:
         return
-    cure = f"{look.command('restart')}; the reason is in: {look.kubelet_log(masters[0])}"
-    if any(not one.authority for one in ended(look)):
-        cure = look.command("certs renew")
+    cure = f"{context.command('restart')}; the reason is in: {context.kubelet_log(masters[0])}"
+    if any(not one.authority for one in ended(context)):
+        cure = context.command("certs renew")
     try:
-        with look.cluster.api() as api:
+        with context.cluster.api() as api:
             problem = readiness.health(api)
             if not problem:
-                yield ok("API server", f"well at {look.cluster.endpoint}")
-                yield from _kubernetes(look, api)
+                yield ok("API server", f"well at {context.cluster.endpoint}")
+                yield from _kubernetes(context, api)
     except SykubeError as error:
         problem = error.brief
     if problem:
         yield failure("API server", problem, cure)
 
 
-def _kubernetes(look: Look, api: Api) -> Iterator[Finding]:
-    registered, network = readiness.registered(api), look.cluster.pod_network
-    awaited = network.is_awaited(registered, look.cluster.nodes)
+def _kubernetes(context: CheckContext, api: Api) -> Iterator[Finding]:
+    registered, network = readiness.registered(api), context.cluster.pod_network
+    awaited = network.is_awaited(registered, context.cluster.nodes)
     if awaited:
         yield failure("pod network", pod_network.NO_PLUGIN, pod_network.INSTALL)
-    for node in look.awake:
+    for node in context.awake:
         item = registered.get(node.instance)
         if item is None:
             yield failure(
-                f"node {node.name}", "it is not registered", f"{look.kubelet_log(node)} says why"
+                f"node {node.name}", "it is not registered", f"{context.kubelet_log(node)} says why"
             )
         else:
-            yield from _conditions(look, node, item, networked=not awaited)
+            yield from _conditions(context, node, item, networked=not awaited)
     refusing = webhooks.refusing(api)
     for each in refusing:
-        cure = webhooks.fix([each], look.cluster.name_option)
+        cure = webhooks.fix([each], context.cluster.name_option)
         yield failure("webhook", f"{each}: {each.reason}", cure)
-    masters = len(look.cluster.control_planes)
-    pods = readiness.system_pods(api, len(look.cluster.nodes), masters, networked=not awaited)
+    masters = len(context.cluster.control_planes)
+    pods = readiness.system_pods(api, len(context.cluster.nodes), masters, networked=not awaited)
     if pods:
-        cure = look.command("kubectl", "-n", "kube-system", "describe", "pods")
+        cure = context.command("kubectl", "-n", "kube-system", "describe", "pods")
         yield failure(_PODS, pods, f"{cure} says why")
     if unenforced := network.unenforced_policies(api):
         cure = "Rely on none of them here: docs/how-it-works.md"
@@ -139,9 +139,9 @@ def _kubernetes(look: Look, api: Api) -> Iterator[Finding]:
 
 
 def _conditions(
-    look: Look, node: Node, item: dict[str, Any], *, networked: bool
+    context: CheckContext, node: Node, item: dict[str, Any], *, networked: bool
 ) -> Iterator[Finding]:
-    name, logs = f"node {node.name}", look.kubelet_log(node)
+    name, logs = f"node {node.name}", context.kubelet_log(node)
     for condition in item.get("status", {}).get("conditions", []):
         kind, status = condition["type"], condition["status"]
         reason = condition.get("message") or condition.get("reason") or ""
@@ -150,13 +150,13 @@ def _conditions(
         elif kind != "Ready" and status == "True":
             yield failure(name, f"{kind}: {reason}", _PRESSURE_CURES.get(kind, logs))
     if item.get("spec", {}).get("unschedulable"):
-        cure = look.command("kubectl", "uncordon", node.instance)
+        cure = context.command("kubectl", "uncordon", node.instance)
         yield warning(name, "it takes no new pods (cordoned)", cure)
 
 
-def dns(look: Look) -> Iterator[Finding]:
+def dns(context: CheckContext) -> Iterator[Finding]:
     """The cluster's DNS, asked from each node."""
-    problems = {node.name: look.cluster.dns_problem(node) for node in look.awake}
+    problems = {node.name: context.cluster.dns_problem(node) for node in context.awake}
     failing = [name for name, problem in problems.items() if problem]
     if failing:
         restart = (
@@ -164,9 +164,9 @@ def dns(look: Look) -> Iterator[Finding]:
             "kube-system",
             "rollout",
             "restart",
-            f"deployment/{deployment(look.cluster)}",
+            f"deployment/{deployment(context.cluster)}",
         )
         detail = f"{problems[failing[0]]} (asked from {', '.join(failing)})"
-        yield failure(_DNS, detail, look.command("kubectl", *restart))
+        yield failure(_DNS, detail, context.command("kubectl", *restart))
     elif problems:
-        yield ok(_DNS, f"answers at {look.cluster.state.subnets.dns}")
+        yield ok(_DNS, f"answers at {context.cluster.state.subnets.dns}")

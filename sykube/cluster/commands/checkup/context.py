@@ -11,8 +11,8 @@ from sykube.node.node import Node
 
 
 @dataclass(frozen=True)
-class Look:
-    """A look at a cluster.
+class CheckContext:
+    """A cluster, and what was found of it once for all checks.
 
     Attributes:
         running: nodes that run, paused ones among them.
