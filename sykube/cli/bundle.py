@@ -11,7 +11,7 @@ import click
 from sykube.cli import completion, context, options
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.operations import preparation, site
-from sykube.cluster.operations.wanted import choose
+from sykube.cluster.operations.kubernetes_release import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
 from sykube.host.files import write_atomically
@@ -57,9 +57,9 @@ def save(
     ui = context.ui()
     ui.open_log(context.host().logs / "node-image.log")
     spec = make_spec(context.host(), None, flags)
-    wanted = choose(context.host(), spec, ui, authorities=site.authorities(spec.ca_certificates))
-    ui.say(wanted.choice.introduction)
-    building = wanted.cached_image() is None
+    release = choose(context.host(), spec, ui, authorities=site.authorities(spec.ca_certificates))
+    ui.say(release.choice.introduction)
+    building = release.cached_image() is None
     preparation.prepare_host(
         context.host(),
         spec,
@@ -72,7 +72,7 @@ def save(
     builder = Builder(engine.binary, engine.environment)
     # Before an image is built for minutes.
     chosen = None if unsigned else signature.signing_key(context.host(), key, builder)
-    image = preparation.node_image(context.host(), spec, engine, wanted, ui)
+    image = preparation.node_image(context.host(), spec, engine, release, ui)
     ui.say(f"Writing {file}")
     bundles.save(context.host(), image, file.absolute(), chosen, builder)
     if chosen and export_key:

@@ -12,7 +12,7 @@ from sykube.cli import completion, context, options
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.model.state import State, clusters
 from sykube.cluster.operations import archive, preparation, site
-from sykube.cluster.operations.wanted import choose
+from sykube.cluster.operations.kubernetes_release import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
 from sykube.host.paths import ClusterPaths
@@ -43,8 +43,8 @@ def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) 
     ui = context.ui()
     ui.open_log(context.host().logs / "node-image.log")
     spec = make_spec(context.host(), None, flags)
-    wanted = choose(context.host(), spec, ui, authorities=site.authorities(spec.ca_certificates))
-    ui.say(wanted.choice.introduction)
+    release = choose(context.host(), spec, ui, authorities=site.authorities(spec.ca_certificates))
+    ui.say(release.choice.introduction)
     preparation.prepare_host(
         context.host(),
         spec,
@@ -54,7 +54,7 @@ def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) 
         starting=False,
     )
     engine = preparation.find_engine(context.host(), spec, ui)
-    image = preparation.node_image(context.host(), spec, engine, wanted, ui, force=force)
+    image = preparation.node_image(context.host(), spec, engine, release, ui, force=force)
     if file:
         with ui.step(f"Copying it to {file}"):
             shutil.copyfile(image.sif, file)

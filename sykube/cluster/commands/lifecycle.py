@@ -24,13 +24,13 @@ from sykube.cluster.operations import (
     site,
 )
 from sykube.cluster.operations.data import make_root
-from sykube.cluster.operations.opening import held
-from sykube.cluster.operations.wanted import (
-    Wanted,
+from sykube.cluster.operations.kubernetes_release import (
+    KubernetesRelease,
     choice_of_image,
     choice_of_snapshot,
     choose_fitting,
 )
+from sykube.cluster.operations.opening import held
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import engines, lock, preflight, signals
 from sykube.host.host import Host
@@ -68,7 +68,7 @@ class _Resolved:
     proxies: Proxies
     authorities: tuple[str, ...]
     snapshot: archive.Snapshot | None
-    wanted: Wanted | None
+    release: KubernetesRelease | None
     choice: Choice | None
 
 
@@ -105,7 +105,7 @@ def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
         mount.check()
     context = kubeconfig.check(host, kubeconfig.Owner.of_caller(), spec.name)
     asked = _resolve(host, spec, ui)
-    image = asked.wanted.cached_image() if asked.wanted else None
+    image = asked.release.cached_image() if asked.release else None
     if asked.snapshot:
         image = archive.image_of(asked.snapshot)
     engine = engines.find(host)
@@ -168,10 +168,10 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
     kubeconfig.check(host, kubeconfig.Owner.of_caller(), spec.name)
     found_logins = registries.logins(spec, ui)
     asked = _resolve(host, spec, ui)
-    snapshot, wanted, choice = asked.snapshot, asked.wanted, asked.choice
+    snapshot, release, choice = asked.snapshot, asked.release, asked.choice
     if choice:
         ui.say(choice.introduction)
-    building = wanted is not None and wanted.cached_image() is None
+    building = release is not None and release.cached_image() is None
     preparation.prepare_host(
         host, spec, lambda question: options.yes or options.ask(question), ui, building=building
     )
@@ -181,8 +181,8 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
     engine = preparation.find_engine(host, spec, ui)
     if snapshot:
         image = archive.image_of(snapshot)
-    elif wanted:
-        image = preparation.node_image(host, spec, engine, wanted, ui)
+    elif release:
+        image = preparation.node_image(host, spec, engine, release, ui)
     else:
         image = preparation.local_image(host, spec, engine, ui)
         choice = choice_of_image(host, spec, image)
@@ -239,18 +239,18 @@ def _resolve(host: Host, spec: ClusterSpec, ui: Ui) -> _Resolved:
     preparation.examine_local_image(host, spec)
     preparation.examine_pod_network(spec)
     proxies, authorities = site.proxies(spec, ui), site.authorities(spec.ca_certificates)
-    snapshot = wanted = choice = None
+    snapshot = release = choice = None
     if spec.from_snapshot:
         snapshot = archive.find(host, spec.from_snapshot)
         archive.check_whole(host, snapshot)
         choice = choice_of_snapshot(snapshot)
         cgroup_version.check(host, versions.minor(choice.kubernetes), allow_v1=spec.allow_cgroup_v1)
     elif not spec.local_image:
-        wanted = choose_fitting(host, spec, ui, proxies, authorities)
-        choice = wanted.choice
+        release = choose_fitting(host, spec, ui, proxies, authorities)
+        choice = release.choice
     if choice:
         patch_check.check(spec, choice.kubernetes, ui.warn)
-    return _Resolved(proxies, authorities, snapshot, wanted, choice)
+    return _Resolved(proxies, authorities, snapshot, release, choice)
 
 
 def _choose_subnets(host: Host, spec: ClusterSpec) -> subnets.Subnets:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.operations.wanted import ANY_MIRROR, Wanted
+from sykube.cluster.operations.kubernetes_release import ANY_MIRROR, KubernetesRelease
 from sykube.errors import UsageError
 from sykube.host import apt, engines, preflight
 from sykube.host.host import Host
@@ -133,7 +133,7 @@ def node_image(
     host: Host,
     spec: ClusterSpec,
     engine: engines.FoundEngine,
-    wanted: Wanted,
+    release: KubernetesRelease,
     ui: Ui,
     *,
     force: bool = False,
@@ -143,9 +143,9 @@ def node_image(
     Raises:
         SykubeError: it could not be downloaded or built.
     """
-    if not force and (image := wanted.cached_image()):
+    if not force and (image := release.cached_image()):
         return image
-    source = wanted.obtain(ui)
+    source = release.obtain(ui)
     if not force:
         # The downloads may have been pruned, and the image not.
         if image := build.cached(host, source, ANY_MIRROR):
@@ -153,7 +153,7 @@ def node_image(
         if changed := build.what_changed(host, source, ANY_MIRROR):
             ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
     mirror = apt.find_mirror(host, spec.mirror)
-    builder = Builder(engine.binary, {**engine.environment, **wanted.environment})
+    builder = Builder(engine.binary, {**engine.environment, **release.environment})
     return build.build(host, source, mirror, builder, ui.step, ui.note, force=force)
 
 

@@ -10,7 +10,7 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Origin, Progress
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import preparation, site
-from sykube.cluster.operations.wanted import Wanted, choose
+from sykube.cluster.operations.kubernetes_release import KubernetesRelease, choose
 from sykube.image.choice import AUTO, DEBIAN, Choice
 
 # Where what is downloaded comes from, unless it is asked for otherwise: as for init.
@@ -35,10 +35,10 @@ def find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_run
         version = image.versions()["kubernetes"].removeprefix("v")
         choice = Choice(image.source, version, _reason(wish))
     else:
-        wanted = _choose(cluster, wish)
-        choice = wanted.choice
+        release = _choose(cluster, wish)
+        choice = release.choice
         ui.say(choice.introduction)
-        cached = wanted.cached_image()
+        cached = release.cached_image()
         if cached is None:
             skew.check(state.versions["kubernetes"], {}, choice.kubernetes)
             if dry_run:
@@ -48,7 +48,7 @@ def find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_run
                 wish, lambda question: options.yes or options.ask(question), ui,
                 building=True, starting=False,
             )  # fmt: skip
-        image = cached or preparation.node_image(cluster.host, wish, engine, wanted, ui)
+        image = cached or preparation.node_image(cluster.host, wish, engine, release, ui)
     return Origin(image.fingerprint, str(image.folder), image.versions(), choice)
 
 
@@ -56,7 +56,7 @@ def _reason(wish: ClusterSpec) -> str:
     return f"that of {wish.local_image}"
 
 
-def _choose(cluster: Cluster, wish: ClusterSpec) -> Wanted:
+def _choose(cluster: Cluster, wish: ClusterSpec) -> KubernetesRelease:
     """What is asked for; where nothing is, the newest patch of the cluster's own minor version."""
     state, source = cluster.state, cluster.image.source
     if wish.source == AUTO:

@@ -15,7 +15,7 @@ from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.model.state import State
-from sykube.cluster.operations.wanted import ANY_MIRROR, choose
+from sykube.cluster.operations.kubernetes_release import ANY_MIRROR, choose
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths

@@ -32,7 +32,7 @@ ANY_MIRROR = apt.Mirror("")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class KubernetesRelease:
     """A Kubernetes that was chosen.
 
     Attributes:
@@ -80,7 +80,7 @@ def choose(
     proxies: Proxies | None = None,
     authorities: Sequence[str] = (),
     fitting: Sequence[str] | None = None,
-) -> Wanted:
+) -> KubernetesRelease:
     """Choose by what is asked for and, where that says no exact version, by the release site.
 
     Args:
@@ -109,7 +109,7 @@ def choose(
     asking = ui.step(f"Asking {chosen.kubernetes}") if patiently else contextlib.nullcontext()
     with asking:
         choice = source.choose(host, asked, spec.kubernetes_version, chosen, downloader, fitting)
-    return Wanted(
+    return KubernetesRelease(
         host,
         choice,
         chosen,
@@ -122,7 +122,7 @@ def choose(
 
 def choose_fitting(
     host: Host, spec: ClusterSpec, ui: Ui, proxies: Proxies, authorities: tuple[str, ...]
-) -> Wanted:
+) -> KubernetesRelease:
     """The Kubernetes for a new cluster.
 
     Raises:
@@ -130,12 +130,12 @@ def choose_fitting(
         SykubeError: it cannot be had.
     """
     allowed = spec.allow_cgroup_v1
-    wanted = choose(host,
+    release = choose(host,
         spec, ui, proxies=proxies, authorities=authorities,
         fitting=cgroup_version.fitting(host, allow_v1=allowed),
     )  # fmt: skip
-    cgroup_version.check(host, versions.minor(wanted.choice.kubernetes), allow_v1=allowed)
-    return wanted
+    cgroup_version.check(host, versions.minor(release.choice.kubernetes), allow_v1=allowed)
+    return release
 
 
 def choice_of_snapshot(snapshot: Snapshot) -> Choice:
