@@ -10,7 +10,7 @@ import click
 
 from sykube.cli import completion, context, options
 from sykube.cluster.model.spec_reader import make_spec
-from sykube.cluster.operations import preparation, site
+from sykube.cluster.operations import preparation, site_network
 from sykube.cluster.operations.kubernetes_release import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
@@ -57,7 +57,9 @@ def save(
     ui = context.ui()
     ui.open_log(context.host().logs / "node-image.log")
     spec = make_spec(context.host(), None, flags)
-    release = choose(context.host(), spec, ui, authorities=site.authorities(spec.ca_certificates))
+    release = choose(
+        context.host(), spec, ui, authorities=site_network.authorities(spec.ca_certificates)
+    )
     ui.say(release.choice.introduction)
     building = release.cached_image() is None
     preparation.prepare_host(

@@ -11,7 +11,7 @@ import click
 from sykube.cli import completion, context, options
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.model.state import State, clusters
-from sykube.cluster.operations import archive, preparation, site
+from sykube.cluster.operations import archive, preparation, site_network
 from sykube.cluster.operations.kubernetes_release import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
@@ -43,7 +43,9 @@ def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) 
     ui = context.ui()
     ui.open_log(context.host().logs / "node-image.log")
     spec = make_spec(context.host(), None, flags)
-    release = choose(context.host(), spec, ui, authorities=site.authorities(spec.ca_certificates))
+    release = choose(
+        context.host(), spec, ui, authorities=site_network.authorities(spec.ca_certificates)
+    )
     ui.say(release.choice.introduction)
     preparation.prepare_host(
         context.host(),

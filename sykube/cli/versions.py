@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sykube.cli import completion, context
-from sykube.cluster.operations import site
+from sykube.cluster.operations import site_network
 from sykube.host.download import Access, Downloader, DownloadError
 from sykube.image import build, downloads, sites, upstream, versions
 from sykube.image.sites import Sites
@@ -34,7 +34,7 @@ _MIRROR = sites.SETTINGS["kubernetes"]
 def versions_(kubernetes_mirror: str | None, ca_certificates: tuple[str, ...], output: str) -> None:
     """List available versions of Kubernetes, and what is cached."""
     chosen = sites.chosen({"kubernetes": kubernetes_mirror or ""}, os.environ)
-    downloader = Downloader(Access(authorities=site.authorities(ca_certificates)))
+    downloader = Downloader(Access(authorities=site_network.authorities(ca_certificates)))
     found = _find(chosen, downloader)
     if output == "json":
         context.emit(found)

@@ -16,7 +16,7 @@ from sykube.cluster.commands import power, removal, scaling
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.model.state import State
-from sykube.cluster.operations import site
+from sykube.cluster.operations import site_network
 from sykube.errors import ExitCode, UsageError
 from sykube.host import proxies
 from sykube.host.host import Host
@@ -313,9 +313,9 @@ def test_certificates_alone_are_taken_each_once(tmp_path: Path) -> None:
     key = "-----BEGIN PRIVATE KEY-----\nPlanted\n-----END PRIVATE KEY-----\n"
     (tmp_path / "a").write_text(f"# comment\n{REAL}{key}{other}")
     (tmp_path / "b").write_text(REAL)
-    found = site.authorities([str(tmp_path / "a"), str(tmp_path / "b")], NOW)
+    found = site_network.authorities([str(tmp_path / "a"), str(tmp_path / "b")], NOW)
     assert found == (REAL, other)
-    assert site.authorities([]) == ()
+    assert site_network.authorities([]) == ()
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_authorities_that_are_refused(tmp_path: Path, text: str, words: str) -> 
     file = tmp_path / "site.pem"
     file.write_text(text)
     with pytest.raises(UsageError) as raised:
-        site.authorities([str(file)], NOW)
+        site_network.authorities([str(file)], NOW)
     assert words in raised.value.brief
     assert str(file) in raised.value.brief
     assert raised.value.resolution

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sykube.cluster.operations import site
+from sykube.cluster.operations import site_network
 from sykube.errors import SykubeError
 from sykube.host.download import Access, Downloader
 from sykube.host.host import Host
@@ -63,7 +63,7 @@ def _fill(
     version: str, folder: Path, authorities: Sequence[str], auth: Path | None, ui: Ui
 ) -> None:
     found_sites = sites.chosen({}, os.environ)
-    downloader = Downloader(Access(authorities=site.authorities(tuple(authorities))))
+    downloader = Downloader(Access(authorities=site_network.authorities(tuple(authorities))))
     resolved = upstream.resolve(Host(), version, upstream.minors(), found_sites, downloader)
     wanted = Release.of(resolved.kubernetes)
     files = upstream.fetch(

@@ -21,7 +21,7 @@ from sykube.cluster.operations import (
     ports,
     preparation,
     registries,
-    site,
+    site_network,
 )
 from sykube.cluster.operations.data import make_root
 from sykube.cluster.operations.kubernetes_release import (
@@ -238,7 +238,10 @@ def _resolve(host: Host, spec: ClusterSpec, ui: Ui) -> _Resolved:
     """Find out what is asked for, and refuse what cannot be, before anything changes."""
     preparation.examine_local_image(host, spec)
     preparation.examine_pod_network(spec)
-    proxies, authorities = site.proxies(spec, ui), site.authorities(spec.ca_certificates)
+    proxies, authorities = (
+        site_network.proxies(spec, ui),
+        site_network.authorities(spec.ca_certificates),
+    )
     snapshot = release = choice = None
     if spec.from_snapshot:
         snapshot = archive.find(host, spec.from_snapshot)

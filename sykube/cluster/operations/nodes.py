@@ -15,7 +15,7 @@ from sykube.cluster.operations import (
     containerd_config,
     network,
     registries,
-    site,
+    site_network,
 )
 from sykube.errors import SykubeError
 from sykube.image import versions
@@ -156,7 +156,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
         ),
         "keepalived.conf": _keepalived(cluster, node),
         "ca-certificates.pem": "\n".join(cluster.state.authorities),
-        "containerd.env": site.containerd_variables(cluster),
+        "containerd.env": site_network.containerd_variables(cluster),
         **containerd_config.files(cluster, node),
     }
     node.prepare(files, limits)

@@ -9,7 +9,7 @@ from sykube.cluster.commands.update.nodes import UpdateOptions
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Origin, Progress
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.operations import preparation, site
+from sykube.cluster.operations import preparation, site_network
 from sykube.cluster.operations.kubernetes_release import KubernetesRelease, choose
 from sykube.image.choice import AUTO, DEBIAN, Choice
 
@@ -63,7 +63,7 @@ def _choose(cluster: Cluster, wish: ClusterSpec) -> KubernetesRelease:
         wish = replace(wish, source=source)
         if not wish.kubernetes_version and source != DEBIAN:
             wish = replace(wish, kubernetes_version=cluster.minor.version)
-    authorities = (*state.authorities, *site.authorities(wish.ca_certificates))
+    authorities = (*state.authorities, *site_network.authorities(wish.ca_certificates))
     return choose(cluster.host, wish, cluster.ui, proxies=state.proxies, authorities=authorities)
 
 
