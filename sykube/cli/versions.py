@@ -11,18 +11,18 @@ import click
 from sykube.cli import completion, context
 from sykube.cluster.operations import site_network
 from sykube.host.download import Access, Downloader, DownloadError
-from sykube.image import build, downloads, sites, upstream, versions
-from sykube.image.sites import Sites
+from sykube.image import build, downloads, mirrors, upstream, versions
+from sykube.image.mirrors import Mirrors
 
 # One text each, all at once; whoever has no network shall not wait for long.
 _ANSWER_S = 10.0
-_MIRROR = sites.SETTINGS["kubernetes"]
+_MIRROR = mirrors.SETTINGS["kubernetes"]
 
 
 @click.command("versions")
 @click.option(
     _MIRROR.option, metavar="URL",
-    help=f"{_MIRROR.help} [default: ${_MIRROR.variable}, or {Sites.kubernetes}]",
+    help=f"{_MIRROR.help} [default: ${_MIRROR.variable}, or {Mirrors.kubernetes}]",
 )  # fmt: skip
 @click.option(
     "--ca-certificate", "ca_certificates", multiple=True, metavar="FILE",
@@ -33,7 +33,7 @@ _MIRROR = sites.SETTINGS["kubernetes"]
 @context.common
 def versions_(kubernetes_mirror: str | None, ca_certificates: tuple[str, ...], output: str) -> None:
     """List available versions of Kubernetes, and what is cached."""
-    chosen = sites.chosen({"kubernetes": kubernetes_mirror or ""}, os.environ)
+    chosen = mirrors.chosen({"kubernetes": kubernetes_mirror or ""}, os.environ)
     downloader = Downloader(Access(authorities=site_network.authorities(ca_certificates)))
     found = _find(chosen, downloader)
     if output == "json":
@@ -42,7 +42,7 @@ def versions_(kubernetes_mirror: str | None, ca_certificates: tuple[str, ...], o
         _show(found)
 
 
-def _find(chosen: Sites, downloader: Downloader) -> dict[str, Any]:
+def _find(chosen: Mirrors, downloader: Downloader) -> dict[str, Any]:
     minors = [versions.minor(each) for each in upstream.minors()]
     newest: dict[str, str] = {}
     problem = ""

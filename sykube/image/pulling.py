@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sykube.errors import SykubeError
-from sykube.image.sites import elsewhere
+from sykube.image.mirrors import elsewhere
 
 # As definitions/container-images-upstream.def.j2 says it, after skopeo's own words.
 _MARK = re.compile(r"^sykube: cannot pull (\S+)$", re.MULTILINE)

@@ -10,7 +10,7 @@ from sykube.host.download import Downloader, DownloadError
 from sykube.host.host import Host
 from sykube.image import container, upstream, versions
 from sykube.image.choice import AUTO, DEBIAN, UPSTREAM, Choice
-from sykube.image.sites import Sites
+from sykube.image.mirrors import Mirrors
 from sykube.image.versions import DebianRelease, Upstream
 
 # For a text of ten letters: a network that takes longer is not one to download 200 MB by, and
@@ -22,7 +22,7 @@ def choose(
     host: Host,
     source: str,
     version: str,
-    sites: Sites,
+    mirrors: Mirrors,
     downloader: Downloader,
     fitting: Sequence[str] | None = None,
 ) -> Choice:
@@ -51,26 +51,26 @@ def choose(
         return Choice(DEBIAN, debian, "asked for")
     if source == AUTO and debians:
         return Choice(DEBIAN, debian, f"{debian} is the version of Debian")
-    if source == UPSTREAM or version or sites.kubernetes_is_mirrored:
+    if source == UPSTREAM or version or mirrors.kubernetes_is_mirrored:
         any_of = supported if version or fitting is None else fitting
-        found = upstream.resolve(host, version or upstream.STABLE, any_of, sites, downloader)
-        return _upstream(found, sites)
+        found = upstream.resolve(host, version or upstream.STABLE, any_of, mirrors, downloader)
+        return _upstream(found, mirrors)
     if container.machine(host) not in upstream.ARCHITECTURES:
         why = f"upstream has no releases of containerd for {container.machine(host)}"
         return Choice(DEBIAN, debian, why)
     try:
         quick = downloader.with_timeout(_ANSWER_S * host.patience)
         any_of = supported if fitting is None else fitting
-        found = upstream.resolve(host, upstream.STABLE, any_of, sites, quick)
+        found = upstream.resolve(host, upstream.STABLE, any_of, mirrors, quick)
     except DownloadError as error:
-        return Choice(DEBIAN, debian, f"{sites.kubernetes} does not answer ({error.details})")
-    return _upstream(found, sites)
+        return Choice(DEBIAN, debian, f"{mirrors.kubernetes} does not answer ({error.details})")
+    return _upstream(found, mirrors)
 
 
 def obtain(
     host: Host,
     choice: Choice,
-    sites: Sites,
+    mirrors: Mirrors,
     downloader: Downloader,
     step: Callable[[str], contextlib.AbstractContextManager[None]],
     note: Callable[[str], None],
@@ -87,26 +87,26 @@ def obtain(
     if choice.source == DEBIAN:
         return versions.DEBIAN
     release = upstream.Release.of(choice.kubernetes)
-    files = upstream.fetch(host, release, sites, downloader, step, note)
-    return _made_of(release, sites, files)
+    files = upstream.fetch(host, release, mirrors, downloader, step, note)
+    return _made_of(release, mirrors, files)
 
 
-def cached(host: Host, choice: Choice, sites: Sites) -> DebianRelease | Upstream | None:
+def cached(host: Host, choice: Choice, mirrors: Mirrors) -> DebianRelease | Upstream | None:
     """As `obtain`, where the cache has all of it; asks nobody."""
     if choice.source == DEBIAN:
         return versions.DEBIAN
     release = upstream.Release.of(choice.kubernetes)
-    files = upstream.cached(host, release, sites)
-    return _made_of(release, sites, files) if files else None
+    files = upstream.cached(host, release, mirrors)
+    return _made_of(release, mirrors, files) if files else None
 
 
-def _made_of(release: upstream.Release, sites: Sites, files: upstream.Downloads) -> Upstream:
-    return Upstream(release.kubernetes, release.containerd, release.runc, sites.images, files)
+def _made_of(release: upstream.Release, mirrors: Mirrors, files: upstream.Downloads) -> Upstream:
+    return Upstream(release.kubernetes, release.containerd, release.runc, mirrors.images, files)
 
 
-def _upstream(found: upstream.Version, sites: Sites) -> Choice:
+def _upstream(found: upstream.Version, mirrors: Mirrors) -> Choice:
     remark = f"; {found.remark}" if found.remark else ""
-    return Choice(UPSTREAM, found.kubernetes, f"a release of {sites.kubernetes}{remark}")
+    return Choice(UPSTREAM, found.kubernetes, f"a release of {mirrors.kubernetes}{remark}")
 
 
 def _names(version: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from sykube.host.checksum import Checksum
 from sykube.host.download import Downloader, DownloadError
 from sykube.host.host import Host
 from sykube.image import container, downloads, versions
-from sykube.image.sites import Sites, elsewhere
+from sykube.image.mirrors import Mirrors, elsewhere
 from sykube.image.versions import Published
 
 STABLE = "stable"
@@ -88,7 +88,7 @@ def architecture(host: Host) -> str:
 
 
 def resolve(
-    host: Host, asked: str, supported: Sequence[str], sites: Sites, downloader: Downloader
+    host: Host, asked: str, supported: Sequence[str], mirrors: Mirrors, downloader: Downloader
 ) -> Version:
     """The exact version that `stable`, `1.36`, `1.36.2` or `v1.36.2` means now.
 
@@ -102,12 +102,12 @@ def resolve(
     """
     found = check(asked, supported)
     if not found:
-        return _stable(supported, sites, downloader)
+        return _stable(supported, mirrors, downloader)
     minor = found["minor"]
     if not found["patch"]:
-        return Version(_newest(minor, sites, downloader))
+        return Version(_newest(minor, mirrors, downloader))
     version = asked.removeprefix("v")
-    _check_there(host, version, minor, sites, downloader)
+    _check_there(host, version, minor, mirrors, downloader)
     return Version(version)
 
 
@@ -134,7 +134,7 @@ def check(asked: str, supported: Sequence[str]) -> re.Match[str] | None:
     return found
 
 
-def newest(supported: Sequence[str], sites: Sites, downloader: Downloader) -> dict[str, str]:
+def newest(supported: Sequence[str], mirrors: Mirrors, downloader: Downloader) -> dict[str, str]:
     """The newest release of each supported minor version; a minor without any is left out.
 
     Raises:
@@ -143,7 +143,7 @@ def newest(supported: Sequence[str], sites: Sites, downloader: Downloader) -> di
 
     def ask(minor: str, shared: Downloader) -> str:
         try:
-            return _published(sites.stable(minor), shared)
+            return _published(mirrors.stable(minor), shared)
         except DownloadError as error:
             if error.absent:
                 return ""
@@ -156,7 +156,7 @@ def newest(supported: Sequence[str], sites: Sites, downloader: Downloader) -> di
 def fetch(
     host: Host,
     release: Release,
-    sites: Sites,
+    mirrors: Mirrors,
     downloader: Downloader,
     step: Callable[[str], contextlib.AbstractContextManager[None]],
     note: Callable[[str], None],
@@ -172,7 +172,7 @@ def fetch(
     Raises:
         SykubeError: one cannot be had, or is not what its checksum says; the cache has the others.
     """
-    wanted = _wanted(host, release, sites, architecture(host), further)
+    wanted = _wanted(host, release, mirrors, architecture(host), further)
     with lock.in_turn(downloads.folder(host)):
         found = {name: downloads.verified(each.target) for name, each in wanted.items()}
         missing = {name: each for name, each in wanted.items() if not found[name]}
@@ -188,21 +188,21 @@ def fetch(
     return {name: each for name, each in found.items() if each}
 
 
-def cached(host: Host, release: Release, sites: Sites) -> Downloads | None:
+def cached(host: Host, release: Release, mirrors: Mirrors) -> Downloads | None:
     """The programs of a release where the cache has all of them, whole."""
-    wanted = _wanted(host, release, sites, architecture(host))
+    wanted = _wanted(host, release, mirrors, architecture(host))
     found = {name: downloads.verified(each.target) for name, each in wanted.items()}
     there = {name: each for name, each in found.items() if each}
     return there if there.keys() == wanted.keys() else None
 
 
 def _wanted(
-    host: Host, release: Release, sites: Sites, machine: str, further: Sequence[str] = ()
+    host: Host, release: Release, mirrors: Mirrors, machine: str, further: Sequence[str] = ()
 ) -> dict[str, _Wanted]:
     """By the names of Downloads."""
     version = release.kubernetes
     urls = {
-        name: sites.kubernetes_program(version, machine, name) for name in (*_PROGRAMS, *further)
+        name: mirrors.kubernetes_program(version, machine, name) for name in (*_PROGRAMS, *further)
     }
     found = {
         name: _Wanted(
@@ -213,11 +213,11 @@ def _wanted(
         )
         for name, url in urls.items()
     }
-    containerd = sites.containerd_archive(release.containerd, machine)
-    runc = sites.runc_program(release.runc, machine)
+    containerd = mirrors.containerd_archive(release.containerd, machine)
+    runc = mirrors.runc_program(release.runc, machine)
     for name, version, url, checksums in (
         ("containerd", release.containerd, containerd, f"{containerd}.sha256sum"),
-        ("runc", release.runc, runc, sites.runc_checksums(release.runc)),
+        ("runc", release.runc, runc, mirrors.runc_checksums(release.runc)),
     ):
         found[name] = _Wanted(
             url,
@@ -269,18 +269,18 @@ def _download(
     return Published(wanted.target, checksum.value)
 
 
-def _stable(supported: Sequence[str], sites: Sites, downloader: Downloader) -> Version:
-    version = _published(sites.stable(), downloader)
+def _stable(supported: Sequence[str], mirrors: Mirrors, downloader: Downloader) -> Version:
+    version = _published(mirrors.stable(), downloader)
     if _minor(version) in supported:
         return Version(version)
     known = [minor for minor in supported if _number(minor) < _number(_minor(version))]
     if not known:
         raise SykubeError(
             f"Kubernetes {version} is the newest release, and older than all that sykube knows",
-            details=f"It knows {_listed(supported)}; {sites.stable()} names {version}.",
+            details=f"It knows {_listed(supported)}; {mirrors.stable()} names {version}.",
             resolution=f"Is the mirror out of date? {elsewhere('kubernetes')}",
         )
-    mine = _newest(max(known, key=_number), sites, downloader)
+    mine = _newest(max(known, key=_number), mirrors, downloader)
     if _minor(version) in minors():
         # The one thing that sykube leaves a supported version out for.
         why = (
@@ -291,9 +291,9 @@ def _stable(supported: Sequence[str], sites: Sites, downloader: Downloader) -> V
     return Version(mine, f"Kubernetes {version} is newer than what this sykube knows")
 
 
-def _newest(minor: str, sites: Sites, downloader: Downloader) -> str:
+def _newest(minor: str, mirrors: Mirrors, downloader: Downloader) -> str:
     try:
-        return _published(sites.stable(minor), downloader)
+        return _published(mirrors.stable(minor), downloader)
     except DownloadError as error:
         if error.absent:
             raise SykubeError(
@@ -305,12 +305,12 @@ def _newest(minor: str, sites: Sites, downloader: Downloader) -> str:
 
 
 def _check_there(
-    host: Host, version: str, minor: str, sites: Sites, downloader: Downloader
+    host: Host, version: str, minor: str, mirrors: Mirrors, downloader: Downloader
 ) -> None:
     """Refuse a version that the site does not have; one that is cached was there."""
     if ("kubernetes", version) in {(each.project, each.version) for each in downloads.listed(host)}:
         return
-    url = sites.kubernetes_program(version, architecture(host), _PROGRAMS[0])
+    url = mirrors.kubernetes_program(version, architecture(host), _PROGRAMS[0])
     try:
         _of_program(url, downloader)
     except DownloadError as error:
@@ -318,7 +318,7 @@ def _check_there(
             raise
         raise SykubeError(
             f"there is no Kubernetes {version}",
-            details=f"The newest of {minor} is {_newest(minor, sites, downloader)}.",
+            details=f"The newest of {minor} is {_newest(minor, mirrors, downloader)}.",
             resolution=f"`sykube versions` lists what there is. {elsewhere('kubernetes')}",
         ) from error
 

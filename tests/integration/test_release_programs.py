@@ -15,7 +15,7 @@ import pytest
 from sykube.errors import ExitCode
 from sykube.host.host import Host
 from sykube.image import container
-from sykube.image.sites import SETTINGS
+from sykube.image.mirrors import SETTINGS
 from sykube.image.upstream import Release
 from tests import containers, releases
 from tests.containers import Image, tar

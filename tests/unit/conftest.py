@@ -18,7 +18,7 @@ import pytest
 from sykube.cli import context, main
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import State
-from sykube.image import sites
+from sykube.image import mirrors
 from sykube.node.engine import InstanceOptions
 from tests.fakes import FakeHost, World
 from tests.fakes.instance import FakeInstance
@@ -46,7 +46,7 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     for name in ("FAIL_AT", "TEST_MACHINE", "ENGINE", "MIRROR", "SOURCE"):
         monkeypatch.delenv(f"SYKUBE_{name}", raising=False)
-    for setting in sites.SETTINGS.values():
+    for setting in mirrors.SETTINGS.values():
         monkeypatch.delenv(setting.variable, raising=False)
     logger = logging.getLogger("sykube")
     handlers, level = list(logger.handlers), logger.level

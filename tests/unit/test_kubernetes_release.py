@@ -22,7 +22,7 @@ from sykube.host.paths import ClusterPaths
 from sykube.host.proxies import Proxies
 from sykube.image import build, downloads, upstream, versions
 from sykube.image.choice import Choice
-from sykube.image.sites import Sites
+from sykube.image.mirrors import Mirrors
 from sykube.image.upstream import Release
 from tests import releases
 from tests.fakes import World
@@ -105,7 +105,9 @@ def test_debian_where_the_release_site_does_not_answer(world: World) -> None:
     ui = world.ui()
     assert init(world, fake_spec(), ui)
     first = ui.said[0]
-    assert first.startswith(f"Kubernetes {DEBIAN} from Debian ({Sites.kubernetes} does not answer")
+    assert first.startswith(
+        f"Kubernetes {DEBIAN} from Debian ({Mirrors.kubernetes} does not answer"
+    )
     assert "Network is unreachable" in first
     assert "past its end of life" in first
     found = recorded(world.host)
@@ -119,7 +121,7 @@ def test_upstream_where_it_answers(
     mirrors: dict[str, Any],
     real_fingerprints: list[object],
 ) -> None:
-    world.web = {Sites.kubernetes: server.url}
+    world.web = {Mirrors.kubernetes: server.url}
     mirrors.pop("kubernetes_mirror")
     ui = world.ui()
     # What is built is the world's image of Debian's.
@@ -292,7 +294,7 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_environment(
     )
     spec = make_spec(host, file, {"kubernetes_mirror": "https://flag.example"})
     found = choose(world.host, spec, world.ui())
-    assert (found.sites.kubernetes, found.sites.containerd, found.sites.runc) == (
+    assert (found.mirrors.kubernetes, found.mirrors.containerd, found.mirrors.runc) == (
         "https://flag.example", "https://file.example", "https://environment.example",
     )  # fmt: skip
     # Not the number 1.2.

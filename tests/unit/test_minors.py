@@ -18,7 +18,7 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations.dns import deployment, is_installed
 from sykube.errors import ExitCode, HostError, UsageError
 from sykube.image import versions
-from sykube.image.sites import Sites
+from sykube.image.mirrors import Mirrors
 from sykube.image.versions import MINORS, Minor, minor
 from sykube.kubernetes import kubeadm, kubelet
 from sykube.node.node import Node
@@ -475,7 +475,7 @@ def test_init_says_what_it_makes(world: World) -> None:
     ui = world.ui()
     world.use_kubernetes("1.37.1", "2.3.4", REPOSITORY)
     init(world, fake_spec(allow_cgroup_v1=True, kubernetes_version="1.37.1"), ui)
-    assert ui.said[0] == f"Kubernetes 1.37.1 from Upstream (a release of {Sites.kubernetes})."
+    assert ui.said[0] == f"Kubernetes 1.37.1 from Upstream (a release of {Mirrors.kubernetes})."
 
 
 @pytest.mark.parametrize(("version", "end"), [("1.30.14", "2025-07-15"), ("1.20.15", "2022-02-28")])

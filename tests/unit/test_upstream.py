@@ -17,9 +17,9 @@ from sykube import stored
 from sykube.errors import SykubeError, UsageError
 from sykube.host.download import Access, Downloader, DownloadError, RetryPolicy
 from sykube.host.host import Host
-from sykube.image import downloads, sites, source, upstream, versions
+from sykube.image import downloads, source, upstream, versions
 from sykube.image.choice import Choice
-from sykube.image.sites import Sites
+from sykube.image.mirrors import Mirrors, chosen
 from sykube.image.upstream import Release, Version
 from tests import releases
 from tests.e2e.site import make_authority
@@ -58,8 +58,8 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def mirrors(server: Server) -> Sites:
-    return Sites(server.url, f"{server.url}{CONTAINERD}", f"{server.url}{RUNC}")
+def mirrors(server: Server) -> Mirrors:
+    return Mirrors(server.url, f"{server.url}{CONTAINERD}", f"{server.url}{RUNC}")
 
 
 @pytest.fixture
@@ -88,7 +88,9 @@ def shown() -> Shown:
     return Shown()
 
 
-def fetched(host: Host, mirrors: Sites, downloader: Downloader, shown: Shown) -> upstream.Downloads:
+def fetched(
+    host: Host, mirrors: Mirrors, downloader: Downloader, shown: Shown
+) -> upstream.Downloads:
     return upstream.fetch(host, RELEASE, mirrors, downloader, shown.step, shown.note)
 
 
@@ -101,7 +103,7 @@ def in_cache(host: Host) -> list[str]:
 
 
 def test_urls_are_the_documented_ones() -> None:
-    known = Sites("https://k.example", "https://c.example", "https://r.example")
+    known = Mirrors("https://k.example", "https://c.example", "https://r.example")
     assert known.stable() == "https://k.example/release/stable.txt"
     assert known.stable("1.36") == "https://k.example/release/stable-1.36.txt"
     assert known.kubernetes_program("1.36.2", "arm64", "kubectl") == (
@@ -115,9 +117,9 @@ def test_urls_are_the_documented_ones() -> None:
 
 
 def test_upstreams_own_sites_are_encrypted() -> None:
-    for url in (Sites.kubernetes, Sites.containerd, Sites.runc):
+    for url in (Mirrors.kubernetes, Mirrors.containerd, Mirrors.runc):
         assert url.startswith("https://")
-    assert not Sites().kubernetes_is_mirrored
+    assert not Mirrors().kubernetes_is_mirrored
 
 
 def test_what_is_asked_for_wins_over_the_environment() -> None:
@@ -127,13 +129,13 @@ def test_what_is_asked_for_wins_over_the_environment() -> None:
         "SYKUBE_IMAGE_REPOSITORY": "registry.example:5000/kubernetes",
     }
     asked = {"kubernetes": "http://three.example", "containerd": "", "images": "r.example"}
-    found = sites.chosen(asked, environment)
-    assert found == Sites(
-        "http://three.example", Sites.containerd, "https://two.example:8443/runc", "r.example"
+    found = chosen(asked, environment)
+    assert found == Mirrors(
+        "http://three.example", Mirrors.containerd, "https://two.example:8443/runc", "r.example"
     )
     assert found.kubernetes_is_mirrored
-    assert sites.chosen({}, environment).kubernetes == "https://one.example/k8s"
-    assert sites.chosen({}, {}) == Sites()
+    assert chosen({}, environment).kubernetes == "https://one.example/k8s"
+    assert chosen({}, {}) == Mirrors()
 
 
 @pytest.mark.parametrize(
@@ -152,21 +154,21 @@ def test_what_is_asked_for_wins_over_the_environment() -> None:
 )
 def test_mirrors_that_are_refused_are_not_said_again(value: str, words: str) -> None:
     with pytest.raises(UsageError, match=f"^--kubernetes-mirror {words}") as raised:
-        sites.chosen({"kubernetes": value}, {})
+        chosen({"kubernetes": value}, {})
     assert "Planted" not in str(vars(raised.value))
     with pytest.raises(UsageError, match=f"^SYKUBE_RUNC_MIRROR {words}"):
-        sites.chosen({}, {"SYKUBE_RUNC_MIRROR": value})
+        chosen({}, {"SYKUBE_RUNC_MIRROR": value})
 
 
 @pytest.mark.parametrize("value", ["https://r.example", "r.example/UPPER", "me@r.example", "a b"])
 def test_image_repositories_that_are_refused(value: str) -> None:
     with pytest.raises(UsageError, match="^--image-repository is no registry with a path"):
-        sites.chosen({"images": value}, {})
+        chosen({"images": value}, {})
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(UsageError) as raised:
-        sites.chosen({"kubernetes": "x", "images": "a b"}, {"SYKUBE_RUNC_MIRROR": "y"})
+        chosen({"kubernetes": "x", "images": "a b"}, {"SYKUBE_RUNC_MIRROR": "y"})
     for word in ("--kubernetes-mirror", "--image-repository", "SYKUBE_RUNC_MIRROR"):
         assert word in raised.value.brief
 
@@ -185,13 +187,13 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     ],
 )
 def test_what_a_version_means(
-    host: Host, mirrors: Sites, downloader: Downloader, asked: str, version: str
+    host: Host, mirrors: Mirrors, downloader: Downloader, asked: str, version: str
 ) -> None:
     assert upstream.resolve(host, asked, SUPPORTED, mirrors, downloader) == Version(version)
 
 
 def test_stable_is_what_this_sykube_knows(
-    host: Host, server: Server, mirrors: Sites, downloader: Downloader
+    host: Host, server: Server, mirrors: Mirrors, downloader: Downloader
 ) -> None:
     server.files["/release/stable.txt"] = b"v1.99.1"
     found = upstream.resolve(host, "stable", ("1.36", "1.9", "1.35"), mirrors, downloader)
@@ -199,14 +201,16 @@ def test_stable_is_what_this_sykube_knows(
     assert found.remark == "Kubernetes 1.99.1 is newer than what this sykube knows"
 
 
-def test_stable_is_what_this_host_runs(host: Host, mirrors: Sites, downloader: Downloader) -> None:
+def test_stable_is_what_this_host_runs(
+    host: Host, mirrors: Mirrors, downloader: Downloader
+) -> None:
     found = upstream.resolve(host, "stable", ("1.36", "1.35"), mirrors, downloader)
     why = "this host has cgroup v1, and the newest, 1.37.1, needs cgroup v2, or --allow-cgroup-v1"
     assert found == Version("1.36.2", why)
 
 
 def test_a_mirror_that_is_older_than_this_sykube(
-    host: Host, mirrors: Sites, downloader: Downloader
+    host: Host, mirrors: Mirrors, downloader: Downloader
 ) -> None:
     with pytest.raises(SykubeError, match="older than all that sykube knows") as raised:
         upstream.resolve(host, "stable", ("1.38",), mirrors, downloader)
@@ -218,7 +222,7 @@ def test_a_mirror_that_is_older_than_this_sykube(
 )
 def test_what_is_no_version(host: Host, server: Server, downloader: Downloader, asked: str) -> None:
     with pytest.raises(UsageError, match="is no version of Kubernetes"):
-        upstream.resolve(host, asked, SUPPORTED, Sites(server.url), downloader)
+        upstream.resolve(host, asked, SUPPORTED, Mirrors(server.url), downloader)
     assert server.asked == []
 
 
@@ -227,13 +231,13 @@ def test_a_minor_that_is_not_supported(
     host: Host, server: Server, downloader: Downloader, asked: str
 ) -> None:
     with pytest.raises(UsageError, match="makes no clusters of upstream's Kubernetes") as raised:
-        upstream.resolve(host, asked, SUPPORTED, Sites(server.url), downloader)
+        upstream.resolve(host, asked, SUPPORTED, Mirrors(server.url), downloader)
     assert "1.37, 1.36, 1.35" in raised.value.details
     assert server.asked == []
 
 
 def test_versions_that_were_never_released(
-    host: Host, mirrors: Sites, downloader: Downloader
+    host: Host, mirrors: Mirrors, downloader: Downloader
 ) -> None:
     with pytest.raises(SykubeError, match=r"there is no Kubernetes 1\.36\.99") as raised:
         upstream.resolve(host, "1.36.99", SUPPORTED, mirrors, downloader)
@@ -243,7 +247,7 @@ def test_versions_that_were_never_released(
 
 
 def test_a_page_in_the_place_of_a_version(
-    host: Host, server: Server, mirrors: Sites, downloader: Downloader
+    host: Host, server: Server, mirrors: Mirrors, downloader: Downloader
 ) -> None:
     server.files["/release/stable.txt"] = b"<html>Log in to this network</html>"
     with pytest.raises(DownloadError) as raised:
@@ -252,7 +256,7 @@ def test_a_page_in_the_place_of_a_version(
     assert "proxy" in raised.value.resolution
 
 
-def test_the_newest_of_each_minor(server: Server, mirrors: Sites, downloader: Downloader) -> None:
+def test_the_newest_of_each_minor(server: Server, mirrors: Mirrors, downloader: Downloader) -> None:
     found = upstream.newest(("1.34", *SUPPORTED), mirrors, downloader)
     assert found == {"1.35": "1.35.6", "1.36": "1.36.2", "1.37": "1.37.1"}
     server.fail("/release/stable-1.36.txt", *[Fault(503)] * 2)
@@ -274,7 +278,7 @@ def test_what_goes_with_a_version() -> None:
 
 
 def test_a_release_is_fetched_once(
-    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Mirrors, downloader: Downloader, shown: Shown
 ) -> None:
     found = fetched(host, mirrors, downloader, shown)
     for name, content in (PROGRAMS | {"containerd": ARCHIVE, "runc": RUNC_PROGRAM}).items():
@@ -297,7 +301,7 @@ def test_a_release_is_fetched_once(
 
 @pytest.mark.parametrize("spoil", ["changed", "cut", "gone", "unmarked"])
 def test_a_cached_file_is_compared_before_it_is_used(
-    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown, spoil: str
+    host: Host, server: Server, mirrors: Mirrors, downloader: Downloader, shown: Shown, spoil: str
 ) -> None:
     kubelet = fetched(host, mirrors, downloader, shown)["kubelet"].path
     if spoil == "changed":
@@ -319,7 +323,7 @@ def test_a_cached_file_is_compared_before_it_is_used(
 
 
 def test_a_wrong_checksum_leaves_the_file_out_of_the_cache(
-    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Mirrors, downloader: Downloader, shown: Shown
 ) -> None:
     path = f"{STORE}/release/v1.36.2/bin/linux/amd64/kubeadm.sha256"
     server.files[path] = b"0" * 64
@@ -351,7 +355,7 @@ def test_a_wrong_checksum_leaves_the_file_out_of_the_cache(
 def test_checksums_that_are_none_are_fatal(
     host: Host,
     server: Server,
-    mirrors: Sites,
+    mirrors: Mirrors,
     downloader: Downloader,
     shown: Shown,
     path: str,
@@ -367,7 +371,7 @@ def test_checksums_that_are_none_are_fatal(
 
 
 def test_a_mirror_with_sha512_alone(
-    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Mirrors, downloader: Downloader, shown: Shown
 ) -> None:
     for path in [path for path in server.files if path.endswith(".sha256")]:
         del server.files[path]
@@ -377,7 +381,7 @@ def test_a_mirror_with_sha512_alone(
 
 
 def test_no_checksum_no_file(
-    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Mirrors, downloader: Downloader, shown: Shown
 ) -> None:
     for path in [path for path in server.files if ".sha" in path]:
         del server.files[path]
@@ -388,7 +392,7 @@ def test_no_checksum_no_file(
 
 
 def test_what_failed_does_not_undo_what_came(
-    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Mirrors, downloader: Downloader, shown: Shown
 ) -> None:
     kubelet = f"{STORE}/release/v1.36.2/bin/linux/amd64/kubelet"
     server.fail(f"{kubelet}?signed=Planted", *[Fault(503)] * 2)
@@ -418,7 +422,7 @@ def test_a_mirror_with_all_that_a_site_asks_for(
     mirror.faults[f"{STORE}{folder}/kubeadm?signed=Planted"] += [Fault(500), Fault(cut=70_000)]
     mirror.faults[f"{STORE}{folder}/kubelet?signed=Planted"] += [Fault(stall=90_000)]
     mirror.fail(f"{RUNC}/v1.4.3/runc.amd64", Fault(cut=10), Fault(ranges=False))
-    sites = Sites(mirror.url, f"{mirror.url}{CONTAINERD}", f"{mirror.url}{RUNC}")
+    sites = Mirrors(mirror.url, f"{mirror.url}{CONTAINERD}", f"{mirror.url}{RUNC}")
     policy = RetryPolicy(stall_s=2)
     downloader = Downloader(Access(authorities=(authority,)), policy, pause=lambda _: None)
     try:
@@ -437,7 +441,7 @@ def test_a_mirror_with_all_that_a_site_asks_for(
 
 def test_another_machine(
     host: Host,
-    mirrors: Sites,
+    mirrors: Mirrors,
     downloader: Downloader,
     shown: Shown,
 ) -> None:
@@ -452,7 +456,7 @@ def test_another_machine(
 
 
 def test_downloads_are_removed(
-    host: Host, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, mirrors: Mirrors, downloader: Downloader, shown: Shown
 ) -> None:
     assert downloads.prune(host) == []
     assert not downloads.folder(host).exists()
@@ -464,20 +468,20 @@ def test_downloads_are_removed(
 # --- the source ---
 
 
-class OwnSites(Sites):
-    """Sites of which none was named by the user."""
+class OwnSites(Mirrors):
+    """Mirrors of which none was named by the user."""
 
     kubernetes_is_mirrored = False
 
 
 @pytest.fixture
-def upstreams_own(server: Server) -> Sites:
+def upstreams_own(server: Server) -> Mirrors:
     """Upstream's own site, which is the server's for this test."""
     return OwnSites(server.url)
 
 
 def test_upstream_where_it_answers(
-    host: Host, upstreams_own: Sites, downloader: Downloader
+    host: Host, upstreams_own: Mirrors, downloader: Downloader
 ) -> None:
     found = source.choose(host, "auto", "", upstreams_own, downloader)
     assert found == Choice("upstream", "1.37.1", f"a release of {upstreams_own.kubernetes}")
@@ -485,7 +489,7 @@ def test_upstream_where_it_answers(
 
 
 def test_a_newer_upstream_is_said(
-    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader
+    host: Host, server: Server, upstreams_own: Mirrors, downloader: Downloader
 ) -> None:
     server.files["/release/stable.txt"] = b"v1.99.1"
     found = source.choose(host, "auto", "", upstreams_own, downloader)
@@ -495,7 +499,7 @@ def test_a_newer_upstream_is_said(
 
 @pytest.mark.parametrize("fault", [Fault(503), Fault(403), Fault(404), Fault(429)])
 def test_debian_where_upstream_refuses(
-    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader, fault: Fault
+    host: Host, server: Server, upstreams_own: Mirrors, downloader: Downloader, fault: Fault
 ) -> None:
     server.fail("/release/stable.txt", fault)
     found = source.choose(host, "auto", "", upstreams_own, downloader)
@@ -509,7 +513,7 @@ def test_debian_where_upstream_refuses(
 def test_debian_where_there_is_no_network(
     host: Host,
     server: Server,
-    upstreams_own: Sites,
+    upstreams_own: Mirrors,
     downloader: Downloader,
 ) -> None:
     server.fail("/release/stable.txt", Fault(stall=3))
@@ -523,7 +527,7 @@ def test_debian_where_there_is_no_network(
 
 
 def test_debian_behind_a_page_to_log_in(
-    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader
+    host: Host, server: Server, upstreams_own: Mirrors, downloader: Downloader
 ) -> None:
     server.files["/release/stable.txt"] = b"<html>"
     assert source.choose(host, "auto", "", upstreams_own, downloader).source == "debian"
@@ -532,7 +536,7 @@ def test_debian_behind_a_page_to_log_in(
 def test_debian_on_a_machine_that_upstream_does_not_know(
     host: Host,
     server: Server,
-    upstreams_own: Sites,
+    upstreams_own: Mirrors,
     downloader: Downloader,
 ) -> None:
     host = replace(host, machine=lambda: "riscv64")
@@ -545,7 +549,7 @@ def test_debian_on_a_machine_that_upstream_does_not_know(
 def test_debians_version(
     host: Host,
     server: Server,
-    upstreams_own: Sites,
+    upstreams_own: Mirrors,
     downloader: Downloader,
     asked: str,
     version: str,
@@ -555,7 +559,7 @@ def test_debians_version(
 
 
 def test_a_source_that_is_asked_for(
-    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader
+    host: Host, server: Server, upstreams_own: Mirrors, downloader: Downloader
 ) -> None:
     assert source.choose(host, "debian", "", upstreams_own, downloader).source == "debian"
     assert server.asked == []
@@ -567,7 +571,7 @@ def test_a_source_that_is_asked_for(
 
 
 def test_upstreams_1_20_where_it_is_asked_for(
-    host: Host, server: Server, upstreams_own: Sites, downloader: Downloader
+    host: Host, server: Server, upstreams_own: Mirrors, downloader: Downloader
 ) -> None:
     server.files |= releases.stable(["1.20.15"]) | releases.kubernetes(DEBIAN, {"kubeadm": b"1"})
     found = source.choose(host, "upstream", "1.20", upstreams_own, downloader)
@@ -583,7 +587,7 @@ def test_upstreams_1_20_where_it_is_asked_for(
 def test_nothing_stands_in_for_what_is_asked_for(
     host: Host,
     server: Server,
-    upstreams_own: Sites,
+    upstreams_own: Mirrors,
     downloader: Downloader,
     asked: str,
     version: str,
@@ -596,7 +600,7 @@ def test_nothing_stands_in_for_what_is_asked_for(
 
 
 def test_nothing_stands_in_for_a_mirror(
-    host: Host, server: Server, mirrors: Sites, downloader: Downloader
+    host: Host, server: Server, mirrors: Mirrors, downloader: Downloader
 ) -> None:
     server.fail("/release/stable.txt", *[Fault(503)] * 3)
     with pytest.raises(DownloadError):
@@ -605,7 +609,7 @@ def test_nothing_stands_in_for_a_mirror(
 
 
 def test_what_was_chosen_is_obtained(
-    host: Host, server: Server, mirrors: Sites, downloader: Downloader, shown: Shown
+    host: Host, server: Server, mirrors: Mirrors, downloader: Downloader, shown: Shown
 ) -> None:
     goes_with = Release.of("1.36.2")
     server.files |= releases.containerd(goes_with.containerd, ARCHIVE)

@@ -22,8 +22,8 @@ from sykube.cluster.operations import site_network
 from sykube.errors import SykubeError
 from sykube.host.download import Access, Downloader
 from sykube.host.host import Host
-from sykube.image import sites, upstream
-from sykube.image.sites import SETTINGS
+from sykube.image import mirrors, upstream
+from sykube.image.mirrors import SETTINGS
 from sykube.image.upstream import Release
 from sykube.ui import Ui
 from tests.upstream import release
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fill(
     version: str, folder: Path, authorities: Sequence[str], auth: Path | None, ui: Ui
 ) -> None:
-    found_sites = sites.chosen({}, os.environ)
+    found_sites = mirrors.chosen({}, os.environ)
     downloader = Downloader(Access(authorities=site_network.authorities(tuple(authorities))))
     resolved = upstream.resolve(Host(), version, upstream.minors(), found_sites, downloader)
     wanted = Release.of(resolved.kubernetes)

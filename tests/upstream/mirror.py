@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sykube.host import engines
 from sykube.host.host import Host
-from sykube.image import container, sites, upstream
+from sykube.image import container, mirrors, upstream
 from sykube.image.build import Builder
 from tests import releases
 from tests.e2e.site import make_authority
@@ -73,7 +73,7 @@ class Mirror:
 
     @property
     def sites(self) -> dict[str, str]:
-        """By the field of sites.Sites."""
+        """By the field of mirrors.Mirrors."""
         url = self.server.url
         return {
             "kubernetes": url,
@@ -93,7 +93,7 @@ class Mirror:
         named = self.sites | ({"images": repository} if repository else {})
         return (
             *("--source", "upstream", "--kubernetes-version", self.version),
-            *(word for name, at in named.items() for word in (sites.SETTINGS[name].option, at)),
+            *(word for name, at in named.items() for word in (mirrors.SETTINGS[name].option, at)),
             *self.trust(authorities, auth),
         )
 
@@ -115,7 +115,7 @@ class Mirror:
     @property
     def choice(self) -> dict[str, str]:
         """Variables that make sykube take its newest Kubernetes from it."""
-        named = {sites.SETTINGS[name].variable: at for name, at in self.sites.items()}
+        named = {mirrors.SETTINGS[name].variable: at for name, at in self.sites.items()}
         return {"SYKUBE_SOURCE": "upstream", **named}
 
     @property

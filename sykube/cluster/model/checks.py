@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from sykube.cluster.model.members import CONTROL_PLANES, MAX_WORKERS
 from sykube.host import proxies
 from sykube.host.resolver import NONE
-from sykube.image import sites
+from sykube.image import mirrors
 from sykube.image.registries import Mirror
 from sykube.image.trust import read_fingerprint
 from sykube.kubernetes import labels as node_labels
@@ -200,8 +200,8 @@ def mirror(value: str) -> str:
 
 def site(name: str) -> Callable[[str], str]:
     def check(value: str) -> str:
-        wrong = sites.problem(name, value) if value else ""
-        return f"{sites.SETTINGS[name].option.removeprefix('--')} {wrong}" if wrong else ""
+        wrong = mirrors.problem(name, value) if value else ""
+        return f"{mirrors.SETTINGS[name].option.removeprefix('--')} {wrong}" if wrong else ""
 
     return check
 

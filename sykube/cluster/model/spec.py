@@ -13,7 +13,7 @@ from sykube.cluster.model import checks, members, pod_network
 from sykube.errors import UsageError
 from sykube.host import apt, proxies
 from sykube.host.paths import CLUSTER_VARIABLE
-from sykube.image import registries, sites
+from sykube.image import mirrors, registries
 from sykube.image.choice import AUTO, SOURCES, VARIABLE
 from sykube.image.trust import Trust, read_fingerprint
 from sykube.kubernetes import kubeadm_patches
@@ -27,7 +27,7 @@ from sykube.settings import setting
 _CONTROL_PLANE = checks.ROLES[0]
 _POD_NETWORK = settings.TEXT._replace(parse=pod_network.absolute)
 _MERGES = settings.patches(kubeadm_patches.check_merge)
-# Fields by those of sykube.image.sites.Sites.
+# Fields by those of sykube.image.mirrors.Mirrors.
 _SITES = {
     "kubernetes": "kubernetes_mirror",
     "containerd": "containerd_mirror",
@@ -43,10 +43,10 @@ def _as_bool(text: str) -> bool:
 
 
 def _site(name: str, *, transient: bool = True) -> Any:
-    site = sites.SETTINGS[name]
+    site = mirrors.SETTINGS[name]
     return setting(
         "", site.help, site.option, metavar="REGISTRY" if name == "images" else "URL",
-        variable=site.variable, shown=getattr(sites.Sites, name), check=checks.site(name),
+        variable=site.variable, shown=getattr(mirrors.Mirrors, name), check=checks.site(name),
         transient=transient,
     )  # fmt: skip
 
@@ -301,7 +301,7 @@ class ClusterSpec:
 
     @property
     def sites(self) -> dict[str, str]:
-        """Those that are named for upstream's, as sykube.image.sites.chosen takes them."""
+        """Those that are named for upstream's, as sykube.image.mirrors.chosen takes them."""
         return {name: getattr(self, field) for name, field in _SITES.items()}
 
     @property

@@ -16,10 +16,10 @@ from sykube.errors import UsageError
 from sykube.host import apt
 from sykube.host.host import Host
 from sykube.host.proxies import Proxies
-from sykube.image import build, sites, versions
+from sykube.image import build, mirrors, versions
 from sykube.image.choice import AUTO, SOURCES, UPSTREAM, VARIABLE, Choice
+from sykube.image.mirrors import Mirrors
 from sykube.image.node_image import NodeImage
-from sykube.image.sites import Sites
 from sykube.image.versions import DebianRelease, Upstream
 from sykube.ui import Ui
 
@@ -43,7 +43,7 @@ class KubernetesRelease:
 
     host: Host
     choice: Choice
-    sites: Sites
+    mirrors: Mirrors
     downloader: Downloader
     auth_file: Path | None
     certificates: tuple[Path, ...]
@@ -53,7 +53,7 @@ class KubernetesRelease:
         """The node image where it is in the cache and up to date; nobody is asked for anything."""
         from sykube.image import source
 
-        found = source.cached(self.host, self.choice, self.sites)
+        found = source.cached(self.host, self.choice, self.mirrors)
         return build.cached(self.host, found, ANY_MIRROR) if found else None
 
     def obtain(self, ui: Ui) -> DebianRelease | Upstream:
@@ -64,7 +64,9 @@ class KubernetesRelease:
         """
         from sykube.image import source
 
-        found = source.obtain(self.host, self.choice, self.sites, self.downloader, ui.step, ui.note)
+        found = source.obtain(
+            self.host, self.choice, self.mirrors, self.downloader, ui.step, ui.note
+        )
         if isinstance(found, Upstream):
             return dataclasses.replace(
                 found, auth_file=self.auth_file, authorities=self.certificates
@@ -97,7 +99,7 @@ def choose(
     from sykube.host.download import Access, Downloader
     from sykube.image import source, upstream
 
-    chosen = sites.chosen(spec.sites, os.environ)
+    chosen = mirrors.chosen(spec.sites, os.environ)
     asked = _source(spec, os.environ)
     downloader = Downloader(Access(proxies, tuple(authorities)))
     # Where nothing is asked for it is over at once, and of Debian's there is nothing to ask.

@@ -23,7 +23,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+
 
 
 @dataclass(frozen=True)
-class Sites:
+class Mirrors:
     """Base URLs of downloads, without a slash at the end, and where images are named after.
 
     Attributes:
@@ -40,7 +40,7 @@ class Sites:
     @property
     def kubernetes_is_mirrored(self) -> bool:
         """Whether the user has named a release site of Kubernetes."""
-        return self.kubernetes != Sites.kubernetes
+        return self.kubernetes != Mirrors.kubernetes
 
     def stable(self, minor: str = "") -> str:
         """The text with the newest release, of all or of one minor version such as 1.36."""
@@ -71,7 +71,7 @@ class Setting:
     help: str
 
 
-# By the field of Sites.
+# By the field of Mirrors.
 SETTINGS: Mapping[str, Setting] = {
     "kubernetes": Setting(
         "--kubernetes-mirror",
@@ -94,11 +94,11 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 
-def chosen(asked: Mapping[str, str], environment: Mapping[str, str]) -> Sites:
+def chosen(asked: Mapping[str, str], environment: Mapping[str, str]) -> Mirrors:
     """The sites to use: each that was asked for, else the one of its variable, else upstream's.
 
     Args:
-        asked: by the field of Sites; empty ones were not given.
+        asked: by the field of Mirrors; empty ones were not given.
 
     Raises:
         UsageError: with all that is wrong.
@@ -113,7 +113,7 @@ def chosen(asked: Mapping[str, str], environment: Mapping[str, str]) -> Sites:
                 problems.append(f"{where} {wrong}")
     if problems:
         raise UsageError("\n".join(problems), resolution="Correct it and run the command again.")
-    return dataclasses.replace(Sites(), **found)
+    return dataclasses.replace(Mirrors(), **found)
 
 
 def problem(name: str, value: str) -> str:
