@@ -10,7 +10,7 @@ from sykube.cluster.commands import addons, lifecycle
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model import lookup
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.operations.addons import site
+from sykube.cluster.operations.addons import addon_context
 from sykube.errors import ExitCode, SykubeError, UsageError
 from tests.fakes import World
 
@@ -96,7 +96,7 @@ def test_names_are_words_for_a_command_line_and_summaries_are_one_line() -> None
 def test_what_waits_for_a_deployment_makes_it(addon: Addon, up: World) -> None:
     cluster = lookup.load(up.host, "fake", up.ui())
     with cluster.api() as api:
-        objects = addon.objects(site(cluster, api))
+        objects = addon.objects(addon_context(cluster, api))
     made = {
         f"{each['metadata']['namespace']}/{each['metadata']['name']}"
         for each in objects

@@ -8,7 +8,7 @@ from sykube.addons.metrics import METRICS
 from sykube.cluster.commands import addons, scaling
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations.addons import site
+from sykube.cluster.operations.addons import addon_context
 from sykube.errors import SykubeError
 from sykube.kubernetes.api import ApiError
 from tests.fakes import World
@@ -38,7 +38,7 @@ def test_it_tells_the_cluster_what_each_kubelet_serves(world: World) -> None:
     cluster = made(world)
     expected = certify(cluster)
     with cluster.api() as api:
-        METRICS.enable(site(cluster, api))
+        METRICS.enable(addon_context(cluster, api))
     objects = world.kubernetes["fake"].objects
     assert objects[MAP]["data"] == expected
     # The certificate that is served is the program's own to tell.
@@ -68,7 +68,7 @@ def test_clusters_without_it_are_told_nothing(world: World) -> None:
 def test_its_problem_is_what_a_user_of_it_would_meet(world: World) -> None:
     cluster = made(world)
     with cluster.api() as api:
-        there = site(cluster, api)
+        there = addon_context(cluster, api)
         assert METRICS.problem(there) == "there is no Deployment kube-system/metrics"
         METRICS.enable(there)
         objects = world.kubernetes["fake"].objects
@@ -90,9 +90,9 @@ def test_disabling_takes_the_apiservice_first_and_leaves_nothing(world: World) -
     cluster = made(world)
     before = set(world.kubernetes["fake"].objects)
     with cluster.api() as api:
-        METRICS.enable(site(cluster, api))
+        METRICS.enable(addon_context(cluster, api))
         world.calls.all.clear()
-        METRICS.disable(site(cluster, api))
+        METRICS.disable(addon_context(cluster, api))
     # Otherwise every discovery would fail while its program is gone already.
     assert world.calls.all[0].words == ("DELETE", SERVICE)
     assert set(world.kubernetes["fake"].objects) == before

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sykube.addons import catalog
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations.addons import record, site
+from sykube.cluster.operations.addons import addon_context, record
 from sykube.cluster.operations.opening import opened
 from sykube.errors import SykubeError
 from sykube.host.host import Host
@@ -49,7 +49,7 @@ def enable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
     addon = catalog.find(addon_name)
     with opened(host, name, ui, updating=True) as cluster:
         with cluster.api() as api:
-            there = site(cluster, api)
+            there = addon_context(cluster, api)
             if addon_name in cluster.state.addons and not addon.problem(there):
                 return False
             _require_pod_network(cluster, api, addon_name)
@@ -81,7 +81,7 @@ def disable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
         if addon_name not in cluster.state.addons:
             return False
         with ui.step(f"Disabling {addon_name}"), cluster.api() as api:
-            addon.disable(site(cluster, api))
+            addon.disable(addon_context(cluster, api))
         record(cluster, {*cluster.state.addons} - {addon_name})
         return True
 

@@ -9,7 +9,7 @@ from sykube.cluster.operations.registries import RegistryPort
 from sykube.kubernetes.api import Api
 
 
-def site(cluster: Cluster, api: Api) -> AddonContext:
+def addon_context(cluster: Cluster, api: Api) -> AddonContext:
     """What add-ons are told."""
     addresses = cluster.state.subnets.load_balancers
     return AddonContext(
@@ -23,7 +23,7 @@ def reconcile(cluster: Cluster, api: Api, *, networked: bool) -> None:
     Args:
         networked: whether there is a pod network; without one nothing is waited for.
     """
-    there = site(cluster, api)
+    there = addon_context(cluster, api)
     for name in cluster.state.addons:
         addon = catalog.find(name)
         addon.sync_nodes(there)
@@ -40,7 +40,7 @@ def enable(cluster: Cluster) -> None:
     """Make the objects of those that a cluster begins with; `reconcile` waits for their pods."""
     wanted = _wanted(cluster)
     with cluster.api() as api:
-        there = site(cluster, api)
+        there = addon_context(cluster, api)
         # In the order of the catalogue: some need others.
         for name in [each for each in catalog.NAMES if each in wanted]:
             catalog.find(name).enable(there)

@@ -202,7 +202,7 @@ def _finish(cluster: Cluster, progress: Progress) -> None:
             if deployment(cluster) == COREDNS:
                 # kubeadm has put its own in the place of what init had changed.
                 dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
-            there = addons.site(cluster, api)
+            there = addons.addon_context(cluster, api)
             for name in [each for each in catalog.NAMES if each in state.addons]:
                 addon = catalog.find(name)
                 addon.enable(there)
