@@ -56,6 +56,6 @@ def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
 @context.common
 def list_nodes(name: str, output: str) -> None:
     """List the nodes with their addresses and states."""
-    found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
+    found = cluster_status.collect(lookup.load(context.host(), name, context.ui()))
     lines = (f"{e.name:8} {e.address:15} {e.disk_mb:6} MB  {e.summary}" for e in found.nodes)
     context.show(output, found.to_dict()["nodes"], lines)

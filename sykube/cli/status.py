@@ -22,7 +22,7 @@ from sykube.host import preflight
 @click.pass_context
 def status(ctx: click.Context, name: str, output: str) -> None:
     """Show the state of the cluster; exit code 0 only when everything is healthy."""
-    found = cluster_status.look(lookup.load(context.host(), name, context.ui()))
+    found = cluster_status.collect(lookup.load(context.host(), name, context.ui()))
     if output == "json":
         context.emit(found.to_dict())
     else:

@@ -70,7 +70,7 @@ class ClusterSource:
 
     def look(self) -> Json:
         cluster = self._load()
-        found = status.look(cluster)
+        found = status.collect(cluster)
         spec = cluster.state.spec
         sif = cluster.image.sif
         controls = {node.name for node in cluster.control_planes}

@@ -165,7 +165,7 @@ def test_start_warns_of_certificates_that_end_soon(cluster: Cluster, world: Worl
     ui = world.ui()
     power.start(cluster.host, "fake", ui)
     assert any("ends in 3 days" in warning for warning in ui.warnings)
-    assert "sykube certs renew --name fake" in status.look(cluster).certificates
+    assert "sykube certs renew --name fake" in status.collect(cluster).certificates
 
 
 def test_start_refuses_certificates_past_their_end_and_names_the_cure(

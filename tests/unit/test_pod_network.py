@@ -78,7 +78,7 @@ def test_it_waits_for_pods_that_need_no_pod_network(world: World) -> None:
 
 def test_status_and_doctor_say_what_is_missing_and_where_it_is_told(world: World) -> None:
     cluster = made(world, pod_network="none")
-    found = status.look(cluster)
+    found = status.collect(cluster)
     assert found.exit_code is ExitCode.DEGRADED
     assert found.network == f"{NO_PLUGIN}. {INSTALL}"
     assert found.pods == ""
@@ -91,7 +91,7 @@ def test_status_and_doctor_say_what_is_missing_and_where_it_is_told(world: World
     assert not [what for what in failures if what.startswith("pods")]
     assert "first" in failures["cluster DNS"].cure
     world.kubernetes["fake"].install_plugin()
-    assert status.look(cluster).exit_code is ExitCode.OK
+    assert status.collect(cluster).exit_code is ExitCode.OK
     assert "pod network" not in {each.what for each in checkup.examine(cluster).findings}
 
 

@@ -17,7 +17,7 @@ from tests.fakes.apiserver import NODES, ready
 
 
 def look(world: World) -> status.Status:
-    return status.look(lookup.load(world.host, "fake", world.ui()))
+    return status.collect(lookup.load(world.host, "fake", world.ui()))
 
 
 @pytest.fixture

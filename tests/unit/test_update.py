@@ -82,7 +82,7 @@ def assert_is(world: World, cluster: Cluster, version: str) -> None:
         if file.exists()
     ]
     assert left == []
-    assert status.look(cluster).exit_code is ExitCode.OK
+    assert status.collect(cluster).exit_code is ExitCode.OK
 
 
 # --- all goes well ---
@@ -355,12 +355,12 @@ def test_it_leaves_a_cluster_that_works_and_goes_on(
 ) -> None:
     nodes = world.kubernetes["fake"].nodes
     assert all("unschedulable" not in node["spec"] for node in nodes.values())
-    found = status.look(held_up)
+    found = status.collect(held_up)
     assert found.exit_code is ExitCode.OK
     assert {node.version for node in found.nodes} <= {OLD, NEW}
     assert (
         "to Kubernetes v1.20.3"
-        in status.look(Cluster.of(world.host, recorded(held_up), world.ui())).update
+        in status.collect(Cluster.of(world.host, recorded(held_up), world.ui())).update
     )
     update(world, newer)
     assert_is(world, held_up, NEW)

@@ -94,7 +94,7 @@ def export(host: Host, name: str, folder: Path, ui: Ui) -> list[str]:
         with ui.step("Looking into the nodes"):
             _nodes(report, cluster)
         with ui.step("Asking the API server"):
-            report.attempt("status.json", lambda: _json(cluster_status.look(cluster).to_dict()))
+            report.attempt("status.json", lambda: _json(cluster_status.collect(cluster).to_dict()))
             _objects(report, cluster)
     report.close()
     return report.missing

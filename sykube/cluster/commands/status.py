@@ -131,7 +131,7 @@ def glance(host: Host, name: str, ui: Ui) -> Glance:
     return Glance(name, state, len(nodes), cluster.state.versions.get("kubernetes", ""))
 
 
-def look(cluster: Cluster) -> Status:
+def collect(cluster: Cluster) -> Status:
     """Look at a cluster; at what takes time, at once."""
     with ThreadPoolExecutor(max_workers=len(cluster.nodes) + 2) as pool:
         disk = {node.name: pool.submit(node.disk) for node in cluster.nodes}

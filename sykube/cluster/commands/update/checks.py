@@ -51,7 +51,7 @@ def require_well(cluster: Cluster) -> None:
     Raises:
         SykubeError: it has; says which.
     """
-    found = status.look(cluster)
+    found = status.collect(cluster)
     if found.exit_code is not ExitCode.OK:
         problems = [f"{node.name}: {node.problem}" for node in found.nodes if node.problem]
         problems += [f"{what}: {problem}" for what, problem in found.parts.items() if problem]
