@@ -16,8 +16,8 @@ from typing import Any
 from sykube.dashboard import serve
 from sykube.dashboard.access import Access
 from sykube.dashboard.app import application
+from sykube.dashboard.cluster_data import check_replicas
 from sykube.dashboard.collector import Collector, Pace
-from sykube.dashboard.source import check_replicas
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.kubernetes.api import ApiError
 from sykube.node.node import Usage
@@ -56,7 +56,7 @@ class StubLog:
 
 
 @dataclass
-class StubSource:
+class StubData:
     """A cluster of a master and two workers that runs a small shop.
 
     Attributes:
@@ -83,7 +83,7 @@ class StubSource:
     seconds: float = 0.0
     made: float = field(default_factory=time.time)
 
-    def look(self) -> Json:
+    def collect(self) -> Json:
         if self.state == "gone":
             raise SykubeError("there is no cluster 'lab'", exit_code=ExitCode.NO_SUCH_CLUSTER)
         names = ("network", "API server", "system pods", "DNS", "disk")
@@ -287,7 +287,7 @@ class Served:
 
 
 @contextmanager
-def served(source: StubSource, pace: Pace = QUICK) -> Iterator[Served]:
+def served(source: StubData, pace: Pace = QUICK) -> Iterator[Served]:
     """A dashboard of a source, until the end of the block."""
     import uvicorn
 

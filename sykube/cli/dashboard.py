@@ -24,13 +24,13 @@ def dashboard(name: str, port: int, no_open: bool) -> None:
     from sykube.cli import browser
     from sykube.dashboard import serve
     from sykube.dashboard.access import Access
-    from sykube.dashboard.source import ClusterSource
+    from sykube.dashboard.cluster_data import LiveData
 
     lookup.load(context.host(), name, context.ui())
     with serve.listen(port) as listening:
         access = Access(listening.getsockname()[1])
         owner = Owner.of_caller()
-        server = serve.server(ClusterSource(context.host(), name, context.ui()), access)
+        server = serve.server(LiveData(context.host(), name, context.ui()), access)
         with browser.page_leading_to(context.host(), access.link, owner) as page:
             opened = not no_open and browser.show(context.host(), page, owner, os.environ)
             click.echo(access.link)

@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sykube.dashboard import notice
 from sykube.dashboard.access import Access
+from sykube.dashboard.cluster_data import ClusterData, Log, problem_of
 from sykube.dashboard.collector import Collector
-from sykube.dashboard.source import Log, Source, problem_of
 from sykube.errors import SykubeError, UsageError
 
 _STATIC = Path(__file__).parent / "static"
@@ -95,12 +95,12 @@ def _page(text: str, status: int, headers: dict[str, str] | None = None) -> Resp
     return HTMLResponse(text, status, {"Content-Security-Policy": notice.POLICY, **(headers or {})})
 
 
-def application(source: Source, access: Access, collector: Collector) -> ASGIApp:
+def application(source: ClusterData, access: Access, collector: Collector) -> ASGIApp:
     return _Gate(_Routes(source, access, collector).app, access)
 
 
 class _Routes:
-    def __init__(self, source: Source, access: Access, collector: Collector) -> None:
+    def __init__(self, source: ClusterData, access: Access, collector: Collector) -> None:
         self._source, self._access, self._collector = source, access, collector
         inside = [
             Route("/", self._index),

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sykube.dashboard.source import Source, problem_of
+from sykube.dashboard.cluster_data import ClusterData, problem_of
 from sykube.errors import ExitCode, SykubeError
 from sykube.node.node import Usage
 
@@ -63,7 +63,7 @@ class Collector:
     opens shows how it came about.
     """
 
-    source: Source
+    source: ClusterData
     pace: Pace = Pace()
     clock: Callable[[], float] = time.time
     _pages: set[Page] = field(default_factory=set)
@@ -149,7 +149,7 @@ class Collector:
 
     async def _look(self) -> None:
         try:
-            found = await asyncio.to_thread(self.source.look)
+            found = await asyncio.to_thread(self.source.collect)
         except (SykubeError, OSError) as error:
             gone = isinstance(error, SykubeError) and error.exit_code is ExitCode.NO_SUCH_CLUSTER
             earlier = self._last.get("cluster", {})

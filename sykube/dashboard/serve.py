@@ -11,8 +11,8 @@ from starlette.types import ASGIApp
 
 from sykube.dashboard.access import Access
 from sykube.dashboard.app import application
+from sykube.dashboard.cluster_data import ClusterData
 from sykube.dashboard.collector import Collector
-from sykube.dashboard.source import Source
 from sykube.errors import SykubeError, UsageError
 
 _ADDRESS = "127.0.0.1"
@@ -71,6 +71,6 @@ def configuration(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-def server(source: Source, access: Access) -> Server:
+def server(source: ClusterData, access: Access) -> Server:
     collector = Collector(source)
     return Server(configuration(application(source, access, collector)), collector.close)

@@ -12,10 +12,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser import chromium, console
-from tests.dashboard import Served, StubSource, served
+from tests.dashboard import Served, StubData, served
 from tests.e2e.cluster import eventually
 
-SOURCE = StubSource()
+SOURCE = StubData()
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,7 @@ def test_a_link_that_was_used_gets_one_clear_page(
 
 def test_a_link_in_a_file_opens_it_too(tmp_path: Path) -> None:
     """As the command opens it: the navigation begins elsewhere, and the cookie is a strict one."""
-    with served(StubSource()) as fresh, chromium(tmp_path) as browser:
+    with served(StubData()) as fresh, chromium(tmp_path) as browser:
         start = tmp_path / "open.html"
         start.write_text(f'<meta http-equiv="refresh" content="0; url={fresh.access.link}">')
         browser.get(start.as_uri())

@@ -21,12 +21,12 @@ from sykube.cli.dashboard import dashboard
 from sykube.cluster.commands import power
 from sykube.dashboard import rows, serve
 from sykube.dashboard.access import TOKEN_LIFE_S, Access
-from sykube.dashboard.source import ClusterSource
+from sykube.dashboard.cluster_data import LiveData
 from sykube.errors import SykubeError, UsageError
 from sykube.kubernetes.api import ApiError
 from sykube.node import cgroups
 from sykube.node.node import Usage
-from tests.dashboard import QUICK, Served, StubSource, served
+from tests.dashboard import QUICK, Served, StubData, served
 from tests.fakes import World
 from tests.unit.helpers import made
 
@@ -110,12 +110,12 @@ def test_requests_of_other_sites_are_refused(
 
 
 @pytest.fixture
-def source() -> StubSource:
-    return StubSource()
+def source() -> StubData:
+    return StubData()
 
 
 @pytest.fixture
-def page(source: StubSource) -> Iterator[Served]:
+def page(source: StubData) -> Iterator[Served]:
     with served(source) as running:
         yield running
 
@@ -157,7 +157,7 @@ def test_nothing_is_served_without_the_cookie(page: Served, path: str) -> None:
 
 
 def test_nothing_is_done_without_the_cookie_or_for_another_site(
-    page: Served, source: StubSource
+    page: Served, source: StubData
 ) -> None:
     cookie, path = page.enter(), f"{page.access.place}/scale"
     body = {"namespace": "default", "name": "web", "replicas": 9}
@@ -185,7 +185,7 @@ def post(page: Served, cookie: str, body: Any) -> tuple[int, str]:
     return status, text
 
 
-def test_a_deployment_is_scaled_and_the_page_hears_of_it(page: Served, source: StubSource) -> None:
+def test_a_deployment_is_scaled_and_the_page_hears_of_it(page: Served, source: StubData) -> None:
     cookie = page.enter()
     with page.stream("events", cookie) as events:
         assert post(page, cookie, {"namespace": "default", "name": "web", "replicas": 4})[0] == 200
@@ -230,7 +230,7 @@ def test_a_page_that_opens_gets_all_that_is_known_and_then_what_is_new(page: Ser
     assert points[-1]["nodes"]["master"]["memory"] == 1_100_000_000
 
 
-def test_nobody_asks_the_api_while_no_page_is_open(page: Served, source: StubSource) -> None:
+def test_nobody_asks_the_api_while_no_page_is_open(page: Served, source: StubData) -> None:
     with page.stream("events", page.enter()) as events:
         eventually(lambda: next(events)[0] == "objects")
     time.sleep(4 * QUICK.objects)
@@ -244,7 +244,7 @@ def first(events: Iterator[tuple[str, Any]], name: str, fits: Callable[[Any], bo
     return next(data for each, data in events if each == name and fits(data))
 
 
-def test_what_is_wrong_is_said_and_what_was_known_stays(page: Served, source: StubSource) -> None:
+def test_what_is_wrong_is_said_and_what_was_known_stays(page: Served, source: StubData) -> None:
     with page.stream("events", page.enter()) as events:
         first(events, "objects", lambda data: not data["problem"])
         source.silent = "the API server does not answer: connection refused"
@@ -259,7 +259,7 @@ def test_what_is_wrong_is_said_and_what_was_known_stays(page: Served, source: St
         assert gone["problem"] == "there is no cluster 'lab'"
 
 
-def test_a_log_is_followed_and_ended_with_its_page(page: Served, source: StubSource) -> None:
+def test_a_log_is_followed_and_ended_with_its_page(page: Served, source: StubData) -> None:
     with page.stream("logs/node?node=master&service=kubelet", page.enter()) as events:
         assert next(events) == ("lines", [])
         lines = first(events, "lines", bool)
@@ -275,7 +275,7 @@ def test_a_log_that_is_not_there_says_so(page: Served) -> None:
         assert next(events) == ("end", "there is no log of kubelet in none")
 
 
-def test_the_server_ends_at_once_with_pages_open(source: StubSource) -> None:
+def test_the_server_ends_at_once_with_pages_open(source: StubData) -> None:
     with served(source) as page:
         cookie = page.enter()
         connections = []
@@ -403,14 +403,14 @@ def test_a_deployments_pods_are_found_by_its_replica_sets() -> None:
 
 def test_a_clusters_nodes_as_the_page_gets_them(world: World) -> None:
     made(world)
-    found = ClusterSource(world.host, "fake", world.ui()).look()
+    found = LiveData(world.host, "fake", world.ui()).collect()
     assert (found["status"], found["option"]) == ("healthy", " --name fake")
     master = found["nodes"][0]
     assert (master["name"], master["control_plane"], master["state"]) == ("master", True, "running")
     assert master["services"] == {"containerd": "RUNNING", "kubelet": "RUNNING"}
     assert found["image_bytes"] > 0 and not found["limited"]
     power.pause(world.host, "fake", world.ui())
-    assert ClusterSource(world.host, "fake", world.ui()).look()["status"] == "paused"
+    assert LiveData(world.host, "fake", world.ui()).collect()["status"] == "paused"
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -420,14 +420,14 @@ def test_what_a_node_uses_is_read_from_its_cgroups(
     world = World(fast_path / "host", cgroup_version=version)
     world.install(monkeypatch)
     made(world)
-    used = ClusterSource(world.host, "fake", world.ui()).usage()
+    used = LiveData(world.host, "fake", world.ui()).usage()
     assert used == dict.fromkeys(("master", "node1"), Usage(2.5, 2_000_000))
     assert cgroups.usage(world.host, "fake-none") == Usage(None, None)
 
 
 def test_disk_is_told_by_what_it_is_for(world: World) -> None:
     made(world)
-    found = ClusterSource(world.host, "fake", world.ui()).disk()
+    found = LiveData(world.host, "fake", world.ui()).disk()
     # The fake du says 7 for each folder: config, kubelet and log are the others.
     assert found["master"] == {"overlay": 7, "images": 7, "etcd": 7, "other": 21}
 
@@ -442,7 +442,7 @@ def test_objects_come_from_the_api(world: World) -> None:
     objects["/apis/apps/v1/deployments"] = {"items": [deployment]}
     objects["/apis/apps/v1/replicasets"] = {"items": []}
     objects["/api/v1/events"] = {"items": [event("a", lastTimestamp="2026-01-01T00:00:00Z")]}
-    source = ClusterSource(world.host, "fake", world.ui())
+    source = LiveData(world.host, "fake", world.ui())
     found = source.objects()
     pods = {row["name"]: row for row in found["pods"]}
     assert pods["etcd-fake-master"]["node"] == "fake-master"
@@ -463,7 +463,7 @@ def test_objects_come_from_the_api(world: World) -> None:
 
 def test_scaling_goes_to_the_api(world: World) -> None:
     made(world)
-    source = ClusterSource(world.host, "fake", world.ui())
+    source = LiveData(world.host, "fake", world.ui())
     objects = world.kubernetes["fake"].objects
     scale = "/apis/apps/v1/namespaces/default/deployments/web/scale"
     objects[scale] = {"spec": {"replicas": 1}}
@@ -480,9 +480,7 @@ def test_a_pods_log_comes_in_whole_lines(world: World) -> None:
     made(world)
     world.network.log = ["one\ntw", "o\n", "\nthree"]
     lines: list[str] = []
-    ClusterSource(world.host, "fake", world.ui()).pod_log("shop", "web-1", "web").follow(
-        lines.append
-    )
+    LiveData(world.host, "fake", world.ui()).pod_log("shop", "web-1", "web").follow(lines.append)
     assert lines == ["one", "two", "", "three"]
     (target,) = world.network.logs_asked
     path, _, query = target.partition("?")
@@ -493,7 +491,7 @@ def test_a_pods_log_comes_in_whole_lines(world: World) -> None:
 
 def test_a_nodes_log_is_followed(world: World) -> None:
     made(world)
-    log = ClusterSource(world.host, "fake", world.ui()).node_log("master", "supervisord")
+    log = LiveData(world.host, "fake", world.ui()).node_log("master", "supervisord")
     lines: list[str] = []
     with ThreadPoolExecutor() as pool:
         following = pool.submit(log.follow, lines.append)
@@ -503,7 +501,7 @@ def test_a_nodes_log_is_followed(world: World) -> None:
     assert lines == ["fake-master has booted"]
     for node, service in (("none", "kubelet"), ("master", "../../etc/passwd"), ("..", "kubelet")):
         with pytest.raises(UsageError):
-            ClusterSource(world.host, "fake", world.ui()).node_log(node, service)
+            LiveData(world.host, "fake", world.ui()).node_log(node, service)
 
 
 # --- the command ---

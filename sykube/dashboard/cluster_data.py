@@ -37,10 +37,10 @@ class Log(Protocol):
         """End it, also while another thread follows it."""
 
 
-class Source(Protocol):
+class ClusterData(Protocol):
     """What the page shows; each call may take seconds and raise SykubeError."""
 
-    def look(self) -> Json:
+    def collect(self) -> Json:
         """How the cluster and its nodes are."""
 
     def usage(self) -> dict[str, Usage]:
@@ -63,12 +63,12 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class ClusterSource:
+class LiveData:
     host: Host
     name: str
     ui: Ui
 
-    def look(self) -> Json:
+    def collect(self) -> Json:
         cluster = self._load()
         found = status.collect(cluster)
         spec = cluster.state.spec
