@@ -13,7 +13,7 @@ from sykube.cli import completion, context
 from sykube.cluster.commands import export as cluster_export
 from sykube.cluster.model import lookup
 from sykube.cluster.operations import logs as cluster_logs
-from sykube.cluster.operations.logs import SERVICES, Source
+from sykube.cluster.operations.logs import SERVICES, LogSource
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host import preflight
 from sykube.host.paths import ClusterPaths
@@ -80,7 +80,7 @@ def logs(
         ctx.exit(ExitCode.INTERRUPTED)
 
 
-def _sources(name: str, node: str | None, service: str) -> list[Source]:
+def _sources(name: str, node: str | None, service: str) -> list[LogSource]:
     """The logs that are asked for.
 
     Raises:
@@ -114,10 +114,10 @@ def _sources(name: str, node: str | None, service: str) -> list[Source]:
     return found
 
 
-def _printer(found: list[Source], *, at_once: bool) -> Callable[[Source, str], None]:
+def _printer(found: list[LogSource], *, at_once: bool) -> Callable[[LogSource, str], None]:
     """Prints lines; where several logs are shown, each with its own, as kubectl logs --prefix."""
 
-    def show(source: Source, line: str) -> None:
+    def show(source: LogSource, line: str) -> None:
         start = f"[{source.node}/{source.service}] " if len(found) > 1 else ""
         sys.stdout.write(f"{start}{line}\n")
         if at_once:

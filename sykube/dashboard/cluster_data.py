@@ -179,7 +179,7 @@ class _Closed(Exception):
 
 
 class _NodeLog:
-    def __init__(self, found: Sequence[node_logs.Source]) -> None:
+    def __init__(self, found: Sequence[node_logs.LogSource]) -> None:
         self._found = found
         self._closed = threading.Event()
 

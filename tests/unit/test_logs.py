@@ -16,7 +16,7 @@ from sykube.cluster.commands import export, lifecycle
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import logs
-from sykube.cluster.operations.logs import Source
+from sykube.cluster.operations.logs import LogSource
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
@@ -110,7 +110,7 @@ def followed(path: Path, *turns: Callable[[], object], count: int = 1) -> list[s
 
     with pytest.raises(KeyboardInterrupt):
         logs.follow(
-            [Source("n", "s", LogFile(path))],
+            [LogSource("n", "s", LogFile(path))],
             count,
             lambda _source, line: lines.append(line),
             sleep,

@@ -21,7 +21,7 @@ _INTERVAL_S = 0.25
 
 
 @dataclass(frozen=True)
-class Source:
+class LogSource:
     """The log of one program in one node."""
 
     node: str
@@ -38,10 +38,10 @@ def nodes(host: Host, name: str, ui: Ui) -> dict[str, Node]:
     return {node.name: node for node in cluster.nodes if node.exists()}
 
 
-def sources(nodes: Iterable[Node], services: Sequence[str]) -> list[Source]:
+def sources(nodes: Iterable[Node], services: Sequence[str]) -> list[LogSource]:
     """The logs of some nodes, node by node; a program that a node does not have is left out."""
     return [
-        Source(node.name, service, log)
+        LogSource(node.name, service, log)
         for node in nodes
         for service in services
         if (log := node.log(service))
@@ -49,9 +49,9 @@ def sources(nodes: Iterable[Node], services: Sequence[str]) -> list[Source]:
 
 
 def follow(
-    found: Sequence[Source],
+    found: Sequence[LogSource],
     count: int,
-    on_line: Callable[[Source, str], None],
+    on_line: Callable[[LogSource, str], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Hand out the last lines of logs, then every new one; ends only by what `sleep` raises."""
