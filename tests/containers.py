@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube.host.host import Host
-from sykube.image import container
+from sykube.image import oci
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 
@@ -44,7 +44,7 @@ class Image:
     def configuration(self) -> bytes:
         return json.dumps(
             {
-                "architecture": self.architecture or container.machine(Host()),
+                "architecture": self.architecture or oci.machine(Host()),
                 "os": "linux",
                 "config": dict(self.config),
                 "rootfs": {"type": "layers", "diff_ids": [digest(each) for each in self.layers]},
@@ -57,12 +57,12 @@ class Image:
 
     @property
     def manifest(self) -> bytes:
-        layers = [descriptor(each, container.LAYER) for each in self.layers]
+        layers = [descriptor(each, oci.LAYER) for each in self.layers]
         return json.dumps(
             {
                 "schemaVersion": 2,
-                "mediaType": container.MANIFEST,
-                "config": descriptor(self.configuration, container.CONFIG),
+                "mediaType": oci.MANIFEST,
+                "config": descriptor(self.configuration, oci.CONFIG),
                 "layers": layers,
             }
         ).encode()
@@ -85,7 +85,7 @@ def descriptor(data: bytes, media_type: str, **more: Any) -> dict[str, Any]:
 def oci_files(image: Image, **annotations: str) -> dict[str, bytes]:
     """The files of an OCI layout; dots in names of annotations are written as two underscores."""
     notes = {key.replace("__", "."): value for key, value in annotations.items()}
-    entry = descriptor(image.manifest, container.MANIFEST, annotations=notes)
+    entry = descriptor(image.manifest, oci.MANIFEST, annotations=notes)
     return {
         "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
         "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),

@@ -13,8 +13,8 @@ from typing import Any
 from sykube import resources
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import container
-from sykube.image.container import Blob, ContainerImage
+from sykube.image import oci
+from sykube.image.oci import Blob, ContainerImage
 from sykube.node.node import Node
 
 _TIMEOUT_S = 1800.0
@@ -125,12 +125,12 @@ def _stored(host: Host, blobs: Path, name: str, digest: str) -> ContainerImage:
 
     manifest = blob(digest)
     parsed = json.loads(manifest.file.read_text(encoding="utf-8"))
-    if entry := container.of_this_machine(host, parsed.get("manifests") or []):
+    if entry := oci.of_this_machine(host, parsed.get("manifests") or []):
         manifest = blob(entry["digest"])
         parsed = json.loads(manifest.file.read_text(encoding="utf-8"))
     return ContainerImage(
         name,
-        parsed.get("mediaType") or container.MANIFEST,
+        parsed.get("mediaType") or oci.MANIFEST,
         manifest,
         blob(parsed["config"]["digest"]),
         tuple(blob(layer["digest"]) for layer in parsed["layers"]),
@@ -153,7 +153,7 @@ def _index(image: ContainerImage) -> bytes:
         "mediaType": image.media_type,
         "digest": image.manifest.digest,
         "size": image.manifest.size,
-        "annotations": {container.NAME: image.name},
+        "annotations": {oci.NAME: image.name},
     }
     files = {
         "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
@@ -178,7 +178,7 @@ def _manifests(
     chosen: dict[str, str] = {}
     for digest, value in read.items():
         # An image of several architectures, as registries have them.
-        if entry := container.of_this_machine(host, value.get("manifests") or []):
+        if entry := oci.of_this_machine(host, value.get("manifests") or []):
             chosen[digest] = str(entry["digest"])
     read |= _read(node, chosen.values())
     pairs = {digest: chosen.get(digest, digest) for digest in digests}

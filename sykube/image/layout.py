@@ -21,8 +21,8 @@ from typing import IO, Any
 from sykube.errors import UsageError
 from sykube.host.files import unreadable
 from sykube.host.host import Host
-from sykube.image import container, reference, zstandard
-from sykube.image.container import (
+from sykube.image import oci, reference, zstandard
+from sykube.image.oci import (
     LAYER,
     MANIFEST,
     NAME,
@@ -160,15 +160,15 @@ def _of_index(
             continue
         name = _name_of(source, annotations)
         platform = entry.get("platform") or {}
-        if platform and not container.fits(host, platform):
-            others.setdefault(name, []).append(container.platform_name(platform))
+        if platform and not oci.fits(host, platform):
+            others.setdefault(name, []).append(oci.platform_name(platform))
             continue
         if platform and any(image.name == name for image in images):
             continue
         manifest, parsed = _manifest(host, source, entry, blob)
         config = _need(parsed.get("config"), blob)
-        architecture = _parsed(config).get("architecture", container.machine(host))
-        if architecture != container.machine(host):
+        architecture = _parsed(config).get("architecture", oci.machine(host))
+        if architecture != oci.machine(host):
             others.setdefault(name, []).append(f"linux/{architecture}")
             continue
         layers = tuple(_need(each, blob) for each in _list(parsed, "layers"))
@@ -193,10 +193,10 @@ def _manifest(
     if "manifests" not in parsed:
         return found, parsed
     entries = _list(parsed, "manifests")
-    chosen = container.of_this_machine(host, entries)
+    chosen = oci.of_this_machine(host, entries)
     if chosen is None:
         raise _for_others(
-            host, source, (container.platform_name(e.get("platform") or {}) for e in entries)
+            host, source, (oci.platform_name(e.get("platform") or {}) for e in entries)
         )
     return _manifest(host, source, chosen, blob)
 
@@ -207,7 +207,7 @@ def _for_others(host: Host, source: Path, platforms: Iterable[str]) -> UsageErro
     named = sorted({each for each in platforms if each and not each.startswith("unknown")})
     return UsageError(
         f"the image in {source} is for {', '.join(named) or 'no platform'}",
-        resolution=f"This machine needs one for linux/{container.machine(host)}.",
+        resolution=f"This machine needs one for linux/{oci.machine(host)}.",
     )
 
 

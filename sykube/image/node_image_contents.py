@@ -10,8 +10,8 @@ from sykube import resources
 from sykube.host.host import Host
 from sykube.image import inside, layout
 from sykube.image.build import Builder
-from sykube.image.container import ContainerImage
 from sykube.image.node_image import NodeImage
+from sykube.image.oci import ContainerImage
 
 _TIMEOUT_S = 600.0
 _ARCHIVE = "images.tar"

@@ -16,9 +16,9 @@ from sykube.host import engines
 from sykube.host.files import unreadable
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import build, container
+from sykube.image import build, oci
 from sykube.image.build import Builder
-from sykube.image.container import LAYER, MANIFEST, ContainerImage, Staging, made_manifest
+from sykube.image.oci import LAYER, MANIFEST, ContainerImage, Staging, made_manifest
 
 _TIMEOUT_S = 3600.0
 # github.com/apptainer/sif, pkg/sif/sif.go: a launch script, the magic word, the version, the
@@ -59,10 +59,10 @@ def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -
     """
     header = _header(file)
     architecture = _ARCHITECTURES.get(header[3][:2])
-    if architecture != container.machine(host):
+    if architecture != oci.machine(host):
         raise UsageError(
             f"{file} is for {architecture or 'a machine that sykube does not know'}",
-            resolution=f"This machine needs one for {container.machine(host)}.",
+            resolution=f"This machine needs one for {oci.machine(host)}.",
         )
     staging, root, layer = Staging(folder), folder / "root", folder / "layer.tar"
     try:
@@ -74,7 +74,7 @@ def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -
     blob = staging.adopt(layer)
     config = staging.add_json(
         {
-            "architecture": container.machine(host),
+            "architecture": oci.machine(host),
             "os": "linux",
             "config": {
                 "Entrypoint": entrypoint,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from sykube.errors import UsageError
 from sykube.host.download import Downloader, DownloadError
 from sykube.host.host import Host
-from sykube.image import container, upstream, versions
+from sykube.image import oci, upstream, versions
 from sykube.image.choice import AUTO, DEBIAN, UPSTREAM, Choice
 from sykube.image.mirrors import Mirrors
 from sykube.image.versions import DebianRelease, Upstream
@@ -55,8 +55,8 @@ def choose(
         any_of = supported if version or fitting is None else fitting
         found = upstream.resolve(host, version or upstream.STABLE, any_of, mirrors, downloader)
         return _upstream(found, mirrors)
-    if container.machine(host) not in upstream.ARCHITECTURES:
-        why = f"upstream has no releases of containerd for {container.machine(host)}"
+    if oci.machine(host) not in upstream.ARCHITECTURES:
+        why = f"upstream has no releases of containerd for {oci.machine(host)}"
         return Choice(DEBIAN, debian, why)
     try:
         quick = downloader.with_timeout(_ANSWER_S * host.patience)

@@ -14,7 +14,7 @@ from sykube.host import lock
 from sykube.host.checksum import Checksum
 from sykube.host.download import Downloader, DownloadError
 from sykube.host.host import Host
-from sykube.image import container, downloads, versions
+from sykube.image import downloads, oci, versions
 from sykube.image.mirrors import Mirrors, elsewhere
 from sykube.image.versions import Published
 
@@ -78,7 +78,7 @@ def architecture(host: Host) -> str:
     Raises:
         SykubeError: it has none.
     """
-    found = container.machine(host)
+    found = oci.machine(host)
     if found not in ARCHITECTURES:
         raise SykubeError(
             f"there are no releases of containerd for {found} machines",

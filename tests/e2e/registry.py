@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Self
 
-from sykube.image import container
+from sykube.image import oci
 from tests.containers import digest
 
 
@@ -76,7 +76,7 @@ class Registry(Served):
         """What a path leads to, and its type."""
         what = path.partition("?")[0].rpartition("/")[2]
         if "/manifests/" in path:
-            return self._manifest, container.MANIFEST
+            return self._manifest, oci.MANIFEST
         return b"{}" if path == "/v2/" else self._blobs.get(what), "application/octet-stream"
 
     def _handler(registry) -> type[BaseHTTPRequestHandler]:  # noqa: N805

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from sykube.image import container
+from sykube.image import oci
 from tests.containers import descriptor, digest
 from tests.e2e.registry import Served
 
@@ -117,18 +117,18 @@ def new_image(archive: Path) -> tuple[dict[str, bytes], bytes]:
     )
     config = json.loads(blobs[manifest["config"]["digest"]])
     config["config"]["Labels"] = {"site": "test"}
-    new = {"config": (json.dumps(config).encode(), container.CONFIG)}
+    new = {"config": (json.dumps(config).encode(), oci.CONFIG)}
     for number, layer in enumerate(manifest["layers"]):
         data = blobs[layer["digest"]]
         plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         new[str(number)] = (
             gzip.compress(plain, compresslevel=1, mtime=1),
-            f"{container.LAYER}+gzip",
+            f"{oci.LAYER}+gzip",
         )
     described = {name: descriptor(data, kind) for name, (data, kind) in new.items()}
     manifest |= {
         "schemaVersion": 2,
-        "mediaType": container.MANIFEST,
+        "mediaType": oci.MANIFEST,
         "config": described.pop("config"),
         "layers": list(described.values()),
     }

@@ -31,7 +31,7 @@ from sykube import documents
 from sykube.host.apt import Mirror
 from sykube.host.checksum import Checksum
 from sykube.host.host import Host
-from sykube.image import build, container, downloads, upstream, versions
+from sykube.image import build, downloads, oci, upstream, versions
 from tests.fakes.answers import Answer
 from tests.fakes.apiserver import FakeApi, Kubernetes
 from tests.fakes.calls import Calls
@@ -194,10 +194,10 @@ class World:
             project = name if name in ("containerd", "runc") else "kubernetes"
             of = getattr(release, project)
             file = {
-                "containerd": f"containerd-{of}-linux-{container.machine(self.host)}.tar.gz",
-                "runc": f"runc.{container.machine(self.host)}",
+                "containerd": f"containerd-{of}-linux-{oci.machine(self.host)}.tar.gz",
+                "runc": f"runc.{oci.machine(self.host)}",
             }.get(name, name)
-            cached = downloads.place(self.host, project, of, container.machine(self.host), file)
+            cached = downloads.place(self.host, project, of, oci.machine(self.host), file)
             fill(cached.parent, {cached.name: name})
             checksum = Checksum.parse(hashlib.sha256(name.encode()).hexdigest())
             downloads.mark(cached, checksum)

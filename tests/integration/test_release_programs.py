@@ -14,7 +14,7 @@ import pytest
 
 from sykube.errors import ExitCode
 from sykube.host.host import Host
-from sykube.image import container
+from sykube.image import oci
 from sykube.image.mirrors import SETTINGS
 from sykube.image.upstream import Release
 from tests import containers, releases
@@ -40,7 +40,7 @@ CONTENT["kubeadm"] = KUBEADM.encode()
 
 @pytest.fixture
 def server(tls: Path) -> Iterator[Server]:
-    architecture = container.machine(Host())
+    architecture = oci.machine(Host())
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w:gz") as archive:
         for name in release.CONTAINERD:
@@ -127,7 +127,7 @@ def test_what_is_damaged_is_one_error_and_the_folder_is_none_of_a_release(
     folder = tmp_path / "release"
     fill(folder, server, registry, tls, VERSION)
     shutil.rmtree(tmp_path / "cache")
-    scheduler = f"{STORE}/release/v{VERSION}/bin/linux/{container.machine(Host())}/kube-scheduler"
+    scheduler = f"{STORE}/release/v{VERSION}/bin/linux/{oci.machine(Host())}/kube-scheduler"
     server.faults[f"{scheduler}?signed=Planted"].append(Fault(damaged=True))
     with pytest.raises(subprocess.CalledProcessError) as raised:
         fill(folder, server, registry, tls, VERSION)

@@ -15,7 +15,7 @@ import pytest
 from sykube.errors import ExitCode
 from sykube.host import apt, engines
 from sykube.host.host import Host
-from sykube.image import container
+from sykube.image import oci
 from sykube.image.upstream import Release
 from tests import releases
 from tests.releases import CONTAINERD, RUNC, STORE, Fault, Server
@@ -25,14 +25,12 @@ pytestmark = pytest.mark.integration
 VERSION = "1.34.99"
 RELEASE = Release.of(VERSION)
 PASSWORD = "secret-of-the-site"
-_KUBELET = (
-    f"{STORE}/release/v{VERSION}/bin/linux/{container.machine(Host())}/kubelet?signed=Planted"
-)
+_KUBELET = f"{STORE}/release/v{VERSION}/bin/linux/{oci.machine(Host())}/kubelet?signed=Planted"
 
 
 @pytest.fixture
 def server(tls: Path) -> Iterator[Server]:
-    architecture = container.machine(Host())
+    architecture = oci.machine(Host())
     programs = {name: name.encode() * 1000 for name in ("kubeadm", "kubelet", "kubectl")}
     made = Server(
         releases.kubernetes(VERSION, programs, architecture)

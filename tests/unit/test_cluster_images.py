@@ -16,7 +16,7 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import container, sif
+from sykube.image import oci, sif
 from tests import containers
 from tests.containers import Image
 from tests.fakes import World
@@ -338,11 +338,11 @@ def apptainer(world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return inside
 
 
-def configuration(folder: Path, found: container.ContainerImage) -> dict[str, Any]:
+def configuration(folder: Path, found: oci.ContainerImage) -> dict[str, Any]:
     return json.loads(found.config.file.read_text())["config"]  # type: ignore[no-any-return]
 
 
-def convert(host: Host, tmp_path: Path) -> container.ContainerImage:
+def convert(host: Host, tmp_path: Path) -> oci.ContainerImage:
     from sykube.image.build import Builder
 
     work = tmp_path / "work"

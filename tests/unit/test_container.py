@@ -16,8 +16,8 @@ import pytest
 
 from sykube.errors import UsageError
 from sykube.host.host import Host
-from sykube.image import container, layout, reference
-from sykube.image.container import ContainerImage
+from sykube.image import layout, oci, reference
+from sykube.image.oci import ContainerImage
 from sykube.image.zstandard import zstd
 from tests import containers
 from tests.containers import Image
@@ -78,7 +78,7 @@ def test_a_docker_archive_gets_a_manifest_that_is_always_the_same(
     assert [first.name, second.name] == [NAME, "docker.io/other/web:2"]
     manifest = json.loads(first.manifest.file.read_text())
     assert manifest["config"]["digest"] == IMAGE.id
-    assert {layer["mediaType"] for layer in manifest["layers"]} == {container.LAYER}
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {oci.LAYER}
     again = tmp_path / "again"
     again.mkdir()
     assert one(host, containers.docker_archive(file, IMAGE, "web:1"), again).digest == first.digest
@@ -114,7 +114,7 @@ def test_compressed_layers_of_a_docker_archive_stay_so(
     (tmp_path / "x.tar").write_bytes(containers.tar(files))
     found = one(host, tmp_path / "x.tar", folder)
     manifest = json.loads(found.manifest.file.read_text())
-    assert {layer["mediaType"] for layer in manifest["layers"]} == {f"{container.LAYER}+{kind}"}
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {f"{oci.LAYER}+{kind}"}
 
 
 def test_a_layer_that_is_a_link_to_that_of_another_image(
@@ -154,18 +154,16 @@ def indexed(
         of = {"os": "linux", "architecture": architecture} | (
             {"variant": variant} if variant else {}
         )
-        notes = {} if nested else {container.NAME: name}
+        notes = {} if nested else {oci.NAME: name}
         listed.append(
-            containers.descriptor(
-                image.manifest, container.MANIFEST, platform=of, annotations=notes
-            )
+            containers.descriptor(image.manifest, oci.MANIFEST, platform=of, annotations=notes)
         )
         if only in ("", platform):
             files |= image.blobs
     if nested:
         index = json.dumps({"schemaVersion": 2, "manifests": listed}).encode()
         files[f"blobs/{containers.digest(index).replace(':', '/')}"] = index
-        notes = {container.NAME: name}
+        notes = {oci.NAME: name}
         listed = [containers.descriptor(index, containers.INDEX, annotations=notes)]
     return files | {"index.json": json.dumps({"manifests": listed}).encode()}
 

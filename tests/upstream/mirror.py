@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sykube.host import engines
 from sykube.host.host import Host
-from sykube.image import container, mirrors, upstream
+from sykube.image import mirrors, oci, upstream
 from sykube.image.build import Builder
 from tests import releases
 from tests.e2e.site import make_authority
@@ -193,7 +193,7 @@ def folders() -> list[Path]:
 
 def _files(found: Sequence[Release]) -> dict[str, bytes]:
     """The release sites."""
-    architecture = container.machine(Host())
+    architecture = oci.machine(Host())
     files = releases.stable([each.kubernetes for each in found])
     for each in found:
         programs = {name: file.read_bytes() for name, file in each.programs.items()}

@@ -15,7 +15,7 @@ from typing import Self
 
 import requests
 
-from sykube.image import container
+from sykube.image import oci
 from tests.containers import descriptor, digest
 from tests.e2e.cluster import eventually
 
@@ -66,8 +66,8 @@ class Image:
         config = json.loads(self.blobs[manifest["config"]["digest"]])
         config["rootfs"]["diff_ids"].append(digest(layer))
         data = json.dumps(config).encode()
-        manifest["config"] = descriptor(data, container.CONFIG)
-        manifest["layers"].append(descriptor(layer, container.LAYER))
+        manifest["config"] = descriptor(data, oci.CONFIG)
+        manifest["layers"].append(descriptor(layer, oci.LAYER))
         return Image(
             {**self.blobs, digest(data): data, digest(layer): layer}, json.dumps(manifest).encode()
         )
@@ -133,7 +133,7 @@ class DebianRegistry:
             kind = {"Content-Type": "application/octet-stream"}
             put = self._session.put(place, params={"digest": name}, data=data, headers=kind)
             put.raise_for_status()
-        kind = {"Content-Type": container.MANIFEST}
+        kind = {"Content-Type": oci.MANIFEST}
         put = self._session.put(f"{at}/manifests/{tag}", data=image.manifest, headers=kind)
         put.raise_for_status()
 

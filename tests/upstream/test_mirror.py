@@ -20,7 +20,7 @@ import pytest
 from sykube.errors import ExitCode
 from sykube.host import apt, engines
 from sykube.host.host import Host
-from sykube.image import container, versions
+from sykube.image import oci, versions
 from sykube.image.choice import Choice
 from sykube.image.upstream import Release
 from tests.e2e.cluster import TestCluster, data_folders, eventually
@@ -116,7 +116,7 @@ def test_the_image_is_built_of_what_the_mirror_has(upstream: Mirror, maker: Test
     assert found["versions"]["kubernetes"] == f"v{upstream.version}"
     assert found["source"] == "upstream"
     files, images = upstream.asked()
-    kubelet = f"/release/v{upstream.version}/bin/linux/{container.machine(Host())}/kubelet"
+    kubelet = f"/release/v{upstream.version}/bin/linux/{oci.machine(Host())}/kubelet"
     assert {kubelet, f"{kubelet}.sha256"} <= set(files)
     assert any(Release.of(upstream.version).containerd in each for each in files)
     assert any(" 401 " in each for each in images), "a password was asked for"

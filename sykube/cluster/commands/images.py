@@ -22,7 +22,7 @@ from sykube.host.files import unreadable
 from sykube.host.host import Host
 from sykube.image import containerd, layout, reference, sif
 from sykube.image.build import Builder
-from sykube.image.container import ContainerImage
+from sykube.image.oci import ContainerImage
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api
 from sykube.node.node import Node

@@ -20,8 +20,8 @@ from sykube.cluster.operations.ready import wait_api
 from sykube.host.run import CommandError
 from sykube.image import containerd, node_image_contents, versions
 from sykube.image.build import Builder
-from sykube.image.container import ContainerImage
 from sykube.image.node_image import NodeImage
+from sykube.image.oci import ContainerImage
 from sykube.kubernetes import kubeadm, node_checks
 from sykube.kubernetes.api import Api, ApiError
 from sykube.node.node import Node
