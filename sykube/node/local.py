@@ -116,11 +116,11 @@ class LocalNode(Node):
         self.engine.start(self.instance, options)
 
     def wait_booted(self) -> None:
-        from sykube.node import services
+        from sykube.node import supervised
 
         pid = self._pid()
         deadline = self.host.monotonic() + _BOOT_TIMEOUT_S
-        while not services.is_up(self.host, pid):
+        while not supervised.is_up(self.host, pid):
             if self.host.monotonic() > deadline or not (self.host.proc / str(pid)).exists():
                 raise SykubeError(
                     f"the node {self.name} does not boot",
@@ -201,9 +201,9 @@ class LocalNode(Node):
             super().discard(path)
 
     def services(self) -> dict[str, str]:
-        from sykube.node import services  # Not above: most commands ask no supervisord.
+        from sykube.node import supervised  # Not above: most commands ask no supervisord.
 
-        return services.states(self.host, self._pid())
+        return supervised.states(self.host, self._pid())
 
     def log(self, service: str) -> LogFile | None:
         log = LogFile(self.folder / "log" / "sykube" / f"{service}.log")

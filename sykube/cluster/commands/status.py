@@ -13,7 +13,7 @@ from sykube.errors import ExitCode, SykubeError
 from sykube.host import space
 from sykube.host.host import Host
 from sykube.kubernetes import readiness
-from sykube.node import services
+from sykube.node import supervised
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -194,7 +194,7 @@ def _node(node: Node) -> NodeStatus:
             found = node.services()
         except SykubeError as error:
             problem = error.brief
-        bad = [f"{name} is {what}" for name, what in found.items() if what != services.RUNNING]
+        bad = [f"{name} is {what}" for name, what in found.items() if what != supervised.RUNNING]
         problem = problem or ", ".join(bad)
     return NodeStatus(node.name, node.address, state, problem, found)
 

@@ -14,7 +14,7 @@ from sykube.errors import SykubeError
 from sykube.host.preflight import Finding
 from sykube.kubernetes import readiness, webhooks
 from sykube.kubernetes.api import Api
-from sykube.node import services
+from sykube.node import supervised
 from sykube.node.node import Node
 
 _PODS, _DNS = "pods of kube-system", "cluster DNS"
@@ -84,7 +84,7 @@ def programs(context: CheckContext) -> Iterator[Finding]:
             yield failure(f"node {node.name}", error.brief, context.command("restart"))
             continue
         for program, state in states.items():
-            if state != services.RUNNING:
+            if state != supervised.RUNNING:
                 enter = context.command("exec", node.name, "supervisorctl", "start", program)
                 logs = context.command("logs", node.name, "--service", program, "--tail", "50")
                 cure = enter if state in ("STOPPED", "EXITED") else f"{logs} says why"

@@ -14,7 +14,7 @@ import pytest
 
 from sykube.errors import SykubeError
 from sykube.host.host import Host
-from sykube.node import services
+from sykube.node import supervised
 from tests.fakes import FakeHost
 
 # sockaddr_un: 108 bytes with the one that ends the path.
@@ -91,9 +91,9 @@ def root_of(host: FakeHost, pid: int, folder: Path) -> None:
 
 def test_each_program_is_there_with_its_state(host: FakeHost, node: int, fast_path: Path) -> None:
     root_of(host, node, fast_path)
-    found = services.states(host, node)
-    assert found.pop("ready") == services.RUNNING
-    assert found == {"kubelet": services.RUNNING, "keepalived": "STOPPED"}
+    found = supervised.states(host, node)
+    assert found.pop("ready") == supervised.RUNNING
+    assert found == {"kubelet": supervised.RUNNING, "keepalived": "STOPPED"}
 
 
 def test_a_node_without_supervisord_is_an_error_in_one_line(
@@ -101,7 +101,7 @@ def test_a_node_without_supervisord_is_an_error_in_one_line(
 ) -> None:
     root_of(host, os.getpid(), fast_path)
     with pytest.raises(SykubeError, match="supervisord does not answer: .*No such file"):
-        services.states(host, os.getpid())
+        supervised.states(host, os.getpid())
 
 
 def test_a_supervisord_that_ended_and_left_its_socket_is_an_error(
@@ -112,9 +112,9 @@ def test_a_supervisord_that_ended_and_left_its_socket_is_an_error(
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(fast_path / "run/supervisor.sock"))
     with pytest.raises(SykubeError, match="supervisord does not answer: .*refused"):
-        services.states(host, os.getpid())
+        supervised.states(host, os.getpid())
 
 
 def test_the_socket_of_any_process_is_within_what_a_socket_address_holds() -> None:
     # The largest process number that Linux has: PID_MAX_LIMIT.
-    assert len(str(Host().proc / str(2**22) / services._SOCKET)) <= _LONGEST_PATH
+    assert len(str(Host().proc / str(2**22) / supervised._SOCKET)) <= _LONGEST_PATH
