@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from sykube.cli import browser, context
-from sykube.cluster.commands import service as cluster_service
+from sykube.cluster.commands import service_urls as cluster_service
 from sykube.cluster.model import lookup
 from sykube.errors import SykubeError
 from sykube.kubernetes.kubeconfig import Owner
