@@ -32,7 +32,7 @@ def check(cluster: Cluster, progress: Progress) -> None:
     cgroup_version.check(
         cluster.host, minor, allow_v1=cluster.allows_cgroup_v1 or progress.allow_cgroup_v1
     )
-    require_well(cluster)
+    require_healthy(cluster)
     servers = []
     for node in cluster.control_planes:
         with cluster.api_of(node) as api:
@@ -45,7 +45,7 @@ def check(cluster: Cluster, progress: Progress) -> None:
         )
 
 
-def require_well(cluster: Cluster) -> None:
+def require_healthy(cluster: Cluster) -> None:
     """Refuse a cluster that has a problem of its own already.
 
     Raises:

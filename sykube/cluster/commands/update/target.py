@@ -43,7 +43,7 @@ def find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_run
             skew.check(state.versions["kubernetes"], {}, choice.kubernetes)
             if dry_run:
                 return Origin("", "", {"kubernetes": f"v{choice.kubernetes}"}, choice)
-            checks.require_well(cluster)
+            checks.require_healthy(cluster)
             preparation.prepare_host(cluster.host,
                 wish, lambda question: options.yes or options.ask(question), ui,
                 building=True, starting=False,
