@@ -15,7 +15,7 @@ from sykube.cluster.commands import power, removal, scaling, snapshots, status
 from sykube.cluster.commands.power import StopOptions
 from sykube.cluster.commands.update import skew
 from sykube.cluster.commands.update import update as update_module
-from sykube.cluster.commands.update.nodes import Postponed, UpdateOptions
+from sykube.cluster.commands.update.nodes import EvictionTimeoutError, UpdateOptions
 from sykube.cluster.commands.update.update import Outcome
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
@@ -344,7 +344,7 @@ def held_up(world: World, newer: NodeImage, request: pytest.FixtureRequest) -> C
     """A cluster whose update a disruption budget has stopped at one of its nodes."""
     cluster = made(world)
     world.calls.fail(lambda call: "drain" in call.words and request.param in call.words)
-    with pytest.raises(Postponed, match="could be evicted") as raised:
+    with pytest.raises(EvictionTimeoutError, match="could be evicted") as raised:
         update(world, newer)
     assert "sykube update --name fake" in raised.value.resolution
     return cluster
@@ -414,7 +414,7 @@ def test_a_way_back_from_a_second_call_brings_kubeadm_and_its_add_ons_back(
     file = cluster.image.folder / "container-images"
     file.write_text(f"{file.read_text()}{old}\n")
     world.calls.fail(lambda call: "drain" in call.words)
-    with pytest.raises(Postponed):
+    with pytest.raises(EvictionTimeoutError):
         update(world, newer)
     # What kubeadm did: it is in etcd by the time that it is saved again.
     container = {"name": "kube-proxy", "image": new}
@@ -848,7 +848,7 @@ def test_an_update_under_way_is_read_from_the_record_as_it_was_written(
 ) -> None:
     cluster = made(world)
     world.calls.fail(lambda call: "drain" in call.words)
-    with pytest.raises(Postponed):
+    with pytest.raises(EvictionTimeoutError):
         update(world, newer)
     state = recorded(cluster)
     assert state.update is not None

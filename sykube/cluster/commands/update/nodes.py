@@ -40,7 +40,7 @@ class UpdateOptions:
     ask: Callable[[str], bool] = lambda _question: False
 
 
-class Postponed(SykubeError):
+class EvictionTimeoutError(SykubeError):
     """The cluster works as it is; the same command goes on from here."""
 
 
@@ -89,7 +89,7 @@ def _empty(cluster: Cluster, node: Node, options: UpdateOptions) -> None:
     """Evict a node's pods, within their disruption budgets.
 
     Raises:
-        Postponed: they could not be in time: the node takes pods again.
+        EvictionTimeoutError: they could not be in time: the node takes pods again.
     """
     state = cluster.state
     with cluster.api() as api:
@@ -102,7 +102,7 @@ def _empty(cluster: Cluster, node: Node, options: UpdateOptions) -> None:
             drain(cluster, node, options.drain_timeout)
     except SykubeError as error:
         uncordon(cluster, {node.name} & {*state.cordoned})
-        raise Postponed(
+        raise EvictionTimeoutError(
             f"not all pods of {node.name} could be evicted; the cluster works, and is updated "
             "in part",
             details=error.details or error.brief,

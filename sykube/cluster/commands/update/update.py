@@ -136,7 +136,7 @@ def _go(cluster: Cluster, progress: Progress, builder: Builder, options: UpdateO
                     stack.enter_context(upgrade.handed_out(cluster, progress, builder))
             if not progress.committed:
                 _renew_control_planes(cluster, progress, options)
-        except nodes.Postponed:
+        except nodes.EvictionTimeoutError:
             raise
         except BaseException as error:
             if progress.committed or not _undo(cluster, progress, builder):
