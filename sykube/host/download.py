@@ -40,7 +40,7 @@ from sykube.errors import SykubeError, UsageError
 from sykube.host.checksum import Checksum
 from sykube.host.partial import Partial, Progress, TransientError
 from sykube.host.proxies import Proxies
-from sykube.host.threads import at_once
+from sykube.host.threads import run_concurrently
 
 log = logging.getLogger("sykube.download")
 
@@ -136,7 +136,7 @@ class Downloader:
         """What some calls make of a downloader, all at once; the first error ends the others."""
         shared = Downloader(self._access, self._policy, self._given_pause)
         try:
-            return at_once({name: partial(call, shared) for name, call in calls.items()})
+            return run_concurrently({name: partial(call, shared) for name, call in calls.items()})
         except BaseException:
             shared._stopped.set()
             raise
@@ -155,7 +155,7 @@ class Downloader:
         # The resolver knows no time limit of ours: it is left behind.
         try:
             call = {"text": lambda: self._text(url, otherwise)}
-            return at_once(call, self._policy.whole_s)["text"]
+            return run_concurrently(call, self._policy.whole_s)["text"]
         except TimeoutError:
             why = f"no answer within {self._policy.whole_s:g} s"
             raise DownloadError(url, why, otherwise) from None

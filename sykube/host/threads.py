@@ -12,7 +12,9 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-def at_once(calls: Mapping[str, Callable[[], _T]], timeout: float | None = None) -> dict[str, _T]:
+def run_concurrently(
+    calls: Mapping[str, Callable[[], _T]], timeout: float | None = None
+) -> dict[str, _T]:
     """Their results, by name. The first error, or an interruption, ends the wait.
 
     The threads of those that still wait then are left behind, and end with the process.

@@ -24,7 +24,7 @@ from sykube.host import download
 from sykube.host.checksum import Checksum
 from sykube.host.download import Access, Downloader, DownloadError, RetryPolicy
 from sykube.host.proxies import Proxies
-from sykube.host.threads import at_once
+from sykube.host.threads import run_concurrently
 from tests.e2e.site import make_authority
 from tests.releases import STALL_S, STORE, Fault, Server
 
@@ -466,13 +466,13 @@ def test_the_first_error_ends_the_others(server: Server, tmp_path: Path) -> None
 
 
 def test_results_by_name_and_an_end_of_the_wait() -> None:
-    assert at_once({"a": lambda: 1, "b": lambda: 2}) == {"a": 1, "b": 2}
+    assert run_concurrently({"a": lambda: 1, "b": lambda: 2}) == {"a": 1, "b": 2}
     end = threading.Event()
     try:
         with pytest.raises(TimeoutError):
-            at_once({"a": lambda: True, "b": lambda: end.wait(60)}, timeout=0.1)
+            run_concurrently({"a": lambda: True, "b": lambda: end.wait(60)}, timeout=0.1)
         with pytest.raises(ZeroDivisionError):
-            at_once({"a": lambda: bool(1 // 0), "b": lambda: end.wait(60)})
+            run_concurrently({"a": lambda: bool(1 // 0), "b": lambda: end.wait(60)})
     finally:
         end.set()
 
