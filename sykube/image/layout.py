@@ -160,7 +160,7 @@ def _of_index(
             continue
         name = _name_of(source, annotations)
         platform = entry.get("platform") or {}
-        if platform and not oci.fits(host, platform):
+        if platform and not oci.is_platform_of_host(host, platform):
             others.setdefault(name, []).append(oci.platform_name(platform))
             continue
         if platform and any(image.name == name for image in images):

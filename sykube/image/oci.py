@@ -125,12 +125,12 @@ def machine(host: Host) -> str:
 def of_this_machine(host: Host, entries: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """The entry of an index whose image is for Linux on this machine, or nothing."""
     for entry in entries:
-        if fits(host, entry.get("platform") or {}):
+        if is_platform_of_host(host, entry.get("platform") or {}):
             return entry
     return None
 
 
-def fits(host: Host, platform: Mapping[str, Any]) -> bool:
+def is_platform_of_host(host: Host, platform: Mapping[str, Any]) -> bool:
     """Whether this machine runs images of a platform, as an index names it."""
     return (
         platform.get("os") == "linux"
