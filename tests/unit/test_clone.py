@@ -136,7 +136,9 @@ def test_it_is_the_same_cluster_when_asked_for_again(saved: World) -> None:
         lifecycle.init(saved.host, ClusterSpec(name="new"), InitOptions(), saved.ui())
 
 
-@pytest.mark.parametrize("step", [step.name for step in steps.of(ClusterSpec(from_snapshot="x"))])
+@pytest.mark.parametrize(
+    "step", [step.name for step in steps.steps_of_init(ClusterSpec(from_snapshot="x"))]
+)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_failing_init_leaves_nothing(
     saved: World, step: str, when: str, monkeypatch: pytest.MonkeyPatch

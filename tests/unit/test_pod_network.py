@@ -239,7 +239,7 @@ def test_the_steps_of_each_kind(manifest: Path) -> None:
     step = "Installing the pod network (kubectl apply)"
 
     def titles(**fields: Any) -> list[str]:
-        return [each.title for each in steps.of(fake_spec(**fields))]
+        return [each.title for each in steps.steps_of_init(fake_spec(**fields))]
 
     assert step not in titles()
     assert step not in titles(pod_network="none")

@@ -91,7 +91,7 @@ def init(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
         else:
             cluster = _new(host, spec, options, ui)
         try:
-            plan.execute(cluster, steps.of(spec))
+            plan.execute(cluster, steps.steps_of_init(spec))
         except BaseException as error:
             _after_failure(cluster, options, error)
             raise
@@ -124,7 +124,7 @@ def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
         },
-        "steps": [step.title for step in steps.of(spec)],
+        "steps": [step.title for step in steps.steps_of_init(spec)],
     }  # fmt: skip
 
 

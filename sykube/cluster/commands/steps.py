@@ -58,7 +58,7 @@ _POD_NETWORK = Step(
 )
 
 
-def of(spec: ClusterSpec) -> tuple[Step, ...]:
+def steps_of_init(spec: ClusterSpec) -> tuple[Step, ...]:
     """The steps for one cluster: with a snapshot's files (init --from), or a manifest of CNI."""
     steps = [*ALL]
     if spec.from_snapshot:
