@@ -44,7 +44,7 @@ class EvictionTimeoutError(SykubeError):
     """The cluster works as it is; the same command goes on from here."""
 
 
-def renew(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptions) -> None:
+def recreate_node(cluster: Cluster, node: Node, progress: Progress, options: UpdateOptions) -> None:
     """Bring one node up to date: its kubeadm's part, then all the rest, started anew."""
     ui = cluster.ui
     if upgrade.is_needed(progress) and node.name not in {*progress.upgraded, *progress.renewed}:

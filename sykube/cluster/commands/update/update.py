@@ -146,7 +146,7 @@ def _go(cluster: Cluster, progress: Progress, builder: Builder, options: UpdateO
             raise _was_put_back(cluster, progress, error) from error
         for node in cluster.workers:
             if node.name not in progress.finished:
-                nodes.renew(cluster, node, progress, options)
+                nodes.recreate_node(cluster, node, progress, options)
     _finish(cluster, progress)
 
 
@@ -183,7 +183,7 @@ def _renew_control_planes(cluster: Cluster, progress: Progress, options: UpdateO
     cluster.save()
     for node in cluster.control_planes:
         if node.name not in progress.finished:
-            nodes.renew(cluster, node, progress, options)
+            nodes.recreate_node(cluster, node, progress, options)
     after = progress.after
     state.image, state.image_folder = after.fingerprint, after.folder
     state.versions, state.choice = after.versions, after.choice
