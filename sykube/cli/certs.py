@@ -38,7 +38,9 @@ def renew(name: str, output: str) -> None:
     This restarts the control plane; pods keep running. CAs are valid for ten years and are kept.
     """
     logfile.open_for(name)
-    _show(cluster_certs.find(renewal.renew(context.host(), name, context.ui())), output)
+    _show(
+        cluster_certs.find(renewal.renew_certificates(context.host(), name, context.ui())), output
+    )
 
 
 def _show(found: list[Found], output: str) -> None:

@@ -242,7 +242,7 @@ MASTER = ["stop", "renew", "request", "sign", "install", "end", "start"]
 
 
 def test_renewing_goes_from_node_to_node(world: World, renewing: list[tuple[str, str]]) -> None:
-    renewal.renew(world.host, "fake", world.ui())
+    renewal.renew_certificates(world.host, "fake", world.ui())
     assert [what for name, what in renewing if name == "fake-master"] == [*MASTER, "sign"]
     assert [what for name, what in renewing if name == "fake-node1"] == [
         "stop", "request", "install", "start",
@@ -256,7 +256,7 @@ def test_renewing_is_not_done_while_a_kubelet_is_not_back(
 ) -> None:
     world.silent.add("fake-node1")
     with pytest.raises(SykubeError) as raised:
-        renewal.renew(world.host, "fake", world.ui())
+        renewal.renew_certificates(world.host, "fake", world.ui())
     assert "no sign of life of fake-node1" in raised.value.details
 
 
@@ -265,7 +265,7 @@ def test_renewing_starts_a_stopped_cluster_without_the_api(
 ) -> None:
     for name in list(world.instances):
         world.instances.pop(name)
-    renewal.renew(world.host, "fake", world.ui())
+    renewal.renew_certificates(world.host, "fake", world.ui())
     assert sorted(world.instances) == ["fake-master", "fake-node1"]
     assert ("fake-master", "renew") in renewing
 
@@ -275,15 +275,15 @@ def test_a_failed_renewal_leaves_kubelets_running(
 ) -> None:
     world.calls.fail(lambda call: "certs" in call.words)
     with pytest.raises(Injected):
-        renewal.renew(world.host, "fake", world.ui())
+        renewal.renew_certificates(world.host, "fake", world.ui())
     assert renewing == [("fake-master", "stop"), ("fake-master", "start")]
-    renewal.renew(world.host, "fake", world.ui())
+    renewal.renew_certificates(world.host, "fake", world.ui())
 
 
 def test_a_paused_cluster_is_left_alone(world: World, renewing: list[tuple[str, str]]) -> None:
     power.pause(world.host, "fake", world.ui())
     with pytest.raises(SykubeError, match="is paused") as error:
-        renewal.renew(world.host, "fake", world.ui())
+        renewal.renew_certificates(world.host, "fake", world.ui())
     assert error.value.resolution == "sykube unpause --name fake"
     assert renewing == []
 

@@ -29,7 +29,7 @@ _CONFIG = "/etc/kubernetes/kubeadm-renew.yaml"
 _GRACE_S = 5
 
 
-def renew(host: Host, name: str, ui: Ui) -> Cluster:
+def renew_certificates(host: Host, name: str, ui: Ui) -> Cluster:
     """Make every certificate but the authorities' anew, node by node, and wait until all is well.
 
     A stopped cluster is started for it.
