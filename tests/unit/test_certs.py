@@ -299,7 +299,7 @@ def test_the_new_credentials_keep_the_current_context(
     cluster.paths.kubeconfig.write_text(
         cluster.paths.kubeconfig.read_text().replace("S0VZ", "TkVXS0VZ")
     )
-    user_kubeconfig.renew(cluster)
+    user_kubeconfig.rewrite(cluster)
     config = yaml.safe_load(user.read_text(encoding="utf-8"))
     assert config["current-context"] == "work"
     users = {entry["name"]: entry["user"] for entry in config["users"]}

@@ -274,7 +274,7 @@ def test_copies_follow_when_credentials_are_renewed(world: World) -> None:
     assert cluster is not None
     copy = kubeconfig.copy_for(cluster.paths.kubeconfig, os.getuid())
     copy.write_text("of last year\n")
-    user_kubeconfig.renew(cluster)
+    user_kubeconfig.rewrite(cluster)
     assert copy.read_text() == cluster.paths.kubeconfig.read_text()
     assert copy.stat().st_mode & 0o777 == 0o600
     removal.delete(world.host, "fake", world.ui())

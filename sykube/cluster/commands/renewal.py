@@ -50,7 +50,7 @@ def renew_certificates(host: Host, name: str, ui: Ui) -> Cluster:
                 on_each(cluster.workers, lambda node: _renew_worker(leader, node))
         since = float(int(cluster.host.time()))
         with ui.step("Adding the new credentials to your kubeconfig"):
-            user_kubeconfig.renew(cluster)
+            user_kubeconfig.rewrite(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
             # A Node stays Ready for a while when its kubelet is gone.
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)

@@ -36,7 +36,7 @@ def add(cluster: Cluster) -> None:
     cluster.save()
 
 
-def renew(cluster: Cluster) -> None:
+def rewrite(cluster: Cluster) -> None:
     """Renew the users' copies of the credentials; which context is the current one stays."""
     kubeconfig.renew_copies(cluster.host, cluster.paths.kubeconfig)
     if not is_added(cluster):

@@ -217,7 +217,7 @@ def _finish(cluster: Cluster, progress: Progress) -> None:
     with ui.step("Adding the new credentials to your kubeconfig"):
         # kubeadm has made them anew.
         keep_credentials(cluster, cluster.master)
-        user_kubeconfig.renew(cluster)
+        user_kubeconfig.rewrite(cluster)
     state.update = None
     cluster.save()
     rollback.forget(cluster)
