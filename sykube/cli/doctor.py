@@ -72,7 +72,7 @@ def _examine_cluster(name: str) -> Checkup:
     except SykubeError as error:
         cure = error.resolution or f"sykube delete --name {name}"
         return Checkup((Finding("record", Level.FAILURE, error.brief, cure),))
-    return checkup.examine(cluster)
+    return checkup.run_checks(cluster)
 
 
 def _describe(engine: FoundEngine) -> dict[str, Any]:

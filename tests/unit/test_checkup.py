@@ -53,14 +53,14 @@ def cluster(world: World) -> Cluster:
 
 def found(cluster: Cluster, later: timedelta = timedelta()) -> dict[str, Finding]:
     """What is not well, by what it is about."""
-    findings = checkup.examine(cluster, datetime.now(UTC) + later).findings
+    findings = checkup.run_checks(cluster, datetime.now(UTC) + later).findings
     return {each.what: each for each in findings if each.level is not Level.OK}
 
 
 def test_a_cluster_that_is_well(cluster: Cluster) -> None:
     assert found(cluster) == {}
-    assert checkup.examine(cluster).exit_code is ExitCode.OK
-    said = {each.what for each in checkup.examine(cluster).findings}
+    assert checkup.run_checks(cluster).exit_code is ExitCode.OK
+    said = {each.what for each in checkup.run_checks(cluster).findings}
     assert said >= {"nodes", "bridge", "iptables", "API server", "cluster DNS", "resolver", "disk"}
     assert said >= {"certificates"}
 
@@ -92,7 +92,7 @@ def test_every_failure_and_warning_has_a_cure(cluster: Cluster, world: World) ->
 def test_a_stopped_cluster(cluster: Cluster, world: World) -> None:
     for name in list(world.instances):
         world.end(name)
-    looked = checkup.examine(cluster)
+    looked = checkup.run_checks(cluster)
     assert looked.exit_code is ExitCode.STOPPED
     assert found(cluster)["nodes"].cure == "sykube start --name fake"
 
@@ -101,7 +101,7 @@ def test_a_node_that_does_not_run(cluster: Cluster, world: World) -> None:
     world.end("fake-node1")
     bad = found(cluster)["node node1"]
     assert (bad.level, bad.detail) == (Level.FAILURE, "its instance does not run")
-    assert checkup.examine(cluster).exit_code is ExitCode.DEGRADED
+    assert checkup.run_checks(cluster).exit_code is ExitCode.DEGRADED
 
 
 def test_a_node_that_the_engine_has_lost_track_of(cluster: Cluster, world: World) -> None:
@@ -112,7 +112,7 @@ def test_a_node_that_the_engine_has_lost_track_of(cluster: Cluster, world: World
     (process / "status").write_text(f"Name:\tappinit\nNSpid:\t{pid}\t1\n")
     assert found(cluster)["node node1"].cure == f"kill -9 {pid} && sykube start --name fake"
     world.end("fake-master")
-    assert checkup.examine(cluster).exit_code is ExitCode.DEGRADED
+    assert checkup.run_checks(cluster).exit_code is ExitCode.DEGRADED
 
 
 def test_a_node_that_has_something_of_what_started_it(

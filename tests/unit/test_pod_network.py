@@ -83,7 +83,9 @@ def test_status_and_doctor_say_what_is_missing_and_where_it_is_told(world: World
     assert found.network == f"{NO_PLUGIN}. {INSTALL}"
     assert found.pods == ""
     failures = {
-        each.what: each for each in checkup.examine(cluster).findings if each.level is Level.FAILURE
+        each.what: each
+        for each in checkup.run_checks(cluster).findings
+        if each.level is Level.FAILURE
     }
     missing = failures["pod network"]
     assert missing.cure == INSTALL
@@ -92,7 +94,7 @@ def test_status_and_doctor_say_what_is_missing_and_where_it_is_told(world: World
     assert "first" in failures["cluster DNS"].cure
     world.kubernetes["fake"].install_plugin()
     assert status.collect(cluster).exit_code is ExitCode.OK
-    assert "pod network" not in {each.what for each in checkup.examine(cluster).findings}
+    assert "pod network" not in {each.what for each in checkup.run_checks(cluster).findings}
 
 
 def test_a_cluster_without_a_plugin_stops_starts_and_takes_nodes(world: World) -> None:

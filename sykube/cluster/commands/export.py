@@ -187,7 +187,7 @@ def _findings(host: Host, name: str, cluster: Cluster | None) -> list[dict[str, 
         building=False,
     )
     if cluster is not None:
-        found += checkup.examine(cluster).findings
+        found += checkup.run_checks(cluster).findings
     return [asdict(finding) | {"level": finding.level.value} for finding in found]
 
 

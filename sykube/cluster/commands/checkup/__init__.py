@@ -51,7 +51,7 @@ class Checkup:
         return ExitCode.STOPPED if self.stopped else ExitCode.OK
 
 
-def examine(cluster: Cluster, now: datetime | None = None) -> Checkup:
+def run_checks(cluster: Cluster, now: datetime | None = None) -> Checkup:
     """Look for every known problem; of a stopped cluster, for what can be seen then."""
     context = CheckContext(cluster, now or datetime.now(UTC), cluster.running())
     stopped = not context.running
