@@ -35,7 +35,7 @@ def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
     """Check the host, and the cluster if there is one; show what is wrong and how to fix it."""
     preflight.check_identity(context.host())
     there = lookup.exists(context.host(), name)
-    findings = preflight.examine(
+    findings = preflight.check_host(
         context.host(),
         nodes=0 if there else workers + 1,
         data=ClusterPaths(context.host(), name).root,

@@ -111,7 +111,7 @@ def check_identity(host: Host) -> None:
         )
 
 
-def examine(
+def check_host(
     host: Host, *, nodes: int, data: Path, cache: Path, building: bool, mirror: str | None = ""
 ) -> list[Finding]:
     """Look at everything that a cluster of so many nodes needs.

@@ -96,7 +96,7 @@ def answer(
 
 
 def examine(host: Host, folder: Path, nodes: int = 2, *, building: bool = True) -> list[Finding]:
-    return preflight.examine(
+    return preflight.check_host(
         host, nodes=nodes, data=folder / "d", cache=folder / "c", building=building
     )
 
@@ -304,7 +304,9 @@ def test_a_host_without_debian_sources(
     assert finding.level is Level.FAILURE
     assert "--mirror" in finding.cure
     # doctor knows of no wish: an image of --local-image would need none.
-    looked = preflight.examine(host, nodes=2, data=folder, cache=folder, building=True, mirror=None)
+    looked = preflight.check_host(
+        host, nodes=2, data=folder, cache=folder, building=True, mirror=None
+    )
     (finding,) = (each for each in looked if each.what == "Debian mirror")
     assert finding.level is Level.WARNING
     assert "--local-image" in finding.cure

@@ -179,7 +179,7 @@ def _facts(host: Host, paths: ClusterPaths) -> dict[str, Any]:
 
 
 def _findings(host: Host, name: str, cluster: Cluster | None) -> list[dict[str, Any]]:
-    found = preflight.examine(
+    found = preflight.check_host(
         host,
         nodes=0,
         data=ClusterPaths(host, name).root,

@@ -40,7 +40,7 @@ def examine(
         starting: whether nodes are to be started.
     """
     data = Path(spec.dest) if spec.dest else ClusterPaths(host, spec.name).root
-    findings = preflight.examine(
+    findings = preflight.check_host(
         host,
         nodes=spec.control_planes + spec.workers if starting else 0,
         data=data,
