@@ -69,7 +69,7 @@ def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) 
 @context.common
 def sign(file: Path, key: str) -> None:
     """Sign an image file with your own key."""
-    local.examine(context.host(), file, trusted=True)
+    local.require_trust(context.host(), file, trusted=True)
     if context.host().cache.resolve() in file.resolve().parents:
         raise UsageError(
             f"{file} is in sykube's cache, where images stay as they are",
@@ -89,7 +89,7 @@ def sign(file: Path, key: str) -> None:
 @context.common
 def verify(file: Path, **flags: str | None) -> None:
     """Verify that all of an image file is signed by a key that you trust."""
-    local.examine(context.host(), file, trusted=True)
+    local.require_trust(context.host(), file, trusted=True)
     trust = make_spec(context.host(), None, flags).trust
     if trust is None:
         raise UsageError("--fingerprint is empty", resolution="Name the key that you trust.")

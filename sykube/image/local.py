@@ -25,7 +25,7 @@ _COPY_TIMEOUT_S = 3600.0
 _MAKE_ONE = "Make one with: sykube bundle save FILE"
 
 
-def examine(host: Host, file: Path, *, trusted: bool) -> NodeImage | None:
+def require_trust(host: Host, file: Path, *, trusted: bool) -> NodeImage | None:
     """Refuse a file that is no SIF image, or about which nobody said whose signature to trust.
 
     Args:
@@ -72,7 +72,7 @@ def adopt(
         SykubeError: it is not signed by the trusted key (UNTRUSTED), or made by another sykube.
     """
     # Once more: it may be another file by now.
-    own = examine(host, file, trusted=unverified or trust is not None)
+    own = require_trust(host, file, trusted=unverified or trust is not None)
     if own:
         return own
     digest = _digest(file)

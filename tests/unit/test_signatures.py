@@ -319,11 +319,11 @@ def test_only_an_image_that_was_built_here_needs_no_word_about_trust(
     host: Host, programs: FakePrograms, cache: Path, tmp_path: Path
 ) -> None:
     built = add_image(cache, "a" * 16, source="x")
-    local.examine(host, built.sif, trusted=False)
+    local.require_trust(host, built.sif, trusted=False)
     assert adopt(host, built.sif, Trust(TRUSTED), BUILDER) == built
     (built.folder / "parts.json").write_text("{}")
     with pytest.raises(UsageError, match="whose signature"):
-        local.examine(host, built.sif, trusted=False)
+        local.require_trust(host, built.sif, trusted=False)
     # Nor when it was another file the first time.
     with pytest.raises(UsageError, match="whose signature"):
         adopt(host, built.sif, None, BUILDER)

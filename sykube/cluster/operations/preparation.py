@@ -102,7 +102,7 @@ def examine_local_image(host: Host, spec: ClusterSpec) -> None:
                 f"{spec.local_image} has its own Kubernetes, and another one is asked for",
                 resolution="Leave out --source and --kubernetes-version, or --local-image.",
             )
-        local.examine(
+        local.require_trust(
             host, Path(spec.local_image), trusted=spec.no_verify or bool(spec.fingerprint)
         )
 
