@@ -242,18 +242,18 @@ def test_a_version_that_cannot_follow_is_refused(
     running_: str, wanted: str, error: type[SykubeError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        skew.check(running_, {}, wanted)
+        skew.require_supported_skew(running_, {}, wanted)
 
 
 def test_the_next_minor_version_is_named() -> None:
     with pytest.raises(UsageError) as raised:
-        skew.check("v1.30.4", {}, "v1.33.0")
+        skew.require_supported_skew("v1.30.4", {}, "v1.33.0")
     assert "--kubernetes-version 1.31" in raised.value.resolution
 
 
 @pytest.mark.parametrize("wanted", ["v1.30.4", "v1.30.5", "v1.31.0", "1.31.7"])
 def test_versions_that_may_follow(wanted: str) -> None:
-    skew.check("v1.30.4", {"a": "v1.30.4", "b": "v1.28.0"}, wanted)
+    skew.require_supported_skew("v1.30.4", {"a": "v1.30.4", "b": "v1.28.0"}, wanted)
 
 
 @pytest.mark.parametrize(
@@ -266,15 +266,15 @@ def test_versions_that_may_follow(wanted: str) -> None:
 )
 def test_kubelets_are_never_newer_nor_too_old(kubelet: str, wanted: str, words: str) -> None:
     if not words:
-        skew.check("v1.30.4", {"n": kubelet}, wanted)
+        skew.require_supported_skew("v1.30.4", {"n": kubelet}, wanted)
         return
     with pytest.raises(SykubeError, match=words):
-        skew.check("v1.30.4", {"n": kubelet}, wanted)
+        skew.require_supported_skew("v1.30.4", {"n": kubelet}, wanted)
 
 
 def test_kubelets_before_1_25_may_lie_two_versions_back_alone() -> None:
     with pytest.raises(SykubeError, match="too old"):
-        skew.check("v1.24.4", {"n": "v1.22.0"}, "v1.25.0")
+        skew.require_supported_skew("v1.24.4", {"n": "v1.22.0"}, "v1.25.0")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def check(cluster: Cluster, progress: Progress) -> None:
         SykubeError: the cluster is not well, or the versions do not follow each other.
     """
     before, after = progress.before, progress.after
-    skew.check(before.kubernetes, {}, after.kubernetes)
+    skew.require_supported_skew(before.kubernetes, {}, after.kubernetes)
     minor = versions.minor(after.kubernetes)
     source = cluster.image.source
     if after.choice and after.choice.source != source:
@@ -38,7 +38,7 @@ def check(cluster: Cluster, progress: Progress) -> None:
         with cluster.api_of(node) as api:
             servers.append(str(api.get("/version")["gitVersion"]))
     with cluster.api() as api:
-        skew.check(
+        skew.require_supported_skew(
             min(servers, key=skew.parse),
             readiness.kubelets(readiness.registered(api)),
             after.kubernetes,

@@ -16,7 +16,7 @@ _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 _WIDER_SINCE = 25
 
 
-def check(running: str, kubelets: Mapping[str, str], wanted: str) -> None:
+def require_supported_skew(running: str, kubelets: Mapping[str, str], wanted: str) -> None:
     """Refuse a version that a cluster cannot be brought to.
 
     Args:

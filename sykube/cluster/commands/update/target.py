@@ -40,7 +40,7 @@ def find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_run
         ui.say(choice.introduction)
         cached = release.cached_image()
         if cached is None:
-            skew.check(state.versions["kubernetes"], {}, choice.kubernetes)
+            skew.require_supported_skew(state.versions["kubernetes"], {}, choice.kubernetes)
             if dry_run:
                 return Origin("", "", {"kubernetes": f"v{choice.kubernetes}"}, choice)
             checks.require_healthy(cluster)
