@@ -12,7 +12,7 @@ from sykube.image import versions
 from sykube.kubernetes import readiness
 
 
-def check(cluster: Cluster, progress: Progress) -> None:
+def require_updatable(cluster: Cluster, progress: Progress) -> None:
     """Refuse what cannot be, before anything changes.
 
     Raises:

@@ -88,7 +88,7 @@ def update(
             if found.fingerprint == before.fingerprint:
                 return Outcome(before.kubernetes, found.kubernetes, changed=False)
             progress = Progress(before, found, allow_cgroup_v1=wish.allow_cgroup_v1)
-            checks.check(cluster, progress)
+            checks.require_updatable(cluster, progress)
         elif target.is_other(wish, progress):
             raise UsageError(
                 f"the cluster {name} is on its way to Kubernetes {progress.after.kubernetes}",
