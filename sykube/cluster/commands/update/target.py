@@ -20,7 +20,9 @@ _SITES = (
 )
 
 
-def find(cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_run: bool) -> Origin:
+def find_target(
+    cluster: Cluster, wish: ClusterSpec, options: UpdateOptions, *, dry_run: bool
+) -> Origin:
     """The node image that is wanted, made where it is not there.
 
     In a dry run it is not made: its fingerprint is empty then.

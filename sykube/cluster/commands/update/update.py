@@ -83,7 +83,7 @@ def update(
             require_running(cluster)
         progress = cluster.state.update
         if progress is None:
-            found = target.find(cluster, wish, options, dry_run=dry_run)
+            found = target.find_target(cluster, wish, options, dry_run=dry_run)
             before = _present(cluster)
             if found.fingerprint == before.fingerprint:
                 return Outcome(before.kubernetes, found.kubernetes, changed=False)
