@@ -247,7 +247,9 @@ def _resolve(host: Host, spec: ClusterSpec, ui: Ui) -> _Resolved:
         snapshot = archive.find(host, spec.from_snapshot)
         archive.check_whole(host, snapshot)
         choice = choice_of_snapshot(snapshot)
-        cgroup_version.check(host, versions.minor(choice.kubernetes), allow_v1=spec.allow_cgroup_v1)
+        cgroup_version.require_cgroup_version(
+            host, versions.minor(choice.kubernetes), allow_v1=spec.allow_cgroup_v1
+        )
     elif not spec.local_image:
         release = choose_fitting(host, spec, ui, proxies, authorities)
         choice = release.choice

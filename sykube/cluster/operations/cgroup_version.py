@@ -16,7 +16,7 @@ def fitting(host: Host, *, allow_v1: bool) -> tuple[str, ...]:
     return tuple(each.version for each in reversed(MINORS) if not (v1 and each.refuses_cgroup_v1))
 
 
-def check(host: Host, minor: Minor, *, allow_v1: bool) -> None:
+def require_cgroup_version(host: Host, minor: Minor, *, allow_v1: bool) -> None:
     """Refuse a Kubernetes whose kubelet would end on this host again and again.
 
     Args:

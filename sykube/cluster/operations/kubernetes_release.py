@@ -136,7 +136,9 @@ def choose_fitting(
         spec, ui, proxies=proxies, authorities=authorities,
         fitting=cgroup_version.fitting(host, allow_v1=allowed),
     )  # fmt: skip
-    cgroup_version.check(host, versions.minor(release.choice.kubernetes), allow_v1=allowed)
+    cgroup_version.require_cgroup_version(
+        host, versions.minor(release.choice.kubernetes), allow_v1=allowed
+    )
     return release
 
 
@@ -158,7 +160,7 @@ def choice_of_image(host: Host, spec: ClusterSpec, image: NodeImage) -> Choice:
     """
     version = image.versions()["kubernetes"].removeprefix("v")
     minor = versions.minor(version)
-    cgroup_version.check(host, minor, allow_v1=spec.allow_cgroup_v1)
+    cgroup_version.require_cgroup_version(host, minor, allow_v1=spec.allow_cgroup_v1)
     return Choice(image.source, version, f"that of {spec.local_image}")
 
 

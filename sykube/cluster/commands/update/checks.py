@@ -29,7 +29,7 @@ def require_updatable(cluster: Cluster, progress: Progress) -> None:
             details="Their etcd and cluster DNS are others.",
             resolution="Make another cluster of it: sykube init --name NAME",
         )
-    cgroup_version.check(
+    cgroup_version.require_cgroup_version(
         cluster.host, minor, allow_v1=cluster.allows_cgroup_v1 or progress.allow_cgroup_v1
     )
     require_healthy(cluster)
