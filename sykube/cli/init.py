@@ -44,7 +44,7 @@ def init(
         preflight.check_identity(context.host())
         snapshot = archive.find(context.host(), spec.from_snapshot)
         spec = make_spec(context.host(), file, flags, clone.defaults(snapshot))
-        clone.check(spec, snapshot)
+        clone.require_clonable(spec, snapshot)
     ui = context.ui()
     if dry_run:
         _show_dry_run(lifecycle.dry_run(context.host(), spec, ui), output)

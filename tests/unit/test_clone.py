@@ -181,9 +181,9 @@ def test_a_node_that_joins_later_is_empty(saved: World) -> None:
 )
 def test_what_the_snapshot_decides(saved: World, fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="cannot become"):
-        clone.check(spec(saved.host, **fields), archive.find(saved.host, "kept"))
+        clone.require_clonable(spec(saved.host, **fields), archive.find(saved.host, "kept"))
     agreed: dict[str, Any] = {"workers": 2, "control_planes": 1, "pod_subnet": "10.244.0.0/16"}
-    clone.check(spec(saved.host, **agreed), archive.find(saved.host, "kept"))
+    clone.require_clonable(spec(saved.host, **agreed), archive.find(saved.host, "kept"))
 
 
 def test_limits_are_the_snapshots_unless_others_are_given(saved: World) -> None:
@@ -252,7 +252,7 @@ def test_several_control_planes_are_refused(saved: World) -> None:
     stored["nodes"] = ["master", "master2", "master3"]
     (folder / "state.json").write_text(json.dumps(stored))
     with pytest.raises(UsageError, match="3 control planes") as raised:
-        clone.check(spec(saved.host), archive.find(saved.host, "kept"))
+        clone.require_clonable(spec(saved.host), archive.find(saved.host, "kept"))
     assert "sykube snapshot restore kept" in raised.value.resolution
 
 

@@ -54,7 +54,7 @@ def defaults(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def check(spec: ClusterSpec, snapshot: Snapshot) -> None:
+def require_clonable(spec: ClusterSpec, snapshot: Snapshot) -> None:
     """Refuse what a cluster of a snapshot cannot be.
 
     Raises:
