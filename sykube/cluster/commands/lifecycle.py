@@ -115,7 +115,7 @@ def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     return {
         "findings": [
             {"what": f.what, "level": f.level.value, "detail": f.detail, "cure": f.cure}
-            for f in preparation.check_host(host, spec, building=building)
+            for f in preparation.check_host_for(host, spec, building=building)
         ],
         "engine": engine.version if engine else without,
         "kubernetes": asdict(asked.choice) if asked.choice else None,

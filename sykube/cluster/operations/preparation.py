@@ -30,7 +30,7 @@ _NO_ENGINE = Finding(
 )
 
 
-def check_host(
+def check_host_for(
     host: Host, spec: ClusterSpec, *, building: bool, starting: bool = True
 ) -> list[Finding]:
     """What the host lacks for a cluster, and what is doubtful.
@@ -77,12 +77,12 @@ def prepare_host(
         HostError: it lacks something; nothing was changed.
     """
     with ui.step("Checking the host"):
-        findings = check_host(host, spec, building=building, starting=starting)
+        findings = check_host_for(host, spec, building=building, starting=starting)
     packages = () if spec.local_image else preflight.missing_packages(findings)
     if packages and agrees(f"Install {' '.join(packages)}?"):
         with ui.step(f"Installing {' '.join(packages)}"):
             preflight.install(host, packages)
-        findings = check_host(host, spec, building=building, starting=starting)
+        findings = check_host_for(host, spec, building=building, starting=starting)
     for finding in findings:
         if finding.level is preflight.Level.WARNING:
             ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
