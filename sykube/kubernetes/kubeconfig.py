@@ -98,7 +98,7 @@ def _default(files: list[Path]) -> Path:
     return next((path for path in files if path.exists()), files[-1])
 
 
-def check(host: Host, owner: Owner, name: str) -> Path:
+def require_writable(host: Host, owner: Owner, name: str) -> Path:
     """The file that a cluster's context belongs into, if it can be written there.
 
     It changes nothing that lasts: what is tried is undone.

@@ -15,7 +15,7 @@ import yaml
 
 from sykube.errors import SykubeError, UsageError
 from sykube.kubernetes import kubeconfig
-from sykube.kubernetes.kubeconfig import Owner, check, merge, remove, user_kubeconfig
+from sykube.kubernetes.kubeconfig import Owner, merge, remove, require_writable, user_kubeconfig
 from tests.fakes import FakeHost
 from tests.fakes.kubeconfig import OTHER_KUBECONFIG, admin_kubeconfig
 
@@ -288,7 +288,7 @@ def test_what_is_new_goes_where_kubectl_puts_it(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     owner = Owner(os.getuid(), os.getgid(), tmp_path / "home")
     assert user_kubeconfig(owner, "lab") == tmp_path / chosen
-    assert check(HOST, owner, "lab") == tmp_path / chosen
+    assert require_writable(HOST, owner, "lab") == tmp_path / chosen
 
 
 def test_a_context_stays_in_the_file_that_it_is_in(
@@ -315,7 +315,7 @@ def test_an_entry_of_that_name_in_any_file_is_another_clusters(
     (tmp_path / "two").write_text(f"{section}: [{{name: lab}}]\n", encoding="utf-8")
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/one:{tmp_path}/two")
     with pytest.raises(SykubeError, match=f"has a {section[:-1]} 'lab' of another cluster"):
-        check(HOST, owner, "lab")
+        require_writable(HOST, owner, "lab")
 
 
 def test_a_kubeconfig_variable_that_names_nothing(
@@ -323,7 +323,7 @@ def test_a_kubeconfig_variable_that_names_nothing(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", "::")
     with pytest.raises(SykubeError, match="names no file"):
-        check(HOST, owner, "lab")
+        require_writable(HOST, owner, "lab")
 
 
 @pytest.mark.parametrize("home", ["", None])
@@ -376,7 +376,7 @@ def test_what_cannot_be_written_is_named_with_its_cause(
     before = sorted(path.parent.iterdir())
     monkeypatch.setenv("KUBECONFIG", str(path))
     with pytest.raises(SykubeError) as raised:
-        check(HOST, owner, "lab")
+        require_writable(HOST, owner, "lab")
     assert str(path) in raised.value.brief
     assert cause in raised.value.details
     assert raised.value.resolution
@@ -391,7 +391,7 @@ def test_a_file_in_the_place_of_a_folder(
     (tmp_path / "file").touch()
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/file/config")
     with pytest.raises(SykubeError, match="Not a directory|cannot be") as raised:
-        check(HOST, owner, "lab")
+        require_writable(HOST, owner, "lab")
     assert "Not a directory" in raised.value.details
 
 
@@ -413,7 +413,7 @@ def test_a_file_system_that_refuses_is_asked_and_named(
         # A file system that is read-only; root writes everywhere else.
         monkeypatch.setattr(os, call, refuse)
     with pytest.raises(SykubeError, match="cannot be written") as raised:
-        check(host, owner, "lab")
+        require_writable(host, owner, "lab")
     monkeypatch.undo()
     assert "Read-only file system" in raised.value.details
     assert sorted(path.parent.iterdir()) == before
@@ -421,7 +421,7 @@ def test_a_file_system_that_refuses_is_asked_and_named(
 
 def test_a_check_changes_nothing(path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(path))
-    assert check(HOST, owner, "lab") == path
+    assert require_writable(HOST, owner, "lab") == path
     assert not path.parent.exists()
 
 

@@ -103,7 +103,7 @@ def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     preflight.check_identity(host)
     for mount in spec.every_mount():
         mount.check()
-    context = kubeconfig.check(host, kubeconfig.Owner.of_caller(), spec.name)
+    context = kubeconfig.require_writable(host, kubeconfig.Owner.of_caller(), spec.name)
     asked = _resolve(host, spec, ui)
     image = asked.release.cached_image() if asked.release else None
     if asked.snapshot:
@@ -151,7 +151,7 @@ def _existing(host: Host, state: State, spec: ClusterSpec, ui: Ui) -> Cluster | 
             resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
-    kubeconfig.check(cluster.host, kubeconfig.Owner.of_caller(), spec.name)
+    kubeconfig.require_writable(cluster.host, kubeconfig.Owner.of_caller(), spec.name)
     _keep_manifest(cluster)
     ui.say(f"Resuming the cluster {spec.name} where it failed.")
     return cluster
@@ -165,7 +165,7 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
             resolution=f"sykube delete --name {spec.name}",
         )
     # What the last step needs.
-    kubeconfig.check(host, kubeconfig.Owner.of_caller(), spec.name)
+    kubeconfig.require_writable(host, kubeconfig.Owner.of_caller(), spec.name)
     found_logins = registries.logins(spec, ui)
     asked = _resolve(host, spec, ui)
     snapshot, release, choice = asked.snapshot, asked.release, asked.choice

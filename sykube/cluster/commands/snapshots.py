@@ -155,7 +155,7 @@ def _bring_back(host: Host, snapshot: Snapshot, ui: Ui) -> Cluster:
             f"there are remains of a cluster {snapshot.cluster} without a record",
             resolution=f"sykube delete --name {snapshot.cluster}",
         )
-    kubeconfig.check(host, kubeconfig.Owner.of_caller(), snapshot.cluster)
+    kubeconfig.require_writable(host, kubeconfig.Owner.of_caller(), snapshot.cluster)
     engine = preparation.find_engine(host, saved.spec, ui)
     state = replace(
         saved,

@@ -24,7 +24,7 @@ def add(cluster: Cluster) -> None:
         SykubeError: a file of the user's cannot be used.
     """
     host, owner = cluster.host, Owner.of_caller()
-    path = kubeconfig.check(host, owner, cluster.name)
+    path = kubeconfig.require_writable(host, owner, cluster.name)
     current = kubeconfig.default_file(owner)
     cluster.state.kubeconfig = str(path)
     cluster.save()
