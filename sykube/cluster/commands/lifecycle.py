@@ -209,7 +209,7 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
             choice=choice,
         )
         for port in spec.port_maps:
-            ports.check(host, state, port)
+            ports.require_free(host, state, port)
             state.ports.append(port)
         cluster = Cluster.of(host, state, ui)
         try:

@@ -28,7 +28,7 @@ def add(host: Host, name: str, wanted: PortMap, ui: Ui) -> bool:
     with opened(host, name, ui, **_ANY) as cluster, lock.host_settings(host):
         if wanted in cluster.state.ports:
             return False
-        ports.check(host, cluster.state, wanted)
+        ports.require_free(host, cluster.state, wanted)
         _apply(cluster, [*cluster.state.ports, wanted])
         return True
 

@@ -9,7 +9,7 @@ from sykube.network import ports
 from sykube.network.ports import PortMap
 
 
-def check(host: Host, state: State, wanted: PortMap) -> None:
+def require_free(host: Host, state: State, wanted: PortMap) -> None:
     """Refuse a port that cannot be had for a cluster.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sykube.cluster.model.cluster import DOMAIN, Cluster
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.operations.ports import check
+from sykube.cluster.operations.ports import require_free
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.host import lock
 from sykube.host.files import write_atomically
@@ -127,7 +127,7 @@ def _free(cluster: Cluster, node_port: int) -> PortMap:
     for number in _HOST_PORTS:
         wanted = PortMap("127.0.0.1", number, node_port)
         try:
-            check(cluster.host, cluster.state, wanted)
+            require_free(cluster.host, cluster.state, wanted)
         except HostError:
             continue
         return wanted
