@@ -328,7 +328,7 @@ def tried(host: Host, tmp_path: Path, text: str, kubernetes: str = "1.36.2") -> 
     file = tmp_path / "cluster.yaml"
     file.write_text(text, encoding="utf-8")
     warnings: list[str] = []
-    patch_check.check(make_spec(host, file, {}), kubernetes, warnings.append)
+    patch_check.check_patches(make_spec(host, file, {}), kubernetes, warnings.append)
     return [line.removeprefix(f"{file}:") for line in warnings]
 
 

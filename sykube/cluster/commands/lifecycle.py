@@ -186,7 +186,7 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
     else:
         image = preparation.local_image(host, spec, engine, ui)
         choice = choice_of_image(host, spec, image)
-        patch_check.check(spec, choice.kubernetes, ui.warn)
+        patch_check.check_patches(spec, choice.kubernetes, ui.warn)
     builder = Builder(engine.binary, engine.environment)
     merges, operations = spec.containerd_config_patches, spec.containerd_config_patches_json6902
     containerd_config.patched(host, image, merges, builder, operations)
@@ -254,7 +254,7 @@ def _resolve(host: Host, spec: ClusterSpec, ui: Ui) -> _Resolved:
         release = choose_fitting(host, spec, ui, proxies, authorities)
         choice = release.choice
     if choice:
-        patch_check.check(spec, choice.kubernetes, ui.warn)
+        patch_check.check_patches(spec, choice.kubernetes, ui.warn)
     return _Resolved(proxies, authorities, snapshot, release, choice)
 
 

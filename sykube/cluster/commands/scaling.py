@@ -42,7 +42,7 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
                 resolution=f"A cluster has at most {members.MAX_WORKERS}.",
             )
         version = cluster.state.versions["kubernetes"].removeprefix("v")
-        patch_check.check(cluster.state.spec, version, ui.warn, added)
+        patch_check.check_patches(cluster.state.spec, version, ui.warn, added)
         findings = preflight.examine_for_workers(host, count, cluster.paths.root)
         preflight.require(host, findings)
         before = cluster.nodes

@@ -14,7 +14,7 @@ from sykube.kubernetes import kubeadm
 from sykube.kubernetes.kubeadm_patches import KubeadmPatches
 
 
-def check(
+def check_patches(
     spec: ClusterSpec, kubernetes: str, warn: Callable[[str], None], names: Iterable[str] = ()
 ) -> None:
     """Refuse patches that cannot be applied; warn of those that are for nothing.
