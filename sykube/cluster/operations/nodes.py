@@ -46,7 +46,7 @@ def start_missing(cluster: Cluster) -> None:
     for node in cluster.nodes:
         prepare(cluster, node)
     on_each(missing, lambda node: start(cluster, node))
-    check(cluster, cluster.nodes)
+    wait_and_check(cluster, cluster.nodes)
 
 
 def bring_up(cluster: Cluster) -> None:
@@ -99,7 +99,7 @@ def shut_down(node: Node, grace: int) -> None:
     node.kill()
 
 
-def check(cluster: Cluster, nodes: list[Node]) -> None:
+def wait_and_check(cluster: Cluster, nodes: list[Node]) -> None:
     """Wait until nodes have booted, then check that they are fit for Kubernetes."""
     on_each(nodes, lambda node: node.wait_booted())
     on_each(nodes, node_checks.run_checks)
@@ -112,7 +112,7 @@ def recreate(cluster: Cluster, node: Node) -> None:
         clone.unpack(cluster, [node], volumes=False)
     prepare(cluster, node)
     start(cluster, node)
-    check(cluster, [node])
+    wait_and_check(cluster, [node])
 
 
 def is_node(instance: str, prefix: str) -> bool:

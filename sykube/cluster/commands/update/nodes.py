@@ -10,7 +10,7 @@ from sykube.cluster.commands.update import upgrade
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
 from sykube.cluster.operations.drain import drain, note, uncordon
-from sykube.cluster.operations.nodes import check, prepare, shut_down, start
+from sykube.cluster.operations.nodes import prepare, shut_down, start, wait_and_check
 from sykube.cluster.operations.ready import reelect, wait_api, wait_ready, wait_restarted
 from sykube.errors import SykubeError
 from sykube.image import containerd, reference
@@ -67,7 +67,7 @@ def recreate_node(cluster: Cluster, node: Node, progress: Progress, options: Upd
             since = float(int(cluster.host.time()))
             prepare(cluster, node)
             start(cluster, node)
-            check(cluster, [node])
+            wait_and_check(cluster, [node])
     with ui.step(f"Waiting for {node.name}"):
         _give_back_images(cluster, node)
         wait_api(cluster)
