@@ -100,7 +100,7 @@ def resolve(
         SykubeError: there is no such version.
         DownloadError: the release site does not say.
     """
-    found = check(asked, supported)
+    found = parse_version(asked, supported)
     if not found:
         return _stable(supported, mirrors, downloader)
     minor = found["minor"]
@@ -111,7 +111,7 @@ def resolve(
     return Version(version)
 
 
-def check(asked: str, supported: Sequence[str]) -> re.Match[str] | None:
+def parse_version(asked: str, supported: Sequence[str]) -> re.Match[str] | None:
     """The parts of a version that is asked for; None for `stable`. Asks nobody.
 
     Raises:

@@ -107,7 +107,7 @@ def choose(
         asked == AUTO and (spec.kubernetes_version or chosen.kubernetes_is_mirrored)
     )
     if patiently and spec.kubernetes_version:
-        upstream.check(spec.kubernetes_version, upstream.minors())
+        upstream.parse_version(spec.kubernetes_version, upstream.minors())
     asking = ui.step(f"Asking {chosen.kubernetes}") if patiently else contextlib.nullcontext()
     with asking:
         choice = source.choose(host, asked, spec.kubernetes_version, chosen, downloader, fitting)
