@@ -221,7 +221,7 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
             cluster.save()
         except BaseException:
             stack.close()
-            for problem in removal.remove(cluster):
+            for problem in removal.remove_cluster(cluster):
                 ui.warn(f"not undone: {problem}")
             raise
     return cluster
@@ -278,7 +278,7 @@ def _after_failure(cluster: Cluster, options: InitOptions, error: BaseException)
             cluster.ui.say("Kept as it is (--retain): init again resumes, delete removes it.")
             return
         with cluster.ui.step("Rolling back"):
-            problems = removal.remove(cluster)
+            problems = removal.remove_cluster(cluster)
     for problem in problems:
         cluster.ui.warn(f"not undone: {problem}")
     if isinstance(error, SykubeError):

@@ -46,7 +46,7 @@ def delete(host: Host, name: str, ui: Ui) -> list[str]:
             ui.warn(f"the cluster {name} has no record: removing what is found of it")
             state = _unknown_state(host, name, ui)
         with ui.step(f"Deleting the cluster {name}"):
-            return problems + remove(Cluster.of(host, state, ui))
+            return problems + remove_cluster(Cluster.of(host, state, ui))
 
 
 def delete_all(host: Host, ui: Ui) -> list[str]:
@@ -64,7 +64,7 @@ def delete_all(host: Host, ui: Ui) -> list[str]:
     return problems
 
 
-def remove(cluster: Cluster) -> list[str]:
+def remove_cluster(cluster: Cluster) -> list[str]:
     """Undo all steps; the last cluster's going puts the host's own settings back."""
     problems = []
     try:

@@ -172,7 +172,7 @@ def _bring_back(host: Host, snapshot: Snapshot, ui: Ui) -> Cluster:
             _unpack_and_swap(snapshot, cluster)
         except BaseException:
             with signals.uninterrupted():
-                for problem in removal.remove(cluster):
+                for problem in removal.remove_cluster(cluster):
                     ui.warn(f"not undone: {problem}")
             raise
     _add_context(cluster)
