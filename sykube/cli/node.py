@@ -46,7 +46,9 @@ def add(name: str, count: int, output: str) -> None:
 def delete(name: str, node_name: str, force: bool, timeout: int) -> None:
     """Evict a worker's pods, then remove the worker: node1 …"""
     logfile.open_for(name)
-    scaling.remove(context.host(), name, node_name, RemovalOptions(force, timeout), context.ui())
+    scaling.remove_node(
+        context.host(), name, node_name, RemovalOptions(force, timeout), context.ui()
+    )
     context.ui().say(f"{node_name} left the cluster {name}.")
 
 

@@ -301,7 +301,7 @@ def test_nodes_that_join_later_get_the_same(world: World, cluster: Cluster) -> N
 
 
 def test_a_node_that_is_added_again_is_what_the_file_says(world: World, cluster: Cluster) -> None:
-    scaling.remove(world.host, "fake", "node1", scaling.RemovalOptions(), world.ui())
+    scaling.remove_node(world.host, "fake", "node1", scaling.RemovalOptions(), world.ui())
     assert scaling.add(world.host, "fake", 1, world.ui()) == ["node1"]
     assert node_object(world, "node1")["metadata"]["labels"]["tier"] == "back"
     assert given(world, "node1", "JoinConfiguration")["nodeRegistration"]["ignorePreflightErrors"]

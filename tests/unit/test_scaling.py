@@ -24,7 +24,7 @@ def add(world: World, count: int = 1) -> list[str]:
 
 
 def remove(world: World, node: str = "node1", **options: object) -> None:
-    scaling.remove(world.host, "fake", node, RemovalOptions(**options), world.ui())  # type: ignore[arg-type]
+    scaling.remove_node(world.host, "fake", node, RemovalOptions(**options), world.ui())  # type: ignore[arg-type]
 
 
 def recorded(cluster: Cluster) -> State:
@@ -286,7 +286,7 @@ def test_force_removes_it_all_the_same_and_warns(world: World) -> None:
     made(world)
     world.calls.fail(no_eviction)
     ui = world.ui()
-    scaling.remove(world.host, "fake", "node1", RemovalOptions(force=True), ui)
+    scaling.remove_node(world.host, "fake", "node1", RemovalOptions(force=True), ui)
     assert sorted(world.instances) == ["fake-master"]
     assert sorted(world.kubernetes["fake"].nodes) == ["fake-master"]
     assert "not all pods of node1 could be evicted" in ui.warnings[0]

@@ -80,7 +80,7 @@ class RemovalOptions:
     timeout: int = 120
 
 
-def remove(host: Host, name: str, node_name: str, options: RemovalOptions, ui: Ui) -> None:
+def remove_node(host: Host, name: str, node_name: str, options: RemovalOptions, ui: Ui) -> None:
     """Evict a worker's pods and remove it from the cluster and from the host.
 
     Raises:
