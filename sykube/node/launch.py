@@ -22,7 +22,7 @@ def wrapper(*, settled: bool = False, hostname: str = "") -> tuple[str, ...]:
     """Words to put before a command line.
 
     Args:
-        settled: it has nothing of sykube's caller (see `process.settle`).
+        settled: it has nothing of sykube's caller (see `process.reset_attributes`).
         hostname: what it takes for the name of this host; empty for the real one.
     """
     options = [_SETTLE] if settled else []
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
             if option == _SETTLE:
                 from sykube.node import process
 
-                process.settle()
+                process.reset_attributes()
             else:
                 _rename_host(option.removeprefix(_HOSTNAME))
         replace_process(arguments[end + 1 :], os.environ)

@@ -51,7 +51,7 @@ _IOPRIO_WHO_PROCESS = 1
 _EVERY_CPU = range(8192)
 
 
-def settle() -> None:
+def reset_attributes() -> None:
     """Give this process what a node's have; where the host permits less, the most it does."""
     os.umask(UMASK)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
