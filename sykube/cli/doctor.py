@@ -44,7 +44,7 @@ def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
         mirror=None,
     )
     if not there:
-        findings += firewall.examine_firewalld(context.host(), bridge_name(name))
+        findings += firewall.check_firewalld(context.host(), bridge_name(name))
     engine = engines.find(context.host())
     found = _examine_cluster(name) if there else None
     if output == "json":

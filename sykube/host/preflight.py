@@ -153,7 +153,7 @@ def check_host(
     return findings
 
 
-def examine_for_workers(host: Host, count: int, data: Path) -> list[Finding]:
+def check_for_workers(host: Host, count: int, data: Path) -> list[Finding]:
     """Look at what further workers need beside a cluster that runs."""
     return [
         _memory(host, count * _WORKER_MEMORY_MB),

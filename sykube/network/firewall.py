@@ -60,7 +60,7 @@ def firewalld_zone(host: Host, bridge: str) -> str:
     return "" if zone == "trusted" else zone
 
 
-def examine_firewalld(host: Host, bridge: str) -> list[Finding]:
+def check_firewalld(host: Host, bridge: str) -> list[Finding]:
     """What is to be done about firewalld, for a bridge that is there or is to come.
 
     In any other zone what nodes send to this host, such as questions for its resolver, is refused,

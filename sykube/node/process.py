@@ -72,7 +72,7 @@ def reset_attributes() -> None:
 
 
 def inherited(host: Host, pid: int) -> Iterator[str]:
-    """What a process has otherwise than `settle` would give it here, in words.
+    """What a process has otherwise than `reset_attributes` would give it here, in words.
 
     Raises:
         OSError: the process is gone.

@@ -468,7 +468,7 @@ def test_downloads_are_removed(
 # --- the source ---
 
 
-class OwnSites(Mirrors):
+class OwnMirrors(Mirrors):
     """Mirrors of which none was named by the user."""
 
     kubernetes_is_mirrored = False
@@ -477,7 +477,7 @@ class OwnSites(Mirrors):
 @pytest.fixture
 def upstreams_own(server: Server) -> Mirrors:
     """Upstream's own site, which is the server's for this test."""
-    return OwnSites(server.url)
+    return OwnMirrors(server.url)
 
 
 def test_upstream_where_it_answers(

@@ -236,8 +236,8 @@ def _keep_manifest(cluster: Cluster) -> None:
 
 def _resolve(host: Host, spec: ClusterSpec, ui: Ui) -> _Resolved:
     """Find out what is asked for, and refuse what cannot be, before anything changes."""
-    preparation.examine_local_image(host, spec)
-    preparation.examine_pod_network(spec)
+    preparation.require_local_image(host, spec)
+    preparation.require_pod_network(spec)
     proxies, authorities = (
         site_network.proxies(spec, ui),
         site_network.authorities(spec.ca_certificates),

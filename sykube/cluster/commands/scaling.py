@@ -43,7 +43,7 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
             )
         version = cluster.state.versions["kubernetes"].removeprefix("v")
         patch_check.check_patches(cluster.state.spec, version, ui.warn, added)
-        findings = preflight.examine_for_workers(host, count, cluster.paths.root)
+        findings = preflight.check_for_workers(host, count, cluster.paths.root)
         preflight.require(host, findings)
         before = cluster.nodes
         _record(cluster, [*cluster.state.nodes, *added])

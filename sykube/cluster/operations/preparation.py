@@ -49,7 +49,7 @@ def check_host_for(
         mirror=spec.mirror,
     )
     if starting:
-        findings += firewall.examine_firewalld(host, bridge_name(spec.name))
+        findings += firewall.check_firewalld(host, bridge_name(spec.name))
     if spec.local_image and engines.find(host) is None:
         findings = [finding for finding in findings if finding.what != "engine"] + [_NO_ENGINE]
     return findings
@@ -89,7 +89,7 @@ def prepare_host(
     preflight.require(host, findings, downloading=not spec.local_image)
 
 
-def examine_local_image(host: Host, spec: ClusterSpec) -> None:
+def require_local_image(host: Host, spec: ClusterSpec) -> None:
     """Refuse a file of the user's that cannot be used, before anything changes.
 
     Raises:
@@ -107,7 +107,7 @@ def examine_local_image(host: Host, spec: ClusterSpec) -> None:
         )
 
 
-def examine_pod_network(spec: ClusterSpec) -> None:
+def require_pod_network(spec: ClusterSpec) -> None:
     """Refuse a manifest of the user's that cannot be applied, before anything changes.
 
     Raises:

@@ -65,7 +65,7 @@ def firewalls(context: CheckContext) -> Iterator[Finding]:
             f"{insert} iifname {bridge.name} accept && "
             f"{insert} oifname {bridge.name} ct state established,related accept",
         )
-    yield from firewall.examine_firewalld(context.cluster.host, bridge.name)
+    yield from firewall.check_firewalld(context.cluster.host, bridge.name)
 
 
 def links(context: CheckContext) -> Iterator[Finding]:

@@ -76,7 +76,7 @@ def update(
             way: the control planes are as before, or the same command goes on.
     """
     preflight.check_identity(host)
-    preparation.examine_local_image(host, wish)
+    preparation.require_local_image(host, wish)
     with opened(host, name, ui, stopped=True, updating=True) as cluster:
         # What an update has ended, it starts again.
         if not cluster.state.update or not cluster.running():
