@@ -46,7 +46,7 @@ def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
     if not there:
         findings += firewall.check_firewalld(context.host(), bridge_name(name))
     engine = engines.find(context.host())
-    found = _examine_cluster(name) if there else None
+    found = _check_cluster(name) if there else None
     if output == "json":
         context.emit(
             {
@@ -66,7 +66,7 @@ def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
     ctx.exit(ExitCode.HOST_NOT_READY if bad else cluster_code)
 
 
-def _examine_cluster(name: str) -> Checkup:
+def _check_cluster(name: str) -> Checkup:
     try:
         cluster: Cluster = lookup.load(context.host(), name, context.ui())
     except SykubeError as error:

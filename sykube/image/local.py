@@ -68,7 +68,7 @@ def adopt(
         unverified: whether it may do without, where `trust` is None.
 
     Raises:
-        UsageError: as `examine`, or it is not one of sykube's node images.
+        UsageError: as `require_trust`, or it is not one of sykube's node images.
         SykubeError: it is not signed by the trusted key (UNTRUSTED), or made by another sykube.
     """
     # Once more: it may be another file by now.

@@ -10,10 +10,10 @@ _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 _RETRY = {"leader-elect-retry-period": "1s"}
 # By default, who cannot renew its lease within 10 s ends itself: on a disk or a machine that is as
 # slow, both end again and again, and are started ever later, though nobody waits for the lease.
-_ALONE = {"leader-elect-lease-duration": "90s", "leader-elect-renew-deadline": "80s"}
+_SINGLE = {"leader-elect-lease-duration": "90s", "leader-elect-renew-deadline": "80s"}
 
 
-def arguments(*, alone: bool) -> dict[str, str]:
+def arguments(*, is_single: bool) -> dict[str, str]:
     """Options of both programs.
 
     There is an election with one control plane, too, since it is what waits for the API server:
@@ -21,9 +21,9 @@ def arguments(*, alone: bool) -> dict[str, str]:
     (WaitForAPIServer in CreateControllerContext), and the kubelet lets it wait for ever longer.
 
     Args:
-        alone: there is one control plane only.
+        is_single: there is one control plane only.
     """
-    return _RETRY | (_ALONE if alone else {})
+    return _RETRY | (_SINGLE if is_single else {})
 
 
 def delete_leases(api: Api) -> None:

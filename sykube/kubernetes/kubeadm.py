@@ -45,7 +45,7 @@ class ControlPlaneSettings:
         etcd_tag: of etcd's image; empty for the one that kubeadm names.
         endpoint: host:port of the API server for every node and user, from the first day.
         names: further names and addresses in the API server's certificate.
-        alone: it is the cluster's only control plane.
+        is_single: it is the cluster's only control plane.
         token: bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`.
         feature_gates: for every program of Kubernetes.
         runtime_config: for the API server.
@@ -67,7 +67,7 @@ class ControlPlaneSettings:
     domain: str
     token: str
     taint: bool
-    alone: bool
+    is_single: bool
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
     runtime_config: Mapping[str, str] = field(default_factory=dict)
     patches: KubeadmPatches = field(default_factory=KubeadmPatches)
@@ -86,7 +86,7 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
     minor = settings.minor
     gates = _switches("feature-gates", settings.feature_gates)
     served = _switches("runtime-config", settings.runtime_config)
-    elected = election.arguments(alone=settings.alone) | gates
+    elected = election.arguments(is_single=settings.is_single) | gates
     registration = _registration(minor, settings.node_name, settings.node_address)
     if not settings.taint:
         registration["taints"] = []

@@ -108,7 +108,7 @@ SETTINGS = ControlPlaneSettings(
     domain="cluster.local",
     token="abcdef.0123456789abcdef",
     taint=False,
-    alone=True,
+    is_single=True,
 )
 KUBEADM: dict[str, Json] = {
     "kubeadm/init.yaml.j2": {
@@ -725,13 +725,13 @@ def init_documents(**changes: object) -> dict[str, Json]:
 
 @pytest.mark.parametrize("program", ["controllerManager", "scheduler"])
 def test_the_only_control_plane_does_not_end_when_its_disk_is_slow(program: str) -> None:
-    def options(*, alone: bool) -> dict[str, str]:
-        cluster = init_documents(alone=alone)["ClusterConfiguration"]
+    def options(*, is_single: bool) -> dict[str, str]:
+        cluster = init_documents(is_single=is_single)["ClusterConfiguration"]
         found = dict(cluster[program]["extraArgs"])
         found.pop("allocate-node-cidrs", None)
         return found
 
-    only = options(alone=True)
+    only = options(is_single=True)
     lease, deadline, retry = (
         int(only[f"leader-elect-{name}"].removesuffix("s"))
         for name in ("lease-duration", "renew-deadline", "retry-period")
@@ -740,7 +740,7 @@ def test_the_only_control_plane_does_not_end_when_its_disk_is_slow(program: str)
     assert lease > deadline > 1.2 * retry
     assert deadline > 60, "one request may take the API server as long"
     # Others wait for the lease of one that is gone: the default.
-    assert options(alone=False) == {"leader-elect-retry-period": "1s"}
+    assert options(is_single=False) == {"leader-elect-retry-period": "1s"}
 
 
 def test_kubeadm_gets_four_documents_of_the_versions_that_1_20_reads() -> None:

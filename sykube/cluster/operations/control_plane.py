@@ -87,7 +87,7 @@ def settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
         domain=DOMAIN,
         token=new_token(),
         taint=state.spec.taint_master,
-        alone=len(cluster.control_planes) == 1,
+        is_single=len(cluster.control_planes) == 1,
         feature_gates=state.spec.feature_gates,
         runtime_config=state.spec.runtime_config,
         patches=state.spec.kubeadm_patches(master.name),

@@ -123,7 +123,7 @@ def is_node(instance: str, prefix: str) -> bool:
 def prepare(cluster: Cluster, node: Node) -> None:
     """Write what the node finds in /etc/sykube, and make its folders and cgroups."""
     cluster.paths.volumes.mkdir(mode=0o711, exist_ok=True)
-    alone = [node] == cluster.control_planes
+    is_single = [node] == cluster.control_planes
     asked = cluster.state.spec.node(node.name)
     limits = asked.limits
     domains = cluster.state.spec.dns_search
@@ -133,7 +133,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
             (
                 f"SYKUBE_POD_SUBNET={cluster.state.subnets.pods}",
                 f"SYKUBE_SERVICES={cluster.state.subnets.services}",
-                f"SYKUBE_ENDPOINT={cluster.endpoint_address if alone else ''}",
+                f"SYKUBE_ENDPOINT={cluster.endpoint_address if is_single else ''}",
                 f"SYKUBE_MILLICORES={limits.millicores}",
                 f"SYKUBE_MEMORY={limits.memory}",
             )

@@ -61,7 +61,7 @@ def _documents(
             cluster=spec.name, minor=minor, kubernetes_version=kubernetes, image_repository="",
             etcd_tag="", node_name=name, node_address="192.0.2.1", endpoint="192.0.2.1:6443",
             names=("192.0.2.1",), pod_subnet="", service_subnet="", dns="", domain=DOMAIN,
-            token="", taint=spec.taint_master, alone=spec.control_planes == 1,
+            token="", taint=spec.taint_master, is_single=spec.control_planes == 1,
             feature_gates=spec.feature_gates, runtime_config=spec.runtime_config, patches=patches,
         )
     )  # fmt: skip

@@ -70,8 +70,8 @@ def prepare_host(
 
     Args:
         agrees: puts a question to the user.
-        building: as for `examine`.
-        starting: as for `examine`.
+        building: as for `check_host_for`.
+        starting: as for `check_host_for`.
 
     Raises:
         HostError: it lacks something; nothing was changed.
