@@ -20,8 +20,10 @@ from sykube.network import subnets
 from sykube.node import local
 from sykube.ui import Ui
 
-# etcd allocates its log in pieces of 64 MB (SegmentSizeBytes of its server/storage/wal).
+# An emulated machine that has just booted took more than five minutes, and was well then.
+_API_TIMEOUT_S = 600.0
 _ANY = {"unfinished": True, "stopped": True, "paused": True, "updating": True}
+# etcd allocates its log in pieces of 64 MB (SegmentSizeBytes of its server/storage/wal).
 _START_BYTES = 100_000_000
 
 
@@ -83,7 +85,8 @@ def start(host: Host, name: str, ui: Ui) -> bool:
         Whether anything was missing.
 
     Raises:
-        SykubeError: it was never finished, its disk is full, or it is not well after 5 minutes.
+        SykubeError: it was never finished, its disk is full, its API server does not answer within
+            10 minutes, or it is not well 5 minutes later.
     """
     with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
         remains_after_boot(cluster)
@@ -103,7 +106,7 @@ def start(host: Host, name: str, ui: Ui) -> bool:
             missing += reconnect(cluster, running)
             start_missing(cluster)
         with ui.step("Waiting for nodes, pods and DNS"):
-            wait_api(cluster)
+            wait_api(cluster, timeout=_API_TIMEOUT_S)
             # A node that was being added when sykube was killed. The others are left alone, Ready
             # or not: joining would make them anew.
             join_all(cluster, missing_members(cluster))
