@@ -89,7 +89,13 @@ def _one_at_a_time() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _running(number: int, files: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
-    """Pytest on a machine of its own; what is left of it is removed, and of one killed before."""
+    """Pytest on a machine of its own.
+
+    What is left of it is removed, and of one killed before.
+
+    Raises:
+        TimeoutError: processes of it do not end within 2 minutes.
+    """
     name = f"sykube-e2e-{number}"
     folder = Path("/var/tmp") / name
     _remove(folder, name)
@@ -142,6 +148,7 @@ def _remove(folder: Path, cgroup: str) -> None:
                 own.rmdir()
         if time.monotonic() > deadline:
             raise TimeoutError(f"processes in the cgroup {cgroup} do not end")
+        time.sleep(0.1)
     # Nothing is mounted here: mounts of the machine end with its namespace.
     if folder.exists():
         shutil.rmtree(folder)
