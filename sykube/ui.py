@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from sykube.errors import SykubeError
+from sykube.timings import Timings
 
 log = logging.getLogger("sykube")
 # Without a file, messages go nowhere: what people shall see is written here.
@@ -48,7 +49,7 @@ class Ui:
     ) -> None:
         self.verbose = verbose
         self.quiet = quiet
-        self.timings: dict[str, float] = {}
+        self.timings = Timings()
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         # https://no-color.org: when it is there and not empty.
@@ -111,17 +112,17 @@ class Ui:
             ticker.start()
         mark = self._paint("31", "✗" if self._terminal else "failed:")
         try:
-            yield
+            with self.timings.step(title) as span:
+                yield
             mark = self._paint("32", "✓" if self._terminal else "done:")
         finally:
             stop.set()
             if ticker.is_alive():
                 ticker.join()
-            took = time.monotonic() - started
-            self.timings[title] = took
-            log.info("== %s: %s", title, duration(took))
+            took = duration(span.seconds)
+            log.info("== %s: %s", title, took)
             if not self.quiet:
-                self._write_line(f"{mark} {title} ({duration(took)})")
+                self._write_line(f"{mark} {title} ({took})")
 
     def error(self, error: SykubeError) -> None:
         """What went wrong, why, what to do next, and where the whole log is."""

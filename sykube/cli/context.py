@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -79,6 +80,29 @@ def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True,
         help="Output format.",
     )(function)  # fmt: skip
+
+
+def timings_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The option --timings; see `timed`."""
+    return click.option(
+        "--timings", is_flag=True, help="Show what the time of each step was spent on."
+    )(function)
+
+
+@contextlib.contextmanager
+def timed(*, shown: bool) -> Iterator[Host]:
+    """The machine, of which the user interface's timings record what is run and waited for.
+
+    Args:
+        shown: print them on stderr at the end, also after an error.
+    """
+    try:
+        yield ui().timings.watch(host())
+    finally:
+        # A stream that is gone hides no error.
+        with contextlib.suppress(OSError):
+            for line in ui().timings.lines() if shown else []:
+                click.echo(line, err=True)
 
 
 def signing_key(function: Callable[..., Any]) -> Callable[..., Any]:

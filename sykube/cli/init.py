@@ -31,10 +31,17 @@ _NAMES = [name for name, declared in SETTINGS.items() if declared.flags]
 )
 @click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@context.timings_option
 @context.output_option
 @context.common
 def init(
-    file: Path | None, retain: bool, yes: bool, dry_run: bool, output: str, **flags: Any
+    file: Path | None,
+    retain: bool,
+    yes: bool,
+    dry_run: bool,
+    timings: bool,
+    output: str,
+    **flags: Any,
 ) -> None:
     """Create a cluster and add its context to your kubeconfig."""
     if file:
@@ -51,13 +58,16 @@ def init(
         return
     preflight.check_identity(context.host())
     context.open_log(spec.name)
-    cluster = lifecycle.init(context.host(), spec, InitOptions(retain, yes, context.ask), ui)
+    with context.timed(shown=timings and output != "json") as host:
+        cluster = lifecycle.init(host, spec, InitOptions(retain, yes, context.ask), ui)
     if output == "json":
+        detailed = {"timings": ui.timings.to_dict()} if timings else {}
         context.emit(
             {
                 "name": spec.name,
                 "created": cluster is not None,
-                "seconds": {title: round(took, 2) for title, took in ui.timings.items()},
+                "seconds": ui.timings.seconds(),
+                **detailed,
             }
         )
         return

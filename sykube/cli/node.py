@@ -22,12 +22,14 @@ def node() -> None:
     "--count", type=click.IntRange(1), default=1, show_default=True, metavar="N",
     help="Number of workers to add.",
 )  # fmt: skip
+@context.timings_option
 @context.output_option
 @context.common
-def add(name: str, count: int, output: str) -> None:
+def add(name: str, count: int, timings: bool, output: str) -> None:
     """Add workers to a running cluster."""
     logfile.open_for(name)
-    added = scaling.add(context.host(), name, count, context.ui())
+    with context.timed(shown=timings) as host:
+        added = scaling.add(host, name, count, context.ui())
     if output == "json":
         context.emit(added)
         return

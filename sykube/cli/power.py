@@ -34,11 +34,13 @@ def stop(name: str, grace: int, drain: bool, drain_timeout: int) -> None:
 
 @click.command()
 @context.named
+@context.timings_option
 @context.common
-def start(name: str) -> None:
+def start(name: str, timings: bool) -> None:
     """Start or repair a stopped, rebooted or damaged cluster; wait until it is healthy."""
     logfile.open_for(name)
-    started = power.start(context.host(), name, context.ui())
+    with context.timed(shown=timings) as host:
+        started = power.start(host, name, context.ui())
     context.ui().say(f"The cluster {name} is up{'' if started else ', as it was'}.")
 
 

@@ -40,8 +40,7 @@ def update(
     how = UpdateOptions(drain_timeout=drain_timeout, yes=yes, ask=context.ask)
     found = update_cluster(context.host(), name, wish, how, ui, dry_run=dry_run)
     if output == "json":
-        seconds = {title: round(took, 2) for title, took in ui.timings.items()}
-        context.emit({"name": name, **asdict(found), "seconds": seconds})
+        context.emit({"name": name, **asdict(found), "seconds": ui.timings.seconds()})
         return
     if dry_run and found.changed:
         click.echo(f"{found.before} → {found.after}")

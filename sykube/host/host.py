@@ -7,6 +7,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -65,6 +66,7 @@ class Host:
         machine: the kernel's name of the processor, such as x86_64.
         monotonic: a clock that never goes back, in seconds.
         sleep: waits for some seconds.
+        waiting: is around every wait for something of that name; sykube.timings records it.
         chown: gives a file to a user and a group.
         patience: how many times as long as usual others are waited for; tests have more of it.
         time: the time of day, in seconds since the epoch.
@@ -85,6 +87,7 @@ class Host:
     machine: Callable[[], str] = platform.machine
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    waiting: Callable[[str], AbstractContextManager[object]] = nullcontext
     patience: float = 1.0
     time: Callable[[], float] = time.time
     chown: Callable[[str | Path, int, int], None] = os.chown

@@ -96,6 +96,7 @@ class Api:
         self, host: Host, credentials: Credentials, *, timeout: float = _TIMEOUT_S
     ) -> None:
         self._server = credentials.server
+        self._waiting = host.waiting
         self._timeout = timeout
         self._kinds: dict[str, dict[str, Any]] = {}
         self._connection = host.network.http(credentials.server, timeout, lambda: _tls(credentials))
@@ -122,7 +123,7 @@ class Api:
         """
         target = f"{path}?{urlencode(params)}" if params else path
         text = None if body is None else json.dumps(body)
-        with self._answering():
+        with self._waiting("API requests"), self._answering():
             self._drop_if_closed()
             self._set_timeout(self._timeout if method == "GET" else _CHANGE_TIMEOUT_S)
             self._connection.request(method, target, text, {"Content-Type": content_type})
@@ -294,6 +295,11 @@ def wait_until(
     Raises:
         SykubeError: the time is over; it holds the last thing missing.
     """
+    with host.waiting(what):
+        _poll(host, what, check, timeout, interval)
+
+
+def _poll(host: Host, what: str, check: Callable[[], str], timeout: float, interval: float) -> None:
     deadline = host.monotonic() + timeout
     before = ""
     while True:

@@ -54,7 +54,7 @@ def test_a_step_without_a_terminal_is_two_plain_lines(stream: io.StringIO) -> No
         "done: Setting up the network (T)",
     }
     assert plain(stream)[-1] == "done: Setting up the network (T)"
-    assert set(ui.timings) == {"Setting up the network"}
+    assert set(ui.timings.seconds()) == {"Setting up the network"}
 
 
 @pytest.mark.parametrize("error", [ERROR, KeyboardInterrupt(), ValueError()])
