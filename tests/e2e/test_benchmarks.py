@@ -20,6 +20,7 @@ SHORTEST = {
     "images": "--name e2e --runs 0",
     "init": "--name e2e-bench --pairs 0",
     "lifecycle": "--name e2e --inits 0 --starts 0 --looks 1 --workers 0",
+    "profile": "--name e2e --inits 0",
 }
 
 
@@ -48,3 +49,5 @@ def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
     if name == "lifecycle":
         assert found["status_ratio"] > 0
         assert found["init_s"] is None
+    if name == "profile":
+        assert found["programs_s"]["sykube"] > 0
