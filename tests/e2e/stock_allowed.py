@@ -90,7 +90,7 @@ ALLOWED = (
         "the control plane's address, which can move, is on the same link as a node's own",
         (
             f"{_WORKER}var/lib/kubelet/kubeadm-flags.env > content > KUBELET_KUBEADM_ARGS"
-            ' > --node-ip: absent -> "<worker> address"',
+            ' > --node-ip: absent -> "<worker-address>"',
         ),
     ),
     Allowed(

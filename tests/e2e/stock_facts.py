@@ -6,9 +6,10 @@ others than kubeadm make of something all the time is only said to be there.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,15 @@ def _names(cluster: Cluster) -> dict[str, str]:
     names = {
         cluster.name: "<cluster>",
         cluster.endpoint_address: "<endpoint>",
-        **{str(each): "<pods of a node>" for each in subnets.pods.subnets(new_prefix=24)},
+        **{str(each): "<pods-of-node>" for each in subnets.pods.subnets(new_prefix=24)},
         str(subnets.pods): "<pods>",
         str(subnets.services): "<services>",
-        str(subnets.services[1]): "<first service>",
+        str(subnets.services[1]): "<first-service>",
         subnets.dns: "<dns>",
     }
     for node in cluster.nodes:
-        place = f"<{node.name.replace('node1', 'worker')}>"
-        names |= {node.instance: place, node.address: f"{place} address"}
+        role = node.name.replace("node1", "worker")
+        names |= {node.instance: f"<{role}>", node.address: f"<{role}-address>"}
     return names
 
 
@@ -132,15 +133,22 @@ def _each_text(value: Any, replace: Callable[[str], str]) -> Any:
 
 
 def _objects(items: list[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for item in items:
-        key, content = _key(item), _content(item)
-        number = 1
-        # Two that are alike, such as pods of a Deployment, count as one.
-        while found.get(unique := f"{key} {number}" if number > 1 else key, content) != content:
-            number += 1
-        found[unique] = content
-    return found
+    return _by_name((_key(item), _content(item)) for item in items)
+
+
+def _by_name(found: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """What there is by its name, with a number where several have one.
+
+    Those that are alike, such as pods of a Deployment, count as one.
+    """
+    texts: dict[str, set[str]] = {}
+    for name, value in found:
+        texts.setdefault(name, set()).add(json.dumps(value, sort_keys=True))
+    return {
+        f"{name} {number}" if number > 1 else name: json.loads(text)
+        for name, alike in texts.items()
+        for number, text in enumerate(sorted(alike), start=1)
+    }
 
 
 def _owner(item: dict[str, Any]) -> str:
@@ -156,8 +164,9 @@ def _key(item: dict[str, Any]) -> str:
             name = name.replace(text, "(hash)")
     if namespace := metadata.get("namespace"):
         name = f"{namespace}/{name}"
-    place = f" on {item['spec']['nodeName']}" if _owner(item) == "DaemonSet" else ""
-    return f"{item['kind']} {name}{place}"
+    if item["kind"] == "Pod" and _owner(item) == "DaemonSet":
+        name = f"{name} on {item['spec']['nodeName']}"
+    return f"{item['kind']} {name}"
 
 
 def _content(item: dict[str, Any]) -> Any:
@@ -220,15 +229,13 @@ def _is_encoded(key: str) -> bool:
 
 def _files(described: str) -> dict[str, Any]:
     """What describe-files prints, by path."""
-    found = {}
+    found = []
     for block in re.split(r"^==>\t", described, flags=re.MULTILINE)[1:]:
         head, _, text = block.partition("\n")
         kind, mode, owner, path, target = head.split("\t")
-        found[path] = {
-            "type": kind, "mode": mode, "owner": owner, "target": target,
-            "content": _file_content(path, text),
-        }  # fmt: skip
-    return found
+        about = {"type": kind, "mode": mode, "owner": owner, "target": target}
+        found.append((path, about | {"content": _file_content(path, text)}))
+    return _by_name(found)
 
 
 def _file_content(path: str, text: str) -> Any:

@@ -46,17 +46,16 @@ def clusters(
 def test_it_has_what_stock_kubeadm_makes_and_no_more_but_for_what_has_a_reason(
     clusters: tuple[Cluster, Cluster], tmp_path: Path
 ) -> None:
-    minor = clusters[0].minor.number
+    minor, kept = clusters[0].minor.number, tmp_path / "clusters.json"
     deadline = time.monotonic() + SETTLE_S
     while True:
         read = [stock_facts.read(each) for each in clusters]
+        kept.write_text(json.dumps(read))
         theirs, ours = map(stock_facts.facts, read)
         found = problems(theirs, ours, ALLOWED, minor)
         if not found or time.monotonic() > deadline:
             break
         time.sleep(3)
-    kept = tmp_path / "clusters.json"
-    kept.write_text(json.dumps(read))
     assert "ConfigMap kube-system/kubeadm-config" in theirs["objects"]
     assert theirs["worker"]["/var/lib/kubelet/pki/kubelet-client-current.pem"]["content"]["Subject"]
     assert not found, "\n".join([f"of stock kubeadm -> of sykube, all in {kept}", *found])

@@ -56,10 +56,14 @@ def cluster(name: str, subnet: str, identifier: str) -> dict[str, Any]:
     role = {"metadata": {"name": f"system:{name}", "uid": identifier}, "kind": "ClusterRole"}
     config = f"clusterName: {name}\ncontrolPlaneEndpoint: {subnet}.254:6443\nscheduler: {{}}\n"
     meta = {"name": "kubeadm-config", "namespace": "kube-system", "resourceVersion": identifier}
+    owned = {
+        "labels": {"controller-revision-hash": identifier},
+        "ownerReferences": [{"kind": "DaemonSet", "name": "proxy"}],
+    }
     return {
         "names": {
             name: "<cluster>", f"{name}-master": "<master>", f"{name}-node1": "<worker>",
-            master: "<master> address", node: "<worker> address", f"{subnet}.254": "<endpoint>",
+            master: "<master-address>", node: "<worker-address>", f"{subnet}.254": "<endpoint>",
         },
         "objects": [
             role | {"rules": [{"verbs": ["get", "list"]}]},
@@ -73,6 +77,12 @@ def cluster(name: str, subnet: str, identifier: str) -> dict[str, Any]:
                     ]
                 },
                 "status": {"hostIP": master},
+            },
+            {"kind": "ControllerRevision", "metadata": owned | {"name": f"proxy-{identifier}"}},
+            {
+                "kind": "Pod",
+                "metadata": owned | {"name": "proxy-x", "generateName": "proxy-"},
+                "spec": {"nodeName": f"{name}-node1"},
             },
         ],
         "files": {
@@ -97,7 +107,21 @@ def compared(pair: Pair, *allowed: Allowed, minor: int = 20) -> list[str]:
 
 def test_what_is_a_clusters_own_makes_no_difference(pair: Pair) -> None:
     assert compared(pair) == []
-    assert len(facts(pair[0])["objects"]) == 3
+    found = facts(pair[0])["objects"]
+    assert len(found) == 5
+    assert {"ControllerRevision proxy-(hash)", "Pod proxy-(any) on <worker>"} < {*found}
+
+
+def test_several_of_one_name_are_told_apart_by_what_they_are(pair: Pair) -> None:
+    for ours, identifier in zip(pair, ("03", "04"), strict=True):
+        again = copy.deepcopy(ours["objects"][-1])
+        again["metadata"]["name"] = identifier
+        ours["objects"].append(again)
+        other = copy.deepcopy(again)
+        other["spec"]["hostNetwork"] = True
+        ours["objects"].insert(int(identifier) - 3, other)
+    assert compared(pair) == []
+    assert "Pod proxy-(any) on <worker> 2" in facts(pair[0])["objects"]
 
 
 def _without_role(ours: dict[str, Any]) -> None:
@@ -165,7 +189,7 @@ _KUBELET = "worker > /var/lib/kubelet/pki/kubelet-client-(time).pem > content > 
         (_replaced("master", "==>\tf", "==>\tl"), f'{_ADMIN}type: "f" -> "l"'),
         (
             _replaced("master", "server: 10.11.1.254", "server: 10.11.1.2"),
-            f'{_ADMIN}content > server: "<endpoint>" -> "<master> address"',
+            f'{_ADMIN}content > server: "<endpoint>" -> "<master-address>"',
         ),
         (
             _replaced("worker", "TLS Web Client", "TLS Web Server"),
@@ -179,7 +203,7 @@ _KUBELET = "worker > /var/lib/kubelet/pki/kubelet-client-(time).pem > content > 
         ),
         (
             _replaced("worker", "IP Address:10.11.1.22", "IP Address:10.11.1.23"),
-            f'{_KUBELET}X509v3 Subject Alternative Name: ["DNS:<worker>", "IP Address:<worker> address"]'
+            f'{_KUBELET}X509v3 Subject Alternative Name: ["DNS:<worker>", "IP Address:<worker-address>"]'
             ' -> ["DNS:<worker>", "IP Address:10.11.1.23"]',
         ),
         (_replaced("worker", "2027 GMT", "2026 GMT"), f"{_KUBELET}days: 365 -> 0"),
