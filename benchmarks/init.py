@@ -12,28 +12,18 @@ Run it as root: python3 -m benchmarks.init [--pairs 5] [--name bench]
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
+from benchmarks import stock
 from benchmarks.measure import disk_mb, memory_mb, sykube
-from sykube import documents
-from sykube.cluster.commands import lifecycle, plan, removal, steps
-from sykube.cluster.commands.lifecycle import InitOptions
+from sykube.cluster.commands import removal
 from sykube.cluster.model import lookup
-from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.operations import control_plane
 from sykube.host.host import Host
-from sykube.kubernetes import kubeadm
 from sykube.ui import Ui
-
-_CONFIG = "/etc/kubernetes/bench.yaml"
-_SKIPPED = "preflight,addon/coredns"
 
 
 @dataclass(frozen=True)
@@ -62,62 +52,15 @@ def sykube_run(name: str) -> SykubeRun:
 
 def kubeadm_run(name: str) -> tuple[float, float]:
     """Seconds of kubeadm init and of kubeadm join on nodes prepared beforehand."""
-    with _prepared(name) as cluster:
+    with stock.prepared(ClusterSpec(name=name)) as cluster:
         time.sleep(3)
-        return _stock_init(cluster), _stock_join(cluster)
+        return stock.init(cluster), stock.join(cluster)
 
 
 def rehearsal(name: str) -> None:
     """All that comes before the measuring: the nodes, and a configuration that kubeadm accepts."""
-    with _prepared(name) as cluster:
-        _stock_init(cluster, "--dry-run")
-
-
-@contextlib.contextmanager
-def _prepared(name: str) -> Iterator[Cluster]:
-    """Nodes that run, with containerd up and no Kubernetes yet; deleted at the end."""
-    ui = Ui(quiet=True)
-    cluster = lifecycle._new(Host(), ClusterSpec(name=name), InitOptions(), ui)
-    try:
-        prepared = [step for step in steps.ALL if step.name in ("data", "network", "nodes")]
-        plan.execute(cluster, prepared)
-        yield cluster
-    finally:
-        removal.delete(Host(), name, ui)
-
-
-def _stock_init(cluster: Cluster, *options: str) -> float:
-    master = cluster.master
-    settings = dataclasses.replace(control_plane.settings(cluster), names=(), taint=False)
-    master.write(_CONFIG, _stock(kubeadm.init_configuration(settings)), mode="0600")
-    command = ["kubeadm", "init", "--config", _CONFIG, "--skip-phases", _SKIPPED]
-    started = time.monotonic()
-    master.run([*command, "--skip-token-print", *options], timeout=600)
-    return time.monotonic() - started
-
-
-def _stock(configuration: str) -> str:
-    """The configuration without what sykube adds to make kubeadm faster."""
-    parts = documents.load_all(configuration)
-    for part in parts:
-        for key in ("controllerManager", "scheduler", "syncFrequency", "patches"):
-            part.pop(key, None)
-    return documents.dump_all(parts)
-
-
-def _stock_join(cluster: Cluster) -> float:
-    """With the command that kubeadm prints: a token and the hash of the CA."""
-    environment = "KUBECONFIG=/etc/kubernetes/admin.conf"
-    printed = cluster.master.run(
-        ["env", environment, "kubeadm", "token", "create", "--print-join-command"], secret=True
-    )
-    command = printed.stdout.strip().splitlines()[-1].split()
-    worker = cluster.workers[0]
-    options = ["--node-name", worker.instance, "--cri-socket", kubeadm.CRI_SOCKET]
-    worker.write(_CONFIG, " ".join([*command, *options, "--skip-phases", "preflight"]), mode="0600")
-    started = time.monotonic()
-    worker.run(["sh", _CONFIG], timeout=600)
-    return time.monotonic() - started
+    with stock.prepared(ClusterSpec(name=name)) as cluster:
+        stock.init(cluster, "--dry-run")
 
 
 def main() -> None:

@@ -32,8 +32,8 @@ HALVES = (
         "lifecycle", "cluster", "docs", "dashboard", "metrics", "bundle",
     ),
     (
-        "faults", "failures", "everyday", "snapshots", "images", "diagnosis", "site", "benchmarks",
-        "pod_network",
+        "faults", "failures", "everyday", "snapshots", "images", "diagnosis", "site", "stock",
+        "benchmarks", "pod_network",
     ),
 )  # fmt: skip
 _DELETE_S = 120.0

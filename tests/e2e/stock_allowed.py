@@ -1,0 +1,135 @@
+"""How a cluster of sykube's may differ from one of stock kubeadm's, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.e2e.stock_compare import Allowed
+
+_MASTER, _WORKER, _OBJECT = "master > /", "worker > /", "objects > "
+_CONFIGURATION = f"{_OBJECT}ConfigMap kube-system/kubeadm-config > data > ClusterConfiguration"
+_ELECTING = ("kube-controller-manager", "kube-scheduler")
+_ELECTION = ("lease-duration: ", "90s"), ("renew-deadline: ", "80s"), ("retry-period: ", "1s")
+_SYNC = 'syncFrequency: "0s" -> "10s"'
+
+
+def _static(name: str) -> tuple[str, str]:
+    """Where a container of the control plane is described: in its file, and in its Pod."""
+    container = f"spec > containers > {name}"
+    return (
+        f"{_MASTER}etc/kubernetes/manifests/{name}.yaml > content > {container}",
+        f"{_OBJECT}Pod kube-system/{name}-<master> > {container}",
+    )
+
+
+def _program(name: str) -> Iterator[str]:
+    """The objects of one of sykube's programs."""
+    for kind in (
+        *(f"ServiceAccount kube-system/{name}", f"Deployment kube-system/{name}"),
+        *(f"ReplicaSet kube-system/{name}-(hash)", f"Pod kube-system/{name}-(hash)-(any)"),
+        *(f"ClusterRole sykube:{name}", f"ClusterRoleBinding sykube:{name}"),
+    ):
+        yield f"{_OBJECT}{kind}: absent -> {{*}}"
+
+
+ALLOWED = (
+    Allowed(
+        "a controller manager that cannot renew its lease in time ends itself, and so does a"
+        " scheduler: on a slow disk again and again (sykube/kubernetes/election.py)",
+        (
+            *(
+                f'{place} > command > --leader-elect-{option}absent -> "{value}"'
+                for name in _ELECTING
+                for place in _static(name)
+                for option, value in _ELECTION
+            ),
+            f"{_CONFIGURATION} > scheduler > extraArgs: absent -> {{*}}",
+        ),
+    ),
+    Allowed(
+        "sykube gives nodes their pod subnets: kubeadm's allocator would hold up every controller"
+        " that starts after it for 10 s",
+        (
+            *(
+                f'{place} > command > --allocate-node-cidrs: "true" -> "false"'
+                for place in _static("kube-controller-manager")
+            ),
+            f"{_CONFIGURATION} > controllerManager > extraArgs: absent -> {{*}}",
+        ),
+    ),
+    Allowed(
+        "the control plane is probed each second, so that init need not wait for the next time",
+        tuple(
+            f"{place} > startupProbe > {field}"
+            for name in ("etcd", "kube-apiserver", *_ELECTING)
+            for place in _static(name)
+            for field in (
+                "failureThreshold: 54 -> 540",
+                "initialDelaySeconds: 10 -> 1",
+                "periodSeconds: 10 -> 1",
+            )
+        ),
+    ),
+    Allowed(
+        "a kubelet shows its static pods at its next sync, for which init waits",
+        (
+            f"{_OBJECT}ConfigMap kube-system/kubelet-config* > data > kubelet > {_SYNC}",
+            f"{_MASTER}var/lib/kubelet/config.yaml > content > {_SYNC}",
+            f"{_WORKER}var/lib/kubelet/config.yaml > content > {_SYNC}",
+        ),
+    ),
+    Allowed(
+        "nodes join by a token that is deleted when they have; that of stock kubeadm is for a day",
+        (
+            f"{_OBJECT}Secret kube-system/bootstrap-token-(any): {{*}} -> absent",
+            f"{_OBJECT}ConfigMap kube-public/cluster-info > data > jws-kubeconfig-(any):"
+            ' "(data)" -> absent',
+        ),
+    ),
+    Allowed(
+        "the control plane's address, which can move, is on the same link as a node's own",
+        (
+            f"{_WORKER}var/lib/kubelet/kubeadm-flags.env > content > KUBELET_KUBEADM_ARGS"
+            ' > --node-ip: absent -> "<worker-address>"',
+        ),
+    ),
+    Allowed(
+        "Debian has no CoreDNS: sykube's own DNS",
+        (
+            *_program("cluster-dns"),
+            *(
+                f"{_OBJECT}{kind} kube-system/kube-dns{varying}: absent -> {{*}}"
+                for kind, varying in (
+                    ("Service", ""), ("Endpoints", ""), ("EndpointSlice", "-(any)"),
+                )
+            ),
+            f"{_OBJECT}Secret kube-system/cluster-dns-token-(any): absent -> {{*}}",
+        ),
+        before=21,
+    ),
+    Allowed(
+        "CoreDNS is probed each second, so that init need not wait for the next time",
+        (
+            f"{_OBJECT}Deployment kube-system/coredns > spec > template > spec > containers"
+            " > coredns > readinessProbe > periodSeconds: 10 -> 1",
+        ),
+        since=21,
+    ),
+    Allowed(
+        "the add-ons that every cluster has",
+        (
+            *_program("storage"),
+            *_program("loadbalancer"),
+            f"{_OBJECT}StorageClass standard: absent -> {{*}}",
+            f"{_OBJECT}StorageClass shared: absent -> {{*}}",
+        ),
+    ),
+    Allowed(
+        "the tokens of their ServiceAccounts",
+        (
+            f"{_OBJECT}Secret kube-system/storage-token-(any): absent -> {{*}}",
+            f"{_OBJECT}Secret kube-system/loadbalancer-token-(any): absent -> {{*}}",
+        ),
+        before=24,
+    ),
+)  # fmt: skip
