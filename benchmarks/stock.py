@@ -16,6 +16,11 @@ from sykube.host.host import Host
 from sykube.kubernetes import kubeadm
 from sykube.ui import Ui
 
+# What sykube adds to make kubeadm and its cluster faster.
+_OURS = (
+    *("controllerManager", "scheduler", "syncFrequency", "kubeAPIQPS", "kubeAPIBurst", "patches"),
+    *("encryptionAlgorithm", "featureGates"),
+)
 # Not below /etc/kubernetes, which is compared.
 _CONFIG = "/run/stock-kubeadm.yaml"
 
@@ -49,10 +54,10 @@ def init(cluster: Cluster, *options: str) -> float:
 
 
 def _stock(configuration: str) -> str:
-    """The configuration without what sykube adds to make kubeadm faster."""
+    """The configuration without what is sykube's own."""
     parts = documents.load_all(configuration)
     for part in parts:
-        for key in ("controllerManager", "scheduler", "syncFrequency", "patches"):
+        for key in _OURS:
             part.pop(key, None)
     return documents.dump_all(parts)
 

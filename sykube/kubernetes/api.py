@@ -57,26 +57,34 @@ class Credentials:
     def read(cls, kubeconfig: Path) -> Credentials:
         """Read the first cluster and user of a kubeconfig with embedded certificates.
 
-        Read line by line, as kubeadm and kubectl write it: `sykube status` would spend a tenth of
-        its time on importing all of YAML.
-
         Raises:
             SykubeError: the file is missing or holds no such thing.
         """
         try:
-            text = kubeconfig.read_text(encoding="utf-8")
-            return cls(
-                _value(text, "server"),
-                base64.b64decode(_value(text, "certificate-authority-data"), validate=True),
-                base64.b64decode(_value(text, "client-certificate-data"), validate=True),
-                base64.b64decode(_value(text, "client-key-data"), validate=True),
-            )
+            return cls.parse(kubeconfig.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise SykubeError(
                 f"{kubeconfig} is no kubeconfig with the cluster's credentials",
                 details=str(error),
                 resolution=_RENEW,
             ) from error
+
+    @classmethod
+    def parse(cls, kubeconfig: str) -> Credentials:
+        """The same of a kubeconfig's text.
+
+        Line by line, as kubeadm and kubectl write it: `sykube status` would spend a tenth of its
+        time on importing all of YAML.
+
+        Raises:
+            ValueError: it holds no such thing.
+        """
+        return cls(
+            _value(kubeconfig, "server"),
+            base64.b64decode(_value(kubeconfig, "certificate-authority-data"), validate=True),
+            base64.b64decode(_value(kubeconfig, "client-certificate-data"), validate=True),
+            base64.b64decode(_value(kubeconfig, "client-key-data"), validate=True),
+        )
 
 
 def _value(kubeconfig: str, key: str) -> str:

@@ -26,6 +26,10 @@ _START_TIMEOUT = "9m0s"
 # (1.36, cmd/kubeadm/app/phases/kubeconfig/kubeconfig.go, EnsureAdminClusterRoleBinding).
 _CALL_TIMEOUT = "5m0s"
 
+# Its controllers start one after the other, each with requests of its own: at the default of 20 a
+# second, that takes it seconds.
+_UNTHROTTLED = {"kube-api-qps": "200", "kube-api-burst": "400"}
+
 # What kubeadm checks of the host before an upgrade, and not in init (1.33 and later): kernel's
 # options, which many hosts show nowhere in a node, and cgroup v1, also where the kubelet is told to
 # take it. cgroup_version and node_checks look at what matters. Source: app/preflight/checks.go
@@ -97,7 +101,7 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
         api_server["timeoutForControlPlane"] = _START_TIMEOUT
     # sykube gives each node its pod subnet. The allocator would hold up every controller that
     # starts after it for 10 s (listNodes, pkg/controller/nodeipam/ipam/cidr_allocator.go).
-    controllers = {"allocate-node-cidrs": "false", **elected}
+    controllers = {"allocate-node-cidrs": "false", **_UNTHROTTLED, **elected}
     text = resources.render(
         "definitions",
         "kubeadm/init.yaml.j2",
@@ -107,6 +111,7 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
         registration=registration,
         further=_patches(minor) | _timeouts(minor),
         api_server=api_server,
+        keys=_keys(minor),
         controller_manager_args=_arguments(minor, controllers),
         scheduler_args=_arguments(minor, elected),
     )
@@ -158,6 +163,36 @@ def join_document(
     return patches.apply(join) if patches else join
 
 
+def kubelet_configuration(
+    join: Mapping[str, Any], address: str, cluster: str, kubelets: str
+) -> str:
+    """What `kubeadm init phase kubelet-start --config` reads on a worker: it writes what join does.
+
+    Args:
+        join: the node's JoinConfiguration.
+        address: of the node.
+        cluster: the ClusterConfiguration that the cluster keeps.
+        kubelets: the KubeletConfiguration that it keeps.
+    """
+    shared = ("apiVersion", "nodeRegistration", "timeouts", "patches")
+    init = {
+        "kind": "InitConfiguration",
+        **{key: join[key] for key in shared if key in join},
+        "localAPIEndpoint": {"advertiseAddress": address, "bindPort": API_PORT},
+    }
+    # kubeadm would take a CA without its key for one that all certificates must be there of.
+    shared_by_all = {**documents.load(cluster), "certificatesDir": "/run/sykube/no-pki"}
+    return documents.dump_all([init, shared_by_all, documents.load(kubelets)])
+
+
+def node_annotations(minor: Minor) -> dict[str, str]:
+    """What kubeadm join notes in a Node for upgrades, up to 1.33; later it is in a file.
+
+    Source: cmd/kubeadm/app/features/features.go, NodeLocalCRISocket
+    """
+    return {} if minor.number > 33 else {"kubeadm.alpha.kubernetes.io/cri-socket": CRI_SOCKET}
+
+
 def renewal_configuration(minor: Minor, kubernetes_version: str) -> str:
     """The YAML document for `kubeadm certs renew --config`, so that it asks no API server.
 
@@ -168,6 +203,7 @@ def renewal_configuration(minor: Minor, kubernetes_version: str) -> str:
         "apiVersion": _api(minor),
         "kind": "ClusterConfiguration",
         "kubernetesVersion": kubernetes_version,
+        **_keys(minor),
     }
     return documents.dump(config)
 
@@ -194,6 +230,20 @@ def upgrade_options(minor: Minor, *, patches: str = "") -> tuple[str, ...]:
 
 def _api(minor: Minor) -> str:
     return f"kubeadm.k8s.io/{minor.kubeadm_api}"
+
+
+def _keys(minor: Minor) -> dict[str, Any]:
+    """What keys are made: of ECDSA where kubeadm can, as those of kubelets are.
+
+    A dozen of RSA takes it seconds, and each connection milliseconds. 1.30 has only the feature
+    gate, which goes with the API that 1.30 writes.
+    """
+    match minor.kubeadm_api:
+        case "v1beta2":
+            return {"featureGates": {"PublicKeysECDSA": True}}
+        case "v1beta3":
+            return {}
+    return {"encryptionAlgorithm": "ECDSA-P256"}
 
 
 def _has_timeouts(minor: Minor) -> bool:

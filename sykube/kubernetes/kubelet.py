@@ -8,12 +8,14 @@ Source: https://kubernetes.io/docs/tasks/administer-cluster/kubelet-config-file/
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection
 from typing import Any
 
 from sykube import documents
 from sykube.image.versions import Minor
 
+_CLIENT = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 _TYPE = frozenset({"apiVersion", "kind"})
 
 
@@ -41,3 +43,40 @@ def drop_in(minor: Minor, *, allow_cgroup_v1: bool, patched: Collection[str] = (
     if allow_cgroup_v1 and minor.refuses_cgroup_v1:
         settings["failCgroupV1"] = False
     return documents.dump({k: v for k, v in settings.items() if k not in {*patched} - _TYPE})
+
+
+def client_config(server: str, ca: str) -> str:
+    """The kubeconfig of a kubelet that has its client certificate, as one that was bootstrapped.
+
+    Source: writeKubeconfigFromBootstrapping in kubernetes/kubernetes,
+    pkg/kubelet/certificate/bootstrap/bootstrap.go
+
+    Args:
+        server: URL of the API server.
+        ca: the cluster's CA, PEM.
+    """
+    cluster, user, context = "default-cluster", "default-auth", "default-context"
+    authority = base64.b64encode(ca.encode()).decode()
+    return documents.dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {
+                    "name": cluster,
+                    "cluster": {"certificate-authority-data": authority, "server": server},
+                }
+            ],
+            "contexts": [
+                {
+                    "name": context,
+                    "context": {"cluster": cluster, "namespace": "default", "user": user},
+                }
+            ],
+            "current-context": context,
+            "preferences": {},
+            "users": [
+                {"name": user, "user": {"client-certificate": _CLIENT, "client-key": _CLIENT}}
+            ],
+        }
+    )

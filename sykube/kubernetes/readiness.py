@@ -9,7 +9,8 @@ from typing import Any
 
 from sykube.kubernetes.api import Api, ApiError
 
-_DNS_TIMEOUT_S = 2.0
+# An answer takes milliseconds; what is lost before kube-proxy has its rules never comes.
+_DNS_TIMEOUT_S = 1.0
 # Of the phase: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
 _ENDED = ("Succeeded", "Failed")
 _CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")

@@ -205,6 +205,16 @@ class LocalNode(Node):
 
         return supervised.states(self.host, self._pid())
 
+    def stop_service(self, name: str) -> None:
+        from sykube.node import supervised
+
+        supervised.stop(self.host, self._pid(), name)
+
+    def start_service(self, name: str) -> None:
+        from sykube.node import supervised
+
+        supervised.start(self.host, self._pid(), name)
+
     def log(self, service: str) -> LogFile | None:
         log = LogFile(self.folder / "log" / "sykube" / f"{service}.log")
         return log if log.parts() else None

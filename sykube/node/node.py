@@ -190,6 +190,20 @@ class Node(Protocol):
             SykubeError: supervisord does not answer within 10 s.
         """
 
+    def stop_service(self, name: str) -> None:
+        """End a supervised program, if it runs.
+
+        Raises:
+            SykubeError: supervisord does not answer within 10 s.
+        """
+
+    def start_service(self, name: str) -> None:
+        """Start a supervised program, if it does not run.
+
+        Raises:
+            SykubeError: supervisord does not answer within 10 s.
+        """
+
     def log(self, service: str) -> Log | None:
         """The log of a program, also while the node does not run; None where it has none."""
 

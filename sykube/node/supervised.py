@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import xmlrpc.client
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException  # noqa: TID251 - over a socket of a node
 
 from sykube.errors import SykubeError
@@ -15,8 +16,15 @@ _TIMEOUT_S = 10.0
 
 
 def is_up(host: Host, pid: int) -> bool:
-    """Whether supervisord of a node has opened its socket."""
-    return (host.proc / str(pid) / _SOCKET).exists()
+    """Whether supervisord of a node answers.
+
+    It starts its programs once it has answered somebody, or after a second.
+    """
+    try:
+        states(host, pid)
+    except SykubeError:
+        return False
+    return True
 
 
 def states(host: Host, pid: int) -> dict[str, str]:
@@ -30,13 +38,45 @@ def states(host: Host, pid: int) -> dict[str, str]:
     Raises:
         SykubeError: supervisord does not answer within 10 s.
     """
+    with _server(host, pid) as server:
+        programs = server.supervisor.getAllProcessInfo()
+    return {program["name"]: program["statename"] for program in programs}  # type: ignore
+
+
+def stop(host: Host, pid: int, program: str) -> None:
+    """End a program; one that does not run is no error.
+
+    Args:
+        pid: the first process of the node's instance, seen from the host.
+
+    Raises:
+        SykubeError: supervisord does not answer within 10 s.
+    """
+    with _server(host, pid) as server, contextlib.suppress(xmlrpc.client.Fault):
+        server.supervisor.stopProcess(program)
+
+
+def start(host: Host, pid: int, program: str) -> None:
+    """Start a program, not waiting until it has stayed up; one that runs is no error.
+
+    Args:
+        pid: the first process of the node's instance, seen from the host.
+
+    Raises:
+        SykubeError: supervisord does not answer within 10 s.
+    """
+    with _server(host, pid) as server, contextlib.suppress(xmlrpc.client.Fault):
+        server.supervisor.startProcess(program, False)
+
+
+@contextlib.contextmanager
+def _server(host: Host, pid: int) -> Iterator[xmlrpc.client.ServerProxy]:
     # The address is not used: the transport knows its socket.
     socket = host.proc / str(pid) / _SOCKET
     transport = _Transport(lambda: host.network.http(f"unix:{socket}", _TIMEOUT_S))
     try:
         with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
-            programs = server.supervisor.getAllProcessInfo()
-        return {program["name"]: program["statename"] for program in programs}  # type: ignore
+            yield server
     except (OSError, HTTPException, xmlrpc.client.Error) as error:
         raise SykubeError(
             f"supervisord does not answer: {error}",

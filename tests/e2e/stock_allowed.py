@@ -132,4 +132,82 @@ ALLOWED = (
         ),
         before=24,
     ),
+    Allowed(
+        "keys are ECDSA's where kubeadm can make them so: a dozen of RSA takes it seconds"
+        " (sykube/kubernetes/kubeadm.py)",
+        (
+            *(
+                f"{node}etc/kubernetes/{file} > content > {field}"
+                for node, file in (
+                    (_MASTER, "pki/*.crt"),
+                    (_MASTER, "*#certificate-authority-data"),
+                    (_WORKER, "pki/ca.crt"),
+                    (_WORKER, "kubelet.conf#certificate-authority-data"),
+                )
+                for field in (
+                    *('ASN1 OID: absent -> "prime256v1"', 'Signature Algorithm: "sha256With*'),
+                    'Public Key Algorithm: "rsaEncryption" -> "id-ecPublicKey"',
+                    'keys: ["Public-Key: (2048 bit)"] -> ["Public-Key: (256 bit)"]',
+                )
+            ),
+            f'{_MASTER}etc/kubernetes/*#client-certificate-data > content > Signature Algorithm: *',
+            f'{_MASTER}etc/kubernetes/pki/*.key > content > parts: ["RSA PRIVATE KEY"]'
+            ' -> ["EC PRIVATE KEY"]',
+            f"{_MASTER}etc/kubernetes/pki/*.key > content > keys: *2048 bit*256 bit*",
+            f"{_MASTER}etc/kubernetes/pki/sa.pub > content > keys: *2048 bit*256 bit*",
+            f"{_WORKER}var/lib/kubelet/pki/kubelet-client-(time).pem > content > Signature"
+            ' Algorithm: "sha256WithRSAEncryption" -> "ecdsa-with-SHA256"',
+        ),
+    ),
+    Allowed(
+        "what asks kubeadm for them",
+        (f"{_CONFIGURATION} > featureGates: absent -> {{*}}",),
+        before=21,
+    ),
+    Allowed(
+        "what asks kubeadm for them from 1.31 on",
+        (f'{_CONFIGURATION} > encryptionAlgorithm: "RSA-2048" -> "ECDSA-P256"',),
+        since=31,
+    ),
+    Allowed(
+        "the controller manager's controllers start sooner with more requests a second",
+        tuple(
+            f"{place} > command > --kube-api-{option}: absent -> {value}"
+            for place in _static("kube-controller-manager")
+            for option, value in (("qps", '"200"'), ("burst", '"400"'))
+        ),
+    ),
+    Allowed(
+        "kubelets have the requests a second that are the default from 1.27 on",
+        tuple(
+            f"{place} > {field}"
+            for place in (
+                f"{_OBJECT}ConfigMap kube-system/kubelet-config* > data > kubelet",
+                f"{_MASTER}var/lib/kubelet/config.yaml > content",
+                f"{_WORKER}var/lib/kubelet/config.yaml > content",
+            )
+            for field in ("kubeAPIQPS: * -> 50", "kubeAPIBurst: * -> 100")
+        ),
+    ),
+    Allowed(
+        "the kubelet of the master starts again when the API server is there, and goes on with the"
+        " certificate that kubeadm made; stock's asks for one of its own at once",
+        (f"{_MASTER}var/lib/kubelet/pki/kubelet-client-(time).pem*",),
+    ),
+    Allowed(
+        "nor do workers, which have certificates that were made beforehand"
+        " (sykube/cluster/operations/kubelet_identity.py)",
+        (f"{_OBJECT}CertificateSigningRequest csr-(any)*",),
+    ),
+    Allowed(
+        "kubeadm keeps what its phase control-plane has added to the configuration only in a run"
+        " of both; it adds it again each time that it writes the manifest",
+        (f"{_CONFIGURATION} > apiServer > extraArgs: {{*}} -> absent",),
+        before=21,
+    ),
+    Allowed(
+        "static pods are looked at again as soon as they have started (sykube/kubernetes/stalled.py)",
+        (f"{_OBJECT}Pod kube-system/*-<master> > metadata > annotations > sykube.local/hastened: *",),
+        by_chance=True,
+    ),
 )  # fmt: skip

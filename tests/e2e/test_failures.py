@@ -87,9 +87,9 @@ def test_a_step_that_fails_rolls_back(small: TestCluster, point: str) -> None:
 
 def test_a_step_that_fails_half_way_rolls_back(small: TestCluster) -> None:
     with started(small) as init:
-        small.sykube(
-            "exec", "--name", small.name, "master", "--", "pkill", "-KILL", "-x", "kubeadm"
-        )
+        kill = ("exec", "--name", small.name, "master", "--", "pkill", "-KILL", "-x", "kubeadm")
+        # It runs twice, for a moment each.
+        eventually("kubeadm is killed", lambda: small.sykube(*kill, check=False).returncode == 0)
         _, errors = init.communicate(timeout=120)
     assert init.returncode == 1
     assert "kubeadm init" in errors

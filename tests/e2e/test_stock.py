@@ -57,5 +57,5 @@ def test_it_has_what_stock_kubeadm_makes_and_no_more_but_for_what_has_a_reason(
             break
         time.sleep(3)
     assert "ConfigMap kube-system/kubeadm-config" in theirs["objects"]
-    assert theirs["worker"]["/var/lib/kubelet/pki/kubelet-client-current.pem"]["content"]["Subject"]
+    assert theirs["master"]["/etc/kubernetes/pki/ca.crt"]["content"]["Subject"]
     assert not found, "\n".join([f"of stock kubeadm -> of sykube, all in {kept}", *found])

@@ -69,7 +69,8 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
 
 
-KUBEADM_CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"
+CONFIG_MAPS = "/api/v1/namespaces/kube-system/configmaps"
+KUBEADM_CONFIG = f"{CONFIG_MAPS}/kubeadm-config"
 
 
 COREFILE = "/api/v1/namespaces/kube-system/configmaps/coredns"
@@ -140,7 +141,9 @@ class Kubernetes:
 
     def collection(self, path: str) -> list[dict[str, Any]]:
         """The objects of a collection."""
-        return [each for where, each in self.objects.items() if where.rpartition("/")[0] == path]
+        return [
+            each for where, each in list(self.objects.items()) if where.rpartition("/")[0] == path
+        ]
 
     def seen(self, path: str) -> dict[str, Any]:
         """An object, of a Deployment with what its controller says once it is up, if it ever is."""
@@ -215,10 +218,10 @@ class Kubernetes:
             if CONTROL_PLANE_LABEL in node["metadata"].get("labels", {}):
                 found += [(each, name, {"component": each}) for each in _STATIC_PODS]
             found.append(("kube-proxy", name, {"k8s-app": "kube-proxy"}))
-        if any("/deployments/" in path for path in self.objects) and found:
+        if any("/deployments/" in path for path in list(self.objects)) and found:
             found.append(("cluster-dns", found[0][1], {"k8s-app": "kube-dns"}))
         bare = bool(self.bare) and not self.plugin
-        if any(path.endswith("/deployments/loadbalancer") for path in self.objects):
+        if any(path.endswith("/deployments/loadbalancer") for path in list(self.objects)):
             # It does not tolerate that its node is NotReady.
             found.append(("loadbalancer", "" if bare else found[0][1], {}))
         pods = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sykube.errors import SykubeError
@@ -25,6 +26,11 @@ class Call:
     step: str
     kind: str
     words: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, tuple[str, ...]]:
+        """What it has in common with the same call of another time: not temporary names."""
+        return self.kind, self.words[:5]
 
     def __str__(self) -> str:
         return f"{self.kind}: {' '.join(self.words)}"[:160]
@@ -72,3 +78,19 @@ class Calls:
     ) -> None:
         """Make one call fail by its place in the order, from 0."""
         self.fail(lambda _: len(self.all) - 1 == number, error)
+
+    def fail_one_of(
+        self,
+        before: Sequence[Call],
+        number: int,
+        error: Callable[[Call], BaseException] | None = None,
+    ) -> None:
+        """Make one call fail that was made before, by its place in the order then, from 0.
+
+        Calls from several threads have another order each time: what counts is how often the same
+        one came earlier.
+        """
+        wanted, earlier = before[number].key, before[:number]
+        left = sum(each.key == wanted for each in earlier)
+        counted = itertools.count()
+        self.fail(lambda call: call.key == wanted and next(counted) == left, error)

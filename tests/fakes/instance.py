@@ -136,7 +136,7 @@ class FakeInstance:
     @property
     def joined(self) -> bool:
         """Whether its kubelet is a member of a cluster."""
-        return KUBELET_CONF in self.files
+        return {KUBELET_CONF, f"{PKI}/ca.crt"} <= set(self.files)
 
     @property
     def has_control_plane(self) -> bool:

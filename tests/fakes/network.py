@@ -11,6 +11,7 @@ import xmlrpc.client
 from collections.abc import Callable, Sequence
 from http.client import HTTPConnection
 from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -99,7 +100,8 @@ class FakeNetwork(Network):
 
     def http(self, url: str, timeout: float, tls: object = None) -> HTTPConnection:
         if url.startswith("unix:"):
-            return Connection(self._supervisor)
+            socket_file = Path(url.removeprefix("unix:"))
+            return Connection(lambda *request: self._supervisor(socket_file, *request))
         address = urlsplit(url).hostname or ""
         return Connection(lambda *request: self._api(address, *request))
 
@@ -136,10 +138,20 @@ class FakeNetwork(Network):
                 return name.rpartition("-")[0]
         return ""
 
-    def _supervisor(self, *_: object) -> Response:
+    def _supervisor(
+        self, file: Path, _method: str, _url: str, _headers: object, body: str
+    ) -> Response:
         if self.supervisor_fails:
             raise self.supervisor_fails
-        found = [{"name": k, "statename": v} for k, v in self.world.services.items()]
+        if not file.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+        arguments, method = xmlrpc.client.loads(body)
+        found: Any = [{"name": k, "statename": v} for k, v in self.world.services.items()]
+        if method in ("supervisor.stopProcess", "supervisor.startProcess"):
+            assert arguments[0] in self.world.services
+            found = True
+        else:
+            assert method == "supervisor.getAllProcessInfo"
         answer = xmlrpc.client.dumps((found,), methodresponse=True)
         return Response(200, answer.encode(), "text/xml")
 

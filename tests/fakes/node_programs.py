@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sykube import documents, resources
 from tests.fakes.answers import Answer
-from tests.fakes.apiserver import COREFILE, KUBEADM_CONFIG, Kubernetes, member_id
+from tests.fakes.apiserver import CONFIG_MAPS, COREFILE, KUBEADM_CONFIG, Kubernetes, member_id
 from tests.fakes.files import fill
 from tests.fakes.instance import KUBELET_CONF, PKI, SHARED_KEYS, FakeInstance
 from tests.fakes.kubeconfig import admin_kubeconfig
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 
 _SCRIPTS = resources.folder("definitions") / "scripts"
+CA = f"{PKI}/ca.crt"
 CA_HASH = "c0ffee" * 8
+# What lets the kubelet of a worker start.
+KUBELET_START = ("kubeadm", "init", "phase", "kubelet-start")
+KUBELET_CERTIFICATE = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 
 
 _COREFILE = """.:53 {
@@ -84,7 +89,7 @@ class NodePrograms:
                 instance.files[written["path"]] = stdin or ""
             case ["sh", "check-node" | "check-network", _]:
                 pass
-            case ["pkill", "-KILL", "-x", "kube-apiserver"]:
+            case ["pkill", "-KILL" | "-TERM", "-x", "kube-apiserver" | "kubelet"]:
                 pass
             case ["sh", "-c", script] if script == _HASH_CA:
                 return 0, f"{CA_HASH}  -\n", ""
@@ -105,8 +110,9 @@ class NodePrograms:
                     instance.files.pop(path, None)
             case ["kubeadm", "init", "--config", path, "--skip-token-print", *options]:
                 _check_options(options, "--skip-phases", "--experimental-patches")
+                skipped = options[options.index("--skip-phases") + 1].split(",")
                 self._keep_configuration(name, instance, argv, path)
-                return self._kubeadm_init(name, instance, path)
+                return self._kubeadm_init(name, instance, path, skipped)
             case ["kubeadm", "init", "phase", "addon", "coredns", "--config", path]:
                 self._keep_configuration(name, instance, argv, path)
                 deployments = "/apis/apps/v1/namespaces/kube-system/deployments"
@@ -116,15 +122,24 @@ class NodePrograms:
                     "spec": {"template": {"spec": {"containers": containers}}}
                 }
                 objects[COREFILE] = {"data": {"Corefile": _COREFILE}}
+            case ["kubeadm", "init", "phase", "kubelet-start", "--config", path]:
+                self._keep_configuration(name, instance, argv, path)
+                return self._kubelet_start(name, instance, path)
             case ["kubeadm", "join", "--config", path, *options]:
                 _check_options(options, "--skip-phases", "--experimental-patches")
                 self._keep_configuration(name, instance, argv, path)
                 return self._kubeadm_join(name, instance, path)
+            case ["sh", "request-certificate", node]:
+                return 0, f"request of {node}", ""
+            case ["sh", "sign-certificate"]:
+                return 0, f"{instance.files[CA]} signed the {stdin}", ""
+            case ["sh", "install-certificate"]:
+                instance.files[KUBELET_CERTIFICATE] = stdin or ""
             case ["/usr/lib/sykube/node-network"]:
                 instance.lay_network()
             case ["sh", "stop-containers", "node", _]:
                 pass
-            case ["mkdir", "-p", "-m", "0700", _]:
+            case ["mkdir", "-p", *_]:
                 pass
             case ["etcdctl", *options, "member", "list"] if "--endpoints" in options:
                 return 0, self.world.etcd_of(name).listed(), ""
@@ -164,6 +179,8 @@ class NodePrograms:
         instance = self.world.instances.get(name)
         if instance and "kubeadm-upgrade" in argv and instance.has_control_plane:
             fill(instance.manifests, {"kube-controller-manager.yaml": "an image that is nowhere"})
+        if tuple(argv[:4]) == KUBELET_START:
+            return
         if instance and argv[:2] == ["kubeadm", "init"]:
             instance.files[f"{PKI}/ca.crt"] = "half"
         if instance and argv[:2] == ["kubeadm", "join"]:
@@ -181,15 +198,30 @@ class NodePrograms:
         text = instance.files.get(path, "")
         self.world.configurations.append((name, argv, documents.load_all(text)))
 
-    def _kubeadm_init(self, name: str, instance: FakeInstance, path: str) -> Answer:
-        if any("/pki/" in file or file.endswith(".conf") for file in instance.files):
-            return 1, "", "there are remains of an earlier control plane"
+    def _kubeadm_init(
+        self, name: str, instance: FakeInstance, path: str, skipped: list[str]
+    ) -> Answer:
         if path not in instance.files:
             return 1, "", f"unable to read config from {path!r}"
         given = {each["kind"]: each for each in documents.load_all(instance.files[path])}
         cluster = given["ClusterConfiguration"]
+        if "upload-config" not in skipped:
+            minor = ".".join(cluster["kubernetesVersion"].removeprefix("v").split(".")[:2])
+            kubelets = "kubelet-config" if int(minor[2:]) > 23 else f"kubelet-config-{minor}"
+            found = {
+                "kubeadm-config": {"ClusterConfiguration": documents.dump(cluster)},
+                kubelets: {"kubelet": documents.dump(given["KubeletConfiguration"])},
+            }
+            for each, data in found.items():
+                path = f"{CONFIG_MAPS}/{each}"
+                self.world.etcd_of(name).objects[path] = {"metadata": {"name": each}, "data": data}
+        if "certs" in skipped:
+            return 0, "", ""
+        if any("/pki/" in file or file.endswith(".conf") for file in instance.files):
+            return 1, "", "there are remains of an earlier control plane"
         server = f"https://{cluster['controlPlaneEndpoint']}"
-        instance.files["/etc/kubernetes/admin.conf"] = admin_kubeconfig(server)
+        for user in ("admin", "super-admin"):
+            instance.files[f"/etc/kubernetes/{user}.conf"] = admin_kubeconfig(server)
         instance.files[KUBELET_CONF] = "kubelet"
         instance.files |= {key: f"{key} of the cluster" for key in SHARED_KEYS}
         kubernetes = Kubernetes(lives=self.world.lives, plugin=self.world.plugin)
@@ -197,10 +229,6 @@ class NodePrograms:
         kubernetes.kubelet_joined(name, instance.version, control_plane=True)
         address = given["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"]
         kubernetes.members[name] = address
-        kubernetes.objects[KUBEADM_CONFIG] = {
-            "metadata": {"name": "kubeadm-config"},
-            "data": {"ClusterConfiguration": documents.dump(cluster)},
-        }
         self.world.kubernetes[cluster["clusterName"]] = kubernetes
         self._write_control_plane(instance, instance.version)
         self._start_kubelet()
@@ -235,6 +263,24 @@ class NodePrograms:
         instance.files[KUBELET_CONF] = "kubelet"
         kubernetes.bare |= {name} if not instance.config("pod-network.conflist") else set()
         kubernetes.kubelet_joined(name, instance.version, control_plane=bool(control_plane))
+        self._start_kubelet()
+        return 0, "", ""
+
+    def _kubelet_start(self, name: str, instance: FakeInstance, path: str) -> Answer:
+        """kubeadm lets the kubelet of a worker start, which has all that it is known by."""
+        if path not in instance.files:
+            return 1, "", f"unable to read config from {path!r}: no such file or directory"
+        if CA in instance.files and "certificatesDir" not in str(instance.files[path]):
+            return 1, "", "invalid or incomplete external CA"
+        config = documents.load(instance.files[KUBELET_CONF])
+        user, cluster = config["users"][0]["user"], config["clusters"][0]["cluster"]
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        assert authority == instance.files[CA] == f"{CA} of the cluster"
+        certificate = instance.files[user["client-certificate"]]
+        assert certificate == f"{CA} of the cluster signed the request of {name}"
+        kubernetes = self.world.etcd_of(name)
+        kubernetes.bare |= {name} if not instance.config("pod-network.conflist") else set()
+        kubernetes.kubelet_joined(name, instance.version, control_plane=False)
         self._start_kubelet()
         return 0, "", ""
 

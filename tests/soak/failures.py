@@ -157,7 +157,7 @@ DURING = {
     "control-plane": Damage("exit code", strike=_kill_command(r" kubeadm init ")),
     "dns": Damage("does not answer", strike=_kill_in_nodes("dns", "kube-apiserver")),
     "addons": Damage("does not answer", strike=_kill_in_nodes("addons", "kube-apiserver")),
-    "join": Damage("exit code", strike=_kill_command(r" kubeadm join ")),
+    "join": Damage("exit code", strike=_kill_command(r" kubeadm init phase kubelet-start ")),
     "ready": Damage("not there after", strike=_kill_in_nodes("ready", "")),
     "kubeconfig": Damage("kubeconfig", prepare=_remove_kubeconfig, strike=_damage_kubeconfig),
 }

@@ -23,6 +23,7 @@ from sykube.kubernetes import etcd_scrub
 from sykube.kubernetes.etcd_scrub import edit
 from tests.fakes import Answer, Injected, World
 from tests.fakes.apiserver import NODES
+from tests.fakes.node_programs import KUBELET_START
 from tests.unit import test_snapshots
 from tests.unit.helpers import Sykube
 from tests.unit.test_snapshots import unchanged
@@ -148,7 +149,9 @@ def test_a_failing_init_leaves_nothing(
         init(saved)
 
 
-@pytest.mark.parametrize("words", ["python3 -", "snapshot restore", "kubeadm init", "kubeadm join"])
+@pytest.mark.parametrize(
+    "words", ["python3 -", "snapshot restore", "kubeadm init", " ".join(KUBELET_START)]
+)
 def test_a_retained_failure_starts_again_from_the_snapshot(saved: World, words: str) -> None:
     saved.calls.fail(lambda call: call.kind == "engine" and words in " ".join(call.words))
     with pytest.raises(Injected):
@@ -210,7 +213,7 @@ def test_nodes_gates_and_patches_are_the_snapshots_too(saved: World) -> None:
     }
     (folder / "state.json").write_text(json.dumps(stored))
     init(saved)
-    (found,) = [
+    found, *_ = [
         {each["kind"]: each for each in documents}
         for name, argv, documents in saved.configurations
         if name == "new-master" and "phase" not in argv

@@ -9,19 +9,24 @@ import pytest
 from sykube.cluster.commands import power, removal
 from sykube.cluster.commands.power import StopOptions
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations.join import register
+from sykube.cluster.operations.registration import register
 from sykube.errors import ExitCode, SykubeError
 from tests.fakes import Calls, Injected, World
 from tests.fakes.apiserver import CONTROL_PLANE_LABEL, NODES, FakeApi, Kubernetes
 from tests.fakes.instance import SHARED_KEYS
+from tests.fakes.node_programs import KUBELET_START
 from tests.unit.helpers import fake_spec, init, made, unchanged
 
 MASTERS = ["fake-master", "fake-master2", "fake-master3"]
 
 
 def joins(world: World) -> list[str]:
-    """The nodes that kubeadm join ran in, in order."""
-    return [call.words[1] for call in world.calls.all if call.words[2:4] == ("kubeadm", "join")]
+    """The nodes whose kubelets kubeadm let start, without the first, in order."""
+    return [call.words[1] for call in world.calls.all if is_joining(call.words)]
+
+
+def is_joining(words: tuple[str, ...]) -> bool:
+    return words[2:4] == ("kubeadm", "join") or words[2:6] == KUBELET_START
 
 
 def keepalived(cluster: Cluster, node: str) -> str:
@@ -57,16 +62,16 @@ def test_they_join_one_after_the_other_and_before_the_workers(world: World) -> N
 def test_api_servers_that_saw_etcd_get_a_member_start_anew(world: World) -> None:
     init(world, fake_spec(control_planes=3, workers=1))
     calls = [call.words for call in world.calls.all if call.kind == "engine"]
-    ended = [words[1] for words in calls if "pkill" in words]
+    ended = [words[1] for words in calls if words[-1] == "kube-apiserver"]
     assert ended == MASTERS[:2]
-    last = max(n for n, words in enumerate(calls) if "pkill" in words)
-    joined = {words[1]: n for n, words in enumerate(calls) if words[2:4] == ("kubeadm", "join")}
+    last = max(n for n, words in enumerate(calls) if words[-1] == "kube-apiserver")
+    joined = {words[1]: n for n, words in enumerate(calls) if is_joining(words)}
     assert joined["fake-master3"] < last < joined["fake-node1"]
 
 
 def test_a_slow_kubelet_has_room_for_its_static_pods(world: World) -> None:
     cluster, server = made(world, control_planes=3), Kubernetes()
-    register(cluster, FakeApi(server, Calls()), cluster.node("master2"))
+    register(cluster, FakeApi(server, Calls()), cluster.node("master2"), {})
     status = server.objects[f"{NODES}/fake-master2"]["status"]
     assert status["allocatable"] == status["capacity"]
     # What kubeadm 1.20 asks for: 650m for all four, and 100Mi of the others for etcd.

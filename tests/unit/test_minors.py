@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster.commands import export, power, removal, renewal
+from sykube.cluster.commands import export, power, removal, renewal, scaling
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations.dns import deployment, is_installed
@@ -24,7 +24,7 @@ from sykube.kubernetes import kubeadm, kubelet
 from sykube.node.node import Node
 from sykube.patches import Patch
 from tests.fakes import Answer, World
-from tests.fakes.apiserver import COREFILE
+from tests.fakes.apiserver import CONFIG_MAPS, COREFILE
 from tests.unit import schema
 from tests.unit.helpers import Sykube, fake_spec, init, unchanged
 
@@ -163,7 +163,8 @@ def test_what_is_written_is_what_each_version_reads(world: World, each: Minor, s
         "KubeletConfiguration",
         "KubeProxyConfiguration",
     }
-    assert kinds == expected | ({"JoinConfiguration"} if len(cluster.nodes) > 1 else set())
+    further = len(cluster.control_planes) > 1
+    assert kinds == expected | ({"JoinConfiguration"} if further else set())
 
 
 @pytest.mark.parametrize("each", MINORS, ids=IDS)
@@ -253,8 +254,8 @@ def test_flags_that_went_are_given_to_no_version_that_lacks_them(world: World, e
         assert flags["node-ip"].startswith("10.")
         # CHANGELOG-1.27.md: "unknown flag" is what such a kubelet ends with.
         assert ("container-runtime" in flags) == (each.number < 24)
-    for _, argv, found in world.configurations:
-        masters = argv[1] == "init" or "controlPlane" in found[0]
+    for name, argv, found in world.configurations:
+        masters = "master" in name
         by_option = "--experimental-patches" in argv
         by_file = "patches" in found[0]
         phase = "phase" in argv
@@ -277,11 +278,38 @@ def test_a_slow_machine_has_nine_minutes_in_each_version(world: World, each: Min
             assert document["timeouts"]["kubernetesAPICall"] == "5m0s"
 
 
+@pytest.mark.parametrize("each", MINORS, ids=IDS)
+def test_keys_are_ecdsas_where_kubeadm_can(world: World, each: Minor) -> None:
+    cluster_of(world, each, allow_cgroup_v1=each.refuses_cgroup_v1)
+    found = of_kind(world, "ClusterConfiguration")[0]
+    if each.number >= 31:
+        assert found["encryptionAlgorithm"] == "ECDSA-P256"
+    else:
+        # The gate goes with v1beta3, which a cluster of 1.30 could not be updated beyond.
+        gates = {"PublicKeysECDSA": True} if each.number == 20 else None
+        assert found.get("featureGates") == gates
+
+
+def test_a_workers_kubelet_is_configured_by_what_the_cluster_keeps(world: World) -> None:
+    cluster_of(world, minor("1.36"), allow_cgroup_v1=True)
+    kept = world.kubernetes["fake"].objects[f"{CONFIG_MAPS}/kubelet-config"]["data"]
+    kept["kubelet"] = yaml.safe_dump({**yaml.safe_load(kept["kubelet"]), "maxPods": 42})
+    scaling.add(world.host, "fake", 1, world.ui())
+    name, _, given = world.configurations[-1]
+    documents = {each["kind"]: each for each in given}
+    assert name == "fake-node2"
+    assert documents["KubeletConfiguration"]["maxPods"] == 42
+    assert documents["InitConfiguration"]["nodeRegistration"]["name"] == "fake-node2"
+    assert "JoinConfiguration" not in documents
+
+
 def test_the_controllers_arguments_are_the_same_in_both_forms(world: World) -> None:
     cluster_of(world, minor("1.36"), allow_cgroup_v1=True)
-    (now, _) = of_kind(world, "ClusterConfiguration")
+    (now, *_) = of_kind(world, "ClusterConfiguration")
     assert now["controllerManager"]["extraArgs"] == [
         {"name": "allocate-node-cidrs", "value": "false"},
+        {"name": "kube-api-qps", "value": "200"},
+        {"name": "kube-api-burst", "value": "400"},
         {"name": "leader-elect-retry-period", "value": "1s"},
         {"name": "leader-elect-lease-duration", "value": "90s"},
         {"name": "leader-elect-renew-deadline", "value": "80s"},
@@ -290,7 +318,7 @@ def test_the_controllers_arguments_are_the_same_in_both_forms(world: World) -> N
 
 def test_images_and_etcd_are_the_ones_of_the_node_image(world: World) -> None:
     cluster = cluster_of(world, minor("1.34"))
-    (found, _) = of_kind(world, "ClusterConfiguration")
+    (found, *_) = of_kind(world, "ClusterConfiguration")
     assert found["imageRepository"] == REPOSITORY == cluster.image.repository
     assert found["kubernetesVersion"] == "v1.34.3"
     # kubeadm upgrade leaves an etcd alone whose tag was given.
@@ -300,7 +328,7 @@ def test_images_and_etcd_are_the_ones_of_the_node_image(world: World) -> None:
 
 def test_debians_etcd_has_a_tag_of_its_own(world: World) -> None:
     cluster_of(world, minor("1.20"))
-    (found,) = of_kind(world, "ClusterConfiguration")
+    (found, *_) = of_kind(world, "ClusterConfiguration")
     assert found["imageRepository"] == "k8s.gcr.io"
     assert found["etcd"]["local"]["imageTag"] == "3.4.23-4"
 
@@ -309,7 +337,7 @@ def test_upstreams_etcd_is_the_one_that_kubeadm_names_also_of_debians_minor(worl
     cluster = cluster_of(world, minor("1.20"), "upstream")
     assert cluster.state.choice is not None
     assert (cluster.state.choice.source, cluster.image.source) == ("upstream", "upstream")
-    (found,) = (each for each in documents(world) if each["kind"] == "ClusterConfiguration")
+    (found, *_) = (each for each in documents(world) if each["kind"] == "ClusterConfiguration")
     assert found["imageRepository"] == REPOSITORY
     assert found["etcd"]["local"] == {"dataDir": "/var/lib/etcd"}
 
@@ -327,8 +355,12 @@ def test_upstreams_dns_is_kubeadms_own(world: World) -> None:
     assert "coredns" in deployments(world)
     assert "cluster-dns" not in deployments(world)
     inits = [argv[2:] for _, argv, _ in world.configurations if argv[1] == "init"]
-    assert inits[0][-2:] == ["--skip-phases", "preflight,addon/coredns"]
-    assert [argv[:3] for argv in inits[1:]] == [["phase", "addon", "coredns"]]
+    files, objects = (argv[-1].split(",") for argv in inits[:2])
+    assert "addon" in files
+    assert "addon/coredns" in objects
+    # Each phase is run once, but for what sykube has in its place.
+    assert {*files} & {*objects} == {"preflight", "wait-control-plane"}
+    assert inits[2][:3] == ["phase", "addon", "coredns"]
     assert deployment(cluster) == "coredns"
     # The configuration holds a bootstrap token.
     assert not [path for path in world.instances["fake-master"].files if "kubeadm-init" in path]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.processes: list[subprocess.Popen[bytes]] = []
         (root / "bin").mkdir()
 
     def write(self, path: str, text: str) -> None:
@@ -235,7 +238,7 @@ esac
 
 # --- containerd ---
 
-# Containers are folders, with a file for each label; `kill` says which signals one ends by.
+# Containers are folders, with a file for each label, and one for their first process.
 CTR = """#!{python}
 import pathlib, re, shutil, sys
 root = pathlib.Path("{root}")
@@ -253,20 +256,23 @@ match sys.argv[1:]:
     case ["tasks", "list"]:
         print("TASK PID STATUS")
         for each in sorted((root / "containers").iterdir()):
-            print(each.name, 7, "STOPPED" if (each / "ended").exists() else "RUNNING")
-    case ["tasks", "kill", "--signal", signal, name]:
-        with (root / "calls").open("a") as calls:
-            calls.write(f"{{signal}} {{name}}\\n")
-        if signal in (root / "containers" / name / "kill").read_text():
-            (root / "containers" / name / "ended").touch()
+            ended = (each / "ended").exists()
+            print(each.name, (each / "pid").read_text(), "STOPPED" if ended else "RUNNING")
     case unknown:
         raise SystemExit(f"unknown: {{unknown}}")
 """
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
+PROCESS = """
+trap 'echo "SIGTERM {name}" >> {root}/calls; {then}' TERM
+echo ready
+while :; do sleep 0.02; done
+"""
+
+
 @pytest.fixture
-def containers(machine: Machine) -> Machine:
+def containers(machine: Machine) -> Iterator[Machine]:
     """A control plane's containers and sandboxes, and those of two other pods."""
     machine.program("ctr", CTR.format(python=sys.executable, root=machine.root))
     for name in ("supervisorctl", "sync"):
@@ -274,15 +280,27 @@ def containers(machine: Machine) -> Machine:
     for name in (*COMPONENTS, "coredns", "web"):
         container(machine, name, "container")
         container(machine, f"{name}-sandbox", "sandbox")
-    return machine
+    yield machine
+    for process in machine.processes:
+        process.kill()
+        process.wait()
 
 
-def container(machine: Machine, name: str, kind: str) -> None:
+def container(
+    machine: Machine, name: str, kind: str, then: str = "exit"
+) -> subprocess.Popen[bytes]:
+    """A container whose first process runs; `then` is what it does when it is asked to end."""
     folder = f"containers/{name}"
     machine.write(f"{folder}/io.cri-containerd.kind", kind)
-    machine.write(f"{folder}/kill", "SIGTERM SIGKILL")
     if kind == "container":
         machine.write(f"{folder}/io.kubernetes.container.name", name)
+    script = PROCESS.format(name=name, root=machine.root, then=then)
+    process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline()
+    machine.write(f"{folder}/pid", str(process.pid))
+    machine.processes.append(process)
+    return process
 
 
 def ends(machine: Machine) -> list[str]:
@@ -293,25 +311,23 @@ def test_a_node_ends_pods_first_and_etcd_last(containers: Machine) -> None:
     containers.write("containers/web/ended", "")
     containers.run("stop-containers", "node", "5")
     sandboxes = sorted(f"{name}-sandbox" for name in (*COMPONENTS, "coredns", "web"))
-    assert ends(containers) == [
-        "supervisorctl stop kubelet",
-        "SIGTERM coredns",
-        *(f"SIGTERM {name}" for name in COMPONENTS[1:]),
-        "SIGTERM etcd",
-        *(f"SIGTERM {name}" for name in sandboxes),
-        "supervisorctl stop all",
-        f"sync -f {containers.root}/var/lib/etcd",
-    ]
+    found = ends(containers)
+    assert found[:2] == ["supervisorctl stop kubelet", "SIGTERM coredns"]
+    # Those of one kind end at the same time.
+    assert sorted(found[2:5]) == [f"SIGTERM {name}" for name in COMPONENTS[1:]]
+    assert found[5] == "SIGTERM etcd"
+    assert sorted(found[6:-2]) == [f"SIGTERM {name}" for name in sandboxes]
+    assert found[-2:] == ["supervisorctl stop all", f"sync -f {containers.root}/var/lib/etcd"]
 
 
 def test_what_does_not_end_in_time_is_killed(containers: Machine) -> None:
-    containers.write("containers/coredns/kill", "SIGKILL")
+    stubborn = container(containers, "coredns", "container", then=":")
     containers.run("stop-containers", "node", "1")
     assert [each for each in ends(containers) if "coredns" in each] == [
         "SIGTERM coredns",
-        "SIGKILL coredns",
         "SIGTERM coredns-sandbox",
     ]
+    assert stubborn.wait(timeout=10) == -signal.SIGKILL
 
 
 def test_a_control_plane_is_ended_without_the_other_pods(containers: Machine) -> None:
@@ -321,7 +337,8 @@ def test_a_control_plane_is_ended_without_the_other_pods(containers: Machine) ->
 
 
 def test_a_part_of_the_control_plane_that_stays_is_a_failure(containers: Machine) -> None:
-    containers.write("containers/kube-scheduler/kill", "")
+    # No process that can be signalled; /proc has it for whoever looks.
+    containers.write("containers/kube-scheduler/pid", "self")
     assert containers.start("stop-containers", "control-plane", "0").returncode == 1
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,43 @@ def test_a_step_is_skipped_only_when_it_was_done_and_its_result_is_still_there(
     plan.execute(cluster, real(steps))
     # A step that was only started is not asked: half of its result may be there.
     assert steps[0].events == ["is_done one", "is_done two", "apply two", "apply three"]
+
+
+def test_steps_of_one_title_are_applied_at_the_same_time(
+    cluster: Cluster, steps: list[FakeStep]
+) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def meet(_cluster: Cluster) -> None:
+        both.wait()
+
+    one, two, three = real(steps)
+    beside = [replace(each, title="Beside", apply=meet) for each in (one, two)]
+    plan.execute(cluster, [*beside, three])
+    assert cluster.ui.steps == ["Beside", "Step three"]  # type: ignore[attr-defined]
+    assert recorded(cluster).steps == {"one": DONE, "two": DONE, "three": DONE}
+
+
+def test_a_failing_step_does_not_leave_one_beside_it_running(
+    cluster: Cluster, steps: list[FakeStep]
+) -> None:
+    failed, ended = threading.Event(), threading.Event()
+
+    def fail(_cluster: Cluster) -> None:
+        failed.set()
+        raise Injected("no")
+
+    def go_on(_cluster: Cluster) -> None:
+        failed.wait(20)
+        time.sleep(0.05)
+        ended.set()
+
+    one, two, three = real(steps)
+    beside = [replace(one, title="Beside", apply=fail), replace(two, title="Beside", apply=go_on)]
+    with pytest.raises(Injected):
+        plan.execute(cluster, [*beside, three])
+    assert ended.is_set()
+    assert recorded(cluster).steps == {"one": STARTED, "two": STARTED}
 
 
 @pytest.mark.parametrize(

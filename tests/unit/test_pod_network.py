@@ -16,6 +16,7 @@ from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.preflight import Level
 from tests.fakes import Calls, World
 from tests.fakes.apiserver import FakeApi, Kubernetes
+from tests.fakes.node_programs import KUBELET_START
 from tests.fakes.nodes import make_node
 from tests.unit.helpers import fake_spec, init, made, unchanged
 
@@ -68,7 +69,7 @@ def test_without_a_pod_network_init_waits_for_no_plugin_and_says_so(world: World
 def test_it_waits_for_pods_that_need_no_pod_network(world: World) -> None:
     # kubeadm init makes the fake's Kubernetes.
     def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
-        if argv[:2] == ["kubeadm", "join"]:
+        if tuple(argv[:4]) == KUBELET_START:
             world.kubernetes["fake"].broken = {"kube-proxy"}
 
     world.node_programs.first = joining
@@ -243,10 +244,12 @@ def test_the_steps_of_each_kind(manifest: Path) -> None:
     def titles(**fields: Any) -> list[str]:
         return [each.title for each in steps.steps_of_init(fake_spec(**fields))]
 
+    (dns,) = (each.title for each in steps.ALL if each.name == "dns")
+
     assert step not in titles()
     assert step not in titles(pod_network="none")
     with_manifest = titles(pod_network=str(manifest))
-    assert with_manifest.index(step) == with_manifest.index("Installing the cluster DNS") - 1
+    assert with_manifest.index(step) == with_manifest.index(dns) - 1
     # The snapshot's etcd has it, as the user has changed it since.
     assert step not in titles(pod_network=str(manifest), from_snapshot="x")
 

@@ -16,6 +16,7 @@ from sykube.host.paths import ClusterPaths
 from tests.fakes import Call, Injected, World
 from tests.fakes.apiserver import NODES, ready
 from tests.fakes.instance import KUBELET_CONF
+from tests.fakes.node_programs import KUBELET_START
 from tests.unit.helpers import differences, fake_spec, init, made, unchanged
 
 
@@ -129,7 +130,7 @@ def reference_calls(world: World) -> list[Call]:
     return _reference
 
 
-STEPS = ["", "Starting node2", "Joining (kubeadm join)", "Waiting for nodes, pods and DNS"]
+STEPS = ["", "Starting node2", "Joining the cluster", "Waiting for nodes, pods and DNS"]
 
 
 @pytest.mark.parametrize("error", [Injected, KeyboardInterrupt])
@@ -164,10 +165,10 @@ def test_an_add_that_cannot_be_undone_shows_the_first_error_and_says_what_is_lef
     world: World,
 ) -> None:
     made(world)
-    world.calls.fail(lambda call: call.words[2:4] == ("kubeadm", "join"))
+    world.calls.fail(lambda call: call.words[2:6] == KUBELET_START)
     world.calls.fail(lambda call: call.words == ("kill", "fake-node2"))
     ui = world.ui()
-    with pytest.raises(Injected, match="kubeadm join"):
+    with pytest.raises(Injected, match="kubelet-start"):
         scaling.add(world.host, "fake", 1, ui)
     (warning,) = ui.warnings
     assert "node delete --force" in warning
@@ -178,13 +179,13 @@ def test_an_add_that_cannot_be_undone_shows_the_first_error_and_says_what_is_lef
 
 def test_the_first_error_of_an_add_is_shown_when_the_disk_is_full(world: World) -> None:
     made(world)
-    world.calls.fail(lambda call: call.words[2:4] == ("kubeadm", "join"))
+    world.calls.fail(lambda call: call.words[2:6] == KUBELET_START)
     world.calls.fail(
         lambda call: call.words == ("kill", "fake-node2"),
         lambda _: OSError(28, "No space left on device"),
     )
     ui = world.ui()
-    with pytest.raises(Injected, match="kubeadm join"):
+    with pytest.raises(Injected, match="kubelet-start"):
         scaling.add(world.host, "fake", 1, ui)
     assert "No space left" in ui.warnings[0]
 
@@ -193,7 +194,7 @@ def test_the_first_error_of_an_add_is_shown_when_the_disk_is_full(world: World) 
     "words",
     [
         ("start", "fake-node2"),
-        ("exec", "fake-node2", "kubeadm", "join"),
+        ("exec", "fake-node2", *KUBELET_START),
         ("POST", "/api/v1/nodes"),
     ],
     ids=" ".join,
@@ -216,7 +217,7 @@ def test_start_ends_an_add_that_was_killed_and_leaves_the_other_nodes_alone(
     node1["status"]["conditions"] = [ready(False, "cni plugin not initialized")]
 
     def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
-        if argv[:2] == ["kubeadm", "join"]:
+        if tuple(argv[:4]) == KUBELET_START:
             # As kubelets are after their first seconds.
             node1["status"]["conditions"] = [ready()]
 
@@ -225,7 +226,7 @@ def test_start_ends_an_add_that_was_killed_and_leaves_the_other_nodes_alone(
     assert sorted(world.instances) == ["fake-master", "fake-node1", "fake-node2", "fake-node3"]
     assert sorted(world.kubernetes["fake"].nodes) == sorted(world.instances)
     assert {mark: world.disks[mark] for mark in disks} == disks
-    joined = {call.words[1] for call in world.calls.all if call.words[2:4] == ("kubeadm", "join")}
+    joined = {call.words[1] for call in world.calls.all if call.words[2:6] == KUBELET_START}
     assert joined <= {"fake-node2", "fake-node3"}
 
 

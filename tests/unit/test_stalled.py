@@ -1,4 +1,4 @@
-"""Pods whose start a kubelet has put off."""
+"""Pods of which a kubelet has put off what it knows to be next."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ MESSAGE = "services have not yet been read at least once, cannot construct envva
 
 def pod(name: str, **state: dict[str, str]) -> dict[str, Any]:
     return {"metadata": {"name": name}, "status": {"containerStatuses": [{"state": state}]}}
+
+
+def status(*, started: bool, ready: bool = True) -> dict[str, Any]:
+    state: dict[str, Any] = {"running": {}}
+    return {"containerStatuses": [{"state": state, "started": started, "ready": ready}]}
 
 
 def test_only_pods_that_wait_for_the_kubelet_are_changed() -> None:
@@ -37,3 +42,25 @@ def test_only_pods_that_wait_for_the_kubelet_are_changed() -> None:
     changes = [call.words for call in calls.all if call.words[0] == "PATCH"]
     assert changes == [("PATCH", f"{PODS}/stalled")]
     assert server.objects[f"{PODS}/stalled"]["metadata"]["annotations"]
+
+
+def test_of_pods_that_have_started_the_static_ones_are_looked_at_again() -> None:
+    server = Kubernetes()
+    mirror = {"kubernetes.io/config.mirror": "0"}
+    static = {"name": "static", "annotations": mirror}
+    found = {
+        "static": {"metadata": static, "status": status(started=True, ready=False)},
+        "ready": {"metadata": {**static, "name": "ready"}, "status": status(started=True)},
+        "starts": {
+            "metadata": {**static, "name": "starts"},
+            "status": status(started=False, ready=False),
+        },
+        # Its readiness probe says when it is Ready.
+        "other": {"metadata": {"name": "other"}, "status": status(started=True, ready=False)},
+    }
+    server.objects |= {f"{PODS}/{name}": each for name, each in found.items()}
+    server.shown = lambda _: [*found.values()]
+    calls = Calls()
+    stalled.hasten(FakeApi(server, calls))
+    changes = [call.words for call in calls.all if call.words[0] == "PATCH"]
+    assert changes == [("PATCH", f"{PODS}/static")]

@@ -118,3 +118,23 @@ def test_a_supervisord_that_ended_and_left_its_socket_is_an_error(
 def test_the_socket_of_any_process_is_within_what_a_socket_address_holds() -> None:
     # The largest process number that Linux has: PID_MAX_LIMIT.
     assert len(str(Host().proc / str(2**22) / supervised._SOCKET)) <= _LONGEST_PATH
+
+
+def test_a_program_ends_and_starts_and_what_is_so_already_is_no_error(
+    host: FakeHost, node: int, fast_path: Path
+) -> None:
+    root_of(host, node, fast_path)
+    for _ in range(2):
+        supervised.stop(host, node, "kubelet")
+        assert supervised.states(host, node)["kubelet"] == "STOPPED"
+    for _ in range(2):
+        supervised.start(host, node, "kubelet")
+        assert supervised.states(host, node)["kubelet"] in ("STARTING", supervised.RUNNING)
+
+
+def test_a_node_is_up_when_its_supervisord_answers(
+    host: FakeHost, node: int, fast_path: Path
+) -> None:
+    assert not supervised.is_up(host, node)
+    root_of(host, node, fast_path)
+    assert supervised.is_up(host, node)

@@ -31,6 +31,7 @@ from sykube.patches import Patch
 from tests.fakes import Call, Injected, World
 from tests.fakes.apiserver import KUBEADM_CONFIG
 from tests.fakes.image import add_image
+from tests.fakes.node_programs import KUBELET_START
 from tests.fakes.nodes import make_node
 from tests.unit.helpers import Sykube, differences, fake_spec, init, made, unchanged
 
@@ -323,7 +324,7 @@ def test_a_cluster_that_is_not_well_is_refused(
 
 
 def test_a_cluster_that_was_never_finished_is_refused(world: World, newer: NodeImage) -> None:
-    world.calls.fail(lambda call: "join" in call.words)
+    world.calls.fail(lambda call: call.words[2:6] == KUBELET_START)
     with pytest.raises(Injected):
         init(world, fake_spec(), retain=True)
     with pytest.raises(SykubeError, match="never finished"):

@@ -124,7 +124,7 @@ def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
         "subnets": {
             "nodes": str(chosen.nodes), "pods": str(chosen.pods), "services": str(chosen.services),
         },
-        "steps": [step.title for step in steps.steps_of_init(spec)],
+        "steps": [*dict.fromkeys(step.title for step in steps.steps_of_init(spec))],
     }  # fmt: skip
 
 

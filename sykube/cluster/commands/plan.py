@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.state import DONE, STARTED
 from sykube.errors import SykubeError
 
@@ -20,7 +21,8 @@ class Step:
 
     Attributes:
         name: its key in the state.
-        title: what people read.
+        title: what people read. Steps in a row that have the same one need nothing of each other,
+            and are applied at the same time.
         is_done: whether what it makes is there, as seen on the host, not as recorded.
         apply: makes it; may be called again after it failed half-way.
         undo: removes it, whether it was made whole, in part or not at all; nothing where all that
@@ -40,17 +42,24 @@ def execute(cluster: Cluster, steps: Sequence[Step]) -> None:
     The state says "started" before a step and "done" after it. A step that was done before
     is skipped when its result is still there.
     """
-    for step in steps:
-        if cluster.state.steps.get(step.name) == DONE and step.is_done(cluster):
+    for title, group in itertools.groupby(steps, lambda step: step.title):
+        waiting = [
+            step
+            for step in group
+            if cluster.state.steps.get(step.name) != DONE or not step.is_done(cluster)
+        ]
+        if not waiting:
             continue
-        cluster.state.steps[step.name] = STARTED
+        cluster.state.steps |= {step.name: STARTED for step in waiting}
         cluster.save()
-        _point(f"before:{step.name}")
-        with cluster.ui.step(step.title):
-            step.apply(cluster)
-        _point(f"after:{step.name}")
-        cluster.state.steps[step.name] = DONE
-        cluster.save()
+        for step in waiting:
+            _point(f"before:{step.name}")
+        with cluster.ui.step(title):
+            on_each(waiting, lambda step: step.apply(cluster))
+        for step in waiting:
+            _point(f"after:{step.name}")
+            cluster.state.steps[step.name] = DONE
+            cluster.save()
 
 
 def undo(cluster: Cluster, steps: Sequence[Step]) -> list[str]:

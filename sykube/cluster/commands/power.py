@@ -10,7 +10,7 @@ from sykube.cluster.operations.data import remains_after_boot
 from sykube.cluster.operations.drain import drain, note, uncordon
 from sykube.cluster.operations.join import join_all
 from sykube.cluster.operations.join import missing as missing_members
-from sykube.cluster.operations.nodes import reconnect, shut_down, start_missing
+from sykube.cluster.operations.nodes import look_for_api, reconnect, shut_down, start_missing
 from sykube.cluster.operations.opening import opened, require_running
 from sykube.cluster.operations.ready import wait_alive, wait_api, wait_ready, wait_restarted
 from sykube.errors import SykubeError
@@ -105,8 +105,14 @@ def start(host: Host, name: str, ui: Ui) -> bool:
         with ui.step("Starting the nodes"):
             missing += reconnect(cluster, running)
             start_missing(cluster)
+            # They can do nothing yet, and would take the API server's time while it starts.
+            workers = [node for node in missing if not node.is_control_plane]
+            on_each(workers, lambda node: node.stop_service("kubelet"))
         with ui.step("Waiting for nodes, pods and DNS"):
             wait_api(cluster, timeout=_API_TIMEOUT_S)
+            look_for_api(missing)
+            # Of a node that was started when sykube was killed.
+            on_each(running, lambda node: node.start_service("kubelet"))
             # A node that was being added when sykube was killed. The others are left alone, Ready
             # or not: joining would make them anew.
             join_all(cluster, missing_members(cluster))

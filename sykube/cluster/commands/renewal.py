@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster, on_each
-from sykube.cluster.operations import nodes, user_kubeconfig
+from sykube.cluster.operations import kubelet_identity, nodes, user_kubeconfig
 from sykube.cluster.operations.control_plane import keep_credentials
 from sykube.cluster.operations.data import remains_after_boot
 from sykube.cluster.operations.opening import opened
@@ -67,7 +67,7 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
     try:
         with _without_kubelet(node):
             node.run(["kubeadm", "certs", "renew", "all", "--config", _CONFIG], timeout=120)
-            _renew_kubelet(leader, node)
+            kubelet_identity.renew_certificate(leader, node)
             command = resources.script("stop-containers", "control-plane", str(_GRACE_S))
             node.run(command, timeout=120)
     finally:
@@ -85,7 +85,7 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
 
 def _renew_worker(leader: Node, node: Node) -> None:
     with _without_kubelet(node):
-        _renew_kubelet(leader, node)
+        kubelet_identity.renew_certificate(leader, node)
 
 
 @contextmanager
@@ -97,12 +97,6 @@ def _without_kubelet(node: Node) -> Iterator[None]:
         yield
     finally:
         node.run(["supervisorctl", "start", "kubelet"])
-
-
-def _renew_kubelet(leader: Node, node: Node) -> None:
-    request = node.run(resources.script("request-certificate", node.instance)).stdout
-    signed = leader.run(resources.script("sign-certificate"), stdin=request).stdout
-    node.run(resources.script("install-certificate"), stdin=signed)
 
 
 def _restarted(api: Api, node: Node, since: float) -> str:

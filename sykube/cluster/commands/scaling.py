@@ -52,7 +52,7 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
             with ui.step(f"Starting {', '.join(added)}"):
                 start_missing(cluster)
                 _configure(cluster, before)
-            with ui.step("Joining (kubeadm join)"):
+            with ui.step("Joining the cluster"):
                 join_all(cluster, nodes)
             with ui.step("Waiting for nodes, pods and DNS"):
                 wait_ready(cluster)

@@ -21,7 +21,8 @@ from sykube.cluster.operations import (
 
 DATA = Step("data", "Preparing the cluster's folder", data.exists, data.make, data.remove)
 NETWORK = Step("network", "Setting up the network", network.is_up, network.set_up, network.remove)
-DNS = Step("dns", "Installing the cluster DNS", dns.is_installed, dns.install)
+_JOINING = "Joining the other nodes, installing DNS and add-ons"
+DNS = Step("dns", _JOINING, dns.is_installed, dns.install)
 ALL = (
     DATA,
     NETWORK,
@@ -33,10 +34,10 @@ ALL = (
         control_plane.create,
     ),
     DNS,
-    Step("addons", "Installing the add-ons", addons.are_enabled, addons.enable),
+    Step("addons", _JOINING, addons.are_enabled, addons.enable),
     Step(
         "join",
-        "Joining the other nodes (kubeadm join)",
+        _JOINING,
         lambda cluster: not join.missing(cluster),
         lambda cluster: join.join_all(cluster, cluster.nodes[1:]),
     ),

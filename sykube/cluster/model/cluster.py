@@ -203,7 +203,9 @@ def on_each(nodes: Sequence[_T], action: Callable[[_T], None]) -> None:
     Raises:
         The first error, in the order of the nodes, after all of them have ended.
     """
-    if not nodes:
+    if len(nodes) < 2:
+        for node in nodes:
+            action(node)
         return
     with ThreadPoolExecutor(max_workers=min(_PARALLEL, len(nodes))) as pool:
         futures = [pool.submit(action, node) for node in nodes]

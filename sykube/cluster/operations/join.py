@@ -1,4 +1,4 @@
-"""kubeadm join: further control planes one after the other, then all workers at once."""
+"""Nodes that become members: further control planes one after the other, then all workers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sykube import documents
-from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import Cluster, on_each
+from sykube.cluster.operations import kubelet_identity
 from sykube.cluster.operations.nodes import recreate
 from sykube.cluster.operations.ready import wait_api
-from sykube.kubernetes import kubeadm, kubeadm_patches, labels, readiness
-from sykube.kubernetes.api import Api, ApiError, wait_until
+from sykube.cluster.operations.registration import register
+from sykube.kubernetes import kubeadm, readiness
+from sykube.kubernetes.api import Api, wait_until
 from sykube.kubernetes.tokens import bootstrap_token
 from sykube.node.node import Node
 
@@ -20,6 +21,7 @@ _TIMEOUT_S = 600.0
 _BOOTSTRAP = "/etc/kubernetes/bootstrap-kubelet.conf"
 _CONFIG = "/etc/kubernetes/kubeadm-join.yaml"
 _PKI = "/etc/kubernetes/pki"
+_CONFIG_MAPS = "/api/v1/namespaces/kube-system/configmaps"
 # What control planes share; kubeadm makes the rest for each. Source:
 # https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/high-availability/
 _SHARED_KEYS = (
@@ -30,10 +32,6 @@ ETCDCTL = (
     *("etcdctl", "--endpoints", "https://127.0.0.1:2379", "--cacert", f"{_PKI}/etcd/ca.crt"),
     *("--cert", f"{_PKI}/etcd/peer.crt", "--key", f"{_PKI}/etcd/peer.key"),
 )
-# The kubelet of 1.20 takes an existing Node without any for a bug and panics
-# (reconcileHugePageResource). A slow one admits its static pods by these, before its first status
-# replaces them, and never looks at those again that had no room: kubeadm's ask for 650m.
-_ROOM = {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi", "pods": "110"}
 
 
 def missing(cluster: Cluster) -> list[Node]:
@@ -53,30 +51,63 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
     if not nodes:
         return
     leader = cluster.running_control_plane()
-    ca_hash = authority_hash(leader)
-    with cluster.api() as api, bootstrap_token(api) as token:
+    with cluster.api() as api:
         for node in nodes:
-            register(cluster, api, node)
-        # Earlier, kubeadm would find it unsigned and look again after 5 s.
-        name = token.split(".")[0]
-        wait_until(
-            cluster.host, "signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S
-        )
+            register(cluster, api, node, _document(cluster, node, "", ""))
         found = readiness.registered(api)
         waiting = [node for node in nodes if not readiness.has_joined(found, node.instance)]
         for node in waiting:
             if node.run(["test", "-e", _BOOTSTRAP, "-o", "-e", _PKI], check=False).ok:
                 recreate(cluster, node)
-        for node in waiting:
-            # etcd takes one new member at a time.
-            if node.is_control_plane:
-                _forget_member(leader, node)
-                _share_keys(leader, node)
-                join(cluster, node, token, ca_hash)
         if planes := [node for node in waiting if node.is_control_plane]:
-            _restart_watches(cluster, planes[-1])
-        workers = [node for node in waiting if not node.is_control_plane]
-        on_each(workers, lambda node: join(cluster, node, token, ca_hash))
+            _join_control_planes(cluster, api, leader, planes)
+        if workers := [node for node in waiting if not node.is_control_plane]:
+            shared = _configurations(cluster, api)
+            on_each(workers, lambda node: _join_worker(cluster, leader, node, shared))
+
+
+def _join_control_planes(cluster: Cluster, api: Api, leader: Node, nodes: Sequence[Node]) -> None:
+    """One after the other: etcd takes one new member at a time."""
+    ca_hash = authority_hash(leader)
+    with bootstrap_token(api) as token:
+        # Earlier, kubeadm would find it unsigned and look again after 5 s.
+        name = token.split(".")[0]
+        wait_until(
+            cluster.host, "signed discovery", lambda: readiness.discovery(api, name), _TIMEOUT_S
+        )
+        for node in nodes:
+            _forget_member(leader, node)
+            _share_keys(leader, node)
+            join(cluster, node, token, ca_hash)
+    _restart_watches(cluster, nodes[-1])
+
+
+def _configurations(cluster: Cluster, api: Api) -> tuple[str, str]:
+    """What kubeadm join would read in the cluster: ClusterConfiguration and KubeletConfiguration.
+
+    Source: cmd/kubeadm/app/constants/constants.go, GetKubeletConfigMapName; its name had the minor
+    version up to 1.23.
+    """
+    minor = cluster.minor
+    kubelet = "kubelet-config" if minor.number > 23 else f"kubelet-config-{minor.version}"
+    return (
+        api.get(f"{_CONFIG_MAPS}/kubeadm-config")["data"]["ClusterConfiguration"],
+        api.get(f"{_CONFIG_MAPS}/{kubelet}")["data"]["kubelet"],
+    )
+
+
+def _join_worker(
+    cluster: Cluster, leader: Node, node: Node, configurations: tuple[str, str]
+) -> None:
+    """Let a kubelet start that is known to the cluster already.
+
+    Not by kubeadm join, which waits for others to sign what it discovers the cluster by and what
+    the kubelet is known by, each time in steps of 5 s. What it writes, another phase of it does.
+    """
+    kubelet_identity.create(cluster, leader, node)
+    document = _document(cluster, node, "", "")
+    config = kubeadm.kubelet_configuration(document, node.address, *configurations)
+    _run(node, ["kubeadm", "init", "phase", "kubelet-start"], config)
 
 
 def _restart_watches(cluster: Cluster, newest: Node) -> None:
@@ -92,32 +123,6 @@ def _restart_watches(cluster: Cluster, newest: Node) -> None:
             wait_api(cluster, node, _TIMEOUT_S)
 
 
-def register(cluster: Cluster, api: Api, node: Node) -> None:
-    """Create a node's Node object, with the pod subnet that its CNI configuration has.
-
-    The kubelet takes over a Node that exists, and is Ready the sooner for it. It leaves labels and
-    taints alone then, also those that a patch of JoinConfiguration lets it register
-    (kubernetes/kubernetes, pkg/kubelet/kubelet_node_status.go, tryRegisterWithAPIServer).
-    """
-    asked = cluster.state.spec.node(node.name)
-    own_labels, taints = kubeadm_patches.registration(_document(cluster, node, "", ""))
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": node.instance, "labels": own_labels | asked.labels},
-        "spec": {
-            **pod_network.node_spec(node),
-            "taints": [*taints, *map(labels.parse_taint, asked.taints)],
-        },
-        "status": {"capacity": _ROOM, "allocatable": _ROOM},
-    }
-    try:
-        api.request("POST", "/api/v1/nodes", manifest)
-    except ApiError as error:
-        if error.status != 409:
-            raise
-
-
 def authority_hash(master: Node) -> str:
     """`sha256:HEX` of the public key of the cluster's CA.
 
@@ -131,14 +136,16 @@ def authority_hash(master: Node) -> str:
 
 
 def join(cluster: Cluster, node: Node, token: str, ca_hash: str) -> None:
-    """Run kubeadm join; its preflight was replaced by node_checks, as for init."""
+    """Run kubeadm join on a control plane; node_checks has been in the place of its preflight."""
     config = documents.dump(_document(cluster, node, token, ca_hash))
+    options = ("--skip-phases", "preflight", *kubeadm.patch_options(cluster.minor))
+    _run(node, ["kubeadm", "join"], config, options)
+
+
+def _run(node: Node, command: Sequence[str], config: str, options: Sequence[str] = ()) -> None:
     node.write(_CONFIG, config, mode="0600")
     try:
-        command = ["kubeadm", "join", "--config", _CONFIG, "--skip-phases", "preflight"]
-        if node.is_control_plane:
-            command += kubeadm.patch_options(cluster.minor)
-        node.run(command, timeout=_TIMEOUT_S)
+        node.run([*command, "--config", _CONFIG, *options], timeout=_TIMEOUT_S)
     finally:
         node.discard(_CONFIG)
 

@@ -105,6 +105,16 @@ def wait_and_check(cluster: Cluster, nodes: list[Node]) -> None:
     on_each(nodes, node_checks.run_checks)
 
 
+def look_for_api(nodes: Sequence[Node]) -> None:
+    """Have kubelets look for the API server, now that it is there.
+
+    Each time that it was not, they look again later: up to 30 s from now (client-go's reflector);
+    before that, they start no pods.
+    """
+    on_each(nodes, lambda node: node.stop_service("kubelet"))
+    on_each(nodes, lambda node: node.start_service("kubelet"))
+
+
 def recreate(cluster: Cluster, node: Node) -> None:
     """Recreate a node in which kubeadm failed: kubeadm only starts in a clean one."""
     node.remove()
