@@ -216,6 +216,9 @@ NOT_READ = (
 
 REBOOTED = (
     LeftOut("sysctl", r"kernel\.random\.boot_id", "another one at each boot", "~"),
+    LeftOut(
+        "sysctl", r"net\.ipv4\.(tcp|udp)_mem", "worked out of the memory that each boot finds", "~"
+    ),
     LeftOut("mount", r"/proc/sys/fs/binfmt_misc", "the pipe of systemd's automount", "~"),
 )
 
