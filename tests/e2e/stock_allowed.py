@@ -165,6 +165,29 @@ ALLOWED = (
         before=21,
     ),
     Allowed(
+        "and so are those of administrators and of the control plane's programs from 1.31 on",
+        (
+            *(
+                f"{_MASTER}etc/kubernetes/*#client-certificate-data > content > {field}"
+                for field in (
+                    'ASN1 OID: absent -> "prime256v1"',
+                    'Public Key Algorithm: "rsaEncryption" -> "id-ecPublicKey"',
+                    "keys: *2048 bit*256 bit*",
+                )
+            ),
+            f"{_MASTER}etc/kubernetes/*#client-key-data > content > keys: *2048 bit*256 bit*",
+        ),
+        since=31,
+    ),
+    Allowed(
+        "a kubelet that is bootstrapped writes no empty preferences, and asks for a signature only",
+        (
+            f"{_WORKER}etc/kubernetes/kubelet.conf > content > preferences: absent -> {{}}",
+            f"{_WORKER}var/lib/kubelet/pki/kubelet-client-(time).pem > content > X509v3 Key Usage: *",
+        ),
+        since=21,
+    ),
+    Allowed(
         "what asks kubeadm for them from 1.31 on",
         (f'{_CONFIGURATION} > encryptionAlgorithm: "RSA-2048" -> "ECDSA-P256"',),
         since=31,

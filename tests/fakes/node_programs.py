@@ -122,6 +122,8 @@ class NodePrograms:
                     "spec": {"template": {"spec": {"containers": containers}}}
                 }
                 objects[COREFILE] = {"data": {"Corefile": _COREFILE}}
+            case ["kubeadm", "init", "phase", "upload-config", "kubeadm", "--config", path]:
+                self._keep_configuration(name, instance, argv, path)
             case ["kubeadm", "init", "phase", "kubelet-start", "--config", path]:
                 self._keep_configuration(name, instance, argv, path)
                 return self._kubelet_start(name, instance, path)

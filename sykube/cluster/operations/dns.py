@@ -24,6 +24,8 @@ def install(cluster: Cluster) -> None:
     """Install kubeadm's CoreDNS, or sykube's own where that Kubernetes has none."""
     if deployment(cluster) == COREDNS:
         run_init(cluster, ["phase", "addon", "coredns"], [])
+        # kubeadm has kept that init left it out (v1beta4, dns.disabled): no upgrade would reach it.
+        run_init(cluster, ["phase", "upload-config", "kubeadm"], [])
         with cluster.api() as api:
             # kubeadm's two pods would both begin on the one node that is there yet, and stay.
             dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
