@@ -194,14 +194,14 @@ class Node(Protocol):
         """End a supervised program, if it runs.
 
         Raises:
-            SykubeError: supervisord does not answer within 10 s.
+            SykubeError: supervisord refuses, or does not answer within 10 s.
         """
 
     def start_service(self, name: str) -> None:
         """Start a supervised program, if it does not run.
 
         Raises:
-            SykubeError: supervisord does not answer within 10 s.
+            SykubeError: supervisord refuses, or does not answer within 10 s.
         """
 
     def log(self, service: str) -> Log | None:

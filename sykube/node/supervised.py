@@ -1,4 +1,4 @@
-"""What supervisord of a node says of its programs, asked from the host."""
+"""supervisord of a node, asked from the host: its programs' states, and to end or start one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from sykube.host.host import Host
 RUNNING = "RUNNING"
 _SOCKET = "root/run/supervisor.sock"
 _TIMEOUT_S = 10.0
+# Faults of supervisor's xmlrpc.py.
+_ALREADY_STARTED, _NOT_RUNNING = 60, 70
 
 
 def is_up(host: Host, pid: int) -> bool:
@@ -50,23 +52,28 @@ def stop(host: Host, pid: int, program: str) -> None:
         pid: the first process of the node's instance, seen from the host.
 
     Raises:
-        SykubeError: supervisord does not answer within 10 s.
+        SykubeError: supervisord refuses, or does not answer within 10 s.
     """
-    with _server(host, pid) as server, contextlib.suppress(xmlrpc.client.Fault):
+    with _server(host, pid) as server, _no_error(_NOT_RUNNING):
         server.supervisor.stopProcess(program)
 
 
 def start(host: Host, pid: int, program: str) -> None:
     """Start a program, not waiting until it has stayed up; one that runs is no error.
 
-    Args:
-        pid: the first process of the node's instance, seen from the host.
-
-    Raises:
-        SykubeError: supervisord does not answer within 10 s.
+    Args and errors as for `stop`.
     """
-    with _server(host, pid) as server, contextlib.suppress(xmlrpc.client.Fault):
+    with _server(host, pid) as server, _no_error(_ALREADY_STARTED):
         server.supervisor.startProcess(program, False)
+
+
+@contextlib.contextmanager
+def _no_error(code: int) -> Iterator[None]:
+    try:
+        yield
+    except xmlrpc.client.Fault as fault:
+        if fault.faultCode != code:
+            raise
 
 
 @contextlib.contextmanager

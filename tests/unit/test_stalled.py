@@ -21,6 +21,17 @@ def status(*, started: bool, ready: bool = True) -> dict[str, Any]:
     return {"containerStatuses": [{"state": state, "started": started, "ready": ready}]}
 
 
+def hastened(server: Kubernetes, found: dict[str, Any]) -> list[str]:
+    """The pods that are changed, of some."""
+    server.objects |= {f"{PODS}/{name}": each for name, each in found.items()}
+    # The fake's own are those that its nodes run.
+    server.shown = lambda _: [*found.values()]
+    calls = Calls()
+    stalled.hasten(FakeApi(server, calls))
+    changed = [call.words[1] for call in calls.all if call.words[0] == "PATCH"]
+    return [path.removeprefix(f"{PODS}/") for path in changed]
+
+
 def test_only_pods_that_wait_for_the_kubelet_are_changed() -> None:
     server = Kubernetes()
     found = {
@@ -34,13 +45,7 @@ def test_only_pods_that_wait_for_the_kubelet_are_changed() -> None:
         "running": pod("running", running={}),
         "new": {"metadata": {"name": "new"}},
     }
-    server.objects |= {f"{PODS}/{name}": each for name, each in found.items()}
-    # The fake's own are those that its nodes run.
-    server.shown = lambda _: [*found.values()]
-    calls = Calls()
-    stalled.hasten(FakeApi(server, calls))
-    changes = [call.words for call in calls.all if call.words[0] == "PATCH"]
-    assert changes == [("PATCH", f"{PODS}/stalled")]
+    assert hastened(server, found) == ["stalled"]
     assert server.objects[f"{PODS}/stalled"]["metadata"]["annotations"]
 
 
@@ -58,9 +63,4 @@ def test_of_pods_that_have_started_the_static_ones_are_looked_at_again() -> None
         # Its readiness probe says when it is Ready.
         "other": {"metadata": {"name": "other"}, "status": status(started=True, ready=False)},
     }
-    server.objects |= {f"{PODS}/{name}": each for name, each in found.items()}
-    server.shown = lambda _: [*found.values()]
-    calls = Calls()
-    stalled.hasten(FakeApi(server, calls))
-    changes = [call.words for call in calls.all if call.words[0] == "PATCH"]
-    assert changes == [("PATCH", f"{PODS}/static")]
+    assert hastened(server, found) == ["static"]

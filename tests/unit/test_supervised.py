@@ -130,6 +130,9 @@ def test_a_program_ends_and_starts_and_what_is_so_already_is_no_error(
     for _ in range(2):
         supervised.start(host, node, "kubelet")
         assert supervised.states(host, node)["kubelet"] in ("STARTING", supervised.RUNNING)
+    for action in (supervised.stop, supervised.start):
+        with pytest.raises(SykubeError, match="BAD_NAME"):
+            action(host, node, "nothing")
 
 
 def test_a_node_is_up_when_its_supervisord_answers(
