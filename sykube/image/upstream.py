@@ -178,7 +178,7 @@ def fetch(
         missing = {name: each for name, each in wanted.items() if not found[name]}
         if missing:
             with step(f"Downloading Kubernetes {release.kubernetes}"):
-                progress = _Progress(note)
+                progress = _Progress(note, host.monotonic)
                 found |= downloader.together(
                     {
                         name: partial(_download, each, partial(progress.tell, name))
@@ -350,17 +350,22 @@ def _listed(supported: Sequence[str]) -> str:
 
 
 class _Progress:
-    """Bytes of several files at once, as one line."""
+    """Bytes of several files at once, and the time that the rest of them takes, as one line."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
+    def __init__(self, note: Callable[[str], None], monotonic: Callable[[], float]) -> None:
+        self._note, self._monotonic, self._begun = note, monotonic, monotonic()
         self._files: dict[str, tuple[int, int]] = {}
+        # Of one that was cut off there was something before.
+        self._before: dict[str, int] = {}
 
     def tell(self, name: str, done: int, size: int) -> None:
-        self._files = {**self._files, name: (done, size)}
-        parts = [
-            f"{each} {done // 1_000_000} of {size // 1_000_000} MB"
-            for each, (done, size) in self._files.items()
-            if done < size
-        ]
-        self._note(", ".join(parts))
+        self._before.setdefault(name, done)
+        self._files = files = {**self._files, name: (done, size)}
+        there = sum(done for done, _ in files.values())
+        whole = sum(max(done, size) for done, size in files.values())
+        line = f"{there // 1_000_000} of {whole // 1_000_000} MB"
+        came = there - sum(self._before.values())
+        if came > 0 and there < whole:
+            left = (whole - there) * (self._monotonic() - self._begun) / came
+            line += f", {left / 60:.0f} min to go" if left > 90 else f", {left:.0f} s to go"
+        self._note(line)

@@ -277,6 +277,30 @@ def test_what_goes_with_a_version() -> None:
 # --- the download cache ---
 
 
+def test_downloads_say_how_long_they_will_take() -> None:
+    clock = iter([100.0, 101.0, 110.0, 110.0, 300.0])
+    notes: list[str] = []
+    progress = upstream._Progress(notes.append, lambda: next(clock))
+    # It goes on from where it was cut off: 10 MB came in 10 s.
+    progress.tell("kubelet", 30_000_000, 60_000_000)
+    progress.tell("kubelet", 35_000_000, 60_000_000)
+    progress.tell("kubectl", 0, 40_000_000)
+    progress.tell("kubectl", 5_000_000, 40_000_000)
+    progress.tell("kubelet", 60_000_000, 60_000_000)
+    progress.tell("kubectl", 40_000_000, 40_000_000)
+    # Of a size that is not said.
+    progress.tell("runc", 9_000_000, 0)
+    assert notes == [
+        "30 of 60 MB",
+        "35 of 60 MB, 5 s to go",
+        "35 of 100 MB, 2 min to go",
+        "40 of 100 MB, 60 s to go",
+        "65 of 100 MB, 3 min to go",
+        "100 of 100 MB",
+        "109 of 109 MB",
+    ]
+
+
 def test_a_release_is_fetched_once(
     host: Host, server: Server, mirrors: Mirrors, downloader: Downloader, shown: Shown
 ) -> None:
@@ -286,7 +310,7 @@ def test_a_release_is_fetched_once(
         assert found[name].path.is_relative_to(downloads.folder(host))
     assert {len(each.checksum) for each in found.values()} == {64}
     assert shown.steps == ["Downloading Kubernetes 1.36.2"]
-    assert any("kubelet" in note for note in shown.notes)
+    assert any(note.endswith(" MB") for note in shown.notes)
     server.requests.clear()
     shown.steps.clear()
     assert fetched(host, mirrors, downloader, shown) == found
