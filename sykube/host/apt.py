@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sykube.errors import UsageError
+from sykube.errors import SykubeError, UsageError
 from sykube.host.host import Host
 
 # Stands for --mirror where that is not given.
@@ -21,6 +23,10 @@ _SUITES = frozenset(
 )
 # What apt takes for "no": apt-pkg/contrib/strutl.cc, StringToBool
 _NO = frozenset({"no", "false", "without", "off", "disable", "0"})
+# Of the lists of packages in a Release file: https://wiki.debian.org/DebianRepository/Format
+_LIST = re.compile(
+    r"^ ([0-9a-f]{64}) +\d+ (?:\S+/)?main/binary-[^/]+/Packages(?:\.\w+)?$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,34 @@ class Mirror:
         if self.security and suite != "sid":
             lines.append(f"deb {self.security} {suite}-security main")
         return tuple(lines)
+
+    def state(self, suite: str, text: Callable[[str], str]) -> str:
+        """A word for the packages of a suite that it has now; another one once they change.
+
+        Signatures are not checked here: apt does when it installs them.
+
+        Args:
+            text: reads a URL of http or https.
+
+        Returns:
+            Nothing where it does not say.
+        """
+        found: list[str] = []
+        for line in self.sources(suite):
+            _, uri, of, _ = line.split(" ")
+            url = f"{uri}/dists/{of}/InRelease"
+            try:
+                is_here = url.startswith("file:")
+                said = (
+                    Path(urlsplit(url).path).read_text(encoding="utf-8") if is_here else text(url)
+                )
+            except (OSError, SykubeError):
+                return ""
+            lists = _LIST.findall(said)
+            if not lists:
+                return ""
+            found += [line, *sorted(lists)]
+        return hashlib.sha256("".join(found).encode()).hexdigest()[:16]
 
 
 def find_mirror(host: Host, wanted: str = "") -> Mirror:

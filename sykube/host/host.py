@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,6 +34,7 @@ class Runner(Protocol):
         secret: bool = False,
         terminal: bool = False,
         wrapper: Sequence[str] = (),
+        stop: threading.Event | None = None,
     ) -> Completed: ...
 
 

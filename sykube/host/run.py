@@ -22,6 +22,7 @@ log = logging.getLogger("sykube.run")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL_LINES = 20
 _GRACE_S = 5.0
+_LOOK_S = 0.1
 _PROXY_VARIABLES = (
     *("http_proxy", "https_proxy", "no_proxy"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
@@ -86,6 +87,7 @@ def run(
     secret: bool = False,
     terminal: bool = False,
     wrapper: Sequence[str] = (),
+    stop: threading.Event | None = None,
     grace: float = _GRACE_S,
 ) -> Completed:
     """Run a command to its end, with a clean environment, and log it.
@@ -101,10 +103,12 @@ def run(
         terminal: leave it the caller's terminal, so that it may ask a person for a passphrase; its
             output goes there and is not returned.
         wrapper: program and arguments that become the command; what is logged leaves them out.
+        stop: ends it once that is set, where `on_line` is given; for what other threads start.
         grace: seconds from the request to end to the kill.
 
     Raises:
         CommandError: it was not found, timed out or, with `check`, failed.
+        InterruptedError: `stop` was set.
     """
     words = tuple(str(word) for word in argv)
     log.debug("$ %s", shlex.join(words))
@@ -115,7 +119,7 @@ def run(
         stdout = stderr = ""
     elif on_line:
         take = _line_taker(lines, on_line)
-        timed_out, code = _stream(words, stdin or "", settings, timeout, take, grace)
+        timed_out, code = _stream(words, stdin or "", settings, timeout, take, grace, stop)
         stdout, stderr = "".join(lines), ""
     else:
         wrapped = (*wrapper, *words)
@@ -197,6 +201,7 @@ def _stream(
     timeout: float,
     take: Callable[[str], None],
     grace: float,
+    stop: threading.Event | None,
 ) -> tuple[bool, int]:
     """Run a command whose output is wanted line by line: whether its time ran out, and its code."""
     import sh
@@ -220,7 +225,7 @@ def _stream(
         process = sh.Command(words[0], search_paths=PATH.split(":"))(*words[1:], **options)
     except (sh.CommandNotFound, sh.ForkException) as error:
         raise _not_started(words, settings["cwd"], error) from error
-    return _wait(process, timeout, grace)
+    return _wait(process, timeout, grace, stop)
 
 
 def _not_started(words: Sequence[str], cwd: str, error: Exception) -> CommandError:
@@ -230,7 +235,9 @@ def _not_started(words: Sequence[str], cwd: str, error: Exception) -> CommandErr
     return CommandError(f"could not start {words[0]} in {cwd}", words, str(error))
 
 
-def _wait(process: Any, timeout: float, grace: float) -> tuple[bool, int]:
+def _wait(
+    process: Any, timeout: float, grace: float, stop: threading.Event | None
+) -> tuple[bool, int]:
     """Wait for a process of sh and the last of its output; as _stream.
 
     It does not outlive this call, not even when sykube is interrupted.
@@ -246,6 +253,9 @@ def _wait(process: Any, timeout: float, grace: float) -> tuple[bool, int]:
     try:
         # sh has a timeout of its own, which only looks ten times a second.
         with _after(timeout, expire):
+            while stop and process.is_alive():
+                if stop.wait(_LOOK_S):
+                    raise InterruptedError("stopped")
             process.wait()
     except sh.SignalException as error:
         return expired.is_set(), int(error.exit_code)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -48,3 +48,39 @@ def run_concurrently(
             raise TimeoutError from None
         found[name] = future.result()
     return found
+
+
+def run_in_order(
+    calls: Mapping[str, tuple[Sequence[str], Callable[[threading.Event], None]]],
+) -> None:
+    """Calls that start processes, all at once but for those that need others.
+
+    None goes on after this: the first error, or an interruption, sets the event that each is
+    given, which is to end it.
+
+    Args:
+        calls: by name, in an order that could be theirs: the names of those that must be done
+            before (others than these names are), and the call.
+
+    Raises:
+        BaseException: what the first call raised that failed.
+    """
+    stop = threading.Event()
+    futures: dict[str, Future[None]] = {}
+
+    def work(before: Sequence[Future[None]], call: Callable[[threading.Event], None]) -> None:
+        for each in before:
+            each.result()
+        if not stop.is_set():
+            call(stop)
+
+    with ThreadPoolExecutor(max(1, len(calls))) as pool:
+        try:
+            for name, (needed, call) in calls.items():
+                before = [futures[each] for each in needed if each in futures]
+                futures[name] = pool.submit(work, before, call)
+            for done in as_completed(futures.values()):
+                done.result()
+        except BaseException:
+            stop.set()
+            raise

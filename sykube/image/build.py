@@ -2,7 +2,12 @@
 
 The fingerprint of an image covers its rendered definition, the files that go
 into it and the fingerprints of the images it is made from, but not the mirror
-they were downloaded from.
+they were downloaded from. The roots of Debian's packages are cached by what the
+mirror has of them, too, and so are as new as they were if built again.
+
+What a node image is made of is in folders, not in images: each is copied once or
+twice, and compressed with the node image. What does not need one another is built
+at the same time.
 """
 
 from __future__ import annotations
@@ -10,10 +15,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +32,12 @@ from sykube.host.apt import Mirror
 from sykube.host.files import write_atomically
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import inside, pulling, versions
+from sykube.host.threads import run_in_order
+from sykube.image import inside, oci, pulling, versions
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import DebianRelease, Upstream
+
+log = logging.getLogger("sykube.build")
 
 _BUILD_TIMEOUT_S = 3600.0
 _SIF_MAGIC = b"SIF_MAGIC"
@@ -33,6 +45,8 @@ _SIF_MAGIC = b"SIF_MAGIC"
 _SIF_MAGIC_OFFSET = 32
 # Kernels have read zstd since 4.14, and unpack it several times faster than the default, gzip.
 _MKSQUASHFS = "-comp zstd -Xcompression-level 6"
+# Of the kernel's names, those that Debian has another for: https://www.debian.org/ports/
+_DEBIAN_ARCHITECTURES = {"i686": "i386", "armv7l": "armhf", "ppc64le": "ppc64el"}
 # Variables that only say where to download from, and by what leave; not Path, or not always.
 _OF_THIS_MACHINE: dict[str, Any] = {
     "mirror": "@mirror@",
@@ -52,13 +66,31 @@ class Builder:
 
 @dataclass(frozen=True)
 class Layer:
-    """One image of the chain, by what it is made from."""
+    """One image of the chain, by what it is made from.
+
+    Attributes:
+        keeps: the folder of it that others are made from, where it is not all of it.
+        state: the mirror's, where it is a root of nothing but Debian's packages.
+    """
 
     name: str
     template: str
     variables: dict[str, Any]
-    inputs: tuple[tuple[str, Path], ...]
-    bases: tuple[tuple[str, str], ...]
+    inputs: tuple[tuple[str, Path], ...] = ()
+    bases: tuple[tuple[str, str], ...] = ()
+    keeps: str = ""
+    state: str = ""
+
+    @property
+    def title(self) -> str:
+        return {
+            "kubernetes": f"Kubernetes {self.variables.get('kubernetes_version')} from source",
+            "debian": "Debian",
+            "system": "sykube's container image",
+            "container-images": "the container images",
+            "packages": "the packages of nodes",
+            "node": "the node image",
+        }[self.name]
 
     def parts(self) -> dict[str, str]:
         """Digest of each thing that this image depends on."""
@@ -75,7 +107,7 @@ class Layer:
             }
         return found | {f"the image {name}": fingerprint for name, fingerprint in self.bases}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return _digest(json.dumps(self.parts(), sort_keys=True).encode())[:16]
 
@@ -91,17 +123,25 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def layers(host: Host, source: DebianRelease | Upstream, mirror: Mirror) -> tuple[Layer, ...]:
-    """The chain of images of a source; the last one is the node image."""
+def layers(
+    host: Host, source: DebianRelease | Upstream, mirror: Mirror, state: str = ""
+) -> tuple[Layer, ...]:
+    """The chain of images of a source, each after those that it is made from.
+
+    The last one is the node image, the one before it has the container images.
+
+    Args:
+        state: the mirror's (Mirror.state), on which no fingerprint depends.
+    """
     if isinstance(source, Upstream):
-        return _upstream_layers(host, source, mirror)
-    return _debian_layers(host, source, mirror)
+        return _upstream_layers(host, source, mirror, state)
+    return _debian_layers(host, source, mirror, state)
 
 
-def _debian_layers(host: Host, source: DebianRelease, mirror: Mirror) -> tuple[Layer, Layer, Layer]:
-    """Kubernetes, its container images, the node image."""
+def _debian_layers(
+    host: Host, source: DebianRelease, mirror: Mirror, state: str
+) -> tuple[Layer, ...]:
     common: dict[str, Any] = {
-        "mirror": mirror.main,
         "kubernetes_version": source.kubernetes_version,
         "pause_version": source.pause_version,
         "image_repository": versions.IMAGE_REPOSITORY,
@@ -112,66 +152,97 @@ def _debian_layers(host: Host, source: DebianRelease, mirror: Mirror) -> tuple[L
         "kubernetes-debian.def.j2",
         common
         | {
-            "suite": source.build_suite,
-            "apt_sources": mirror.sources(source.build_suite, source_packages=True),
+            **_debian(host, mirror, source.build_suite, source_packages=True),
             "package": source.package,
             "programs": versions.KUBERNETES_PROGRAMS,
         },
-        (),
-        (),
+        keeps="opt/kubernetes",
     )
-    common |= _node_suite(mirror) | {"kubernetes_image": _stage(host, kubernetes)}
-    container_images = _container_images(
-        "container-images-debian.def.j2",
-        common | {"packages": versions.CONTAINER_IMAGE_PACKAGES, "coredns": False},
-        (kubernetes,),
+    debian, system, nodes = _roots(
+        host, mirror, state, versions.CONTAINER_IMAGE_PACKAGES, (), versions.NODE_PACKAGES
     )
-    node = _node(
-        host,
-        "node.def.j2",
-        common | {"packages": versions.NODE_PACKAGES},
-        (kubernetes, container_images),
-    )
-    return kubernetes, container_images, node
+    images = _container_images(host, "container-images-debian.def.j2", common, (system, kubernetes))
+    node = _node(host, "node.def.j2", common, (kubernetes, nodes, images))
+    return kubernetes, debian, system, nodes, images, node
 
 
-def _upstream_layers(host: Host, source: Upstream, mirror: Mirror) -> tuple[Layer, Layer]:
-    """The container images, the node image: the programs are there, verified, so none is built."""
+def _upstream_layers(host: Host, source: Upstream, mirror: Mirror, state: str) -> tuple[Layer, ...]:
+    """The programs are there, verified, so none is built."""
+    minor = versions.minor(source.kubernetes_version)
     common: dict[str, Any] = {
-        "mirror": mirror.main,
         "kubernetes_version": source.kubernetes_version,
         "image_repository": source.image_repository,
         "source": source.name,
         "checksums": {name: file.checksum for name, file in source.files.items()},
         **{name: file.path for name, file in source.files.items()},
-        **_node_suite(mirror),
     }
-    minor = versions.minor(source.kubernetes_version)
     dns = () if minor.has_coredns else versions.DNS_PACKAGES
-    container_images = _container_images(
+    debian, system, nodes = _roots(
+        host,
+        mirror,
+        state,
+        (*versions.UPSTREAM_CONTAINER_IMAGE_PACKAGES, *dns),
+        ("skopeo",),
+        versions.UPSTREAM_NODE_PACKAGES,
+    )
+    images = _container_images(
+        host,
         "container-images-upstream.def.j2",
         common
         | {
-            "packages": (*versions.UPSTREAM_CONTAINER_IMAGE_PACKAGES, *dns),
             "coredns": minor.has_coredns,
             "auth_file": source.auth_file,
             "authorities": source.authorities,
         },
-        (),
+        (system,),
     )
-    upstream = resources.folder("definitions") / "upstream"
     node = _node(
         host,
         "node-upstream.def.j2",
-        common
-        | {
-            "packages": versions.UPSTREAM_NODE_PACKAGES,
-            "containerd_config": _containerd_config(source.containerd_version),
-        },
-        (container_images,),
-        ("definitions/upstream", upstream),
+        common | {"containerd_config": _containerd_config(source.containerd_version)},
+        (nodes, images),
+        ("definitions/upstream", resources.folder("definitions") / "upstream"),
     )
-    return container_images, node
+    return debian, system, nodes, images, node
+
+
+def _roots(
+    host: Host,
+    mirror: Mirror,
+    state: str,
+    of_system: tuple[str, ...],
+    tools: tuple[str, ...],
+    of_nodes: tuple[str, ...],
+) -> tuple[Layer, Layer, Layer]:
+    """Debian, and what is made of it and its packages alone, for any Kubernetes.
+
+    Args:
+        of_system: packages of the container image of sykube's own programs.
+        tools: packages that bring the other container images.
+        of_nodes: packages of nodes.
+    """
+    variables = _debian(host, mirror, versions.NODE_SUITE)
+    debian = Layer("debian", "debian.def.j2", variables, state=state)
+    incluster = resources.PACKAGE / "incluster"
+    system = _made(
+        host,
+        "system",
+        "system.def.j2",
+        {
+            "packages": of_system,
+            "tools": ("umoci", *tools),
+            "coredns": not {*versions.DNS_PACKAGES} <= {*of_system},
+            "system_image": versions.SYSTEM_IMAGE,
+            "incluster_dir": incluster,
+        },
+        (debian,),
+        (("incluster", incluster),),
+        state=state,
+    )
+    nodes = _made(
+        host, "packages", "packages.def.j2", {"packages": of_nodes}, (debian,), state=state
+    )
+    return debian, system, nodes
 
 
 def _containerd_config(version: str) -> str:
@@ -187,19 +258,40 @@ def _containerd_config(version: str) -> str:
     return f"upstream/containerd-v{3 if numbers < (2, 3) else 4}.toml"
 
 
-def _node_suite(mirror: Mirror) -> dict[str, Any]:
-    return {"suite": versions.NODE_SUITE, "apt_sources": mirror.sources(versions.NODE_SUITE)}
+def _debian(
+    host: Host, mirror: Mirror, suite: str, *, source_packages: bool = False
+) -> dict[str, Any]:
+    """Variables of a root that is made from nothing."""
+    machine = oci.machine(host)
+    return {
+        "suite": suite,
+        "mirror": mirror.main,
+        "apt_sources": mirror.sources(suite, source_packages=source_packages),
+        "architecture": _DEBIAN_ARCHITECTURES.get(machine, machine),
+    }
 
 
-def _container_images(template: str, variables: dict[str, Any], bases: tuple[Layer, ...]) -> Layer:
-    incluster = resources.PACKAGE / "incluster"
-    return Layer(
-        "container-images",
-        template,
-        variables | {"system_image": versions.SYSTEM_IMAGE, "incluster_dir": incluster},
-        (("incluster", incluster),),
-        tuple((base.name, base.fingerprint) for base in bases),
-    )
+def _made(
+    host: Host,
+    name: str,
+    template: str,
+    variables: dict[str, Any],
+    bases: tuple[Layer, ...],
+    inputs: tuple[tuple[str, Path], ...] = (),
+    keeps: str = "",
+    state: str = "",
+) -> Layer:
+    """A layer that is made from others, whose folders its definition names."""
+    roots = {f"{base.name.replace('-', '_')}_root": _stage(host, base) for base in bases}
+    fingerprints = tuple((base.name, base.fingerprint) for base in bases)
+    return Layer(name, template, variables | roots, inputs, fingerprints, keeps, state)
+
+
+def _container_images(
+    host: Host, template: str, variables: dict[str, Any], bases: tuple[Layer, ...]
+) -> Layer:
+    name, keeps = "container-images", "opt/container-images"
+    return _made(host, name, template, variables, bases, keeps=keeps)
 
 
 def _node(
@@ -210,23 +302,20 @@ def _node(
     *inputs: tuple[str, Path],
 ) -> Layer:
     definitions, supervisor = resources.folder("definitions"), resources.folder("supervisor")
-    return Layer(
+    return _made(
+        host,
         "node",
         template,
-        variables
-        | {
-            "container_images_image": _stage(host, bases[-1]),
-            "definitions_dir": definitions,
-            "supervisor_dir": supervisor,
-        },
+        variables | {"definitions_dir": definitions, "supervisor_dir": supervisor},
+        bases,
         (("definitions/node", definitions / "node"), ("supervisor", supervisor), *inputs),
-        tuple((base.name, base.fingerprint) for base in bases),
     )
 
 
 def _stage(host: Host, layer: Layer) -> Path:
-    """Where an image that others are made from is cached."""
-    return host.cache / "build" / f"{layer.name}-{layer.fingerprint}.sif"
+    """The folder in the cache of what others are made from."""
+    suffix = f"-{layer.state}" if layer.state else ""
+    return host.cache / "build" / f"{layer.name}-{layer.fingerprint}{suffix}"
 
 
 def cached(host: Host, source: DebianRelease | Upstream, mirror: Mirror) -> NodeImage | None:
@@ -250,6 +339,7 @@ def build(
     step: Callable[[str], contextlib.AbstractContextManager[None]],
     note: Callable[[str], None],
     *,
+    state: str = "",
     force: bool = False,
 ) -> NodeImage:
     """Build what the cache lacks of a source's images.
@@ -257,30 +347,70 @@ def build(
     Args:
         step: opens a step of the user interface.
         note: told each line of the build's output.
+        state: the mirror's (Mirror.state); empty where it is not known, and so whether the
+            cached roots are still the newest.
         force: rebuild the node image, with Debian's newest packages.
 
     Raises:
         SykubeError: a build failed; what was in the cache stays.
     """
     with locked_cache(host):
-        chain = layers(host, source, mirror)
-        final = chain[-1]
         image = cached(host, source, mirror)
         if image and not force:
             return image
-        for layer in chain[:-1]:
-            if not _stage(host, layer).exists():
-                with step(_title(layer)):
-                    _stage(host, layer).parent.mkdir(parents=True, exist_ok=True)
-                    _build_sif(host, layer, _stage(host, layer), builder, note)
-        with step(_title(final)):
+        *parts, final = layers(host, source, mirror, state or secrets.token_hex(8))
+        if missing := _missing(host, parts, final):
+            with step(f"Building {', '.join(layer.title for layer in missing)}"):
+                _build_parts(host, missing, builder, note)
+        with step(f"Building {final.title}"):
             return keep(
                 host,
                 final.fingerprint,
                 final.parts(),
                 builder,
-                lambda sif: _build_sif(host, final, sif, builder, note),
+                lambda sif: _build(host, final, sif, builder, note),
             )
+
+
+def _missing(host: Host, parts: Sequence[Layer], layer: Layer) -> list[Layer]:
+    """What the cache lacks to make a layer, in the order of the chain."""
+    found: set[str] = set()
+
+    def look(layer: Layer) -> None:
+        for part in parts:
+            if part.name in dict(layer.bases) and not _stage(host, part).exists():
+                found.add(part.name)
+                look(part)
+
+    look(layer)
+    return [part for part in parts if part.name in found]
+
+
+def _build_parts(
+    host: Host, missing: Sequence[Layer], builder: Builder, note: Callable[[str], None]
+) -> None:
+    """Build them, at the same time where one is not made from the other."""
+    folder = host.cache / "build"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Programs with root's rights are in them, whose versions may be old one day.
+    folder.chmod(0o700)
+    said = dict.fromkeys((layer.name for layer in missing), "")
+
+    def make(layer: Layer, stop: threading.Event) -> None:
+        def told(line: str) -> None:
+            said[layer.name] = line
+            note("; ".join(f"{each}: {line[:40]}" for each, line in said.items() if line))
+
+        target = _stage(host, layer)
+        _build(host, layer, target, builder, told, stop)
+        said[layer.name] = ""
+        for before in folder.glob(f"{layer.name}-{layer.fingerprint}-*"):
+            if before != target:
+                shutil.rmtree(before)
+
+    run_in_order(
+        {layer.name: (tuple(dict(layer.bases)), partial(make, layer)) for layer in missing}
+    )
 
 
 def what_changed(host: Host, source: DebianRelease | Upstream, mirror: Mirror) -> list[str]:
@@ -319,19 +449,11 @@ def prune(host: Host, keep: frozenset[str]) -> list[Path]:
     """
     with locked_cache(host):
         removed = [image.folder for image in list_images(host) if image.fingerprint not in keep]
-        for folder, pattern in (("build", "*.sif"), ("tmp", "*"), ("node-images", ".new-*")):
+        for folder, pattern in (("build", "*"), ("tmp", "*"), ("node-images", ".new-*")):
             removed += (host.cache / folder).glob(pattern)
         for path in removed:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         return removed
-
-
-def _title(layer: Layer) -> str:
-    return {
-        "kubernetes": f"Building Kubernetes {layer.variables['kubernetes_version']} from source",
-        "container-images": "Building the container images",
-        "node": "Building the node image",
-    }[layer.name]
 
 
 def keep(
@@ -376,33 +498,44 @@ def extract(host: Host, sif: Path, path: str, target: Path, builder: Builder) ->
     inside.run_in(host, sif, command, target.parent, builder, timeout=120)
 
 
-def _build_sif(
-    host: Host, layer: Layer, target: Path, builder: Builder, note: Callable[[str], None]
+def _build(
+    host: Host,
+    layer: Layer,
+    target: Path,
+    builder: Builder,
+    note: Callable[[str], None],
+    stop: threading.Event | None = None,
 ) -> None:
+    """Make an image file where it is the node image, and a folder where it is a part of it."""
     temporary = host.cache / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"{layer.name}-", dir=temporary))
+    begun = host.monotonic()
     try:
         definition = work / f"{layer.name}.def"
         definition.write_text(
             resources.render("definitions", layer.template, **layer.variables), encoding="utf-8"
         )
-        sif = work / f"{layer.name}.sif"
+        made = work / "made"
         engine = engines.probe(host, builder.binary)
+        is_node = layer.name == "node"
+        form = engine.mksquashfs_options(_MKSQUASHFS) if is_node else ("--sandbox",)
         try:
             host.run(
-                [builder.binary, "build", *engine.mksquashfs_options(_MKSQUASHFS), sif, definition],
+                [builder.binary, "build", *form, made, definition],
                 env={**builder.environment, **engine.work_environment(work)},
                 timeout=_BUILD_TIMEOUT_S,
                 on_line=note,
+                stop=stop,
             )
         except CommandError as error:
             if explained := pulling.explain(error.output):
                 raise explained from error
             raise
-        sif.replace(target)
+        (made / layer.keeps).replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    log.info("built %s in %.1f s", layer.title, host.monotonic() - begun)
 
 
 def locked_cache(host: Host) -> contextlib.AbstractContextManager[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +66,7 @@ class FakePrograms:
         secret: bool = False,
         terminal: bool = False,
         wrapper: Sequence[str] = (),
+        stop: threading.Event | None = None,
     ) -> Completed:
         """See sykube.host.run.run."""
         words = tuple(str(word) for word in argv)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import itertools
 import json
@@ -55,14 +54,6 @@ _PROGRAMS = (
     *("gzip", "pigz", "xz", "zstd"),
 )
 _chain: list[build.Layer] = []
-
-
-class KnownLayer(build.Layer):
-    """One whose fingerprint is worked out once."""
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        return super().fingerprint
 
 
 class World:
@@ -178,8 +169,7 @@ class World:
     def _make_image(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put an up-to-date node image into the cache; fingerprints are looked up once."""
         if not _chain:
-            made = build.layers(self.host, versions.DEBIAN, Mirror("file:/d"))
-            _chain.extend(KnownLayer(**vars(layer)) for layer in made)
+            _chain.extend(build.layers(self.host, versions.DEBIAN, Mirror("file:/d")))
         # What images are made of is read and rendered once, not for each of a thousand tests.
         monkeypatch.setattr(build, "layers", lambda *_: tuple(_chain))
         add_image(self.root / "cache", _chain[-1].fingerprint)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sykube.errors import ExitCode, UsageError
+from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.apt import Mirror, find_mirror
 from sykube.host.host import Host
 from tests.fakes import fill
@@ -183,3 +183,61 @@ def test_lines_for_the_images() -> None:
     )
     assert mirror.sources("sid") == ("deb http://m/debian sid main",)
     assert Mirror("http://m/debian").sources("trixie") == ("deb http://m/debian trixie main",)
+
+
+# --- what it has ---
+
+RELEASE = """\
+Suite: stable
+SHA256:
+ {main} 50060337 main/binary-amd64/Packages
+ {digest} 8790396 main/binary-amd64/Packages.xz
+ {digest} 100 main/source/Sources.xz
+ {other} 8790396 contrib/binary-amd64/Packages.xz
+"""
+
+
+def of(**digests: str) -> dict[str, str]:
+    """A site with Debian and its security updates."""
+    made = {"main": "1" * 64, "digest": "2" * 64, "other": "3" * 64} | digests
+    text = RELEASE.format(**made)
+    return {
+        "http://m/debian/dists/trixie/InRelease": text,
+        "http://m/security/dists/trixie-security/InRelease": text.replace("1", "4"),
+    }
+
+
+DEBIAN = Mirror("http://m/debian", "http://m/security")
+
+
+def state(site: dict[str, str], mirror: Mirror = DEBIAN) -> str:
+    def text(url: str) -> str:
+        if url not in site:
+            raise SykubeError(f"cannot download {url}")
+        return site[url]
+
+    return mirror.state("trixie", text)
+
+
+def test_a_mirror_is_known_by_the_packages_that_it_has() -> None:
+    known = state(of())
+    assert known
+    assert known.isalnum()
+    assert state(of(other="9" * 64)) == known
+    assert state(of(digest="9" * 64)) != known
+    newer = of() | {"http://m/security/dists/trixie-security/InRelease": RELEASE.format(
+        main="5" * 64, digest="6" * 64, other="")}  # fmt: skip
+    assert state(newer) not in ("", known)
+    # Roots name the mirror that they are of.
+    moved = {url.replace("//m/", "//n/"): text for url, text in of().items()}
+    assert state(moved, Mirror("http://n/debian", "http://n/security")) not in ("", known)
+
+
+def test_a_mirror_that_does_not_say_what_it_has_is_known_by_nothing(tmp_path: Path) -> None:
+    assert state({}) == ""
+    assert state(dict.fromkeys(of(), "<html>")) == ""
+    assert state(dict(list(of().items())[:1])) == ""
+    # One in a folder says it, too.
+    assert state({}, Mirror(f"file:{tmp_path}")) == ""
+    fill(tmp_path / "dists/trixie", {"InRelease": next(iter(of().values()))})
+    assert state({}, Mirror(f"file:{tmp_path}")) != ""

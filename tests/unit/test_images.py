@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,18 +42,36 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def build_all(host: Host, *, force: bool = False, titles: list[str] | None = None) -> NodeImage:
+def build_all(
+    host: Host,
+    *,
+    force: bool = False,
+    titles: list[str] | None = None,
+    state: str = "202611",
+    note: Callable[[str], None] = lambda _: None,
+) -> NodeImage:
     @contextlib.contextmanager
     def step(title: str) -> Iterator[None]:
         (titles if titles is not None else []).append(title)
         yield
 
-    return build.build(host, versions.DEBIAN, MIRROR, BUILDER, step, lambda _: None, force=force)
+    return build.build(host, versions.DEBIAN, MIRROR, BUILDER, step, note, state=state, force=force)
 
 
 def builds(programs: FakePrograms) -> list[str]:
     """The definitions that were built."""
     return [Path(argv[-1]).stem for argv in programs.argvs if argv[1] == "build"]
+
+
+# Each after those that it is made from.
+MADE_FROM = {
+    "kubernetes": (),
+    "debian": (),
+    "system": ("debian",),
+    "packages": ("debian",),
+    "container-images": ("system", "kubernetes"),
+    "node": ("kubernetes", "packages", "container-images"),
+}
 
 
 # --- building ---
@@ -64,15 +83,23 @@ def test_images_are_built_one_from_the_other_and_kept(
     titles: list[str] = []
     assert build.cached(host, versions.DEBIAN, MIRROR) is None
     image = build_all(host, titles=titles)
-    assert builds(programs) == ["kubernetes", "container-images", "node"]
-    assert titles[0] == "Building Kubernetes 1.20.2 from source"
-    assert len(titles) == 3
+    order = builds(programs)
+    assert sorted(order) == sorted(MADE_FROM)
+    for name, bases in MADE_FROM.items():
+        assert all(order.index(base) < order.index(name) for base in bases), order
+    assert titles[0].startswith("Building Kubernetes 1.20.2 from source, Debian, ")
+    assert titles[1:] == ["Building the node image"]
     assert build.cached(host, versions.DEBIAN, MIRROR) == image
     assert list_images(host) == [image]
     assert image.sif.exists()
     assert os.access(image.kubectl, os.X_OK)
     assert list((cache / "tmp").iterdir()) == []
-    assert len(list((cache / "build").glob("*.sif"))) == 2
+    parts = [path.name for path in (cache / "build").iterdir()]
+    assert len(parts) == 5
+    # Programs of root's own are in them.
+    assert (cache / "build").stat().st_mode & 0o777 == 0o700
+    # One at a time is compressed, and that once.
+    assert [argv[2] for argv in programs.argvs if argv[1] == "build"].count("--sandbox") == 5
 
 
 def test_what_is_in_the_cache_is_not_built_again(host: Host, programs: FakePrograms) -> None:
@@ -90,9 +117,72 @@ def test_a_changed_node_image_takes_the_others_from_the_cache(
     # A later release of sykube: its constants are what images are known by.
     monkeypatch.setattr(versions, "NODE_PACKAGES", ("containerd", "runc"))
     assert build.cached(host, versions.DEBIAN, MIRROR) is None
-    assert build.what_changed(host, versions.DEBIAN, MIRROR) == ["definitions/node.def.j2"]
+    assert build.what_changed(host, versions.DEBIAN, MIRROR) == ["the image packages"]
     assert build_all(host) != first
+    assert builds(programs) == ["packages", "node"]
+
+
+def test_another_kubernetes_takes_the_roots_from_the_cache(
+    host: Host, programs: FakePrograms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build_all(host)
+    programs.calls.all.clear()
+    newer = replace(versions.DEBIAN, kubernetes_version="1.20.3")
+    monkeypatch.setattr(versions, "DEBIAN", newer)
+    assert build_all(host) != first
+    assert builds(programs) == ["kubernetes", "container-images", "node"]
+
+
+@pytest.mark.parametrize("state", ["202612", ""])
+def test_the_roots_are_made_again_once_the_mirror_has_other_packages(
+    host: Host, programs: FakePrograms, cache: Path, state: str
+) -> None:
+    """Also where it does not say what it has."""
+    build_all(host)
+    before = sorted(path.name for path in (cache / "build").iterdir())
+    programs.calls.all.clear()
+    assert build_all(host, state="202611", force=True)
     assert builds(programs) == ["node"]
+    programs.calls.all.clear()
+    assert build_all(host, state=state, force=True)
+    assert builds(programs) == ["debian", "packages", "node"]
+    after = sorted(path.name for path in (cache / "build").iterdir())
+    # Those that went before are gone.
+    assert len(after) == len(before)
+    assert {each.rpartition("-")[0] for each in {*before} - {*after}} == {
+        each.rpartition("-")[0] for each in {*after} - {*before}
+    }
+
+
+def test_what_is_being_built_is_said_of_each(host: Host) -> None:
+    said: list[str] = []
+    build_all(host, note=said.append)
+    assert "debian: INFO:    Build complete" in " ".join(said)
+    assert said[-1] == "INFO:    Build complete"
+
+
+def test_a_failure_ends_what_is_built_at_the_same_time(
+    host: Host, programs: FakePrograms, cache: Path
+) -> None:
+    begun = threading.Event()
+
+    def look(argv: Sequence[str | Path], **options: Any) -> Completed:
+        name = Path(argv[-1]).stem
+        if argv[1] == "build" and name == "kubernetes":
+            begun.set()
+            assert options["stop"].wait(60), "it would go on"
+            raise InterruptedError
+        if argv[1] == "build" and name == "system":
+            assert begun.wait(60)
+            raise CommandError("apptainer failed with exit code 255", ["apptainer"], "E: full")
+        return programs.run(argv, **options)
+
+    with pytest.raises(CommandError, match="exit code 255"):
+        build_all(replace(host, run=look))
+    assert list((cache / "tmp").iterdir()) == []
+    done = {path.name.split("-")[0] for path in (cache / "build").iterdir()}
+    assert "debian" in done
+    assert not {"kubernetes", "system"} & done
 
 
 def test_force_builds_the_node_image_anew(host: Host, programs: FakePrograms) -> None:
@@ -103,7 +193,7 @@ def test_force_builds_the_node_image_anew(host: Host, programs: FakePrograms) ->
     assert list_images(host) == [first]
 
 
-@pytest.mark.parametrize("fails", ["kubernetes", "container-images", "node"])
+@pytest.mark.parametrize("fails", MADE_FROM)
 def test_a_build_that_fails_leaves_what_was_done_before(
     host: Host, programs: FakePrograms, cache: Path, fails: str
 ) -> None:
@@ -118,9 +208,13 @@ def test_a_build_that_fails_leaves_what_was_done_before(
     assert list((cache / "tmp").iterdir()) == []
     leftovers = [path for path in (cache / "node-images").glob("*")]
     assert leftovers == []
+    done = [name for name in builds(programs) if name != fails]
     programs.calls.all.clear()
     build_all(host)
-    assert builds(programs)[0] == fails
+    again = builds(programs)
+    assert fails in again
+    assert not {*again} & {*MADE_FROM[fails]}
+    assert {*done} | {*again} == {*MADE_FROM}
 
 
 def test_an_image_that_cannot_be_pulled_is_named(
@@ -193,7 +287,8 @@ def test_each_engine_builds_as_it_can(host: Host,
     environments = environments_of_builds(host, programs)
     builds = [argv for argv in programs.argvs if argv[1] == "build"]
     assert builds
-    assert all(("--mksquashfs-args" in argv) is compresses for argv in builds)
+    assert [argv[-1] for argv in builds if "--sandbox" not in argv] == [builds[-1][-1]]
+    assert ("--mksquashfs-args" in builds[-1]) is compresses
     assert all(each[f"{prefix}_TMPDIR"].startswith(str(cache)) for each in environments)
 
 
@@ -211,10 +306,9 @@ def test_the_newest_image_is_listed_first_and_half_ones_never(host: Host, cache:
 
 def test_prune_keeps_what_is_used(host: Host, programs: FakePrograms, cache: Path) -> None:
     used, other = add_image(cache, "a" * 16), add_image(cache, "b" * 16)
-    stage = cache / "build/kubernetes-0.sif"
+    stage = cache / "build/kubernetes-0"
     work = cache / "tmp/node-x"
-    stage.parent.mkdir()
-    stage.touch()
+    stage.mkdir(parents=True)
     work.mkdir(parents=True)
     removed = prune(host, frozenset([used.fingerprint]))
     assert set(removed) == {other.folder, stage, work}

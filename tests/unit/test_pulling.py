@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from sykube import resources
@@ -49,5 +51,7 @@ def test_other_failures_of_a_build_are_not_meant() -> None:
 
 def test_the_definition_says_what_is_looked_for() -> None:
     text = (resources.folder("definitions") / "container-images-upstream.def.j2").read_text()
-    said = text.split("echo ")
-    assert any(each.startswith('"sykube: cannot pull $reference" >&2') for each in said)
+    (line,) = [each for each in text.splitlines() if "sykube: cannot pull" in each]
+    words = [line.replace("$said", "a word of skopeo's").replace("$reference", REFERENCE)]
+    done = subprocess.run(["sh", "-c", *words], stderr=subprocess.PIPE, text=True, check=True)
+    assert done.stderr == f"a word of skopeo's\nsykube: cannot pull {REFERENCE}\n"

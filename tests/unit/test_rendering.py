@@ -291,14 +291,29 @@ def rendered_definitions() -> dict[str, str]:
     }
 
 
+def test_only_debians_roots_are_of_a_mirror() -> None:
+    found = {
+        name for name, text in rendered_definitions().items() if "debootstrap --foreign" in text
+    }
+    assert found == {"debian.def.j2", "kubernetes-debian.def.j2"}
+
+
 @pytest.mark.parametrize("name", rendered_definitions())
+def test_a_definition_asks_nobody_but_the_mirror(name: str) -> None:
+    text = re.sub(r"^#.*", "", rendered_definitions()[name], flags=re.MULTILINE)
+    mentioned = set(re.findall(r"https?://[^\s'\"]+", text))
+    assert mentioned <= {MIRROR.main, MIRROR.security}
+
+
+@pytest.mark.parametrize("name", ["debian.def.j2", "kubernetes-debian.def.j2"])
 def test_a_definition_uses_the_mirror_that_was_asked_for(name: str) -> None:
     text = rendered_definitions()[name]
-    assert f"MirrorURL: {MIRROR.main}\n" in text
-    mentioned = set(
-        re.findall(r"https?://[^\s'\"]+", re.sub(r"^#.*", "", text, flags=re.MULTILINE))
+    assert re.search(
+        rf'debootstrap --foreign [^#]* (trixie|bookworm) "\$root" {MIRROR.main}\n', text
     )
-    assert mentioned <= {MIRROR.main, MIRROR.security}
+    # The engine makes these folders for itself, and other users' programs need the last ones.
+    assert text.index("--second-stage") < text.index('chmod 1777 "$root/tmp" "$root/var/tmp"\n')
+    assert 'chmod 700 "$root/root"\n' in text
     # The sources end where the here-document does, each a line of its own.
     sources = text.split("<<'EOF'\n")[1].split("\nEOF\n")[0].splitlines()
     assert [line.strip() for line in sources if line.strip()] == [line.strip() for line in sources]
@@ -319,14 +334,41 @@ def test_shellcheck_finds_nothing_in_a_build(name: str) -> None:
 
 
 def test_definitions_are_made_one_from_the_other(host: Host) -> None:
-    kubernetes, images, node = build.layers(host, versions.DEBIAN, MIRROR)
-    texts = rendered_definitions()
-    stage = f"kubernetes-{kubernetes.fingerprint}.sif"
-    assert stage in texts[images.template]
-    assert stage in texts[node.template]
-    assert f"container-images-{images.fingerprint}.sif" in texts[node.template]
+    chain = build.layers(host, versions.DEBIAN, MIRROR, "of-today")
+    texts = {
+        each.name: resources.render("definitions", each.template, **each.variables)
+        for each in chain
+    }
+    for number, each in enumerate(chain):
+        for name, fingerprint in each.bases:
+            # It is there by then.
+            assert name in [before.name for before in chain[:number]]
+            of_today = "-of-today" if name in ("debian", "system", "packages") else ""
+            assert f"/{name}-{fingerprint}{of_today}" in texts[each.name]
+    assert chain[-2].name == "container-images"
     for package in versions.NODE_PACKAGES:
-        assert re.search(rf"[ \n]{re.escape(package)}[ \n]", texts[node.template]), package
+        assert re.search(rf"[ \n]{re.escape(package)}[ \n]", texts["packages"]), package
+
+
+def test_what_the_mirror_has_names_the_roots_and_nothing_else(host: Host) -> None:
+    for source in (versions.DEBIAN, UPSTREAM):
+        before, after = (build.layers(host, source, MIRROR, each) for each in ("old", "new"))
+        moved = [a.name for a, b in zip(before, after, strict=True)
+                 if build._stage(host, a) != build._stage(host, b)]  # fmt: skip
+        assert moved == ["debian", "system", "packages"]
+        assert [each.fingerprint for each in before] == [each.fingerprint for each in after]
+
+
+def test_every_kubernetes_is_made_from_the_same_roots(host: Host) -> None:
+    others = ("1.31.0", "1.36.4", "1.37.1")
+    chains = [
+        build.layers(host, dataclasses.replace(UPSTREAM, kubernetes_version=each), MIRROR)
+        for each in others
+    ]
+    roots = [{each.name: each.fingerprint for each in chain[:3]} for chain in chains]
+    assert roots[0] == roots[1] == roots[2]
+    debians = fingerprints(host)
+    assert debians["debian"] == roots[0]["debian"]
 
 
 # --- upstream's ---
@@ -335,10 +377,10 @@ def test_definitions_are_made_one_from_the_other(host: Host) -> None:
 def test_upstreams_images_are_made_from_verified_files_without_building_kubernetes(
     host: Host,
 ) -> None:
-    images, node = build.layers(host, UPSTREAM, MIRROR)
+    *_, nodes, images, node = build.layers(host, UPSTREAM, MIRROR)
     texts = rendered_definitions()
-    assert f"container-images-{images.fingerprint}.sif" in texts[node.template]
-    assert "Stage: kubernetes" not in texts[images.template] + texts[node.template]
+    assert f"container-images-{images.fingerprint} /opt/container-images\n" in texts[node.template]
+    assert "/opt/kubernetes" not in texts[images.template] + texts[node.template]
     for name, file in UPSTREAM.files.items():
         tool = "sha512sum" if name == "runc" else "sha256sum"
         line = f"echo '{file.checksum}  {name}' | {tool} --check --quiet -\n"
@@ -351,7 +393,8 @@ def test_upstreams_images_are_made_from_verified_files_without_building_kubernet
     text = texts[images.template]
     assert text.index("sha256sum --check") < text.index("./kubeadm config images list")
     # Debian's would be beside those of upstream.
-    words = texts[node.template].split("apt-get -q install")[1].split("\n")[0].split()
+    packages = resources.render("definitions", nodes.template, **nodes.variables)
+    words = packages.split("apt-get -q install")[1].split("\n")[0].split()
     assert not {"containerd", "runc", "etcd-client"} & set(words)
     assert {"crun", "supervisor", "containernetworking-plugins"} <= set(words)
 
@@ -370,15 +413,16 @@ def test_debians_minor_of_upstream_has_the_containerd_and_the_dns_of_debians(hos
     assert " /opt/upstream/containerd-v4.toml > /etc/containerd/config.toml" in newer["node"]
     for texts, there in ((older, False), (newer, True)):
         text = texts["container-images"]
+        system = texts["system"]
         wanted = text.split("for name in kube-apiserver")[1].split(";")[0].split()
         assert ("coredns" in wanted) is there
         assert (r"sed -i '\|/coredns:|d' /build/names" in text) is not there
         for package in versions.DNS_PACKAGES:
-            assert bool(re.search(rf"[ \n]{package}[ \n]", text)) is not there
+            assert bool(re.search(rf"[ \n]{package}[ \n]", system)) is not there
 
 
 def test_images_are_pulled_with_what_the_site_gives_and_nothing_of_it_is_kept(host: Host) -> None:
-    images, _ = build.layers(host, UPSTREAM, MIRROR)
+    *_, images, _ = build.layers(host, UPSTREAM, MIRROR)
     text = resources.render("definitions", images.template, **images.variables)
     assert "--image-repository registry.example/kubernetes > /build/names" in text
     assert "--kubernetes-version v1.36.4 " in text
@@ -387,12 +431,11 @@ def test_images_are_pulled_with_what_the_site_gives_and_nothing_of_it_is_kept(ho
     assert "/root/site.pem /opt/upstream/authorities/1.crt\n" in text
     assert "/root/other.pem /opt/upstream/authorities/2.crt\n" in text
     assert "/root/auth.json /opt/upstream/auth.json\n" in text
-    last = text.split("Bootstrap: scratch")[1]
-    assert "/opt/container-images" in last
-    assert "upstream" not in last
+    # Where the password is not.
+    assert images.keeps == "opt/container-images"
 
     plain = dataclasses.replace(UPSTREAM, auth_file=None, authorities=())
-    images, _ = build.layers(host, plain, MIRROR)
+    *_, images, _ = build.layers(host, plain, MIRROR)
     text = resources.render("definitions", images.template, **images.variables)
     assert "skopeo --insecure-policy copy --quiet --retry-times 5 \\\n" in text
     assert "auth" not in text.replace("--author", "")
@@ -548,9 +591,7 @@ def imported(file: Path) -> set[str]:
 def test_the_image_of_sykubes_programs_has_what_they_import(
     host: Host, source: versions.DebianRelease | versions.Upstream, with_dns: bool
 ) -> None:
-    images = next(
-        layer for layer in build.layers(host, source, MIRROR) if layer.name == "container-images"
-    )
+    images = next(layer for layer in build.layers(host, source, MIRROR) if layer.name == "system")
     text = resources.render("definitions", images.template, **images.variables)
     assert ("rm -r /build/root-system/usr/lib/python3/dist-packages/incluster/dns" in text) is (
         not with_dns
@@ -570,12 +611,9 @@ def test_a_build_starts_every_program_of_pods_where_it_ships(
     host: Host,
     source: versions.DebianRelease | versions.Upstream,
 ) -> None:
-    images = next(
-        layer for layer in build.layers(host, source, MIRROR) if layer.name == "container-images"
-    )
+    images = next(layer for layer in build.layers(host, source, MIRROR) if layer.name == "system")
     text = resources.render("definitions", images.template, **images.variables)
     started = text.split("shipped system /build/debian.tar /build/system.tar\n")[1]
-    started = started.split("Bootstrap:")[0]
     assert "walk_packages(incluster.__path__" in started
     commands = {
         container["command"][0]
@@ -617,19 +655,27 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {name for name in before if before[name] != after[name]}
 
 
-ALL = {"kubernetes", "container-images", "node"}
 FROM_IMAGES = {"container-images", "node"}
+FROM_SYSTEM = {"system", *FROM_IMAGES}
+FROM_KUBERNETES = {"kubernetes", *FROM_IMAGES}
+FROM_PACKAGES = {"packages", "node"}
+FROM_DEBIAN = {"debian", *FROM_SYSTEM, *FROM_PACKAGES}
 
 
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("definitions/kubernetes-debian.def.j2", ALL),
+        ("definitions/kubernetes-debian.def.j2", FROM_KUBERNETES),
+        ("definitions/debian.def.j2", FROM_DEBIAN),
+        ("definitions/debootstrap", FROM_DEBIAN | FROM_KUBERNETES),
+        ("definitions/system.def.j2", FROM_SYSTEM),
+        ("definitions/image-functions.sh", FROM_SYSTEM),
+        ("definitions/packages.def.j2", FROM_PACKAGES),
         ("definitions/container-images-debian.def.j2", FROM_IMAGES),
         ("definitions/node.def.j2", {"node"}),
         ("definitions/node/node-init", {"node"}),
         ("definitions/node/containerd.toml", {"node"}),
-        ("sykube/incluster/dns/server.py", FROM_IMAGES),
+        ("sykube/incluster/dns/server.py", FROM_SYSTEM),
         ("supervisor/supervisord.conf", {"node"}),
         ("supervisor/programs/kubelet.conf", {"node"}),
         ("cni/pod-network.conflist.j2", set()),
@@ -649,7 +695,7 @@ def test_a_changed_file_changes_what_is_made_from_it(
     ("file", "expected"),
     [
         ("supervisor/programs/added.conf", {"node"}),
-        ("sykube/incluster/added.py", FROM_IMAGES),
+        ("sykube/incluster/added.py", FROM_SYSTEM),
         ("sykube/incluster/__pycache__/watch.cpython-311.pyc", set()),
     ],
 )
@@ -667,13 +713,13 @@ def test_an_added_file_changes_what_is_made_from_it(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"kubernetes_version": "1.20.3"}, ALL),
-        ({"package": "1.20.6+really1.20.2"}, ALL),
-        ({"build_suite": "bullseye"}, ALL),
-        ({"pause_version": "3.3"}, ALL),
+        ({"kubernetes_version": "1.20.3"}, FROM_KUBERNETES),
+        ({"package": "1.20.6+really1.20.2"}, FROM_KUBERNETES),
+        ({"build_suite": "bullseye"}, FROM_KUBERNETES),
+        ({"pause_version": "3.3"}, FROM_KUBERNETES),
     ],
 )
-def test_a_changed_source_changes_everything(
+def test_a_changed_source_changes_all_but_the_roots(
     host: Host, change: dict[str, str], expected: set[str]
 ) -> None:
     assert changed(fingerprints(host), fingerprints(host, MIRROR, **change)) == expected
@@ -682,11 +728,11 @@ def test_a_changed_source_changes_everything(
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("KUBERNETES_PROGRAMS", ("kubelet",), ALL),
-        ("CONTAINER_IMAGE_PACKAGES", ("unbound",), FROM_IMAGES),
-        ("SYSTEM_IMAGE", "sykube.local/system:2", FROM_IMAGES),
-        ("NODE_SUITE", "forky", FROM_IMAGES),
-        ("NODE_PACKAGES", ("runc",), {"node"}),
+        ("KUBERNETES_PROGRAMS", ("kubelet",), FROM_KUBERNETES),
+        ("CONTAINER_IMAGE_PACKAGES", ("unbound",), FROM_SYSTEM),
+        ("SYSTEM_IMAGE", "sykube.local/system:2", FROM_SYSTEM),
+        ("NODE_SUITE", "forky", FROM_DEBIAN),
+        ("NODE_PACKAGES", ("runc",), FROM_PACKAGES),
     ],
 )
 def test_a_changed_version_changes_what_it_is_in(

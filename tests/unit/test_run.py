@@ -57,6 +57,28 @@ def read_pid(file: Path) -> int:
 # --- how it ends ---
 
 
+def test_one_that_is_to_stop_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    stop, lines = threading.Event(), list[str]()
+
+    def told(line: str) -> None:
+        lines.append(line)
+        stop.set()
+
+    command = ["sh", "-c", f"sleep 1000 & echo $! > {tmp_path}/pid; echo there; wait"]
+    with pytest.raises(InterruptedError):
+        run(command, on_line=told, stop=stop, timeout=600)
+    assert lines == ["there"]
+    assert ends(read_pid(tmp_path / "pid"))
+
+
+def test_one_that_is_not_stopped_ends_as_any_other() -> None:
+    stop = threading.Event()
+    done = run(["sh", "-c", "echo a; exit 3"], on_line=print, stop=stop, check=False)
+    assert (done.code, done.stdout) == (3, "a\n")
+    with pytest.raises(CommandError, match="did not end within"):
+        run(["sleep", "1000"], on_line=print, stop=stop, timeout=0.2)
+
+
 def test_output_and_exit_code() -> None:
     done = run(["sh", "-c", "echo out; echo err >&2; exit 3"], check=False)
     assert (done.code, done.stdout, done.stderr) == (3, "out\n", "err\n")

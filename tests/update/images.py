@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from sykube.host import apt, engines
+from sykube.host.download import Downloader
 from sykube.host.host import Host
 from sykube.image import build, versions
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
 
 OLDER = versions.DEBIAN.kubernetes_version
-_TIMEOUT_S = 600
 
 
 def _following(number: int) -> str:
@@ -51,25 +50,16 @@ def broken() -> NodeImage:
 
 
 def _break(good: Path, wanted: Path) -> None:
-    builder = _builder()
     with tempfile.TemporaryDirectory(dir=wanted.parent) as name:
-        root, made = Path(name) / "root", Path(name) / "made.sif"
-        _engine(builder, "build", "--sandbox", root, good)
-        programs = root / "opt/kubernetes/bin"
+        root = Path(name) / "root"
+        shutil.copytree(good, root, symlinks=True)
+        programs = root / "bin"
         for program in programs.iterdir():
             content = program.read_bytes().replace(f"v{OLDER}".encode(), f"v{BROKEN}".encode())
             program.write_bytes(content)
         # It does not know kube-apiserver's options, says so, and ends.
         shutil.copyfile(programs / "kube-scheduler", programs / "kube-apiserver")
-        _engine(builder, "build", made, root)
-        made.rename(wanted)
-
-
-def _engine(builder: Builder, *words: str | Path) -> None:
-    subprocess.run(
-        [builder.binary, "--silent", *words], env=dict(builder.environment), check=True,
-        timeout=_TIMEOUT_S,
-    )  # fmt: skip
+        root.rename(wanted)
 
 
 def _builder() -> Builder:
@@ -78,9 +68,9 @@ def _builder() -> Builder:
 
 
 def _build(source: versions.DebianRelease) -> NodeImage:
-    image = build.build(
-        Host(), source, apt.find_mirror(Host(), ""), _builder(), _step, lambda _line: None
-    )
+    mirror = apt.find_mirror(Host(), "")
+    state = mirror.state(versions.NODE_SUITE, Downloader().text)
+    image = build.build(Host(), source, mirror, _builder(), _step, lambda _line: None, state=state)
     # Without it, an image of a version that Debian does not have is taken for one of upstream's.
     facts = image.folder / "versions"
     if f"source={source.name}" not in facts.read_text().split():

@@ -77,7 +77,7 @@ def release(folder: Path, builder: Builder) -> tuple[Release, bytes]:
     """1.20.2, of sykube's cached images, and their layer of Debian; nobody is asked for it."""
     node = build.cached(Host(), versions.DEBIAN, apt.Mirror(""))
     assert node, "first: make node-image"
-    archives, programs = _archives(folder, builder), _programs(node, folder, builder)
+    archives, programs = _archives(), _programs(node, folder, builder)
     images = {name: Image.of(archives / f"{name}.tar") for name in _IMAGES}
     etcdctl = tar({"usr/local/bin/etcdctl": programs.pop("etcdctl").read_bytes()})
     images["etcd"] = Image.of(archives / "etcd.tar").with_layer(etcdctl)
@@ -88,14 +88,11 @@ def release(folder: Path, builder: Builder) -> tuple[Release, bytes]:
     return made, system.blobs[first]
 
 
-def _archives(folder: Path, builder: Builder) -> Path:
+def _archives() -> Path:
     """The OCI archives that the node image was made with."""
-    sif = build._stage(Host(), build.layers(Host(), versions.DEBIAN, apt.Mirror(""))[-2])
-    assert sif.exists(), "first: sykube node-image build --source debian --force"
-    sandbox = folder / "images"
-    words: list[str | Path] = [builder.binary, "--silent", "build", "--sandbox", sandbox, sif]
-    subprocess.run(words, env=builder.environment, check=True, timeout=600)
-    return folder / "images/opt/container-images"
+    made = build._stage(Host(), build.layers(Host(), versions.DEBIAN, apt.Mirror(""))[-2])
+    assert made.exists(), "first: sykube node-image build --source debian --force"
+    return made
 
 
 def _programs(node: NodeImage, folder: Path, builder: Builder) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from sykube.host import apt, engines, preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.preflight import Finding
-from sykube.image import build, local
+from sykube.image import build, local, versions
 from sykube.image.build import Builder
 from sykube.image.choice import AUTO
 from sykube.image.node_image import NodeImage
@@ -21,6 +21,8 @@ from sykube.network import firewall
 from sykube.network.bridge import bridge_name
 from sykube.ui import Ui
 
+# For the list of a mirror's packages; a build that does without it takes longer.
+_ANSWER_S = 10.0
 _NO_ENGINE = Finding(
     "engine",
     preflight.Level.FAILURE,
@@ -154,7 +156,9 @@ def node_image(
             ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
     mirror = apt.find_mirror(host, spec.mirror)
     builder = Builder(engine.binary, {**engine.environment, **release.environment})
-    return build.build(host, source, mirror, builder, ui.step, ui.note, force=force)
+    brief = release.downloader.with_timeout(_ANSWER_S * host.patience)
+    state = mirror.state(versions.NODE_SUITE, brief.text)
+    return build.build(host, source, mirror, builder, ui.step, ui.note, state=state, force=force)
 
 
 def local_image(host: Host, spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui) -> NodeImage:
