@@ -20,7 +20,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -77,20 +77,9 @@ class Layer:
     template: str
     variables: dict[str, Any]
     inputs: tuple[tuple[str, Path], ...] = ()
-    bases: tuple[tuple[str, str], ...] = ()
+    bases: tuple[Layer, ...] = ()
     keeps: str = ""
     state: str = ""
-
-    @property
-    def title(self) -> str:
-        return {
-            "kubernetes": f"Kubernetes {self.variables.get('kubernetes_version')} from source",
-            "debian": "Debian",
-            "system": "sykube's container image",
-            "container-images": "the container images",
-            "packages": "the packages of nodes",
-            "node": "the node image",
-        }[self.name]
 
     def parts(self) -> dict[str, str]:
         """Digest of each thing that this image depends on."""
@@ -105,7 +94,7 @@ class Layer:
                 for file in sorted(path.rglob("*"))
                 if file.is_file() and "__pycache__" not in file.parts
             }
-        return found | {f"the image {name}": fingerprint for name, fingerprint in self.bases}
+        return found | {f"the image {base.name}": base.fingerprint for base in self.bases}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -283,8 +272,7 @@ def _made(
 ) -> Layer:
     """A layer that is made from others, whose folders its definition names."""
     roots = {f"{base.name.replace('-', '_')}_root": _stage(host, base) for base in bases}
-    fingerprints = tuple((base.name, base.fingerprint) for base in bases)
-    return Layer(name, template, variables | roots, inputs, fingerprints, keeps, state)
+    return Layer(name, template, variables | roots, inputs, bases, keeps, state)
 
 
 def _container_images(
@@ -358,11 +346,11 @@ def build(
         image = cached(host, source, mirror)
         if image and not force:
             return image
-        *parts, final = layers(host, source, mirror, state or secrets.token_hex(8))
-        if missing := _missing(host, parts, final):
-            with step(f"Building {', '.join(layer.title for layer in missing)}"):
+        final = layers(host, source, mirror, state or secrets.token_hex(8))[-1]
+        if missing := _missing(host, final):
+            with step("Building the parts of the node image"):
                 _build_parts(host, missing, builder, note)
-        with step(f"Building {final.title}"):
+        with step("Building the node image"):
             return keep(
                 host,
                 final.fingerprint,
@@ -372,29 +360,24 @@ def build(
             )
 
 
-def _missing(host: Host, parts: Sequence[Layer], layer: Layer) -> list[Layer]:
-    """What the cache lacks to make a layer, in the order of the chain."""
-    found: set[str] = set()
-
-    def look(layer: Layer) -> None:
-        for part in parts:
-            if part.name in dict(layer.bases) and not _stage(host, part).exists():
-                found.add(part.name)
-                look(part)
-
-    look(layer)
-    return [part for part in parts if part.name in found]
+def _missing(host: Host, layer: Layer) -> dict[str, Layer]:
+    """What the cache lacks to make a layer, each after those that it is made from."""
+    found: dict[str, Layer] = {}
+    for base in layer.bases:
+        if not _stage(host, base).exists():
+            found |= _missing(host, base) | {base.name: base}
+    return found
 
 
 def _build_parts(
-    host: Host, missing: Sequence[Layer], builder: Builder, note: Callable[[str], None]
+    host: Host, missing: Mapping[str, Layer], builder: Builder, note: Callable[[str], None]
 ) -> None:
     """Build them, at the same time where one is not made from the other."""
     folder = host.cache / "build"
     folder.mkdir(parents=True, exist_ok=True)
     # Programs with root's rights are in them, whose versions may be old one day.
     folder.chmod(0o700)
-    said = dict.fromkeys((layer.name for layer in missing), "")
+    said = dict.fromkeys(missing, "")
 
     def make(layer: Layer, stop: threading.Event) -> None:
         def told(line: str) -> None:
@@ -409,7 +392,10 @@ def _build_parts(
                 shutil.rmtree(before)
 
     run_in_order(
-        {layer.name: (tuple(dict(layer.bases)), partial(make, layer)) for layer in missing}
+        {
+            name: ([base.name for base in layer.bases], partial(make, layer))
+            for name, layer in missing.items()
+        }
     )
 
 
@@ -535,7 +521,7 @@ def _build(
         (made / layer.keeps).replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    log.info("built %s in %.1f s", layer.title, host.monotonic() - begun)
+    log.info("built %s in %.1f s", layer.name, host.monotonic() - begun)
 
 
 def locked_cache(host: Host) -> contextlib.AbstractContextManager[None]:

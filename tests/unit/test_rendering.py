@@ -340,11 +340,11 @@ def test_definitions_are_made_one_from_the_other(host: Host) -> None:
         for each in chain
     }
     for number, each in enumerate(chain):
-        for name, fingerprint in each.bases:
+        for base in each.bases:
             # It is there by then.
-            assert name in [before.name for before in chain[:number]]
-            of_today = "-of-today" if name in ("debian", "system", "packages") else ""
-            assert f"/{name}-{fingerprint}{of_today}" in texts[each.name]
+            assert base in chain[:number]
+            of_today = "-of-today" if base.name in ("debian", "system", "packages") else ""
+            assert f"/{base.name}-{base.fingerprint}{of_today}" in texts[each.name]
     assert chain[-2].name == "container-images"
     for package in versions.NODE_PACKAGES:
         assert re.search(rf"[ \n]{re.escape(package)}[ \n]", texts["packages"]), package
