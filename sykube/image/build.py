@@ -504,12 +504,17 @@ def _build(
         )
         made = work / "made"
         engine = engines.probe(host, builder.binary)
+        # Else the engine takes the host's, where a build that is cut off would leave files.
+        scratch = work / "scratch"
+        scratch.mkdir()
+        scratch.chmod(0o1777)
+        binds = {f"{engine.kind.prefix}BINDPATH": f"{scratch}:/tmp,{scratch}:/var/tmp"}
         is_node = layer.name == "node"
         form = engine.mksquashfs_options(_MKSQUASHFS) if is_node else ("--sandbox",)
         try:
             host.run(
                 [builder.binary, "build", *form, made, definition],
-                env={**builder.environment, **engine.work_environment(work)},
+                env={**builder.environment, **engine.work_environment(work), **binds},
                 timeout=_BUILD_TIMEOUT_S,
                 on_line=note,
                 stop=stop,

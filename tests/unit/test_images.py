@@ -289,6 +289,11 @@ def test_each_engine_builds_as_it_can(host: Host,
     assert [argv[-1] for argv in builds if "--sandbox" not in argv] == [builds[-1][-1]]
     assert ("--mksquashfs-args" in builds[-1]) is compresses
     assert all(each[f"{prefix}_TMPDIR"].startswith(str(cache)) for each in environments)
+    for each in environments:
+        # Nothing is left in the host's folders by programs that are ended.
+        binds = [bind.split(":") for bind in each[f"{prefix}_BINDPATH"].split(",")]
+        assert [inside for _, inside in binds] == ["/tmp", "/var/tmp"]
+        assert all(outside.startswith(f"{cache}/tmp/") for outside, _ in binds)
 
 
 # --- the cache ---
