@@ -1,12 +1,19 @@
-"""What a cluster takes over its life: init of a snapshot, start after stop, status, workers.
+"""What a cluster takes over its life, against stock kubeadm init + join and an ordinary init.
 
-init --from the whole command, until all is well, in turn with an ordinary init
-start      the whole command, until all pods are Ready and DNS answers
-status     the whole command, in turn with `kubectl get nodes` on the same cluster
-node add   the whole command for one worker after the other, until it is Ready; the memory that it
-           takes then, and how much more disk all nodes together take
+One round, of a cluster of two nodes, each the whole command:
+stop       of the cluster with nothing to do
+kubeadm    stock `kubeadm init` and `kubeadm join` alone (benchmarks/stock.py), and sykube init
+           --from SNAPSHOT and init until all is well; which goes first changes. The cluster is
+           stopped meanwhile.
+start      until all pods are Ready and DNS answers
+node add   one worker, which is deleted again
+certs      certs renew, until all is well
+Beside the rounds:
+status     in turn with `kubectl get nodes` on the same cluster
+workers    node add of one after the other; the memory that it takes then, and how much more disk
+           all nodes together take
 
-Run it as root: python3 -m benchmarks.lifecycle [--inits 3] [--starts 5] [--looks 10] [--workers 8]
+Run it as root: python3 -m benchmarks.lifecycle [--rounds 5] [--looks 10] [--workers 8]
     [--name bench]
 A cluster of that name is used; it keeps the workers that are added. What is to be done 0 times is
 left out.
@@ -16,10 +23,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.init import kubeadm_run
 from benchmarks.measure import cluster_of_two, disk_mb, memory_mb, middle, shown, sykube, timed
 from sykube.cluster.model import lookup
 from sykube.cluster.model.state import clusters
@@ -28,6 +37,18 @@ from sykube.host.host import Host
 from sykube.ui import Ui
 
 SECOND, SNAPSHOT = "bench-second", "bench"
+# What is measured in a round, with its title.
+TITLES = {
+    "stop": "sykube stop",
+    "kubeadm": "stock kubeadm init + join",
+    "init_from": "sykube init --from SNAPSHOT",
+    "init": "sykube init",
+    "start": "sykube start",
+    "node_add": "sykube node add",
+    "certs_renew": "sykube certs renew",
+}
+RATIOS = (("start", "kubeadm"), ("node_add", "kubeadm"), ("init_from", "init"))
+_IDLE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -39,32 +60,35 @@ class Worker:
     disk_mb: float
 
 
-def inits_of_a_snapshot(name: str, count: int) -> tuple[list[float], list[float]]:
-    """Seconds of each `init --from` a snapshot of the fresh cluster and of each ordinary init."""
+def rounds(name: str, count: int) -> dict[str, list[float]]:
+    """Seconds of each thing of TITLES."""
+    found: dict[str, list[float]] = {what: [] for what in TITLES}
     if not count:
-        return [], []
+        return found
     sykube("stop", "--name", name, "--quiet")
     sykube("snapshot", "save", SNAPSHOT, "--name", name, "--quiet")
-    of_snapshot: list[float] = []
-    ordinary: list[float] = []
-    for number in range(count):
-        for seconds, options in ((of_snapshot, ["--from", SNAPSHOT]), (ordinary, [])):
-            seconds.append(sykube("init", "--name", SECOND, "--quiet", *options)[0])
-            sykube("delete", "--name", SECOND, "--yes", "--quiet")
-        last = of_snapshot[-1], ordinary[-1]
-        print(f"{number + 1}: init --from {last[0]:.1f} s, init {last[1]:.1f} s", flush=True)
     sykube("start", "--name", name, "--quiet")
-    return of_snapshot, ordinary
 
+    def command(what: str, *arguments: str, of: str = name) -> None:
+        found[what].append(sykube(*arguments, "--name", of, "--quiet")[0])
 
-def start_after_stop(name: str, count: int) -> tuple[list[float], list[float]]:
-    """Seconds of each stop and of each start."""
-    stops, starts = [], []
     for number in range(count):
-        stops.append(sykube("stop", "--name", name, "--quiet")[0])
-        starts.append(sykube("start", "--name", name, "--quiet")[0])
-        print(f"{number + 1}: stop {stops[-1]:.1f} s, start {starts[-1]:.1f} s", flush=True)
-    return stops, starts
+        time.sleep(_IDLE_S)
+        command("stop", "stop")
+        for what in ("kubeadm", "init_from", "init")[:: -1 if number % 2 else 1]:
+            if what == "kubeadm":
+                found[what].append(sum(kubeadm_run(SECOND)))
+                continue
+            command(what, "init", *(["--from", SNAPSHOT] * (what == "init_from")), of=SECOND)
+            sykube("delete", "--name", SECOND, "--yes", "--quiet")
+        command("start", "start")
+        command("node_add", "node", "add")
+        added = lookup.load(Host(), name, Ui(quiet=True)).workers[-1].name
+        sykube("node", "delete", added, "--name", name, "--quiet")
+        command("certs_renew", "certs", "renew")
+        last = ", ".join(f"{TITLES[what]} {seconds[-1]:.1f} s" for what, seconds in found.items())
+        print(f"{number + 1}: {last}", flush=True)
+    return found
 
 
 def status_and_kubectl(name: str, count: int) -> tuple[list[float], list[float]]:
@@ -114,41 +138,43 @@ def measure(options: argparse.Namespace, init_s: float | None) -> dict[str, Any]
         init_s: seconds of the cluster's init, if it was made for this.
     """
     name = options.name
-    of_snapshot, ordinary = inits_of_a_snapshot(name, options.inits)
-    stops, starts = start_after_stop(name, options.starts)
+    found = rounds(name, options.rounds)
     ours, theirs = status_and_kubectl(name, options.looks)
     added = add_workers(name, options.workers)
     status_s, kubectl_s = middle(ours, 3), middle(theirs, 3)
+    medians = {what: middle(seconds) for what, seconds in found.items()}
     return {
-        "init_s": middle([*ordinary, *([init_s] if init_s else [])]),
-        "init_from_s": middle(of_snapshot),
-        "stop_s": middle(stops),
-        "start_s": middle(starts),
+        **{f"{what}_s": seconds for what, seconds in medians.items()},
+        "init_s": medians["init"] or (init_s and round(init_s, 2)),
+        **{f"{what}_ratio": _ratio(medians[what], medians[to], 3) for what, to in RATIOS},
         "status_s": status_s,
         "kubectl_get_nodes_s": kubectl_s,
-        "status_ratio": round(status_s / kubectl_s, 2) if status_s and kubectl_s else None,
-        "node_add_s": [round(worker.seconds, 2) for worker in added],
-        "node_memory_mb": [round(worker.memory_mb) for worker in added],
-        "node_disk_mb": [round(worker.disk_mb) for worker in added],
-        "inits": options.inits,
-        "starts": options.starts,
+        "status_ratio": _ratio(status_s, kubectl_s, 2),
+        "workers_s": [round(worker.seconds, 2) for worker in added],
+        "workers_memory_mb": [round(worker.memory_mb) for worker in added],
+        "workers_disk_mb": [round(worker.disk_mb) for worker in added],
+        "rounds": options.rounds,
         "looks": options.looks,
         "workers": options.workers,
     }
 
 
+def _ratio(value: float | None, to: float | None, digits: int) -> float | None:
+    return round(value / to, digits) if value and to else None
+
+
 def show(found: dict[str, Any]) -> None:
     """The table."""
-    add, memory, disk = found["node_add_s"], found["node_memory_mb"], found["node_disk_mb"]
-    print(
-        f"\nmedians of {found['inits']} inits of a snapshot, {found['starts']} stops and starts, "
-        f"{found['looks']} looks"
-    )
-    rows = {
-        "sykube init": shown(found["init_s"], "7.1", " s"),
-        "sykube init --from SNAPSHOT": shown(found["init_from_s"], "7.1", " s"),
-        "sykube stop": shown(found["stop_s"], "7.1", " s"),
-        "sykube start, until pods and DNS are well": shown(found["start_s"], "7.1", " s"),
+    add, memory, disk = (found[f"workers_{what}"] for what in ("s", "memory_mb", "disk_mb"))
+    print(f"\nmedians of {found['rounds']} rounds, {found['looks']} looks")
+    rows = {title: shown(found[f"{what}_s"], "7.1", " s") for what, title in TITLES.items()}
+    rows |= {
+        f"{TITLES[what]} / {TITLES[to].removeprefix('sykube ')}": shown(
+            found[f"{what}_ratio"], "7.2"
+        )
+        for what, to in RATIOS
+    }
+    rows |= {
         "sykube status": shown(found["status_s"], "7.2", " s"),
         "kubectl get nodes": shown(found["kubectl_get_nodes_s"], "7.2", " s"),
         "status / kubectl get nodes": shown(found["status_ratio"], "7.2"),
@@ -167,8 +193,7 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, print the table and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inits", type=int, default=3)
-    parser.add_argument("--starts", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--looks", type=int, default=10)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--name", default="bench")

@@ -59,6 +59,7 @@ def _stock(configuration: str) -> str:
     for part in parts:
         for key in _OURS:
             part.pop(key, None)
+        part.get("etcd", {}).get("local", {}).pop("extraArgs", None)
     return documents.dump_all(parts)
 
 

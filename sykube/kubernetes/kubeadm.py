@@ -30,6 +30,10 @@ _CALL_TIMEOUT = "5m0s"
 # second, that takes it seconds.
 _UNTHROTTLED = {"kube-api-qps": "200", "kube-api-burst": "400"}
 
+# etcd that is started again waits for twice as long, at most, for a leader among other members:
+# there are none. (A new one with a single member does not: server.go, adjustTicks.)
+_SINGLE_ETCD = {"election-timeout": "500"}
+
 # What kubeadm checks of the host before an upgrade, and not in init (1.33 and later): kernel's
 # options, which many hosts show nowhere in a node, and cgroup v1, also where the kubelet is told to
 # take it. cgroup_version and node_checks look at what matters. Source: app/preflight/checks.go
@@ -112,6 +116,7 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
         further=_patches(minor) | _timeouts(minor),
         api_server=api_server,
         keys=_keys(minor),
+        etcd_args=_arguments(minor, _SINGLE_ETCD if settings.is_single else {}),
         controller_manager_args=_arguments(minor, controllers),
         scheduler_args=_arguments(minor, elected),
     )

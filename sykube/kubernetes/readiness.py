@@ -82,6 +82,12 @@ def health(api: Api) -> str:
     return ""
 
 
+def answers(api: Api) -> str:
+    """The API server serves objects."""
+    api.get("/api/v1/namespaces/kube-system")
+    return ""
+
+
 def has_ended(pod: dict[str, Any]) -> bool:
     """Whether a pod is over for good: a finished Job's, or one that was evicted or has failed.
 

@@ -20,7 +20,7 @@ SHORTEST = {
     "images": "--name e2e --runs 0",
     "init": "--name e2e-bench --pairs 0",
     "node_image": "--runs 0",
-    "lifecycle": "--name e2e --inits 0 --starts 0 --looks 1 --workers 0",
+    "lifecycle": "--name e2e --rounds 0 --looks 1 --workers 0",
     "profile": "--name e2e --inits 0",
 }
 

@@ -149,6 +149,9 @@ class FakeNetwork(Network):
         found: Any = [{"name": k, "statename": v} for k, v in self.world.services.items()]
         if method in ("supervisor.stopProcess", "supervisor.startProcess"):
             assert arguments[0] in self.world.services
+            pids = {each.pid: name for name, each in self.world.instances.items()}
+            node = next(pids[int(part)] for part in file.parts if part.isdigit())
+            self.world.calls.record("service", method.partition(".")[2], node, arguments[0])
             found = True
         else:
             assert method == "supervisor.getAllProcessInfo"

@@ -139,7 +139,7 @@ class NodePrograms:
                 instance.files[KUBELET_CERTIFICATE] = stdin or ""
             case ["/usr/lib/sykube/node-network"]:
                 instance.lay_network()
-            case ["sh", "stop-containers", "node", _]:
+            case ["sh", "stop-containers", "pods" | "rest", _]:
                 pass
             case ["mkdir", "-p", *_]:
                 pass

@@ -322,8 +322,19 @@ def test_images_and_etcd_are_the_ones_of_the_node_image(world: World) -> None:
     assert found["imageRepository"] == REPOSITORY == cluster.image.repository
     assert found["kubernetesVersion"] == "v1.34.3"
     # kubeadm upgrade leaves an etcd alone whose tag was given.
-    assert found["etcd"]["local"] == {"dataDir": "/var/lib/etcd"}
+    assert {*found["etcd"]["local"]} == {"dataDir", "extraArgs"}
     assert cluster.image.name_of("etcd") == f"{REPOSITORY}/etcd:3.6.5-0"
+
+
+@pytest.mark.parametrize(("version", "control_planes"), [("1.20", 1), ("1.34", 1), ("1.34", 3)])
+def test_an_etcd_of_one_member_does_not_wait_long_for_others(
+    world: World, version: str, control_planes: int
+) -> None:
+    cluster_of(world, minor(version), control_planes=control_planes, allow_cgroup_v1=True)
+    (found, *_) = of_kind(world, "ClusterConfiguration")
+    arguments = found["etcd"]["local"].get("extraArgs", [])
+    pairs = {each["name"]: each["value"] for each in arguments} if version > "1.3" else arguments
+    assert dict(pairs) == ({"election-timeout": "500"} if control_planes == 1 else {})
 
 
 def test_debians_etcd_has_a_tag_of_its_own(world: World) -> None:
@@ -339,7 +350,7 @@ def test_upstreams_etcd_is_the_one_that_kubeadm_names_also_of_debians_minor(worl
     assert (cluster.state.choice.source, cluster.image.source) == ("upstream", "upstream")
     (found, *_) = (each for each in documents(world) if each["kind"] == "ClusterConfiguration")
     assert found["imageRepository"] == REPOSITORY
-    assert found["etcd"]["local"] == {"dataDir": "/var/lib/etcd"}
+    assert "imageTag" not in found["etcd"]["local"]
 
 
 # --- cluster DNS ---

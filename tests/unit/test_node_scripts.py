@@ -249,9 +249,10 @@ def matches(container, condition):
         return re.search(value, label) is not None
     return (label == value) is (operator == "==")
 match sys.argv[1:]:
-    case ["containers", "list", "-q", conditions]:
+    case ["containers", "list", "-q", *filters]:
         for each in sorted((root / "containers").iterdir()):
-            if all(matches(each, condition) for condition in conditions.split(",")):
+            conditions = [condition for each in filters for condition in each.split(",")]
+            if all(matches(each, condition) for condition in conditions):
                 print(each.name)
     case ["tasks", "list"]:
         print("TASK PID STATUS")
@@ -275,8 +276,7 @@ while :; do sleep 0.02; done
 def containers(machine: Machine) -> Iterator[Machine]:
     """A control plane's containers and sandboxes, and those of two other pods."""
     machine.program("ctr", CTR.format(python=sys.executable, root=machine.root))
-    for name in ("supervisorctl", "sync"):
-        machine.program(name, f'#!/bin/sh\necho "{name} $*" >> {machine.root}/calls\n')
+    machine.program("sync", f'#!/bin/sh\necho "sync $*" >> {machine.root}/calls\n')
     for name in (*COMPONENTS, "coredns", "web"):
         container(machine, name, "container")
         container(machine, f"{name}-sandbox", "sandbox")
@@ -309,24 +309,26 @@ def ends(machine: Machine) -> list[str]:
 
 def test_a_node_ends_pods_first_and_etcd_last(containers: Machine) -> None:
     containers.write("containers/web/ended", "")
-    containers.run("stop-containers", "node", "5")
-    sandboxes = sorted(f"{name}-sandbox" for name in (*COMPONENTS, "coredns", "web"))
-    found = ends(containers)
-    assert found[:2] == ["supervisorctl stop kubelet", "SIGTERM coredns"]
-    # Those of one kind end at the same time.
-    assert sorted(found[2:5]) == [f"SIGTERM {name}" for name in COMPONENTS[1:]]
-    assert found[5] == "SIGTERM etcd"
-    assert sorted(found[6:-2]) == [f"SIGTERM {name}" for name in sandboxes]
-    assert found[-2:] == ["supervisorctl stop all", f"sync -f {containers.root}/var/lib/etcd"]
+    containers.run("stop-containers", "pods", "5")
+    assert ends(containers) == ["SIGTERM coredns"]
+    containers.write("var/lib/etcd/member/snap/db", "")
+    containers.run("stop-containers", "rest", "5")
+    sandboxes = [f"{name}-sandbox" for name in (*COMPONENTS, "coredns", "web")]
+    *others, etcd, sync = ends(containers)[1:]
+    assert sorted(others) == sorted(f"SIGTERM {name}" for name in (*COMPONENTS[1:], *sandboxes))
+    assert etcd == "SIGTERM etcd"
+    assert sync == f"sync -f {containers.root}/var/lib/etcd"
+
+
+def test_a_worker_has_no_etcd_to_write_to_the_disk(containers: Machine) -> None:
+    containers.run("stop-containers", "rest", "5")
+    assert not [each for each in ends(containers) if each.startswith("sync")]
 
 
 def test_what_does_not_end_in_time_is_killed(containers: Machine) -> None:
     stubborn = container(containers, "coredns", "container", then=":")
-    containers.run("stop-containers", "node", "1")
-    assert [each for each in ends(containers) if "coredns" in each] == [
-        "SIGTERM coredns",
-        "SIGTERM coredns-sandbox",
-    ]
+    containers.run("stop-containers", "pods", "1")
+    assert sorted(ends(containers)) == ["SIGTERM coredns", "SIGTERM web"]
     assert stubborn.wait(timeout=10) == -signal.SIGKILL
 
 

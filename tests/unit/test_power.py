@@ -60,23 +60,27 @@ def left_on_the_host(world: World) -> list[str]:
 # --- stop ---
 
 
-def test_stop_ends_workers_before_control_planes_and_each_in_order(world: World) -> None:
-    made(world, workers=2, control_planes=3)
+def test_stop_ends_all_pods_before_a_control_plane_and_each_node_in_order(world: World) -> None:
+    cluster = made(world, workers=2, control_planes=3)
+    started = len(world.calls.all)
     assert stop(world, grace=3) is True
-    ended = [
-        call.words[1]
-        for call in world.calls.all
-        if call.words[0] == "kill" or "stop-containers" in call.words
-    ]
-    workers, control_planes = ended[:4], ended[4:]
-    assert set(workers) == {"fake-node1", "fake-node2"}
-    assert set(control_planes) == {"fake-master", "fake-master2", "fake-master3"}
-    for name in set(ended):
-        words = [call.words for call in world.calls.all if call.words[1:2] == (name,)]
-        orderly = next(
-            i for i, each in enumerate(words) if each[-3:] == ("stop-containers", "node", "3")
-        )
-        assert orderly < words.index(("kill", name))
+    asked = [call.words for call in world.calls.all[started:]]
+    pods, rest = (
+        [i for i, each in enumerate(asked) if each[-3:] == ("stop-containers", which, "3")]
+        for which in ("pods", "rest")
+    )
+    assert len(pods) == len(rest) == len(cluster.nodes)
+    assert max(pods) < min(rest)
+    for node in cluster.nodes:
+        of_node = [
+            each[-2] if "stop-containers" in each else f"{each[0]} {each[-1]}"
+            for each in asked
+            if each[1:2] == (node.instance,)
+        ]
+        assert of_node == [
+            "stopProcess kubelet", "pods", "rest", "stopProcess containerd",
+            f"kill {node.instance}",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -139,7 +143,7 @@ def test_a_second_stop_goes_on_where_the_first_failed(world: World) -> None:
     world.calls.fail(lambda call: call.words == ("kill", "fake-node2"))
     with pytest.raises(Injected):
         stop(world)
-    assert "fake-master" in world.instances
+    assert "fake-node2" in world.instances
     assert stop(world) is True
     assert left_on_the_host(world) == []
 
@@ -592,3 +596,50 @@ def test_restart_stops_nothing_that_could_not_start_again(world: World, sykube: 
     assert result.code == ExitCode.FAILED
     assert "the disk is too small" in result.err
     assert len(world.instances) == 2
+
+
+# --- nodes that a killed command left half-way ---
+
+
+def services_asked(world: World, since: int) -> list[tuple[str, ...]]:
+    return [call.words for call in world.calls.all[since:] if call.kind == "service"]
+
+
+def test_start_goes_on_where_a_stop_was_killed(world: World) -> None:
+    made(world)
+    world.services |= {"containerd": "STOPPED", "kubelet": "STOPPED"}
+    asked = len(world.calls.all)
+    start(world)
+    found = services_asked(world, asked)
+    # Without its kubelet, the API server of a master that runs would never come.
+    for name in ("fake-master", "fake-node1"):
+        of_node = [each for each in found if each[1] == name]
+        assert of_node[:2] == [
+            ("startProcess", name, "containerd"),
+            ("startProcess", name, "kubelet"),
+        ]
+
+
+def test_start_does_not_take_the_word_of_a_kubelet_that_was_stopped(world: World) -> None:
+    made(world)
+    world.services["kubelet"] = "STOPPED"
+    nobody_lives(world)
+    with pytest.raises(SykubeError, match="not there after") as raised:
+        start(world)
+    assert "no sign of life of fake-node1" in raised.value.details
+
+
+def test_only_workers_wait_for_the_api_server_and_from_the_moment_they_have_booted(
+    world: World,
+) -> None:
+    made(world)
+    stop(world)
+    asked = len(world.calls.all)
+    start(world)
+    words = [call.words for call in world.calls.all[asked:]]
+    held = words.index(("stopProcess", "fake-node1", "kubelet"))
+    checked = next(i for i, each in enumerate(words) if "check-node" in each)
+    assert held < checked
+    assert ("startProcess", "fake-node1", "kubelet") in words[checked:]
+    # Once: to look for the API server, now that it is there.
+    assert words.count(("stopProcess", "fake-master", "kubelet")) == 1

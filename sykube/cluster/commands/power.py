@@ -10,9 +10,22 @@ from sykube.cluster.operations.data import remains_after_boot
 from sykube.cluster.operations.drain import drain, note, uncordon
 from sykube.cluster.operations.join import join_all
 from sykube.cluster.operations.join import missing as missing_members
-from sykube.cluster.operations.nodes import look_for_api, reconnect, shut_down, start_missing
+from sykube.cluster.operations.nodes import (
+    end_pods,
+    look_for_api,
+    reconnect,
+    resume,
+    shut_down,
+    start_missing,
+)
 from sykube.cluster.operations.opening import opened, require_running
-from sykube.cluster.operations.ready import wait_alive, wait_api, wait_ready, wait_restarted
+from sykube.cluster.operations.ready import (
+    wait_alive,
+    wait_answer,
+    wait_api,
+    wait_ready,
+    wait_restarted,
+)
 from sykube.errors import SykubeError
 from sykube.host import space
 from sykube.host.host import Host
@@ -45,7 +58,7 @@ class StopOptions:
 
 
 def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
-    """End all nodes in order: workers, then control planes; their files and names stay.
+    """End all pods, then the control planes and all nodes; their files and names stay.
 
     Returns:
         Whether there was anything to stop.
@@ -63,11 +76,11 @@ def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
             node.freeze(frozen=False)
         if options.drain:
             _drain_workers(cluster, options)
-        for what, is_control_plane in (("workers", False), ("control plane", True)):
-            group = [node for node in nodes if node.is_control_plane is is_control_plane]
-            if group:
-                with ui.step(f"Stopping the {what}"):
-                    on_each(group, lambda node: shut_down(node, options.grace))
+        with ui.step("Stopping the pods"):
+            on_each(nodes, lambda node: end_pods(node, options.grace))
+        # An API server waits for whoever watches something: by now, nobody does.
+        with ui.step("Stopping the nodes"):
+            on_each(nodes, lambda node: shut_down(node, options.grace))
         with ui.step("Taking down the network"):
             for node in cluster.nodes:
                 # One that had died by itself, or that the engine has lost track of.
@@ -103,21 +116,22 @@ def start(host: Host, name: str, ui: Ui) -> bool:
         with ui.step("Setting up the network"):
             network.set_up(cluster)
         with ui.step("Starting the nodes"):
-            missing += reconnect(cluster, running)
-            start_missing(cluster)
+            ended = reconnect(cluster, running)
+            missing += ended
+            resumed = resume([node for node in running if node not in ended])
             # They can do nothing yet, and would take the API server's time while it starts.
-            workers = [node for node in missing if not node.is_control_plane]
-            on_each(workers, lambda node: node.stop_service("kubelet"))
+            start_missing(cluster, without_kubelet=cluster.workers)
         with ui.step("Waiting for nodes, pods and DNS"):
-            wait_api(cluster, timeout=_API_TIMEOUT_S)
-            look_for_api(missing)
-            # Of a node that was started when sykube was killed.
-            on_each(running, lambda node: node.start_service("kubelet"))
+            wait_answer(cluster, _API_TIMEOUT_S)
+            look_for_api([*missing, *resumed])
             # A node that was being added when sykube was killed. The others are left alone, Ready
             # or not: joining would make them anew.
             join_all(cluster, missing_members(cluster))
+            if resumed:
+                wait_alive(cluster, [node.instance for node in resumed], since)
             wait_restarted(cluster, [node.instance for node in missing], since)
             wait_ready(cluster)
+            wait_api(cluster)
             uncordon(cluster, cluster.state.cordoned)
         return bool(missing)
 

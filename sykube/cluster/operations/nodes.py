@@ -25,7 +25,7 @@ from sykube.node import cgroups, local
 from sykube.node.mounts import Mount
 from sykube.node.node import Node
 
-# Beyond the grace for the pods, in three turns, and for what follows them.
+# Beyond the grace for what ends, and for what follows it.
 _STOP_MARGIN_S = 60.0
 
 
@@ -33,8 +33,11 @@ def all_run(cluster: Cluster) -> bool:
     return cluster.running() == cluster.nodes
 
 
-def start_missing(cluster: Cluster) -> None:
+def start_missing(cluster: Cluster, without_kubelet: Sequence[Node] = ()) -> None:
     """Start the nodes that do not run, up to containerd answering.
+
+    Args:
+        without_kubelet: those whose kubelet is stopped again at once.
 
     Raises:
         SykubeError: one does not start, or is not fit for Kubernetes.
@@ -46,7 +49,14 @@ def start_missing(cluster: Cluster) -> None:
     for node in cluster.nodes:
         prepare(cluster, node)
     on_each(missing, lambda node: start(cluster, node))
+    held = [node for node in missing if node in without_kubelet]
+    on_each(held, _hold_kubelet)
     wait_and_check(cluster, cluster.nodes)
+
+
+def _hold_kubelet(node: Node) -> None:
+    node.wait_booted()
+    node.stop_service("kubelet")
 
 
 def bring_up(cluster: Cluster) -> None:
@@ -90,13 +100,31 @@ def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
     return ended
 
 
-def shut_down(node: Node, grace: int) -> None:
-    """End a node's pods and programs in order, then the instance."""
-    # A node in which not even this works, or hangs, is ended all the same.
+def end_pods(node: Node, grace: int) -> None:
+    """End the kubelet, and what pods run but for the control plane.
+
+    A node in which this does not work, or hangs, is left to `shut_down`.
+
+    Args:
+        grace: seconds that they have to end by themselves.
+    """
     with contextlib.suppress(SykubeError):
-        command = resources.script("stop-containers", "node", str(grace))
-        node.run(command, timeout=4 * grace + _STOP_MARGIN_S)
+        node.stop_service("kubelet")
+    _end_containers(node, "pods", grace)
+
+
+def shut_down(node: Node, grace: int) -> None:
+    """End what `end_pods` has left of a node, etcd after the rest, then the instance."""
+    _end_containers(node, "rest", grace)
+    with contextlib.suppress(SykubeError):
+        node.stop_service("containerd")
     node.kill()
+
+
+def _end_containers(node: Node, which: str, grace: int) -> None:
+    with contextlib.suppress(SykubeError):
+        command = resources.script("stop-containers", which, str(grace))
+        node.run(command, timeout=2 * grace + _STOP_MARGIN_S)
 
 
 def wait_and_check(cluster: Cluster, nodes: list[Node]) -> None:
@@ -106,13 +134,30 @@ def wait_and_check(cluster: Cluster, nodes: list[Node]) -> None:
 
 
 def look_for_api(nodes: Sequence[Node]) -> None:
-    """Have kubelets look for the API server, now that it is there.
+    """Have kubelets look for the API server, now that it is there, also those that are stopped.
 
     Each time that it was not, they look again later: up to 30 s from now (client-go's reflector);
     before that, they start no pods.
     """
     on_each(nodes, lambda node: node.stop_service("kubelet"))
     on_each(nodes, lambda node: node.start_service("kubelet"))
+
+
+def resume(nodes: Sequence[Node]) -> list[Node]:
+    """Start what is stopped in running nodes, as a stop leaves it that was killed.
+
+    Returns:
+        Nodes whose kubelet was stopped.
+    """
+    found = []
+    for node in nodes:
+        stopped = {name for name, state in node.services().items() if state == "STOPPED"}
+        # containerd first: a kubelet ends where there is none.
+        for name in sorted(stopped):
+            node.start_service(name)
+        if "kubelet" in stopped:
+            found.append(node)
+    return found
 
 
 def recreate(cluster: Cluster, node: Node) -> None:
