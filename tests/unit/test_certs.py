@@ -213,8 +213,6 @@ def renewing(world: World, cluster: Cluster) -> Iterator[list[tuple[str, str]]]:
 
     def answer(name: str, argv: list[str], stdin: str | None) -> Answer | None:
         match argv:
-            case ["supervisorctl", what, "kubelet"]:
-                asked.append((name, what))
             case ["kubeadm", "certs", "renew", "all", *_]:
                 asked.append((name, "renew"))
                 world.instances[name].files["/etc/kubernetes/admin.conf"] = RENEWED
@@ -235,10 +233,21 @@ def renewing(world: World, cluster: Cluster) -> Iterator[list[tuple[str, str]]]:
         return 0, "", ""
 
     world.node_programs.first = answer
+    record = world.calls.record
+
+    def recorded(kind: str, *words: object) -> None:
+        record(kind, *words)
+        if kind == "service":
+            what, name, program = map(str, words)
+            assert program == "kubelet"
+            asked.append((name, what.removesuffix("Process")))
+
+    world.calls.record = recorded  # type: ignore[method-assign]
     yield asked
 
 
-MASTER = ["stop", "renew", "request", "sign", "install", "end", "start"]
+# The second time, its kubelet looks for the API server, which is there by then.
+MASTER = ["stop", "renew", "request", "sign", "install", "end", "start", "stop", "start"]
 
 
 def test_renewing_goes_from_node_to_node(world: World, renewing: list[tuple[str, str]]) -> None:

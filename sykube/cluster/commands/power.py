@@ -11,11 +11,11 @@ from sykube.cluster.operations.drain import drain, note, uncordon
 from sykube.cluster.operations.join import join_all
 from sykube.cluster.operations.join import missing as missing_members
 from sykube.cluster.operations.nodes import (
+    end,
     end_pods,
     look_for_api,
     reconnect,
     resume,
-    shut_down,
     start_missing,
 )
 from sykube.cluster.operations.opening import opened, require_running
@@ -80,7 +80,7 @@ def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
             on_each(nodes, lambda node: end_pods(node, options.grace))
         # An API server waits for whoever watches something: by now, nobody does.
         with ui.step("Stopping the nodes"):
-            on_each(nodes, lambda node: shut_down(node, options.grace))
+            on_each(nodes, lambda node: end(node, options.grace))
         with ui.step("Taking down the network"):
             for node in cluster.nodes:
                 # One that had died by itself, or that the engine has lost track of.
@@ -122,7 +122,7 @@ def start(host: Host, name: str, ui: Ui) -> bool:
             # They can do nothing yet, and would take the API server's time while it starts.
             start_missing(cluster, without_kubelet=cluster.workers)
         with ui.step("Waiting for nodes, pods and DNS"):
-            wait_answer(cluster, _API_TIMEOUT_S)
+            wait_answer(cluster, timeout=_API_TIMEOUT_S)
             look_for_api([*missing, *resumed])
             # A node that was being added when sykube was killed. The others are left alone, Ready
             # or not: joining would make them anew.

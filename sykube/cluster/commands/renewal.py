@@ -16,7 +16,7 @@ from sykube.cluster.operations import kubelet_identity, nodes, user_kubeconfig
 from sykube.cluster.operations.control_plane import keep_credentials
 from sykube.cluster.operations.data import remains_after_boot
 from sykube.cluster.operations.opening import opened
-from sykube.cluster.operations.ready import wait_alive, wait_api, wait_ready
+from sykube.cluster.operations.ready import wait_alive, wait_answer, wait_api, wait_ready
 from sykube.host.host import Host
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.api import Api, wait_until
@@ -25,8 +25,9 @@ from sykube.ui import Ui
 
 _API_TIMEOUT_S = 300.0
 _CONFIG = "/etc/kubernetes/kubeadm-renew.yaml"
-# The API server waits a minute for requests that watch; etcd can be killed at any time.
-_GRACE_S = 5
+# The API server waits a minute for requests that watch, and would without its etcd, which can be
+# killed at any time.
+_GRACE_S = 2
 
 
 def renew_certificates(host: Host, name: str, ui: Ui) -> Cluster:
@@ -41,10 +42,14 @@ def renew_certificates(host: Host, name: str, ui: Ui) -> Cluster:
     with opened(host, name, ui, stopped=True, updating=True) as cluster:
         remains_after_boot(cluster)
         nodes.bring_up(cluster)
-        leader = cluster.control_planes[0]
+        leader, last = cluster.control_planes[0], cluster.control_planes[-1]
         for node in cluster.control_planes:
             with ui.step(f"Renewing the certificates of {node.name}"):
+                ended = float(int(cluster.host.time()))
                 _renew_control_plane(cluster, leader, node)
+                # Meanwhile the others serve, where there are others.
+                if node != last:
+                    _wait_restarted(cluster, node, ended)
         if cluster.workers:
             with ui.step("Renewing the certificates of the workers"):
                 on_each(cluster.workers, lambda node: _renew_worker(leader, node))
@@ -54,16 +59,15 @@ def renew_certificates(host: Host, name: str, ui: Ui) -> Cluster:
         with ui.step("Waiting for nodes, pods and DNS"):
             # A Node stays Ready for a while when its kubelet is gone.
             wait_alive(cluster, [node.instance for node in cluster.nodes], since)
+            _wait_restarted(cluster, last, ended)
             wait_ready(cluster)
         return cluster
 
 
 def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
-    """One after the other: meanwhile the others serve, where there are others."""
     # What it would find in the cluster, it could not get from an API server that refuses.
     config = kubeadm.renewal_configuration(cluster.minor, cluster.state.versions["kubernetes"])
     node.write(_CONFIG, config, mode="0600")
-    since = float(int(cluster.host.time()))
     try:
         with _without_kubelet(node):
             node.run(["kubeadm", "certs", "renew", "all", "--config", _CONFIG], timeout=120)
@@ -73,6 +77,12 @@ def _renew_control_plane(cluster: Cluster, leader: Node, node: Node) -> None:
     finally:
         node.discard(_CONFIG)
     keep_credentials(cluster, node)
+    wait_answer(cluster, node)
+    nodes.look_for_api([node])
+
+
+def _wait_restarted(cluster: Cluster, node: Node, since: float) -> None:
+    """Wait until the control plane of a node runs since a time, as far as the API server knows."""
     wait_api(cluster, node)
     with cluster.api_of(node) as api:
         wait_until(
@@ -91,12 +101,11 @@ def _renew_worker(leader: Node, node: Node) -> None:
 @contextmanager
 def _without_kubelet(node: Node) -> Iterator[None]:
     """It reads its certificate when it starts; containers go on without it."""
-    # Fails where it is stopped.
-    node.run(["supervisorctl", "stop", "kubelet"], check=False)
+    node.stop_service("kubelet")
     try:
         yield
     finally:
-        node.run(["supervisorctl", "start", "kubelet"])
+        node.start_service("kubelet")
 
 
 def _restarted(api: Api, node: Node, since: float) -> str:

@@ -27,6 +27,8 @@ from sykube.node.node import Node
 
 # Beyond the grace for what ends, and for what follows it.
 _STOP_MARGIN_S = 60.0
+# An API server that others watch waits a minute for them; etcd can be killed at any time.
+_PLANE_GRACE_S = 5
 
 
 def all_run(cluster: Cluster) -> bool:
@@ -103,7 +105,7 @@ def reconnect(cluster: Cluster, nodes: Sequence[Node]) -> list[Node]:
 def end_pods(node: Node, grace: int) -> None:
     """End the kubelet, and what pods run but for the control plane.
 
-    A node in which this does not work, or hangs, is left to `shut_down`.
+    A node in which this does not work, or hangs, is left to `end`.
 
     Args:
         grace: seconds that they have to end by themselves.
@@ -114,6 +116,12 @@ def end_pods(node: Node, grace: int) -> None:
 
 
 def shut_down(node: Node, grace: int) -> None:
+    """End a node's pods and programs in order, then the instance, while other nodes go on."""
+    end_pods(node, grace)
+    end(node, min(grace, _PLANE_GRACE_S))
+
+
+def end(node: Node, grace: int) -> None:
     """End what `end_pods` has left of a node, etcd after the rest, then the instance."""
     _end_containers(node, "rest", grace)
     with contextlib.suppress(SykubeError):

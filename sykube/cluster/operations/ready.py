@@ -55,16 +55,9 @@ def wait_ready(cluster: Cluster) -> None:
         wait_until(cluster.host, "DNS", partial(cluster.dns_problem, node), _TIMEOUT_S)
 
 
-def wait_answer(cluster: Cluster, timeout: float) -> None:
-    """Wait until the API server serves objects, which it does seconds before it is all ready.
-
-    Args:
-        timeout: in seconds.
-
-    Raises:
-        SykubeError: it does not in that time.
-    """
-    with cluster.api() as api:
+def wait_answer(cluster: Cluster, node: Node | None = None, timeout: float = _TIMEOUT_S) -> None:
+    """As wait_api, until it serves objects, which it does seconds before it is all ready."""
+    with cluster.api_of(node) if node else cluster.api() as api:
         what = "the API server's first answer"
         wait_until(cluster.host, what, lambda: readiness.answers(api), timeout, interval=0.1)
 

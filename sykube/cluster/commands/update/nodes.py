@@ -10,8 +10,14 @@ from sykube.cluster.commands.update import upgrade
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
 from sykube.cluster.operations.drain import drain, note, uncordon
-from sykube.cluster.operations.nodes import prepare, shut_down, start, wait_and_check
-from sykube.cluster.operations.ready import reelect, wait_api, wait_ready, wait_restarted
+from sykube.cluster.operations.nodes import (
+    look_for_api,
+    prepare,
+    shut_down,
+    start,
+    wait_and_check,
+)
+from sykube.cluster.operations.ready import reelect, wait_answer, wait_ready, wait_restarted
 from sykube.errors import SykubeError
 from sykube.image import containerd, reference
 from sykube.kubernetes import readiness
@@ -70,7 +76,9 @@ def recreate_node(cluster: Cluster, node: Node, progress: Progress, options: Upd
             wait_and_check(cluster, [node])
     with ui.step(f"Waiting for {node.name}"):
         _give_back_images(cluster, node)
-        wait_api(cluster)
+        wait_answer(cluster)
+        if [node] == cluster.control_planes:
+            look_for_api([node])
         wait_restarted(cluster, [node.instance], since)
         with cluster.api() as api:
             wait_until(
