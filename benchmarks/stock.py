@@ -19,6 +19,7 @@ from sykube.ui import Ui
 # What sykube adds to make kubeadm and its cluster faster.
 _OURS = (
     *("controllerManager", "scheduler", "syncFrequency", "kubeAPIQPS", "kubeAPIBurst", "patches"),
+    *("nodeStatusUpdateFrequency", "nodeStatusReportFrequency"),
     *("encryptionAlgorithm", "featureGates"),
 )
 # Not below /etc/kubernetes, which is compared.

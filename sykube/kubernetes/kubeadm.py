@@ -34,6 +34,11 @@ _UNTHROTTLED = {"kube-api-qps": "200", "kube-api-burst": "400"}
 # there are none. (A new one with a single member does not: server.go, adjustTicks.)
 _SINGLE_ETCD = {"election-timeout": "500"}
 
+# A kubelet says once that it is not ready yet when it starts, and up to 1.25 the next time, if its
+# node has a pod subnet already, after 10 s (kubernetes/kubernetes, pull request 112618). What has
+# not changed it still says every 5 minutes only.
+_STATUS_SOON = {"nodeStatusUpdateFrequency": "2s", "nodeStatusReportFrequency": "5m0s"}
+
 # What kubeadm checks of the host before an upgrade, and not in init (1.33 and later): kernel's
 # options, which many hosts show nowhere in a node, and cgroup v1, also where the kubelet is told to
 # take it. cgroup_version and node_checks look at what matters. Source: app/preflight/checks.go
@@ -116,6 +121,7 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
         further=_patches(minor) | _timeouts(minor),
         api_server=api_server,
         keys=_keys(minor),
+        kubelet=_STATUS_SOON if minor.number < 26 else {},
         etcd_args=_arguments(minor, _SINGLE_ETCD if settings.is_single else {}),
         controller_manager_args=_arguments(minor, controllers),
         scheduler_args=_arguments(minor, elected),

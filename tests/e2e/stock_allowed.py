@@ -79,6 +79,32 @@ ALLOWED = (
         ),
     ),
     Allowed(
+        "a kubelet of before 1.26 says 10 s after its start that it is ready",
+        tuple(
+            f"{place} > {field}"
+            for place in (
+                f"{_OBJECT}ConfigMap kube-system/kubelet-config* > data > kubelet",
+                f"{_MASTER}var/lib/kubelet/config.yaml > content",
+                f"{_WORKER}var/lib/kubelet/config.yaml > content",
+            )
+            for field in (
+                'nodeStatusReportFrequency: "0s" -> "5m0s"',
+                'nodeStatusUpdateFrequency: "0s" -> "2s"',
+            )
+        ),
+        before=26,
+    ),
+    Allowed(
+        "an etcd of one member that is started again waits a second longer for others",
+        (
+            *(
+                f'{place} > command > --election-timeout: absent -> "500"'
+                for place in _static("etcd")
+            ),
+            f"{_CONFIGURATION} > etcd > local > extraArgs: absent -> {{*}}",
+        ),
+    ),
+    Allowed(
         "nodes join by a token that is deleted when they have; that of stock kubeadm is for a day",
         (
             f"{_OBJECT}Secret kube-system/bootstrap-token-(any): {{*}} -> absent",

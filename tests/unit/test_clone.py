@@ -107,16 +107,24 @@ def test_a_new_cluster_has_the_old_ones_files_but_not_its_keys(saved: World) -> 
         assert removal.delete(saved.host, "new", saved.ui()) == []
 
 
-def test_etcd_is_renewed_before_kubeadm(saved: World) -> None:
+def test_no_kubelet_starts_an_etcd_that_is_not_renewed(saved: World) -> None:
     init(saved)
-    words = [" ".join(call.words) for call in saved.calls.all if call.kind == "engine"]
+    words = [" ".join(call.words) for call in saved.calls.all if call.kind in ("engine", "service")]
+
+    def place_of(part: str) -> int:
+        return next(place for place, line in enumerate(words) if part in line)
+
     order = [
-        next(place for place, line in enumerate(words) if part in line)
-        for part in ("ctr run", "python3 - ", "tasks kill --signal SIGTERM", "snapshot restore")
+        place_of(part)
+        for part in (
+            *("stopProcess new-master kubelet", "ctr run", "python3 - "),
+            *("tasks kill --signal SIGTERM", "snapshot restore", "startProcess new-master kubelet"),
+        )
     ]
-    order.append(next(place for place, line in enumerate(words) if "kubeadm init" in line))
     assert order == sorted(order)
-    assert 'python3 - {"old-master": "new-master", "old-node1": "new-node1"' in words[order[1]]
+    # Meanwhile kubeadm writes its files.
+    assert order[0] < place_of("kubeadm init") < order[-1]
+    assert 'python3 - {"old-master": "new-master", "old-node1": "new-node1"' in words[order[2]]
 
 
 def test_both_live_side_by_side(saved: World) -> None:

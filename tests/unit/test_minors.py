@@ -337,6 +337,17 @@ def test_an_etcd_of_one_member_does_not_wait_long_for_others(
     assert dict(pairs) == ({"election-timeout": "500"} if control_planes == 1 else {})
 
 
+@pytest.mark.parametrize(("version", "looks"), [("1.20", "2s"), ("1.34", None)])
+def test_a_kubelet_says_soon_that_it_is_ready(
+    world: World, version: str, looks: str | None
+) -> None:
+    cluster_of(world, minor(version), allow_cgroup_v1=True)
+    (found, *_) = of_kind(world, "KubeletConfiguration")
+    assert found.get("nodeStatusUpdateFrequency") == looks
+    # It would be as often: each kubelet would write every 2 s.
+    assert found.get("nodeStatusReportFrequency") == (looks and "5m0s")
+
+
 def test_debians_etcd_has_a_tag_of_its_own(world: World) -> None:
     cluster_of(world, minor("1.20"))
     (found, *_) = of_kind(world, "ClusterConfiguration")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sykube.cluster.model import pod_network
-from sykube.cluster.model.cluster import DOMAIN, Cluster
+from sykube.cluster.model.cluster import DOMAIN, Cluster, on_each
 from sykube.cluster.operations import clone
 from sykube.cluster.operations.nodes import look_for_api, recreate
 from sykube.cluster.operations.ready import wait_api
@@ -44,10 +44,12 @@ def create(cluster: Cluster) -> None:
     if master.run(["test", "-e", "/etc/kubernetes/pki"], check=False).ok:
         recreate(cluster, master)
     if state.spec.from_snapshot:
-        clone.scrub_etcd(cluster)
-    # It shows the token of another phase; that of 1.20 does so outside of phases.
-    last = ("show-join-command",) if cluster.minor.number > 20 else ()
-    _run_phases(cluster, without=(*_NEVER, *_OBJECTS, *last))
+        # It would start etcd from what is being changed.
+        master.stop_service("kubelet")
+        on_each((clone.scrub_etcd, _write_files), lambda do: do(cluster))
+        master.start_service("kubelet")
+    else:
+        _write_files(cluster)
     keep_credentials(cluster, master)
     with _first_api(cluster) as api:
         what = "the API server's first answer"
@@ -58,6 +60,13 @@ def create(cluster: Cluster) -> None:
     wait_api(cluster, master, _TIMEOUT_S)
     with cluster.api() as api:
         _describe_node(cluster, api)
+
+
+def _write_files(cluster: Cluster) -> None:
+    """What kubeadm init writes; the kubelet starts from it."""
+    # It shows the token of another phase; that of 1.20 does so outside of phases.
+    last = ("show-join-command",) if cluster.minor.number > 20 else ()
+    _run_phases(cluster, without=(*_NEVER, *_OBJECTS, *last))
 
 
 def _first_api(cluster: Cluster) -> Api:
