@@ -16,7 +16,6 @@ from sykube.host import orphans, processes
 from sykube.host.host import Host
 from sykube.host.run import (
     WITHOUT_PROXIES,
-    CommandError,
     Completed,
     clean_environment,
 )
@@ -161,21 +160,16 @@ class CommandLineEngine:
         self._end_unrecorded(name)
 
     def _stop(self, instance: Instance) -> None:
-        name = instance.name
-        try:
-            self.host.run(
-                [*self._argv(), "instance", "stop", "--signal", "SIGKILL", "--timeout", "5", name],
-                env=self.environment,
-                wrapper=launch.wrapper(hostname=instance.host),
-            )
-        except CommandError:
-            # Also where it ends by itself, or the engine was removed: whether it is left is looked
-            # at below.
-            self._end_unrecorded(name)
-        deadline = self.host.monotonic() + _GONE_TIMEOUT_S
-        while self.instances(name):
+        # Not by `instance stop`: it waits until process 1 has noticed that the monitor ended, which
+        # some look for once a second.
+        name, deadline = instance.name, self.host.monotonic() + _GONE_TIMEOUT_S
+        with contextlib.suppress(ProcessLookupError):
+            self.host.kill(instance.pid, signal.SIGKILL)
+        while (there := self.instances(name)) or _monitors(self.host, name):
             if self.host.monotonic() > deadline:
-                raise _stays(self.host, name, [instance.pid])
+                if there:
+                    raise _stays(self.host, name, [instance.pid])
+                return
             self.host.sleep(0.05)
 
     def instances(self, name: str = "*") -> dict[str, Instance]:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -194,10 +195,11 @@ def test_kill_returns_when_the_instance_is_gone(
         if len(slept) == 2:
             ours.unlink()
 
-    replace(engine, host=replace(engine.host, sleep=sleep)).kill("lab-master")
-    ((stop, _),) = run.calls
-    assert stop[-1] == "lab-master"
-    assert stop[stop.index("--signal") + 1] == "SIGKILL"
+    killed: list[tuple[int, int]] = []
+    host = replace(engine.host, sleep=sleep, kill=lambda *words: killed.append(words))
+    replace(engine, host=host).kill("lab-master")
+    assert killed == [(7, signal.SIGKILL)]
+    assert run.calls == []
     assert len(slept) == 2
     assert other.exists()
 
@@ -214,15 +216,20 @@ def test_an_instance_that_ends_while_it_is_killed_is_no_error(
     engine: CommandLineEngine, run: Recorder, home: Path
 ) -> None:
     file = record(home, "lab-master")
-    run.answers = [CommandError("no instance found", ["apptainer"], "")]
-    replace(engine, host=replace(engine.host, sleep=lambda _: file.unlink())).kill("lab-master")
-    assert len(run.calls) == 1
+
+    def ended(_pid: int, _signal: int) -> None:
+        file.unlink()
+        raise ProcessLookupError
+
+    replace(engine, host=replace(engine.host, kill=ended)).kill("lab-master")
+    assert run.calls == []
 
 
 def test_an_instance_that_does_not_end_is_an_error(
     engine: CommandLineEngine, run: Recorder, home: Path
 ) -> None:
     record(home, "lab-master")
+    engine = replace(engine, host=replace(engine.host, kill=lambda *_: None))
     with pytest.raises(SykubeError, match="the instance lab-master is") as raised:
         engine.kill("lab-master")
     assert "ps -o pid,wchan,args 7" in raised.value.resolution
@@ -248,36 +255,36 @@ def test_an_instance_is_found_by_the_engine_after_the_hosts_name_changed(
     engine.start("lab-master", OPTIONS)
     assert "--hostname=old" in run.calls[-1][1]["wrapper"]
 
-    def stop(argv: Sequence[str | Path], **options: Any) -> Completed:
-        shutil.rmtree(tmp_path / "proc/7")
-        return run(argv, **options)
+    def kill(pid: int, _signal: int) -> None:
+        shutil.rmtree(tmp_path / "proc" / str(pid))
 
-    replace(engine, host=replace(host, run=stop)).kill("lab-master")
-    assert run.calls[-1][1]["wrapper"] == wrapper
+    replace(engine, host=replace(host, kill=kill)).kill("lab-master")
     assert not old.exists(), "the monitor does not find it any more"
 
 
-@pytest.mark.parametrize("error", ["no instance found", "could not find the program"])
-def test_an_instance_that_the_engine_cannot_stop_is_ended_all_the_same(
-    engine: CommandLineEngine,
-    home: Path,
-    run: Recorder,
-    tmp_path: Path,
-    error: str,
+def test_the_monitor_is_left_to_clean_up(
+    engine: CommandLineEngine, home: Path, run: Recorder, tmp_path: Path
 ) -> None:
     process(tmp_path, 6, 1, "Apptainer instance: root [lab-master]")
     process(tmp_path, 7, 6, "appinit")
     file = record(home, "lab-master")
-    run.answers = [CommandError(error, ["apptainer"], "")]
     killed: list[int] = []
+    slept: list[float] = []
 
     def kill(pid: int, _signal: int) -> None:
         killed.append(pid)
-        for each in (6, 7):
-            shutil.rmtree(tmp_path / "proc" / str(each))
+        shutil.rmtree(tmp_path / "proc" / str(pid))
+        # It takes the node off the network.
+        process(tmp_path, 8, 6, "/usr/lib/cni/bridge")
 
-    replace(engine, host=replace(engine.host, kill=kill)).kill("lab-master")
-    assert killed == [7]
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            # Process 1 has not noticed yet.
+            process(tmp_path, 6, 1, "", state="Z")
+
+    replace(engine, host=replace(engine.host, kill=kill, sleep=sleep)).kill("lab-master")
+    assert (killed, len(slept)) == ([7], 3)
     assert not file.exists()
 
 
