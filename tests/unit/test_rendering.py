@@ -119,6 +119,8 @@ KUBEADM: dict[str, Json] = {
         "further": {"patches": {"directory": "/patches"}},
         "api_server": {"certSANs": []},
         "keys": {"encryptionAlgorithm": "ECDSA-P256"},
+        "kubelet": {"nodeStatusUpdateFrequency": "2s"},
+        "etcd_args": [],
         "controller_manager_args": [],
         "scheduler_args": [],
     }
@@ -804,7 +806,11 @@ def test_the_control_plane_has_an_address_of_its_own_in_its_certificate() -> Non
     assert cluster["apiServer"]["certSANs"] == ["10.11.11.254", "localhost", "127.0.0.1"]
     assert cluster["kubernetesVersion"] == "v1.20.2"
     assert cluster["imageRepository"] == "k8s.gcr.io"
-    assert cluster["etcd"]["local"] == {"dataDir": "/var/lib/etcd", "imageTag": "3.4.23-4"}
+    assert cluster["etcd"]["local"] == {
+        "dataDir": "/var/lib/etcd",
+        "imageTag": "3.4.23-4",
+        "extraArgs": {"election-timeout": "500"},
+    }
     assert cluster["networking"] == {
         "podSubnet": "10.244.0.0/16",
         "serviceSubnet": "10.96.0.0/12",
