@@ -572,14 +572,14 @@ def test_certificates_are_renewed_with_the_clusters_own_format(
     cluster = cluster_of(world, minor("1.36"), allow_cgroup_v1=True)
     written: list[str] = []
 
-    def up_to_the_kubelet(_name: str, argv: list[str], stdin: str | None) -> Answer | None:
-        if argv[:2] == ["supervisorctl", "stop"]:
+    def up_to_kubeadm(_name: str, argv: list[str], stdin: str | None) -> Answer | None:
+        if argv[:3] == ["kubeadm", "certs", "renew"]:
             pytest.fail("far enough")
         if stdin:
             written.append(stdin)
         return None
 
-    world.node_programs.first = up_to_the_kubelet
+    world.node_programs.first = up_to_kubeadm
     with pytest.raises(pytest.fail.Exception, match="far enough"):
         renewal._renew_control_plane(cluster, cluster.master, cluster.master)
     assert re.search(r"apiVersion: kubeadm.k8s.io/v1beta4\n", written[0])
