@@ -63,6 +63,7 @@ def _hold_kubelet(node: Node) -> None:
 
 def bring_up(cluster: Cluster) -> None:
     """Start what does not run of nodes and network, without asking for the API server."""
+    resume(cluster.running())
     if not all_run(cluster) or not network.is_up(cluster):
         with cluster.ui.step("Starting the nodes"):
             network.set_up(cluster)
