@@ -45,7 +45,7 @@ def init(cluster: Cluster, *options: str) -> float:
     Preflight needs crictl, which Debian lacks, as it does CoreDNS.
     """
     master = cluster.master
-    configuration = kubeadm.init_configuration(control_plane.settings(cluster))
+    configuration = documents.dump_all(kubeadm.init_documents(control_plane.settings(cluster)))
     master.write(_CONFIG, _stock(configuration), mode="0600")
     skipped = "preflight" if cluster.minor.has_coredns else "preflight,addon/coredns"
     command = ["kubeadm", "init", "--config", _CONFIG, "--skip-phases", skipped]

@@ -6,7 +6,7 @@ kubernetes/kubernetes, cmd/kubeadm/app/apis/kubeadm/v1beta2/types.go
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from sykube import documents, resources
 from sykube.image.versions import Minor
 from sykube.kubernetes import election
 from sykube.kubernetes.kubeadm_patches import KubeadmPatches
+from sykube.patches import Patch
 
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 API_PORT = 6443
@@ -86,12 +87,8 @@ class ControlPlaneSettings:
     patches: KubeadmPatches = field(default_factory=KubeadmPatches)
 
 
-def init_configuration(settings: ControlPlaneSettings) -> str:
-    return documents.dump_all(init_documents(settings))
-
-
 def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
-    """What `init_configuration` writes.
+    """The documents for `kubeadm init --config`, that of the node itself first.
 
     Raises:
         UsageError: a patch cannot be applied.
@@ -133,18 +130,14 @@ def join_document(
     minor: Minor,
     node_name: str,
     node_address: str,
-    endpoint: str,
-    token: str,
-    ca_hash: str,
     *,
     control_plane: bool = False,
     taint: bool = True,
     patches: KubeadmPatches | None = None,
 ) -> dict[str, Any]:
-    """The document for `kubeadm join --config`.
+    """The document for `kubeadm join --config`, but for its discovery.
 
     Args:
-        ca_hash: `sha256:HEX` of the CA's public key; the node trusts no other.
         control_plane: the node gets a control plane of its own; the cluster's keys are there.
         taint: keep ordinary pods off a control plane.
         patches: the user's.
@@ -155,13 +148,6 @@ def join_document(
     join: dict[str, Any] = {
         "apiVersion": _api(minor),
         "kind": "JoinConfiguration",
-        "discovery": {
-            "bootstrapToken": {
-                "apiServerEndpoint": endpoint,
-                "token": token,
-                "caCertHashes": [ca_hash],
-            }
-        },
         "nodeRegistration": _registration(minor, node_name, node_address),
         **_timeouts(minor),
     }
@@ -174,26 +160,56 @@ def join_document(
     return patches.apply(join) if patches else join
 
 
-def kubelet_configuration(
-    join: Mapping[str, Any], address: str, cluster: str, kubelets: str
-) -> str:
-    """What `kubeadm init phase kubelet-start --config` reads on a worker: it writes what join does.
+def node_documents(
+    join: Mapping[str, Any], address: str, shared: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What phases of `kubeadm init` read on another node than the first: they do what join does.
 
     Args:
         join: the node's JoinConfiguration.
         address: of the node.
-        cluster: the ClusterConfiguration that the cluster keeps.
-        kubelets: the KubeletConfiguration that it keeps.
+        shared: the documents that all nodes share: ClusterConfiguration, KubeletConfiguration …
     """
-    shared = ("apiVersion", "nodeRegistration", "timeouts", "patches")
+    kept = ("apiVersion", "nodeRegistration", "timeouts", "patches")
     init = {
         "kind": "InitConfiguration",
-        **{key: join[key] for key in shared if key in join},
+        **{key: join[key] for key in kept if key in join},
         "localAPIEndpoint": {"advertiseAddress": address, "bindPort": API_PORT},
     }
-    # kubeadm would take a CA without its key for one that all certificates must be there of.
-    shared_by_all = {**documents.load(cluster), "certificatesDir": "/run/sykube/no-pki"}
-    return documents.dump_all([init, shared_by_all, documents.load(kubelets)])
+    # On a worker, kubeadm would take a CA without its key for one that all certificates must be
+    # there of.
+    own = {} if "controlPlane" in join else {"certificatesDir": "/run/sykube/no-pki"}
+    return [
+        init,
+        *({**each, **(own if each["kind"] == "ClusterConfiguration" else {})} for each in shared),
+    ]
+
+
+def with_etcd_members(
+    minor: Minor,
+    init: Sequence[Mapping[str, Any]],
+    members: Mapping[str, str],
+    *,
+    existing: bool = False,
+) -> list[dict[str, Any]]:
+    """The documents for kubeadm's etcd where it has several members.
+
+    They are for the run that writes etcd's manifest: in the cluster's ConfigMap, this would be told
+    each member that joins later. etcd reads it only where it has no data yet.
+
+    Args:
+        init: as `init_documents` gives them.
+        members: the addresses of the members by their names.
+        existing: the others are there already; else all begin together.
+    """
+    peers = ",".join(f"{name}=https://{each}:2380" for name, each in members.items())
+    state = {"initial-cluster-state": "existing"} if existing else {}
+    arguments = _arguments(minor, {"initial-cluster": peers, **state})
+    merge = {"kind": "ClusterConfiguration", "etcd": {"local": {"extraArgs": arguments}}}
+    # A user's patch may have put another etcd in its place.
+    found = next(each["etcd"] for each in init if each["kind"] == "ClusterConfiguration")
+    own = (Patch(documents.dump(merge)),) if "local" in found else ()
+    return [KubeadmPatches(merges=own).apply(dict(each)) for each in init]
 
 
 def node_annotations(minor: Minor) -> dict[str, str]:

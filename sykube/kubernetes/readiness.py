@@ -126,12 +126,6 @@ def system_pods(
     return "; ".join(waiting)
 
 
-def discovery(api: Api, token_name: str) -> str:
-    """What joining nodes read first is signed with a bootstrap token by the controller manager."""
-    data = api.get("/api/v1/namespaces/kube-public/configmaps/cluster-info").get("data", {})
-    return "" if f"jws-kubeconfig-{token_name}" in data else "cluster-info is not signed yet"
-
-
 def dns_answers(exchange: Exchange, server: str, name: str) -> str:
     """The cluster DNS answers a node for a name, by its Service address."""
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))

@@ -166,13 +166,11 @@ class Kubernetes:
         found = [each["stringData"] for each in self.collection(SECRETS) if "stringData" in each]
         return {each["token-id"]: each["token-secret"] for each in found}
 
-    def kubelet_joined(self, name: str, version: str, *, control_plane: bool) -> None:
+    def kubelet_joined(self, name: str, version: str) -> None:
         """A node's kubelet reports for the first time."""
         node = self.objects.setdefault(f"{NODES}/{name}", {"metadata": {"name": name}, "spec": {}})
         bare = name in self.bare and not self.plugin
         node["status"] = {"conditions": [ready(not bare, LACKS_NETWORK if bare else "")]}
-        if control_plane:
-            node["metadata"]["labels"] = {CONTROL_PLANE_LABEL: ""}
         self.kubelet_started(name, version)
 
     def install_plugin(self) -> None:
@@ -292,8 +290,6 @@ class FakeApi(Api):
                 return {"items": server.pods() + server.pods_of_user}
             case "GET", _ if path == LEASES:
                 return {"items": server.leases()}
-            case "GET", "/api/v1/namespaces/kube-public/configmaps/cluster-info":
-                return {"data": {f"jws-kubeconfig-{name}": "signed" for name in server.tokens()}}
             case "GET", _ if path in server.objects:
                 return server.seen(path)
             case "GET", _ if path.rpartition("/")[2] in _COLLECTIONS:

@@ -7,11 +7,19 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sykube import documents, resources
 from tests.fakes.answers import Answer
-from tests.fakes.apiserver import CONFIG_MAPS, COREFILE, KUBEADM_CONFIG, Kubernetes, member_id
+from tests.fakes.apiserver import (
+    CONFIG_MAPS,
+    CONTROL_PLANE_LABEL,
+    COREFILE,
+    KUBEADM_CONFIG,
+    NODES,
+    Kubernetes,
+    member_id,
+)
 from tests.fakes.files import fill
 from tests.fakes.instance import KUBELET_CONF, PKI, SHARED_KEYS, FakeInstance
 from tests.fakes.kubeconfig import admin_kubeconfig
@@ -22,7 +30,6 @@ if TYPE_CHECKING:
 
 _SCRIPTS = resources.folder("definitions") / "scripts"
 CA = f"{PKI}/ca.crt"
-CA_HASH = "c0ffee" * 8
 # What lets the kubelet of a worker start.
 KUBELET_START = ("kubeadm", "init", "phase", "kubelet-start")
 KUBELET_CERTIFICATE = "/var/lib/kubelet/pki/kubelet-client-current.pem"
@@ -41,12 +48,9 @@ _COREFILE = """.:53 {
 """
 
 
-# What Node.write runs, and what joining works out discoveryTokenCaCertHashes by.
+# What Node.write runs.
 _WRITE = re.compile(
     r"umask 077 && cat > (\S+)\.new && chmod (\d{4}) \1\.new && mv \1\.new (?P<path>\1)"
-)
-_HASH_CA = (
-    f"openssl x509 -pubkey -noout -in {PKI}/ca.crt | openssl pkey -pubin -outform der | sha256sum"
 )
 _UPGRADE = 'PATH=$PATH:/etc/sykube/update exec /etc/sykube/update/kubeadm upgrade "$@"'
 
@@ -89,10 +93,6 @@ class NodePrograms:
                 instance.files[written["path"]] = stdin or ""
             case ["sh", "check-node" | "check-network", _]:
                 pass
-            case ["pkill", "-KILL" | "-TERM", "-x", "kube-apiserver" | "kubelet"]:
-                pass
-            case ["sh", "-c", script] if script == _HASH_CA:
-                return 0, f"{CA_HASH}  -\n", ""
             case ["test", "-e", *paths]:
                 there = any(
                     f"{file}/".startswith(f"{path}/") for file in instance.files for path in paths
@@ -127,10 +127,10 @@ class NodePrograms:
             case ["kubeadm", "init", "phase", "kubelet-start", "--config", path]:
                 self._keep_configuration(name, instance, argv, path)
                 return self._kubelet_start(name, instance, path)
-            case ["kubeadm", "join", "--config", path, *options]:
-                _check_options(options, "--skip-phases", "--experimental-patches")
-                self._keep_configuration(name, instance, argv, path)
-                return self._kubeadm_join(name, instance, path)
+            case ["sh", "export-keys"]:
+                return 0, json.dumps({key: instance.files[key] for key in SHARED_KEYS}), ""
+            case ["sh", "import-keys"]:
+                instance.files |= json.loads(stdin or "")
             case ["sh", "request-certificate", node]:
                 return 0, f"request of {node}", ""
             case ["sh", "sign-certificate"]:
@@ -148,6 +148,12 @@ class NodePrograms:
             case ["etcdctl", *options, "member", "remove", member] if "--endpoints" in options:
                 members = self.world.etcd_of(name).members
                 members.pop(next(each for each in members if member_id(each) == member))
+            case ["etcdctl", *options, "member", "add", new, peers] if "--endpoints" in options:
+                address = peers.removeprefix("--peer-urls=https://").removesuffix(":2380")
+                members = self.world.etcd_of(name).members
+                if address in members.values():
+                    return 1, "", "etcdserver: Peer URLs already exists"
+                members[new] = address
             case ["ctr", "images", "list"]:
                 rows = [f"{name} type {digest} 1 B -" for name, digest in instance.images.items()]
                 return 0, "\n".join(["REF TYPE DIGEST SIZE", *rows]), ""
@@ -185,14 +191,6 @@ class NodePrograms:
             return
         if instance and argv[:2] == ["kubeadm", "init"]:
             instance.files[f"{PKI}/ca.crt"] = "half"
-        if instance and argv[:2] == ["kubeadm", "join"]:
-            instance.files["/etc/kubernetes/bootstrap-kubelet.conf"] = "half"
-            document = documents.load(instance.files[argv[3]])
-            if "controlPlane" in document:
-                etcd = self.world.etcd_of(name)
-                etcd.members[name] = document["controlPlane"]["localAPIEndpoint"][
-                    "advertiseAddress"
-                ]
 
     def _keep_configuration(
         self, name: str, instance: FakeInstance, argv: list[str], path: str
@@ -218,53 +216,31 @@ class NodePrograms:
                 path = f"{CONFIG_MAPS}/{each}"
                 self.world.etcd_of(name).objects[path] = {"metadata": {"name": each}, "data": data}
         if "certs" in skipped:
+            node = self.world.etcd_of(name).objects[f"{NODES}/{name}"]
+            node["metadata"].setdefault("labels", {})[CONTROL_PLANE_LABEL] = ""
             return 0, "", ""
-        if any("/pki/" in file or file.endswith(".conf") for file in instance.files):
+        shared = all(instance.files.get(key) == f"{key} of the cluster" for key in SHARED_KEYS)
+        if any((f"{PKI}/" in file and not shared) or ".conf" in file for file in instance.files):
             return 1, "", "there are remains of an earlier control plane"
         server = f"https://{cluster['controlPlaneEndpoint']}"
         for user in ("admin", "super-admin"):
-            instance.files[f"/etc/kubernetes/{user}.conf"] = admin_kubeconfig(server)
+            if f"kubeconfig/{user}" not in skipped:
+                instance.files[f"/etc/kubernetes/{user}.conf"] = admin_kubeconfig(server)
         instance.files[KUBELET_CONF] = "kubelet"
         instance.files |= {key: f"{key} of the cluster" for key in SHARED_KEYS}
-        kubernetes = Kubernetes(lives=self.world.lives, plugin=self.world.plugin)
-        kubernetes.bare |= {name} if not instance.config("pod-network.conflist") else set()
-        kubernetes.kubelet_joined(name, instance.version, control_plane=True)
         address = given["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"]
-        kubernetes.members[name] = address
-        self.world.kubernetes[cluster["clusterName"]] = kubernetes
-        self._write_control_plane(instance, instance.version)
-        self._start_kubelet()
-        return 0, "", ""
-
-    def _kubeadm_join(self, name: str, instance: FakeInstance, path: str) -> Answer:
-        if path not in instance.files:
-            return 1, "", f"unable to read config from {path!r}: no such file or directory"
-        if {"/etc/kubernetes/bootstrap-kubelet.conf", KUBELET_CONF} & set(instance.files):
-            return 1, "", "there are remains of an earlier kubeadm join"
-        document = documents.load(instance.files[path])
-        discovery = document["discovery"]["bootstrapToken"]
-        token, secret = discovery["token"].split(".")
-        servers = [
-            each for each in self.world.kubernetes.values() if each.tokens().get(token) == secret
-        ]
-        if not servers or discovery["caCertHashes"] != [f"sha256:{CA_HASH}"]:
-            return 1, "", "couldn't validate the identity of the API Server"
-        (kubernetes,) = servers
-        control_plane = document.get("controlPlane")
-        if control_plane:
-            if any(instance.files.get(key) != f"{key} of the cluster" for key in SHARED_KEYS):
-                return 1, "", "a shared key or certificate is missing"
-            address = control_plane["localAPIEndpoint"]["advertiseAddress"]
-            if name in kubernetes.members or address in kubernetes.members.values():
-                return 1, "", "etcdserver: Peer URLs already exists"
-            kubernetes.members[name] = address
-            endpoint = discovery["apiServerEndpoint"]
-            instance.files["/etc/kubernetes/admin.conf"] = admin_kubeconfig(f"https://{endpoint}")
-            self._write_control_plane(instance, instance.version)
-        instance.files[f"{PKI}/ca.crt"] = f"{PKI}/ca.crt of the cluster"
-        instance.files[KUBELET_CONF] = "kubelet"
+        members = _first_members(cluster) or {name: address}
+        if shared:
+            kubernetes = self.world.etcd_of(name)
+            assert kubernetes.members == members, "they would be two clusters"
+        else:
+            kubernetes = Kubernetes(lives=self.world.lives, plugin=self.world.plugin)
+            kubernetes.members = members
+            self.world.kubernetes[cluster["clusterName"]] = kubernetes
+        assert members[name] == address
         kubernetes.bare |= {name} if not instance.config("pod-network.conflist") else set()
-        kubernetes.kubelet_joined(name, instance.version, control_plane=bool(control_plane))
+        kubernetes.kubelet_joined(name, instance.version)
+        self._write_control_plane(instance, instance.version)
         self._start_kubelet()
         return 0, "", ""
 
@@ -282,7 +258,7 @@ class NodePrograms:
         assert certificate == f"{CA} of the cluster signed the request of {name}"
         kubernetes = self.world.etcd_of(name)
         kubernetes.bare |= {name} if not instance.config("pod-network.conflist") else set()
-        kubernetes.kubelet_joined(name, instance.version, control_plane=False)
+        kubernetes.kubelet_joined(name, instance.version)
         self._start_kubelet()
         return 0, "", ""
 
@@ -329,6 +305,16 @@ class NodePrograms:
     def _start_kubelet(self) -> None:
         for key, value in (("vm/overcommit_memory", "1"), ("kernel/panic", "10")):
             (self.world.proc_sys / key).write_text(value)
+
+
+def _first_members(cluster: dict[str, Any]) -> dict[str, str]:
+    """The members that etcd is told to begin with: their addresses by their names."""
+    given = cluster["etcd"]["local"].get("extraArgs") or {}
+    arguments = (
+        given if isinstance(given, dict) else {each["name"]: each["value"] for each in given}
+    )
+    found = re.findall(r"([^=,]+)=https://([\d.]+):2380", arguments.get("initial-cluster", ""))
+    return dict(found)
 
 
 def _check_options(options: list[str], *known: str) -> None:

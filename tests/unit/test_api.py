@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -467,29 +466,6 @@ def test_tokens_have_the_form_that_kubernetes_wants_and_differ() -> None:
     found = {tokens.new_token() for _ in range(100)}
     assert len(found) == 100
     assert all(re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", token) for token in found)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_token_is_there_as_long_as_it_is_needed(fails: bool) -> None:
-    kubernetes = Kubernetes()
-    api = FakeApi(kubernetes, Calls())
-    try:
-        with tokens.bootstrap_token(api) as token:
-            name, secret = token.split(".")
-            assert kubernetes.tokens() == {name: secret}
-            (stored,) = kubernetes.objects.values()
-            assert stored["type"] == "bootstrap.kubernetes.io/token"
-            assert stored["metadata"]["name"] == f"bootstrap-token-{name}"
-            data = stored["stringData"]
-            assert data["usage-bootstrap-authentication"] == "true"
-            assert data["auth-extra-groups"].startswith("system:bootstrappers:")
-            ends = datetime.fromisoformat(data["expiration"])
-            assert ends > datetime.now(UTC)
-            if fails:
-                raise SykubeError("no")
-    except SykubeError:
-        assert fails
-    assert kubernetes.objects == {}
 
 
 # --- answers without an end ---

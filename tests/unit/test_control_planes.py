@@ -11,8 +11,18 @@ from sykube.cluster.commands.power import StopOptions
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations.registration import register
 from sykube.errors import ExitCode, SykubeError
+from sykube.image.versions import minor
+from sykube.kubernetes import kubeadm
+from sykube.patches import Patch
 from tests.fakes import Calls, Injected, World
-from tests.fakes.apiserver import CONTROL_PLANE_LABEL, NODES, FakeApi, Kubernetes
+from tests.fakes.answers import Answer
+from tests.fakes.apiserver import (
+    CONTROL_PLANE_LABEL,
+    KUBEADM_CONFIG,
+    NODES,
+    FakeApi,
+    Kubernetes,
+)
 from tests.fakes.instance import SHARED_KEYS
 from tests.fakes.node_programs import KUBELET_START
 from tests.unit.helpers import fake_spec, init, made, unchanged
@@ -20,13 +30,23 @@ from tests.unit.helpers import fake_spec, init, made, unchanged
 MASTERS = ["fake-master", "fake-master2", "fake-master3"]
 
 
-def joins(world: World) -> list[str]:
-    """The nodes whose kubelets kubeadm let start, without the first, in order."""
-    return [call.words[1] for call in world.calls.all if is_joining(call.words)]
+def begun(world: World) -> list[tuple[str, dict[str, str]]]:
+    """The nodes on which kubeadm wrote an etcd, in order, and what it told etcd of its members."""
+    found = []
+    for name, argv, documents in world.configurations:
+        etcd = next(each for each in documents if each["kind"] == "ClusterConfiguration")["etcd"]
+        arguments = etcd["local"].get("extraArgs")
+        if "phase" not in argv and arguments:
+            found.append((name, arguments))
+    return found
 
 
-def is_joining(words: tuple[str, ...]) -> bool:
-    return words[2:4] == ("kubeadm", "join") or words[2:6] == KUBELET_START
+def peers(cluster: Cluster) -> dict[str, str]:
+    """Each control plane, and how etcd's members are told of it."""
+    return {
+        node.instance: f"{node.instance}=https://{node.address}:2380"
+        for node in cluster.control_planes
+    }
 
 
 def keepalived(cluster: Cluster, node: str) -> str:
@@ -52,21 +72,47 @@ def test_init_makes_each_of_them_a_member_of_etcd_and_delete_leaves_nothing(
         assert removal.delete(world.host, "fake", world.ui()) == []
 
 
-def test_they_join_one_after_the_other_and_before_the_workers(world: World) -> None:
+def test_etcd_begins_with_all_of_them_and_the_cluster_does_not_keep_that(world: World) -> None:
+    """In its ConfigMap, a member that joins later would be told it as well."""
+    cluster = made(world, control_planes=3)
+    wanted = {"initial-cluster": ",".join(peers(cluster).values())}
+    found = begun(world)
+    assert found[0][0] == "fake-master"
+    assert sorted(found) == [(name, wanted) for name in MASTERS]
+    kept = world.kubernetes["fake"].objects[KUBEADM_CONFIG]["data"]["ClusterConfiguration"]
+    assert "initial-cluster" not in kept
+
+
+def test_of_one_control_plane_kubeadm_itself_tells_etcd(world: World) -> None:
+    made(world)
+    assert begun(world) == []
+
+
+def test_a_users_own_arguments_of_etcd_stay(world: World) -> None:
+    text = "kind: ClusterConfiguration\netcd: {local: {extraArgs: {quota-backend-bytes: '1'}}}"
+    init(world, fake_spec(control_planes=3, kubeadm_config_patches=(Patch(text),)))
+    for _, arguments in begun(world)[:3]:
+        assert arguments.keys() == {"quota-backend-bytes", "initial-cluster"}
+
+
+def test_a_users_own_etcd_has_no_members_of_the_clusters(world: World) -> None:
+    external = {
+        "endpoints": ["https://192.0.2.1:2379"],
+        "caFile": "",
+        "certFile": "",
+        "keyFile": "",
+    }
+    init = {"kind": "ClusterConfiguration", "apiVersion": "kubeadm.k8s.io/v1beta4"}
+    given = [init | {"etcd": {"external": external}}]
+    assert kubeadm.with_etcd_members(minor("1.36"), given, {"a": "192.0.2.2"}) == given
+
+
+def test_the_workers_join_when_all_of_them_are_there(world: World) -> None:
     init(world, fake_spec(control_planes=3, workers=2))
-    order = joins(world)
-    assert order[:2] == MASTERS[1:]
-    assert set(order[2:]) == {"fake-node1", "fake-node2"}
-
-
-def test_api_servers_that_saw_etcd_get_a_member_start_anew(world: World) -> None:
-    init(world, fake_spec(control_planes=3, workers=1))
-    calls = [call.words for call in world.calls.all if call.kind == "engine"]
-    ended = [words[1] for words in calls if words[-1] == "kube-apiserver"]
-    assert ended == MASTERS[:2]
-    last = max(n for n, words in enumerate(calls) if words[-1] == "kube-apiserver")
-    joined = {words[1]: n for n, words in enumerate(calls) if is_joining(words)}
-    assert joined["fake-master3"] < last < joined["fake-node1"]
+    words = [call.words for call in world.calls.all if call.words[2:4] == ("kubeadm", "init")]
+    workers = [each[1] for each in words if each[2:6] == KUBELET_START]
+    assert {*workers} == {"fake-node1", "fake-node2"}
+    assert [each[1] for each in words[-2:]] == workers
 
 
 def test_a_slow_kubelet_has_room_for_its_static_pods(world: World) -> None:
@@ -86,23 +132,6 @@ def test_they_share_the_clusters_keys_and_workers_get_none(world: World) -> None
         files = world.instances[name].files
         assert {key: files[key] for key in SHARED_KEYS} == {key: first[key] for key in SHARED_KEYS}
     assert not [key for key in world.instances["fake-node1"].files if key.endswith(".key")]
-
-
-def test_private_keys_are_roots_alone(world: World) -> None:
-    init(world, fake_spec(control_planes=3))
-    modes = {}
-    for call in world.calls.all:
-        match = re.search(r"chmod (\d+) /etc/kubernetes/pki/(\S+)\.new", " ".join(call.words))
-        if match:
-            modes[match[2]] = match[1]
-    assert len(modes) == len(SHARED_KEYS)
-    assert {name for name, mode in modes.items() if mode == "0644"} == {
-        "ca.crt",
-        "sa.pub",
-        "front-proxy-ca.crt",
-        "etcd/ca.crt",
-    }
-    assert set(modes.values()) == {"0644", "0600"}
 
 
 def test_the_endpoint_moves_between_them(world: World) -> None:
@@ -144,23 +173,86 @@ def test_the_cluster_dns_runs_on_two_of_them(world: World) -> None:
     assert deployment["spec"]["replicas"] == 2
 
 
-def test_a_control_plane_that_failed_in_joining_is_forgotten_by_etcd_before_it_joins_anew(
-    world: World,
-) -> None:
-    world.calls.fail(
-        lambda call: call.words[1:4] == ("fake-master2", "kubeadm", "join"),
-    )
+def test_a_control_plane_whose_start_failed_starts_anew_with_all_others(world: World) -> None:
+    """None of them has anything yet that another etcd would not take for its own."""
+    world.calls.fail(lambda call: call.words[1:4] == ("fake-master2", "kubeadm", "init"))
     with pytest.raises(Injected):
         init(world, fake_spec(control_planes=3), retain=True)
-    assert "fake-master2" in world.kubernetes["fake"].members
-    pid = world.instances["fake-master"].pid
-    world.calls.all.clear()
+    pids = {name: world.instances[name].pid for name in MASTERS}
     assert init(world, fake_spec(control_planes=3)) is not None
-    removed = [call.words for call in world.calls.all if call.words[-2:-1] == ("remove",)]
-    assert len(removed) == 1
-    assert removed[0][1] == "fake-master"
     assert sorted(world.kubernetes["fake"].members) == MASTERS
-    assert world.instances["fake-master"].pid == pid
+    assert all(world.instances[name].pid != pid for name, pid in pids.items())
+
+
+def lose(world: World, name: str) -> None:
+    """What `kubectl delete node` does."""
+    del world.kubernetes["fake"].objects[f"{NODES}/{name}"]
+
+
+@pytest.mark.parametrize("lost", MASTERS)
+def test_start_replaces_a_control_plane_that_the_cluster_has_no_node_of(
+    world: World, lost: str
+) -> None:
+    cluster = made(world, control_planes=3)
+    pids = {name: world.instances[name].pid for name in MASTERS}
+    lose(world, lost)
+    world.calls.all.clear()
+    world.configurations.clear()
+    power.start(world.host, "fake", world.ui())
+    assert [name for name, pid in pids.items() if world.instances[name].pid != pid] == [lost]
+    on_etcd = [call.words for call in world.calls.all if call.words[2:3] == ("etcdctl",)]
+    assert [words[-2] for words in on_etcd if "list" not in words] == ["remove", lost]
+    assert {words[1] for words in on_etcd} == {MASTERS[lost == "fake-master"]}
+    (name, told), *_ = begun(world)
+    assert name == lost
+    assert told["initial-cluster-state"] == "existing"
+    assert {*told["initial-cluster"].split(",")} == {*peers(cluster).values()}
+    assert sorted(world.kubernetes["fake"].members) == MASTERS
+    labels = world.kubernetes["fake"].nodes[lost]["metadata"]["labels"]
+    assert CONTROL_PLANE_LABEL in labels
+
+
+@pytest.mark.parametrize("words", [("etcdctl", "add"), ("kubeadm", "init"), ("sh", "import-keys")])
+def test_a_replacement_that_failed_is_made_again(world: World, words: tuple[str, str]) -> None:
+    made(world, control_planes=3)
+    lose(world, "fake-master3")
+    world.calls.fail(lambda call: call.words[2:3] == words[:1] and words[1] in call.words, times=1)
+    with pytest.raises(Injected):
+        power.start(world.host, "fake", world.ui())
+    power.start(world.host, "fake", world.ui())
+    assert sorted(world.kubernetes["fake"].members) == MASTERS
+    assert [*world.kubernetes["fake"].nodes] and begun(world)[-1][0] == "fake-master3"
+
+
+def test_etcd_may_refuse_a_member_that_comes_soon_after_another(world: World) -> None:
+    made(world, control_planes=5)
+    lose(world, "fake-master4")
+    refused: list[str] = []
+
+    def busy(name: str, words: list[str], _stdin: str | None) -> Answer | None:
+        if "add" in words and not refused:
+            refused.append(name)
+            return 1, "", "etcdserver: unhealthy cluster"
+        return None
+
+    world.node_programs.first = busy
+    power.start(world.host, "fake", world.ui())
+    assert refused == ["fake-master"]
+    assert "fake-master4" in world.kubernetes["fake"].members
+
+
+def test_what_kubeadm_of_1_20_notes_of_each_of_them_is_noted(world: World) -> None:
+    """Its ConfigMap has a list of control planes, which its upgrades go by."""
+    made(world, control_planes=3)
+    skipped = [
+        argv[argv.index("--skip-phases") + 1].split(",")
+        for name, argv, _ in world.configurations
+        if name == "fake-master2"
+    ]
+    started, marked = skipped
+    assert {"mark-control-plane", "upload-config"} <= {*started}
+    assert {"certs", "bootstrap-token", "addon", "upload-config/kubelet"} <= {*marked}
+    assert not {"mark-control-plane", "upload-config", "upload-config/kubeadm"} & {*marked}
 
 
 @pytest.mark.parametrize("lost", MASTERS)
@@ -170,10 +262,10 @@ def test_the_cluster_goes_on_without_one_of_them_and_start_brings_it_back(
     cluster = made(world, control_planes=3)
     world.end(lost)
     assert cluster.running_control_plane().instance == MASTERS[lost == "fake-master"]
-    world.calls.all.clear()
+    world.configurations.clear()
     assert power.start(world.host, "fake", world.ui()) is True
     assert lost in world.instances
-    assert joins(world) == []
+    assert begun(world) == []
     assert sorted(world.kubernetes["fake"].members) == MASTERS
 
 

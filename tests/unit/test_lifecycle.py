@@ -471,16 +471,16 @@ def test_a_node_that_dies_under_kubeadm_is_shown_by_kubeadms_error(
         init(world)
 
 
-def test_a_control_plane_that_dies_under_kubeadm_join_is_shown_by_kubeadms_error(
+def test_a_control_plane_that_dies_under_kubeadm_is_shown_by_kubeadms_error(
     world: World,
 ) -> None:
-    world.calls.fail(lambda call: call.words[2:4] == ("kubeadm", "join"))
+    world.calls.fail(lambda call: call.words[1:4] == ("fake-master2", "kubeadm", "init"))
     world.calls.fail(
         lambda call: call.kind == "api" and call.words[0] == "DELETE",
         lambda call: ApiError("the API server does not answer", 0),
         times=None,
     )
-    with pytest.raises(Injected, match="kubeadm join"):
+    with pytest.raises(Injected, match="fake-master2 kubeadm init"):
         init(world, fake_spec(control_planes=3))
 
 

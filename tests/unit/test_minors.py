@@ -149,7 +149,7 @@ SHAPES: dict[str, Json] = {
 @pytest.mark.parametrize("each", MINORS, ids=IDS)
 def test_what_is_written_is_what_each_version_reads(world: World, each: Minor, shape: str) -> None:
     fields = {"allow_cgroup_v1": each.refuses_cgroup_v1, **SHAPES[shape]}
-    cluster = cluster_of(world, each, **fields)
+    cluster_of(world, each, **fields)
     problems = [
         problem
         for document in documents(world)
@@ -157,14 +157,12 @@ def test_what_is_written_is_what_each_version_reads(world: World, each: Minor, s
     ]
     assert problems == []
     kinds = {document["kind"] for document in documents(world)}
-    expected = {
+    assert kinds == {
         "InitConfiguration",
         "ClusterConfiguration",
         "KubeletConfiguration",
         "KubeProxyConfiguration",
     }
-    further = len(cluster.control_planes) > 1
-    assert kinds == expected | ({"JoinConfiguration"} if further else set())
 
 
 @pytest.mark.parametrize("each", MINORS, ids=IDS)
@@ -193,7 +191,7 @@ def test_a_version_is_given_no_other_versions_documents(world: World) -> None:
     older = problems("InitConfiguration", "1.30", "v1beta3")
     assert "InitConfiguration.timeouts: unknown" in older
     assert any("kubeletExtraArgs" in each and "no mapping" in each for each in older)
-    assert "JoinConfiguration.patches: unknown" in problems("JoinConfiguration", "1.20", "v1beta2")
+    assert "InitConfiguration.patches: unknown" in problems("InitConfiguration", "1.20", "v1beta2")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +247,7 @@ def arguments(registration: Json) -> dict[str, str]:
 @pytest.mark.parametrize("each", MINORS, ids=IDS)
 def test_flags_that_went_are_given_to_no_version_that_lacks_them(world: World, each: Minor) -> None:
     cluster_of(world, each, control_planes=3, allow_cgroup_v1=each.refuses_cgroup_v1)
-    for document in of_kind(world, "InitConfiguration") + of_kind(world, "JoinConfiguration"):
+    for document in of_kind(world, "InitConfiguration"):
         flags = arguments(document["nodeRegistration"])
         assert flags["node-ip"].startswith("10.")
         # CHANGELOG-1.27.md: "unknown flag" is what such a kubelet ends with.
@@ -272,7 +270,7 @@ def test_a_slow_machine_has_nine_minutes_in_each_version(world: World, each: Min
         assert cluster["apiServer"]["timeoutForControlPlane"] == "9m0s"
         assert "Health" not in text
     else:
-        for document in of_kind(world, "InitConfiguration") + of_kind(world, "JoinConfiguration"):
+        for document in of_kind(world, "InitConfiguration"):
             assert document["timeouts"]["controlPlaneComponentHealthCheck"] == "9m0s"
             assert document["timeouts"]["kubeletHealthCheck"] == "9m0s"
             assert document["timeouts"]["kubernetesAPICall"] == "5m0s"
@@ -381,7 +379,7 @@ def test_upstreams_dns_is_kubeadms_own(world: World) -> None:
     assert "addon" in files
     assert "addon/coredns" in objects
     # Each phase is run once, but for what sykube has in its place.
-    assert {*files} & {*objects} == {"preflight", "wait-control-plane"}
+    assert {*files} & {*objects} == {"preflight", "wait-control-plane", "show-join-command"}
     assert inits[2][:3] == ["phase", "addon", "coredns"]
     assert deployment(cluster) == "coredns"
     # The configuration holds a bootstrap token.

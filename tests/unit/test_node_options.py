@@ -166,7 +166,7 @@ def test_taints_that_a_master_has_already_stay(world: World, cluster: Cluster) -
     theirs = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
     node_object(world, "master")["spec"]["taints"] = [theirs]
     with cluster.api() as api:
-        control_plane._describe_node(cluster, api)
+        control_plane._describe_node(cluster, api, cluster.master)
     assert node_object(world, "master")["spec"]["taints"][0] == theirs
     assert len(node_object(world, "master")["spec"]["taints"]) == 2
 

@@ -171,19 +171,6 @@ def test_without_a_pod_network_only_pods_on_their_nodes_are_looked_at() -> None:
     assert "etcd-a" in readiness.system_pods(api, 2, networked=False)
 
 
-def test_discovery_is_signed_with_the_token_in_use() -> None:
-    server = complete()
-    api = FakeApi(server, Calls())
-    assert readiness.discovery(api, "abcdef") != ""
-    api.request(
-        "POST",
-        "/api/v1/namespaces/kube-system/secrets",
-        {"metadata": {"name": "s"}, "stringData": {"token-id": "abcdef", "token-secret": "s"}},
-    )
-    assert readiness.discovery(api, "abcdef") == ""
-    assert readiness.discovery(api, "ghijkl") != ""
-
-
 # --- DNS: the very query, sent to a server here ---
 
 

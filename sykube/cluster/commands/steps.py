@@ -39,7 +39,7 @@ ALL = (
         "join",
         _JOINING,
         lambda cluster: not join.missing(cluster),
-        lambda cluster: join.join_all(cluster, cluster.nodes[1:]),
+        lambda cluster: join.join_all(cluster, cluster.workers),
     ),
     Step("ready", "Waiting for nodes, pods and DNS", lambda _cluster: False, ready.wait_ready),
     Step(

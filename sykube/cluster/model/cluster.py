@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,14 +148,17 @@ class Cluster:
         credentials = Credentials.read(self.paths.kubeconfig)
         return Api(self.host, replace(credentials, server=f"https://{node.address}:6443"))
 
-    def running_control_plane(self) -> Node:
+    def running_control_plane(self, without: Collection[Node] = ()) -> Node:
         """A control plane that runs, the first one where it does.
+
+        Args:
+            without: those that it may not be.
 
         Raises:
             SykubeError: none does (STOPPED).
         """
         for node in self.control_planes:
-            if node.is_running():
+            if node not in without and node.is_running():
                 return node
         raise SykubeError(
             f"no control plane of the cluster {self.name} runs",

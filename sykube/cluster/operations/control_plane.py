@@ -1,15 +1,19 @@
-"""kubeadm init on the master."""
+"""kubeadm init on the master, and its phases on the control planes beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from sykube import resources
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import DOMAIN, Cluster, on_each
-from sykube.cluster.operations import clone
+from sykube.cluster.operations import clone, etcd_members
 from sykube.cluster.operations.nodes import look_for_api, recreate
 from sykube.cluster.operations.ready import wait_api
-from sykube.cluster.operations.registration import register
+from sykube.cluster.operations.registration import join_document, register
+from sykube.documents import dump_all
 from sykube.host.files import write_atomically
 from sykube.image.choice import DEBIAN
 from sykube.kubernetes import kubeadm, labels
@@ -19,12 +23,11 @@ from sykube.node.node import Node
 
 _CONFIG = "/etc/kubernetes/kubeadm-init.yaml"
 _TIMEOUT_S = 600.0
+_PKI = "/etc/kubernetes/pki"
 # Phases of kubeadm init that write files and start the kubelet, and those that change the cluster.
 _FILES = ("certs", "kubeconfig", "etcd", "control-plane", "kubelet-start")
-_OBJECTS = (
-    *("upload-config", "upload-certs", "mark-control-plane", "bootstrap-token"),
-    *("kubelet-finalize", "addon"),
-)
+_OF_NODE = ("mark-control-plane", "kubelet-finalize")
+_OBJECTS = (*_OF_NODE, "upload-config", "upload-certs", "bootstrap-token", "addon")
 # Its preflight needs crictl, which Debian lacks: node_checks has been in its place. The cluster's
 # DNS is a step of its own.
 _NEVER = ("preflight", "wait-control-plane")
@@ -39,34 +42,94 @@ def is_ready(cluster: Cluster) -> bool:
 
 
 def create(cluster: Cluster) -> None:
-    """Run kubeadm init on a clean master, and keep the credentials that it makes."""
-    master, state = cluster.master, cluster.state
-    if master.run(["test", "-e", "/etc/kubernetes/pki"], check=False).ok:
-        recreate(cluster, master)
-    if state.spec.from_snapshot:
+    """Run kubeadm init on clean control planes, and keep the credentials that it makes.
+
+    etcd begins with all of them as its members. kubeadm join would add one after the other, each
+    after waiting for discovery and for TLS bootstrap, to an etcd that has no leader meanwhile.
+    """
+    master, others = cluster.master, cluster.control_planes[1:]
+    for node in cluster.control_planes:
+        if node.run(["test", "-e", _PKI], check=False).ok:
+            recreate(cluster, node)
+    documents = kubeadm.init_documents(settings(cluster))
+    shared, members = documents[1:], etcd_members.addresses(cluster)
+    first = kubeadm.with_etcd_members(cluster.minor, documents, members) if others else documents
+
+    def write_files() -> None:
+        _run_phases(cluster, master, first, _OBJECTS)
+
+    if cluster.state.spec.from_snapshot:
         # It would start etcd from what is being changed.
         master.stop_service("kubelet")
-        on_each((clone.scrub_etcd, _write_files), lambda do: do(cluster))
+        on_each((partial(clone.scrub_etcd, cluster), write_files), lambda do: do())
         master.start_service("kubelet")
     else:
-        _write_files(cluster)
+        write_files()
     keep_credentials(cluster, master)
+    on_each(others, lambda node: _start(cluster, master, node, shared, members))
     with _first_api(cluster) as api:
         what = "the API server's first answer"
         wait_until(cluster.host, what, lambda: _has_namespaces(api), _TIMEOUT_S)
-        register(cluster, api, master, kubeadm.init_documents(settings(cluster))[0])
-    look_for_api([master])
-    _run_phases(cluster, without=(*_NEVER, *_FILES, "addon/coredns"))
+        register(cluster, api, master, documents[0])
+        for node in others:
+            register(cluster, api, node, join_document(cluster, node))
+    look_for_api(cluster.control_planes)
+    _run_phases(cluster, master, documents, (*_FILES, "addon/coredns"))
+    on_each(others, lambda node: _mark(cluster, node, shared))
     wait_api(cluster, master, _TIMEOUT_S)
     with cluster.api() as api:
-        _describe_node(cluster, api)
+        for node in cluster.control_planes:
+            _describe_node(cluster, api, node)
 
 
-def _write_files(cluster: Cluster) -> None:
-    """What kubeadm init writes; the kubelet starts from it."""
-    # It shows the token of another phase; that of 1.20 does so outside of phases.
-    last = ("show-join-command",) if cluster.minor.number > 20 else ()
-    _run_phases(cluster, without=(*_NEVER, *_OBJECTS, *last))
+def join(cluster: Cluster, leader: Node, node: Node, shared: Sequence[Mapping[str, Any]]) -> None:
+    """Let a clean control plane join a running cluster.
+
+    Args:
+        leader: a control plane that runs.
+        shared: the configuration that all nodes share, as the cluster keeps it.
+
+    Raises:
+        SykubeError: etcd takes no member within 5 minutes, kubeadm failed, or the API server does
+            not answer within 10 minutes.
+    """
+    members = etcd_members.replace(cluster, leader, node)
+    _start(cluster, leader, node, shared, members, existing=True)
+    wait_api(cluster, node, _TIMEOUT_S)
+    _mark(cluster, node, shared)
+
+
+def _start(
+    cluster: Cluster,
+    leader: Node,
+    node: Node,
+    shared: Sequence[Mapping[str, Any]],
+    members: Mapping[str, str],
+    *,
+    existing: bool = False,
+) -> None:
+    """Start a further control plane, with the keys of another one."""
+    keys = leader.run(resources.script("export-keys"), secret=True).stdout
+    node.run(resources.script("import-keys"), stdin=keys)
+    documents = kubeadm.with_etcd_members(
+        cluster.minor, _documents(cluster, node, shared), members, existing=existing
+    )
+    first = ("kubeconfig/super-admin",) if cluster.minor.number > 28 else ()
+    _run_phases(cluster, node, documents, (*_OBJECTS, *first))
+
+
+def _mark(cluster: Cluster, node: Node, shared: Sequence[Mapping[str, Any]]) -> None:
+    """Let kubeadm note in the cluster that a further control plane is there."""
+    # That of 1.20 keeps a list of them in its ConfigMap.
+    config = "upload-config" if cluster.minor.number > 21 else "upload-config/kubelet"
+    rest = [each for each in _OBJECTS if each not in (*_OF_NODE, "upload-config")]
+    _run_phases(cluster, node, _documents(cluster, node, shared), (*_FILES, *rest, config))
+
+
+def _documents(
+    cluster: Cluster, node: Node, shared: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    return kubeadm.node_documents(join_document(cluster, node), node.address, shared)
 
 
 def _first_api(cluster: Cluster) -> Api:
@@ -95,9 +158,14 @@ def _has_namespaces(api: Api) -> str:
     return ""
 
 
-def _run_phases(cluster: Cluster, without: tuple[str, ...]) -> None:
-    options = ["--skip-token-print", "--skip-phases", ",".join(without)]
-    run_init(cluster, [], [*options, *kubeadm.patch_options(cluster.minor)])
+def _run_phases(
+    cluster: Cluster, node: Node, documents: Iterable[Mapping[str, Any]], without: Sequence[str]
+) -> None:
+    # The last one shows a token, which another run has made; 1.20 does so outside of phases.
+    last = ("show-join-command",) if cluster.minor.number > 20 else ()
+    options = ["--skip-token-print", "--skip-phases", ",".join((*_NEVER, *without, *last))]
+    options += kubeadm.patch_options(cluster.minor)
+    run_init(node, [], documents, options)
 
 
 def keep_credentials(cluster: Cluster, node: Node) -> None:
@@ -106,8 +174,13 @@ def keep_credentials(cluster: Cluster, node: Node) -> None:
     write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
 
 
-def run_init(cluster: Cluster, phase: list[str], options: list[str]) -> None:
-    """Run kubeadm init, or one phase of it, on the master.
+def run_init(
+    node: Node,
+    phase: list[str],
+    documents: Iterable[Mapping[str, Any]],
+    options: Sequence[str] = (),
+) -> None:
+    """Run kubeadm init, or one phase of it.
 
     Args:
         phase: such as ["phase", "addon", "coredns"]; none for all of it.
@@ -115,13 +188,11 @@ def run_init(cluster: Cluster, phase: list[str], options: list[str]) -> None:
     Raises:
         CommandError: kubeadm failed or took more than 10 minutes.
     """
-    master = cluster.master
-    master.write(_CONFIG, kubeadm.init_configuration(settings(cluster)), mode="0600")
+    node.write(_CONFIG, dump_all(documents), mode="0600")
     try:
-        command = ["kubeadm", "init", *phase, "--config", _CONFIG, *options]
-        master.run(command, timeout=_TIMEOUT_S)
+        node.run(["kubeadm", "init", *phase, "--config", _CONFIG, *options], timeout=_TIMEOUT_S)
     finally:
-        master.discard(_CONFIG)
+        node.discard(_CONFIG)
 
 
 def settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
@@ -151,15 +222,15 @@ def settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
     )
 
 
-def _describe_node(cluster: Cluster, api: Api) -> None:
-    """Tell Kubernetes which pod subnet, labels and taints the master has.
+def _describe_node(cluster: Cluster, api: Api, node: Node) -> None:
+    """Tell Kubernetes which pod subnet, labels and taints a control plane has.
 
     Also where its Node was there before `register`: the kubelet's own, or a snapshot's.
     """
-    master = cluster.master
-    path, asked = f"/api/v1/nodes/{master.instance}", cluster.state.spec.node(master.name)
-    pods = pod_network.node_spec(master)
-    patch: dict[str, Any] = {"metadata": {"labels": asked.labels}, "spec": pods}
+    path, asked = f"/api/v1/nodes/{node.instance}", cluster.state.spec.node(node.name)
+    pods = pod_network.node_spec(node)
+    metadata = {"labels": asked.labels, "annotations": kubeadm.node_annotations(cluster.minor)}
+    patch: dict[str, Any] = {"metadata": metadata, "spec": pods}
     if asked.taints:
         # A patch replaces the whole list, and others have put some there.
         found = api.get(path)["spec"].get("taints") or []

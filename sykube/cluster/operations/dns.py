@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sykube.addons import dns
 from sykube.cluster.model.cluster import DOMAIN, Cluster
-from sykube.cluster.operations.control_plane import run_init
+from sykube.cluster.operations.control_plane import run_init, settings
+from sykube.kubernetes import kubeadm
 
 # What kubeadm's own add-on is called.
 COREDNS = "coredns"
@@ -23,9 +24,10 @@ def is_installed(cluster: Cluster) -> bool:
 def install(cluster: Cluster) -> None:
     """Install kubeadm's CoreDNS, or sykube's own where that Kubernetes has none."""
     if deployment(cluster) == COREDNS:
-        run_init(cluster, ["phase", "addon", "coredns"], [])
+        documents = kubeadm.init_documents(settings(cluster))
+        run_init(cluster.master, ["phase", "addon", "coredns"], documents)
         # kubeadm has kept that init left it out (v1beta4, dns.disabled): no upgrade would reach it.
-        run_init(cluster, ["phase", "upload-config", "kubeadm"], [])
+        run_init(cluster.master, ["phase", "upload-config", "kubeadm"], documents)
         with cluster.api() as api:
             # kubeadm's two pods would both begin on the one node that is there yet, and stay.
             dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)

@@ -51,7 +51,7 @@ def _documents(
     if name != members.MASTER:
         return [
             kubeadm.join_document(
-                minor, name, "192.0.2.1", "192.0.2.1:6443", "", "",
+                minor, name, "192.0.2.1",
                 control_plane=members.is_control_plane(name), taint=spec.taint_master,
                 patches=patches,
             )

@@ -49,3 +49,15 @@ def register(cluster: Cluster, api: Api, node: Node, document: Mapping[str, Any]
     except ApiError as error:
         if error.status != 409:
             raise
+
+
+def join_document(cluster: Cluster, node: Node) -> dict[str, Any]:
+    """What kubeadm join would be told of a node, but for how it finds the cluster."""
+    return kubeadm.join_document(
+        cluster.minor,
+        node.instance,
+        node.address,
+        control_plane=node.is_control_plane,
+        taint=cluster.state.spec.taint_master,
+        patches=cluster.state.spec.kubeadm_patches(node.name),
+    )

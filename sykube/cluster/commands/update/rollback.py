@@ -13,7 +13,7 @@ from pathlib import Path
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.progress import Progress
-from sykube.cluster.operations.join import ETCDCTL
+from sykube.cluster.operations.etcd_members import ETCDCTL
 from sykube.cluster.operations.nodes import shut_down, start_missing
 from sykube.cluster.operations.ready import reelect, wait_api, wait_ready
 from sykube.host.host import Host
