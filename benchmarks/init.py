@@ -1,11 +1,13 @@
 """Wall time of `sykube init` against stock kubeadm, in pairs within one run.
 
-sykube: the whole command on a warm cache, until both nodes are Ready, every
-pod of kube-system runs and DNS answers on both nodes.
-kubeadm: `kubeadm init` and then `kubeadm join` alone, on two nodes that run
-already, with containerd up and every image there.
+sykube: the whole command on a warm cache, until all nodes are Ready, every
+pod of kube-system runs and DNS answers on the first and the last node.
+kubeadm: `kubeadm init` and then `kubeadm join` alone, one node after the other,
+on nodes that run already, with containerd up and every image there. Of a single
+node, `kubeadm init`, removing the taint, and DNS until it answers.
 
-Run it as root: python3 -m benchmarks.init [--pairs 5] [--name bench]
+Run it as root:
+python3 -m benchmarks.init [--control-planes 1] [--workers 1] [--pairs 5] [--name bench]
 --pairs 0 measures nothing: stock kubeadm checks what it is told, on nodes that are prepared for it.
 """
 
@@ -36,9 +38,11 @@ class SykubeRun:
     disk_mb: dict[str, float]
 
 
-def sykube_run(name: str) -> SykubeRun:
+def sykube_run(spec: ClusterSpec) -> SykubeRun:
     """Make a cluster with the command line, look at its nodes, delete it."""
-    total, printed = sykube("init", "--name", name, "--quiet", "--output", "json")
+    name, planes, workers = spec.name, str(spec.control_planes), str(spec.workers)
+    shape = ["--name", name, "--control-planes", planes, "--workers", workers]
+    total, printed = sykube("init", *shape, "--quiet", "--output", "json")
     cluster = lookup.load(Host(), name, Ui(quiet=True))
     run = SykubeRun(
         total,
@@ -50,16 +54,17 @@ def sykube_run(name: str) -> SykubeRun:
     return run
 
 
-def kubeadm_run(name: str) -> tuple[float, float]:
-    """Seconds of kubeadm init and of kubeadm join on nodes prepared beforehand."""
-    with stock.prepared(ClusterSpec(name=name)) as cluster:
+def kubeadm_run(spec: ClusterSpec) -> tuple[float, float]:
+    """Seconds of kubeadm init on nodes prepared beforehand, and of what comes after it."""
+    with stock.prepared(spec) as cluster:
         time.sleep(3)
-        return stock.init(cluster), stock.join(cluster)
+        rest = stock.join if len(cluster.nodes) > 1 else stock.finish
+        return stock.init(cluster), rest(cluster)
 
 
-def rehearsal(name: str) -> None:
+def rehearsal(spec: ClusterSpec) -> None:
     """All that comes before the measuring: the nodes, and a configuration that kubeadm accepts."""
-    with stock.prepared(ClusterSpec(name=name)) as cluster:
+    with stock.prepared(spec) as cluster:
         stock.init(cluster, "--dry-run")
 
 
@@ -67,11 +72,17 @@ def main() -> None:
     """Run the pairs, print the table and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--control-planes", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--name", default="bench")
     options = parser.parse_args()
-    name, pairs = options.name, options.pairs
+    pairs = options.pairs
+    spec = ClusterSpec(
+        name=options.name, workers=options.workers, control_planes=options.control_planes
+    )
+    after = "kubeadm join" if spec.workers or spec.control_planes > 1 else "taint and DNS"
     if not pairs:
-        rehearsal(name)
+        rehearsal(spec)
         print(json.dumps({"pairs": pairs}))
         return
     ours: list[SykubeRun] = []
@@ -80,13 +91,13 @@ def main() -> None:
         # Which one goes first changes, so that neither has the warmer host.
         for kind in ("sykube", "kubeadm") if number % 2 == 0 else ("kubeadm", "sykube"):
             if kind == "sykube":
-                ours.append(sykube_run(name))
+                ours.append(sykube_run(spec))
                 print(f"pair {number + 1}: sykube init {ours[-1].total_s:.1f} s", flush=True)
             else:
-                theirs.append(kubeadm_run(name))
+                theirs.append(kubeadm_run(spec))
                 init_s, join_s = theirs[-1]
                 print(
-                    f"pair {number + 1}: kubeadm init {init_s:.1f} s + join {join_s:.1f} s",
+                    f"pair {number + 1}: kubeadm init {init_s:.1f} s + {after} {join_s:.1f} s",
                     flush=True,
                 )
     total = median(run.total_s for run in ours)
@@ -101,7 +112,7 @@ def main() -> None:
         print(f"  {title:45} {seconds:6.1f} s")
     print(f"  {'sykube init, start to end':45} {total:6.1f} s")
     print(f"  {'kubeadm init':45} {median(t[0] for t in theirs):6.1f} s")
-    print(f"  {'kubeadm join':45} {median(t[1] for t in theirs):6.1f} s")
+    print(f"  {after:45} {median(t[1] for t in theirs):6.1f} s")
     for name, megabytes in memory.items():
         print(f"  {name}: {megabytes} MB of memory, {disk[name]} MB of disk")
     print(
@@ -113,6 +124,8 @@ def main() -> None:
                 "memory_mb": memory,
                 "disk_mb": disk,
                 "steps_s": {title: round(seconds, 2) for title, seconds in by_step.items()},
+                "control_planes": spec.control_planes,
+                "workers": spec.workers,
                 "pairs": pairs,
             }
         )

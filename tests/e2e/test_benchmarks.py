@@ -22,6 +22,7 @@ SHORTEST = {
     "node_image": "--runs 0",
     "lifecycle": "--name e2e --rounds 0 --looks 1 --workers 0",
     "profile": "--name e2e --inits 0",
+    "workers": "--name e2e-bench --pairs 0",
 }
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SCRIPTS = resources.folder("definitions") / "scripts"
 CA = f"{PKI}/ca.crt"
+_STDIN = "/dev/stdin"
 # What lets the kubelet of a worker start.
 KUBELET_START = ("kubeadm", "init", "phase", "kubelet-start")
 KUBELET_CERTIFICATE = "/var/lib/kubelet/pki/kubelet-client-current.pem"
@@ -84,6 +85,15 @@ class NodePrograms:
 
     def run(self, name: str, instance: FakeInstance, argv: list[str], stdin: str | None) -> Answer:
         """Run a command in an instance."""
+        if _STDIN not in argv:
+            return self._run(name, instance, argv, stdin)
+        instance.files[_STDIN] = stdin or ""
+        try:
+            return self._run(name, instance, argv, stdin)
+        finally:
+            instance.files.pop(_STDIN)
+
+    def _run(self, name: str, instance: FakeInstance, argv: list[str], stdin: str | None) -> Answer:
         words = words_of(argv)
         answer = self.first(name, words, stdin)
         if answer is not None:
@@ -137,6 +147,11 @@ class NodePrograms:
                 return 0, f"{instance.files[CA]} signed the {stdin}", ""
             case ["sh", "install-certificate"]:
                 instance.files[KUBELET_CERTIFICATE] = stdin or ""
+            case ["sh", "install-kubeconfig"]:
+                (cluster,) = documents.load(stdin or "")["clusters"]
+                authority = cluster["cluster"]["certificate-authority-data"]
+                instance.files[CA] = base64.b64decode(authority).decode()
+                instance.files[KUBELET_CONF] = stdin or ""
             case ["/usr/lib/sykube/node-network"]:
                 instance.lay_network()
             case ["sh", "stop-containers", "pods" | "rest", _]:

@@ -21,7 +21,6 @@ from sykube.kubernetes.api import Api, ApiError, Credentials, wait_until
 from sykube.kubernetes.tokens import new_token
 from sykube.node.node import Node
 
-_CONFIG = "/etc/kubernetes/kubeadm-init.yaml"
 _TIMEOUT_S = 600.0
 _PKI = "/etc/kubernetes/pki"
 # Phases of kubeadm init that write files and start the kubelet, and those that change the cluster.
@@ -188,11 +187,8 @@ def run_init(
     Raises:
         CommandError: kubeadm failed or took more than 10 minutes.
     """
-    node.write(_CONFIG, dump_all(documents), mode="0600")
-    try:
-        node.run(["kubeadm", "init", *phase, "--config", _CONFIG, *options], timeout=_TIMEOUT_S)
-    finally:
-        node.discard(_CONFIG)
+    command = ["kubeadm", "init", *phase, "--config", "/dev/stdin", *options]
+    node.run(command, stdin=dump_all(documents), timeout=_TIMEOUT_S)
 
 
 def settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:

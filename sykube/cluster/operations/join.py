@@ -50,7 +50,8 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
             if node.is_control_plane:
                 control_plane.join(cluster, leader, node, shared)
         workers = [node for node in waiting if not node.is_control_plane]
-        on_each(workers, lambda node: _join_worker(cluster, leader, node, shared))
+        if workers:
+            _join_workers(cluster, leader, workers, shared)
 
 
 def _configurations(cluster: Cluster, api: Api) -> list[dict[str, Any]]:
@@ -67,14 +68,20 @@ def _configurations(cluster: Cluster, api: Api) -> list[dict[str, Any]]:
     ]
 
 
-def _join_worker(
-    cluster: Cluster, leader: Node, node: Node, shared: Sequence[dict[str, Any]]
+def _join_workers(
+    cluster: Cluster, leader: Node, nodes: Sequence[Node], shared: Sequence[dict[str, Any]]
 ) -> None:
-    """Let a kubelet start that is known to the cluster already.
+    """Let kubelets start that are known to the cluster already.
 
     Not by kubeadm join, which waits for others to sign what it discovers the cluster by and what
     the kubelet is known by, each time in steps of 5 s. What it writes, another phase of it does.
     """
-    kubelet_identity.create(cluster, leader, node)
-    config = kubeadm.node_documents(join_document(cluster, node), node.address, shared)
-    control_plane.run_init(node, ["phase", "kubelet-start"], config)
+
+    kubeconfig = kubelet_identity.kubeconfig(cluster, leader)
+
+    def start(node: Node) -> None:
+        kubelet_identity.create(leader, node, kubeconfig)
+        config = kubeadm.node_documents(join_document(cluster, node), node.address, shared)
+        control_plane.run_init(node, ["phase", "kubelet-start"], config)
+
+    on_each(nodes, start)

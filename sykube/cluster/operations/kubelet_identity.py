@@ -6,14 +6,11 @@ what the node discovers the cluster by, then to approve and sign its request.
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster
 from sykube.kubernetes import kubelet
 from sykube.node.node import Node
 
-_KUBECONFIG = "/etc/kubernetes/kubelet.conf"
 _CA = "/etc/kubernetes/pki/ca.crt"
 
 
@@ -28,11 +25,16 @@ def renew_certificate(leader: Node, node: Node) -> None:
     node.run(resources.script("install-certificate"), stdin=signed)
 
 
-def create(cluster: Cluster, leader: Node, node: Node) -> None:
-    """Let the kubelet of a new node be known to the API server: a certificate and a kubeconfig."""
+def kubeconfig(cluster: Cluster, leader: Node) -> str:
+    """The kubeconfig of every kubelet, which names the file of its certificate."""
+    return kubelet.client_config(f"https://{cluster.endpoint}", leader.read(_CA))
+
+
+def create(leader: Node, node: Node, config: str) -> None:
+    """Let the kubelet of a new node be known to the API server.
+
+    Args:
+        config: as `kubeconfig` gives it.
+    """
     renew_certificate(leader, node)
-    ca = leader.read(_CA)
-    node.run(["mkdir", "-p", str(PurePosixPath(_CA).parent)])
-    node.write(_CA, ca)
-    config = kubelet.client_config(f"https://{cluster.endpoint}", ca)
-    node.write(_KUBECONFIG, config, mode="0600")
+    node.run(resources.script("install-kubeconfig"), stdin=config)
