@@ -59,6 +59,8 @@ soak: $(VENV)/installed-dev ## what takes longer than CI has (SEED=N repeats the
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.init
+	$(BIN)/python -m benchmarks.init --control-planes 3 --workers 2 --pairs 2
+	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.profile
 	$(BIN)/python -m benchmarks.lifecycle
 	$(BIN)/python -m benchmarks.images

@@ -300,6 +300,28 @@ def test_init_with_three_control_planes_whose_call_fails_leaves_nothing(
         assert differences(before, world.snapshot()) == [], call
 
 
+def test_init_of_three_control_planes_is_resumed_wherever_it_ended(world: World) -> None:
+    spec = fake_spec(control_planes=3, workers=1)
+    init(world, spec)
+    calls = list(world.calls.all)
+    removal.delete(world.host, "fake", world.ui())
+    tried: set[tuple[str, ...]] = set()
+    for number, call in enumerate(calls):
+        if call.step != TITLES["control-plane"] or call.words[:6] in tried:
+            continue
+        tried.add(call.words[:6])
+        failing_at(world, calls, number, lambda call: KeyboardInterrupt(str(call)))
+        with pytest.raises(KeyboardInterrupt):
+            init(world, spec, retain=True)
+        assert init(world, spec) is not None, call
+        server = world.kubernetes["fake"]
+        wanted = {f"fake-{name}" for name in ("master", "master2", "master3")}
+        assert {*server.members} == wanted, call
+        assert {*server.nodes} == wanted | {"fake-node1"}, call
+        removal.delete(world.host, "fake", world.ui())
+    assert len(tried) > 15
+
+
 def test_a_wait_that_times_out_is_an_error_and_rolls_back(world: World) -> None:
     def joining(_name: str, argv: list[str], _stdin: str | None) -> None:
         if tuple(argv[:4]) == KUBELET_START:
