@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class OneLine(logging.Formatter):
@@ -31,6 +34,8 @@ def log_to_stderr(level: str = "INFO") -> None:
 
 def until_terminated() -> asyncio.Event:
     """An event that SIGTERM and SIGINT set, for the loop that runs."""
+    import asyncio  # Not above: it is 4 MB, and not all programs have a loop.
+
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

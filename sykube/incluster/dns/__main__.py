@@ -17,7 +17,8 @@ from ..watch import Watcher
 from .arguments import add_zone_arguments
 from .live import LiveZone
 from .records import Zone
-from .server import Address, serving
+from .server import serving
+from .transport import Address
 
 log = logging.getLogger("incluster.dns")
 

@@ -3,6 +3,8 @@
 Unbound answers what does not fit into a datagram with no record at all, for the client to ask again
 over TCP. Many clients never do, musl's before 1.2.4 among them (Alpine up to 3.17). From here they
 get as many records as fit, marked as truncated, which RFC 2181, section 9, leaves to the server.
+
+It reads messages by itself: dnspython would be half of its memory.
 """
 
 from __future__ import annotations
@@ -16,11 +18,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, cast
 
-import dns.exception
-import dns.message
-
 from ..console import log_to_stderr, until_terminated
-from .server import Address, payload_of
+from .transport import Address, payload
 
 log = logging.getLogger("incluster.dns.front")
 
@@ -41,27 +40,52 @@ def fitting(wire: bytes, limit: int) -> bytes:
     Raises:
         ValueError: it is no answer.
     """
-    counts = struct.unpack_from("!4H", wire, 4) if len(wire) > _HEADER else ()
-    try:
-        if counts[0] != 1:
-            raise ValueError("not one question")
-        end = _after_name(wire, _HEADER) + 4
-        ends = [end]
-        opt = b""
-        for number in range(sum(counts[1:])):
-            start, end = end, _after_name(wire, end)
-            kind, _, _, size = _RR_HEADER.unpack_from(wire, end)
-            end += _RR_HEADER.size + size
-            if number < counts[1]:
-                ends.append(end)
-            elif kind == _OPT:
-                opt = wire[start:end]
-    except (IndexError, struct.error) as error:
-        raise ValueError("damaged answer") from error
+    asked, records = _parse(wire)
+    answers = int.from_bytes(wire[6:8])
+    ends = [asked, *(each.end for each in records[:answers])]
+    opts = (wire[each.start : each.end] for each in records[answers:] if each.kind == _OPT)
+    opt = next(opts, b"")
     kept = max(n for n, each in enumerate(ends) if n == 0 or each + len(opt) <= limit)
     head = bytes((*wire[:2], wire[2] | _TRUNCATED, wire[3]))
     head += struct.pack("!4H", 1, kept, 0, 1 if opt else 0)
     return head + wire[_HEADER : ends[kept]] + opt
+
+
+def payload_of(question: bytes) -> int:
+    """How many bytes of UDP the answer to a question may have.
+
+    Raises:
+        ValueError: it is no question.
+    """
+    _, records = _parse(question)
+    return payload(next((each.taken for each in records if each.kind == _OPT), 0))
+
+
+class _Record(NamedTuple):
+    """Where a record begins and ends, its type, and its class: of an OPT record, a payload."""
+
+    start: int
+    end: int
+    kind: int
+    taken: int
+
+
+def _parse(wire: bytes) -> tuple[int, list[_Record]]:
+    """Where the one question of a message ends, and its records."""
+    counts = struct.unpack_from("!4H", wire, 4) if len(wire) > _HEADER else ()
+    records = []
+    try:
+        if counts[0] != 1:
+            raise ValueError("not one question")
+        asked = end = _after_name(wire, _HEADER) + 4
+        for _ in range(sum(counts[1:])):
+            start, end = end, _after_name(wire, end)
+            kind, taken, _, size = _RR_HEADER.unpack_from(wire, end)
+            end += _RR_HEADER.size + size
+            records.append(_Record(start, end, kind, taken))
+    except (IndexError, struct.error) as error:
+        raise ValueError("damaged message") from error
+    return asked, records
 
 
 def _after_name(wire: bytes, place: int) -> int:
@@ -129,9 +153,8 @@ class Front(asyncio.DatagramProtocol):
         try:
             async with asyncio.timeout(_TCP_TIMEOUT_S):
                 whole = await _over_tcp(self._address, question.wire)
-            limit = payload_of(dns.message.from_wire(question.wire))
-            self._send(question, fitting(whole, limit))
-        except (OSError, EOFError, ValueError, dns.exception.DNSException) as error:
+            self._send(question, fitting(whole, payload_of(question.wire)))
+        except (OSError, EOFError, ValueError) as error:
             log.warning("cannot ask again over TCP error=%r", error)
             self._send(question, truncated)
 

@@ -26,11 +26,8 @@ from dns.rdatatype import RdataType
 from dns.rrset import RRset
 
 from .records import RRsets, Zone
+from .transport import UDP_PAYLOAD, Address, payload
 
-UDP_PAYLOAD = 1232
-"""Bytes that fit everywhere in one piece: DNS flag day 2020, as Unbound's default."""
-
-_SMALLEST_PAYLOAD = 512
 _LARGEST_MESSAGE = 65535
 _HEADER = 12
 # What a record has beside its data, its owner's name being one that came before; the longest data
@@ -45,21 +42,6 @@ _CNAME_LIMIT = 8
 log = logging.getLogger(__name__)
 
 GetZone = Callable[[], Zone | None]
-
-
-class Address(NamedTuple):
-    """Where to listen."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Read HOST:PORT or [HOST]:PORT."""
-        host, separator, port = text.rpartition(":")
-        if not separator or not host or not port.isdecimal() or int(port) > 0xFFFF:
-            raise ValueError(f"not HOST:PORT: {text!r}")
-        return cls(host.removeprefix("[").removesuffix("]"), int(port))
 
 
 def respond(zone: Zone | None, wire: bytes, *, udp: bool) -> bytes | None:
@@ -169,14 +151,9 @@ def _as_many_as_fit(rdataset: Rdataset) -> list[Rdata]:
     return records
 
 
-def payload_of(query: dns.message.Message) -> int:
-    """How many bytes of UDP an answer may have: what the client takes, up to UDP_PAYLOAD."""
-    payload = min(query.payload, UDP_PAYLOAD) if query.edns >= 0 else 0
-    return max(payload, _SMALLEST_PAYLOAD)
-
-
 def _to_wire(response: dns.message.Message, query: dns.message.Message, *, udp: bool) -> bytes:
-    limit = payload_of(query) if udp else _LARGEST_MESSAGE
+    taken = query.payload if query.edns >= 0 else 0
+    limit = payload(taken) if udp else _LARGEST_MESSAGE
     return response.to_wire(max_size=limit, prefer_truncation=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import dns.flags
@@ -9,7 +11,7 @@ import dns.message
 import dns.rrset
 import pytest
 
-from sykube.incluster.dns.front import fitting
+from sykube.incluster.dns.front import fitting, payload_of
 
 
 def answer(count: int, **options: Any) -> bytes:
@@ -54,3 +56,23 @@ def test_no_record_fits() -> None:
 def test_damaged_answers_are_an_error(size: int) -> None:
     with pytest.raises(ValueError):
         fitting(answer(20)[:size], 512)
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({}, 512),
+        ({"use_edns": 0, "payload": 100}, 512),
+        ({"use_edns": 0, "payload": 800}, 800),
+        ({"use_edns": 0, "payload": 4096}, 1232),
+    ],
+)
+def test_an_answer_has_as_many_bytes_as_the_client_takes(
+    options: dict[str, Any], limit: int
+) -> None:
+    assert payload_of(dns.message.make_query("www.shop.example", "A", **options).to_wire()) == limit
+
+
+def test_it_does_without_dnspython() -> None:
+    code = "import sys, sykube.incluster.dns.front; sys.exit('dns' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

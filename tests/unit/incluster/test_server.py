@@ -30,7 +30,8 @@ import sykube.incluster
 from sykube.incluster.dns import server
 from sykube.incluster.dns.__main__ import parse_arguments
 from sykube.incluster.dns.records import Zone, parse_endpoints, parse_service
-from sykube.incluster.dns.server import Address, Bound
+from sykube.incluster.dns.server import Bound
+from sykube.incluster.dns.transport import Address
 
 LOOPBACK = Address("127.0.0.1", 0)
 WEB = {
