@@ -60,21 +60,28 @@ def timed(command: Sequence[str | Path], *, check: bool = True) -> tuple[float, 
     return time.monotonic() - started, done.stdout
 
 
+def processes_of(instance: str) -> list[Path]:
+    """Where /proc has a node's processes."""
+    return [Path(f"/proc/{pid}") for pid in cgroups.members(Host(), instance)]
+
+
 def memory_mb(instance: str) -> float:
     """Proportional set sizes of a node's processes: what is shared counts once in all."""
-    pids = {
-        pid
-        for hierarchy in Path("/sys/fs/cgroup").glob(f"**/{cgroups.path_of(instance)}")
-        for pid in cgroups.processes(hierarchy)
-    }
-    total = 0
-    for pid in pids:
-        try:
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
-    return total / 1024
+    total = 0.0
+    for process in processes_of(instance):
+        with contextlib.suppress(OSError):
+            total += set_size_mb(process)
+    return total
+
+
+def set_size_mb(process: Path) -> float:
+    """The proportional set size of one.
+
+    Raises:
+        OSError: it is gone.
+    """
+    rollup = (process / "smaps_rollup").read_text(encoding="utf-8")
+    return sum(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:") / 1024
 
 
 def disk_mb(node: Node) -> float:

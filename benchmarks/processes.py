@@ -1,7 +1,8 @@
 """CPU seconds of a cluster's programs while something goes on, read from /proc 20 times a second.
 
-Counted are the processes that began meanwhile and that this one started, itself or through others,
-or that are in the cgroups of the cluster's nodes. What is missed is in `Sampled.missed_s`, if the
+`spent_by` has those of processes that are there anyway. The Sampler counts the processes that began
+meanwhile and that this one started, itself or through others, or that are in the cgroups of the
+cluster's nodes. What is missed is in `Sampled.missed_s`, if the
 machine has nothing else to do: processes that come and go between two looks (ip, iptables, runc,
 the shells of probes), the last moments of all others, and the kernel's own threads.
 """
@@ -184,6 +185,31 @@ class Sampler:
             ticks = [int(word) for word in file.readline().split()[1 : _FIELDS + 1]]
         idle = ticks[_IDLE] + ticks[_IO_WAIT]
         return (sum(ticks) - idle) * self._tick, idle * self._tick
+
+
+def spent_by(process: Path) -> float:
+    """CPU seconds of a process, without its children.
+
+    Raises:
+        OSError: it is gone.
+    """
+    stat = processes.stat(process)
+    return (int(stat[_USER]) + int(stat[_SYSTEM])) / os.sysconf("SC_CLK_TCK")
+
+
+def program_at(process: Path) -> str:
+    """The program that a process runs: of Python its module or script, else as the kernel names it.
+
+    Raises:
+        OSError: it is gone.
+    """
+    _, *arguments = (process / "cmdline").read_text(encoding="utf-8").split("\0")
+    name = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    if name.startswith(("python", "supervisord")):
+        # -m MODULE, or a script.
+        words = [each for each in arguments if each and not each.startswith("-")]
+        return Path(words[0]).name if words else name
+    return name
 
 
 def program_of(name: str) -> str:

@@ -17,6 +17,7 @@ from tests.e2e.cluster import TestCluster
 
 # Those with --name e2e look at the cluster of the tests; init makes nodes of its own.
 SHORTEST = {
+    "idle": "--name e2e --seconds 0",
     "images": "--name e2e --runs 0",
     "init": "--name e2e-bench --pairs 0",
     "node_image": "--runs 0",
@@ -51,5 +52,7 @@ def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
     if name == "lifecycle":
         assert found["status_ratio"] > 0
         assert found["init_s"] is None
+    if name == "idle":
+        assert found["nodes"]["master"]["memory_by_program_mb"]["kube-apiserver"] > 50
     if name == "profile":
         assert found["programs_s"]["sykube"] > 0

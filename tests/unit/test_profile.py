@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import Sampled, Sampler, listens, program_of
+from benchmarks.processes import Sampled, Sampler, listens, program_at, program_of, spent_by
 from benchmarks.profile import figures
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -161,3 +161,20 @@ def test_the_floor_is_the_cpu_time_of_all_programs_divided_by_the_cores() -> Non
     assert [part["name"] for part in found["chain"]] == ["DNS"]
     nothing = figures(Sampled(), None, cores=2)
     assert (nothing["apiserver_start_s"], nothing["chain"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "program"),
+    [
+        ("kube-controller", "kube-controller-manager --v=2", "kube-controller"),
+        ("python3", "python3 -m incluster.dns.front --listen=:53", "incluster.dns.front"),
+        ("supervisord", "/usr/bin/python3 /usr/bin/supervisord --nodaemon", "supervisord"),
+    ],
+)
+def test_a_program_in_python_goes_by_its_module_or_script(
+    proc: Proc, name: str, command: str, program: str
+) -> None:
+    proc.process(30, name, 4)
+    (proc.root / "30" / "cmdline").write_text(command.replace(" ", "\0") + "\0")
+    assert program_at(proc.root / "30") == program
+    assert spent_by(proc.root / "30") == pytest.approx(4)
