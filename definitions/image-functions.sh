@@ -2,6 +2,8 @@
     # pack FOLDER FILE: a layer of a folder
     pack() { tar --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner -C "$1" -cf "$2" .; }
     # image NAME TAG LAYER.tar ...: one OCI archive for each image
+    # GOGC: half of the garbage that Go keeps by default. Here, and not in manifests, so that these
+    # are kubeadm's own, and what users write there has precedence.
     image() {
         name=$1 tag=$2 layout=/build/${1##*/}; shift 2
         umoci init --layout "$layout"
@@ -9,7 +11,7 @@
         for layer in "$@"; do umoci raw add-layer --image "$layout:$tag" "$layer"; done
         umoci config --image "$layout:$tag" --author sykube --created 1970-01-01T00:00:01Z \
             --config.env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-            ${entrypoint:+--config.entrypoint "$entrypoint"}
+            --config.env GOGC=50 ${entrypoint:+--config.entrypoint "$entrypoint"}
         tar -C "$layout" -cf "$images/${name##*/}.tar" .
         rm -r "$layout"
         echo "${name##*/}.tar $name $tag" >> $images/list

@@ -17,6 +17,7 @@ from sykube.host.host import Host
 from sykube.node import supervised
 from tests.fakes import FakeHost
 
+PROGRAM = Path(__file__).resolve().parents[2] / "definitions/node/supervisord"
 # sockaddr_un: 108 bytes with the one that ends the path.
 _LONGEST_PATH = 107
 CONFIGURATION = """
@@ -65,7 +66,7 @@ def node(fast_path: Path) -> Iterator[int]:
     os.mkfifo(fast_path / "ready")
     opened = os.open(fast_path / "ready", os.O_RDONLY | os.O_NONBLOCK)
     with subprocess.Popen(
-        [sys.executable, "-m", "supervisor.supervisord", "-c", file],
+        [sys.executable, PROGRAM, "-c", file],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -141,3 +142,24 @@ def test_a_node_is_up_when_its_supervisord_answers(
     assert not supervised.is_up(host, node)
     root_of(host, node, fast_path)
     assert supervised.is_up(host, node)
+
+
+def test_names_of_functions_are_found_without_pkg_resources_and_ssl(tmp_path: Path) -> None:
+    """Supervisor up to 4.2, Debian's, asks pkg_resources for them."""
+    package = tmp_path / "supervisor"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "supervisord.py").write_text(
+        "import pkg_resources, sys\n"
+        "def main():\n"
+        "    found = pkg_resources.EntryPoint.parse('x=os.path:join').resolve()\n"
+        "    print(found.__name__, sys.modules['ssl'], hasattr(pkg_resources, 'WorkingSet'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, PROGRAM],
+        env={"PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["join", "None", "False"]
