@@ -331,6 +331,17 @@ def test_supervisord_restarts_what_dies(cluster: TestCluster) -> None:
     eventually("the kubelet runs again", lambda: pid() not in (before, "0", ""))
 
 
+def test_programs_in_go_keep_less_garbage_than_by_default(cluster: TestCluster) -> None:
+    """Those of upstream's container images are as upstream has them."""
+    programs = ["containerd", "kubelet", "containerd-shim"]
+    if cluster.minor == 20:
+        programs += ["kube-apiserver", "etcd", "kube-scheduler", "kube-proxy"]
+    for program in programs:
+        shown = f"tr '\\0' '\\n' < /proc/$(pgrep -o -x {program})/environ"
+        done = cluster.sykube("exec", "--name", "e2e", "master", "--", "sh", "-c", shown)
+        assert "GOGC=50" in done.stdout.splitlines(), program
+
+
 def test_status(cluster: TestCluster) -> None:
     def status() -> dict[str, Any]:
         shown = cluster.sykube("status", "--name", "e2e", "--output", "json", check=False).stdout
