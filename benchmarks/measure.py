@@ -49,13 +49,21 @@ def sykube(*arguments: str | Path, check: bool = True) -> tuple[float, str]:
     return timed([sys.executable, "-m", "sykube", *arguments], check=check)
 
 
-def timed(command: Sequence[str | Path], *, check: bool = True) -> tuple[float, str]:
-    """Run a command; seconds and what it printed."""
+def timed(
+    command: Sequence[str | Path], *, check: bool = True, given: str | None = None
+) -> tuple[float, str]:
+    """Run a command, with this as its input; seconds and what it printed."""
     # An installed sykube has its bytecode; a checkout writes it unless this forbids it.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     started = time.monotonic()
     done = subprocess.run(
-        command, check=check, stdout=subprocess.PIPE, text=True, timeout=900, env=environment
+        command,
+        check=check,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=900,
+        env=environment,
+        input=given,
     )
     return time.monotonic() - started, done.stdout
 

@@ -20,8 +20,13 @@ SHORTEST = {
     "idle": "--name e2e --seconds 0",
     "images": "--name e2e --runs 0",
     "init": "--name e2e-bench --pairs 0",
+<<<<<<< HEAD
     "node_image": "--runs 0",
     "lifecycle": "--name e2e --rounds 0 --looks 1 --workers 0",
+=======
+    "kind": "--name e2e-bench --pairs 0",
+    "lifecycle": "--name e2e --inits 0 --starts 0 --looks 1 --workers 0",
+>>>>>>> b96432a (benchmarks/kind.py: init and delete against kind on podman, until DNS answers in a pod on each node)
     "profile": "--name e2e --inits 0",
     "workers": "--name e2e-bench --pairs 0",
 }
