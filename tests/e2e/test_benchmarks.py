@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,13 +21,9 @@ SHORTEST = {
     "idle": "--name e2e --seconds 0",
     "images": "--name e2e --runs 0",
     "init": "--name e2e-bench --pairs 0",
-<<<<<<< HEAD
     "node_image": "--runs 0",
     "lifecycle": "--name e2e --rounds 0 --looks 1 --workers 0",
-=======
     "kind": "--name e2e-bench --pairs 0",
-    "lifecycle": "--name e2e --inits 0 --starts 0 --looks 1 --workers 0",
->>>>>>> b96432a (benchmarks/kind.py: init and delete against kind on podman, until DNS answers in a pod on each node)
     "profile": "--name e2e --inits 0",
     "workers": "--name e2e-bench --pairs 0",
 }
@@ -54,6 +51,8 @@ def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
     assert found
     assert cluster.name in clusters(Host())
     assert not [each for each in clusters(Host()) if each.startswith(("bench", "e2e-bench"))]
+    if name == "kind":
+        assert found["missing"] or shutil.which("kind")
     if name == "lifecycle":
         assert found["status_ratio"] > 0
         assert found["init_s"] is None
