@@ -262,7 +262,8 @@ def _wait(
     except BaseException:
         _signal(process, SIGTERM)
         with (
-            contextlib.suppress(sh.SignalException, sh.ErrorReturnCode),
+            # The last one: the signal came between its end and sh's note of it.
+            contextlib.suppress(sh.SignalException, sh.ErrorReturnCode, ChildProcessError),
             _after(grace, lambda: _signal(process, SIGKILL)),
         ):
             process.wait()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sykube.errors import SykubeError
+from sykube.host import run as host_run
 from sykube.host.run import CommandError, clean_environment, replace_process, run
 
 # Output at the end is collected in another way than line by line.
@@ -69,6 +70,20 @@ def test_one_that_is_to_stop_ends_with_all_that_it_started(tmp_path: Path) -> No
         run(command, on_line=told, stop=stop, timeout=600)
     assert lines == ["there"]
     assert ends(read_pid(tmp_path / "pid"))
+
+
+def test_an_interruption_is_one_even_when_the_program_ends_at_that_moment() -> None:
+    ends = [KeyboardInterrupt(), ChildProcessError()]
+
+    class Ended:
+        def wait(self) -> None:
+            raise ends.pop(0)
+
+        def signal_group(self, _: int) -> None:
+            raise ProcessLookupError
+
+    with pytest.raises(KeyboardInterrupt):
+        host_run._wait(Ended(), 60, 1, None)
 
 
 def test_one_that_is_not_stopped_ends_as_any_other() -> None:
