@@ -31,6 +31,7 @@ from typing import Any
 from benchmarks.init import kubeadm_run
 from benchmarks.measure import cluster_of_two, disk_mb, memory_mb, middle, shown, sykube, timed
 from sykube.cluster.model import lookup
+from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import clusters
 from sykube.cluster.operations import archive
 from sykube.host.host import Host
@@ -77,7 +78,7 @@ def rounds(name: str, count: int) -> dict[str, list[float]]:
         command("stop", "stop")
         for what in ("kubeadm", "init_from", "init")[:: -1 if number % 2 else 1]:
             if what == "kubeadm":
-                found[what].append(sum(kubeadm_run(SECOND)))
+                found[what].append(sum(kubeadm_run(ClusterSpec(name=SECOND))))
                 continue
             command(what, "init", *(["--from", SNAPSHOT] * (what == "init_from")), of=SECOND)
             sykube("delete", "--name", SECOND, "--yes", "--quiet")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from sykube.kubernetes.api import Api, ApiError
 
-# An answer takes milliseconds; what is lost before kube-proxy has its rules never comes.
-_DNS_TIMEOUT_S = 1.0
+# An answer takes milliseconds; what is lost before kube-proxy has its rules never comes. So it is
+# asked again before long, and has longer then, where the machine is slow.
+_DNS_TIMEOUTS_S = (0.1, 0.2, 0.7)
 # Of the phase: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase
 _ENDED = ("Succeeded", "Failed")
 _CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -131,7 +133,7 @@ def dns_answers(exchange: Exchange, server: str, name: str) -> str:
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
     query = struct.pack(">6H", 1, 0x100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">2H", 1, 1)
     try:
-        answer = exchange((server, 53), query, _DNS_TIMEOUT_S)
+        answer = _ask(exchange, server, query)
     except OSError as error:
         return f"no answer for {name}: {error}"
     code, answers = (answer[3] & 15, answer[7]) if len(answer) > 7 else (-1, 0)
@@ -142,10 +144,17 @@ def resolver_answers(exchange: Exchange, server: str) -> str:
     """A resolver answers a node at all, whatever it knows; asked for the root's name servers."""
     query = struct.pack(">6H", 1, 0x100, 1, 0, 0, 0) + b"\0" + struct.pack(">2H", 2, 1)
     try:
-        exchange((server, 53), query, _DNS_TIMEOUT_S)
+        _ask(exchange, server, query)
     except OSError as error:
         return f"no answer: {error}"
     return ""
+
+
+def _ask(exchange: Exchange, server: str, query: bytes) -> bytes:
+    for timeout in _DNS_TIMEOUTS_S[:-1]:
+        with suppress(TimeoutError):
+            return exchange((server, 53), query, timeout)
+    return exchange((server, 53), query, _DNS_TIMEOUTS_S[-1])
 
 
 def alive(api: Api, names: Sequence[str], since: float) -> str:

@@ -242,6 +242,18 @@ def test_dns_that_answers_with_half_a_header() -> None:
     )
 
 
+def test_dns_that_loses_a_query_is_asked_again() -> None:
+    asked = []
+
+    def exchange(*_: object) -> bytes:
+        asked.append(1)
+        if len(asked) == 1:
+            raise TimeoutError("timed out")
+        return b"\0\1\x81\x80\0\1\0\1"
+
+    assert dns_answers(exchange, "10.96.0.10", NAME) == ""
+
+
 def test_dns_that_does_not_answer() -> None:
     def silent(*_: object) -> bytes:
         raise TimeoutError("timed out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from sykube import resources
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import DOMAIN, Cluster, on_each
 from sykube.cluster.operations import clone, etcd_members
-from sykube.cluster.operations.nodes import look_for_api, recreate
+from sykube.cluster.operations.nodes import recreate
 from sykube.cluster.operations.ready import wait_api
 from sykube.cluster.operations.registration import join_document, register
 from sykube.documents import dump_all
@@ -24,7 +24,10 @@ from sykube.node.node import Node
 _TIMEOUT_S = 600.0
 _PKI = "/etc/kubernetes/pki"
 # Phases of kubeadm init that write files and start the kubelet, and those that change the cluster.
-_FILES = ("certs", "kubeconfig", "etcd", "control-plane", "kubelet-start")
+_FILES = ("certs", "kubeconfig", "etcd", "control-plane/apiserver", "kubelet-start")
+# What asks the API server all the time. While that starts, they would take the processors from it,
+# and find that they may read nothing before it has made its roles: then they ask ever later.
+_CLIENTS = ("control-plane/controller-manager", "control-plane/scheduler")
 _OF_NODE = ("mark-control-plane", "kubelet-finalize")
 _OBJECTS = (*_OF_NODE, "upload-config", "upload-certs", "bootstrap-token", "addon")
 # Its preflight needs crictl, which Debian lacks: node_checks has been in its place. The cluster's
@@ -55,25 +58,36 @@ def create(cluster: Cluster) -> None:
     first = kubeadm.with_etcd_members(cluster.minor, documents, members) if others else documents
 
     def write_files() -> None:
-        _run_phases(cluster, master, first, _OBJECTS)
+        _run_phases(cluster, master, first, (*_CLIENTS, *_OBJECTS))
 
     if cluster.state.spec.from_snapshot:
         # It would start etcd from what is being changed.
         master.stop_service("kubelet")
-        on_each((partial(clone.scrub_etcd, cluster), write_files), lambda do: do())
+        both: list[Callable[[], None]] = [partial(clone.scrub_etcd, cluster), write_files]
+        on_each(both, lambda write: write())
         master.start_service("kubelet")
     else:
         write_files()
     keep_credentials(cluster, master)
-    on_each(others, lambda node: _start(cluster, master, node, shared, members))
+    on_each(others, lambda node: _start(cluster, master, node, shared, members, without=_CLIENTS))
     with _first_api(cluster) as api:
         what = "the API server's first answer"
         wait_until(cluster.host, what, lambda: _has_namespaces(api), _TIMEOUT_S)
         register(cluster, api, master, documents[0])
         for node in others:
             register(cluster, api, node, join_document(cluster, node))
-    look_for_api(cluster.control_planes)
-    _run_phases(cluster, master, documents, (*_FILES, "addon/coredns"))
+
+    def start_clients(node: Node) -> None:
+        # A kubelet looks for the API server when it starts (see look_for_api). What is written at
+        # that very moment, it may miss for 20 s: its file source lists the folder before it watches
+        # it (pkg/kubelet/config/file.go).
+        node.stop_service("kubelet")
+        own = documents if node == master else _documents(cluster, node, shared)
+        _run_phases(cluster, node, own, (*_FILES, *_OBJECTS))
+        node.start_service("kubelet")
+
+    on_each(cluster.control_planes, start_clients)
+    _run_phases(cluster, master, documents, (*_FILES, *_CLIENTS, "addon/coredns"))
     on_each(others, lambda node: _mark(cluster, node, shared))
     wait_api(cluster, master, _TIMEOUT_S)
     with cluster.api() as api:
@@ -105,6 +119,7 @@ def _start(
     shared: Sequence[Mapping[str, Any]],
     members: Mapping[str, str],
     *,
+    without: Sequence[str] = (),
     existing: bool = False,
 ) -> None:
     """Start a further control plane, with the keys of another one."""
@@ -114,7 +129,7 @@ def _start(
         cluster.minor, _documents(cluster, node, shared), members, existing=existing
     )
     first = ("kubeconfig/super-admin",) if cluster.minor.number > 28 else ()
-    _run_phases(cluster, node, documents, (*_OBJECTS, *first))
+    _run_phases(cluster, node, documents, (*_OBJECTS, *first, *without))
 
 
 def _mark(cluster: Cluster, node: Node, shared: Sequence[Mapping[str, Any]]) -> None:
@@ -122,7 +137,8 @@ def _mark(cluster: Cluster, node: Node, shared: Sequence[Mapping[str, Any]]) -> 
     # That of 1.20 keeps a list of them in its ConfigMap.
     config = "upload-config" if cluster.minor.number > 21 else "upload-config/kubelet"
     rest = [each for each in _OBJECTS if each not in (*_OF_NODE, "upload-config")]
-    _run_phases(cluster, node, _documents(cluster, node, shared), (*_FILES, *rest, config))
+    without = (*_FILES, *_CLIENTS, *rest, config)
+    _run_phases(cluster, node, _documents(cluster, node, shared), without)
 
 
 def _documents(
