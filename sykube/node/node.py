@@ -194,7 +194,7 @@ class Node(Protocol):
         """End a supervised program, if it runs.
 
         Raises:
-            SykubeError: supervisord refuses, or does not answer within 10 s.
+            SykubeError: supervisord refuses, or does not answer within a minute.
         """
 
     def start_service(self, name: str) -> None:

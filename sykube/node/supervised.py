@@ -13,6 +13,8 @@ from sykube.host.host import Host
 RUNNING = "RUNNING"
 _SOCKET = "root/run/supervisor.sock"
 _TIMEOUT_S = 10.0
+# supervisord kills what has not ended after its stopwaitsecs, and answers then.
+STOP_TIMEOUT_S = 60.0
 # Faults of supervisor's xmlrpc.py.
 _ALREADY_STARTED, _NOT_RUNNING = 60, 70
 
@@ -46,7 +48,27 @@ def states(host: Host, pid: int) -> dict[str, str]:
 
 
 def stop(host: Host, pid: int, program: str) -> None:
-    """End a program; one that does not run is no error.
+    """End a program and return when it has ended; one that does not run is no error.
+
+    Args:
+        pid: the first process of the node's instance, seen from the host.
+
+    Raises:
+        SykubeError: supervisord refuses, or does not answer within a minute.
+    """
+    with _server(host, pid, STOP_TIMEOUT_S) as server:
+        try:
+            server.supervisor.stopProcess(program)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != _NOT_RUNNING:
+                raise
+            # It may be stopping for somebody who did not wait for it.
+            while server.supervisor.getProcessInfo(program)["statename"] == "STOPPING":  # type: ignore
+                host.sleep(0.05)
+
+
+def start(host: Host, pid: int, program: str) -> None:
+    """Start a program, not waiting until it has stayed up; one that runs is no error.
 
     Args:
         pid: the first process of the node's instance, seen from the host.
@@ -54,33 +76,21 @@ def stop(host: Host, pid: int, program: str) -> None:
     Raises:
         SykubeError: supervisord refuses, or does not answer within 10 s.
     """
-    with _server(host, pid) as server, _no_error(_NOT_RUNNING):
-        server.supervisor.stopProcess(program)
-
-
-def start(host: Host, pid: int, program: str) -> None:
-    """Start a program, not waiting until it has stayed up; one that runs is no error.
-
-    Args and errors as for `stop`.
-    """
-    with _server(host, pid) as server, _no_error(_ALREADY_STARTED):
-        server.supervisor.startProcess(program, False)
+    with _server(host, pid) as server:
+        try:
+            server.supervisor.startProcess(program, False)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != _ALREADY_STARTED:
+                raise
 
 
 @contextlib.contextmanager
-def _no_error(code: int) -> Iterator[None]:
-    try:
-        yield
-    except xmlrpc.client.Fault as fault:
-        if fault.faultCode != code:
-            raise
-
-
-@contextlib.contextmanager
-def _server(host: Host, pid: int) -> Iterator[xmlrpc.client.ServerProxy]:
+def _server(
+    host: Host, pid: int, timeout: float = _TIMEOUT_S
+) -> Iterator[xmlrpc.client.ServerProxy]:
     # The address is not used: the transport knows its socket.
     socket = host.proc / str(pid) / _SOCKET
-    transport = _Transport(lambda: host.network.http(f"unix:{socket}", _TIMEOUT_S))
+    transport = _Transport(lambda: host.network.http(f"unix:{socket}", timeout))
     try:
         with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
             yield server

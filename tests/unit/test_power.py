@@ -620,6 +620,18 @@ def test_start_goes_on_where_a_stop_was_killed(world: World) -> None:
         ]
 
 
+def test_start_waits_for_the_end_of_what_a_killed_stop_was_stopping(world: World) -> None:
+    made(world)
+    world.services["kubelet"] = "STOPPING"
+    asked = len(world.calls.all)
+    start(world)
+    found = services_asked(world, asked)
+    assert [each for each in found if each[1] == "fake-master"][:2] == [
+        ("stopProcess", "fake-master", "kubelet"),
+        ("startProcess", "fake-master", "kubelet"),
+    ]
+
+
 def test_start_does_not_take_the_word_of_a_kubelet_that_was_stopped(world: World) -> None:
     made(world)
     world.services["kubelet"] = "STOPPED"

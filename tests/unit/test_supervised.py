@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 import subprocess
@@ -36,6 +37,10 @@ startsecs=0
 [program:keepalived]
 command=cat
 autostart=false
+[program:stubborn]
+command=sh -c 'trap "" TERM; while :; do sleep 0.1; done'
+startsecs=0
+stopwaitsecs=1
 [eventlistener:ready]
 command={python} {folder}/listener.py {folder}/ready
 events=PROCESS_STATE_RUNNING
@@ -94,6 +99,7 @@ def test_each_program_is_there_with_its_state(host: FakeHost, node: int, fast_pa
     root_of(host, node, fast_path)
     found = supervised.states(host, node)
     assert found.pop("ready") == supervised.RUNNING
+    assert found.pop("stubborn") == supervised.RUNNING
     assert found == {"kubelet": supervised.RUNNING, "keepalived": "STOPPED"}
 
 
@@ -134,6 +140,25 @@ def test_a_program_ends_and_starts_and_what_is_so_already_is_no_error(
     for action in (supervised.stop, supervised.start):
         with pytest.raises(SykubeError, match="BAD_NAME"):
             action(host, node, "nothing")
+
+
+def test_a_program_has_ended_where_another_stop_of_it_was_under_way(
+    host: FakeHost, node: int, fast_path: Path
+) -> None:
+    root_of(host, node, fast_path)
+    with supervised._server(host, node) as server:
+        server.supervisor.stopProcess("stubborn", False)
+    assert supervised.states(host, node)["stubborn"] == "STOPPING"
+    supervised.stop(host, node, "stubborn")
+    assert supervised.states(host, node)["stubborn"] == "STOPPED"
+
+
+def test_a_node_s_programs_are_awaited_until_supervisord_kills_them() -> None:
+    files = [PROGRAM.parents[2] / "supervisor/keepalived.conf"]
+    files += (PROGRAM.parents[2] / "supervisor/programs").iterdir()
+    waits = [int(re.findall(r"^stopwaitsecs=(\d+)$", file.read_text(), re.M)[0]) for file in files]
+    assert len(waits) == 3
+    assert 2 * max(waits) < supervised.STOP_TIMEOUT_S
 
 
 def test_a_node_is_up_when_its_supervisord_answers(

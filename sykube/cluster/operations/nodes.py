@@ -148,8 +148,12 @@ def look_for_api(nodes: Sequence[Node]) -> None:
     Each time that it was not, they look again later: up to 30 s from now (client-go's reflector);
     before that, they start no pods.
     """
-    on_each(nodes, lambda node: node.stop_service("kubelet"))
-    on_each(nodes, lambda node: node.start_service("kubelet"))
+
+    def restart(node: Node) -> None:
+        node.stop_service("kubelet")
+        node.start_service("kubelet")
+
+    on_each(nodes, restart)
 
 
 def resume(nodes: Sequence[Node]) -> list[Node]:
@@ -160,9 +164,12 @@ def resume(nodes: Sequence[Node]) -> list[Node]:
     """
     found = []
     for node in nodes:
-        stopped = {name for name, state in node.services().items() if state == "STOPPED"}
+        states = node.services()
+        stopped = sorted(name for name in states if states[name] in ("STOPPED", "STOPPING"))
         # containerd first: a kubelet ends where there is none.
-        for name in sorted(stopped):
+        for name in stopped:
+            if states[name] == "STOPPING":
+                node.stop_service(name)
             node.start_service(name)
         if "kubelet" in stopped:
             found.append(node)
