@@ -342,6 +342,13 @@ def test_programs_in_go_keep_less_garbage_than_by_default(cluster: TestCluster) 
         assert "GOGC=50" in done.stdout.splitlines(), program
 
 
+def test_supervisord_has_only_what_it_needs(cluster: TestCluster) -> None:
+    shown = "cat /proc/$(cat /run/supervisord.pid)/maps"
+    maps = cluster.sykube("exec", "--name", "e2e", "node1", "--", "sh", "-c", shown).stdout
+    assert "/python3" in maps
+    assert "libssl" not in maps
+
+
 def test_status(cluster: TestCluster) -> None:
     def status() -> dict[str, Any]:
         shown = cluster.sykube("status", "--name", "e2e", "--output", "json", check=False).stdout
