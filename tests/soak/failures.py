@@ -152,7 +152,7 @@ def _remove_kubeconfig(bench: Bench, stack: contextlib.ExitStack) -> tuple[str, 
 
 DURING = {
     "data": Damage("No space left", prepare=_too_few_inodes),
-    "network": Damage("iptables failed", strike=_kill_command(r"^iptables .* -[NAI] .*SYKUBE-")),
+    "network": Damage("iptables-restore failed", strike=_kill_command(r"^iptables-restore ")),
     "nodes": Damage("failed with exit code", strike=_kill_command(r" instance start ")),
     "control-plane": Damage("exit code", strike=_kill_command(r" kubeadm init ")),
     "dns": Damage("does not answer", strike=_kill_in_nodes("dns", "kube-apiserver")),
