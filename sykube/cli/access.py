@@ -10,8 +10,8 @@ import click
 from sykube.cli import completion, context
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations import user_kubeconfig
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import proxies
 
 # What follows the command's own options belongs to the other program, untouched.
 _PASS_THROUGH = {
@@ -33,9 +33,7 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
             resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
-    # Manifests of the world may need a proxy, the cluster's own API server has none.
-    environment = proxies.with_exception(os.environ, cluster.endpoint_address)
-    environment |= {"KUBECONFIG": str(cluster.paths.kubeconfig)}
+    environment = user_kubeconfig.environment(cluster, os.environ)
     context.give_back_umask()
     context.host().replace_process([cluster.image.kubectl, *arguments], environment)
 

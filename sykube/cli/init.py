@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from sykube.cli import context, options
 from sykube.cluster.commands import lifecycle
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model import pod_network
-from sykube.cluster.model.spec import SETTINGS
+from sykube.cluster.model.spec import SETTINGS, ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.operations import archive, clone
 from sykube.host import preflight
@@ -19,17 +20,44 @@ from sykube.host import preflight
 _NAMES = [name for name, declared in SETTINGS.items() if declared.flags]
 
 
+def of_new_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what cluster shall be made."""
+    for option in (
+        click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking."),
+        click.option(
+            "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
+            help="Read the cluster from a YAML file, sykube's (docs/configuration.md) or kind's "
+            "(docs/kind-config.md), or from standard input (-); options win.",
+        ),
+        options.of_cluster(*_NAMES),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def read_spec(file: Path | None, flags: dict[str, Any]) -> ClusterSpec:
+    """What cluster shall be made, by those options.
+
+    Raises:
+        SykubeError: they say what cannot be, or there is no such snapshot.
+    """
+    if file:
+        file = Path("/dev/stdin") if str(file) == "-" else file.absolute()
+    spec = make_spec(context.host(), file, flags, warn=context.ui().warn)
+    if not spec.from_snapshot:
+        return spec
+    preflight.check_identity(context.host())
+    snapshot = archive.find(context.host(), spec.from_snapshot)
+    spec = make_spec(context.host(), file, flags, clone.defaults(snapshot))
+    clone.require_clonable(spec, snapshot)
+    return spec
+
+
 @click.command()
-@options.of_cluster(*_NAMES)
-@click.option(
-    "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
-    help="Read the cluster from a YAML file, sykube's (docs/configuration.md) or kind's "
-    "(docs/kind-config.md), or from standard input (-); options win.",
-)  # fmt: skip
+@of_new_cluster
 @click.option(
     "--retain", is_flag=True, help="Keep a cluster whose init failed; init again resumes."
 )
-@click.option("--yes", "-y", is_flag=True, help="Install missing packages without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @context.timings_option
 @context.output_option
@@ -44,14 +72,7 @@ def init(
     **flags: Any,
 ) -> None:
     """Create a cluster and add its context to your kubeconfig."""
-    if file:
-        file = Path("/dev/stdin") if str(file) == "-" else file.absolute()
-    spec = make_spec(context.host(), file, flags, warn=context.ui().warn)
-    if spec.from_snapshot:
-        preflight.check_identity(context.host())
-        snapshot = archive.find(context.host(), spec.from_snapshot)
-        spec = make_spec(context.host(), file, flags, clone.defaults(snapshot))
-        clone.require_clonable(spec, snapshot)
+    spec = read_spec(file, flags)
     ui = context.ui()
     if dry_run:
         _show_dry_run(lifecycle.dry_run(context.host(), spec, ui), output)

@@ -20,6 +20,7 @@ from sykube.host.host import Host
 # Name → module and function; each module is read only when its command is called.
 _COMMANDS = {
     "init": "sykube.cli.init:init",
+    "run": "sykube.cli.run:run",
     "start": "sykube.cli.power:start",
     "stop": "sykube.cli.power:stop",
     "restart": "sykube.cli.power:restart",

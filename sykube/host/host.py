@@ -59,6 +59,7 @@ class Host:
         root: its root folder; tests have one of their own.
         run: runs a program to its end.
         replace_process: lets this process become a program.
+        run_attached: runs a program at the caller's terminal; its exit code.
         kill: sends a process a signal.
         which: the path of a program; None where there is none.
         disk_usage: the space of the file system that a folder is on.
@@ -80,6 +81,7 @@ class Host:
     replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = (
         processes.replace_process
     )
+    run_attached: Callable[[Sequence[str | Path], Mapping[str, str]], int] = processes.run_attached
     kill: Callable[[int, int], None] = os.kill
     which: Callable[[str], str | None] = _which
     disk_usage: Callable[[Path], Space] = shutil.disk_usage

@@ -7,6 +7,7 @@ import logging
 import os
 import pwd
 import shlex
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any
 
 from sykube.errors import ExitCode, SykubeError
+from sykube.host import signals
 
 log = logging.getLogger("sykube.run")
 
@@ -301,6 +303,27 @@ def _text(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
+def run_attached(argv: Sequence[str | Path], env: Mapping[str, str]) -> int:
+    """Run a program as the caller would: with the caller's input, output, terminal and folder.
+
+    It is handed the signals that this process gets meanwhile.
+
+    Returns:
+        Its exit code, as a shell has it.
+
+    Raises:
+        SykubeError: the program could not be started.
+    """
+    words = [str(word) for word in argv]
+    with signals.held_back() as before:
+        try:
+            found = shutil.which(words[0], path=env.get("PATH")) or words[0]
+            child = os.posix_spawn(found, words, dict(env), setsigmask=before)
+        except OSError as error:
+            raise _not_found(words[0], error) from error
+        return signals.attend(child)
+
+
 def replace_process(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
     """Become another program: its input, output, terminal and exit code are then the caller's own.
 
@@ -311,8 +334,12 @@ def replace_process(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
     try:
         os.execvpe(words[0], words, dict(env))
     except OSError as error:
-        raise SykubeError(
-            f"could not start {words[0]}: {error.strerror}",
-            resolution="`sykube doctor` names what is missing.",
-            exit_code=ExitCode.FAILED,
-        ) from error
+        raise _not_found(words[0], error) from error
+
+
+def _not_found(program: str, error: OSError) -> SykubeError:
+    return SykubeError(
+        f"could not start {program}: {error.strerror}",
+        resolution="`sykube doctor` names what is missing.",
+        exit_code=ExitCode.FAILED,
+    )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
+
+# What ends a program, or asks it to.
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
 
 @contextlib.contextmanager
@@ -17,3 +21,30 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[set[signal.Signals]]:
+    """Signals that ask for an end wait, for `attend`; gives those that were held back before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING | {signal.SIGCHLD})
+    try:
+        yield {signal.Signals(number) for number in before}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def attend(child: int) -> int:
+    """Wait for a child and hand it the signals that this process gets, which it holds back.
+
+    Returns:
+        Its exit code, as a shell has it: 128 and the signal's number after a signal.
+    """
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        asked = signal.sigwaitinfo(ENDING | {signal.SIGCHLD})
+        # What a terminal sends goes to the child as well: only a process has sent this to us alone.
+        if asked.si_signo != signal.SIGCHLD and asked.si_code <= 0:
+            os.kill(child, asked.si_signo)

@@ -101,6 +101,30 @@ def test_a_step_that_fails_half_way_rolls_back(small: TestCluster) -> None:
     assert_no_leaks(small)
 
 
+def test_a_command_with_a_cluster_of_its_own_is_asked_to_end_and_leaves_nothing(
+    small: TestCluster,
+) -> None:
+    """sykube run, which ends as its command does."""
+    script = "kubectl get nodes -o name && trap 'exit 7' TERM && while :; do sleep 0.1; done"
+    words = ["run" if word == "init" else word for word in small.init_command(*SMALL)]
+    with subprocess.Popen(
+        [*words, "--", "sh", "-c", script],
+        env=small.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdout
+        assert run.stdout.readline() == f"node/{small.name}-master\n"
+        # A moment for the trap.
+        time.sleep(1)
+        run.terminate()
+        rest, errors = run.communicate(timeout=120)
+    assert run.returncode == 7, errors
+    assert rest == ""
+    assert_no_leaks(small)
+
+
 def test_a_killed_init_can_be_deleted(small: TestCluster) -> None:
     with started(small) as init:
         init.kill()

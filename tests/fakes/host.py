@@ -26,6 +26,7 @@ class FakeHost(Host):
 
     run: Runner = no_process
     replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = no_process
+    run_attached: Callable[[Sequence[str | Path], Mapping[str, str]], int] = no_process
     kill: Callable[[int, int], None] = no_process
     user: Callable[[], int] = lambda: 0
     # Not what a busy machine takes for an answer.

@@ -32,6 +32,8 @@ class FakePrograms:
         self.stdin = ""
         # Told of the program that sykube becomes.
         self.become: Callable[..., None] = no_process
+        # Told of the program that sykube runs in the caller's place; its exit code.
+        self.attached: Callable[..., int] = no_process
         iptables = Iptables(kernel)
         self.answers: dict[str, Callable[[list[str]], Answer]] = {
             "ip": Ip(kernel),

@@ -85,6 +85,7 @@ class World:
             root,
             run=self.programs.run,
             replace_process=lambda *given: self.programs.become(*given),
+            run_attached=lambda *given: self.programs.attached(*given),
             kill=self.kill_process,
             which=self.which,
             disk_usage=self.disk_usage,

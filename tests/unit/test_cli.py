@@ -53,6 +53,8 @@ def up(world: World, sykube: Sykube) -> World:
         ["no-such-command"],
         ["delete", "--output", "json"],
         ["status", "-o", "xml"],
+        ["run"],
+        ["run", "--workers", "0"],
         ["exec"],
         ["exec", "master"],
         ["doctor", "--workers", "-1"],
@@ -153,6 +155,7 @@ def test_relative_paths_are_those_of_the_callers_folder(
 NEED_ROOT = [
     ["init"],
     ["init", "--dry-run"],
+    ["run", "true"],
     ["delete"],
     ["status"],
     ["list"],

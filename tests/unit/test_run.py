@@ -17,7 +17,13 @@ import pytest
 
 from sykube.errors import SykubeError
 from sykube.host import run as host_run
-from sykube.host.run import CommandError, clean_environment, replace_process, run
+from sykube.host.run import (
+    CommandError,
+    clean_environment,
+    replace_process,
+    run,
+    run_attached,
+)
 
 # Output at the end is collected in another way than line by line.
 either_way = pytest.mark.parametrize(
@@ -377,6 +383,60 @@ def test_sykube_becomes_another_program() -> None:
 def test_a_program_that_cannot_be_become(tmp_path: Path) -> None:
     with pytest.raises(SykubeError, match="could not start .*No such file"):
         replace_process([tmp_path / "absent"], clean_environment())
+
+
+# --- in the caller's place ---
+
+ATTACHED = (
+    "import os, sys\n"
+    "from sykube.host.run import run_attached\n"
+    "print('ended with', run_attached(sys.argv[1:], {**os.environ, 'WORD': 'hello'}))\n"
+)
+
+
+def test_a_program_has_the_callers_input_output_and_folder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ATTACHED, "sh", "-c", "cat; pwd; echo $WORD >&2; exit 7"],
+        input="typed\n", capture_output=True, text=True, cwd=tmp_path, check=True, timeout=30,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.stdout == f"typed\n{tmp_path}\nended with 7\n"
+    assert done.stderr == "hello\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_go_to_the_program_which_decides(number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    script = f"trap 'echo {name}; exit 5' {name}; echo ready; while :; do sleep 0.05; done"
+    with subprocess.Popen(
+        [sys.executable, "-c", ATTACHED, "sh", "-c", script],
+        stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    ) as caller:  # fmt: skip
+        assert caller.stdout
+        assert caller.stdout.readline() == "ready\n"
+        caller.send_signal(number)
+        assert caller.communicate(timeout=30)[0] == f"{name}\nended with 5\n"
+    assert caller.returncode == 0
+
+
+def test_a_program_that_a_signal_ends_has_the_code_that_a_shell_gives_it() -> None:
+    assert run_attached(["sh", "-c", "kill -KILL $$"], dict(os.environ)) == 128 + signal.SIGKILL
+
+
+def test_signals_are_as_before_once_a_program_has_ended() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert run_attached(["true"], dict(os.environ)) == 0
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    shown = subprocess.run(
+        [sys.executable, "-c", ATTACHED, "grep", "SigBlk", "/proc/self/status"],
+        capture_output=True, text=True, cwd=REPOSITORY, check=True, timeout=30,
+    )  # fmt: skip
+    assert shown.stdout == "SigBlk:\t0000000000000000\nended with 0\n"
+
+
+def test_a_program_in_the_callers_place_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SykubeError, match="could not start .*No such file"):
+        run_attached([tmp_path / "absent"], dict(os.environ))
 
 
 # --- at the terminal ---
