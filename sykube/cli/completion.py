@@ -57,8 +57,13 @@ def host_of(ctx: click.Context) -> Host:
 
 
 def _cluster_names(ctx: click.Context) -> list[str]:
-    folders = sorted(host_of(ctx).data.iterdir())
-    return [folder.name for folder in folders if (folder / "state.json").exists()]
+    host = host_of(ctx)
+    places = [host.data]
+    if host.grants.rootless:
+        # What follows sudo is completed by the user's shell.
+        places = [place for place in (host.data, Host().data) if place.is_dir()]
+    folders = {folder for place in places for folder in place.iterdir()}
+    return sorted({folder.name for folder in folders if (folder / "state.json").exists()})
 
 
 def _stored(ctx: click.Context) -> dict[str, Any]:

@@ -17,6 +17,10 @@ from sykube.host.host import Host
 from sykube.host.paths import CLUSTER_VARIABLE, ClusterPaths
 from sykube.ui import Ui
 
+# What ask for files of no cluster; and what work where there is no cluster yet.
+_OUTSIDE = frozenset({"version", "versions", "completion", "man"})
+_INSIDE = frozenset({"init", "run", "image", "node-image", "snapshot", "bundle", "uninstall"})
+_HOST = "sykube.host"
 _ui: list[Ui] = []
 _callers_umask: list[int] = []
 
@@ -29,8 +33,41 @@ def ui() -> Ui:
 
 
 def host() -> Host:
-    """The machine that the present command works on."""
-    return completion.host_of(click.get_current_context())
+    """The machine that the present command works on, as it is to the user who called it.
+
+    An ordinary user's commands go on in the user's namespaces from the first call on.
+    """
+    ctx = click.get_current_context()
+    found = completion.host_of(ctx)
+    if not found.grants.rootless:
+        return found
+    if _HOST not in ctx.meta:
+        ctx.meta[_HOST] = _of_user(ctx, found)
+    entered: Host = ctx.meta[_HOST]
+    return entered
+
+
+def _of_user(ctx: click.Context, found: Host) -> Host:
+    """The machine from within the user's namespaces, where there are or are to be clusters.
+
+    Raises:
+        Exit: this process is not the one that went on there, which has ended.
+    """
+    # Not above: root needs none of it.
+    from sykube.cluster.model.state import clusters
+    from sykube.rootless import entry, namespaces
+    from sykube.rootless.host import RootlessHost
+
+    assert isinstance(found, RootlessHost)
+    command = ctx.find_root().invoked_subcommand
+    if command in _OUTSIDE:
+        return found
+    if command not in _INSIDE and not clusters(found) and not namespaces.present(found):
+        return found
+    went = entry.enter(found, lambda: not clusters(found))
+    if isinstance(went, int):
+        raise click.exceptions.Exit(went)
+    return went
 
 
 def own_umask() -> None:

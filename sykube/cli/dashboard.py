@@ -27,12 +27,20 @@ def dashboard(name: str, port: int, no_open: bool) -> None:
     from sykube.dashboard.cluster_data import LiveData
 
     lookup.load(context.host(), name, context.ui())
-    with serve.listen(port) as listening:
-        access = Access(listening.getsockname()[1])
+    network = context.host().network
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(serve.listen(port, network.arrival))
+        number = listening.getsockname()[1]
+        key = f"{name}/dashboard-{os.getpid()}"
+        stack.callback(network.publish, key, ())
+        network.publish(key, [("tcp", "127.0.0.1", number)])
+        access = Access(number)
         owner = Owner.of_caller()
         server = serve.server(LiveData(context.host(), name, context.ui()), access)
         with browser.page_leading_to(context.host(), access.link, owner) as page:
-            opened = not no_open and browser.show(context.host(), page, owner, os.environ)
+            # A browser from here would be in the network of the user's clusters.
+            shown = not no_open and not network.arrival
+            opened = shown and browser.show(context.host(), page, owner, os.environ)
             click.echo(access.link)
             how = "Your browser was asked to open it" if opened else "Open it in a browser here"
             context.ui().say(f"{how}: the link works once, within ten minutes. Ctrl-C ends it.")

@@ -16,8 +16,8 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import engines, preflight
 from sykube.host.engines import FoundEngine
+from sykube.host.finding import Finding, Level
 from sykube.host.paths import ClusterPaths
-from sykube.host.preflight import Finding, Level
 from sykube.network import firewall
 from sykube.network.bridge import bridge_name
 

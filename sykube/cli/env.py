@@ -11,6 +11,7 @@ import click
 
 from sykube.cli import context
 from sykube.cli.access import load_finished
+from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import kubeconfig
 from sykube.kubernetes.kubeconfig import Owner
@@ -54,6 +55,11 @@ def _readable(name: str) -> Path:
         SykubeError: there is none yet, or the caller cannot reach the cluster's folder.
     """
     paths = ClusterPaths(context.host(), name)
+    if context.host().grants.rootless and not paths.kubeconfig.exists():
+        # Not one's own, but perhaps root's.
+        copy = kubeconfig.copy_for(ClusterPaths(Host(), name).kubeconfig, os.geteuid())
+        if os.access(copy, os.R_OK):
+            return copy
     if context.host().user() != 0:
         copy = kubeconfig.copy_for(paths.kubeconfig, context.host().user())
         if os.access(copy, os.R_OK):

@@ -15,7 +15,9 @@ from sykube.cluster.model import pod_network
 from sykube.cluster.model.spec import SETTINGS, ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.operations import archive, clone
+from sykube.errors import UsageError
 from sykube.host import preflight
+from sykube.host.host import Host
 
 _NAMES = [name for name, declared in SETTINGS.items() if declared.flags]
 
@@ -58,6 +60,9 @@ def read_spec(file: Path | None, flags: dict[str, Any]) -> ClusterSpec:
 @click.option(
     "--retain", is_flag=True, help="Keep a cluster whose init failed; init again resumes."
 )
+@click.option(
+    "--rootless", is_flag=True, help="Refuse to create it as root; without root it always is."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @context.timings_option
 @context.output_option
@@ -67,11 +72,14 @@ def init(
     retain: bool,
     yes: bool,
     dry_run: bool,
+    rootless: bool,
     timings: bool,
     output: str,
     **flags: Any,
 ) -> None:
     """Create a cluster and add its context to your kubeconfig."""
+    if rootless:
+        _require_user(context.host())
     spec = read_spec(file, flags)
     ui = context.ui()
     if dry_run:
@@ -101,6 +109,14 @@ def init(
         f"  sykube kubectl{cluster.name_option} {first}\n"
         f"  kubectl --context {spec.name} get pods --all-namespaces"
     )
+
+
+def _require_user(host: Host) -> None:
+    if not host.grants.rootless:
+        raise UsageError(
+            "--rootless is for users other than root: what root runs has root's rights",
+            resolution="Run it as that user, or leave the option out for a cluster of root's.",
+        )
 
 
 def _show_dry_run(found: dict[str, Any], output: str) -> None:

@@ -85,7 +85,7 @@ def cli() -> None:
 
 def main(host: Host | None = None) -> None:
     """Run a command; turn what went wrong into one clear error and its exit code."""
-    host = host or Host()
+    host = host or _this_machine()
     streams.open_closed()
     context.own_umask()
     signal.signal(signal.SIGTERM, _terminated)
@@ -127,6 +127,15 @@ def main(host: Host | None = None) -> None:
         if context.ui().verbose:
             raise
         sys.exit(ExitCode.FAILED)
+
+
+def _this_machine() -> Host:
+    if os.geteuid() == 0:
+        return Host()
+    # Not above: root needs none of it.
+    from sykube.rootless.host import of_this_user
+
+    return of_this_user()
 
 
 def _make_room(host: Host) -> str:

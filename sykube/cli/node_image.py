@@ -20,6 +20,7 @@ from sykube.image import build as image_build
 from sykube.image import bundle, downloads, local, signature
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
+from sykube.rootless import unpacked
 
 
 @click.group("node-image")
@@ -125,7 +126,8 @@ def prune(everything: bool) -> None:
     kept = {image for state in states if state for image in state.images} | archive.images(host)
     if not everything:
         kept |= {image.fingerprint for image in image_build.list_images(host)[:1]}
-    for path in image_build.prune(host, frozenset(kept)) + downloads.prune(host):
+    removed = image_build.prune(host, frozenset(kept)) + unpacked.prune(host, frozenset(kept))
+    for path in removed + downloads.prune(host):
         click.echo(path)
 
 

@@ -18,8 +18,11 @@ from sykube.errors import SykubeError, UsageError
 _ADDRESS = "127.0.0.1"
 
 
-def listen(port: int) -> socket.socket:
-    """A socket on the loopback; 0 takes any free port.
+def listen(port: int, address: str = "") -> socket.socket:
+    """A socket; 0 takes any free port.
+
+    Args:
+        address: where the host's own loopback is elsewhere, what arrives at it from there.
 
     Raises:
         UsageError: the port is another program's.
@@ -27,7 +30,7 @@ def listen(port: int) -> socket.socket:
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((_ADDRESS, port))
+        listening.bind((address or _ADDRESS, port))
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:

@@ -104,7 +104,8 @@ class Candidate:
 
 def private(host: Host) -> provision.PrivateApptainer:
     """Where sykube's own Apptainer is, or would be."""
-    return provision.PrivateApptainer(host, host.cache / "apptainer")
+    places = [provision.PrivateApptainer(host, cache / "apptainer") for cache in host.caches]
+    return next((each for each in places if each.exists()), places[0])
 
 
 def find(host: Host) -> FoundEngine | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sykube.host import run as processes
+from sykube.host.grants import Grants
 from sykube.host.network import Network
 from sykube.host.run import PATH, Completed
 
@@ -74,6 +75,7 @@ class Host:
         patience: how many times as long as usual others are waited for; tests have more of it.
         time: the time of day, in seconds since the epoch.
         network: what other programs and machines are asked over.
+        grants: what it lets this process do.
     """
 
     root: Path = Path("/")
@@ -96,6 +98,7 @@ class Host:
     time: Callable[[], float] = time.time
     chown: Callable[[str | Path, int, int], None] = os.chown
     network: Network = Network()  # noqa: RUF009 - it has no state
+    grants: Grants = Grants()  # noqa: RUF009 - it cannot be changed
 
     @property
     def data(self) -> Path:
@@ -123,6 +126,11 @@ class Host:
     def cache(self) -> Path:
         """/var/cache/sykube, or SYKUBE_CACHE_DIR."""
         return Path(os.environ.get("SYKUBE_CACHE_DIR") or self.root / "var/cache/sykube")
+
+    @property
+    def caches(self) -> tuple[Path, ...]:
+        """The cache, and those of others whose images and engine can be used, too."""
+        return (self.cache,)
 
     @property
     def proc_sys(self) -> Path:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +19,16 @@ _CLONE_NEWNET = 0x40000000
 
 
 class Network:
-    """The host's own; `Host.network`."""
+    """The host's own; `Host.network`.
+
+    Attributes:
+        arrival: the address at which arrives here what comes to the host's ports; empty where the
+            host's own addresses are here.
+        beyond: what the host has routes to that are none here.
+    """
+
+    arrival: str = ""
+    beyond: tuple[IPv4Network, ...] = ()
 
     def http(
         self, url: str, timeout: float, tls: Callable[[], ssl.SSLContext] | None = None
@@ -65,6 +75,24 @@ class Network:
         """
         with socket.socket(socket.AF_INET, kind) as probe:
             probe.bind(address)
+
+    def publish(self, cluster: str, ports: Collection[tuple[str, str, int]]) -> None:
+        """Let ports of the host, and no others of a cluster's before, lead here: they do.
+
+        Args:
+            ports: protocol, address of the host and number of each.
+
+        Raises:
+            SykubeError: one cannot be had.
+        """
+
+    def api_port(self, taken: Collection[int]) -> int:
+        """A free port of the host's loopback for an API server; 0 where it is reached itself.
+
+        Args:
+            taken: those of other clusters, which may be stopped.
+        """
+        return 0
 
     def connect(self, address: tuple[str, int], timeout: float) -> None:
         """Open a TCP connection and close it.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import HostError, UsageError
@@ -16,12 +14,17 @@ from sykube.host import (
     confinement,
     distribution,
     engines,
+    granted,
     orphans,
     provision,
     space,
 )
 from sykube.host.distribution import Distribution
 from sykube.host.engines import FoundEngine
+from sykube.host.finding import Finding, Level
+from sykube.host.finding import failure as _failure
+from sykube.host.finding import ok as _ok
+from sykube.host.finding import warning as _warning
 from sykube.host.host import Host
 from sykube.host.records import read_sysctl
 from sykube.host.run import CommandError
@@ -51,40 +54,6 @@ _ENGINES = (
 )
 
 
-class Level(enum.Enum):
-    OK = "ok"
-    WARNING = "warning"
-    FAILURE = "failure"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing about the host.
-
-    Attributes:
-        cure: the fix: a command, or what to ask the administrator for; empty when healthy.
-        packages: packages of this host's distribution that fix it.
-    """
-
-    what: str
-    level: Level
-    detail: str
-    cure: str = ""
-    packages: tuple[str, ...] = ()
-
-
-def _ok(what: str, detail: str) -> Finding:
-    return Finding(what, Level.OK, detail)
-
-
-def _warning(what: str, detail: str, cure: str) -> Finding:
-    return Finding(what, Level.WARNING, detail, cure)
-
-
-def _failure(what: str, detail: str, cure: str, packages: Iterable[str] = ()) -> Finding:
-    return Finding(what, Level.FAILURE, detail, cure, tuple(packages))
-
-
 def _missing(what: str, detail: str, system: Distribution, things: Iterable[str]) -> Finding:
     """A failure that packages of the host's distribution fix, where it has any."""
     wanted = tuple(things)
@@ -104,7 +73,7 @@ def check_identity(host: Host) -> None:
             f"the processor of this machine ({machine}) is not supported",
             resolution="Use a machine with an x86-64 or arm64 processor.",
         )
-    if host.user() != 0:
+    if host.user() != 0 and not host.grants.rootless:
         raise UsageError(
             "this needs root: nodes mount file systems and have networks of their own",
             resolution="Run the same command with sudo.",
@@ -129,6 +98,9 @@ def check_host(
     """
     system = distribution.this(host)
     engine = engines.find(host)
+    if host.grants.rootless:
+        findings = [*granted.findings(host), _engine(host, system, engine)]
+        return findings + _room(host, nodes, data)
     findings = [
         _programs(host, system, _PROGRAMS), _iptables(host, system), _engine(host, system, engine),
         _cni_plugins(host, system, engine),
@@ -147,10 +119,17 @@ def check_host(
         _confinement("SELinux", confinement.selinux(host)),
         _confinement("AppArmor", confinement.apparmor(host)),
     ]  # fmt: skip
-    if nodes:
-        findings.append(_memory(host, _MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB))
-        findings.append(_disk(host, "disk for nodes", data, nodes * _NODE_DISK_MB))
-    return findings
+    return findings + _room(host, nodes, data)
+
+
+def _room(host: Host, nodes: int, data: Path) -> list[Finding]:
+    """Memory and disk for so many new nodes."""
+    if not nodes:
+        return []
+    return [
+        _memory(host, _MASTER_MEMORY_MB + (nodes - 1) * _WORKER_MEMORY_MB),
+        _disk(host, "disk for nodes", data, nodes * _NODE_DISK_MB),
+    ]
 
 
 def check_for_workers(host: Host, count: int, data: Path) -> list[Finding]:

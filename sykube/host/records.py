@@ -66,16 +66,24 @@ class HostRecords:
         write_atomically(self.host.records / "record.json", json.dumps(stored, indent=2))
 
     def remember(self, keys: tuple[str, ...]) -> None:
-        """Record the present values of sysctls that are not recorded yet."""
+        """Record the present values of sysctls that are not recorded yet.
+
+        Of a user's, those of the user's own network: the others are not the user's to restore.
+        """
         for key in keys:
+            if self.host.grants.rootless and not key.startswith("net/"):
+                continue
             value = read_sysctl(self.host, key)
             if value is not None:
                 self.sysctls.setdefault(key, value)
         self.save()
 
     def set_sysctl(self, key: str, value: str) -> None:
-        """Record a sysctl and set it; nothing happens where it has that value already."""
-        if read_sysctl(self.host, key) in (value, None):
+        """Record a sysctl of the host and set it; nothing happens where it has that value already.
+
+        Nor to a user, whose preflight says what is low.
+        """
+        if read_sysctl(self.host, key) in (value, None) or self.host.grants.rootless:
             return
         self.remember((key,))
         (self.host.proc_sys / key).write_text(value, encoding="utf-8")
@@ -90,7 +98,14 @@ class HostRecords:
         (self.host.proc_sys / "net/ipv4/ip_forward").write_text("1", encoding="utf-8")
 
     def load_module(self, name: str) -> None:
-        """Load a kernel module that is neither loaded nor built in, and record it."""
+        """Load a kernel module that is neither loaded nor built in, and record it.
+
+        Raises:
+            HostError: only the host's root can.
+        """
+        self.host.grants.require_host_root(
+            f"loading the kernel module {name}", f"Ask the administrator for: modprobe {name}"
+        )
         if name not in self.modules:
             self.modules.append(name)
             self.save()

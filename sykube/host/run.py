@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
-from subprocess import PIPE, Popen, TimeoutExpired
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from typing import Any
 
 from sykube.errors import ExitCode, SykubeError
@@ -135,6 +135,39 @@ def run(
     if check and code != 0:
         raise CommandError(f"{program} failed with exit code {code}", words, output)
     return Completed(words, code, stdout, stderr)
+
+
+def start_detached(
+    argv: Sequence[str | Path],
+    *,
+    output: Path,
+    descriptors: Sequence[int] = (),
+) -> int:
+    """Start a program that goes on by itself, in a session of its own.
+
+    Args:
+        output: the file that it writes to.
+        descriptors: what it inherits beside that.
+
+    Returns:
+        Its process number.
+
+    Raises:
+        CommandError: it could not be started.
+    """
+    words = [str(word) for word in argv]
+    log.debug("$ %s &", shlex.join(words))
+    try:
+        with output.open("ab") as file:
+            process = Popen(
+                words, stdin=DEVNULL, stdout=file, stderr=file, env=clean_environment(),
+                cwd="/", pass_fds=descriptors, start_new_session=True,
+            )  # fmt: skip
+    except OSError as error:
+        raise _not_started(words, "/", error) from error
+    # Not waited for: it outlives this process.
+    process.returncode = 0
+    return process.pid
 
 
 def _collect(

@@ -36,6 +36,7 @@ from sykube.host.threads import run_in_order
 from sykube.image import inside, oci, pulling, versions
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import DebianRelease, Upstream
+from sykube.rootless import unpacked
 
 log = logging.getLogger("sykube.build")
 
@@ -313,8 +314,8 @@ def cached(host: Host, source: DebianRelease | Upstream, mirror: Mirror) -> Node
 
 
 def list_images(host: Host) -> list[NodeImage]:
-    """Every complete node image in the cache, the newest first."""
-    folders = (host.cache / "node-images").glob("*/complete")
+    """Every complete node image in the caches, the newest first."""
+    folders = [each for cache in host.caches for each in cache.glob("node-images/*/complete")]
     found = sorted(folders, key=lambda file: file.stat().st_mtime, reverse=True)
     return [NodeImage(file.parent.name, file.parent) for file in found]
 
@@ -434,7 +435,9 @@ def prune(host: Host, keep: frozenset[str]) -> list[Path]:
         What was removed.
     """
     with locked_cache(host):
-        removed = [image.folder for image in list_images(host) if image.fingerprint not in keep]
+        unwanted = [image.folder for image in list_images(host) if image.fingerprint not in keep]
+        # Not those of another's cache.
+        removed = [folder for folder in unwanted if folder.is_relative_to(host.cache)]
         for folder, pattern in (("build", "*"), ("tmp", "*"), ("node-images", ".new-*")):
             removed += (host.cache / folder).glob(pattern)
         for path in removed:
@@ -473,8 +476,10 @@ def keep(
         work.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)
         work.rename(folder)
+        unpacked.keep(host, work, folder / sif.name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        unpacked.forget(host, work)
     return NodeImage(fingerprint, folder)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sykube.host.host import Host
 from sykube.host.run import Completed
+from sykube.rootless import unpacked
 
 if TYPE_CHECKING:
     # It uses what is here.
@@ -26,10 +27,11 @@ def run_in(
     Raises:
         CommandError: it failed.
     """
+    image = unpacked.root_of(host, sif) if host.grants.rootless else sif
     return host.run(
         [
             builder.binary, "--silent", "exec", "--cleanenv", "--no-home", "--no-mount",
-            "tmp,cwd,bind-paths", "--bind", f"{folder}:/mnt", "--pwd", "/", sif, *argv,
+            "tmp,cwd,bind-paths", "--bind", f"{folder}:/mnt", "--pwd", "/", image, *argv,
         ],
         env=builder.environment,
         timeout=timeout,

@@ -19,6 +19,7 @@ from sykube.host.run import CommandError
 from sykube.image import build, oci
 from sykube.image.build import Builder
 from sykube.image.oci import LAYER, MANIFEST, ContainerImage, Staging, made_manifest
+from sykube.rootless import unpacked
 
 _TIMEOUT_S = 3600.0
 # github.com/apptainer/sif, pkg/sif/sif.go: a launch script, the magic word, the version, the
@@ -67,6 +68,9 @@ def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -
     staging, root, layer = Staging(folder), folder / "root", folder / "layer.tar"
     try:
         _unpack(host, file, root, folder, builder)
+        # A user can mount no SIF.
+        image = root if host.grants.rootless else file
+        environment = _environment(host, image, builder)
         entrypoint, labels = _entrypoint(root), _labels(root)
         _pack(host, root, layer, max(header[5], 1))
     finally:
@@ -78,7 +82,7 @@ def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -
             "os": "linux",
             "config": {
                 "Entrypoint": entrypoint,
-                "Env": _environment(host, file, builder),
+                "Env": environment,
                 "Labels": labels,
             },
             "rootfs": {"type": "layers", "diff_ids": [blob.digest]},
@@ -94,6 +98,9 @@ def _header(file: Path) -> tuple[Any, ...]:
 
 
 def _unpack(host: Host, file: Path, root: Path, folder: Path, builder: Builder) -> None:
+    if host.grants.rootless:
+        unpacked.unpack(host, file, root)
+        return
     variables = engines.probe(host, builder.binary).work_environment(folder)
     try:
         host.run(
@@ -154,14 +161,14 @@ def _pack(host: Host, root: Path, layer: Path, made: int) -> None:
     )  # fmt: skip
 
 
-def _environment(host: Host, file: Path, builder: Builder) -> list[str]:
+def _environment(host: Host, image: Path, builder: Builder) -> list[str]:
     """The variables that it sets, also for commands that are not its runscript.
 
     Only its own scripts know them, so they run: without capabilities, network or files of the host.
     """
     fences = ["--containall", "--cleanenv", "--no-privs", "--net", "--network", "none"]
     done = host.run(
-        [builder.binary, "--silent", "exec", *fences, "--pwd", "/", file, "env", "-0"],
+        [builder.binary, "--silent", "exec", *fences, "--pwd", "/", image, "env", "-0"],
         env=builder.environment,
         check=False,
         timeout=60,

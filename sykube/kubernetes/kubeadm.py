@@ -64,6 +64,7 @@ class ControlPlaneSettings:
         feature_gates: for every program of Kubernetes.
         runtime_config: for the API server.
         patches: the user's, of all that is written here.
+        rootless: root of its nodes is a user of the host.
     """
 
     cluster: str
@@ -85,6 +86,7 @@ class ControlPlaneSettings:
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
     runtime_config: Mapping[str, str] = field(default_factory=dict)
     patches: KubeadmPatches = field(default_factory=KubeadmPatches)
+    rootless: bool = False
 
 
 def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
@@ -119,6 +121,7 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
         api_server=api_server,
         keys=_keys(minor),
         kubelet=_STATUS_SOON if minor.number < 26 else {},
+        kubelet_gates={**settings.feature_gates, **_kubelet_gates(settings)},
         etcd_args=_arguments(minor, _SINGLE_ETCD if settings.is_single else {}),
         controller_manager_args=_arguments(minor, controllers),
         scheduler_args=_arguments(minor, elected),
@@ -253,6 +256,15 @@ def upgrade_options(minor: Minor, *, patches: str = "") -> tuple[str, ...]:
         return options
     name = "--experimental-patches" if minor.kubeadm_api == "v1beta2" else "--patches"
     return (name, patches, *options)
+
+
+def _kubelet_gates(settings: ControlPlaneSettings) -> dict[str, bool]:
+    """What lets a kubelet go on where its root may not set what is the whole host's.
+
+    Up to 1.21 there is no such gate; definitions/node/rootless does without.
+    """
+    needed = settings.rootless and settings.minor.number > 21
+    return {"KubeletInUserNamespace": True} if needed else {}
 
 
 def _api(minor: Minor) -> str:

@@ -57,6 +57,7 @@ class Bridge:
         self.host.run(["sysctl", "-q", "-w", f"net.ipv4.conf.{self.name}.route_localnet={on}"])
         self._replace_rules(rules.chains(self.name, wiring))
         self._lead_to_services(wiring)
+        self.host.network.publish(self.cluster, wiring.published)
 
     def _lead_to_services(self, wiring: Wiring) -> None:
         """Let the host reach Services, by the node that has the control plane's address.
@@ -117,6 +118,7 @@ class Bridge:
 
     def remove(self) -> None:
         """Remove the bridge and its rules; what is gone already is no error."""
+        self.host.network.publish(self.cluster, ())
         self.remove_rules()
         if self.exists():
             self.host.run(["ip", "link", "delete", "dev", self.name])

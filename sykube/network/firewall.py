@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 
+from sykube.host.finding import Finding, Level
 from sykube.host.host import Host
-from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError
 
 _DROPS = ("DROP", "REJECT")
@@ -64,8 +64,11 @@ def check_firewalld(host: Host, bridge: str) -> list[Finding]:
     """What is to be done about firewalld, for a bridge that is there or is to come.
 
     In any other zone what nodes send to this host, such as questions for its resolver, is refused,
-    and what they send elsewhere where the zone has no `forward`: firewalld.zone(5).
+    and what they send elsewhere where the zone has no `forward`: firewalld.zone(5). The bridges of
+    a user's clusters are in a network of their own, which it does not know.
     """
+    if host.grants.rootless:
+        return []
     zone = firewalld_zone(host, bridge)
     if not zone:
         return []

@@ -39,12 +39,14 @@ class Wiring:
             gateway's address; empty otherwise.
         endpoint: the control plane's own address.
         ports: ports of the host, each with the address of the node that it leads to.
+        published: protocol, address and number of those that others reach; see Network.publish.
     """
 
     subnets: Subnets
     resolver: str
     endpoint: str
     ports: tuple[tuple[PortMap, str], ...] = ()
+    published: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def uses_loopback(self) -> bool:

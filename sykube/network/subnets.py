@@ -59,11 +59,14 @@ class Subnets:
 
 
 def host_routes(host: Host) -> list[IPv4Network]:
-    """Destinations of the host's IPv4 routes, but for the default ones and sykube's to Services."""
+    """Destinations of the host's IPv4 routes, but for the default ones and sykube's to Services.
+
+    Those beyond a network of the user's own are among them: pods reach them that way.
+    """
     routes = json.loads(
         host.run(["ip", "-j", "-4", "route", "show", "table", "all"]).stdout or "[]"
     )
-    found = []
+    found = [*host.network.beyond]
     for route in routes:
         if route["dst"] == "default" or route.get("type") in ("local", "broadcast"):
             continue

@@ -42,7 +42,9 @@ def path_of(instance: str) -> str:
 
 
 def create(host: Host, instance: str, limits: Limits = _NO_LIMITS) -> None:
-    """Make the node's cgroups, or set the limits of those that exist."""
+    """Make the node's cgroups, or set the limits of those that exist; nothing without cgroups."""
+    if not host.grants.cgroups:
+        return
     if is_v2(host):
         parent = host.cgroups / PARENT
         with lock.host_settings(host):
@@ -71,23 +73,30 @@ def create(host: Host, instance: str, limits: Limits = _NO_LIMITS) -> None:
 
 def freeze(host: Host, instance: str, *, frozen: bool) -> None:
     """Stop or go on with every process of a node, where it has cgroups."""
-    for file, values in _FREEZERS:
-        path = host.cgroups / file.format(path_of(instance))
-        if path.exists():
-            path.write_text(values[frozen], encoding="utf-8")
+    for path, values in _freezers(host, instance):
+        path.write_text(values[frozen], encoding="utf-8")
 
 
 def is_frozen(host: Host, instance: str) -> bool:
     """Whether a node's processes are stopped."""
     return any(
-        path.exists() and path.read_text(encoding="utf-8").strip() == values[True]
-        for file, values in _FREEZERS
-        for path in [host.cgroups / file.format(path_of(instance))]
+        path.read_text(encoding="utf-8").strip() == values[True]
+        for path, values in _freezers(host, instance)
     )
+
+
+def _freezers(host: Host, instance: str) -> Iterator[tuple[Path, tuple[str, str]]]:
+    for file, values in _FREEZERS:
+        path = host.cgroups / file.format(path_of(instance))
+        # Without grants, those that are there are of another's cluster of the same name.
+        if host.grants.cgroups and path.exists():
+            yield path, values
 
 
 def usage(host: Host, instance: str) -> Usage:
     """What a node uses now."""
+    if not host.grants.cgroups:
+        return Usage(None, None)
     node = path_of(instance)
     if is_v2(host):
         spent = _field(host.cgroups / node / "cpu.stat", "usage_usec")
@@ -215,6 +224,8 @@ def _hierarchies(host: Host) -> Iterator[Path]:
 
 
 def _all_hierarchies(host: Host) -> list[Path]:
+    if not host.grants.cgroups:
+        return []
     return [host.cgroups] if is_v2(host) else [*_hierarchies(host)]
 
 

@@ -127,16 +127,12 @@ class CommandLineEngine:
             binds,
             "--bind",
             "/sys/fs/cgroup",
-            "--net",
-            "--network",
-            options.network,
-            "--network-args",
-            f"IP={options.address},GATEWAY={options.gateway}",
+            *self._network(options),
             "--hostname",
             options.hostname,
             "--keep-privs",
             *options.extra,
-            str(options.image),
+            str(self._image(options.image)),
             name,
         ]
         running = self.instances(name).get(name)
@@ -145,11 +141,24 @@ class CommandLineEngine:
             # Two instances of a node would share its files.
             self._end_unrecorded(name)
         self.host.run(
-            [*self._argv(), *arguments],
+            [*self._before(name, options), *self._argv(), *arguments],
             env=self._inside,
             timeout=120,
             wrapper=launch.wrapper(settled=True, hostname=running.host if running else ""),
         )
+
+    def _network(self, options: InstanceOptions) -> list[str]:
+        """Options by which the engine connects an instance."""
+        arguments = f"IP={options.address},GATEWAY={options.gateway}"
+        return ["--net", "--network", options.network, "--network-args", arguments]
+
+    def _image(self, sif: Path) -> Path:
+        """What an instance of an image is started from."""
+        return sif
+
+    def _before(self, name: str, options: InstanceOptions) -> list[str]:
+        """Prepare what an instance needs; words that go before the engine's."""
+        return []
 
     def kill(self, name: str) -> None:
         running = self.instances(name).get(name)
@@ -305,13 +314,24 @@ def _watched(process: Path) -> str:
 
 
 def _monitors(host: Host, name: str) -> list[int]:
-    """Processes of the engine that wait for the end of an instance."""
+    """Processes of the engine that wait for the end of an instance.
+
+    Not those of clusters of the same name that ordinary users have, each in a user namespace.
+    """
     found = []
     for folder in host.proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if _watched(folder) == name:
+            if _watched(folder) == name and not _is_of_others(host, folder):
                 found.append(int(folder.name))
     return found
+
+
+def _is_of_others(host: Host, process: Path) -> bool:
+    try:
+        own = (host.proc / "self/ns/user").readlink()
+        return (process / "ns/user").readlink() != own
+    except OSError:
+        return False
 
 
 def _parent(process: Path) -> int:

@@ -65,12 +65,17 @@ class LocalNode(Node):
         # Processes in the node that are not root read these.
         for folder in (self.folder / "config", self.folder / "log", self._overlay):
             folder.chmod(0o755)
-        group = f"SYKUBE_CGROUP={cgroups.path_of(self.instance)}"
-        for name, text in {**files, "node.env": f"{group}\n{files['node.env']}"}.items():
+        for name, text in {**files, "node.env": f"{self._granted()}{files['node.env']}"}.items():
             # A proxy's URL may hold a password, and so may a patch.
             mode = "0600" if name.startswith("containerd.") else "0644"
             self.write(f"/etc/sykube/{name}", f"{text.strip()}\n" if text else "", mode)
         cgroups.create(self.host, self.instance, limits)
+
+    def _granted(self) -> str:
+        """What node-init is told of what it may do."""
+        grants = self.host.grants
+        group = cgroups.path_of(self.instance) if grants.cgroups else ""
+        return f"SYKUBE_CGROUP={group}\n" + ("SYKUBE_ROOTLESS=yes\n" if grants.rootless else "")
 
     def _take_over(self) -> None:
         """Move or remove what an earlier sykube keeps elsewhere, of a command that did not end."""

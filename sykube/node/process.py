@@ -222,4 +222,7 @@ def _signals(mask: int) -> Iterator[str]:
 
 
 def _has(host: Host, capability: str) -> bool:
+    """Whether it counts: not a user's, where limits and priorities are the whole host's."""
+    if host.grants.rootless:
+        return False
     return f"CAP_{capability}" in capabilities.names(capabilities.effective(host))

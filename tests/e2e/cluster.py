@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ _INIT_TIMEOUT_S = 3000
 class TestCluster:
     """A cluster of the tests; `before` is the host as it was without it.
 
-    `prefix` is a command that runs sykube somewhere else, as nsenter does; `own` are variables.
+    `prefix` is a command that runs sykube somewhere else, as nsenter does, by the Python that can be
+    run there; `own` are variables.
     """
 
     __test__ = False
@@ -39,6 +41,7 @@ class TestCluster:
     before: HostSnapshot | None = None
     prefix: tuple[str, ...] = ()
     own: dict[str, str] = field(default_factory=dict)
+    python: str = sys.executable
 
     @property
     def kubeconfig(self) -> Path:
@@ -58,7 +61,7 @@ class TestCluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run sykube and return how it ended."""
         done = subprocess.run(
-            [*self.prefix, *release.command(arguments)],
+            [*self.prefix, *release.command(arguments, self.python)],
             env=self.environment,
             input=stdin,
             capture_output=True,
@@ -76,7 +79,8 @@ class TestCluster:
 
     def init_command(self, *arguments: str) -> list[str]:
         """sykube init of this cluster."""
-        return [*self.prefix, *release.command(["init", "--name", self.name, *arguments])]
+        words = ["init", "--name", self.name, *arguments]
+        return [*self.prefix, *release.command(words, self.python)]
 
     def init(
         self, *arguments: str, resolv_conf: Path | None = None, cwd: Path | None = None

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 SERVED = "SYKUBE_TEST_VERSION"
 
 
-def command(arguments: Sequence[str]) -> list[str]:
+def command(arguments: Sequence[str], python: str = sys.executable) -> list[str]:
     """sykube with arguments, so that it takes the Kubernetes of the tests."""
-    return [sys.executable, "-m", "sykube", *arguments, *_options(arguments)]
+    return [python, "-m", "sykube", *arguments, *_options(arguments)]
 
 
 def _options(arguments: Sequence[str]) -> list[str]:

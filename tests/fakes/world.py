@@ -134,7 +134,8 @@ class World:
         self.programs.answers |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
         self.programs.apptainer.restored = self._restore_etcd
         # Clusters name their engine by its program: the fake has none to be started.
-        monkeypatch.setattr(cluster_module, "CommandLineEngine", self._engine)
+        for kind in ("CommandLineEngine", "RootlessEngine"):
+            monkeypatch.setattr(cluster_module, kind, self._engine)
         monkeypatch.setenv("SYKUBE_MIRROR", "file:/d")
         # The client of all downloads: there is no network beyond this test's own servers.
         monkeypatch.setattr(HTTPAdapter, "send", self._send(HTTPAdapter.send))

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from sykube.errors import SykubeError
+from sykube.host.grants import Grants
 from sykube.node import cgroups
 from sykube.node.limits import Limits
+from sykube.node.node import Usage
 from tests.fakes import World
 from tests.fakes.cgroups import CgroupPath
 
@@ -277,3 +279,19 @@ def test_leftovers_are_those_of_one_cluster(either: World) -> None:
 
 def test_the_path_is_the_same_in_every_hierarchy() -> None:
     assert cgroups.path_of("fake-master") == "sykube/fake-master"
+
+
+def test_a_user_without_cgroups_leaves_those_of_the_same_name_alone(either: World) -> None:
+    """Root's, of a cluster of that name: a user sees them, and may not touch them."""
+    cgroups.create(either.host, "fake-master")
+    cgroups.freeze(either.host, "fake-master", frozen=True)
+    before = folders(either)
+    user = replace(either.host, grants=Grants(rootless=True, cgroups=False))
+    assert not cgroups.is_frozen(user, "fake-master")
+    cgroups.freeze(user, "fake-master", frozen=False)
+    assert cgroups.members(user, "fake-master") == []
+    assert cgroups.leftovers(user, "fake-") == []
+    assert cgroups.usage(user, "fake-master") == Usage(None, None)
+    cgroups.remove(user, "fake-master")
+    assert folders(either) == before
+    assert cgroups.is_frozen(either.host, "fake-master")

@@ -21,9 +21,9 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import inotify
+from sykube.host.finding import Finding, Level
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError
 from sykube.network import firewall
 from sykube.node import cgroups, process

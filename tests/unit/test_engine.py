@@ -513,3 +513,13 @@ def test_an_instance_without_a_record_is_ended(
 
     replace(engine, host=replace(engine.host, kill=kill)).kill("lab-master")
     assert killed == ([11, 10] if hangs else [11])
+
+
+def test_those_of_users_clusters_of_the_same_name_are_let_be(host: Host, tmp_path: Path) -> None:
+    """Root sees their processes; each user's are in a user namespace of that user's."""
+    for pid, namespace in (("self", 1), ("10", 1), ("11", 2)):
+        (tmp_path / f"proc/{pid}/ns").mkdir(parents=True)
+        (tmp_path / f"proc/{pid}/ns/user").symlink_to(f"user:[{namespace}]")
+    for number in (10, 11):
+        process(tmp_path, number, 1, "Apptainer instance: root [lab-master]")
+    assert engine_module._monitors(host, "lab-master") == [10]

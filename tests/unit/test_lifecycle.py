@@ -18,8 +18,8 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import DONE, State, clusters
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import lock
+from sykube.host.finding import Finding, Level
 from sykube.host.paths import ClusterPaths
-from sykube.host.preflight import Finding, Level
 from sykube.image import build
 from sykube.kubernetes.api import ApiError
 from tests.fakes import Answer, Call, Injected, World

@@ -86,7 +86,7 @@ CONFIG = (
 ALL_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def start_kubelet(machine: Machine, drop_in: str, **limits: int) -> tuple[list[str], Any]:
+def start_kubelet(machine: Machine, drop_in: str, **limits: int | str) -> tuple[list[str], Any]:
     """The kubelet's arguments, and the configuration that sykube gives it."""
     values = {"SYKUBE_MILLICORES": 0, "SYKUBE_MEMORY": 0} | limits
     machine.write("etc/sykube/node.env", "".join(f"{k}={v}\n" for k, v in values.items()))
@@ -144,6 +144,39 @@ def test_a_limit_that_is_gone_is_gone(machine: Machine, version: str) -> None:
     assert list(found["systemReserved"]) == ["memory"]
     _, found = start_kubelet(machine, drop_in)
     assert "systemReserved" not in found
+
+
+@pytest.mark.parametrize("version", ["1.20", "1.36"])
+@pytest.mark.parametrize("group", ["", "sykube/lab-node1"])
+def test_a_kubelet_without_cgroups_makes_none_for_pods(
+    machine: Machine, version: str, group: str
+) -> None:
+    drop_in = kubelet.drop_in(minor(version), allow_cgroup_v1=False)
+    arguments, _ = start_kubelet(machine, drop_in, SYKUBE_CGROUP=group)
+    without = {"--cgroups-per-qos=false", "--enforce-node-allocatable="}
+    assert without & {*arguments} == (set() if group else without)
+
+
+# --- start-etcd ---
+
+
+@pytest.mark.parametrize(("group", "given"), [("", True), ("sykube/lab-master", False)])
+def test_etcd_is_started_without_cgroups_where_pods_are(
+    machine: Machine, group: str, given: bool
+) -> None:
+    machine.write("etc/sykube/node.env", f"SYKUBE_CGROUP={group}\n")
+    machine.program("ctr", '#!/bin/sh\n[ "$1" != run ] || for word; do echo "<$word>"; done\n')
+    arguments = machine.run("start-etcd", "etcd:3", "lab-master")
+    assert ("<--cgroup>" in arguments) is given
+    if given:
+        assert arguments[arguments.index("<--cgroup>") + 1] == "<>"
+    image = arguments.index("<etcd:3>")
+    assert arguments[image + 1 : image + 5] == [
+        "<sykube-etcd>",
+        "<etcd>",
+        "<--name>",
+        "<lab-master>",
+    ]
 
 
 # --- node-network ---

@@ -13,7 +13,7 @@ from sykube.cluster.model import lookup, pod_network
 from sykube.cluster.model.pod_network import INSTALL, NO_PLUGIN, check_pod_subnets, from_setting
 from sykube.cluster.model.state import State
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host.preflight import Level
+from sykube.host.finding import Level
 from tests.fakes import Calls, World
 from tests.fakes.apiserver import FakeApi, Kubernetes
 from tests.fakes.node_programs import KUBELET_START

@@ -14,8 +14,8 @@ import pytest
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import confinement, preflight
 from sykube.host.engines import FoundEngine
+from sykube.host.finding import Finding, Level
 from sykube.host.host import Host
-from sykube.host.preflight import Finding, Level
 from sykube.host.run import CommandError, Completed
 from tests.fakes import FakeHost, fill
 from tests.fakes.host import give_capabilities

@@ -120,6 +120,7 @@ KUBEADM: dict[str, Json] = {
         "api_server": {"certSANs": []},
         "keys": {"encryptionAlgorithm": "ECDSA-P256"},
         "kubelet": {"nodeStatusUpdateFrequency": "2s"},
+        "kubelet_gates": {"KubeletInUserNamespace": True},
         "etcd_args": [],
         "controller_manager_args": [],
         "scheduler_args": [],

@@ -27,9 +27,13 @@ def enable(host: Host, name: str, ui: Ui) -> bool:
         Whether systemd runs here: where it does not, the unit has its effect when it does.
 
     Raises:
-        HostError: this host has no systemctl.
+        HostError: this host has no systemctl, or root here is a user of it.
         SykubeError: there is no such cluster, or it was never finished.
     """
+    host.grants.require_host_root(
+        "a unit of the host's systemd",
+        "Let your crontab run at @reboot: sykube start --name " + name,
+    )
     with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
         _write(cluster)
     if not host.systemd.is_dir():

@@ -172,6 +172,8 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
     if choice:
         ui.say(choice.introduction)
     building = release is not None and release.cached_image() is None
+    if release and building:
+        preparation.require_builder(host, release)
     preparation.prepare_host(
         host, spec, lambda question: options.yes or options.ask(question), ui, building=building
     )
@@ -208,6 +210,8 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
             authorities=asked.authorities,
             choice=choice,
         )
+        taken = [each.api_port for each in others(host, spec.name)]
+        state.api_port = host.network.api_port(taken)
         for port in spec.port_maps:
             ports.require_free(host, state, port)
             state.ports.append(port)

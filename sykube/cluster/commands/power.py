@@ -150,8 +150,10 @@ def pause(host: Host, name: str, ui: Ui) -> None:
     """Freeze every process of the cluster, workers first.
 
     Raises:
+        HostError: nodes have no cgroups.
         SykubeError: not all of it runs.
     """
+    host.grants.require_cgroups("pausing")
     with opened(host, name, ui, **_ANY) as cluster:
         require_running(cluster)
         with ui.step(f"Pausing the cluster {name}"):

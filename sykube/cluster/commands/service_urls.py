@@ -55,6 +55,8 @@ def addresses(cluster: Cluster, namespace: str, name: str) -> list[Address]:
         for by, address, number in _ways(cluster, service, port)
         if port["protocol"] != "TCP" or not ports.silence(cluster.host, address, number)
     ]
+    if not found and cluster.host.network.arrival:
+        raise _unpublished(cluster, service)
     if not found:
         raise SykubeError(
             f"no address of the Service {name} answers from this host",
@@ -73,6 +75,9 @@ def _ways(
         if (mapped.node_port, mapped.protocol.upper()) == (node_port, port["protocol"]):
             host = "127.0.0.1" if mapped.address == "0.0.0.0" else mapped.address
             yield "host port", host, mapped.host_port
+    if cluster.host.network.arrival:
+        # The others are in a network that this host is not in.
+        return
     for ingress in service.get("status", {}).get("loadBalancer", {}).get("ingress", []):
         yield "load balancer", ingress["ip"], port["port"]
     address = service["spec"].get("clusterIP", "None")
@@ -80,6 +85,20 @@ def _ways(
         yield "cluster address", address, port["port"]
     if node_port:
         yield "node port", cluster.endpoint_address, node_port
+
+
+def _unpublished(cluster: Cluster, service: dict[str, Any]) -> SykubeError:
+    ports = [port.get("nodePort", 0) for port in service["spec"].get("ports", [])]
+    resolution = (
+        f"sykube port add 8080:{ports[0]}{cluster.name_option}"
+        if any(ports)
+        else "Make it one of type NodePort, then let a port lead to that: sykube port add"
+    )
+    return SykubeError(
+        f"no port of this host leads to the Service {service['metadata']['name']}",
+        resolution=resolution,
+        exit_code=ExitCode.DEGRADED,
+    )
 
 
 def _url(port: dict[str, Any], host: str, number: int) -> str:

@@ -17,12 +17,14 @@ from sykube.image import versions
 from sykube.image.node_image import NodeImage
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api, Credentials
+from sykube.kubernetes.kubeadm import API_PORT
 from sykube.network.bridge import Bridge
-from sykube.network.ports import PortMap
+from sykube.network.ports import ANY, PortMap
 from sykube.network.rules import Wiring
 from sykube.node.engine import CommandLineEngine, Engine
 from sykube.node.local import LocalNode
 from sykube.node.node import Node
+from sykube.rootless.engine import RootlessEngine
 from sykube.ui import Ui
 
 # Nodes are worked on at the same time, but a host has only so many cores.
@@ -45,7 +47,8 @@ class Cluster:
     def of(cls, host: Host, state: State, ui: Ui) -> Cluster:
         """The cluster of a state, with the engine that the state names."""
         files = ClusterPaths(host, state.spec.name)
-        engine = CommandLineEngine(
+        kind = RootlessEngine if host.grants.rootless else CommandLineEngine
+        engine = kind(
             host, Path(state.engine), files.engine / "apptainer.conf", state.engine_environment
         )
         return cls(host, state, ui, engine)
@@ -93,8 +96,23 @@ class Cluster:
             self.state.subnets,
             self.state.loopback_resolver,
             self.endpoint_address,
-            tuple((port, self._address_of(port)) for port in self.state.ports),
+            tuple((port, self._address_of(port)) for port in self._arrivals()),
+            tuple((port.protocol, port.address, port.host_port) for port in self._ports()),
         )
+
+    def _ports(self) -> list[PortMap]:
+        """The ports of the host that lead to nodes, that of the API server where it has one."""
+        api = PortMap("127.0.0.1", self.state.api_port, API_PORT)
+        return [*self.state.ports, *([api] if self.state.api_port else [])]
+
+    def _arrivals(self) -> list[PortMap]:
+        """The same as they are to be led on from here.
+
+        Where what comes to them arrives at another address, also from there.
+        """
+        ports, arrival = self._ports(), self.host.network.arrival
+        away = [port for port in ports if arrival and port.address != ANY]
+        return [*ports, *(replace(port, address=arrival) for port in away)]
 
     def _address_of(self, port: PortMap) -> str:
         return self.node(port.node).address if port.node else self.endpoint_address
@@ -183,7 +201,11 @@ class Cluster:
 
     def api(self) -> Api:
         """A client with the cluster's admin credentials; a context manager."""
-        return Api(self.host, Credentials.read(self.paths.kubeconfig))
+        credentials = Credentials.read(self.paths.kubeconfig)
+        if self.state.api_port:
+            # The user's way to it is not needed here.
+            credentials = replace(credentials, server=f"https://{self.endpoint}")
+        return Api(self.host, credentials)
 
     def node(self, name: str) -> Node:
         """The node of that name, whether it is there or not."""

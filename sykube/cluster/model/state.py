@@ -40,6 +40,8 @@ class State:
         previous_context: what was current there before.
         owned_folders: folders that sykube made for it outside its data folder.
         ports: ports of the host that lead to nodes.
+        api_port: the port of the host's loopback by which its user reaches the API server; 0 where
+            the server's own address is reached.
         registry: the port of the host, among `ports`, that leads to the add-on of that name.
         addons: names of those that are on.
         cordoned: nodes that `stop --drain` or an update emptied and start opens again.
@@ -66,6 +68,7 @@ class State:
     nodes: list[str] = field(default_factory=list)
     ports: list[PortMap] = field(default_factory=list)
     registry: PortMap | None = None
+    api_port: int = 0
     addons: list[str] = field(default_factory=list)
     proxies: Proxies = field(default_factory=Proxies)
     authorities: tuple[str, ...] = ()

@@ -186,6 +186,9 @@ def _run_phases(
 def keep_credentials(cluster: Cluster, node: Node) -> None:
     """Keep the administrator's kubeconfig of a control plane as the cluster's own."""
     config = node.read("/etc/kubernetes/admin.conf", secret=True)
+    if cluster.state.api_port:
+        here = f"https://127.0.0.1:{cluster.state.api_port}"
+        config = config.replace(f"https://{cluster.endpoint}", here)
     write_atomically(cluster.paths.kubeconfig, config, mode=0o600)
 
 
@@ -231,6 +234,7 @@ def settings(cluster: Cluster) -> kubeadm.ControlPlaneSettings:
         feature_gates=state.spec.feature_gates,
         runtime_config=state.spec.runtime_config,
         patches=state.spec.kubeadm_patches(master.name),
+        rootless=cluster.host.grants.rootless,
     )
 
 

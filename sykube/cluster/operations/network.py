@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.state import others
+from sykube.cluster.operations import user_kubeconfig
 from sykube.cluster.operations.data import make_folders
 from sykube.host import lock, provision
 from sykube.host.files import write_atomically
@@ -26,6 +30,7 @@ def set_up(cluster: Cluster) -> None:
     """Make the bridge, its rules and the engine's configuration, or what is missing of them."""
     with lock.host_settings(cluster.host):
         _set_host(cluster.host)
+        _require_api_port(cluster)
     cluster.bridge.create(cluster.wiring)
     cluster.state.owned_folders += make_folders(cluster.network_dir)
     cluster.save()
@@ -41,6 +46,27 @@ def set_up(cluster: Cluster) -> None:
         cluster.paths.engine / "apptainer.conf",
         provision.cluster_configuration(cluster.host, cluster.state.engine, cluster.network_dir),
     )
+
+
+def _require_api_port(cluster: Cluster) -> None:
+    """Take another port for the API server where somebody took it while the cluster was stopped."""
+    state, network = cluster.state, cluster.host.network
+    if not state.api_port or cluster.bridge.exists():
+        return
+    with contextlib.suppress(OSError):
+        network.bind(socket.SOCK_STREAM, ("127.0.0.1", state.api_port))
+        return
+    before = state.api_port
+    state.api_port = network.api_port(
+        [each.api_port for each in others(cluster.host, cluster.name)]
+    )
+    cluster.save()
+    file = cluster.paths.kubeconfig
+    if file.exists():
+        config = file.read_text(encoding="utf-8")
+        new = config.replace(f"127.0.0.1:{before}", f"127.0.0.1:{state.api_port}")
+        write_atomically(file, new, mode=0o600)
+        user_kubeconfig.rewrite(cluster)
 
 
 def remove(cluster: Cluster) -> None:

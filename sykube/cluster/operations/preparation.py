@@ -9,13 +9,13 @@ from sykube.cluster.model import pod_network
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations.kubernetes_release import ANY_MIRROR, KubernetesRelease
 from sykube.errors import UsageError
-from sykube.host import apt, engines, preflight
+from sykube.host import apt, engines, granted, preflight
+from sykube.host.finding import Finding, Level
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
-from sykube.host.preflight import Finding
 from sykube.image import build, local, versions
 from sykube.image.build import Builder
-from sykube.image.choice import AUTO
+from sykube.image.choice import AUTO, UPSTREAM
 from sykube.image.node_image import NodeImage
 from sykube.network import firewall
 from sykube.network.bridge import bridge_name
@@ -25,7 +25,7 @@ from sykube.ui import Ui
 _ANSWER_S = 10.0
 _NO_ENGINE = Finding(
     "engine",
-    preflight.Level.FAILURE,
+    Level.FAILURE,
     "there is no Apptainer that sykube can use, and none is downloaded with --local-image",
     "Ask the administrator to install Apptainer 1.2 or later, or let sykube set one up where "
     "there is a network: sykube node-image build",
@@ -68,7 +68,8 @@ def prepare_host(
 ) -> None:
     """Check the host, and install what its distribution has for it where the user agrees.
 
-    With an image of the user's nothing is installed, since nothing is to be downloaded then.
+    With an image of the user's nothing is installed, since nothing is to be downloaded then, nor
+    without root.
 
     Args:
         agrees: puts a question to the user.
@@ -80,15 +81,21 @@ def prepare_host(
     """
     with ui.step("Checking the host"):
         findings = check_host_for(host, spec, building=building, starting=starting)
-    packages = () if spec.local_image else preflight.missing_packages(findings)
+    asked = not (spec.local_image or host.grants.rootless)
+    packages = preflight.missing_packages(findings) if asked else ()
     if packages and agrees(f"Install {' '.join(packages)}?"):
         with ui.step(f"Installing {' '.join(packages)}"):
             preflight.install(host, packages)
         findings = check_host_for(host, spec, building=building, starting=starting)
     for finding in findings:
-        if finding.level is preflight.Level.WARNING:
+        if finding.what in granted.OPTIONAL and host.grants.rootless:
+            # What there could be beside: doctor has it, with long lines to ask for.
+            continue
+        if finding.level is Level.WARNING:
             ui.warn(f"{finding.what}: {finding.detail}. {finding.cure}")
-    preflight.require(host, findings, downloading=not spec.local_image)
+    preflight.require(host, findings, downloading=asked)
+    if host.grants.rootless:
+        ui.say(f"Without root: {granted.tier(host)} (docs/rootless.md, sykube doctor).")
 
 
 def require_local_image(host: Host, spec: ClusterSpec) -> None:
@@ -131,6 +138,21 @@ def find_engine(host: Host, spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
     return found
 
 
+def require_builder(host: Host, release: KubernetesRelease) -> None:
+    """Refuse to build a node image where that is root's: packages are installed in one.
+
+    Raises:
+        HostError: root here is a user of the host; says what to ask the administrator for.
+    """
+    choice = release.choice
+    version = f" --kubernetes-version {choice.kubernetes}" if choice.source == UPSTREAM else ""
+    host.grants.require_host_root(
+        f"building the node image of Kubernetes {choice.kubernetes}",
+        f"Ask the administrator for: sykube node-image build --source {choice.source}{version}\n"
+        "  Or give one that another machine built: --local-image FILE",
+    )
+
+
 def node_image(
     host: Host,
     spec: ClusterSpec,
@@ -147,6 +169,7 @@ def node_image(
     """
     if not force and (image := release.cached_image()):
         return image
+    require_builder(host, release)
     source = release.obtain(ui)
     if not force:
         # The downloads may have been pruned, and the image not.

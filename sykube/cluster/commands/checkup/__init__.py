@@ -10,7 +10,7 @@ from sykube.cluster.commands.checkup import files, network, nodes
 from sykube.cluster.commands.checkup.context import CheckContext, failure
 from sykube.cluster.model.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError
-from sykube.host.preflight import Finding, Level
+from sykube.host.finding import Finding, Level
 
 _ALWAYS: tuple[Callable[[CheckContext], Iterable[Finding]], ...] = (
     files.record,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sykube.cluster.model.cluster import Cluster
-from sykube.host.preflight import Finding, Level
+from sykube.host.finding import Finding, Level
 from sykube.node.node import Node
 
 

@@ -11,7 +11,7 @@ from sykube.cluster.commands.checkup.context import CheckContext, failure, ok, w
 from sykube.cluster.operations import certs
 from sykube.host import engines, space
 from sykube.host import inotify as inotify_limits
-from sykube.host.preflight import Finding, Level
+from sykube.host.finding import Finding, Level
 
 _LEAST_INODES = 0.05
 _BIG_OVERLAY_BYTES = 2_000_000_000

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sykube import resources
 from sykube.cluster.commands.checkup.context import CheckContext, failure, ok, warning
-from sykube.host.preflight import Finding
+from sykube.host.finding import Finding
 from sykube.host.records import read_sysctl
 from sykube.kubernetes import readiness
 from sykube.network import firewall

@@ -11,7 +11,7 @@ from sykube.cluster.commands.checkup.files import ended
 from sykube.cluster.model import pod_network
 from sykube.cluster.operations.dns import deployment
 from sykube.errors import SykubeError
-from sykube.host.preflight import Finding
+from sykube.host.finding import Finding
 from sykube.kubernetes import readiness, webhooks
 from sykube.kubernetes.api import Api
 from sykube.node import supervised

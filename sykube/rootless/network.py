@@ -1,0 +1,117 @@
+"""The network of a host as it is asked from a user's namespaces: its ports are slirp4netns's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sys
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from sykube.errors import HostError
+from sykube.host import lock
+from sykube.host.files import write_atomically
+from sykube.host.network import Network
+from sykube.network.subnets import BRIDGE_PREFIX
+from sykube.rootless.slirp import ADDRESS, Forward, Slirp
+
+# Ports of API servers on the host's loopback, of all clusters of all users.
+_API_PORTS = range(16443, 17443)
+
+
+def routes(file: Path) -> tuple[IPv4Network, ...]:
+    """Destinations in /proc/net/route, but for default routes and those of root's clusters.
+
+    These two are in networks that do not meet.
+    """
+    found = []
+    with contextlib.suppress(OSError):
+        for line in file.read_text(encoding="utf-8").splitlines()[1:]:
+            link, destination, *_ = fields = line.split()
+            # Numbers as the kernel has them in memory: proc(5), fib_route_seq_show.
+            address, mask = (
+                int.from_bytes(bytes.fromhex(each), sys.byteorder)
+                for each in (destination, fields[7])
+            )
+            network = IPv4Network((address, str(IPv4Address(mask))), strict=False)
+            if network.prefixlen > 1 and not link.startswith(BRIDGE_PREFIX):
+                found.append(network)
+    return tuple(found)
+
+
+class RootlessNetwork(Network):
+    """See Network. What is bound and published is a port of the host, not of this namespace.
+
+    Which ports are whose is in a file beside slirp4netns's socket: it knows only numbers.
+    """
+
+    arrival = ADDRESS
+
+    def __init__(self, slirp: Slirp, beyond: tuple[IPv4Network, ...] = ()) -> None:
+        self.beyond = beyond
+        self._slirp = slirp
+        self._record = slirp.socket.with_name("ports.json")
+
+    def bind(self, kind: socket.SocketKind, address: tuple[str, int]) -> None:
+        protocol = "tcp" if kind == socket.SOCK_STREAM else "udp"
+        probe = Forward(protocol, *address)
+        self._slirp.add(probe)
+        self._slirp.remove(probe)
+
+    def publish(self, cluster: str, ports: Collection[tuple[str, str, int]]) -> None:
+        with lock.in_turn(self._record.parent):
+            self._publish(cluster, {Forward(*port) for port in ports})
+
+    def _publish(self, cluster: str, wanted: set[Forward]) -> None:
+        owned = self._owned()
+        there = self._slirp.forwards()
+        for gone in owned.get(cluster, set()) - wanted:
+            self._slirp.remove(gone)
+        # Recorded before: what is there of it is closed with the cluster.
+        owned[cluster] = wanted
+        self._save(owned)
+        for new in sorted(wanted - {*there}, key=str):
+            try:
+                self._slirp.add(new)
+            except OSError as error:
+                raise HostError(
+                    f"the port {new.port} of {new.address} is in use on this host, or not yours",
+                    resolution=f"End what has it (ss -lnp sport = :{new.port}), or take another; "
+                    "a user has those from 1024 on.",
+                ) from error
+
+    def api_port(self, taken: Collection[int]) -> int:
+        for port in _API_PORTS:
+            if port not in taken:
+                with contextlib.suppress(OSError):
+                    self.bind(socket.SOCK_STREAM, ("127.0.0.1", port))
+                    return port
+        raise HostError(
+            f"no port from {_API_PORTS[0]} to {_API_PORTS[-1]} of 127.0.0.1 is free",
+            resolution="End what listens on them: ss -lntp",
+        )
+
+    def restore(self) -> None:
+        """Publish again what a slirp4netns that has died had; one that is taken stays closed."""
+        for cluster, ports in self._owned().items():
+            with contextlib.suppress(HostError):
+                self.publish(cluster, [(each.protocol, each.address, each.port) for each in ports])
+
+    def _owned(self) -> dict[str, set[Forward]]:
+        try:
+            stored = json.loads(self._record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {name: {Forward(*each) for each in ports} for name, ports in stored.items()}
+
+    def _save(self, owned: dict[str, set[Forward]]) -> None:
+        stored = {
+            name: sorted([each.protocol, each.address, each.port] for each in ports)
+            for name, ports in owned.items()
+            if ports
+        }
+        write_atomically(self._record, json.dumps(stored), mode=0o600)
+        if not stored:
+            self._record.unlink()

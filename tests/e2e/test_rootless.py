@@ -1,0 +1,180 @@
+"""Clusters of an ordinary user: one with all that an administrator can grant, one with nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sykube.host import granted
+from sykube.host.grants import Grants
+from sykube.host.host import Host
+from sykube.image.build import list_images
+from tests.e2e.cluster import TestCluster, eventually, free_port
+from tests.e2e.manifests import deployment, pod, service
+from tests.hostdiff import HostSnapshot
+from tests.machine import users
+from tests.machine.users import User
+
+NAME = "e2e-user"
+NODE_PORT = 30080
+# What a cluster of a user has of its own on the host.
+OWN = ("process", "cgroup", "file")
+# In the order of what they have.
+TIERS = {"granted": 400_000, "nothing": 0}
+
+
+@dataclass
+class Rootless:
+    """A user's cluster.
+
+    Attributes:
+        before: the host without it.
+        port: of the host's loopback, which leads to NODE_PORT.
+        granted: whether the user has IDs and cgroups.
+    """
+
+    cluster: TestCluster
+    user: User
+    before: HostSnapshot
+    port: int
+    granted: bool
+
+    def sykube(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return self.cluster.sykube(arguments[0], "--name", NAME, *arguments[1:], **options)
+
+    def host_changes(self) -> list[str]:
+        found = self.before.diff(HostSnapshot.take(self.before.data_folders))
+        # A namespace without a name is one of the user's processes.
+        return [
+            str(each)
+            for each in found
+            if each.kind not in OWN and not each.what.startswith("net:[")
+        ]
+
+    def files(self) -> list[str]:
+        """Files of the user's but for caches and logs, which stay as root's do."""
+        found = self.user.run("find", str(self.user.home), "-type", "f", check=False).stdout
+        kept = ("/.cache/", "/.local/state/", "/.kube/", "/.bash", "/.profile")
+        return [each for each in found.splitlines() if not any(word in each for word in kept)]
+
+
+def give_cgroups(user: User) -> None:
+    """As root, by the line that `doctor` tells a user without them to ask for."""
+    host = Host(grants=Grants(rootless=True, user=user.name, uid=user.uid))
+    subprocess.run(["sh", "-ec", granted.cgroup_command(host)], check=True)
+
+
+@pytest.fixture(scope="module", params=TIERS)
+def rootless(request: pytest.FixtureRequest) -> Iterator[Rootless]:
+    first = TIERS[request.param]
+    with users.made(f"e2e-{request.param}", ids=first) as user:
+        if first:
+            give_cgroups(user)
+        before = HostSnapshot.take([user.home])
+        cluster = TestCluster(
+            NAME, user.home, prefix=user.prefix, own=user.environment, python=user.python
+        )
+        made = Rootless(cluster, user, before, free_port(), bool(first))
+        port = f"{made.port}:{NODE_PORT}"
+        cluster.init("--workers", "1", "--dns", "192.0.2.53", "--port", port)
+        yield made
+        cluster.delete_quietly()
+
+
+def test_nodes_pods_and_dns_are_healthy_and_the_host_is_as_before(rootless: Rootless) -> None:
+    found = json.loads(rootless.sykube("status", "-o", "json").stdout)
+    assert found["status"] == "healthy", found
+    assert [node["name"] for node in found["nodes"]] == ["master", "node1"]
+    assert rootless.host_changes() == []
+
+
+def test_a_deployment_is_reached_by_a_port_of_the_hosts_loopback(rootless: Rootless) -> None:
+    cluster = rootless.cluster
+    cluster.apply(
+        deployment("web", cluster.image, 2),
+        service(
+            "web", "web", type="NodePort",
+            ports=[{"name": "http", "port": 80, "targetPort": 8080, "nodePort": NODE_PORT}],
+        ),
+    )  # fmt: skip
+    cluster.kubectl("rollout", "status", "deployment/web", "--timeout=120s", timeout=150)
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{rootless.port}/", timeout=5) as answer:
+                return bool(answer.read().startswith(b"web-"))
+        except OSError:
+            return False
+
+    eventually("the port answers", answers)
+
+
+def test_the_users_own_kubectl_reaches_the_api_server(rootless: Rootless) -> None:
+    """By the kubeconfig that init wrote, from outside of the cluster's namespaces."""
+    kubectl = list_images(Host())[0].kubectl
+    done = rootless.user.run(
+        str(kubectl), "--kubeconfig", str(rootless.cluster.kubeconfig), "get", "nodes", "-o", "name"
+    )
+    assert done.stdout.split() == [f"node/{NAME}-master", f"node/{NAME}-node1"]
+
+
+def test_containers_have_the_users_that_the_host_grants(rootless: Rootless) -> None:
+    cluster = rootless.cluster
+    wanted = pod("who", cluster.image, f"{NAME}-node1", ["sh", "-c", "id -u; sleep 600"])
+    wanted["spec"]["containers"][0]["securityContext"] = {"runAsUser": 1000}
+    cluster.apply(wanted)
+    cluster.kubectl("wait", "pod/who", "--for=condition=Ready", "--timeout=60s")
+    expected = "1000" if rootless.granted else "0"
+    assert cluster.kubectl("logs", "who").strip() == expected
+    assert cluster.in_pod("who", "id", "-u").strip() == expected
+
+
+def test_it_is_paused_only_where_it_has_cgroups(rootless: Rootless) -> None:
+    done = rootless.sykube("pause", check=False)
+    if rootless.granted:
+        assert done.returncode == 0, done.stderr
+        assert json.loads(rootless.sykube("status", "-o", "json", check=False).stdout)[
+            "status"
+        ] == ("paused")
+        rootless.sykube("unpause")
+    else:
+        assert done.returncode == 6
+        assert "pausing needs cgroups" in done.stderr
+
+
+def test_it_stops_and_starts_and_another_is_made_of_it(rootless: Rootless) -> None:
+    rootless.sykube("stop")
+    assert rootless.sykube("status", check=False).returncode == 3
+    # Where it is hardest, since what it takes is the same for both.
+    if not rootless.granted:
+        _make_another(rootless.cluster)
+    rootless.sykube("start")
+    assert rootless.sykube("status").returncode == 0
+    assert rootless.sykube("exec", "node1", "hostname").stdout.strip() == f"{NAME}-node1"
+
+
+def _make_another(cluster: TestCluster) -> None:
+    other = f"{NAME}-2"
+    cluster.sykube("snapshot", "save", "e2e-user", "--name", NAME)
+    try:
+        cluster.sykube("init", "--name", other, "--from", "e2e-user")
+        assert cluster.sykube("status", "--name", other).returncode == 0
+    finally:
+        cluster.sykube("delete", "--name", other, check=False)
+        cluster.sykube("snapshot", "delete", "e2e-user")
+
+
+def test_delete_leaves_nothing(rootless: Rootless) -> None:
+    """The last test of each cluster."""
+    rootless.sykube("delete", "--yes")
+    eventually("all processes have ended", lambda: not rootless.user.processes(), timeout=10)
+    assert rootless.host_changes() == []
+    assert rootless.files() == []
+    assert not Path(f"/tmp/sykube-{rootless.user.uid}").exists()

@@ -1,0 +1,183 @@
+"""Ports of the host that lead into a user's namespaces, by a slirp4netns of the test's."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sykube.errors import HostError, SykubeError
+from sykube.host.run import CommandError, Completed
+from sykube.network import subnets
+from sykube.rootless.network import RootlessNetwork, routes
+from sykube.rootless.slirp import Forward, Slirp
+from tests.fakes import FakeHost
+
+
+class FakeSlirp:
+    """Answers as slirp4netns's api.c does: one request on each connection."""
+
+    def __init__(self, path: Path) -> None:
+        self.forwards: dict[int, dict[str, Any]] = {}
+        # Of other programs of the host.
+        self.taken: set[int] = set()
+        self._number = 0
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(path))
+        self._listening.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    @property
+    def ports(self) -> set[tuple[str, str, int]]:
+        return {(e["proto"], e["host_addr"], e["host_port"]) for e in self.forwards.values()}
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            with connection:
+                asked = json.loads(connection.makefile("rb").read())
+                answer = self._answer(asked["execute"], asked.get("arguments", {}))
+                connection.sendall(json.dumps(answer).encode())
+
+    def _answer(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        match command:
+            case "add_hostfwd":
+                key = (arguments["proto"], arguments["host_addr"], arguments["host_port"])
+                if key in self.ports or key[2] in self.taken:
+                    return {"error": {"desc": "bad request: add_hostfwd: slirp_add_hostfwd failed"}}
+                self._number += 1
+                self.forwards[self._number] = arguments
+                return {"return": {"id": self._number}}
+            case "list_hostfwd":
+                entries = [{"id": number, **each} for number, each in self.forwards.items()]
+                return {"entries": entries}
+            case "remove_hostfwd":
+                del self.forwards[arguments["id"]]
+                return {"return": {}}
+        raise AssertionError(command)
+
+
+@pytest.fixture
+def slirp(tmp_path: Path) -> Iterator[FakeSlirp]:
+    running = FakeSlirp(tmp_path / "slirp.sock")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> RootlessNetwork:
+    return RootlessNetwork(Slirp(tmp_path / "slirp.sock"))
+
+
+WEB, DNS = ("tcp", "127.0.0.1", 8080), ("udp", "127.0.0.1", 5353)
+
+
+def test_ports_are_published_and_taken_away(network: RootlessNetwork, slirp: FakeSlirp) -> None:
+    network.publish("lab", [WEB, DNS])
+    assert slirp.ports == {WEB, DNS}
+    assert {each["guest_addr"] for each in slirp.forwards.values()} == {network.arrival}
+    assert {each["guest_port"] for each in slirp.forwards.values()} == {8080, 5353}
+    network.publish("lab", [WEB])
+    assert slirp.ports == {WEB}
+    network.publish("lab", [])
+    assert slirp.ports == set()
+
+
+def test_those_of_other_clusters_stay(network: RootlessNetwork, slirp: FakeSlirp) -> None:
+    network.publish("lab", [WEB])
+    network.publish("other", [DNS])
+    network.publish("lab", [])
+    assert slirp.ports == {DNS}
+
+
+def test_a_port_that_is_taken_is_named(network: RootlessNetwork, slirp: FakeSlirp) -> None:
+    slirp.taken.add(8080)
+    with pytest.raises(HostError) as caught:
+        network.publish("lab", [WEB])
+    assert "the port 8080 of 127.0.0.1 is in use" in caught.value.brief
+    with pytest.raises(OSError):
+        network.bind(socket.SOCK_STREAM, ("127.0.0.1", 8080))
+    network.bind(socket.SOCK_DGRAM, ("127.0.0.1", 5353))
+    assert slirp.ports == set()
+
+
+def test_an_api_server_gets_a_port_that_nobody_has(
+    network: RootlessNetwork, slirp: FakeSlirp
+) -> None:
+    slirp.taken.add(16444)
+    assert network.api_port([]) == 16443
+    # One of a cluster that is stopped is free on the host.
+    assert network.api_port([16443]) == 16445
+    assert slirp.ports == set()
+
+
+def test_another_slirp4netns_gets_the_ports_of_the_one_that_died(
+    network: RootlessNetwork, slirp: FakeSlirp
+) -> None:
+    network.publish("lab", [WEB, DNS])
+    slirp.forwards.clear()
+    slirp.taken.add(8080)
+    network.restore()
+    assert slirp.ports == {DNS}
+
+
+def test_without_a_slirp4netns_it_is_said(network: RootlessNetwork) -> None:
+    with pytest.raises(SykubeError, match="slirp4netns does not answer"):
+        network.publish("lab", [WEB])
+
+
+def test_it_is_named_where_it_is_not_installed(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, which=lambda _: None)
+    with pytest.raises(CommandError, match="could not find the program slirp4netns"):
+        Slirp(tmp_path / "s").start(host, 1, 0, tmp_path / "log")
+
+
+def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
+    program = tmp_path / "slirp4netns"
+    program.write_text("#!/bin/sh\necho 'open(\"/dev/net/tun\"): Permission denied'\n")
+    program.chmod(0o755)
+    host = FakeHost(tmp_path, which=lambda _: str(program))
+    with pytest.raises(HostError) as caught, open("/dev/null", "rb") as lifeline:
+        Slirp(tmp_path / "s").start(host, 1, lifeline.fileno(), tmp_path / "log")
+    assert "/dev/net/tun" in caught.value.details
+    assert "chmod 666 /dev/net/tun" in caught.value.resolution
+
+
+def test_a_forward_is_shown_as_people_write_it() -> None:
+    assert str(Forward(*DNS)) == "127.0.0.1:5353/udp"
+
+
+ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+tun0\t00000B0A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
+tun0\t00000080\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0
+sk-lab\t000C0B0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+"""
+
+
+@pytest.mark.skipif(sys.byteorder == "big", reason="the kernel writes it as its processor does")
+def test_clusters_keep_off_what_the_host_has_routes_to(tmp_path: Path) -> None:
+    (tmp_path / "route").write_text(ROUTES)
+    beyond = routes(tmp_path / "route")
+    assert [*map(str, beyond)] == ["192.0.2.0/24", "10.11.0.0/16"]
+    assert routes(tmp_path / "absent") == ()
+    network = RootlessNetwork(Slirp(tmp_path / "s"), beyond)
+    host = FakeHost(tmp_path, lambda *_, **__: Completed((), 0, "[]", ""), network=network)
+    assert subnets.host_routes(host) == [*beyond]
