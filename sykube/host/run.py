@@ -8,11 +8,11 @@ import os
 import pwd
 import shlex
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from typing import Any
 
@@ -186,9 +186,9 @@ def _collect(
         stdout, stderr = process.communicate(stdin.encode(), timeout)
     except TimeoutExpired:
         timed_out = True
-        stdout, stderr = _end(process, SIGKILL, grace)
+        stdout, stderr = _end(process, signal.SIGKILL, grace)
     except BaseException:
-        _end(process, SIGTERM, grace)
+        _end(process, signal.SIGTERM, grace)
         raise
     return timed_out, process.returncode, _text(stdout), _text(stderr)
 
@@ -217,7 +217,7 @@ def _attached(
 def _end(process: Popen[bytes], number: int, grace: float) -> tuple[bytes, bytes]:
     """End a process and what it started; what it had written, as far as that is to be had."""
     written = b"", b""
-    for each in dict.fromkeys((number, SIGKILL)):
+    for each in dict.fromkeys((number, signal.SIGKILL)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, each)
         # Something of it that left the group may go on and hold its output open.
@@ -283,7 +283,7 @@ def _wait(
 
     def expire() -> None:
         expired.set()
-        _signal(process, SIGKILL)
+        _signal(process, signal.SIGKILL)
 
     try:
         # sh has a timeout of its own, which only looks ten times a second.
@@ -295,11 +295,11 @@ def _wait(
     except sh.SignalException as error:
         return expired.is_set(), int(error.exit_code)
     except BaseException:
-        _signal(process, SIGTERM)
+        _signal(process, signal.SIGTERM)
         with (
             # The last one: the signal came between its end and sh's note of it.
             contextlib.suppress(sh.SignalException, sh.ErrorReturnCode, ChildProcessError),
-            _after(grace, lambda: _signal(process, SIGKILL)),
+            _after(grace, lambda: _signal(process, signal.SIGKILL)),
         ):
             process.wait()
         raise
@@ -348,13 +348,15 @@ def run_attached(argv: Sequence[str | Path], env: Mapping[str, str]) -> int:
         SykubeError: the program could not be started.
     """
     words = [str(word) for word in argv]
-    with signals.held_back() as before:
-        try:
-            found = shutil.which(words[0], path=env.get("PATH")) or words[0]
-            child = os.posix_spawn(found, words, dict(env), setsigmask=before)
-        except OSError as error:
-            raise _not_found(words[0], error) from error
+    found = shutil.which(words[0], path=env.get("PATH")) or words[0]
+    before = signals.hold_back()
+    try:
+        child = os.posix_spawn(found, words, dict(env), setsigmask=before)
         return signals.attend(child)
+    except OSError as error:
+        raise _not_found(words[0], error) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def replace_process(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:

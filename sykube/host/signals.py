@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 
 # What ends a program, or asks it to.
-ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+_ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
 
 @contextlib.contextmanager
@@ -23,14 +23,9 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def held_back() -> Iterator[set[signal.Signals]]:
-    """Signals that ask for an end wait, for `attend`; gives those that were held back before."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING | {signal.SIGCHLD})
-    try:
-        yield {signal.Signals(number) for number in before}
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def hold_back() -> set[int]:
+    """Let signals that ask for an end wait for `attend`; the mask of before, to be set again."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING | {signal.SIGCHLD})
 
 
 def attend(child: int) -> int:
@@ -44,7 +39,7 @@ def attend(child: int) -> int:
         if done:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-        asked = signal.sigwaitinfo(ENDING | {signal.SIGCHLD})
+        asked = signal.sigwaitinfo(_ENDING | {signal.SIGCHLD})
         # What a terminal sends goes to the child as well: only a process has sent this to us alone.
         if asked.si_signo != signal.SIGCHLD and asked.si_code <= 0:
             os.kill(child, asked.si_signo)
