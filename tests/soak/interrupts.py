@@ -70,19 +70,25 @@ def _interrupted(bench: Bench, command: Command, moment: float) -> None:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=_TIMEOUT_S)
-    if process.returncode not in (0, _INTERRUPTED, -signal.SIGINT):
+    if process.returncode not in (0, _INTERRUPTED, -signal.SIGINT) and not _in_python(errors):
         last = " / ".join(errors.strip().splitlines()[-4:])
         raise Unexpected(f"ended with exit code {process.returncode}: {last}")
     bench.sykube("start")
     bench.sykube("status")
 
 
+def _in_python(errors: str) -> bool:
+    """Whether Python itself was interrupted, before it had read any of sykube."""
+    return errors.rstrip().endswith("KeyboardInterrupt") and "/sykube/" not in errors
+
+
 def _workers(bench: Bench, count: int) -> None:
-    """Bring the cluster to a number of workers.
+    """Bring the cluster to a number of workers, wherever the case before has left it.
 
     Raises:
         Unexpected: that fails, or it is not healthy afterwards.
     """
+    bench.sykube("start")
     listed = json.loads(bench.sykube("node list", "--output", "json").stdout)
     workers = [node["name"] for node in listed if node["name"].startswith("node")]
     for name in workers[count:]:
