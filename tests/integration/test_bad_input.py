@@ -121,20 +121,6 @@ def test_a_foreign_processor() -> None:
     check(init(SYKUBE_TEST_MACHINE="riscv64"), 6, "riscv64", "x86-64 or arm64")
 
 
-@pytest.mark.usefixtures("unchanged")
-def test_without_root() -> None:
-    program = (
-        "import os, sys, sykube.cli.init\n"
-        "from sykube.cli.main import main\n"
-        "os.setgid(65534); os.setuid(65534)\n"
-        "sys.argv[1:] = ['init']; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
-    check(done, 2, "needs root", "sudo")
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MB, full."""
