@@ -25,6 +25,7 @@ SHORTEST = {
     "lifecycle": "--name e2e --rounds 0 --looks 1 --workers 0",
     "kind": "--name e2e-bench --pairs 0",
     "profile": "--name e2e --inits 0",
+    "rootless": "--name e2e-bench --pairs 0",
     "workers": "--name e2e-bench --pairs 0",
 }
 
