@@ -35,6 +35,42 @@ _OBJECTS = (*_OF_NODE, "upload-config", "upload-certs", "bootstrap-token", "addo
 _NEVER = ("preflight", "wait-control-plane")
 
 
+def _namespace(name: str) -> tuple[str, dict[str, Any]]:
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    return "/api/v1/namespaces", manifest
+
+
+def _priority_class(name: str, value: int, description: str) -> tuple[str, dict[str, Any]]:
+    manifest = {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": name},
+        "value": value,
+        "description": description,
+    }
+    return "/apis/scheduling.k8s.io/v1/priorityclasses", manifest
+
+
+# kubeadm writes to the namespaces. Without its class, the pod by which a kubelet shows a component
+# of the control plane is refused, and tried again 10 to 15 s later.
+# Source: pkg/apis/scheduling/v1/helpers.go, systemPriorityClasses.
+_FIRST_OBJECTS = (
+    _namespace("kube-system"),
+    _namespace("kube-public"),
+    _priority_class(
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+    _priority_class(
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another "
+        "node if necessary.",
+    ),
+)
+
+
 def is_ready(cluster: Cluster) -> bool:
     try:
         with cluster.api() as api:
@@ -72,7 +108,7 @@ def create(cluster: Cluster) -> None:
     on_each(others, lambda node: _start(cluster, master, node, shared, members, without=_CLIENTS))
     with _first_api(cluster) as api:
         what = "the API server's first answer"
-        wait_until(cluster.host, what, lambda: _has_namespaces(api), _TIMEOUT_S)
+        wait_until(cluster.host, what, lambda: _has_first_objects(api), _TIMEOUT_S)
         register(cluster, api, master, documents[0])
         for node in others:
             register(cluster, api, node, join_document(cluster, node))
@@ -158,15 +194,14 @@ def _first_api(cluster: Cluster) -> Api:
     return Api(cluster.host, Credentials.parse(config))
 
 
-def _has_namespaces(api: Api) -> str:
-    """The API server takes requests, and has the namespaces that kubeadm writes to.
+def _has_first_objects(api: Api) -> str:
+    """The API server takes requests, and has what kubeadm and the control plane's kubelets need.
 
-    It makes them itself some seconds later, with its own roles.
+    It makes all of it itself some seconds later, with its own roles.
     """
-    for name in ("kube-system", "kube-public"):
-        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    for path, manifest in _FIRST_OBJECTS:
         try:
-            api.request("POST", "/api/v1/namespaces", manifest)
+            api.request("POST", path, manifest)
         except ApiError as error:
             if error.status != 409:
                 return error.brief
