@@ -283,3 +283,17 @@ def test_they_come_back_after_a_stop(world: World) -> None:
     power.stop(world.host, "fake", StopOptions(), world.ui())
     assert power.start(world.host, "fake", world.ui()) is True
     assert sorted(world.instances) == [*MASTERS, "fake-node1"]
+
+
+@pytest.mark.parametrize("control_planes", [1, 3])
+def test_kubelets_are_started_for_the_api_server_once_it_takes_their_pods(
+    world: World, control_planes: int
+) -> None:
+    """Without their priority class, those of the control plane are refused."""
+    init(world, fake_spec(control_planes=control_planes))
+    words = [call.words for call in world.calls.all]
+    posted = ("POST", "/apis/scheduling.k8s.io/v1/priorityclasses")
+    assert words.count(posted) == 2
+    after = words[len(words) - words[::-1].index(posted) :]
+    for name in MASTERS[:control_planes]:
+        assert ("startProcess", name, "kubelet") in after
