@@ -351,10 +351,11 @@ def run_attached(argv: Sequence[str | Path], env: Mapping[str, str]) -> int:
     found = shutil.which(words[0], path=env.get("PATH")) or words[0]
     before = signals.hold_back()
     try:
-        child = os.posix_spawn(found, words, dict(env), setsigmask=before)
+        try:
+            child = os.posix_spawn(found, words, dict(env), setsigmask=before)
+        except OSError as error:
+            raise _not_found(words[0], error) from error
         return signals.attend(child)
-    except OSError as error:
-        raise _not_found(words[0], error) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
