@@ -101,7 +101,7 @@ def has_ended(pod: dict[str, Any]) -> bool:
 def system_pods(
     api: Api, node_count: int, control_planes: int = 1, *, networked: bool = True
 ) -> str:
-    """The pods of kube-system are there and Ready: control planes, kube-proxy on each node, DNS.
+    """The pods of kube-system are there and Ready: control planes, kube-proxy, of Deployments.
 
     Args:
         networked: whether there is a pod network. Without one, only pods on the network of their
@@ -123,9 +123,30 @@ def system_pods(
         count = sum(label.get("component") == component for label in labels)
         if count < control_planes:
             waiting.append(f"{component} on {count} of {control_planes} control planes")
-    if networked and not any(label.get("k8s-app") == "kube-dns" for label in labels):
-        waiting.append("no pod of the cluster DNS")
+    if networked:
+        if not any(label.get("k8s-app") == "kube-dns" for label in labels):
+            waiting.append("no pod of the cluster DNS")
+        waiting += _too_few(api, labels)
     return "; ".join(waiting)
+
+
+def _too_few(api: Api, labels: list[dict[str, str]]) -> list[str]:
+    """The Deployments of kube-system that have fewer pods than they should.
+
+    By the pods that are there, since what a Deployment says of itself may be of another time: of
+    before a snapshot, or of before its controller saw it.
+
+    Args:
+        labels: of each pod.
+    """
+    found = []
+    for item in api.get("/apis/apps/v1/namespaces/kube-system/deployments")["items"]:
+        wanted = item["spec"]["replicas"]
+        selector = item["spec"]["selector"].get("matchLabels", {}).items()
+        count = sum(selector <= label.items() for label in labels)
+        if count < wanted:
+            found.append(f"{item['metadata']['name']}: {count} of {wanted} pods")
+    return found
 
 
 def dns_answers(exchange: Exchange, server: str, name: str) -> str:

@@ -161,6 +161,18 @@ class Kubernetes:
             }
         }
 
+    def deployments(self) -> list[dict[str, Any]]:
+        """Those of kube-system, with what the API server adds where nothing was said."""
+        found = []
+        for path, each in list(self.objects.items()):
+            folder, _, name = path.rpartition("/")
+            if folder != "/apis/apps/v1/namespaces/kube-system/deployments":
+                continue
+            labels = {"k8s-app": "kube-dns" if "dns" in name else name}
+            spec = {"replicas": 1, "selector": {"matchLabels": labels}} | each.get("spec", {})
+            found.append({"metadata": {"name": name}, "spec": spec})
+        return found
+
     def tokens(self) -> dict[str, str]:
         """The bootstrap tokens that are there now: name → secret."""
         found = [each["stringData"] for each in self.collection(SECRETS) if "stringData" in each]
@@ -209,19 +221,20 @@ class Kubernetes:
 
     def pods(self) -> list[dict[str, Any]]:
         """Those of kube-system, which are all there are."""
-        found = []
+        found: list[tuple[str, str, dict[str, str]]] = []
         for name, node in self.nodes.items():
             if not node["status"].get("conditions"):
                 continue
             if CONTROL_PLANE_LABEL in node["metadata"].get("labels", {}):
                 found += [(each, name, {"component": each}) for each in _STATIC_PODS]
             found.append(("kube-proxy", name, {"k8s-app": "kube-proxy"}))
-        if any("/deployments/" in path for path in list(self.objects)) and found:
-            found.append(("cluster-dns", found[0][1], {"k8s-app": "kube-dns"}))
+        deployed = [each["metadata"]["name"] for each in self.deployments()] if found else []
         bare = bool(self.bare) and not self.plugin
-        if any(path.endswith("/deployments/loadbalancer") for path in list(self.objects)):
-            # It does not tolerate that its node is NotReady.
-            found.append(("loadbalancer", "" if bare else found[0][1], {}))
+        for each in self.deployments() if found else []:
+            name, spec = each["metadata"]["name"], each["spec"]
+            # Most do not tolerate that their node is NotReady.
+            place = "" if bare and name != "cluster-dns" else found[0][1]
+            found += [(name, place, spec["selector"]["matchLabels"])] * spec["replicas"]
         pods = [
             {
                 "metadata": {
@@ -230,13 +243,13 @@ class Kubernetes:
                 "spec": {
                     "nodeName": node,
                     "containers": [{"name": name}],
-                    "hostNetwork": name != "cluster-dns",
+                    "hostNetwork": name not in deployed,
                 },
                 "status": {
                     "conditions": [
                         ready(
                             name not in self.broken
-                            and not (bare and name in ("cluster-dns", "loadbalancer"))
+                            and not (bare and name in deployed)
                         )
                     ],
                     "containerStatuses": [
@@ -292,6 +305,8 @@ class FakeApi(Api):
                 return {"items": server.leases()}
             case "GET", _ if path in server.objects:
                 return server.seen(path)
+            case "GET", "/apis/apps/v1/namespaces/kube-system/deployments":
+                return {"items": server.deployments()}
             case "GET", _ if path.rpartition("/")[2] in _COLLECTIONS:
                 return {"items": server.collection(path)}
             case "POST", _:

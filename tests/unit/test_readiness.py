@@ -124,7 +124,26 @@ def test_pods_of_the_system_that_are_missing() -> None:
     assert found.split("; ") == ["etcd-a: Test", "kube-proxy on 2 of 3 nodes"]
     server.shown = lambda pods: pods[1:-1]
     found = readiness.system_pods(FakeApi(server, Calls()), 2)
-    assert found == "etcd on 0 of 1 control planes; no pod of the cluster DNS"
+    assert found.split("; ") == [
+        "etcd on 0 of 1 control planes",
+        "no pod of the cluster DNS",
+        "cluster-dns: 0 of 1 pods",
+    ]
+
+
+def test_a_deployment_whose_pods_were_not_made_yet() -> None:
+    """As after the first seconds of init --from: what it says of itself is of the snapshot."""
+    server = complete()
+    server.objects["/apis/apps/v1/namespaces/kube-system/deployments/balancer"] = {
+        "metadata": {"name": "balancer"},
+        "spec": {"replicas": 2},
+        "status": {"availableReplicas": 2},
+    }
+    assert readiness.system_pods(FakeApi(server, Calls()), 2) == ""
+    server.shown = lambda pods: pods[:-1]
+    api = FakeApi(server, Calls())
+    assert readiness.system_pods(api, 2) == "balancer: 1 of 2 pods"
+    assert readiness.system_pods(api, 2, networked=False) == ""
 
 
 def test_every_control_plane_has_all_of_its_pods() -> None:
