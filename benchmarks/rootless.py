@@ -44,7 +44,7 @@ class Side:
         if not self.user:
             return timed([sys.executable, *words])[0]
         given = [f"{key}={value}" for key, value in self.user.environment.items()]
-        return timed([*self.user.prefix, "-i", *given, self.user.python, *words])[0]
+        return timed([*self.user.prefix, "-i", *given, users.PYTHON, *words])[0]
 
     def memory_mb(self) -> float:
         """Of every process of the cluster."""

@@ -44,13 +44,16 @@ class RootlessHost(Host):
 
     @property
     def cache(self) -> Path:
-        return Path(os.environ.get("SYKUBE_CACHE_DIR") or self.folders.cache)
+        """The user's own: a folder that others let the user only read is one of `caches`."""
+        named = _named_cache()
+        return self.folders.cache if not named or _only_read(named) else named
 
     @property
     def caches(self) -> tuple[Path, ...]:
-        """The user's own, and the one in which root builds images for all users."""
-        shared = os.environ.get(SHARED_CACHE) or self.root / "var/cache/sykube"
-        return (self.cache, Path(shared))
+        """The user's own, and those in which root builds images for all users."""
+        shared = Path(os.environ.get(SHARED_CACHE) or self.root / "var/cache/sykube")
+        named = _named_cache()
+        return (self.cache, named, shared) if named and _only_read(named) else (self.cache, shared)
 
     @property
     def logs(self) -> Path:
@@ -92,6 +95,15 @@ class RootlessHost(Host):
     def _hierarchies(self, below: str) -> Iterator[Path]:
         for tasks in self.cgroups.glob("*/tasks"):
             yield Path(f"{tasks.parent}{below}")
+
+
+def _named_cache() -> Path | None:
+    named = os.environ.get("SYKUBE_CACHE_DIR")
+    return Path(named) if named else None
+
+
+def _only_read(folder: Path) -> bool:
+    return folder.is_dir() and not os.access(folder, os.W_OK)
 
 
 def of_this_user() -> RootlessHost:

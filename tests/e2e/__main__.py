@@ -4,7 +4,8 @@ Much of a test is waiting, for which two cores are too many. Each half runs on a
 namespaces, cgroups and, below /var/tmp, the folders where a cluster leaves anything. What a cluster
 does to the settings that all of them share is tested first, by itself.
 
-Ends with 1 when a test failed or was left out.
+Ends with 1 when a test failed or was left out. What each half said stays in
+/var/tmp/sykube-e2e-NUMBER.log until the next run.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ HALVES = (
     ),
 )  # fmt: skip
 _DELETE_S = 120.0
+# Characters of what is said at the end of a test that failed.
+_SUMMARY = 250
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _ENTER = _CHECKOUT / "tests/machine/enter"
 # Where a cluster, its tests, CNI's plugins and the engine leave files. An engine that sees another
@@ -59,8 +62,12 @@ def main() -> int:
                 stack.enter_context(_running(number, files))
                 for number, files in enumerate(HALVES, start=1)
             ]
-            codes = [process.wait() for process in running]
+            codes = [process.wait() for process, _ in running]
     print(f"halves ended with {', '.join(map(str, codes))}", flush=True)
+    # Last, as of a long output the end is what people see.
+    for _, failed in running:
+        for line in failed:
+            print(line, flush=True)
     return int(any(codes))
 
 
@@ -88,8 +95,10 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _running(number: int, files: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
-    """Pytest on a machine of its own.
+def _running(
+    number: int, files: tuple[str, ...]
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Pytest on a machine of its own, and what it says of tests that failed, once it has ended.
 
     What is left of it is removed, and of one killed before.
 
@@ -118,10 +127,12 @@ def _running(number: int, files: tuple[str, ...]) -> Iterator[subprocess.Popen[s
         start_new_session=True,
     )
     assert process.stdout
-    shown = threading.Thread(target=_show, args=(number, process.stdout))
+    failed: list[str] = []
+    log = folder.with_suffix(".log")
+    shown = threading.Thread(target=_show, args=(number, process.stdout, log, failed))
     shown.start()
     try:
-        yield process
+        yield process, failed
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -130,11 +141,15 @@ def _running(number: int, files: tuple[str, ...]) -> Iterator[subprocess.Popen[s
         _remove(folder, name)
 
 
-def _show(number: int, output: IO[str]) -> None:
-    for line in output:
-        # Whoever reads them may have gone; pytest goes on.
-        with contextlib.suppress(OSError):
-            print(f"{number} {line}", end="", flush=True)
+def _show(number: int, output: IO[str], log: Path, failed: list[str]) -> None:
+    with log.open("w", encoding="utf-8") as file:
+        for line in output:
+            file.write(line)
+            if line.startswith(("FAILED ", "ERROR ")):
+                failed.append(line[:_SUMMARY].strip())
+            # Whoever reads them may have gone; pytest goes on.
+            with contextlib.suppress(OSError):
+                print(f"{number} {line}", end="", flush=True)
 
 
 def _remove(folder: Path, cgroup: str) -> None:

@@ -31,7 +31,7 @@ class TestCluster:
     """A cluster of the tests; `before` is the host as it was without it.
 
     `prefix` is a command that runs sykube somewhere else, as nsenter does, by the Python that can be
-    run there; `own` are variables.
+    run there; `own` are variables beside this process's, or instead of them: those of another user.
     """
 
     __test__ = False
@@ -41,6 +41,7 @@ class TestCluster:
     before: HostSnapshot | None = None
     prefix: tuple[str, ...] = ()
     own: dict[str, str] = field(default_factory=dict)
+    instead: bool = False
     python: str = sys.executable
 
     @property
@@ -49,7 +50,8 @@ class TestCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"KUBECONFIG": str(self.kubeconfig)} | self.own
+        inherited = {} if self.instead else os.environ
+        return {**inherited, "KUBECONFIG": str(self.kubeconfig), **self.own}
 
     def sykube(
         self,

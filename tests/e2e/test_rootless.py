@@ -79,8 +79,9 @@ def rootless(request: pytest.FixtureRequest) -> Iterator[Rootless]:
             give_cgroups(user)
         before = HostSnapshot.take([user.home])
         cluster = TestCluster(
-            NAME, user.home, prefix=user.prefix, own=user.environment, python=user.python
-        )
+            NAME, user.home, prefix=user.prefix, own=user.environment, instead=True,
+            python=users.PYTHON,
+        )  # fmt: skip
         made = Rootless(cluster, user, before, free_port(), bool(first))
         port = f"{made.port}:{NODE_PORT}"
         cluster.init("--workers", "1", "--dns", "192.0.2.53", "--port", port)

@@ -35,7 +35,7 @@ def one_user() -> Iterator[User]:
 
 def words(user: User, *command: str, last: bool = True) -> list[str]:
     inside = ["-m", "tests.machine.inside", "last" if last else "stay"]
-    return [user.python, *inside, *command]
+    return [users.PYTHON, *inside, *command]
 
 
 def run(user: User, *command: str, last: bool = True, code: int = 0) -> str:
@@ -168,7 +168,7 @@ def test_a_port_of_the_hosts_loopback_leads_into_them(one_user: User) -> None:
         "import socket, sys; s = socket.create_server(('10.0.2.100', int(sys.argv[1]))); "
         "print('ready', flush=True); s.accept()[0].sendall(b'from inside')"
     )
-    command = start(one_user, one_user.python, "-c", program, str(port))
+    command = start(one_user, users.PYTHON, "-c", program, str(port))
     assert command.stdout
     assert command.stdout.readline() == "ready\n"
     with socket.create_connection(("127.0.0.1", port), 10) as connection:

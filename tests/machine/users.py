@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from sykube.rootless.host import SHARED_CACHE
 _CHECKOUT = Path(__file__).resolve().parents[2]
 # What udev opens to users, where it runs.
 _DEVICES = {"/dev/net/tun": 0o666}
-_PYTHON = "/usr/bin/python3"
-_IMPORTS = "import click, jinja2, requests, sh, ssl, sykube, yaml"
+# The one that runs the tests may be in /root.
+PYTHON = "/usr/bin/python3"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class User:
 
     @property
     def shown(self) -> Path:
-        """Where this checkout, and the Python that runs it, are seen: they may be in /root."""
+        """Where this checkout and its libraries are for this user."""
         return Path(f"/var/tmp/shown-{self.name}")
 
     @property
@@ -45,9 +45,7 @@ class User:
     @property
     def environment(self) -> dict[str, str]:
         """What a login gives, and where sykube and its libraries are."""
-        shown = str(self.shown / "checkout")
-        installed = [each for each in sys.path if each.endswith(("site-packages", "dist-packages"))]
-        libraries = [shown, *(each.replace(str(_CHECKOUT), shown, 1) for each in installed)]
+        libraries = map(str, (self.shown / "checkout", self.shown / "libraries"))
         found = {name: os.environ[name] for name in ("PATH", "SYKUBE_SOURCE") if name in os.environ}
         return found | {
             "HOME": str(self.home),
@@ -68,16 +66,6 @@ class User:
         if check and done.returncode:
             raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
-
-    @property
-    def python(self) -> str:
-        """A Python that this user may run, with sykube's libraries."""
-        own = self.shown / "python/bin" / Path(sys.executable).resolve().name
-        for each in (str(own), _PYTHON):
-            with contextlib.suppress(OSError):
-                if self.run(each, "-c", _IMPORTS, check=False).returncode == 0:
-                    return each
-        raise AssertionError(f"{self.name} can run neither {own} nor {_PYTHON} with sykube")
 
     def processes(self) -> list[str]:
         """What runs as this user, or as a user of a namespace of its own."""
@@ -112,17 +100,19 @@ def made(name: str, *, ids: int = 0) -> Iterator[User]:
     subprocess.run(
         ["useradd", "--create-home", "--home-dir", home, "--shell", "/bin/sh", name], check=True
     )
+    uid = home.stat().st_uid
+    user = User(name, uid, home)
     try:
-        uid = home.stat().st_uid
         _grant_ids(name, ids)
-        user = User(name, uid, home)
         home.chmod(0o700)
-        with _opened_to_users(), _shown(user.shown):
+        _show(user.shown)
+        with _opened_to_users():
             yield user
     finally:
-        _end(User(name, home.stat().st_uid, home))
+        _end(user)
         _remove(name)
         shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(user.shown, ignore_errors=True)
         for folder in (f"/tmp/sykube-{uid}", f"/run/user/{uid}"):
             shutil.rmtree(folder, ignore_errors=True)
         for group in Path("/sys/fs/cgroup").glob(f"*/sykube-{uid}"):
@@ -154,21 +144,13 @@ def _end(user: User) -> None:
         time.sleep(0.1)
 
 
-@contextlib.contextmanager
-def _shown(folder: Path) -> Iterator[None]:
-    """The checkout and Python where users see them."""
-    binds = {folder / "checkout": _CHECKOUT, folder / "python": Path(sys.base_prefix)}
-    try:
-        for place, source in binds.items():
-            place.mkdir(parents=True, exist_ok=True)
-            subprocess.run(["mount", "--bind", source, place], check=True)
-        yield
-    finally:
-        for place in binds:
-            # Lazily: what the user ran may be ending.
-            subprocess.run(["umount", "--lazy", place], check=False)
-            place.rmdir()
-        folder.rmdir()
+def _show(folder: Path) -> None:
+    """What users see of this checkout, which may be in /root or for its owner only."""
+    shutil.rmtree(folder, ignore_errors=True)
+    left_out = shutil.ignore_patterns(".*", "__pycache__")
+    shutil.copytree(_CHECKOUT, folder / "checkout", ignore=left_out)
+    shutil.copytree(sysconfig.get_path("purelib"), folder / "libraries", ignore=left_out)
+    subprocess.run(["chmod", "--recursive", "a+rX", folder], check=True)
 
 
 @contextlib.contextmanager

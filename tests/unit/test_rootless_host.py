@@ -172,6 +172,20 @@ def test_its_files_are_the_users(
     assert rootless.caches[1] == Path("/sw/sykube")
 
 
+def test_a_cache_that_one_may_only_read_is_used_and_not_written_to(
+    rootless: RootlessHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = tmp_path / "sw/sykube"
+    named.mkdir(parents=True)
+    monkeypatch.setenv("SYKUBE_CACHE_DIR", str(named))
+    assert (rootless.cache, rootless.caches[0]) == (named, named)
+    # As root this test may write everywhere.
+    monkeypatch.setattr(os, "access", lambda folder, _mode: folder != named)
+    own = tmp_path / "home/.cache/sykube"
+    assert rootless.cache == own
+    assert rootless.caches == (own, named, tmp_path / "var/cache/sykube")
+
+
 def test_images_and_the_engine_of_root_are_found_and_stay(
     rootless: RootlessHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
