@@ -12,20 +12,17 @@ from typing import Any
 
 import pytest
 
-from sykube.host import granted
-from sykube.host.grants import Grants
 from sykube.host.host import Host
 from sykube.image.build import list_images
 from tests.e2e.cluster import TestCluster, eventually, free_port
 from tests.e2e.manifests import deployment, pod, service
+from tests.e2e.of_users import cluster_of, give_cgroups, host_changes
 from tests.hostdiff import HostSnapshot
 from tests.machine import users
 from tests.machine.users import User
 
 NAME = "e2e-user"
 NODE_PORT = 30080
-# What a cluster of a user has of its own on the host.
-OWN = ("process", "cgroup", "file")
 # In the order of what they have.
 TIERS = {"granted": 400_000, "nothing": 0}
 
@@ -50,25 +47,13 @@ class Rootless:
         return self.cluster.sykube(arguments[0], "--name", NAME, *arguments[1:], **options)
 
     def host_changes(self) -> list[str]:
-        found = self.before.diff(HostSnapshot.take(self.before.data_folders))
-        # A namespace without a name is one of the user's processes.
-        return [
-            str(each)
-            for each in found
-            if each.kind not in OWN and not each.what.startswith("net:[")
-        ]
+        return host_changes(self.before)
 
     def files(self) -> list[str]:
         """Files of the user's but for caches and logs, which stay as root's do."""
         found = self.user.run("find", str(self.user.home), "-type", "f", check=False).stdout
         kept = ("/.cache/", "/.local/state/", "/.kube/", "/.bash", "/.profile")
         return [each for each in found.splitlines() if not any(word in each for word in kept)]
-
-
-def give_cgroups(user: User) -> None:
-    """As root, by the line that `doctor` tells a user without them to ask for."""
-    host = Host(grants=Grants(rootless=True, user=user.name, uid=user.uid))
-    subprocess.run(["sh", "-ec", granted.cgroup_command(host)], check=True)
 
 
 @pytest.fixture(scope="module", params=TIERS)
@@ -78,10 +63,7 @@ def rootless(request: pytest.FixtureRequest) -> Iterator[Rootless]:
         if first:
             give_cgroups(user)
         before = HostSnapshot.take([user.home])
-        cluster = TestCluster(
-            NAME, user.home, prefix=user.prefix, own=user.environment, instead=True,
-            python=users.PYTHON,
-        )  # fmt: skip
+        cluster = cluster_of(user, NAME)
         made = Rootless(cluster, user, before, free_port(), bool(first))
         port = f"{made.port}:{NODE_PORT}"
         cluster.init("--workers", "1", "--dns", "192.0.2.53", "--port", port)
