@@ -6,9 +6,13 @@ import signal
 import sys
 from collections.abc import Callable
 
+from sykube.errors import SykubeError
 from sykube.host import signals
 from sykube.rootless import namespaces
 from sykube.rootless.host import RootlessHost
+
+# As a shell has it.
+_KILLED = 128 + signal.SIGKILL
 
 
 def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | int:
@@ -23,6 +27,7 @@ def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | i
 
     Raises:
         HostError: they cannot be made.
+        SykubeError: they ended while the child was there.
     """
     with namespaces.held(host) as found:
         for stream in (sys.stdout, sys.stderr):
@@ -34,6 +39,13 @@ def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | i
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             return host.entered()
         code = signals.attend(child)
+    if code == _KILLED and namespaces.have_ended(handles):
+        raise SykubeError(
+            "your clusters' namespaces ended meanwhile, and all that ran in them",
+            details="their first process was killed: by you, for want of memory, or at a logout",
+            resolution="`sykube start` brings a cluster back; `sykube delete` removes one that "
+            "init did not finish.",
+        )
     if is_unused():
         namespaces.end_unused(host, found, handles)
     return code

@@ -44,8 +44,9 @@ _KINDS = {
 _PR_SET_PDEATHSIG = 1
 _READY_S = 30.0
 _GONE_S = 20.0
+_ENDING_S = 1.0
 # The descriptors that their first process has beside those of every program.
-_READY_FD, _LIFELINE_FD = 3, 4
+_READY_FD, _LIFELINE_FD, _RECORDED_FD = 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,16 @@ def handles(host: RootlessHost, found: Namespaces) -> list[int]:
         with contextlib.suppress(ProcessLookupError):
             ends.append(os.pidfd_open(pid))
     return ends
+
+
+def have_ended(handles: Sequence[int]) -> bool:
+    """Whether their first process has.
+
+    Args:
+        handles: as `handles` gives them.
+    """
+    # It ends after all others in there, which their parents have to notice before.
+    return bool(select.select(handles[:1], [], [], _ENDING_S)[0])
 
 
 def enter(found: Namespaces) -> int:
@@ -211,18 +222,22 @@ def _make(host: RootlessHost) -> None:
             first = _line(answers)
             pid = int(first) if first.strip().isdigit() else 0
             _expect(_line(answers), b"ready\n", log)
+        found = Namespaces(pid, processes.stat(host.proc / str(pid))[19])
+        try:
+            # Of those before, which may have been killed.
+            RootlessNetwork(host.slirp).forget()
+            _connect(host, found)
+            record = {"pid": found.pid, "start": found.start}
+            write_atomically(_record(host), json.dumps(record), mode=0o600)
+            # One that was killed just now is made again.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(starts, b"recorded\n")
+        except BaseException:
+            _end(handles(host, found))
+            raise
     finally:
         os.close(starts)
         os.waitpid(middle, 0)
-    found = Namespaces(pid, processes.stat(host.proc / str(pid))[19])
-    try:
-        _connect(host, found)
-    except BaseException:
-        _end(handles(host, found))
-        raise
-    write_atomically(
-        _record(host), json.dumps({"pid": found.pid, "start": found.start}), mode=0o600
-    )
 
 
 def _line(answers: RawIOBase) -> bytes:
@@ -274,7 +289,7 @@ def _become_first(host: RootlessHost, log: Path, says: int, go: int) -> None:
             os._exit(1)
         child = os.fork()
         if child == 0:
-            _exec_first(host, says)
+            _exec_first(host, says, go)
         os.write(says, b"%d\n" % child)
         os._exit(0)
     except BaseException:
@@ -282,17 +297,18 @@ def _become_first(host: RootlessHost, log: Path, says: int, go: int) -> None:
         os._exit(1)
 
 
-def _exec_first(host: RootlessHost, says: int) -> None:
+def _exec_first(host: RootlessHost, says: int, go: int) -> None:
     _, lifeline = os.pipe()
+    wanted = {_READY_FD: says, _LIFELINE_FD: lifeline, _RECORDED_FD: go}
     # Out of the way of the numbers that they shall have.
-    says, lifeline = (fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (says, lifeline))
-    for wanted, descriptor in ((_READY_FD, says), (_LIFELINE_FD, lifeline)):
-        os.dup2(descriptor, wanted)
-        os.set_inheritable(wanted, True)
+    moved = {number: fcntl.fcntl(each, fcntl.F_DUPFD, 10) for number, each in wanted.items()}
+    for number, descriptor in moved.items():
+        os.dup2(descriptor, number)
+        os.set_inheritable(number, True)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.closerange(_LIFELINE_FD + 1, 1 << 16)
+    os.closerange(_RECORDED_FD + 1, 1 << 16)
     script = resources.folder("definitions") / "host/rootless-init"
     words = ["sh", str(script), str(host.folders.runtime), RESOLVER]
     os.execve("/bin/sh", words, {"PATH": PATH, "LC_ALL": "C.UTF-8"})
@@ -320,7 +336,7 @@ def _keep_connected(host: RootlessHost, found: Namespaces) -> None:
 def _slirp(host: RootlessHost) -> list[int]:
     """The process number of slirp4netns, where it runs."""
     with contextlib.suppress(OSError, ValueError):
-        pid = int((host.folders.runtime / "slirp4netns.pid").read_text(encoding="utf-8"))
+        pid = int(host.slirp.record.read_text(encoding="utf-8"))
         process = host.proc / str(pid)
         name = (process / "comm").read_text(encoding="utf-8").strip()
         # One that has ended keeps its name until somebody looks.
@@ -334,10 +350,9 @@ def _connect(host: RootlessHost, found: Namespaces) -> None:
     lifeline = os.open(host.proc / str(found.pid) / "fd" / str(_LIFELINE_FD), os.O_RDONLY)
     try:
         log = host.folders.runtime / "slirp4netns.log"
-        slirp = host.slirp.start(host, found.pid, lifeline, log)
+        host.slirp.start(host, found.pid, lifeline, log)
     finally:
         os.close(lifeline)
-    write_atomically(host.folders.runtime / "slirp4netns.pid", str(slirp), mode=0o600)
 
 
 def _end(handles: Sequence[int]) -> None:

@@ -99,6 +99,10 @@ class RootlessNetwork(Network):
             with contextlib.suppress(HostError):
                 self.publish(cluster, [(each.protocol, each.address, each.port) for each in ports])
 
+    def forget(self) -> None:
+        """Publish nothing of what there was: clusters do it when they start."""
+        self._record.unlink(missing_ok=True)
+
     def _owned(self) -> dict[str, set[Forward]]:
         try:
             stored = json.loads(self._record.read_text(encoding="utf-8"))

@@ -5,15 +5,18 @@ Its API: https://github.com/rootless-containers/slirp4netns/blob/master/slirp4ne
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sykube.errors import HostError, SykubeError
+from sykube.host.files import write_atomically
 from sykube.host.host import Host
 from sykube.host.run import CommandError, start_detached
 
@@ -45,15 +48,17 @@ class Slirp:
 
     socket: Path
 
-    def start(self, host: Host, pid: int, lifeline: int, log: Path) -> int:
+    @property
+    def record(self) -> Path:
+        """The file of its process number."""
+        return self.socket.with_suffix(".pid")
+
+    def start(self, host: Host, pid: int, lifeline: int, log: Path) -> None:
         """Connect the network namespace of a process to the world.
 
         Args:
             lifeline: the reading end of a pipe that the process holds open; it ends with it.
             log: the file that it writes to.
-
-        Returns:
-            Its process number.
 
         Raises:
             HostError: it does not start.
@@ -73,10 +78,14 @@ class Slirp:
                 output=log,
                 descriptors=(writer, lifeline),
             )  # fmt: skip
+            # Before it is ready: another one could not take its place beside it.
+            write_atomically(self.record, str(slirp), mode=0o600)
             os.close(writer)
             writer = -1
             ready, _, _ = select.select([reader], [], [], _TIMEOUT_S)
             if not (ready and os.read(reader, 1)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(slirp, signal.SIGKILL)
                 text = log.read_text(encoding="utf-8", errors="replace")
                 raise HostError(
                     f"{PROGRAM} does not start",
@@ -87,7 +96,6 @@ class Slirp:
             os.close(reader)
             if writer >= 0:
                 os.close(writer)
-        return slirp
 
     def add(self, wanted: Forward) -> None:
         """Let a port of the host lead to the same port in the namespace.

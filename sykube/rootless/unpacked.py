@@ -23,6 +23,7 @@ _INIT = "usr/lib/sykube/node-init"
 _SQUASHFS_MAGIC = b"hsqs"
 _ALIGNMENT = 4096
 _ONE_USER = "-one-user"
+_UNPACKING = ".unpacking-"
 
 
 def folder(host: Host) -> Path:
@@ -39,6 +40,9 @@ def root_of(host: Host, sif: Path) -> Path:
     if not root.is_dir():
         with lock.in_turn(folder(host)):
             if not root.is_dir():
+                # Of one that was killed: whoever unpacks holds the folder.
+                for left in folder(host).glob(f"{_UNPACKING}*"):
+                    shutil.rmtree(left, ignore_errors=True)
                 _make(host, sif, root)
     return root
 
@@ -82,7 +86,7 @@ def _place(host: Host, sif: Path) -> Path:
 
 
 def _make(host: Host, sif: Path, root: Path) -> None:
-    work = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=root.parent))
+    work = Path(tempfile.mkdtemp(prefix=_UNPACKING, dir=root.parent))
     try:
         unpack(host, sif, work / "root")
         if not (work / "root" / _INIT).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -153,6 +154,49 @@ def test_another_slirp4netns_takes_the_place_of_one_that_died(one_user: User) ->
     assert int((runtime(one_user) / "slirp4netns.pid").read_text()) != pid
     run(one_user, "true")
     assert one_user.processes() == []
+
+
+# As long as it looks for programs first, and starts slirp4netns last.
+KILLED_AT_LAST = """
+import os, signal
+from dataclasses import replace
+from sykube.rootless import host, namespaces
+found, asked = host.of_this_user(), []
+def which(program):
+    asked.append(program)
+    if asked.count("slirp4netns") == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found.which(program)
+with namespaces.held(replace(found, which=which)):
+    pass
+"""
+
+
+def test_a_command_that_is_killed_as_it_makes_them_leaves_none(one_user: User) -> None:
+    done = one_user.run(users.PYTHON, "-c", KILLED_AT_LAST, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    wait("they have ended", lambda: not one_user.processes())
+    run(one_user, "true")
+    assert one_user.processes() == []
+    assert not runtime(one_user).exists()
+
+
+def test_a_command_whose_namespaces_are_killed_says_so(one_user: User) -> None:
+    with subprocess.Popen(
+        [*one_user.prefix, *words(one_user, "sh", "-c", "echo ready; exec sleep 600")],
+        env=one_user.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as command:  # fmt: skip
+        assert command.stdout
+        command.stdout.readline()
+        first = json.loads((runtime(one_user) / "namespaces.json").read_text())["pid"]
+        os.kill(first, signal.SIGKILL)
+        _, errors = command.communicate(timeout=20)
+    assert command.returncode == 1
+    assert "namespaces ended" in errors
+    assert "sykube start" in errors
+    wait("all has ended", lambda: not one_user.processes())
+    run(one_user, "true")
+    assert not runtime(one_user).exists()
 
 
 def test_a_port_of_the_hosts_loopback_leads_into_them(one_user: User) -> None:

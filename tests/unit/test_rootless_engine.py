@@ -154,6 +154,15 @@ def test_an_image_that_is_not_whole_is_not_kept(
     assert [each.name for each in unpacked.folder(host).iterdir()] == [".lock"]
 
 
+def test_what_one_that_was_killed_had_unpacked_is_removed(
+    host: FakeHost, run: Recorder, sif: Path
+) -> None:
+    fill(unpacked.folder(host) / ".unpacking-x/root", {"half": ""})
+    run.act = lambda words: unpacks(words, INIT)
+    root = unpacked.root_of(host, sif)
+    assert {each.name for each in root.parent.iterdir()} == {".lock", root.name}
+
+
 def test_what_is_no_image_is_said(host: FakeHost, sif: Path) -> None:
     sif.write_bytes(b"x" * 9000)
     with pytest.raises(SykubeError, match="holds no squashfs"):

@@ -158,6 +158,33 @@ def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
     assert "chmod 666 /dev/net/tun" in caught.value.resolution
 
 
+def test_its_number_is_written_down_before_it_is_ready(tmp_path: Path) -> None:
+    """So that the next sykube finds one whose sykube was killed meanwhile."""
+    program = tmp_path / "slirp4netns"
+    program.write_text(
+        "#!/bin/sh\n"
+        "for word; do case $word in --ready-fd=*) ready=${word#*=}; esac; done\n"
+        f"until [ -s {tmp_path}/s.pid ]; do sleep 0.01; done\n"
+        "echo 1 > /dev/fd/$ready\n"
+    )
+    program.chmod(0o755)
+    host = FakeHost(tmp_path, which=lambda _: str(program))
+    with open("/dev/null", "rb") as lifeline:
+        Slirp(tmp_path / "s.sock").start(host, 1, lifeline.fileno(), tmp_path / "log")
+    assert (tmp_path / "s.pid").read_text().isdigit()
+
+
+def test_ports_of_namespaces_that_were_killed_are_not_opened_again(
+    slirp: FakeSlirp, network: RootlessNetwork
+) -> None:
+    network.publish("lab", [WEB])
+    slirp.forwards.clear()
+    network.forget()
+    network.restore()
+    assert slirp.ports == set()
+    network.forget()
+
+
 def test_a_forward_is_shown_as_people_write_it() -> None:
     assert str(Forward(*DNS)) == "127.0.0.1:5353/udp"
 
