@@ -55,6 +55,8 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
         data = {"root": Path("/var/lib/sykube")}
         for name, user in made.items():
             owners[name] = cluster_of(user, NAME)
+            # Nodes and pods that are other users have to read what sykube writes.
+            owners[name].prefix += ("sh", "-c", 'umask 077; exec "$@"', "sh")
             data[name] = user.home / ".local/share/sykube"
         owners["root"].delete_quietly()
         homes = [user.home for user in made.values()]
