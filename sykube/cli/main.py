@@ -55,6 +55,9 @@ _COMMANDS = {
     "man": "sykube.cli.man:man",
 }
 
+# What the system says where a disk is full, or somebody's share of it.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -93,7 +96,7 @@ def main(host: Host | None = None) -> None:
         code = cli.main(prog_name="sykube", standalone_mode=False, obj=host)
         sys.exit(code if isinstance(code, int) else 0)
     except SykubeError as error:
-        if os.strerror(errno.ENOSPC) in error.details:
+        if any(os.strerror(number) in error.details for number in _FULL):
             error.resolution = _make_room(host)
         context.ui().error(error)
         sys.exit(error.exit_code)
@@ -112,7 +115,7 @@ def main(host: Host | None = None) -> None:
             SykubeError(
                 f"{error.filename or 'the system'}: {error.strerror or error}",
                 resolution=_make_room(host)
-                if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if error.errno in _FULL
                 else f"See {host.logs}, and please report it.",
             )
         )

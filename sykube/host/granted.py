@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sykube.errors import HostError
-from sykube.host import distribution
+from sykube.host import distribution, places
 from sykube.host.finding import Finding, Level, failure, ok, warning
 from sykube.host.host import Host
 from sykube.host.records import read_sysctl
@@ -20,7 +20,7 @@ SLIRP = "slirp4netns"
 PROGRAMS = ("ip", "iptables", "sysctl", "mount", "nsenter", "unshare", "unsquashfs", SLIRP)
 _TUN = "dev/net/tun"
 # A cluster of two nodes has about sixty; the kernel's default is 128.
-_INOTIFY = 256
+_INOTIFY_LEAST, _INOTIFY = 64, 256
 # What a user is refused user namespaces by, with what ends it.
 _FORBIDDING = {
     "kernel/unprivileged_userns_clone": "0",
@@ -52,8 +52,9 @@ def require(host: Host) -> None:
     """Refuse a host on which there can be no namespaces of a user's with a network.
 
     Raises:
-        HostError: it lacks something; says what to ask the administrator for.
+        HostError: it lacks something, or the user has no folders to write to; says what to do.
     """
+    places.require_writable(host)
     for each in (_user_namespaces(host), _programs(host), _tun(host)):
         if each.level is Level.FAILURE:
             raise HostError(
@@ -123,25 +124,27 @@ def _tier(host: Host) -> Finding:
 def _user_ids(host: Host) -> Finding:
     if host.grants.users:
         return ok("user IDs", "containers keep theirs")
-    commands = []
-    if not host.which("newuidmap"):
+    commands, all_as_one = [], "all containers run as you: one that needs another user fails"
+    if not (host.which("newuidmap") and host.which("newgidmap")):
         commands.append(distribution.this(host).fix(["newuidmap"]))
-    name = shlex.quote(host.grants.user)
-    if not _ranges(host, host.grants.user):
-        ends = [first + length for first, length in _ranges(host)]
+        if has_enough_ids(host, host.grants.user, host.grants.uid):
+            # Not among those that say what there could be beside: it was meant to be there.
+            detail = f"you have some, but newuidmap is missing: {all_as_one}"
+            return warning("your user IDs", detail, f"{_ASK}{commands[0]}")
+    if not has_enough_ids(host, host.grants.user, host.grants.uid):
+        files = (host.etc / "subuid", host.etc / "subgid")
+        ends = [first + length for file in files for first, length in id_ranges(file, "")]
         first = max([_FIRST_ID, *ends])
         ids = f"{first}-{first + LEAST_IDS - 1}"
+        name = shlex.quote(host.grants.user)
         commands.append(f"usermod --add-subuids {ids} --add-subgids {ids} {name}")
-    return warning(
-        "user IDs",
-        "all containers run as you: one that needs another user fails",
-        f"{_ASK}{' && '.join(commands)}",
-    )
+    return warning("user IDs", all_as_one, f"{_ASK}{' && '.join(commands)}")
 
 
-def _ranges(host: Host, name: str = "") -> list[tuple[int, int]]:
-    """The ranges of subordinate IDs of a user, or of all users."""
-    return [*id_ranges(host.etc / "subuid", name), *id_ranges(host.etc / "subgid", name)]
+def has_enough_ids(host: Host, name: str, uid: int) -> bool:
+    """Whether a user has subordinate users and groups for all that container images have."""
+    found = [id_ranges(host.etc / file, name, str(uid)) for file in ("subuid", "subgid")]
+    return all(sum(length for _, length in each) >= LEAST_IDS for each in found)
 
 
 def id_ranges(file: Path, *owners: str) -> tuple[tuple[int, int], ...]:
@@ -197,8 +200,10 @@ def _inotify(host: Host) -> Finding:
     instances = int(read_sysctl(host, "fs/inotify/max_user_instances") or 0)
     if instances >= _INOTIFY:
         return ok("inotify", f"{instances} instances for each user")
-    return warning(
-        "inotify",
-        f"{instances} instances for each user: enough for one small cluster",
-        f"{_ASK}sysctl -w fs.inotify.max_user_instances=1024",
+    few, fix = (
+        f"{instances} instances for each user",
+        "sysctl -w fs.inotify.max_user_instances=1024",
     )
+    if instances < _INOTIFY_LEAST:
+        return failure("inotify", f"{few}: too few for two nodes", f"{_ASK}{fix}")
+    return warning("inotify", f"{few}: enough for one small cluster", f"{_ASK}{fix}")

@@ -16,6 +16,7 @@ from sykube.host import (
     engines,
     granted,
     orphans,
+    places,
     provision,
     space,
 )
@@ -81,7 +82,14 @@ def check_identity(host: Host) -> None:
 
 
 def check_host(
-    host: Host, *, nodes: int, data: Path, cache: Path, building: bool, mirror: str | None = ""
+    host: Host,
+    *,
+    nodes: int,
+    data: Path,
+    cache: Path,
+    building: bool,
+    mirror: str | None = "",
+    ephemeral: bool = False,
 ) -> list[Finding]:
     """Look at everything that a cluster of so many nodes needs.
 
@@ -92,6 +100,7 @@ def check_host(
         building: whether a node image has to be built first.
         mirror: the Debian mirror that was asked for (--mirror); None where nothing is asked for
             yet: a host that names none can still do with an image that was built elsewhere.
+        ephemeral: whether the cluster's files are to be kept in memory.
 
     Raises:
         UsageError: SYKUBE_ENGINE names no engine that will do.
@@ -100,6 +109,8 @@ def check_host(
     engine = engines.find(host)
     if host.grants.rootless:
         findings = [*granted.findings(host), _engine(host, system, engine)]
+        if nodes:
+            findings += places.findings(host, data, ephemeral=ephemeral)
         return findings + _room(host, nodes, data)
     findings = [
         _programs(host, system, _PROGRAMS), _iptables(host, system), _engine(host, system, engine),

@@ -38,7 +38,7 @@ def of_user(host: Host, name: str, uid: int, gid: int) -> Ids:
     groups = granted.id_ranges(host.etc / "subgid", name, str(uid))
     if not all(host.which(program) for program in _PROGRAMS):
         return Ids(uid, gid)
-    enough = all(sum(length for _, length in each) >= granted.LEAST_IDS for each in (users, groups))
+    enough = granted.has_enough_ids(host, name, uid)
     return Ids(uid, gid, users, groups) if enough else Ids(uid, gid)
 
 

@@ -23,7 +23,7 @@ from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import ExitCode, UsageError
 from sykube.host.host import Host
-from tests.fakes import World
+from tests.fakes import World, fill
 from tests.fakes.ui import RecordingUi
 
 
@@ -50,6 +50,15 @@ def made(world: World, workers: int = 1, **fields: Any) -> Cluster:
     assert cluster is not None
     world.calls.all.clear()
     return cluster
+
+
+def mount(root: Path, *mounted: tuple[Path, str]) -> None:
+    """Let file systems be mounted there, as /proc/self/mountinfo of a machine has them."""
+    lines = [
+        f"{number} 1 8:1 / {str(point).replace(' ', chr(92) + '040')} rw shared:1 - {kind} x rw\n"
+        for number, (point, kind) in enumerate([(Path("/"), "ext4"), *mounted])
+    ]
+    fill(root / "proc/self", {"mountinfo": "".join(lines)})
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

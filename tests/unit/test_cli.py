@@ -300,8 +300,9 @@ def test_a_bug_is_one_clear_line(world: World, sykube: Sykube) -> None:
         OSError(28, "No space left on device", "/var/lib/sykube/x"),
         OSError(122, "Disk quota exceeded"),
         CommandError("apptainer failed", ["sh"], "cannot create x: No space left on device"),
+        CommandError("unsquashfs failed", ["sh"], "cannot create x: Disk quota exceeded"),
     ],
-    ids=["disk", "quota", "in a node"],
+    ids=["disk", "quota", "in a node", "quota in a program"],
 )
 def test_a_full_disk_is_said_without_a_traceback(
     error: Exception, world: World, sykube: Sykube

@@ -103,7 +103,31 @@ def test_ids_that_nobody_has_are_asked_for(host: FakeHost) -> None:
 def test_ids_that_nobody_can_map_only_lack_the_program(host: FakeHost) -> None:
     fill(host.root / "etc", {"subuid": "ada:100000:65536\n", "subgid": "ada:100000:65536\n"})
     bare = replace(host, which=lambda name: None if name == "newuidmap" else f"/usr/bin/{name}")
-    assert found(bare)["user IDs"].cure == ("Ask the administrator for: apt-get install -y uidmap")
+    # Not among what there could be beside, of which init says nothing.
+    finding = found(bare)["your user IDs"]
+    assert finding.what not in granted.OPTIONAL
+    assert finding.level is Level.WARNING
+    assert finding.cure == "Ask the administrator for: apt-get install -y uidmap"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        {"subuid": "ada:100000:1000\n", "subgid": "ada:100000:65536\n"},
+        {"subuid": "1000:100000:65536\n", "subgid": ""},
+    ],
+    ids=["too few", "no groups"],
+)
+def test_ids_that_are_too_few_are_asked_for(host: FakeHost, lines: dict[str, str]) -> None:
+    fill(host.root / "etc", lines)
+    cure = found(host)["user IDs"].cure
+    assert cure.startswith("Ask the administrator for: usermod --add-subuids 165536-231071 ")
+
+
+def test_a_range_by_the_users_number_is_one(host: FakeHost) -> None:
+    fill(host.root / "etc", {"subuid": "1000:100000:65536\n", "subgid": "ada:100000:65536\n"})
+    assert granted.has_enough_ids(host, "ada", 1000)
+    assert not granted.has_enough_ids(host, "bob", 1001)
 
 
 def test_cgroups_are_asked_for_by_a_command_that_gives_them(host: FakeHost, tmp_path: Path) -> None:
@@ -122,6 +146,13 @@ def test_few_inotify_instances_are_a_warning(host: FakeHost) -> None:
     finding = found(host)["inotify"]
     assert finding.level is Level.WARNING
     assert "sysctl -w fs.inotify.max_user_instances=1024" in finding.cure
+
+
+def test_too_few_inotify_instances_for_a_cluster_are_a_failure(host: FakeHost) -> None:
+    fill(host.root / "proc/sys/fs/inotify", {"max_user_instances": "32\n"})
+    finding = found(host)["inotify"]
+    assert finding.level is Level.FAILURE
+    assert finding.cure.endswith("sysctl -w fs.inotify.max_user_instances=1024")
 
 
 def test_a_user_needs_no_root(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

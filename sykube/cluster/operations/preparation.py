@@ -49,6 +49,7 @@ def check_host_for(
         cache=host.cache,
         building=building,
         mirror=spec.mirror,
+        ephemeral=spec.ephemeral,
     )
     if starting:
         findings += firewall.check_firewalld(host, bridge_name(spec.name))
