@@ -25,6 +25,7 @@ class ExitCode(enum.IntEnum):
     LOCKED = 7, "another sykube command works on the cluster"
     NO_SUCH_SNAPSHOT = 8, "there is no snapshot of that name"
     UNTRUSTED = 9, "an image is not wholly and rightly signed by the key that you trust"
+    ELSEWHERE = 10, "the cluster belongs to another host that shares your folders"
     INTERRUPTED = 130, "interrupted by a signal"
 
 

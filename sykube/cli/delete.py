@@ -14,7 +14,7 @@ from sykube.cluster.model import lookup
 from sykube.cluster.model.state import clusters
 from sykube.cluster.operations import archive
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import preflight
+from sykube.host import belonging, preflight
 
 
 @click.command()
@@ -70,6 +70,7 @@ def uninstall(yes: bool) -> None:
             f"there are still clusters: {', '.join(clusters(context.host()))}",
             resolution="Delete them first: sykube delete --name CLUSTER",
         )
+    belonging.require_no_others(context.host(), "what would be removed")
     folders = [
         folder
         for folder in (context.host().cache, context.host().logs, context.host().snapshots)

@@ -14,7 +14,7 @@ from sykube.cluster.model.state import State, clusters
 from sykube.cluster.operations import archive, preparation, site_network
 from sykube.cluster.operations.kubernetes_release import choose
 from sykube.errors import UsageError
-from sykube.host import engines, preflight
+from sykube.host import belonging, engines, preflight
 from sykube.host.paths import ClusterPaths
 from sykube.image import build as image_build
 from sykube.image import bundle, downloads, local, signature
@@ -122,6 +122,7 @@ def prune(everything: bool) -> None:
     """Remove downloads, and images that no cluster or snapshot uses, except the newest."""
     preflight.check_identity(context.host())
     host = context.host()
+    belonging.require_no_others(host, "these images")
     states = [State.load(ClusterPaths(host, name).state) for name in clusters(host)]
     kept = {image for state in states if state for image in state.images} | archive.images(host)
     if not everything:

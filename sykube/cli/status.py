@@ -10,7 +10,6 @@ from sykube.cli import context
 from sykube.cluster.commands import status as cluster_status
 from sykube.cluster.commands.status import Status
 from sykube.cluster.model import lookup
-from sykube.cluster.model.state import clusters
 from sykube.errors import ExitCode
 from sykube.host import preflight
 
@@ -57,9 +56,6 @@ def _show(found: Status) -> None:
 def list_clusters(output: str) -> None:
     """List the clusters on this host."""
     preflight.check_identity(context.host())
-    found = [
-        cluster_status.glance(context.host(), name, context.ui())
-        for name in clusters(context.host())
-    ]
+    found = cluster_status.glances(context.host(), context.ui())
     lines = (f"{e.name:20} {e.state:10} {e.nodes:3} nodes  {e.kubernetes}" for e in found)
     context.show(output, [asdict(each) for each in found], lines)

@@ -56,6 +56,11 @@ class RootlessHost(Host):
         return (self.cache, named, shared) if named and _only_read(named) else (self.cache, shared)
 
     @property
+    def records(self) -> Path:
+        """The settings of the namespaces, which end with them; other hosts have others."""
+        return self.folders.runtime / "host"
+
+    @property
     def logs(self) -> Path:
         return self.folders.logs
 

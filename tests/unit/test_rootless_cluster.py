@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster.commands import autostart, lifecycle, power, removal, service_urls
+from sykube.cluster.commands import autostart, lifecycle, power, removal, service_urls, status
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.state import clusters
 from sykube.cluster.operations import cgroup_version, control_plane
 from sykube.errors import ExitCode, HostError, SykubeError
-from sykube.host import granted
+from sykube.host import belonging, granted
 from sykube.host.grants import Grants
 from sykube.host.records import HostRecords
 from sykube.image import versions
@@ -207,3 +209,39 @@ def test_no_error_of_a_user_names_sudo(world: World, published: Published) -> No
     with pytest.raises(SykubeError) as caught:
         removal.delete(world.host, "absent", world.ui())
     assert caught.value.exit_code is ExitCode.NO_SUCH_CLUSTER
+
+
+def test_the_cluster_of_another_host_is_listed_and_not_touched(
+    world: World, published: Published
+) -> None:
+    fill(world.root / "etc", {"machine-id": "0123\n"})
+    world.kernel.define("kernel/hostname", "login1")
+    made(world)
+    fill(world.root / "etc", {"machine-id": "4567\n"})
+    world.kernel.define("kernel/hostname", "login2")
+    other, ui = world.host, world.ui()
+    with unchanged(world):
+        (listed,) = status.glances(other, ui)
+        assert (listed.name, listed.state) == ("fake", "elsewhere on login1")
+        assert clusters(other) == []
+        refused: list[Callable[[], object]] = [
+            lambda: power.start(other, "fake", ui),
+            lambda: power.stop(other, "fake", StopOptions(), ui),
+            lambda: removal.delete(other, "fake", ui),
+            lambda: init(world),
+            lambda: lookup.load(other, "fake", ui),
+            lambda: belonging.require_no_others(other, "these"),
+        ]
+        for action in refused:
+            with pytest.raises(SykubeError) as caught:
+                action()
+            assert caught.value.exit_code is ExitCode.ELSEWHERE
+            assert "login1" in caught.value.brief
+        assert removal.delete_all(other, ui) == []
+    # Another one is this host's, and the last of it to go.
+    assert init(world, fake_spec("here"))
+    assert removal.delete(other, "here", ui) == []
+    fill(world.root / "etc", {"machine-id": "0123\n"})
+    assert [each.name for each in status.glances(world.host, ui)] == ["fake"]
+    assert removal.delete(world.host, "fake", ui) == []
+    assert not (world.host.data / "fake.host").exists()

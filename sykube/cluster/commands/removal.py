@@ -86,7 +86,11 @@ def remove_cluster(cluster: Cluster) -> list[str]:
             records = HostRecords.load(cluster.host)
             if records is not None:
                 problems += records.restore()
-            elif cluster.state.steps.get(steps.NETWORK.name) == DONE:
+            # A user's are those of namespaces, of which these may be others than init's.
+            elif (
+                not cluster.host.grants.rootless
+                and cluster.state.steps.get(steps.NETWORK.name) == DONE
+            ):
                 problems.append("the host's earlier sysctls: they were not recorded")
             for folder in (cluster.host.records, cluster.paths.root.parent):
                 with contextlib.suppress(OSError):

@@ -8,9 +8,10 @@ from typing import Any
 
 from sykube.cluster.model import lookup, pod_network
 from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.state import clusters
 from sykube.cluster.operations import certs
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import space
+from sykube.host import belonging, space
 from sykube.host.host import Host
 from sykube.kubernetes import readiness
 from sykube.node import supervised
@@ -105,14 +106,23 @@ class Glance:
     """What `list` says of a cluster.
 
     Attributes:
-        state: running, paused, stopped, partly running, unfinished, or damaged where its record
-            cannot be read.
+        state: running, paused, stopped, partly running, unfinished, damaged where its record
+            cannot be read, or that it is elsewhere, on another host.
     """
 
     name: str
     state: str
     nodes: int = 0
     kubernetes: str = ""
+
+
+def glances(host: Host, ui: Ui) -> list[Glance]:
+    """All clusters of this host, then those of others that share the user's folders."""
+    others = belonging.others(host)
+    return [
+        *(glance(host, name, ui) for name in clusters(host)),
+        *(Glance(name, f"elsewhere on {other}") for name, other in others.items()),
+    ]
 
 
 def glance(host: Host, name: str, ui: Ui) -> Glance:

@@ -7,7 +7,7 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import State, clusters
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import preflight
+from sykube.host import belonging, preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.network import subnets
@@ -21,9 +21,10 @@ def load(host: Host, name: str, ui: Ui) -> Cluster:
 
     Raises:
         UsageError: this process is not root's.
-        SykubeError: there is none (NO_SUCH_CLUSTER).
+        SykubeError: there is none (NO_SUCH_CLUSTER), or it is another host's (ELSEWHERE).
     """
     preflight.check_identity(host)
+    belonging.require_here(host, name)
     state = State.load(ClusterPaths(host, name).state)
     if state is None:
         raise no_such_cluster(host, name)

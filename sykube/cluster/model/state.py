@@ -12,7 +12,7 @@ from sykube.cluster.model import members
 from sykube.cluster.model.progress import Progress
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.errors import SykubeError
-from sykube.host import lock
+from sykube.host import belonging, lock
 from sykube.host.files import write_atomically
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
@@ -128,7 +128,7 @@ def _damaged(path: Path, why: str) -> SykubeError:
 
 
 def clusters(host: Host) -> list[str]:
-    """Names of the clusters that have a data folder with a state."""
+    """Names of the clusters that have a data folder with a state, and belong to this host."""
     if not host.data.is_dir():
         return []
     return sorted(
@@ -136,6 +136,7 @@ def clusters(host: Host) -> list[str]:
         for folder in host.data.iterdir()
         if folder.name not in (host.records.name, host.snapshots.name)
         and (folder / "state.json").exists()
+        and not belonging.elsewhere(host, folder.name)
     )
 
 

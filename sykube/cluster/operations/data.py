@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sykube.cluster.model.cluster import Cluster
 from sykube.errors import SykubeError
+from sykube.host import belonging
 from sykube.host.host import Host
 
 
@@ -34,6 +35,7 @@ def remove(cluster: Cluster) -> None:
         shutil.rmtree(folder)
     if root.is_symlink():
         root.unlink()
+    belonging.forget(host, cluster.name)
     for owned in reversed(cluster.state.owned_folders):
         with contextlib.suppress(OSError):
             Path(owned).rmdir()
@@ -58,6 +60,7 @@ def make_root(host: Host, root: Path, dest: str, *, ephemeral: bool) -> list[str
                 resolution="Give another folder with --dest, or move away what is there.",
             )
         root.symlink_to(folder)
+    belonging.note(host, root.name)
     folder = root.resolve()
     made = make_folders(folder.parent) if dest else []
     folder.mkdir(parents=True, exist_ok=True, mode=0o711)

@@ -9,7 +9,7 @@ from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import locked
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import preflight
+from sykube.host import belonging, preflight
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.node.node import Node
@@ -23,8 +23,10 @@ def held(host: Host, name: str) -> Iterator[None]:
     Raises:
         UsageError: this process is not root's.
         LockedError: another command holds it; says which.
+        SykubeError: it belongs to another host (ELSEWHERE).
     """
     preflight.check_identity(host)
+    belonging.require_here(host, name)
     with locked(ClusterPaths(host, name)):
         yield
 
@@ -51,7 +53,8 @@ def opened(
     Raises:
         UsageError: this process is not root's.
         LockedError: another command holds it; says which.
-        SykubeError: there is no such cluster (NO_SUCH_CLUSTER), or it is refused.
+        SykubeError: there is no such cluster (NO_SUCH_CLUSTER), it belongs to another host
+            (ELSEWHERE), or it is refused.
     """
     with held(host, name):
         cluster = lookup.load(host, name, ui)
