@@ -5,6 +5,7 @@ power    stop and start, again and again
 steps    every step of init fails for real: before it, while it works, after it
 signals  init is interrupted or killed at random moments
 interrupts  Ctrl-C at random moments of start, stop, node add and node delete
+kills    kill -9 of what an ordinary user's cluster hangs on, at random moments
 
 After each case the host must be as it was before the first one. As the last line it prints one
 JSON object. It ends what it started when it is interrupted.
@@ -26,10 +27,11 @@ from pathlib import Path
 from statistics import median
 from types import FrameType
 
-from tests.soak import failures, interrupts, repetition
+from tests.e2e.cluster import TestCluster
+from tests.soak import failures, interrupts, kills, repetition
 from tests.soak.bench import Bench, Outcome
 
-PARTS = ("cycles", "power", "steps", "signals", "interrupts")
+PARTS = ("cycles", "power", "steps", "signals", "interrupts", "kills")
 # The last ones are not much slower than the first ones.
 SLOWDOWN_MAX = 1.2
 
@@ -41,6 +43,7 @@ class Options:
     cycles: int
     signals: int
     interrupts: int
+    kills: int
     only: str
 
 
@@ -52,7 +55,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, terminated)
     print(f"seed {options.seed}: repeat with --seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="sykube-soak-") as folder:
-        bench = Bench("soak", Path(folder))
+        bench = Bench(TestCluster("soak", Path(folder)))
         outcomes: list[Outcome] = []
         try:
             for outcome in cases(bench, options):
@@ -77,6 +80,8 @@ def cases(bench: Bench, options: Options) -> Iterator[Outcome]:
             yield from failures.steps_that_fail(bench, options.only)
         elif part == "interrupts":
             yield from interrupts.interrupts(bench, options.interrupts, random_moments)
+        elif part == "kills":
+            yield from kills.kills(options.kills, random_moments)
         else:
             yield from failures.signals(bench, options.signals, random_moments)
 
@@ -133,6 +138,7 @@ def parse() -> Options:
     parser.add_argument("--cycles", type=int, default=10)
     parser.add_argument("--signals", type=int, default=20)
     parser.add_argument("--interrupts", type=int, default=6, help="of each command")
+    parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--only", default="", metavar="PATTERN", help="of the steps: before:data …")
     given = parser.parse_args()
     return Options(**vars(given))

@@ -6,15 +6,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sykube.cluster.model.state import clusters
-from sykube.host.host import Host
-from tests.e2e.cluster import TestCluster
+from tests.e2e.cluster import TestCluster, data_folders
 from tests.hostdiff import HostSnapshot, leaks_since
 
 _INIT_TIMEOUT_S = 900
@@ -46,16 +43,13 @@ class Bench:
         plain: options of an init with nothing special about it: two nodes in memory.
     """
 
-    plain = ("--workers", "1", "--ephemeral", "--dns", "127.0.0.1")
+    plain: tuple[str, ...] = ("--workers", "1", "--ephemeral", "--dns", "127.0.0.1")
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder = name, folder
-        self.cluster = TestCluster(name, folder)
+    def __init__(self, cluster: TestCluster, folders: Sequence[Path] = ()) -> None:
+        """Of a cluster that may leave files in some folders; without any, root's."""
+        self.name, self.folder, self.cluster = cluster.name, cluster.folder, cluster
         self.clear()
-        others = [other for other in clusters(Host()) if other != name]
-        data, locks = Path("/var/lib/sykube"), Path("/run/sykube")
-        folders = [data / name, locks / f"{name}.lock"] if others else [data, locks]
-        self.before = HostSnapshot.take(folders)
+        self.before = HostSnapshot.take(folders or data_folders(self.name))
 
     def clear(self) -> None:
         """Remove the cluster, if any of it is there, also when its init still ends."""
@@ -88,9 +82,10 @@ class Bench:
         self, command: str, options: Sequence[str] = (), environment: dict[str, str] | None = None
     ) -> Iterator[subprocess.Popen[str]]:
         """A command for the cluster that runs; it does not outlive the body."""
+        words = [*command.split(), "--name", self.name, *options]
         # A session of its own: what interrupts the soak test is not for it.
         with subprocess.Popen(
-            [sys.executable, "-m", "sykube", *command.split(), "--name", self.name, *options],
+            [*self.cluster.prefix, self.cluster.python, "-m", "sykube", *words],
             env=self.cluster.environment | (environment or {}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
