@@ -51,10 +51,12 @@ def _of_user(ctx: click.Context, found: Host) -> Host:
     """The machine from within the user's namespaces, where there are or are to be clusters.
 
     Raises:
+        HostError: the user may not look into the folder that they are in.
         Exit: this process is not the one that went on there, which has ended.
     """
     # Not above: root needs none of it.
     from sykube.cluster.model.state import clusters
+    from sykube.host import places
     from sykube.rootless import entry, namespaces
     from sykube.rootless.host import RootlessHost
 
@@ -62,6 +64,7 @@ def _of_user(ctx: click.Context, found: Host) -> Host:
     command = ctx.find_root().invoked_subcommand
     if command in _OUTSIDE:
         return found
+    places.require_readable(found)
     if command not in _INSIDE and not clusters(found) and not namespaces.present(found):
         return found
     went = entry.enter(found, lambda: not clusters(found))

@@ -32,6 +32,20 @@ def require_writable(host: Host) -> None:
             raise HostError(f"{folder} cannot be written: {problem}", resolution="\n  ".join(cures))
 
 
+def require_readable(host: Host) -> None:
+    """Refuse a data folder in which one may not look, as another user's with su or sudo.
+
+    Raises:
+        HostError: names the folder, and what to do.
+    """
+    place = file_systems.nearest(host.data)
+    if not os.access(place, os.R_OK | os.X_OK):
+        raise HostError(
+            f"{host.data} cannot be read: {place} is not open to you",
+            resolution=f"Is HOME your own ({os.environ.get('HOME', '')})? {_other_folders(host)}",
+        )
+
+
 def _unwritable(folder: Path) -> str:
     """Why one cannot write to it, or to the one above it in which it would be made."""
     place = file_systems.nearest(folder)

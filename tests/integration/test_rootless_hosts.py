@@ -126,6 +126,15 @@ def test_doctor_says_that_ids_lack_their_program(user: User) -> None:
     assert user.processes() == []
 
 
+@pytest.mark.parametrize("command", ["list", "status", "init"])
+def test_the_home_of_another_is_said_to_be_none_of_the_users(user: User, command: str) -> None:
+    """As su without - leaves it."""
+    done = run_on(user, "install -d -m 700 /run/roots; export HOME=/run/roots", command)
+    assert done.returncode == 6, done.stderr
+    assert "/run/roots is not open to you" in done.stderr
+    assert "export XDG_DATA_HOME=" in done.stderr
+
+
 def test_a_cluster_of_another_host_is_listed_and_left_alone(user: User) -> None:
     """As one sees who shares the home with a host that this is not."""
     data = user.home / ".local/share/sykube"
