@@ -13,6 +13,7 @@ from sykube.host.host import Host
 from sykube.image.versions import Published
 
 _MARK = ".checksum"
+_FOLDER = "downloads"
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,25 @@ class Cached:
 
 
 def folder(host: Host) -> Path:
-    return host.cache / "downloads"
+    return host.cache / _FOLDER
 
 
 def place(host: Host, project: str, version: str, architecture: str, name: str) -> Path:
     return folder(host) / project / version / architecture / name
 
 
-def verified(file: Path) -> Published | None:
-    """A cached file whose checksum was verified just now; None where there is none."""
+def verified(host: Host, file: Path) -> Published | None:
+    """A cached file whose checksum was verified just now; None where no cache has a whole one.
+
+    Args:
+        file: its place in the cache of this user, which comes before those of others.
+    """
+    below = file.relative_to(host.cache)
+    found = (_verified(cache / below) for cache in host.caches)
+    return next((each for each in found if each), None)
+
+
+def _verified(file: Path) -> Published | None:
     try:
         checksum = Checksum.parse(_mark(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -54,13 +65,15 @@ def mark(file: Path, checksum: Checksum) -> None:
 
 
 def listed(host: Host) -> list[Cached]:
-    """What it holds of whole files, by project and version."""
+    """What the caches hold of whole files, each by project and version."""
     found = []
-    for noted in sorted(folder(host).glob(f"*/*/*/*{_MARK}")):
-        file = noted.with_name(noted.name.removesuffix(_MARK))
-        if file.exists():
-            project, version, architecture = file.parent.relative_to(folder(host)).parts
-            found.append(Cached(project, version, architecture, file, file.stat().st_size))
+    for cache in host.caches:
+        root = cache / _FOLDER
+        for noted in sorted(root.glob(f"*/*/*/*{_MARK}")):
+            file = noted.with_name(noted.name.removesuffix(_MARK))
+            if file.exists():
+                project, version, architecture = file.parent.relative_to(root).parts
+                found.append(Cached(project, version, architecture, file, file.stat().st_size))
     return found
 
 

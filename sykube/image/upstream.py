@@ -174,7 +174,7 @@ def fetch(
     """
     wanted = _wanted(host, release, mirrors, architecture(host), further)
     with lock.in_turn(downloads.folder(host)):
-        found = {name: downloads.verified(each.target) for name, each in wanted.items()}
+        found = {name: downloads.verified(host, each.target) for name, each in wanted.items()}
         missing = {name: each for name, each in wanted.items() if not found[name]}
         if missing:
             with step(f"Downloading Kubernetes {release.kubernetes}"):
@@ -191,7 +191,7 @@ def fetch(
 def cached(host: Host, release: Release, mirrors: Mirrors) -> Downloads | None:
     """The programs of a release where the cache has all of them, whole."""
     wanted = _wanted(host, release, mirrors, architecture(host))
-    found = {name: downloads.verified(each.target) for name, each in wanted.items()}
+    found = {name: downloads.verified(host, each.target) for name, each in wanted.items()}
     there = {name: each for name, each in found.items() if each}
     return there if there.keys() == wanted.keys() else None
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.host.host import Host
+from sykube.image import choice, mirrors
 from sykube.rootless.host import SHARED_CACHE
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,8 @@ class User:
     def environment(self) -> dict[str, str]:
         """What a login gives, and where sykube and its libraries are."""
         libraries = map(str, (self.shown / "checkout", self.shown / "libraries"))
-        found = {name: os.environ[name] for name in ("PATH", "SYKUBE_SOURCE") if name in os.environ}
+        named = ("PATH", choice.VARIABLE, *(each.variable for each in mirrors.SETTINGS.values()))
+        found = {name: os.environ[name] for name in named if name in os.environ}
         return found | {
             "HOME": str(self.home),
             "USER": self.name,

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +65,17 @@ def mirrors(server: Server) -> Mirrors:
 @pytest.fixture
 def downloader() -> Downloader:
     return Downloader(policy=RetryPolicy(connect_s=30, stall_s=30, tries=2), pause=lambda _: None)
+
+
+@dataclass(frozen=True)
+class SharingHost(FakeHost):
+    """A machine with another's cache beside its own."""
+
+    shared: Path = Path("/nonexistent")
+
+    @property
+    def caches(self) -> tuple[Path, ...]:
+        return (self.cache, self.shared)
 
 
 class Shown:
@@ -321,6 +332,29 @@ def test_a_release_is_fetched_once(
         *[("kubernetes", "1.36.2")] * 3,
         ("runc", "1.4.3"),
     ]
+
+
+def test_what_is_in_the_cache_of_another_is_not_downloaded_and_not_touched(
+    host: FakeHost, server: Server, mirrors: Mirrors, downloader: Downloader, shown: Shown,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Of root's, where an ordinary user may only read it."""
+    of_root, listed = fetched(host, mirrors, downloader, shown), downloads.listed(host)
+    user = SharingHost(host.root, machine=host.machine, shared=host.cache)
+    monkeypatch.setenv("SYKUBE_CACHE_DIR", str(tmp_path / "home"))
+    assert upstream.cached(user, RELEASE, mirrors) == of_root
+    assert downloads.listed(user) == listed
+    assert downloads.prune(user) == []
+    server.requests.clear()
+    assert fetched(user, mirrors, downloader, shown) == of_root
+    assert server.asked == []
+    # One that is not whole is downloaded into the user's own.
+    of_root["kubelet"].path.write_bytes(b"another")
+    found = fetched(user, mirrors, downloader, shown)
+    assert found["kubelet"].path.is_relative_to(user.cache)
+    assert found["kubelet"].path.read_bytes() == PROGRAMS["kubelet"]
+    assert found["kubeadm"] == of_root["kubeadm"]
+    assert of_root["kubelet"].path.read_bytes() == b"another"
 
 
 @pytest.mark.parametrize("spoil", ["changed", "cut", "gone", "unmarked"])
