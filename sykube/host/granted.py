@@ -168,7 +168,7 @@ def id_ranges(file: Path, *owners: str) -> tuple[tuple[int, int], ...]:
 def _cgroups(host: Host) -> Finding:
     if host.grants.cgroups:
         return ok("cgroups", "yours to share out among nodes")
-    what = "no limits, `pause` or usage of nodes and pods; Kubernetes 1.20 only"
+    what = "no limits, `pause` or usage of nodes and pods"
     if (host.cgroups / "cgroup.controllers").exists():
         return warning("cgroups", what, "sykube uses none of cgroup v2 without root yet.")
     return warning("cgroups", what, f"{_ASK}{cgroup_command(host)}")

@@ -1,4 +1,4 @@
-"""Clusters of an ordinary user: one with all that an administrator can grant, one with nothing."""
+"""Clusters of an ordinary user: with all that an administrator can grant, with IDs, with nothing."""
 
 from __future__ import annotations
 
@@ -23,8 +23,21 @@ from tests.machine.users import User
 
 NAME = "e2e-user"
 NODE_PORT = 30080
-# In the order of what they have.
-TIERS = {"granted": 400_000, "nothing": 0}
+
+
+@dataclass(frozen=True)
+class Tier:
+    """What a user has.
+
+    Attributes:
+        ids: the first of the subordinate IDs; 0 for none.
+    """
+
+    ids: int
+    cgroups: bool
+
+
+TIERS = {"granted": Tier(400_000, True), "ids": Tier(500_000, False), "nothing": Tier(0, False)}
 
 
 @dataclass
@@ -34,14 +47,13 @@ class Rootless:
     Attributes:
         before: the host without it.
         port: of the host's loopback, which leads to NODE_PORT.
-        granted: whether the user has IDs and cgroups.
     """
 
     cluster: TestCluster
     user: User
     before: HostSnapshot
     port: int
-    granted: bool
+    tier: Tier
 
     def sykube(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         return self.cluster.sykube(arguments[0], "--name", NAME, *arguments[1:], **options)
@@ -58,13 +70,13 @@ class Rootless:
 
 @pytest.fixture(scope="module", params=TIERS)
 def rootless(request: pytest.FixtureRequest) -> Iterator[Rootless]:
-    first = TIERS[request.param]
-    with users.made(f"e2e-{request.param}", ids=first) as user:
-        if first:
+    tier = TIERS[request.param]
+    with users.made(f"e2e-{request.param}", ids=tier.ids) as user:
+        if tier.cgroups:
             give_cgroups(user)
         before = HostSnapshot.take([user.home])
         cluster = cluster_of(user, NAME)
-        made = Rootless(cluster, user, before, free_port(), bool(first))
+        made = Rootless(cluster, user, before, free_port(), tier)
         port = f"{made.port}:{NODE_PORT}"
         cluster.init("--workers", "1", "--dns", "192.0.2.53", "--port", port)
         yield made
@@ -114,14 +126,14 @@ def test_containers_have_the_users_that_the_host_grants(rootless: Rootless) -> N
     wanted["spec"]["containers"][0]["securityContext"] = {"runAsUser": 1000}
     cluster.apply(wanted)
     cluster.kubectl("wait", "pod/who", "--for=condition=Ready", "--timeout=60s")
-    expected = "1000" if rootless.granted else "0"
+    expected = "1000" if rootless.tier.ids else "0"
     assert cluster.kubectl("logs", "who").strip() == expected
     assert cluster.in_pod("who", "id", "-u").strip() == expected
 
 
 def test_it_is_paused_only_where_it_has_cgroups(rootless: Rootless) -> None:
     done = rootless.sykube("pause", check=False)
-    if rootless.granted:
+    if rootless.tier.cgroups:
         assert done.returncode == 0, done.stderr
         assert json.loads(rootless.sykube("status", "-o", "json", check=False).stdout)[
             "status"
@@ -136,7 +148,7 @@ def test_it_stops_and_starts_and_another_is_made_of_it(rootless: Rootless) -> No
     rootless.sykube("stop")
     assert rootless.sykube("status", check=False).returncode == 3
     # Where it is hardest, since what it takes is the same for both.
-    if not rootless.granted:
+    if not rootless.tier.ids:
         _make_another(rootless.cluster)
     rootless.sykube("start")
     assert rootless.sykube("status").returncode == 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +17,10 @@ from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.model.state import State
-from sykube.cluster.operations.kubernetes_release import ANY_MIRROR, choose
-from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.cluster.operations import preparation
+from sykube.cluster.operations.kubernetes_release import ANY_MIRROR, KubernetesRelease, choose
+from sykube.errors import ExitCode, HostError, SykubeError, UsageError
+from sykube.host.grants import Grants
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.proxies import Proxies
@@ -113,6 +117,57 @@ def test_debian_where_the_release_site_does_not_answer(world: World) -> None:
     found = recorded(world.host)
     assert found is not None
     assert (found.source, found.kubernetes) == ("debian", DEBIAN)
+
+
+@pytest.fixture
+def built(world: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Sources and versions of node images that root has built; the machine is a user's now."""
+    found: list[tuple[str, str]] = []
+
+    def image(source: str, version: str) -> SimpleNamespace:
+        return SimpleNamespace(source=source, versions=lambda: {"kubernetes": f"v{version}"})
+
+    def cached(release: KubernetesRelease) -> object:
+        asked = (release.choice.source, release.choice.kubernetes)
+        return asked in found or None
+
+    monkeypatch.setattr(build, "list_images", lambda _: [image(*each) for each in found])
+    monkeypatch.setattr(KubernetesRelease, "cached_image", cached)
+    world.host = replace(world.host, grants=Grants(rootless=True, user="ada", uid=1000))
+    return found
+
+
+def test_a_user_gets_the_newest_that_root_has_built_and_nobody_is_asked(
+    world: World, built: list[tuple[str, str]]
+) -> None:
+    built += [("debian", DEBIAN), ("upstream", "1.34.7"), ("upstream", "1.34.10")]
+    built += [("upstream", "1.36.2")]
+    fitting = ("1.34", "1.20")
+    found = choose(world.host, ClusterSpec(), world.ui(), fitting=fitting).choice
+    assert (found.source, found.kubernetes) == ("upstream", "1.34.10")
+    found = choose(world.host, ClusterSpec(), world.ui()).choice
+    assert found.kubernetes == "1.36.2"
+    # What is asked for is taken or refused, as root's.
+    asked = choose(world.host, ClusterSpec(source="debian"), world.ui()).choice
+    assert asked.kubernetes == DEBIAN
+
+
+def test_one_that_root_has_not_built_is_refused_with_what_is_there(
+    world: World, built: list[tuple[str, str]], server: Server, mirrors: dict[str, Any]
+) -> None:
+    built += [("debian", DEBIAN)]
+    spec = ClusterSpec(kubernetes_version="1.34", **mirrors)
+    release = choose(world.host, spec, world.ui())
+    with pytest.raises(HostError) as caught:
+        preparation.require_builder(world.host, release)
+    assert caught.value.resolution.splitlines() == [
+        "Ask the administrator for: sykube node-image build --source upstream "
+        f"--kubernetes-version {VERSION}",
+        "  Or give one that another machine built: --local-image FILE",
+        f"  Or take what root has built already: --source debian --kubernetes-version {DEBIAN}",
+    ]
+    world.host = replace(world.host, grants=Grants())
+    preparation.require_builder(world.host, release)
 
 
 def test_upstream_where_it_answers(

@@ -169,12 +169,28 @@ def test_an_image_that_nobody_built_is_asked_for(
     assert "--local-image" in caught.value.resolution
 
 
-def test_newer_kubernetes_without_cgroups_is_refused(world: World, published: Published) -> None:
-    assert cgroup_version.fitting(world.host, allow_v1=True) == ("1.20",)
-    with pytest.raises(HostError, match=r"Kubernetes 1\.34 needs cgroups"):
-        cgroup_version.require_cgroup_version(world.host, versions.minor("1.34"), allow_v1=True)
+def test_without_cgroups_every_kubernetes_runs(world: World, published: Published) -> None:
+    """Its nodes see no cgroup v1, which the newest refuse where it is granted."""
+    newest = versions.MINORS[-1]
+    assert cgroup_version.fitting(world.host, allow_v1=False)[0] == newest.version
+    cgroup_version.require_cgroup_version(world.host, newest, allow_v1=False)
     with_cgroups = replace(world.host, grants=replace(NOTHING, cgroups=True))
-    cgroup_version.require_cgroup_version(with_cgroups, versions.minor("1.34"), allow_v1=True)
+    assert newest.version not in cgroup_version.fitting(with_cgroups, allow_v1=False)
+    with pytest.raises(HostError, match="this host has cgroup v1"):
+        cgroup_version.require_cgroup_version(with_cgroups, newest, allow_v1=False)
+    cgroup_version.require_cgroup_version(with_cgroups, newest, allow_v1=True)
+
+
+def test_a_cluster_that_was_made_without_them_says_what_was_granted_since(
+    world: World, published: Published
+) -> None:
+    newest = versions.MINORS[-1]
+    cgroup_version.check_again(world.host, newest, allow_v1=False)
+    granted_since = replace(world.host, grants=replace(NOTHING, cgroups=True))
+    with pytest.raises(HostError) as caught:
+        cgroup_version.check_again(granted_since, newest, allow_v1=False)
+    assert "rmdir /sys/fs/cgroup/*/sykube-1000" in caught.value.resolution
+    assert "--allow-cgroup-v1" in caught.value.resolution
 
 
 @pytest.mark.parametrize(("version", "told"), [("1.20", False), ("1.30", True), ("1.36", True)])

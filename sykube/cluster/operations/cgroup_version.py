@@ -1,30 +1,25 @@
-"""Hosts with cgroup v1, which the kubelet of newer versions refuses, or with none for a user."""
+"""Hosts with cgroup v1, which the kubelet of newer versions refuses."""
 
 from __future__ import annotations
 
 from sykube.errors import HostError
+from sykube.host import granted
 from sykube.host.host import Host
 from sykube.image.versions import MINORS, Minor
 from sykube.node import cgroups
 
-# Of later ones without cgroups nothing was seen yet: docs/rootless.md.
-_LAST_WITHOUT = 20
 _BOOT = "boot the host with cgroup v2 (kernel parameter systemd.unified_cgroup_hierarchy=1)"
 
 
 def fitting(host: Host, *, allow_v1: bool) -> tuple[str, ...]:
     """The minor versions that run on this host, the newest first."""
-    v1 = not allow_v1 and not cgroups.is_v2(host)
-    return tuple(
-        each.version
-        for each in reversed(MINORS)
-        if not (v1 and each.refuses_cgroup_v1) and not _needs_cgroups(host, each)
-    )
+    v1 = not allow_v1 and _has_v1(host)
+    return tuple(each.version for each in reversed(MINORS) if not (v1 and each.refuses_cgroup_v1))
 
 
-def _needs_cgroups(host: Host, minor: Minor) -> bool:
-    """Whether it is one that needs the cgroups that a user has not been granted."""
-    return not host.grants.cgroups and minor.number > _LAST_WITHOUT
+def _has_v1(host: Host) -> bool:
+    """Whether nodes have cgroup v1; those that may have no cgroups see an empty v2 (node-init)."""
+    return host.grants.cgroups and not cgroups.is_v2(host)
 
 
 def require_cgroup_version(host: Host, minor: Minor, *, allow_v1: bool) -> None:
@@ -34,7 +29,7 @@ def require_cgroup_version(host: Host, minor: Minor, *, allow_v1: bool) -> None:
         allow_v1: the user takes the kubelet's own way out (failCgroupV1: false).
 
     Raises:
-        HostError: the host has cgroup v1, which this Kubernetes refuses, or none for this user.
+        HostError: the host has cgroup v1, which this Kubernetes refuses.
     """
     last = [each.version for each in MINORS if not each.refuses_cgroup_v1][-1]
     _check(
@@ -51,17 +46,19 @@ def check_again(host: Host, minor: Minor, *, allow_v1: bool) -> None:
     Raises:
         HostError: as `check`.
     """
-    _check(host, minor, allow_v1, f"{_BOOT[0].upper()}{_BOOT[1:]}, as when the cluster was made.")
+    resolution = f"{_BOOT[0].upper()}{_BOOT[1:]}, as when the cluster was made."
+    if host.grants.rootless:
+        # Made without any: those are of v1 that the user was granted since.
+        group = f"/sys/fs/cgroup/*/{granted.cgroup_name(host.grants.uid)}"
+        resolution = (
+            f"Ask the administrator to take your cgroups away again (rmdir {group}), or make the "
+            "cluster again: sykube init --allow-cgroup-v1"
+        )
+    _check(host, minor, allow_v1, resolution)
 
 
 def _check(host: Host, minor: Minor, allow_v1: bool, resolution: str) -> None:
-    if _needs_cgroups(host, minor):
-        raise HostError(
-            f"Kubernetes {minor.version} needs cgroups, and this machine grants you none",
-            resolution=f"Take Kubernetes 1.{_LAST_WITHOUT}. `sykube doctor` shows the line to ask "
-            "the administrator for.",
-        )
-    if allow_v1 or not minor.refuses_cgroup_v1 or cgroups.is_v2(host):
+    if allow_v1 or not minor.refuses_cgroup_v1 or not _has_v1(host):
         return
     raise HostError(
         f"this host has cgroup v1, which the kubelet of Kubernetes {minor.version} refuses",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from sykube.host import apt
 from sykube.host.host import Host
 from sykube.host.proxies import Proxies
 from sykube.image import build, mirrors, versions
-from sykube.image.choice import AUTO, SOURCES, UPSTREAM, VARIABLE, Choice
+from sykube.image.choice import AUTO, DEBIAN, SOURCES, UPSTREAM, VARIABLE, Choice
 from sykube.image.mirrors import Mirrors
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import DebianRelease, Upstream
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # What images are known by does not depend on where they were downloaded from.
 ANY_MIRROR = apt.Mirror("")
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -102,24 +104,50 @@ def choose(
     chosen = mirrors.chosen(spec.sites, os.environ)
     asked = _source(spec, os.environ)
     downloader = Downloader(Access(proxies, tuple(authorities)))
+
+    def of(choice: Choice) -> KubernetesRelease:
+        return KubernetesRelease(
+            host,
+            choice,
+            chosen,
+            downloader,
+            Path(spec.registry_auth) if spec.registry_auth else None,
+            tuple(map(Path, spec.ca_certificates)),
+            proxies.variables(()) if choice.source == UPSTREAM else {},
+        )
+
+    anything = asked == AUTO and not (spec.kubernetes_version or chosen.kubernetes_is_mirrored)
+    # What is not built yet needs root.
+    if anything and host.grants.rootless and (there := of_built(host, of, fitting)):
+        return there[0]
     # Where nothing is asked for it is over at once, and of Debian's there is nothing to ask.
-    patiently = asked == UPSTREAM or (
-        asked == AUTO and (spec.kubernetes_version or chosen.kubernetes_is_mirrored)
-    )
+    patiently = asked != DEBIAN and not anything
     if patiently and spec.kubernetes_version:
         upstream.parse_version(spec.kubernetes_version, upstream.minors())
     asking = ui.step(f"Asking {chosen.kubernetes}") if patiently else contextlib.nullcontext()
     with asking:
         choice = source.choose(host, asked, spec.kubernetes_version, chosen, downloader, fitting)
-    return KubernetesRelease(
-        host,
-        choice,
-        chosen,
-        downloader,
-        Path(spec.registry_auth) if spec.registry_auth else None,
-        tuple(map(Path, spec.ca_certificates)),
-        proxies.variables(()) if choice.source == UPSTREAM else {},
-    )
+    return of(choice)
+
+
+def of_built(
+    host: Host, of: Callable[[Choice], KubernetesRelease], fitting: Sequence[str] | None = None
+) -> list[KubernetesRelease]:
+    """What there are node images of in the caches that are up to date, the newest version first.
+
+    Args:
+        of: a release of that choice.
+        fitting: minor versions that will do; any if None.
+    """
+    found = {
+        (image.source, image.versions()["kubernetes"].removeprefix("v"))
+        for image in build.list_images(host)
+    }
+    fit = [each for each in found if fitting is None or each[1].rpartition(".")[0] in fitting]
+    newest = sorted(fit, key=lambda each: [*map(int, _NUMBER.findall(each[1]))], reverse=True)
+    why = "the newest that a node image is built of here"
+    releases = (of(Choice(*each, why)) for each in newest)
+    return [each for each in releases if each.cached_image()]
 
 
 def choose_fitting(

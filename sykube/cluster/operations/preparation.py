@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.operations.kubernetes_release import ANY_MIRROR, KubernetesRelease
+from sykube.cluster.operations.kubernetes_release import (
+    ANY_MIRROR,
+    KubernetesRelease,
+    of_built,
+)
 from sykube.errors import UsageError
 from sykube.host import apt, engines, granted, preflight
 from sykube.host.finding import Finding, Level
@@ -145,12 +150,20 @@ def require_builder(host: Host, release: KubernetesRelease) -> None:
     Raises:
         HostError: root here is a user of the host; says what to ask the administrator for.
     """
+    if not host.grants.rootless:
+        return
     choice = release.choice
     version = f" --kubernetes-version {choice.kubernetes}" if choice.source == UPSTREAM else ""
+    there = of_built(host, lambda other: dataclasses.replace(release, choice=other))
+    built = [
+        f"--source {each.choice.source} --kubernetes-version {each.choice.kubernetes}"
+        for each in there
+    ]
     host.grants.require_host_root(
         f"building the node image of Kubernetes {choice.kubernetes}",
         f"Ask the administrator for: sykube node-image build --source {choice.source}{version}\n"
-        "  Or give one that another machine built: --local-image FILE",
+        "  Or give one that another machine built: --local-image FILE"
+        + "".join(f"\n  Or take what root has built already: {each}" for each in built[:1]),
     )
 
 
