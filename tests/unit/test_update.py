@@ -21,7 +21,8 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import State
-from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.errors import ExitCode, HostError, SykubeError, UsageError
+from sykube.host.grants import Grants
 from sykube.image.choice import Choice
 from sykube.image.node_image import NodeImage
 from sykube.image.versions import minor
@@ -185,6 +186,21 @@ def test_a_dry_run_makes_no_node_image(world: World) -> None:
     assert found.changed
     assert found.steps[0] == "make the node image"
     assert not any("kubeadm" in step for step in found.steps)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_without_root_it_is_said_who_can_make_the_node_image(world: World, dry_run: bool) -> None:
+    made(world)
+    lose_images(world)
+    world.host = dataclasses.replace(world.host, grants=Grants(rootless=True, user="ada", uid=1000))
+    with unchanged(world), pytest.raises(HostError) as caught:
+        update_module.update(
+            world.host, "fake", ClusterSpec(name="fake"), UpdateOptions(), world.ui(),
+            dry_run=dry_run,
+        )  # fmt: skip
+    assert caught.value.resolution.startswith(
+        "Ask the administrator for: sykube node-image build --source debian"
+    )
 
 
 def test_a_cluster_that_is_not_well_is_refused_before_an_image_is_made(world: World) -> None:

@@ -43,6 +43,7 @@ def find_target(
         cached = release.cached_image()
         if cached is None:
             skew.require_supported_skew(state.versions["kubernetes"], {}, choice.kubernetes)
+            preparation.require_builder(cluster.host, release)
             if dry_run:
                 return Origin("", "", {"kubernetes": f"v{choice.kubernetes}"}, choice)
             checks.require_healthy(cluster)
