@@ -37,7 +37,7 @@ class Tier:
     cgroups: bool
 
 
-TIERS = {"granted": Tier(400_000, True), "ids": Tier(500_000, False), "nothing": Tier(0, False)}
+TIERS = {"granted": Tier(400_000, True), "ids": Tier(700_000, False), "nothing": Tier(0, False)}
 
 
 @dataclass
@@ -118,6 +118,17 @@ def test_the_users_own_kubectl_reaches_the_api_server(rootless: Rootless) -> Non
         str(kubectl), "--kubeconfig", str(rootless.cluster.kubeconfig), "get", "nodes", "-o", "name"
     )
     assert done.stdout.split() == [f"node/{NAME}-master", f"node/{NAME}-node1"]
+
+
+def test_a_node_says_what_it_uses(rootless: Rootless) -> None:
+    """Which without cgroups is what the host uses; `kubectl top` shows it."""
+    summary = f"/api/v1/nodes/{NAME}-node1/proxy/stats/summary"
+
+    def says() -> bool:
+        found = json.loads(rootless.cluster.kubectl("get", "--raw", summary))["node"]
+        return bool(found["cpu"].get("usageNanoCores") and found["memory"].get("workingSetBytes"))
+
+    eventually("node1 says what it uses", says)
 
 
 def test_containers_have_the_users_that_the_host_grants(rootless: Rootless) -> None:
