@@ -157,6 +157,41 @@ def test_a_kubelet_without_cgroups_makes_none_for_pods(
     assert without & {*arguments} == (set() if group else without)
 
 
+# --- node-init: containerd's configuration ---
+
+FEW, MANY = "0 1000 1\n", "0 1000 1\n1 100000 65536\n"
+
+
+@pytest.mark.parametrize(
+    "config", ["node/containerd.toml", "upstream/containerd-v3.toml", "upstream/containerd-v4.toml"]
+)
+@pytest.mark.parametrize(
+    ("uid_map", "group", "wrapped"),
+    [(MANY, "sykube/lab-node1", False), (MANY, "", True), (FEW, "sykube/lab-node1", True)],
+    ids=["all", "no cgroups", "one user"],
+)
+def test_the_runtimes_are_wrapped_where_a_node_lacks_cgroups_or_users(
+    machine: Machine, config: str, uid_map: str, group: str, wrapped: bool
+) -> None:
+    whole = (DEFINITIONS / "node/node-init").read_text()
+    part = re.search(r"^capabilities=.*?^\)$", whole, re.MULTILINE | re.DOTALL)
+    assert part
+    machine.write("proc/self/uid_map", uid_map)
+    machine.write("proc/self/status", "CapEff:\t000001ffffffffff\n")
+    machine.write("etc/containerd/config.toml", (DEFINITIONS / config).read_text())
+    paths = r"(/etc/sykube|/etc/containerd|/run/sykube|/proc/self)/"
+    script = re.sub(paths, rf"{machine.root}\1/", part[0])
+    environment = {"PATH": "/usr/bin:/bin", "SYKUBE_CGROUP": group, "SYKUBE_ROOTLESS": "yes"}
+    subprocess.run(["sh", "-euc", script], env=environment, check=True)
+    text = (machine.root / "run/sykube/containerd.toml").read_text()
+    found = re.findall(r'BinaryName = "(.*)"', text)
+    by_itself = ["/usr/bin/runc", "/usr/bin/crun"]
+    assert found == (
+        ["/usr/lib/sykube/runc-rootless", "/usr/lib/sykube/crun-rootless"] if wrapped else by_itself
+    )
+    assert "restrict_oom_score_adj = true" in text
+
+
 # --- start-etcd ---
 
 
