@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -164,13 +165,16 @@ def _run(root: Path, command: str) -> int:
         "MACHINE_GATEWAY": _HOST_ADDRESS,
         "MACHINE_CGROUP": f"sykube-fresh-{os.getpid()}",
     }
-    done = subprocess.run(
-        ["sh", _ENTER, root, "/root/sykube", command],
-        env=environment,
-        check=False,
-        timeout=_COMMAND_TIMEOUT_S,
+    process = subprocess.Popen(
+        ["sh", _ENTER, root, "/root/sykube", command], env=environment, start_new_session=True
     )
-    return done.returncode
+    try:
+        return process.wait(_COMMAND_TIMEOUT_S)
+    finally:
+        # Whatever runs in the root ends before it is removed.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _check(*command: str | Path) -> None:
