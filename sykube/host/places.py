@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Iterator
@@ -102,8 +103,10 @@ def _better(host: Host) -> Iterator[Path]:
         folder = Path(place) / f"{host.grants.user}-sykube"
         if _unwritable(folder) or file_systems.network_type(host, folder):
             continue
-        if not file_systems.lacking(folder):
-            yield folder
+        # One that is full will not do either.
+        with contextlib.suppress(OSError):
+            if not file_systems.lacking(folder):
+                yield folder
 
 
 def _for_images(host: Host) -> Finding:
