@@ -132,8 +132,8 @@ def kills(count: int, moments: random.Random) -> Iterator[Outcome]:
     Each command comes with each victim before any of these comes again.
     """
     pairs = _pairs(moments)
-    yield from _of_user("granted", _IDS, itertools.islice(pairs, (count + 1) // 2), moments)
-    yield from _of_user("nothing", 0, itertools.islice(pairs, count // 2), moments)
+    yield from _of_user("nothing", 0, itertools.islice(pairs, (count + 1) // 2), moments)
+    yield from _of_user("granted", _IDS, itertools.islice(pairs, count // 2), moments)
 
 
 def _of_user(
