@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ from sykube.kubernetes import kubelet
 from tests.unit import schema
 
 DEFINITIONS = Path(__file__).resolve().parents[2] / "definitions"
+# What is mapped into a user namespace, of a user with one ID and with many.
+FEW, MANY = "0 1000 1\n", "0 1000 1\n1 100000 65536\n"
 PROGRAM = '#!/bin/sh\nfor word; do echo "$word"; done\n'
 
 
@@ -51,6 +55,8 @@ class Machine:
             "/run/containerd",
             "/var",
             "/mnt",
+            "/proc/self",
+            "/usr/lib/sykube",
         )
         places = "|".join(map(re.escape, (*folders, "/usr/share/sykube")))
         # Not where it is a part of another path.
@@ -75,6 +81,7 @@ class Machine:
 def machine(tmp_path: Path) -> Machine:
     found = Machine(tmp_path)
     found.write("run/sykube/.there", "")
+    found.write("proc/self/uid_map", MANY)
     return found
 
 
@@ -157,9 +164,51 @@ def test_a_kubelet_without_cgroups_makes_none_for_pods(
     assert without & {*arguments} == (set() if group else without)
 
 
-# --- node-init: containerd's configuration ---
+def test_a_kubelet_gives_no_file_to_users_that_there_are_not(machine: Machine) -> None:
+    machine.write("usr/lib/sykube/one-user", '#!/bin/sh\necho "--called=$1"; exec "$@"\n')
+    (machine.root / "usr/lib/sykube/one-user").chmod(0o755)
+    arguments, _ = start_kubelet(machine, "")
+    assert "--called=kubelet" not in arguments
+    machine.write("proc/self/uid_map", FEW)
+    wrapped, _ = start_kubelet(machine, "")
+    assert wrapped == ["--called=kubelet", *arguments]
 
-FEW, MANY = "0 1000 1\n", "0 1000 1\n1 100000 65536\n"
+
+# --- one-user ---
+
+
+@pytest.mark.parametrize(
+    ("name", "gives", "others"),
+    [("x86_64", (92, 93, 94, 260), (0, 90, 91, 95, 59)), ("aarch64", (54, 55), (52, 53, 56, 221))],
+)
+def test_calls_that_give_files_away_succeed_and_no_others(
+    name: str, gives: tuple[int, ...], others: tuple[int, ...]
+) -> None:
+    program = runpy.run_path(str(DEFINITIONS / "node/one-user"))
+    architecture, calls = program["CALLS"][name]
+    text = program["filter_of"](architecture, calls)
+
+    def verdict(machine: int, call: int) -> int:
+        """What the kernel's machine for such filters comes to."""
+        loaded = at = 0
+        while True:
+            code, yes, no, value = struct.unpack_from("HBBI", text, at * 8)
+            at += 1
+            match code:
+                case 0x20:
+                    loaded = {0: call, 4: machine}[value]
+                case 0x15:
+                    at += yes if loaded == value else no
+                case 0x06:
+                    return int(value)
+
+    succeeds, allowed = 0x00050000, 0x7FFF0000
+    assert {verdict(architecture, each) for each in gives} == {succeeds}
+    assert {verdict(architecture, each) for each in others} == {allowed}
+    assert {verdict(0x40000003, each) for each in gives} == {allowed}
+
+
+# --- node-init: containerd's configuration ---
 
 
 @pytest.mark.parametrize(
@@ -203,7 +252,7 @@ def test_etcd_is_started_without_cgroups_where_pods_are(
     machine.write("etc/sykube/node.env", f"SYKUBE_CGROUP={group}\n")
     machine.program("ctr", '#!/bin/sh\n[ "$1" != run ] || for word; do echo "<$word>"; done\n')
     arguments = machine.run("start-etcd", "etcd:3", "lab-master")
-    wrapped = ["<--runc-binary>", "</usr/lib/sykube/runc-rootless>"]
+    wrapped = ["<--runc-binary>", f"<{machine.root}/usr/lib/sykube/runc-rootless>"]
     assert any(arguments[n : n + 2] == wrapped for n in range(len(arguments))) is given
     image = arguments.index("<etcd:3>")
     assert arguments[image + 1 : image + 5] == [

@@ -16,7 +16,7 @@ from sykube.cluster.commands.power import StopOptions
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import clusters
-from sykube.cluster.operations import cgroup_version, control_plane
+from sykube.cluster.operations import cgroup_version, control_plane, nodes
 from sykube.errors import ExitCode, HostError, SykubeError
 from sykube.host import belonging, granted
 from sykube.host.grants import Grants
@@ -95,6 +95,18 @@ def test_nodes_of_root_are_told_nothing_of_that(world: World) -> None:
     lines = made(world).master.pull("/etc/sykube/node.env").read_text().splitlines()
     assert "SYKUBE_CGROUP=sykube/fake-master" in lines
     assert not any("ROOTLESS" in line for line in lines)
+
+
+@pytest.mark.parametrize("each", versions.MINORS, ids=lambda each: each.version)
+def test_nodes_are_told_whether_their_kubelet_refuses_cgroup_v1(
+    world: World, published: Published, each: versions.Minor
+) -> None:
+    cluster = made(world)
+    image = cluster.image.folder / "versions"
+    image.write_text(f"kubernetes=v{each.version}.1\ncontainerd={each.containerd}\n")
+    nodes.prepare(cluster, cluster.master)
+    lines = cluster.master.pull("/etc/sykube/node.env").read_text().splitlines()
+    assert f"SYKUBE_REFUSES_V1={'yes' if each.refuses_cgroup_v1 else ''}" in lines
 
 
 def test_where_cgroups_are_granted_nodes_have_them(world: World, published: Published) -> None:

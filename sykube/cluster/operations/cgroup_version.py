@@ -18,7 +18,7 @@ def fitting(host: Host, *, allow_v1: bool) -> tuple[str, ...]:
 
 
 def _has_v1(host: Host) -> bool:
-    """Whether nodes have cgroup v1; those that may have no cgroups see an empty v2 (node-init)."""
+    """Whether nodes have cgroup v1; where they may have none, node-init shows no kubelet one."""
     return host.grants.cgroups and not cgroups.is_v2(host)
 
 

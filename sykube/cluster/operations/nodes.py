@@ -199,6 +199,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
     limits = asked.limits
     domains = cluster.state.spec.dns_search
     search = [f"search {' '.join(domains)}"] if domains else []
+    minor = versions.minor(cluster.image_of(node).versions()["kubernetes"])
     files = {
         "node.env": "\n".join(
             (
@@ -207,6 +208,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
                 f"SYKUBE_ENDPOINT={cluster.endpoint_address if is_single else ''}",
                 f"SYKUBE_MILLICORES={limits.millicores}",
                 f"SYKUBE_MEMORY={limits.memory}",
+                f"SYKUBE_REFUSES_V1={'yes' if minor.refuses_cgroup_v1 else ''}",
             )
         ),
         "hosts": "\n".join(
@@ -221,7 +223,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
         ),
         **cluster.pod_network.node_files(node, cluster.nodes),
         "kubelet.conf": kubelet.drop_in(
-            versions.minor(cluster.image_of(node).versions()["kubernetes"]),
+            minor,
             allow_cgroup_v1=cluster.allows_cgroup_v1,
             patched=cluster.state.spec.kubeadm_patches(node.name).fields(KUBELET),
         ),
