@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -20,6 +21,8 @@ from sykube.ui import Ui
 # What ask for files of no cluster; and what work where there is no cluster yet.
 _OUTSIDE = frozenset({"version", "versions", "completion", "man"})
 _INSIDE = frozenset({"init", "run", "image", "node-image", "snapshot", "bundle", "uninstall"})
+# What shows, or needs to know, when a batch job ends.
+_ABOUT_JOBS = frozenset({"init", "run", "status", "doctor"})
 _HOST = "sykube.host"
 _ui: list[Ui] = []
 _callers_umask: list[int] = []
@@ -56,15 +59,18 @@ def _of_user(ctx: click.Context, found: Host) -> Host:
     """
     # Not above: root needs none of it.
     from sykube.cluster.model.state import clusters
-    from sykube.host import places
+    from sykube.host import job, places
     from sykube.rootless import entry, namespaces
     from sykube.rootless.host import RootlessHost
 
     assert isinstance(found, RootlessHost)
     command = ctx.find_root().invoked_subcommand
-    if command in _OUTSIDE:
+    if command in _OUTSIDE or found.inside:
         return found
     places.require_readable(found)
+    if found.grants.job and command in _ABOUT_JOBS:
+        asked = job.asked(found, found.grants.job, os.environ)
+        found = replace(found, grants=replace(found.grants, job=asked))
     if command not in _INSIDE and not clusters(found) and not namespaces.present(found):
         return found
     went = entry.enter(found, lambda: not clusters(found))

@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
-from sykube.cli import context, options
+from sykube.cli import context, deadline, options
+from sykube.cluster.commands import deadline as deadlines
 from sykube.cluster.commands import lifecycle
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model import pod_network
+from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import SETTINGS, ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.operations import archive, clone
@@ -57,6 +59,7 @@ def read_spec(file: Path | None, flags: dict[str, Any]) -> ClusterSpec:
 
 @click.command()
 @of_new_cluster
+@deadline.options
 @click.option(
     "--retain", is_flag=True, help="Keep a cluster whose init failed; init again resumes."
 )
@@ -73,6 +76,8 @@ def init(
     yes: bool,
     dry_run: bool,
     rootless: bool,
+    stop_before: str,
+    snapshot_name: str,
     timings: bool,
     output: str,
     **flags: Any,
@@ -86,9 +91,17 @@ def init(
         _show_dry_run(lifecycle.dry_run(context.host(), spec, ui), output)
         return
     preflight.check_identity(context.host())
+    if snapshot_name and not stop_before:
+        raise UsageError(
+            "--snapshot saves the cluster when --stop-before stops it",
+            resolution=f"Give both, or save it later: sykube snapshot save {snapshot_name}",
+        )
+    ends = deadlines.before_end(context.host(), stop_before, snapshot_name)
     context.open_log(spec.name)
     with context.timed(shown=timings and output != "json") as host:
         cluster = lifecycle.init(host, spec, InitOptions(retain, yes, context.ask), ui)
+    if ends.at:
+        deadlines.keep(context.host(), spec.name, ends, ui)
     if output == "json":
         detailed = {"timings": ui.timings.to_dict()} if timings else {}
         context.emit(
@@ -104,11 +117,17 @@ def init(
         ui.say(f"The cluster {spec.name} is up.")
         return
     first = "apply -f YOUR-CNI.yaml" if spec.pod_network == pod_network.NONE else "get nodes"
+    # A user's in a batch job has its context in a file of the job's.
+    kubectl = f"kubectl --kubeconfig {cluster.state.kubeconfig}" if _in_job(cluster) else "kubectl"
     ui.say(
         f"\nThe cluster {spec.name} is up. Try:\n"
         f"  sykube kubectl{cluster.name_option} {first}\n"
-        f"  kubectl --context {spec.name} get pods --all-namespaces"
+        f"  {kubectl} --context {spec.name} get pods --all-namespaces"
     )
+
+
+def _in_job(cluster: Cluster) -> bool:
+    return cluster.host.grants.job is not None
 
 
 def _require_user(host: Host) -> None:

@@ -133,12 +133,13 @@ def main(host: Host | None = None) -> None:
 
 
 def _this_machine() -> Host:
-    if os.geteuid() == 0:
+    # Root of a user's namespaces, as what `run` runs is, has the variable.
+    if os.geteuid() == 0 and "SYKUBE_USER" not in os.environ:
         return Host()
     # Not above: root needs none of it.
-    from sykube.rootless.host import of_this_user
+    from sykube.rootless.host import of_this_user, whose_namespaces
 
-    return of_this_user()
+    return of_this_user() if os.geteuid() or whose_namespaces() else Host()
 
 
 def _make_room(host: Host) -> str:

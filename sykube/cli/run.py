@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from sykube.cli import context
+from sykube.cli import context, deadline
 from sykube.cli.init import of_new_cluster, read_spec
 from sykube.cluster.commands import temporary
+from sykube.cluster.commands.deadline import before_end
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations import user_kubeconfig
@@ -22,13 +23,22 @@ from sykube.host import preflight
 # What follows the command is the command's.
 @click.command(context_settings={"allow_interspersed_args": False})
 @of_new_cluster
+@deadline.options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 @context.common
-def run(file: Path | None, yes: bool, command: tuple[str, ...], **flags: Any) -> int:
+def run(
+    file: Path | None,
+    yes: bool,
+    stop_before: str,
+    snapshot_name: str,
+    command: tuple[str, ...],
+    **flags: Any,
+) -> int:
     """Create a cluster, run COMMAND with it, delete it, and end with the command's exit code.
 
     The command finds the cluster by KUBECONFIG, and for sykube by SYKUBE_CLUSTER. Where there is
-    no kubectl, it has the cluster's own. Signals that sykube gets go to the command.
+    no kubectl, it has the cluster's own. Signals that sykube gets go to the command, and SIGTERM at
+    the time of --stop-before.
     """
     # Each cluster brings its own kubectl.
     if command[0] != "kubectl" and not shutil.which(command[0]):
@@ -38,16 +48,19 @@ def run(file: Path | None, yes: bool, command: tuple[str, ...], **flags: Any) ->
         )
     spec = read_spec(file, flags)
     preflight.check_identity(context.host())
+    ends = before_end(context.host(), stop_before, snapshot_name)
     context.open_log(spec.name)
 
     def use(cluster: Cluster) -> int:
         environment = user_kubeconfig.environment(cluster, os.environ)
+        environment |= context.host().variables
         search = (environment.get("PATH"), str(cluster.image.kubectl.parent))
         environment["PATH"] = os.pathsep.join(filter(None, search))
         context.give_back_umask()
         try:
-            return context.host().run_attached(command, environment)
+            return context.host().run_attached(command, environment, ends.at or None)
         finally:
             context.own_umask()
 
-    return temporary.run(context.host(), spec, InitOptions(yes=yes), use, context.ui())
+    options = InitOptions(yes=yes)
+    return temporary.run(context.host(), spec, options, use, context.ui(), snapshot_name)

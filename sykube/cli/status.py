@@ -44,6 +44,10 @@ def _show(found: Status) -> None:
             click.echo(f"  {what}: {problem or 'healthy'}")
     if found.update:
         click.echo(f"  update: {found.update}")
+    if found.job:
+        click.echo(f"  job: {found.job}")
+    if found.stops:
+        click.echo(f"  stops by itself: {found.stops}")
     if found.policies:
         click.echo(f"  network policies: {found.policies}")
     if found.certificates:

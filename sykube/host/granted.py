@@ -42,8 +42,9 @@ _ASK = "Ask the administrator for: "
 
 def findings(host: Host) -> list[Finding]:
     """All of them, those first without which there is no cluster."""
+    job = [ok("job", f"{host.grants.job}, {host.grants.job.until}")] if host.grants.job else []
     return [
-        _user_namespaces(host), _programs(host), _tun(host), _modules(host), _tier(host),
+        *job, _user_namespaces(host), _programs(host), _tun(host), _modules(host), _tier(host),
         _user_ids(host), _cgroups(host), _inotify(host),
     ]  # fmt: skip
 
@@ -114,7 +115,8 @@ def tier(host: Host) -> str:
     grants = host.grants
     users = "user IDs of their own" if grants.users else "one user ID"
     limits = "limits" if grants.cgroups else "no limits"
-    return f"containers have {users} and {limits}"
+    job = f"; in {grants.job}" if grants.job else ""
+    return f"containers have {users} and {limits}{job}"
 
 
 def _tier(host: Host) -> Finding:
@@ -168,6 +170,8 @@ def id_ranges(file: Path, *owners: str) -> tuple[tuple[int, int], ...]:
 def _cgroups(host: Host) -> Finding:
     if host.grants.cgroups:
         return ok("cgroups", "yours to share out among nodes")
+    if host.grants.job:
+        return ok("cgroups", "the job's own, for all nodes together; no `pause`, no usage of pods")
     what = "no limits, `pause` or usage of nodes and pods"
     if (host.cgroups / "cgroup.controllers").exists():
         return warning("cgroups", what, "sykube uses none of cgroup v2 without root yet.")

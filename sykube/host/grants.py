@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sykube.errors import HostError
+from sykube.host.job import Job
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Grants:
         users: there are more user IDs than one, so that containers keep theirs.
         user: the name of the host's user that root here is.
         uid: its number on the host.
+        job: the batch job that a user's commands run in, where they do.
     """
 
     rootless: bool = False
@@ -28,6 +30,7 @@ class Grants:
     users: bool = True
     user: str = "root"
     uid: int = 0
+    job: Job | None = None
 
     def require_host_root(self, what: str, instead: str) -> None:
         """Refuse what only the host's root can do.

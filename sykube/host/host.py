@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from sykube.host import background
 from sykube.host import run as processes
 from sykube.host.grants import Grants
 from sykube.host.network import Network
@@ -39,6 +40,14 @@ class Runner(Protocol):
     ) -> Completed: ...
 
 
+class Attached(Protocol):
+    """What runs a program at the caller's terminal; see sykube.host.run.run_attached."""
+
+    def __call__(
+        self, argv: Sequence[str | Path], env: Mapping[str, str], until: float | None = None
+    ) -> int: ...
+
+
 class Space(Protocol):
     """Bytes of a file system; see shutil.disk_usage."""
 
@@ -61,6 +70,7 @@ class Host:
         run: runs a program to its end.
         replace_process: lets this process become a program.
         run_attached: runs a program at the caller's terminal; its exit code.
+        in_background: does something after this process has ended; what is said goes to a file.
         kill: sends a process a signal.
         which: the path of a program; None where there is none.
         disk_usage: the space of the file system that a folder is on.
@@ -83,7 +93,8 @@ class Host:
     replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = (
         processes.replace_process
     )
-    run_attached: Callable[[Sequence[str | Path], Mapping[str, str]], int] = processes.run_attached
+    run_attached: Attached = processes.run_attached
+    in_background: Callable[[Callable[[], None], Path], None] = background.run
     kill: Callable[[int, int], None] = os.kill
     which: Callable[[str], str | None] = _which
     disk_usage: Callable[[Path], Space] = shutil.disk_usage
@@ -99,6 +110,11 @@ class Host:
     chown: Callable[[str | Path, int, int], None] = os.chown
     network: Network = Network()  # noqa: RUF009 - it has no state
     grants: Grants = Grants()  # noqa: RUF009 - it cannot be changed
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What programs that are run for the caller need to find the same machine."""
+        return {}
 
     @property
     def data(self) -> Path:

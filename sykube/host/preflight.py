@@ -402,6 +402,8 @@ def _memory(host: Host, needed_mb: int) -> Finding:
         if ":" in line
     )
     available = int(fields["MemAvailable"].split()[0]) // 1024
+    if host.grants.job and host.grants.job.memory:
+        available = min(available, host.grants.job.memory // 1024**2)
     detail = f"{available} MB available, about {needed_mb} MB needed"
     if available >= needed_mb:
         return _ok("memory", detail)

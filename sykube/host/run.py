@@ -336,10 +336,15 @@ def _text(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-def run_attached(argv: Sequence[str | Path], env: Mapping[str, str]) -> int:
+def run_attached(
+    argv: Sequence[str | Path], env: Mapping[str, str], until: float | None = None
+) -> int:
     """Run a program as the caller would: with the caller's input, output, terminal and folder.
 
     It is handed the signals that this process gets meanwhile.
+
+    Args:
+        until: when it is asked to end (SIGTERM), in seconds since the epoch.
 
     Returns:
         Its exit code, as a shell has it.
@@ -355,7 +360,7 @@ def run_attached(argv: Sequence[str | Path], env: Mapping[str, str]) -> int:
             child = os.posix_spawn(found, words, dict(env), setsigmask=before)
         except OSError as error:
             raise _not_found(words[0], error) from error
-        return signals.attend(child)
+        return signals.attend(child, until)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 # What ends a program, or asks it to.
@@ -28,8 +29,11 @@ def hold_back() -> set[int]:
     return signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING | {signal.SIGCHLD})
 
 
-def attend(child: int) -> int:
+def attend(child: int, until: float | None = None) -> int:
     """Wait for a child and hand it the signals that this process gets, which it holds back.
+
+    Args:
+        until: when it is asked to end (SIGTERM), in seconds since the epoch.
 
     Returns:
         Its exit code, as a shell has it: 128 and the signal's number after a signal.
@@ -39,7 +43,18 @@ def attend(child: int) -> int:
         if done:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-        asked = signal.sigwaitinfo(_ENDING | {signal.SIGCHLD})
+        asked = _next(until)
+        if asked is None:
+            os.kill(child, signal.SIGTERM)
+            until = None
+            continue
         # What a terminal sends goes to the child as well: only a process has sent this to us alone.
         if asked.si_signo != signal.SIGCHLD and asked.si_code <= 0:
             os.kill(child, asked.si_signo)
+
+
+def _next(until: float | None) -> signal.struct_siginfo | None:
+    """The next signal, or None at that time."""
+    if until is None:
+        return signal.sigwaitinfo(_ENDING | {signal.SIGCHLD})
+    return signal.sigtimedwait(_ENDING | {signal.SIGCHLD}, max(0.0, until - time.time()))

@@ -33,6 +33,10 @@ class Limits:
     memory: int = 0
     pids: int = 0
 
+    def or_else(self, millicores: int, memory: int) -> Limits:
+        """With these where there are none."""
+        return Limits(self.millicores or millicores, self.memory or memory, self.pids)
+
 
 def parse_cpus(text: str) -> int:
     """Thousandths of a processor in a text such as 2 or 1.5 or 1500m; 0 for an empty one.

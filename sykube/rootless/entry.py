@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sykube.errors import SykubeError
 from sykube.host import signals
-from sykube.rootless import namespaces
+from sykube.rootless import keeper, namespaces
 from sykube.rootless.host import RootlessHost
 
 # As a shell has it.
@@ -29,7 +29,10 @@ def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | i
         HostError: they cannot be made.
         SykubeError: they ended while the child was there.
     """
+    left = keeper.take_left(host)
     with namespaces.held(host) as found:
+        if host.grants.job:
+            keeper.start(host, found)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         before = signals.hold_back()
@@ -37,6 +40,7 @@ def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | i
         child = namespaces.enter(found)
         if child == 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            keeper.remove(left)
             return host.entered()
         code = signals.attend(child)
     if code == _KILLED and namespaces.have_ended(handles):
@@ -48,4 +52,6 @@ def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | i
         )
     if is_unused():
         namespaces.end_unused(host, found, handles)
+        if host.grants.job:
+            keeper.let_end(host, found)
     return code

@@ -1,19 +1,22 @@
-"""Where a user's sykube keeps its things: the XDG base directories.
+"""Where a user's sykube keeps its things: the XDG base directories; in a batch job, the job's own.
 
 Source: https://specifications.freedesktop.org/basedir-spec/latest/
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sykube.errors import HostError
+from sykube.host.job import Job
 
 _OWN = "sykube"
+_DATA, _GONE = "-data", ".gone"
 
 
 @dataclass(frozen=True)
@@ -25,19 +28,30 @@ class Folders:
         cache: of images.
         logs: of commands and of nodes that failed.
         runtime: what ends with the namespaces; short, since sockets are in it.
+        snapshots: what outlives clusters, and jobs.
     """
 
     data: Path
     cache: Path
     logs: Path
     runtime: Path
+    snapshots: Path
 
 
-def of_user(uid: int, home: Path, environ: Mapping[str, str], root: Path = Path("/")) -> Folders:
+def of_user(
+    uid: int,
+    home: Path,
+    environ: Mapping[str, str],
+    root: Path = Path("/"),
+    job: Job | None = None,
+) -> Folders:
     """The folders of a user, none of which has to be there.
 
     Args:
         root: the machine's root folder.
+        job: the batch job that the user's commands run in. Its clusters end with it, and are kept
+            out of a home that other hosts and jobs share: they would find clusters there that do
+            not run, of names that they want.
     """
 
     def base(variable: str, usual: str) -> Path:
@@ -45,12 +59,54 @@ def of_user(uid: int, home: Path, environ: Mapping[str, str], root: Path = Path(
         named = Path(environ.get(variable, ""))
         return named if named.is_absolute() else home / usual
 
+    data = base("XDG_DATA_HOME", ".local/share") / _OWN
+    name = f"{_prefix(uid)}{job.id}" if job else ""
     return Folders(
-        data=base("XDG_DATA_HOME", ".local/share") / _OWN,
+        data=job.scratch / f"{name}{_data()}" if job else data,
         cache=base("XDG_CACHE_HOME", ".cache") / _OWN,
         logs=base("XDG_STATE_HOME", ".local/state") / _OWN,
-        runtime=_runtime(uid, environ, root),
+        # A job's own folder may have a name that is too long for sockets.
+        runtime=root / "tmp" / name if job else _runtime(uid, environ, root),
+        snapshots=data / "snapshots",
     )
+
+
+def _prefix(uid: int) -> str:
+    return f"{_OWN}-{uid}-job-"
+
+
+def _data() -> str:
+    """How folders of data end that this host has made: others may share the folder they are in."""
+    return f"-{os.uname().nodename.partition('.')[0]}{_DATA}"
+
+
+def of_jobs(found: Folders, uid: int, root: Path = Path("/")) -> Iterator[Folders]:
+    """The folders of the user's jobs of which there still are any, beside these."""
+    temporary = root / "tmp"
+    scratches = [*dict.fromkeys((temporary, found.data.parent))]
+    there = {
+        each.name.removesuffix(_data())
+        for scratch in scratches
+        for each in scratch.glob(f"{_prefix(uid)}*")
+    }
+    for name in sorted(there - {found.runtime.name}):
+        if not name.endswith((_DATA, _GONE)):
+            for scratch in scratches:
+                yield replace(found, data=scratch / f"{name}{_data()}", runtime=temporary / name)
+
+
+def set_aside(found: Folders) -> None:
+    """Give a folder of data a name by which nobody finds it, where it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        found.data.rename(found.data.with_name(f"{found.data.name}{_GONE}"))
+
+
+def aside(found: Folders, uid: int, root: Path = Path("/")) -> list[Path]:
+    """Those that were set aside, of this user."""
+    scratches = dict.fromkeys((root / "tmp", found.data.parent))
+    return [
+        each for folder in scratches for each in folder.glob(f"{_prefix(uid)}*{_data()}{_GONE}")
+    ]
 
 
 def _runtime(uid: int, environ: Mapping[str, str], root: Path) -> Path:
@@ -73,8 +129,8 @@ def _is_own(folder: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and private
 
 
-def make_runtime(folder: Path) -> None:
-    """Make the folder of what runs, for the user only.
+def make_private(folder: Path) -> None:
+    """Make a folder for the user only.
 
     Raises:
         HostError: somebody else has put something in its place.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from sykube.host import granted
+from sykube.host import granted, job
 from sykube.host.grants import Grants
 from sykube.host.host import Host
 from sykube.host.network import Network
@@ -21,7 +21,9 @@ from sykube.rootless.slirp import Slirp
 
 # Names root's cache where that is not /var/cache/sykube.
 SHARED_CACHE = "SYKUBE_SHARED_CACHE_DIR"
-_NOBODY = Folders(*[Path("/nonexistent")] * 4)
+# Whose namespaces they are, for what runs in them: the user and group that root there is outside.
+INSIDE = "SYKUBE_USER"
+_NOBODY = Folders(*[Path("/nonexistent")] * 5)
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ class RootlessHost(Host):
         folders: the user's own.
         ids: what is mapped into the user's namespaces.
         beyond: what the host has routes to.
+        inside: this process is in the user's namespaces already.
     """
 
     folders: Folders = _NOBODY
     beyond: tuple[IPv4Network, ...] = ()
+    inside: bool = False
     ids: Ids = Ids(65534, 65534)  # noqa: RUF009 - it cannot be changed
 
     @property
@@ -79,21 +83,34 @@ class RootlessHost(Host):
         return self.folders.runtime / "cni"
 
     @property
+    def snapshots(self) -> Path:
+        return self.folders.snapshots
+
+    @property
     def slirp(self) -> Slirp:
         return Slirp(self.folders.runtime / "slirp4netns.sock")
 
     def entered(self) -> RootlessHost:
         """The same machine, asked from within the namespaces."""
-        cgroups = granted.may_make_cgroups(self._hierarchies(""))
+        cgroups = not self.grants.job and granted.may_make_cgroups(self._hierarchies(""))
         network: Network = RootlessNetwork(self.slirp, self.beyond)
-        return replace(self, network=network, grants=replace(self.grants, cgroups=cgroups))
+        grants = replace(self.grants, cgroups=cgroups)
+        return replace(self, network=network, grants=grants, inside=True)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """In the namespaces: whose they are, for a program's sykube."""
+        return {INSIDE: f"{self.ids.uid}:{self.ids.gid}"}
 
     def granted_cgroups(self) -> list[Path]:
         """The cgroups that an administrator gave the user, one in each hierarchy of cgroup v1.
 
         Not of v2: only its user's systemd could move what runs into one of its own, and sykube does
-        not ask it yet.
+        not ask it yet. In a batch job there are none: what leaves the job's cgroup has none of the
+        job's limits, and does not end with it.
         """
+        if self.grants.job:
+            return []
         found = [*self._hierarchies(f"/{granted.cgroup_name(self.ids.uid)}")]
         return found if granted.may_make_cgroups(iter(found)) else []
 
@@ -111,9 +128,27 @@ def _only_read(folder: Path) -> bool:
     return folder.is_dir() and not os.access(folder, os.W_OK)
 
 
+def whose_namespaces(proc: Path = Path("/proc")) -> tuple[int, int] | None:
+    """User and group outside, where this process is in a user's namespaces."""
+    named = os.environ.get(INSIDE, "")
+    try:
+        maps = [
+            (proc / "self" / name).read_text(encoding="utf-8").split()
+            for name in ("uid_map", "gid_map")
+        ]
+        outside = [int(found[1]) for found in maps if found[0] == "0"]
+    except (OSError, ValueError, IndexError):
+        return None
+    # A variable alone makes nobody of root.
+    if len(outside) == 2 and outside[0] and named == f"{outside[0]}:{outside[1]}":
+        return outside[0], outside[1]
+    return None
+
+
 def of_this_user() -> RootlessHost:
-    """The machine of the user who runs this process, who is not root."""
-    uid, gid = os.geteuid(), os.getegid()
+    """The machine of the user who runs this process, who is not root but in namespaces."""
+    inside = whose_namespaces()
+    uid, gid = inside or (os.geteuid(), os.getegid())
     # sudo's, of who called it: the user that sykube runs as is meant.
     os.environ.pop("SUDO_UID", None)
     try:
@@ -122,8 +157,16 @@ def of_this_user() -> RootlessHost:
     except KeyError:
         # As in some containers; the number does, for all but subordinate IDs by name.
         name, home = str(uid), "/nonexistent"
-    found = folders.of_user(uid, Path(os.environ.get("HOME") or home), os.environ)
+    batch = job.of_this_process(Host(), os.environ)
+    found = folders.of_user(uid, Path(os.environ.get("HOME") or home), os.environ, job=batch)
+    if batch:
+        # Not in a home that other hosts and jobs share: killed, this one leaves its context there.
+        os.environ.setdefault("KUBECONFIG", str(found.runtime / "kubeconfig"))
     owned = ids.of_user(Host(), name, uid, gid)
-    host = RootlessHost(folders=found, ids=owned, beyond=routes(Path("/proc/net/route")))
-    grants = Grants(True, bool(host.granted_cgroups()), owned.has_ranges, name, uid)
-    return replace(host, grants=grants)
+    grants = Grants(True, cgroups=False, users=owned.has_ranges, user=name, uid=uid, job=batch)
+    host = RootlessHost(
+        folders=found, ids=owned, beyond=routes(Path("/proc/net/route")), grants=grants
+    )
+    if inside:
+        return host.entered()
+    return replace(host, grants=replace(grants, cgroups=bool(host.granted_cgroups())))

@@ -89,15 +89,18 @@ def held(host: RootlessHost) -> Iterator[Namespaces]:
         HostError: they cannot be made; says what to ask the administrator for.
     """
     while True:
-        with _locked(host, fcntl.LOCK_SH):
+        with locked(host, fcntl.LOCK_SH):
             if found := present(host):
                 _keep_connected(host, found)
                 yield found
                 return
         # Only commands hold it that wait for the same, or whose namespaces have ended.
-        with _locked(host, fcntl.LOCK_EX):
+        with locked(host, fcntl.LOCK_EX):
             if not present(host):
                 try:
+                    if host.grants.job:
+                        # Not in a folder of which others see only what its owner shows.
+                        folders.make_private(host.data)
                     _make(host)
                 except BaseException:
                     shutil.rmtree(host.folders.runtime, ignore_errors=True)
@@ -110,9 +113,11 @@ def end_unused(host: RootlessHost, found: Namespaces, handles: Sequence[int]) ->
     Args:
         handles: as `handles` gives them; this process may be where their numbers mean nothing.
     """
-    with contextlib.suppress(BlockingIOError), _locked(host, fcntl.LOCK_EX | fcntl.LOCK_NB):
+    with contextlib.suppress(BlockingIOError), locked(host, fcntl.LOCK_EX | fcntl.LOCK_NB):
         if _recorded(host) == found:
-            _end(handles)
+            end(handles)
+            if host.grants.job:
+                shutil.rmtree(host.data, ignore_errors=True)
             shutil.rmtree(host.folders.runtime, ignore_errors=True)
 
 
@@ -180,15 +185,15 @@ def _record(host: RootlessHost) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(host: RootlessHost, operation: int) -> Iterator[None]:
-    """Hold the folder of what runs; whoever removes it holds it alone.
+def locked(host: RootlessHost, operation: int) -> Iterator[None]:
+    """Hold the folder of what runs; whoever removes it, or ends the namespaces, holds it alone.
 
     Raises:
         BlockingIOError: another command holds it, and the operation does not wait.
     """
     folder = host.folders.runtime
     while True:
-        folders.make_runtime(folder)
+        folders.make_private(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, operation)
@@ -233,7 +238,7 @@ def _make(host: RootlessHost) -> None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(starts, b"recorded\n")
         except BaseException:
-            _end(handles(host, found))
+            end(handles(host, found))
             raise
     finally:
         os.close(starts)
@@ -355,7 +360,7 @@ def _connect(host: RootlessHost, found: Namespaces) -> None:
         os.close(lifeline)
 
 
-def _end(handles: Sequence[int]) -> None:
+def end(handles: Sequence[int]) -> None:
     """Kill the first process, and wait until it and slirp4netns, which follows it, are gone."""
     for number, end in enumerate(handles):
         if number == 0:

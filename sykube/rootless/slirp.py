@@ -30,6 +30,10 @@ _MTU = 65520
 _TIMEOUT_S = 10.0
 
 
+class _EndedError(SykubeError):
+    """There is nobody who could answer."""
+
+
 @dataclass(frozen=True)
 class Forward:
     """A port of the host that leads into the namespace."""
@@ -116,10 +120,14 @@ class Slirp:
             raise OSError(f"the port {wanted} of the host cannot be had")
 
     def remove(self, gone: Forward) -> None:
-        """Close a port of the host; one that is closed already is no error."""
-        for each, number in self.forwards().items():
-            if each == gone:
-                self._ask("remove_hostfwd", id=number)
+        """Close a port of the host; one that is closed already is no error.
+
+        So are all of them where it has ended, as at the end of a batch job, which asks all to end.
+        """
+        with contextlib.suppress(_EndedError):
+            for each, number in self.forwards().items():
+                if each == gone:
+                    self._ask("remove_hostfwd", id=number)
 
     def forwards(self) -> dict[Forward, int]:
         """The ports of the host that lead into the namespace, each with its number."""
@@ -143,7 +151,8 @@ class Slirp:
                 received = b"".join(iter(lambda: connection.recv(4096), b""))
             answer: dict[str, Any] = json.loads(received)
         except (OSError, ValueError) as error:
-            raise SykubeError(
+            ended = isinstance(error, ConnectionRefusedError | FileNotFoundError)
+            raise (_EndedError if ended else SykubeError)(
                 f"{PROGRAM} does not answer: {error}",
                 resolution="Run the command again: it starts another one where it is gone.",
             ) from error

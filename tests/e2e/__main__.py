@@ -30,7 +30,7 @@ FIRST = ("host",)
 # Files that share a cluster are in one half; the longest of each begins.
 HALVES = (
     (
-        "rootless", "neighbours", "lifecycle", "cluster", "docs", "dashboard", "metrics", "bundle",
+        "rootless", "neighbours", "jobs", "lifecycle", "cluster", "docs", "dashboard", "metrics", "bundle",
     ),
     (
         "faults", "failures", "everyday", "snapshots", "images", "diagnosis", "site", "stock",

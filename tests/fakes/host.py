@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sykube.host.host import Host, Runner
+from sykube.host.host import Attached, Host, Runner
 from tests.fakes.cgroups import CgroupPath
 from tests.fakes.files import fill
 from tests.fakes.kernel import SysctlPath
@@ -26,7 +26,8 @@ class FakeHost(Host):
 
     run: Runner = no_process
     replace_process: Callable[[Sequence[str | Path], Mapping[str, str]], None] = no_process
-    run_attached: Callable[[Sequence[str | Path], Mapping[str, str]], int] = no_process
+    run_attached: Attached = no_process
+    in_background: Callable[[Callable[[], None], Path], None] = no_process
     kill: Callable[[int, int], None] = no_process
     user: Callable[[], int] = lambda: 0
     # Not what a busy machine takes for an answer.

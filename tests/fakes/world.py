@@ -78,6 +78,8 @@ class World:
         self.web: dict[str, str] = {}
         # Files that were given to a user and a group.
         self.given: list[tuple[str, int, int]] = []
+        # What goes on after commands have ended.
+        self.background: list[Callable[[], None]] = []
         # Whose rights sykube has.
         self.user = 0
         self.machine = platform.machine()
@@ -86,6 +88,7 @@ class World:
             run=self.programs.run,
             replace_process=lambda *given: self.programs.become(*given),
             run_attached=lambda *given: self.programs.attached(*given),
+            in_background=lambda action, _output: self.background.append(action),
             kill=self.kill_process,
             which=self.which,
             disk_usage=self.disk_usage,

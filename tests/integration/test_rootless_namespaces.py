@@ -234,3 +234,16 @@ def test_where_users_may_have_none_it_is_said_whom_to_ask(one_user: User) -> Non
     assert "Ask the administrator" in done.stderr
     assert one_user.processes() == []
     assert not runtime(one_user).exists()
+
+
+def test_nothing_is_left_of_a_batch_job_whose_scheduler_knows_only_its_process_tree(
+    user: User,
+) -> None:
+    data = f"/tmp/sykube-{user.uid}-job-5-$(uname -n)-data"
+    # A container's user may own files, where there is more than one ID.
+    made = f"mkdir {data}/lab; touch {data}/lab/file; chown 1000 {data}/lab || true"
+    job = ("env", "SLURM_JOB_ID=5", "SLURMD_NODENAME=batch", "TMPDIR=/tmp")
+    user.run(*job, *words(user, "sh", "-ec", f"{made}; sleep 300 &", last=False))
+    # The job's first process was that one.
+    wait("its processes are gone", lambda: not user.processes())
+    wait("its files are gone", lambda: not list(Path("/tmp").glob(f"sykube-{user.uid}-*")))

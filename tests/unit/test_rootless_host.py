@@ -18,7 +18,7 @@ from sykube.host.grants import Grants
 from sykube.host.run import CommandError, Completed
 from sykube.image import build
 from sykube.rootless import entry, folders, ids
-from sykube.rootless.host import RootlessHost
+from sykube.rootless.host import RootlessHost, whose_namespaces
 from sykube.rootless.ids import Ids
 from sykube.rootless.network import RootlessNetwork
 from tests.fakes import FakeHost, World, fill
@@ -67,14 +67,14 @@ def test_where_nobody_made_one_for_the_user_alone_it_is_in_tmp(
 
 
 def test_a_folder_in_tmp_that_others_may_enter_is_refused(tmp_path: Path) -> None:
-    folders.make_runtime(tmp_path / "own")
+    folders.make_private(tmp_path / "own")
     assert (tmp_path / "own").stat().st_mode & 0o777 == 0o700
     (tmp_path / "own").chmod(0o750)
     with pytest.raises(HostError, match="only you may enter"):
-        folders.make_runtime(tmp_path / "own")
+        folders.make_private(tmp_path / "own")
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(HostError, match="only you may enter"):
-        folders.make_runtime(tmp_path / "link")
+        folders.make_private(tmp_path / "link")
 
 
 # --- IDs ---
@@ -236,7 +236,44 @@ def test_root_is_refused_a_cluster_without_root(world: World, sykube: Sykube) ->
     assert "for users other than root" in done.err
 
 
+def maps(root: Path, line: str) -> Path:
+    fill(root / "self", {"uid_map": line, "gid_map": line})
+    return root
+
+
+@pytest.mark.parametrize(
+    ("line", "named", "expected"),
+    [
+        ("0 1000 1\n1 100000 65536\n", "1000:1000", (1000, 1000)),
+        ("0 1000 1\n", "1001:1000", None),
+        ("0 1000 1\n", "", None),
+        ("0 0 4294967295\n", "0:0", None),
+        ("0 0 4294967295\n", "1000:1000", None),
+    ],
+    ids=["sykube's", "another user's", "of another program", "root", "root who has the variable"],
+)
+def test_whose_namespaces_these_are(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    named: str,
+    expected: tuple[int, int] | None,
+) -> None:
+    monkeypatch.setenv("SYKUBE_USER", named)
+    assert whose_namespaces(maps(tmp_path, line)) == expected
+
+
 # --- commands ---
+
+
+def test_a_command_that_is_in_the_namespaces_does_not_enter_them_again(
+    rootless: RootlessHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "enter", no_process)
+    rootless.cgroups.mkdir(parents=True)
+    inside = replace(rootless, inside=True)
+    assert ended_with(inside, monkeypatch, "snapshot", "list") == 0
+    assert inside.variables == {"SYKUBE_USER": "1000:100"}
 
 
 def ended_with(host: RootlessHost, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

@@ -72,6 +72,13 @@ class FakeSlirp:
         raise AssertionError(command)
 
 
+def test_where_slirp4netns_has_ended_its_ports_are_closed(tmp_path: Path) -> None:
+    gone = Slirp(tmp_path / "slirp.sock")
+    gone.remove(Forward("tcp", "127.0.0.1", 8080))
+    with pytest.raises(SykubeError, match="does not answer"):
+        gone.forwards()
+
+
 @pytest.fixture
 def slirp(tmp_path: Path) -> Iterator[FakeSlirp]:
     running = FakeSlirp(tmp_path / "slirp.sock")

@@ -423,6 +423,40 @@ def test_a_program_that_a_signal_ends_has_the_code_that_a_shell_gives_it() -> No
     assert run_attached(["sh", "-c", "kill -KILL $$"], dict(os.environ)) == 128 + signal.SIGKILL
 
 
+def test_a_program_is_asked_to_end_at_a_time() -> None:
+    script = "trap 'exit 5' TERM; while :; do sleep 0.05; done"
+    assert run_attached(["sh", "-c", script], dict(os.environ), time.time() + 0.3) == 5
+    assert run_attached(["true"], dict(os.environ), time.time() + 3600) == 0
+
+
+IN_BACKGROUND = (
+    "import os, sys\n"
+    "from pathlib import Path\n"
+    "from sykube.host import background\n"
+    "held = open('held', 'w')\n"
+    "def action():\n"
+    "    there = Path(f'/proc/self/fd/{held.fileno()}').exists()\n"
+    "    print(os.getpid() == os.getsid(0), there, flush=True)\n"
+    "    raise ValueError('and failed')\n"
+    "background.run(action, Path(sys.argv[1]))\n"
+    "print('goes on')\n"
+)
+
+
+def test_what_goes_on_in_the_background_has_nothing_of_the_commands(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    done = subprocess.run(
+        [sys.executable, "-c", IN_BACKGROUND, output], capture_output=True, text=True,
+        cwd=tmp_path, check=True, timeout=30, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.stdout == "goes on\n"
+    deadline = time.monotonic() + 30
+    while not (output.exists() and "and failed" in output.read_text(encoding="utf-8")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert output.read_text(encoding="utf-8").startswith("True False\n")
+
+
 def test_signals_are_as_before_once_a_program_has_ended() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert run_attached(["true"], dict(os.environ)) == 0

@@ -24,10 +24,14 @@ class Command:
         self.there: list[list[str]] = []
         self.umasks: list[int] = []
         self.ends: Callable[[], int] = lambda: 0
+        self.until: float | None = None
         self._world = world
         world.programs.attached = self
 
-    def __call__(self, argv: Sequence[object], environ: Mapping[str, str]) -> int:
+    def __call__(
+        self, argv: Sequence[object], environ: Mapping[str, str], until: float | None = None
+    ) -> int:
+        self.until = until
         self.calls.append(([str(word) for word in argv], environ))
         self.there.append(clusters(self._world.host))
         self.umasks.append(os.umask(0))

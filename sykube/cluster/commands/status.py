@@ -13,6 +13,7 @@ from sykube.cluster.operations import certs
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import belonging, space
 from sykube.host.host import Host
+from sykube.host.job import clock
 from sykube.kubernetes import readiness
 from sykube.node import supervised
 from sykube.node.node import Node
@@ -56,6 +57,8 @@ class Status:
         certificates: a warning when some end within a month; what has ended shows in the rest.
         update: an update that is under way, or nothing.
         policies: that NetworkPolicies, where there are any, are not enforced.
+        job: the batch job that this is asked in, and when that ends.
+        stops: when the cluster stops by itself.
     """
 
     name: str
@@ -70,6 +73,8 @@ class Status:
     certificates: str = ""
     update: str = ""
     policies: str = ""
+    job: str = ""
+    stops: str = ""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -180,6 +185,8 @@ def collect(cluster: Cluster) -> Status:
         certs.warning(cluster),
         _update(cluster),
         policies,
+        f"{job}, {job.until}" if (job := cluster.host.grants.job) else "",
+        clock(cluster.state.stop_at) if cluster.state.stop_at > cluster.host.time() else "",
     )
 
 

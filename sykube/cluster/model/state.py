@@ -47,6 +47,7 @@ class State:
         cordoned: nodes that `stop --drain` or an update emptied and start opens again.
         proxies: those that nodes fetch images by; a password may be among them.
         authorities: certificates, in PEM, that nodes trust beside Debian's.
+        stop_at: when it stops by itself, in seconds since the epoch; 0 for never.
         update: the update that is under way; `image`, `versions` and `choice` are those of the
             control planes.
     """
@@ -73,6 +74,7 @@ class State:
     proxies: Proxies = field(default_factory=Proxies)
     authorities: tuple[str, ...] = ()
     choice: Choice | None = None
+    stop_at: float = 0.0
     update: Progress | None = None
 
     def __post_init__(self) -> None:

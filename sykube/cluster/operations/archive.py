@@ -150,7 +150,7 @@ def create(host: Host, name: str, state: State, root: Path) -> Snapshot:
         SykubeError: there is one of that name, the disk is too small, or tar failed.
     """
     check_free(host, name)
-    host.snapshots.mkdir(mode=0o700, exist_ok=True)
+    host.snapshots.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Its cluster is locked: what lies there was left by a save that was killed.
     work = host.snapshots / f".new-{state.spec.name}"
     shutil.rmtree(work, ignore_errors=True)

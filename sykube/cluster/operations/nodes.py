@@ -9,6 +9,7 @@ from sykube import resources
 from sykube.addons.storage import VOLUMES
 from sykube.cluster.model import members
 from sykube.cluster.model.cluster import Cluster, on_each
+from sykube.cluster.model.spec import NodeSpec
 from sykube.cluster.operations import (
     cgroup_version,
     clone,
@@ -22,6 +23,7 @@ from sykube.image import versions
 from sykube.kubernetes import kubelet, node_checks
 from sykube.kubernetes.kubeadm_patches import KUBELET
 from sykube.node import cgroups, local
+from sykube.node.limits import Limits
 from sykube.node.mounts import Mount
 from sykube.node.node import Node
 
@@ -196,7 +198,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
     cluster.paths.volumes.mkdir(mode=0o711, exist_ok=True)
     is_single = [node] == cluster.control_planes
     asked = cluster.state.spec.node(node.name)
-    limits = asked.limits
+    limits = _limits(cluster, asked)
     domains = cluster.state.spec.dns_search
     search = [f"search {' '.join(domains)}"] if domains else []
     minor = versions.minor(cluster.image_of(node).versions()["kubernetes"])
@@ -234,6 +236,17 @@ def prepare(cluster: Cluster, node: Node) -> None:
     }
     node.prepare(files, limits)
     registries.configure(cluster, node)
+
+
+def _limits(cluster: Cluster, asked: NodeSpec) -> Limits:
+    """What a node may use; in a batch job, what the job was given, where nothing else is asked for.
+
+    Nor where the kubelet is told by a patch what it may not use.
+    """
+    job = cluster.host.grants.job
+    if job is None or "systemReserved" in asked.kubeadm_patches.fields(KUBELET):
+        return asked.limits
+    return asked.limits.or_else(job.millicores, job.memory)
 
 
 def _keepalived(cluster: Cluster, node: Node) -> str:
