@@ -24,10 +24,15 @@ class Chain:
     rules: tuple[Rule, ...]
 
     def is_whole(self, listed: Sequence[list[str]]) -> bool:
-        """Whether it has all its rules and is reached, by what `iptables -S` lists."""
-        own = [words for words in listed if words[:2] == ["-A", self.name]]
+        """Whether it has all its rules and is reached, by what `iptables -S` lists.
+
+        Those of segment sizes are not asked for: a cluster that runs since before sykube had them
+        gets them when it starts again, and is healthy meanwhile.
+        """
+        own = [words for words in listed if words[:2] == ["-A", self.name] and not _clamps(words)]
+        needed = [rule for rule in self.rules if not _clamps(rule)]
         jumps = [words for words in listed if words[1] == self.parent and words[-1] == self.name]
-        return len(own) == len(self.rules) and bool(jumps)
+        return len(own) == len(needed) and bool(jumps)
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,10 @@ def chains(bridge: str, wiring: Wiring) -> list[Chain]:
 # get through, and many a firewall drops the ICMP messages that say so. The kernel takes the smaller
 # MTU of both directions: xt_TCPMSS, tcpmss_reverse_mtu.
 _CLAMP = ("-p", "tcp", "--tcp-flags", "SYN,RST", "SYN", "-j", "TCPMSS", "--clamp-mss-to-pmtu")
+
+
+def _clamps(words: Sequence[str]) -> bool:
+    return "TCPMSS" in words
 
 
 def _forwarding(bridge: str, wiring: Wiring) -> tuple[Rule, ...]:

@@ -90,6 +90,18 @@ def test_what_is_gone_of_it_is_named(host: Host, programs: FakePrograms, resolve
     assert bridge.problem(wiring(resolver)) == "the bridge sk-lab is gone"
 
 
+def test_a_bridge_of_a_sykube_that_changed_no_segment_sizes_is_whole(
+    host: Host, programs: FakePrograms
+) -> None:
+    bridge = Bridge(host, "lab")
+    bridge.create(wiring(""))
+    chain = programs.kernel.tables["filter"]["SYKUBE-lab-FWD"]
+    chain[:] = [rule for rule in chain if "TCPMSS" not in rule]
+    assert bridge.problem(wiring("")) == ""
+    chain.pop()
+    assert bridge.problem(wiring("")) == "rules are gone from SYKUBE-lab-FWD"
+
+
 def test_removing_what_is_not_there_is_no_error(host: Host, programs: FakePrograms) -> None:
     before = programs.kernel.snapshot()
     Bridge(host, "lab").remove()
