@@ -113,7 +113,8 @@ class Damaged:
     def start(self) -> None:
         """`start` must do, without waiting for anything afterwards but the writers."""
         self.cluster.sykube("start", "--name", NAME)
-        assert self.status()["code"] == 0
+        found = self.status()
+        assert found["code"] == 0, found
         eventually("writing goes on", self.well(), HEALED_S)
 
     def in_node(self, node: str, *command: str) -> list[str]:

@@ -39,6 +39,8 @@ def published(
     found: dict[str, set[tuple[str, str, int]]] = {}
 
     def publish(cluster: str, ports: Collection[tuple[str, str, int]]) -> None:
+        if any(number in network.taken for _, _, number in ports):
+            raise HostError("in use", resolution="Take another one.")
         found[cluster] = {*ports}
 
     network = world.network
@@ -151,6 +153,18 @@ def test_an_api_server_whose_port_was_taken_meanwhile_gets_another(
     for file in (cluster.paths.kubeconfig, Path(cluster.state.kubeconfig)):
         assert "https://127.0.0.1:16500" in file.read_text()
         assert "16443" not in file.read_text()
+
+
+def test_a_port_that_another_user_takes_at_the_same_time_is_not_the_api_servers(
+    world: World, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have looked before one of them has it."""
+    free = iter((16443, 16443, 16444))
+    monkeypatch.setattr(world.network, "api_port", lambda _: next(free))
+    world.network.taken.add(16443)
+    cluster = made(world)
+    assert published["fake"] == {("tcp", "127.0.0.1", 16444)}
+    assert "https://127.0.0.1:16444" in cluster.paths.kubeconfig.read_text()
 
 
 def test_what_needs_cgroups_says_so(world: World, published: Published) -> None:

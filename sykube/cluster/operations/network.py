@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from pathlib import Path
 
 from sykube import resources
@@ -11,6 +10,7 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import others
 from sykube.cluster.operations import user_kubeconfig
 from sykube.cluster.operations.data import make_folders
+from sykube.errors import HostError
 from sykube.host import lock, provision
 from sykube.host.files import write_atomically
 from sykube.host.host import Host
@@ -21,6 +21,8 @@ from sykube.node import cgroups
 # each user is used up by the second cluster (kind#904, kind#2586).
 _INOTIFY = {"fs/inotify/max_user_instances": 1024, "fs/inotify/max_user_watches": 524288}
 
+_ATTEMPTS = 5
+
 
 def is_up(cluster: Cluster) -> bool:
     return cluster.bridge.exists()
@@ -30,7 +32,7 @@ def set_up(cluster: Cluster) -> None:
     """Make the bridge, its rules and the engine's configuration, or what is missing of them."""
     with lock.host_settings(cluster.host):
         _set_host(cluster.host)
-        _require_api_port(cluster)
+        _take_api_port(cluster)
     cluster.bridge.create(cluster.wiring)
     cluster.state.owned_folders += make_folders(cluster.network_dir)
     cluster.save()
@@ -48,16 +50,27 @@ def set_up(cluster: Cluster) -> None:
     )
 
 
-def _require_api_port(cluster: Cluster) -> None:
-    """Take another port for the API server where somebody took it while the cluster was stopped."""
+def _take_api_port(cluster: Cluster) -> None:
+    """Take the API server's port of the host, or another one where somebody has it.
+
+    Others may have taken it while the cluster was stopped, or since it was looked at: other users,
+    who make a cluster at the same time.
+    """
     state, network = cluster.state, cluster.host.network
     if not state.api_port or cluster.bridge.exists():
         return
-    with contextlib.suppress(OSError):
-        network.bind(socket.SOCK_STREAM, ("127.0.0.1", state.api_port))
-        return
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(HostError):
+            network.publish(cluster.name, [("tcp", "127.0.0.1", state.api_port)])
+            return
+        _change_api_port(cluster)
+    network.publish(cluster.name, [("tcp", "127.0.0.1", state.api_port)])
+
+
+def _change_api_port(cluster: Cluster) -> None:
+    state = cluster.state
     before = state.api_port
-    state.api_port = network.api_port(
+    state.api_port = cluster.host.network.api_port(
         [each.api_port for each in others(cluster.host, cluster.name)]
     )
     cluster.save()
