@@ -42,15 +42,9 @@ def path_of(instance: str) -> str:
 
 
 def create(host: Host, instance: str, limits: Limits = _NO_LIMITS) -> None:
-    """Make the node's cgroups, or set the limits of those that exist; nothing without cgroups.
-
-    What one that was killed had below them goes: before the kubelet starts pods, its cAdvisor looks
-    for the task of each of these containers for 1.5 s (container/containerd/handler.go).
-    """
+    """Make the node's cgroups, or set the limits of those that exist; nothing without cgroups."""
     if not host.grants.cgroups:
         return
-    if not members(host, instance):
-        _remove_below(host, instance)
     if is_v2(host):
         parent = host.cgroups / PARENT
         with lock.host_settings(host):
@@ -248,12 +242,6 @@ def _empty(host: Host, folder: Path) -> None:
             with contextlib.suppress(ProcessLookupError):
                 host.kill(pid, signal.SIGKILL)
         host.sleep(0.05)
-
-
-def _remove_below(host: Host, instance: str) -> None:
-    for hierarchy in _all_hierarchies(host):
-        for folder in (hierarchy / path_of(instance)).glob("*/"):
-            _remove_tree(host, folder)
 
 
 def _remove_tree(host: Host, folder: Path) -> None:

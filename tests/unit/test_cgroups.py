@@ -133,25 +133,6 @@ def test_what_runs_in_it_is_killed_and_what_is_below_goes_too(either: World) -> 
     assert either.snapshot() == before
 
 
-def test_what_pods_of_a_killed_node_had_goes_before_it_starts_and_of_one_that_runs_stays(
-    either: World,
-) -> None:
-    def pods() -> list[Path]:
-        return [path for path in either.cgroup_root.rglob("kubepods") if path.is_dir()]
-
-    for name in ("fake-master", "fake-node1"):
-        cgroups.create(either.host, name)
-        for folder in [*either.cgroup_root.rglob(name)]:
-            (folder / "kubepods/pod1").mkdir(parents=True)
-    running = next(each for each in pods() if each.parent.name == "fake-node1")
-    (running / "pod1/cgroup.procs").write_text("77\n")
-    before = len(pods())
-    for name in ("fake-master", "fake-node1"):
-        cgroups.create(either.host, name)
-    assert {each.parent.name for each in pods()} == {"fake-node1"}
-    assert len(pods()) == before / 2
-
-
 def test_what_a_killed_engine_leaves_goes_too(either: World) -> None:
     cgroups.create(either.host, "fake-master")
     parents = cgroups.of_engines(either.host)
