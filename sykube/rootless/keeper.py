@@ -60,20 +60,20 @@ def let_end(host: RootlessHost, found: Namespaces) -> None:
     deadline = time.monotonic() + _LET_END_S
     with contextlib.suppress(ProcessLookupError):
         first = os.pidfd_open(found.pid)
-        while _is_held(host) and time.monotonic() < deadline:
+        while _is_locked(host.folders.runtime, fcntl.LOCK_SH) and time.monotonic() < deadline:
             if select.select([first], [], [], _LOOK_S)[0]:
                 break
         os.close(first)
 
 
-def _is_held(host: RootlessHost) -> bool:
-    """Whether one process holds the folder of what runs alone."""
+def _is_locked(path: Path, operation: int) -> bool:
+    """Whether another process has a lock on it that does not let this one have one."""
     try:
-        descriptor = os.open(host.folders.runtime, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
@@ -166,24 +166,11 @@ def take_left(host: RootlessHost) -> list[Path]:
             namespaces.locked(other, fcntl.LOCK_EX | fcntl.LOCK_NB),
         ):
             # Where jobs have a /tmp of their own, what runs of others is not seen.
-            if not namespaces.present(other) and not _is_kept(each.data):
+            kept = _is_locked(each.data / _LOCK, fcntl.LOCK_EX)
+            if not namespaces.present(other) and not kept:
                 folders.set_aside(each)
                 shutil.rmtree(each.runtime, ignore_errors=True)
     return folders.aside(host.folders, uid, root)
-
-
-def _is_kept(data: Path) -> bool:
-    try:
-        lock = os.open(data / _LOCK, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
 
 
 def remove(left: Sequence[Path]) -> None:

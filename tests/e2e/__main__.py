@@ -18,13 +18,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import join
 from typing import IO
 
 from tests.e2e import settings
+from tests.machine import cgroup as machine_cgroup
 
 FIRST = ("host",)
 # Files that share a cluster are in one half; the longest of each begins.
@@ -153,17 +153,7 @@ def _show(number: int, output: IO[str], log: Path, failed: list[str]) -> None:
 
 
 def _remove(folder: Path, cgroup: str) -> None:
-    roots = [*Path("/sys/fs/cgroup").glob(f"*/{cgroup}"), *Path("/sys/fs/cgroup").glob(cgroup)]
-    deadline = time.monotonic() + _DELETE_S
-    while any(root.exists() for root in roots):
-        for own in [each for root in roots for each in (*root.rglob("*/"), root)][::-1]:
-            with contextlib.suppress(OSError):
-                for pid in (own / "cgroup.procs").read_text(encoding="utf-8").split():
-                    os.kill(int(pid), signal.SIGKILL)
-                own.rmdir()
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"processes in the cgroup {cgroup} do not end")
-        time.sleep(0.1)
+    machine_cgroup.remove(cgroup)
     # Nothing is mounted here: mounts of the machine end with its namespace.
     if folder.exists():
         shutil.rmtree(folder)

@@ -24,6 +24,7 @@ from shlex import quote
 
 from sykube.host.apt import Mirror, find_mirror
 from sykube.host.host import Host
+from tests.machine import cgroup
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _ENTER = CHECKOUT / "tests/machine/enter"
@@ -70,11 +71,15 @@ _MACHINES = {
         ),
     ),
 }
+# One run at a time, as by its link.
+_CGROUP = "sykube-fresh"
 _HOST_LINK, _GUEST_LINK = "sykfresh0", "sykfresh1"
 _SUBNET, _HOST_ADDRESS, _GUEST_ADDRESS = "10.253.253.0/30", "10.253.253.1", "10.253.253.2"
 
 
 def main() -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     names = sys.argv[1:] or list(_MACHINES)
     for name in names:
         machine = _MACHINES[name]
@@ -163,8 +168,9 @@ def _run(root: Path, command: str) -> int:
         "MACHINE_LINK": _GUEST_LINK,
         "MACHINE_ADDRESS": f"{_GUEST_ADDRESS}/30",
         "MACHINE_GATEWAY": _HOST_ADDRESS,
-        "MACHINE_CGROUP": f"sykube-fresh-{os.getpid()}",
+        "MACHINE_CGROUP": _CGROUP,
     }
+    cgroup.remove(_CGROUP)
     process = subprocess.Popen(
         ["sh", _ENTER, root, "/root/sykube", command], env=environment, start_new_session=True
     )
@@ -175,6 +181,7 @@ def _run(root: Path, command: str) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        cgroup.remove(_CGROUP)
 
 
 def _check(*command: str | Path) -> None:
