@@ -191,6 +191,19 @@ class Api:
         if manifest["kind"] in _WITHOUT_APPLY:
             self._create_or_merge(manifest)
             return
+        try:
+            self._apply(manifest)
+        except ApiError as error:
+            strategy = manifest.get("spec", {}).get("strategy", {})
+            if error.status != 422 or strategy.get("type") != "Recreate":
+                raise
+            # A Deployment that was rolled keeps the defaults of that, which nobody has applied and
+            # nobody can so take away; with them it is refused: kubernetes/kubernetes issue 24198.
+            strategy = {"type": "Recreate", "rollingUpdate": None}
+            self._merge(manifest, {"spec": {"strategy": strategy}})
+            self._apply(manifest)
+
+    def _apply(self, manifest: dict[str, Any]) -> None:
         self.request(
             "PATCH",
             self.path_of(manifest),
@@ -205,8 +218,11 @@ class Api:
         except ApiError as error:
             if error.status != 409:
                 raise
-            merge = "application/merge-patch+json"
-            self.request("PATCH", self.path_of(manifest), manifest, content_type=merge)
+            self._merge(manifest, manifest)
+
+    def _merge(self, manifest: dict[str, Any], patch: dict[str, Any]) -> None:
+        merge = "application/merge-patch+json"
+        self.request("PATCH", self.path_of(manifest), patch, content_type=merge)
 
     def path_of(self, manifest: dict[str, Any]) -> str:
         """The path of an object, by what the API server says of its kind.

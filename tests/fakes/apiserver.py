@@ -322,6 +322,7 @@ class FakeApi(Api):
                 return {}
             case "PATCH", _ if content_type == "application/apply-patch+yaml":
                 _check_ports(body)
+                _check_strategy(server.objects.get(path, {}), body)
                 metadata = {"generation": 1} | body["metadata"]
                 server.objects[path] = body | {"metadata": metadata}
                 if body["kind"] == "Service" and body["spec"].get("type") == "NodePort":
@@ -351,6 +352,13 @@ def _check_ports(body: dict[str, Any]) -> None:
     lists = [spec.get("ports", []), *(each.get("ports", []) for each in containers)]
     if not all("protocol" in port for ports in lists for port in ports):
         raise ApiError("failed to create typed patch object: a port omits key field protocol", 500)
+
+
+def _check_strategy(there: dict[str, Any], body: dict[str, Any]) -> None:
+    """Refuse what is left of another strategy: server-side apply keeps defaults."""
+    rolled = there.get("spec", {}).get("strategy", {}).get("rollingUpdate")
+    if rolled and body["spec"].get("strategy") == {"type": "Recreate"}:
+        raise ApiError("spec.strategy.rollingUpdate: Forbidden: may not be specified", 422)
 
 
 def _merge(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:

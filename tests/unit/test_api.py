@@ -155,6 +155,29 @@ def test_applying_an_object(server: Server, api: Api) -> None:
     assert sorted(request["query"].split("&")) == ["fieldManager=sykube", "force=true"]
 
 
+def test_a_deployment_that_was_rolled_is_one_that_is_recreated() -> None:
+    kubernetes = Kubernetes()
+    api = FakeApi(kubernetes, Calls())
+    manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}}
+    api.apply(
+        {**manifest, "spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"a": 1}}}}
+    )
+    api.apply({**manifest, "spec": {"strategy": {"type": "Recreate"}}})
+    (found,) = kubernetes.objects.values()
+    assert found["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_an_object_that_is_refused_is_left(server: Server, api: Api) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments/x"
+    kinds = [{"name": "deployments", "kind": "Deployment", "namespaced": True}]
+    server.answer("GET", "/apis/apps/v1", 200, {"resources": kinds})
+    server.answer("PATCH", path, 422, {"message": "its selector cannot change"})
+    manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}}
+    with pytest.raises(ApiError, match="its selector cannot change"):
+        api.apply({**manifest, "spec": {"selector": {}}})
+    assert [each["method"] for each in server.requests] == ["GET", "PATCH"]
+
+
 def test_what_is_gone_is_deleted_well_enough(server: Server, api: Api) -> None:
     api.delete("/api/v1/nodes/x")
     server.answer("DELETE", "/api/v1/nodes/x", 403, {"message": "you may not"})
