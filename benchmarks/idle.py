@@ -6,10 +6,11 @@ CPU      as the nodes' cgroups count it, so with processes that come and go mean
          `short-lived` is what no process was seen for that was there from begin to end
 
 A new cluster of two nodes is left alone for a minute before. Then a worker joins, and it is left
-alone again.
+alone again. With --stock it is a cluster that stock kubeadm makes of the same node image, which has
+neither sykube's settings nor its add-ons: what Kubernetes itself takes.
 
 Run it as root, with nothing else to do: python3 -m benchmarks.idle [--seconds 60] [--settle 60]
-    [--name bench]
+    [--name bench] [--stock]
 With --seconds 0 it looks at the memory of the cluster of that name, and adds no worker.
 """
 
@@ -20,12 +21,14 @@ import contextlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks import stock
 from benchmarks.measure import cluster_of_two, processes_of, set_size_mb, sykube
 from benchmarks.processes import program_at, spent_by
 from sykube.cluster.model import lookup
+from sykube.cluster.model.spec import ClusterSpec
 from sykube.host.host import Host
 from sykube.node import cgroups
 from sykube.ui import Ui
@@ -66,18 +69,28 @@ def _spent(instance: str) -> tuple[float, dict[tuple[str, str], float]]:
     return cgroups.usage(Host(), instance).cpu or 0.0, found
 
 
+@contextlib.contextmanager
+def stock_of_two(name: str) -> Iterator[None]:
+    """Two nodes with what stock kubeadm makes of them; deleted at the end."""
+    with stock.prepared(ClusterSpec(name=name, workers=1)) as cluster:
+        stock.init(cluster)
+        stock.join(cluster)
+        yield
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The figures, by name: of the cluster of two nodes, then of its further worker."""
     seconds = options.seconds
     time.sleep(options.settle if seconds else 0)
     nodes = _nodes(options.name, seconds)
     found = {
+        "stock": options.stock,
         "seconds": seconds,
         "settle": options.settle,
         "cluster_cpu_percent": round(sum(node["cpu_percent"] for node in nodes.values()), 2),
         "nodes": nodes,
     }
-    if seconds:
+    if seconds and not options.stock:
         sykube("node", "add", "--name", options.name, "--quiet")
         time.sleep(options.settle)
         worker, of_it = list(_nodes(options.name, seconds).items())[-1]
@@ -122,8 +135,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--settle", type=int, default=60)
     parser.add_argument("--name", default="bench")
+    parser.add_argument("--stock", action="store_true")
     options = parser.parse_args()
-    with cluster_of_two(options.name):
+    with (stock_of_two if options.stock else cluster_of_two)(options.name):
         found = measure(options)
     show(found)
     print(json.dumps(found))
