@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import socket
 import ssl
 import urllib.parse
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 _JSON = "application/json"
+# A connection of which the other end is gone is found dead after 40 s, though nobody says anything.
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 5}
 
 
 class ApiError(Exception):
@@ -38,16 +41,17 @@ class Timing:
 
     Args:
         request: for a connection, and for each part of a list.
-        watch: how long the API is asked to keep a watch open. It ends every watch by then, so
-            `silence` finds a connection dead that says nothing for longer.
+        watch: how long the API is asked to keep a watch open, as long as those of Kubernetes' own
+            programs are: each takes a connection with its keys. It ends every watch by then, so
+            `silence` finds an API that hangs.
         silence: how long a watch may say nothing.
         first_retry: before the first new attempt; twice as long before each further one.
         last_retry: at most this long between attempts.
     """
 
     request: float = 10.0
-    watch: int = 30
-    silence: float = 40.0
+    watch: int = 300
+    silence: float = 310.0
     first_retry: float = 0.2
     last_retry: float = 5.0
 
@@ -93,6 +97,9 @@ class Api:
                 url.hostname, url.port, timeout=self.timing.request
             )
         connection.connect()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            connection.sock.setsockopt(socket.IPPROTO_TCP, option, value)
         return connection
 
     def headers(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ import dataclasses
 import http.server
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -423,6 +424,21 @@ def test_a_silent_connection_is_given_up(api: FakeApi, follow: Follow) -> None:
         eventually(lambda: follower.address("web"))
     finally:
         release.set()
+
+
+def test_a_connection_whose_other_end_is_gone_is_found_dead_within_a_minute(api: FakeApi) -> None:
+    connection = Api(api.url).connect()
+    try:
+        assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, interval, count = (
+            connection.sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+    finally:
+        connection.close()
+    assert 10 <= idle + interval * count <= 60
+    # The connection, its keys and the watch cost either side milliseconds.
+    assert Timing().watch >= 300
 
 
 def test_delays_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
