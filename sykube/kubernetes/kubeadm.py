@@ -98,7 +98,10 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
     minor = settings.minor
     gates = _switches("feature-gates", settings.feature_gates)
     served = _switches("runtime-config", settings.runtime_config)
-    elected = election.arguments(is_single=settings.is_single) | gates
+    manager, scheduler = (
+        election.arguments(program, is_single=settings.is_single) | gates
+        for program in (election.MANAGER, election.SCHEDULER)
+    )
     registration = _registration(minor, settings.node_name, settings.node_address)
     if not settings.taint:
         registration["taints"] = []
@@ -109,7 +112,7 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
         api_server["timeoutForControlPlane"] = _START_TIMEOUT
     # sykube gives each node its pod subnet. The allocator would hold up every controller that
     # starts after it for 10 s (listNodes, pkg/controller/nodeipam/ipam/cidr_allocator.go).
-    controllers = {"allocate-node-cidrs": "false", **_UNTHROTTLED, **elected}
+    controllers = {"allocate-node-cidrs": "false", **_UNTHROTTLED, **manager}
     text = resources.render(
         "definitions",
         "kubeadm/init.yaml.j2",
@@ -124,7 +127,7 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
         kubelet_gates={**settings.feature_gates, **_kubelet_gates(settings)},
         etcd_args=_arguments(minor, _SINGLE_ETCD if settings.is_single else {}),
         controller_manager_args=_arguments(minor, controllers),
-        scheduler_args=_arguments(minor, elected),
+        scheduler_args=_arguments(minor, scheduler),
     )
     return [settings.patches.apply(each) for each in documents.load_all(text)]
 

@@ -34,16 +34,23 @@ def _program(name: str) -> Iterator[str]:
 
 ALLOWED = (
     Allowed(
-        "a controller manager that cannot renew its lease in time ends itself, and so does a"
-        " scheduler: on a slow disk again and again (sykube/kubernetes/election.py)",
+        "a controller manager that cannot renew its lease in time ends itself: on a slow disk again"
+        " and again (sykube/kubernetes/election.py)",
+        tuple(
+            f'{place} > command > --leader-elect-{option}absent -> "{value}"'
+            for place in _static("kube-controller-manager")
+            for option, value in _ELECTION
+        ),
+    ),
+    Allowed(
+        "the only scheduler needs no election (sykube/kubernetes/election.py)",
         (
             *(
-                f'{place} > command > --leader-elect-{option}absent -> "{value}"'
-                for name in _ELECTING
-                for place in _static(name)
-                for option, value in _ELECTION
+                f'{place} > command > --leader-elect: "true" -> "false"'
+                for place in _static("kube-scheduler")
             ),
             f"{_CONFIGURATION} > scheduler > extraArgs: absent -> {{*}}",
+            f"{_OBJECT}Lease kube-system/kube-scheduler: {{*}} -> absent",
         ),
     ),
     Allowed(

@@ -773,14 +773,15 @@ def init_documents(**changes: object) -> dict[str, Json]:
     return {document["kind"]: document for document in documents}
 
 
-@pytest.mark.parametrize("program", ["controllerManager", "scheduler"])
-def test_the_only_control_plane_does_not_end_when_its_disk_is_slow(program: str) -> None:
-    def options(*, is_single: bool) -> dict[str, str]:
-        cluster = init_documents(is_single=is_single)["ClusterConfiguration"]
-        found = cluster[program]["extraArgs"].items()
-        return {name: value for name, value in found if name.startswith("leader-elect-")}
+def elections(program: str, *, is_single: bool) -> dict[str, str]:
+    """Options of a program for who works among several."""
+    cluster = init_documents(is_single=is_single)["ClusterConfiguration"]
+    found = cluster[program]["extraArgs"].items()
+    return {name: value for name, value in found if name.startswith("leader-elect")}
 
-    only = options(is_single=True)
+
+def test_the_only_controller_manager_does_not_end_when_its_disk_is_slow() -> None:
+    only = elections("controllerManager", is_single=True)
     lease, deadline, retry = (
         int(only[f"leader-elect-{name}"].removesuffix("s"))
         for name in ("lease-duration", "renew-deadline", "retry-period")
@@ -788,8 +789,17 @@ def test_the_only_control_plane_does_not_end_when_its_disk_is_slow(program: str)
     # What the programs insist on: LeaderElectionConfig of client-go, NewLeaderElector.
     assert lease > deadline > 1.2 * retry
     assert deadline > 60, "one request may take the API server as long"
+
+
+def test_the_only_scheduler_renews_no_lease() -> None:
+    """Each would be two requests and a write to the disk, every second of an idle cluster."""
+    assert elections("scheduler", is_single=True) == {"leader-elect": "false"}
+
+
+@pytest.mark.parametrize("program", ["controllerManager", "scheduler"])
+def test_of_several_control_planes_one_is_elected(program: str) -> None:
     # Others wait for the lease of one that is gone: the default.
-    assert options(is_single=False) == {"leader-elect-retry-period": "1s"}
+    assert elections(program, is_single=False) == {"leader-elect-retry-period": "1s"}
 
 
 def test_kubeadm_gets_four_documents_of_the_versions_that_1_20_reads() -> None:
