@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _CLONE_NEWNET = 0x40000000
 
 
+class LedAwayError(OSError):
+    """A port can be listened on, but what is sent to it does not arrive there."""
+
+
 class Network:
     """The host's own; `Host.network`.
 
@@ -71,7 +75,7 @@ class Network:
         """Take a port and give it back.
 
         Raises:
-            OSError: it is in use, or the host has no such address.
+            OSError: it is in use, or the host has no such address; LedAwayError.
         """
         with socket.socket(socket.AF_INET, kind) as probe:
             probe.bind(address)

@@ -10,6 +10,7 @@ from ipaddress import AddressValueError, IPv4Address
 
 from sykube.errors import HostError, UsageError
 from sykube.host.host import Host
+from sykube.host.network import LedAwayError
 
 _TEXT = re.compile(
     r"(?:(?P<address>[0-9.]+):)?(?P<host>\d+):(?P<node>\d+)(?:/(?P<protocol>\w+))?(?:@(?P<at>\S+))?"
@@ -94,15 +95,36 @@ def check_free(host: Host, wanted: PortMap) -> None:
     try:
         host.network.bind(kind, (wanted.address, wanted.host_port))
     except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise HostError(
-                f"this host has no address {wanted.address}",
-                resolution="Take one that `ip address` lists, or leave it out for loopback.",
-            ) from error
-        raise HostError(
-            f"the port {wanted.host_port} of {wanted.address} is in use on this host",
-            resolution=f"Take another, or see who has it: ss -lnp sport = :{wanted.host_port}",
-        ) from error
+        raise refusal(error, wanted.address, wanted.host_port) from error
+
+
+def refusal(error: OSError, address: str, port: int) -> HostError:
+    """What people are told of a port that could not be taken.
+
+    Args:
+        error: of `Network.bind`.
+    """
+    if error.errno == errno.EADDRNOTAVAIL:
+        return HostError(
+            f"this host has no address {address}",
+            resolution="Take one that `ip address` lists, or leave it out for loopback.",
+        )
+    if isinstance(error, LedAwayError):
+        return HostError(
+            f"the port {port} of {address} is led elsewhere on this host",
+            details=f"{error}: rules of the firewall lead it to another cluster or container, or "
+            "drop it",
+            resolution="Take another. Root is shown such rules by: iptables -t nat -S",
+        )
+    if error.errno == errno.EACCES:
+        return HostError(
+            f"the port {port} of {address} is in use on this host, or not yours",
+            resolution="Take another: a user has those from 1024 on.",
+        )
+    return HostError(
+        f"the port {port} of {address} is in use on this host",
+        resolution=f"Take another, or see who has it: ss -lnp sport = :{port}",
+    )
 
 
 def silence(host: Host, address: str, port: int) -> str:

@@ -10,6 +10,7 @@ from sykube.errors import SykubeError
 from sykube.host import signals
 from sykube.rootless import keeper, namespaces
 from sykube.rootless.host import RootlessHost
+from sykube.rootless.outside import Outside
 
 # As a shell has it.
 _KILLED = 128 + signal.SIGKILL
@@ -37,11 +38,12 @@ def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | i
             stream.flush()
         before = signals.hold_back()
         handles = namespaces.handles(host, found)
+        outside = Outside.open(host.proc)
         child = namespaces.enter(found)
         if child == 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             keeper.remove(left)
-            return host.entered()
+            return host.entered(outside)
         code = signals.attend(child)
     if code == _KILLED and namespaces.have_ended(handles):
         raise SykubeError(

@@ -17,6 +17,7 @@ from sykube.rootless import folders, ids
 from sykube.rootless.folders import Folders
 from sykube.rootless.ids import Ids
 from sykube.rootless.network import RootlessNetwork, routes
+from sykube.rootless.outside import Outside
 from sykube.rootless.slirp import Slirp
 
 # Names root's cache where that is not /var/cache/sykube.
@@ -90,10 +91,14 @@ class RootlessHost(Host):
     def slirp(self) -> Slirp:
         return Slirp(self.folders.runtime / "slirp4netns.sock")
 
-    def entered(self) -> RootlessHost:
-        """The same machine, asked from within the namespaces."""
+    def entered(self, outside: Outside | None = None) -> RootlessHost:
+        """The same machine, asked from within the namespaces.
+
+        Args:
+            outside: what was opened before they were entered.
+        """
         cgroups = not self.grants.job and granted.may_make_cgroups(self._hierarchies(""))
-        network: Network = RootlessNetwork(self.slirp, self.beyond)
+        network: Network = RootlessNetwork(self.slirp, self.beyond, outside)
         grants = replace(self.grants, cgroups=cgroups)
         return replace(self, network=network, grants=grants, inside=True)
 

@@ -13,10 +13,13 @@ from pathlib import Path
 from sykube.errors import HostError
 from sykube.host import lock
 from sykube.host.files import write_atomically
-from sykube.host.network import Network
+from sykube.host.network import LedAwayError, Network
+from sykube.network.ports import ANY, refusal
 from sykube.network.subnets import BRIDGE_PREFIX
+from sykube.rootless.outside import Outside
 from sykube.rootless.slirp import ADDRESS, Forward, Slirp
 
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 # Ports of API servers on the host's loopback, of all clusters of all users.
 _API_PORTS = range(16443, 17443)
 
@@ -49,16 +52,51 @@ class RootlessNetwork(Network):
 
     arrival = ADDRESS
 
-    def __init__(self, slirp: Slirp, beyond: tuple[IPv4Network, ...] = ()) -> None:
+    def __init__(
+        self,
+        slirp: Slirp,
+        beyond: tuple[IPv4Network, ...] = (),
+        outside: Outside | None = None,
+    ) -> None:
+        """As it is asked by one command.
+
+        Args:
+            outside: the host's own way to its ports; without it, only who listens on them counts.
+        """
         self.beyond = beyond
         self._slirp = slirp
+        self._outside = outside
         self._record = slirp.socket.with_name("ports.json")
 
     def bind(self, kind: socket.SocketKind, address: tuple[str, int]) -> None:
-        protocol = "tcp" if kind == socket.SOCK_STREAM else "udp"
-        probe = Forward(protocol, *address)
-        self._slirp.add(probe)
-        self._slirp.remove(probe)
+        protocol = next(name for name, each in _KINDS.items() if each == kind)
+        self._try(Forward(protocol, *address))
+
+    def _try(self, wanted: Forward) -> None:
+        """Take a port and give it back; what is sent to it meanwhile has to arrive here.
+
+        Raises:
+            OSError: it is in use, or leads elsewhere.
+        """
+        if self._outside is None:
+            self._slirp.add(wanted)
+            self._slirp.remove(wanted)
+            return
+        addresses = [wanted.address]
+        if wanted.address == ANY:
+            addresses = self._outside.addresses()
+        with socket.socket(socket.AF_INET, _KINDS[wanted.protocol]) as here:
+            here.bind((self.arrival, 0))
+            if wanted.protocol == "tcp":
+                here.listen()
+            # Not at its own number, which rules of a cluster may lead on from here.
+            self._slirp.add(wanted, here.getsockname()[1])
+            try:
+                for address in addresses:
+                    if not self._outside.reaches((address, wanted.port), here):
+                        raise LedAwayError(f"what is sent to {address} does not arrive")
+            finally:
+                self._slirp.remove(wanted)
 
     def publish(self, cluster: str, ports: Collection[tuple[str, str, int]]) -> None:
         with lock.in_turn(self._record.parent):
@@ -74,13 +112,10 @@ class RootlessNetwork(Network):
         self._save(owned)
         for new in sorted(wanted - {*there}, key=str):
             try:
+                self._try(new)
                 self._slirp.add(new)
             except OSError as error:
-                raise HostError(
-                    f"the port {new.port} of {new.address} is in use on this host, or not yours",
-                    resolution=f"End what has it (ss -lnp sport = :{new.port}), or take another; "
-                    "a user has those from 1024 on.",
-                ) from error
+                raise refusal(error, new.address, new.port) from error
 
     def api_port(self, taken: Collection[int]) -> int:
         for port in _API_PORTS:

@@ -6,6 +6,7 @@ Its API: https://github.com/rootless-containers/slirp4netns/blob/master/slirp4ne
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -28,6 +29,8 @@ _LINK = "tap0"
 # As large as its packets may be: the fewer, the faster.
 _MTU = 65520
 _TIMEOUT_S = 10.0
+# ip(7), ip_unprivileged_port_start.
+_UNPRIVILEGED = 1024
 
 
 class _EndedError(SykubeError):
@@ -101,8 +104,11 @@ class Slirp:
             if writer >= 0:
                 os.close(writer)
 
-    def add(self, wanted: Forward) -> None:
-        """Let a port of the host lead to the same port in the namespace.
+    def add(self, wanted: Forward, number: int = 0) -> None:
+        """Let a port of the host lead to a port in the namespace.
+
+        Args:
+            number: of that one; 0 is the same.
 
         Raises:
             OSError: it is in use, or not to be had.
@@ -114,10 +120,12 @@ class Slirp:
             host_addr=wanted.address,
             host_port=wanted.port,
             guest_addr=ADDRESS,
-            guest_port=wanted.port,
+            guest_port=number or wanted.port,
         )
         if "error" in answer:
-            raise OSError(f"the port {wanted} of the host cannot be had")
+            # It does not say why.
+            reason = errno.EACCES if wanted.port < _UNPRIVILEGED else errno.EADDRINUSE
+            raise OSError(reason, f"the port {wanted} of the host cannot be had")
 
     def remove(self, gone: Forward) -> None:
         """Close a port of the host; one that is closed already is no error.

@@ -141,6 +141,22 @@ def test_a_port_that_one_has_is_refused_to_the_others(street: Street) -> None:
     others[1].sykube("port", "add", "--name", NAME, f"{port}:30080")
 
 
+@pytest.mark.parametrize(("protocol", "owners"), [("tcp", [*USERS]), ("udp", ["e2e-right"])])
+def test_a_port_that_rules_of_the_host_lead_to_root_is_refused_to_users(
+    street: Street, protocol: str, owners: list[str]
+) -> None:
+    """Nobody listens on it; a user who did would get nothing of what is sent there."""
+    text = f"{free_port()}:30080/{protocol}"
+    street.root.sykube("port", "add", "--name", NAME, text)
+    for owner in owners:
+        done = street.owners[owner].sykube("port", "add", "--name", NAME, text, check=False)
+        assert done.returncode == 6
+        assert "is led elsewhere on this host" in done.stderr
+    street.root.sykube("port", "delete", "--name", NAME, text.partition(":")[0])
+    for owner in owners[:1]:
+        street.owners[owner].sykube("port", "add", "--name", NAME, text)
+
+
 def test_one_that_stops_stops_no_other(street: Street) -> None:
     street.root.sykube("stop", "--name", NAME)
     for owner in USERS:

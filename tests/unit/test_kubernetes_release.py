@@ -147,9 +147,14 @@ def test_a_user_gets_the_newest_that_root_has_built_and_nobody_is_asked(
     assert (found.source, found.kubernetes) == ("upstream", "1.34.10")
     found = choose(world.host, ClusterSpec(), world.ui()).choice
     assert found.kubernetes == "1.36.2"
-    # What is asked for is taken or refused, as root's.
+    # Of what is asked for it is the same.
     asked = choose(world.host, ClusterSpec(source="debian"), world.ui()).choice
     assert asked.kubernetes == DEBIAN
+    for version in ("1.34", "v1.34"):
+        asked = choose(world.host, ClusterSpec(kubernetes_version=version), world.ui()).choice
+        assert asked.kubernetes == "1.34.10"
+    spec = ClusterSpec(source="upstream", kubernetes_version="1.34.7")
+    assert choose(world.host, spec, world.ui()).choice.kubernetes == "1.34.7"
 
 
 def test_one_that_root_has_not_built_is_refused_with_what_is_there(

@@ -7,17 +7,22 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sykube.errors import HostError, SykubeError
+from sykube.host.network import LedAwayError
 from sykube.host.run import CommandError, Completed
-from sykube.network import subnets
+from sykube.network import ports, subnets
+from sykube.network.ports import PortMap
+from sykube.rootless import outside
 from sykube.rootless.network import RootlessNetwork, routes
+from sykube.rootless.outside import Outside
 from sykube.rootless.slirp import Forward, Slirp
-from tests.fakes import FakeHost
+from tests.fakes import FakeHost, fill
 
 
 class FakeSlirp:
@@ -121,6 +126,120 @@ def test_a_port_that_is_taken_is_named(network: RootlessNetwork, slirp: FakeSlir
         network.bind(socket.SOCK_STREAM, ("127.0.0.1", 8080))
     network.bind(socket.SOCK_DGRAM, ("127.0.0.1", 5353))
     assert slirp.ports == set()
+
+
+@dataclass(frozen=True)
+class FakeOutside(Outside):
+    """Its ports lead where slirp4netns has it, but for those that rules lead away."""
+
+    slirp: FakeSlirp
+    led_away: set[tuple[str, int]] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+
+    def _send(self, kind: int, address: tuple[str, int], data: bytes, timeout: float) -> None:
+        self.asked.append(address[0])
+        if address in self.led_away:
+            raise ConnectionRefusedError
+        (forward,) = self.slirp.forwards.values()
+        super()._send(kind, ("127.0.0.1", forward["guest_port"]), data, timeout)
+
+
+FIB_TRIE = """\
+Local:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+        |-- 127.0.0.1
+           /32 host LOCAL
+        |-- 192.0.2.2
+           /32 host LOCAL
+     |-- 192.0.2.255
+        /32 link BROADCAST
+"""
+
+
+@pytest.fixture
+def beyond(tmp_path: Path, slirp: FakeSlirp) -> Iterator[FakeOutside]:
+    fill(tmp_path / "net", {"fib_trie": FIB_TRIE})
+    made = FakeOutside(**vars(Outside.open(tmp_path)), slirp=slirp)
+    with made.stream, made.datagrams, made.routes:
+        yield made
+
+
+@pytest.fixture
+def host_of_rules(tmp_path: Path, beyond: FakeOutside) -> FakeHost:
+    """One whose ports may be led away."""
+    network = RootlessNetwork(Slirp(tmp_path / "slirp.sock"), outside=beyond)
+    network.arrival = "127.0.0.1"
+    return FakeHost(tmp_path, network=network)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_port_that_leads_here_is_had(
+    host_of_rules: FakeHost, slirp: FakeSlirp, protocol: str
+) -> None:
+    for port in (8080, 8081):
+        ports.check_free(host_of_rules, PortMap("127.0.0.1", port, 30080, protocol))
+    assert slirp.ports == set()
+    host_of_rules.network.publish("lab", [(protocol, "127.0.0.1", 8080)])
+    assert [each["guest_port"] for each in slirp.forwards.values()] == [8080]
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_port_that_rules_lead_away_is_not_had(
+    host_of_rules: FakeHost, slirp: FakeSlirp, beyond: FakeOutside, protocol: str
+) -> None:
+    """Nobody listens on it, and it can be listened on."""
+    beyond.led_away.add(("127.0.0.1", 8080))
+    with pytest.raises(HostError, match="the port 8080 of 127.0.0.1 is led elsewhere") as caught:
+        ports.check_free(host_of_rules, PortMap("127.0.0.1", 8080, 30080, protocol))
+    assert "firewall" in caught.value.details
+    with pytest.raises(HostError, match="is led elsewhere"):
+        host_of_rules.network.publish("lab", [(protocol, "127.0.0.1", 8080)])
+    assert slirp.ports == set()
+
+
+def test_of_all_addresses_each_has_to_lead_here(
+    host_of_rules: FakeHost, beyond: FakeOutside
+) -> None:
+    host_of_rules.network.bind(socket.SOCK_STREAM, ("0.0.0.0", 8080))
+    assert beyond.asked == ["127.0.0.1", "192.0.2.2"]
+    beyond.led_away.add(("192.0.2.2", 8080))
+    with pytest.raises(LedAwayError, match=r"192\.0\.2\.2"):
+        host_of_rules.network.bind(socket.SOCK_STREAM, ("0.0.0.0", 8080))
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_what_others_send_is_not_taken_for_what_was_sent(
+    monkeypatch: pytest.MonkeyPatch, kind: socket.SocketKind
+) -> None:
+    monkeypatch.setattr(outside, "_ARRIVES_S", 0.2)
+    made = Outside.open(Path("/proc"))
+    with (
+        made.stream, made.datagrams, made.routes,
+        socket.socket(socket.AF_INET, kind) as here,
+        socket.socket(socket.AF_INET, kind) as there,
+        socket.socket(socket.AF_INET, kind) as stranger,
+    ):  # fmt: skip
+        for each in (here, there):
+            each.bind(("127.0.0.1", 0))
+            if kind == socket.SOCK_STREAM:
+                each.listen()
+        stranger.connect(here.getsockname())
+        stranger.send(b"of somebody else")
+        if kind == socket.SOCK_STREAM:
+            stranger.close()
+        assert made.reaches(here.getsockname(), here)
+        assert not made.reaches(there.getsockname(), here)
+        # The same sockets again.
+        assert made.reaches(there.getsockname(), there)
+
+
+def test_below_1024_ports_are_not_the_users(network: RootlessNetwork, slirp: FakeSlirp) -> None:
+    slirp.taken.add(80)
+    with pytest.raises(HostError, match="in use on this host, or not yours") as caught:
+        network.publish("lab", [("tcp", "127.0.0.1", 80)])
+    assert "from 1024 on" in caught.value.resolution
 
 
 def test_an_api_server_gets_a_port_that_nobody_has(

@@ -117,9 +117,11 @@ def choose(
         )
 
     anything = asked == AUTO and not (spec.kubernetes_version or chosen.kubernetes_is_mirrored)
-    # What is not built yet needs root.
-    if anything and host.grants.rootless and (there := of_built(host, of, fitting)):
-        return there[0]
+    if host.grants.rootless and not chosen.kubernetes_is_mirrored:
+        # What is not built yet needs root.
+        for built in of_built(host, of, fitting):
+            if _is_meant(built.choice, asked, spec.kubernetes_version):
+                return built
     # Where nothing is asked for it is over at once, and of Debian's there is nothing to ask.
     patiently = asked != DEBIAN and not anything
     if patiently and spec.kubernetes_version:
@@ -148,6 +150,12 @@ def of_built(
     why = "the newest that a node image is built of here"
     releases = (of(Choice(*each, why)) for each in newest)
     return [each for each in releases if each.cached_image()]
+
+
+def _is_meant(choice: Choice, source: str, version: str) -> bool:
+    """Whether it is of the source and the version that are asked for, where any is."""
+    names = ("", choice.kubernetes, choice.kubernetes.rpartition(".")[0])
+    return source in (AUTO, choice.source) and version.removeprefix("v") in names
 
 
 def choose_fitting(
