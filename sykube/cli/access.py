@@ -26,6 +26,15 @@ _PASS_THROUGH = {
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=completion.files)
 def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     """Run kubectl against the cluster in the current folder, with kubectl's exit code."""
+    # What it listens on, as `kubectl port-forward` does, is to be reached.
+    machine = context.outside(lambda: _require_running(name))
+    cluster = lookup.load(machine, name, context.ui())
+    environment = user_kubeconfig.environment(cluster, os.environ)
+    context.give_back_umask()
+    machine.replace_process([cluster.image.kubectl, *arguments], environment)
+
+
+def _require_running(name: str) -> None:
     cluster = load_finished(name)
     if not cluster.bridge.exists():
         raise SykubeError(
@@ -33,9 +42,6 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
             resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
-    environment = user_kubeconfig.environment(cluster, os.environ)
-    context.give_back_umask()
-    context.host().replace_process([cluster.image.kubectl, *arguments], environment)
 
 
 @click.command("exec", context_settings=_PASS_THROUGH)

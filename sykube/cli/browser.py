@@ -49,6 +49,9 @@ def show(host: Host, page: str | Path, owner: Owner, environ: Mapping[str, str])
         page: a file, or a URL that everybody may see: any user can read a command line.
         environ: variables of the caller.
     """
+    if host.network.arrival:
+        # A browser from here would be in the network of the user's clusters.
+        return False
     desktop = {name: environ[name] for name in _DESKTOP if name in environ}
     if not {"DISPLAY", "WAYLAND_DISPLAY"} & desktop.keys() or not host.which(_OPENER):
         return False

@@ -50,6 +50,36 @@ def host() -> Host:
     return entered
 
 
+def outside(check: Callable[[], None]) -> Host:
+    """The machine for a program that takes this process's place, once a check has passed.
+
+    A user's namespaces are entered by a child, for the check.
+
+    Raises:
+        SykubeError: the check does not pass.
+        Exit: it does not pass in the child, which has said so; or this is the child.
+    """
+    found = completion.host_of(click.get_current_context())
+    if not found.grants.rootless:
+        check()
+        return found
+    # Not above: root needs none of it.
+    from sykube.rootless import entry
+    from sykube.rootless.host import RootlessHost
+
+    assert isinstance(found, RootlessHost)
+    if found.inside:
+        check()
+        return found
+    code = entry.go_ahead()
+    if code is None:
+        check()
+        raise click.exceptions.Exit(0)
+    if code:
+        raise click.exceptions.Exit(code)
+    return found
+
+
 def _of_user(ctx: click.Context, found: Host) -> Host:
     """The machine from within the user's namespaces, where there are or are to be clusters.
 

@@ -38,9 +38,7 @@ def dashboard(name: str, port: int, no_open: bool) -> None:
         owner = Owner.of_caller()
         server = serve.server(LiveData(context.host(), name, context.ui()), access)
         with browser.page_leading_to(context.host(), access.link, owner) as page:
-            # A browser from here would be in the network of the user's clusters.
-            shown = not no_open and not network.arrival
-            opened = shown and browser.show(context.host(), page, owner, os.environ)
+            opened = not no_open and browser.show(context.host(), page, owner, os.environ)
             click.echo(access.link)
             how = "Your browser was asked to open it" if opened else "Open it in a browser here"
             context.ui().say(f"{how}: the link works once, within ten minutes. Ctrl-C ends it.")

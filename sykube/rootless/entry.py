@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -34,8 +35,7 @@ def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | i
     with namespaces.held(host) as found:
         if host.grants.job:
             keeper.start(host, found)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        _flush()
         before = signals.hold_back()
         handles = namespaces.handles(host, found)
         outside = Outside.open(host.proc)
@@ -57,3 +57,23 @@ def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | i
         if host.grants.job:
             keeper.let_end(host, found)
     return code
+
+
+def go_ahead() -> int | None:
+    """Let a child of this process go on here, and wait for it.
+
+    Returns:
+        None in the child; its exit code in the parent.
+    """
+    _flush()
+    before = signals.hold_back()
+    child = os.fork()
+    code = signals.attend(child) if child else None
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return code
+
+
+def _flush() -> None:
+    """What is said already shall be said once."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()

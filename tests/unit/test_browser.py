@@ -50,6 +50,13 @@ def test_the_browser_is_the_callers(world: World, other: bool) -> None:
     assert not browser.show(world.host, page, owner, {"WAYLAND_DISPLAY": "w"})
 
 
+def test_none_is_opened_in_the_network_of_a_users_clusters(world: World) -> None:
+    world.present.add("xdg-open")
+    world.network.arrival = "10.0.2.100"
+    assert not browser.show(world.host, URL, Owner.of_caller(), {"DISPLAY": ":0"})
+    assert world.programs.argvs == []
+
+
 @contextlib.contextmanager
 def launched(folder: Path, *words: str) -> Iterator[int]:
     """What is launched with a patience of a second, and the code that says how it went."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 
 from sykube.cli import context, main
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import State
 from sykube.errors import ExitCode, HostError
 from sykube.host import capabilities, engines
 from sykube.host.grants import Grants
+from sykube.host.paths import ClusterPaths
 from sykube.host.run import CommandError, Completed
 from sykube.image import build
+from sykube.network.subnets import choose
 from sykube.rootless import entry, folders, ids
 from sykube.rootless.host import RootlessHost, whose_namespaces
 from sykube.rootless.ids import Ids
@@ -305,6 +309,57 @@ def test_a_command_ends_with_the_code_of_the_one_in_the_namespaces(
     fill(rootless.data / "sykube", {"state.json": "{}"})
     for words in (["init"], ["status"], ["snapshot", "list"]):
         assert ended_with(rootless, monkeypatch, *words) == 7
+
+
+def recorded(host: RootlessHost) -> None:
+    """The files of a cluster, as one that is up has them."""
+    image = str(host.cache / "node-images/x")
+    state = State(ClusterSpec(), choose(()), "apptainer", {}, "x", image, {}, "", ())
+    fill(host.data / "sykube", {"kubeconfig": "of the cluster\n"})
+    state.save(ClusterPaths(host, "sykube").state)
+
+
+def test_kubectl_runs_where_what_it_listens_on_is_reached(
+    rootless: RootlessHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of the namespaces, in which a child has seen that the cluster runs."""
+    became: list[tuple[list[str], str]] = []
+
+    def become(argv: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+        became.append(([*map(str, argv)], environment["KUBECONFIG"]))
+
+    host = replace(rootless, replace_process=become)
+    recorded(host)
+    monkeypatch.setattr(entry, "enter", no_process)
+    monkeypatch.setattr(entry, "go_ahead", lambda: 0)
+    words = ("kubectl", "port-forward", "service/web", "8080:80")
+    assert ended_with(host, monkeypatch, *words) == 0
+    kubectl = host.cache / "node-images/x/kubectl"
+    assert became == [([str(kubectl), *words[1:]], str(host.data / "sykube/kubeconfig"))]
+
+
+def test_where_the_cluster_does_not_run_kubectl_is_not_run(
+    rootless: RootlessHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = replace(rootless, replace_process=no_process)
+    recorded(host)
+    monkeypatch.setattr(entry, "go_ahead", lambda: ExitCode.STOPPED.value)
+    assert ended_with(host, monkeypatch, "kubectl", "get", "pods") == ExitCode.STOPPED
+    # The child, which says so, and one that finds it running.
+    monkeypatch.setattr(entry, "go_ahead", lambda: None)
+    monkeypatch.setattr(entry, "enter", lambda host, _: host.entered())
+    assert ended_with(host, monkeypatch, "kubectl", "get", "pods") == ExitCode.STOPPED
+    assert "the cluster sykube does not run" in capsys.readouterr().err
+    (host.class_net / "sk-sykube").mkdir(parents=True)
+    assert ended_with(host, monkeypatch, "kubectl", "get", "pods") == 0
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_child_that_goes_ahead_ends_with_its_code(code: int) -> None:
+    found = entry.go_ahead()
+    if found is None:
+        os._exit(code)
+    assert found == code
 
 
 def test_it_goes_on_there_with_the_machine_as_it_is_there(

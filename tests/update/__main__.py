@@ -1,4 +1,4 @@
-"""Updates real clusters: python3 -m tests.update [--parts newer three broken earlier]
+"""Updates real clusters: python3 -m tests.update [--parts newer three broken earlier users]
 
 newer    Kubernetes of Debian's source, built with a later version in it, replaces the first one
          node by node, while a Service of two pods is asked all the time: no request is lost, nor
@@ -6,6 +6,8 @@ newer    Kubernetes of Debian's source, built with a later version in it, replac
 three    the same with three control planes and a worker; sykube is killed on the way, and goes on
 broken   a node image whose API server ends at once: everything is put back, and works
 earlier  a cluster that an earlier sykube made (tests/update/earlier.py) goes on under this one
+users    clusters of ordinary users: three control planes of one with subordinate IDs, and a control
+         plane and a worker of one who has nothing
 
 Each on a cluster of its own; after it the host must be as before. The first run builds Kubernetes once more. As the last line it prints one JSON object.
 """
@@ -34,13 +36,20 @@ from sykube.image.node_image import NodeImage
 from sykube.ui import Ui
 from tests.e2e import manifests
 from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.e2e.of_users import cluster_of, host_changes
 from tests.hostdiff import HostSnapshot, leaks_since
+from tests.machine import users
 from tests.update import earlier, images
 from tests.update.load import Load
 
 _NAME = "update"
 _TIMEOUT_S = 3000
 _APP = "web"
+# The first of a user's subordinate IDs, and the cluster's nodes.
+_USERS = {
+    "ids": (440_000, ("--control-planes", "3", "--workers", "0")),
+    "nothing": (0, ("--workers", "1")),
+}
 # It takes a node about a minute and a half, half of it for the pods to end.
 _INTO_THE_SECOND_S = 25
 
@@ -210,11 +219,47 @@ def of_an_earlier_sykube(cluster: TestCluster) -> dict[str, Any]:
     return {"update_s": round(took, 1)}
 
 
+def of_users(_: TestCluster) -> dict[str, Any]:
+    """Clusters of users, each by itself."""
+    found = {}
+    for name, (ids, members) in _USERS.items():
+        with users.made(f"update-{name}", ids=ids) as user:
+            before = HostSnapshot.take([user.home])
+            cluster = cluster_of(user, _NAME)
+            try:
+                found[name] = _update_of_user(cluster, *members)
+                cluster.sykube("delete", "--name", _NAME, "--yes")
+                eventually("all processes have ended", lambda: not user.processes(), timeout=10)
+                assert host_changes(before) == []
+            finally:
+                cluster.delete_quietly()
+    return found
+
+
+def _update_of_user(cluster: TestCluster, *members: str) -> dict[str, Any]:
+    image = images.newer()
+    cluster.init(*members, "--dns", "192.0.2.53")
+    cluster.apply(manifests.deployment(_APP, cluster.image, 2))
+    cluster.kubectl("rollout", "status", f"deployment/{_APP}", "--timeout=180s", timeout=240)
+    cluster.kubectl("create", "configmap", "kept", "--from-literal=key=value")
+    started = time.monotonic()
+    done = cluster.sykube(
+        "update", "--name", _NAME, "--local-image", str(image.sif), "--output", "json",
+        timeout=_TIMEOUT_S,
+    )  # fmt: skip
+    took = time.monotonic() - started
+    _assert_all_is(cluster, images.NEWER)
+    assert cluster.get("configmap", "kept")["data"] == {"key": "value"}
+    cluster.kubectl("rollout", "status", f"deployment/{_APP}", "--timeout=180s", timeout=240)
+    return {"seconds": round(took, 1), "steps": json.loads(done.stdout)["seconds"]}
+
+
 PARTS: dict[str, Callable[[TestCluster], dict[str, Any]]] = {
     "newer": newer,
     "three": three,
     "broken": broken,
     "earlier": of_an_earlier_sykube,
+    "users": of_users,
 }
 
 
