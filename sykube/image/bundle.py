@@ -142,9 +142,10 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def _copy(host: Host, source: Path, target: Path) -> None:
+    # What a user writes is the user's, to whom a cache may show files of others.
+    kept = "mode" if host.grants.rootless else "mode,ownership"
     host.run(
-        ["cp", "--reflink=auto", "--preserve=mode,ownership", source, target],
-        timeout=_COPY_TIMEOUT_S,
+        ["cp", "--reflink=auto", f"--preserve={kept}", source, target], timeout=_COPY_TIMEOUT_S
     )
 
 
