@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
 from sykube.host.host import Host
 from sykube.image.build import list_images
+from tests.e2e import release
 from tests.e2e.cluster import TestCluster, eventually, free_port
 from tests.e2e.manifests import deployment, pod, service
 from tests.e2e.of_users import cluster_of, give_cgroups, host_changes
@@ -55,8 +58,8 @@ class Rootless:
     port: int
     tier: Tier
 
-    def sykube(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self.cluster.sykube(arguments[0], "--name", NAME, *arguments[1:], **options)
+    def sykube(self, command: str, *arguments: str, **options: Any) -> CompletedProcess[str]:
+        return self.cluster.sykube(*command.split(), "--name", NAME, *arguments, **options)
 
     def host_changes(self) -> list[str]:
         return host_changes(self.before)
@@ -120,6 +123,78 @@ def test_the_users_own_kubectl_reaches_the_api_server(rootless: Rootless) -> Non
     assert done.stdout.split() == [f"node/{NAME}-master", f"node/{NAME}-node1"]
 
 
+def test_what_kubectl_listens_on_is_reached(rootless: Rootless) -> None:
+    words = ("kubectl", "--name", NAME, "port-forward", "deployment/web", ":8080")
+    with subprocess.Popen(
+        [*rootless.user.prefix, *release.command(words, users.PYTHON)],
+        env=rootless.cluster.environment, stdout=subprocess.PIPE, text=True,
+    ) as forward:  # fmt: skip
+        try:
+            assert forward.stdout is not None
+            line = forward.stdout.readline()
+            assert line.startswith("Forwarding from 127.0.0.1:"), line
+            with urllib.request.urlopen(f"http://{line.split()[2]}/", timeout=10) as answer:
+                assert answer.read().startswith(b"web-")
+        finally:
+            forward.terminate()
+
+
+def test_images_come_from_files_and_from_the_clusters_own_registry(rootless: Rootless) -> None:
+    if rootless.tier.ids:
+        # Where it is hardest: files of other users become the user's.
+        return
+    cluster, archive = rootless.cluster, rootless.user.home / "system.tar"
+    with archive.open("wb") as file:
+        words = ("exec", "--name", NAME, "master", "ctr", "images", "export", "-", cluster.image)
+        command = [*rootless.user.prefix, *release.command(words, users.PYTHON)]
+        subprocess.run(command, env=cluster.environment, stdout=file, check=True, timeout=60)
+    rootless.sykube("image load", str(archive), "--as", "tools:1")
+    archive.unlink()
+    said = rootless.sykube("addons enable", "registry", timeout=400).stderr
+    match = re.search(r"The registry is at (127\.0\.0\.1:\d+)", said)
+    assert match, said
+    name = f"{match[1]}/tools:1"
+    in_master = ("master", "ctr", "images")
+    rootless.sykube("exec", *in_master, "tag", "docker.io/library/tools:1", name)
+    rootless.sykube("exec", *in_master, "push", "--hosts-dir", "/etc/sykube/certs.d", name)
+    with urllib.request.urlopen(f"http://{match[1]}/v2/_catalog", timeout=5) as answer:
+        assert json.load(answer) == {"repositories": ["tools"]}
+    for image in (name, "tools:1"):
+        rootless.sykube("image delete", image)
+    pulled = pod("pulled", name, f"{NAME}-node1", ["sleep", "600"])
+    pulled["spec"]["containers"][0]["imagePullPolicy"] = "Always"
+    cluster.apply(pulled)
+    cluster.kubectl("wait", "pod/pulled", "--for=condition=Ready", "--timeout=60s")
+    cluster.kubectl("delete", "pod/pulled", "--grace-period=1")
+    rootless.sykube("addons disable", "registry")
+
+
+def test_workers_come_and_go_and_certificates_are_renewed(rootless: Rootless) -> None:
+    if rootless.tier.ids:
+        return
+    rootless.sykube("node add")
+    rootless.sykube("certs renew")
+    assert "node2 left" in rootless.sykube("node delete", "node2").stderr
+    assert json.loads(rootless.sykube("status", "-o", "json").stdout)["status"] == "healthy"
+
+
+def test_a_bundle_is_the_users_and_signed(rootless: Rootless) -> None:
+    if not rootless.tier.ids or rootless.tier.cgroups:
+        # Where there is a user that root, whose image it is, could be taken for.
+        return
+    home, cluster = rootless.user.home, rootless.cluster
+    key, public, bundle = (str(home / name) for name in ("site.pem", "site.pub", "bundle.sif"))
+    rootless.user.run("openssl", "genpkey", "-algorithm", "ed25519", "-out", key)
+    rootless.user.run("chmod", "600", key)
+    words = ("bundle", "save", bundle, "--key", key, "--export-key", public, "-o", "json")
+    fingerprint = json.loads(cluster.sykube(*words).stdout)["fingerprint"]
+    assert Path(bundle).stat().st_uid == rootless.user.uid
+    trust = ("--fingerprint", fingerprint, "--public-key", public)
+    cluster.sykube("node-image", "verify", bundle, *trust)
+    for file in (key, public, bundle):
+        Path(file).unlink()
+
+
 def test_a_node_says_what_it_uses(rootless: Rootless) -> None:
     """Which without cgroups is what the host uses, and nothing where the kubelet refuses v1."""
     summary = f"/api/v1/nodes/{NAME}-node1/proxy/stats/summary"
@@ -164,6 +239,9 @@ def test_it_stops_and_starts_and_another_is_made_of_it(rootless: Rootless) -> No
     # Where it is hardest, since what it takes is the same for both.
     if not rootless.tier.ids:
         _make_another(rootless.cluster)
+    elif not rootless.tier.cgroups:
+        _make_one_of_three_control_planes(rootless.cluster)
+        _restore(rootless)
     rootless.sykube("start")
     assert rootless.sykube("status").returncode == 0
     assert rootless.sykube("exec", "node1", "hostname").stdout.strip() == f"{NAME}-node1"
@@ -180,6 +258,26 @@ def _make_another(cluster: TestCluster) -> None:
         cluster.sykube("snapshot", "delete", "e2e-user")
 
 
+def _make_one_of_three_control_planes(cluster: TestCluster) -> None:
+    other = f"{NAME}-3"
+    words = ("--control-planes", "3", "--workers", "0", "--dns", "192.0.2.53")
+    try:
+        cluster.sykube("init", "--name", other, *words, timeout=600)
+        found = json.loads(cluster.sykube("status", "--name", other, "-o", "json").stdout)
+        assert [node["name"] for node in found["nodes"]] == ["master", "master2", "master3"]
+    finally:
+        cluster.sykube("delete", "--name", other, check=False)
+
+
+def _restore(rootless: Rootless) -> None:
+    """A snapshot in the place of the cluster that it is of."""
+    rootless.sykube("snapshot save", "e2e-user")
+    try:
+        rootless.cluster.sykube("snapshot", "restore", "e2e-user", "--yes")
+    finally:
+        rootless.cluster.sykube("snapshot", "delete", "e2e-user")
+
+
 def test_delete_leaves_nothing(rootless: Rootless) -> None:
     """The last test of each cluster."""
     rootless.sykube("delete", "--yes")
@@ -187,3 +285,7 @@ def test_delete_leaves_nothing(rootless: Rootless) -> None:
     assert rootless.host_changes() == []
     assert rootless.files() == []
     assert not Path(f"/tmp/sykube-{rootless.user.uid}").exists()
+    rootless.cluster.sykube("uninstall", "--yes")
+    left = rootless.user.run("find", str(rootless.user.home), "-name", "sykube*").stdout
+    assert left == ""
+    eventually("all processes have ended", lambda: not rootless.user.processes(), timeout=10)
