@@ -28,6 +28,7 @@ from sykube.rootless.network import RootlessNetwork
 from tests.fakes import FakeHost, World, fill
 from tests.fakes.host import no_process
 from tests.unit.helpers import Sykube
+from tests.unit.test_opening import COMMANDS
 
 HOME = Path("/home/ada")
 
@@ -300,6 +301,17 @@ def test_where_there_is_no_cluster_there_are_no_namespaces(
     monkeypatch.setattr(entry, "enter", no_process)
     rootless.cgroups.mkdir(parents=True)
     assert ended_with(rootless, monkeypatch, command) == code
+
+
+@pytest.mark.parametrize("words", [*COMMANDS, ("update", "--name", "fake", "--dry-run")])
+def test_where_there_is_no_cluster_a_command_leaves_no_folder_that_init_would_refuse(
+    rootless: RootlessHost, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(entry, "enter", lambda *_: 7)
+    monkeypatch.setattr(entry, "go_ahead", lambda: 7)
+    rootless.cgroups.mkdir(parents=True)
+    assert ended_with(rootless, monkeypatch, *words) != 0
+    assert not rootless.folders.runtime.exists()
 
 
 def test_a_command_ends_with_the_code_of_the_one_in_the_namespaces(

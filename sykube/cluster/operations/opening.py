@@ -56,6 +56,10 @@ def opened(
         SykubeError: there is no such cluster (NO_SUCH_CLUSTER), it belongs to another host
             (ELSEWHERE), or it is refused.
     """
+    preflight.check_identity(host)
+    if not lookup.exists(host, name):
+        # Nor is there anything to hold: a user's folder for that is made with the namespaces.
+        raise lookup.no_such_cluster(host, name)
     with held(host, name):
         cluster = lookup.load(host, name, ui)
         if not unfinished:
