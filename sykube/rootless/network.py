@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import socket
 import sys
 from collections.abc import Collection
@@ -82,9 +84,11 @@ class RootlessNetwork(Network):
             self._slirp.add(wanted)
             self._slirp.remove(wanted)
             return
-        addresses = [wanted.address]
+        addresses, own = [wanted.address], self._outside.addresses()
         if wanted.address == ANY:
-            addresses = self._outside.addresses()
+            addresses = own
+        elif wanted.address not in own and not IPv4Address(wanted.address).is_loopback:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         with socket.socket(socket.AF_INET, _KINDS[wanted.protocol]) as here:
             here.bind((self.arrival, 0))
             if wanted.protocol == "tcp":
@@ -115,7 +119,13 @@ class RootlessNetwork(Network):
                 self._try(new)
                 self._slirp.add(new)
             except OSError as error:
-                raise refusal(error, new.address, new.port) from error
+                refused = refusal(error, new.address, new.port)
+                # Looked at before, it was free: the cluster has been stopped meanwhile.
+                refused.resolution += (
+                    f"\n  Or let the cluster go on without it: sykube port delete {new.port} "
+                    f"--name {cluster}"
+                )
+                raise refused from error
 
     def api_port(self, taken: Collection[int]) -> int:
         for port in _API_PORTS:

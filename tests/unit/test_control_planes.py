@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from sykube.cluster.operations.registration import register
 from sykube.errors import ExitCode, SykubeError
 from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
+from sykube.kubernetes.api import ApiError
 from sykube.patches import Patch
 from tests.fakes import Calls, Injected, World
 from tests.fakes.answers import Answer
@@ -51,6 +53,33 @@ def peers(cluster: Cluster) -> dict[str, str]:
 
 def keepalived(cluster: Cluster, node: str) -> str:
     return cluster.node(node).pull("/etc/sykube/keepalived.conf").read_text()
+
+
+def test_the_others_are_marked_once_their_api_servers_know_what_the_administrator_may_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = [], FakeApi.request
+
+    def request(api: FakeApi, method: str, path: str, *body: Any, **options: Any) -> Any:
+        if (method, path) == ("GET", "/api/v1/nodes"):
+            asked.append(len(marked(world)))
+            if len(asked) <= 4:
+                raise ApiError(f"GET {path}: forbidden", 403)
+        return answer(api, method, path, *body, **options)
+
+    monkeypatch.setattr(FakeApi, "request", request)
+    made(world, control_planes=3)
+    assert asked[:6] == [0] * 6
+    assert {*marked(world)} == {*MASTERS[1:]}
+
+
+def marked(world: World) -> list[str]:
+    """Control planes, but for the first, whose kubeadm has noted in the cluster that they are."""
+    return [
+        name
+        for name, argv, _ in world.configurations
+        if name in MASTERS[1:] and "mark-control-plane" not in " ".join(argv)
+    ]
 
 
 @pytest.mark.parametrize("count", [3, 5])

@@ -194,9 +194,17 @@ def test_a_port_that_rules_lead_away_is_not_had(
     with pytest.raises(HostError, match="the port 8080 of 127.0.0.1 is led elsewhere") as caught:
         ports.check_free(host_of_rules, PortMap("127.0.0.1", 8080, 30080, protocol))
     assert "firewall" in caught.value.details
-    with pytest.raises(HostError, match="is led elsewhere"):
+    # One that was had, until the cluster was stopped.
+    with pytest.raises(HostError, match="is led elsewhere") as caught:
         host_of_rules.network.publish("lab", [(protocol, "127.0.0.1", 8080)])
+    assert "sykube port delete 8080 --name lab" in caught.value.resolution
     assert slirp.ports == set()
+
+
+def test_an_address_that_the_host_has_not_is_said_to_be_that(host_of_rules: FakeHost) -> None:
+    with pytest.raises(HostError, match="this host has no address 192.0.2.3"):
+        ports.check_free(host_of_rules, PortMap("192.0.2.3", 8080, 30080))
+    ports.check_free(host_of_rules, PortMap("192.0.2.2", 8080, 30080))
 
 
 def test_of_all_addresses_each_has_to_lead_here(

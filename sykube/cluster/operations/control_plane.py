@@ -124,6 +124,7 @@ def create(cluster: Cluster) -> None:
 
     on_each(cluster.control_planes, start_clients)
     _run_phases(cluster, master, documents, (*_FILES, *_CLIENTS, "addon/coredns"))
+    on_each(others, partial(_wait_for_rights, cluster))
     on_each(others, lambda node: _mark(cluster, node, shared))
     wait_api(cluster, master, _TIMEOUT_S)
     with cluster.api() as api:
@@ -166,6 +167,26 @@ def _start(
     )
     first = ("kubeconfig/super-admin",) if cluster.minor.number > 28 else ()
     _run_phases(cluster, node, documents, (*_OBJECTS, *first, *without))
+
+
+def _wait_for_rights(cluster: Cluster, node: Node) -> None:
+    """Wait until the API server of a control plane knows what the administrator may do.
+
+    From 1.29 on a role says so, which the first one's kubeadm has just made. The others' ask their
+    own API servers, take a refusal for a role that is missing, and end:
+    cmd/kubeadm/app/phases/kubeconfig/kubeconfig.go, EnsureAdminClusterRoleBinding.
+    """
+    what = f"the administrator's rights at the API server of {node.name}"
+    with cluster.api_of(node) as api:
+        wait_until(cluster.host, what, lambda: _refusal(api), _TIMEOUT_S)
+
+
+def _refusal(api: Api) -> str:
+    try:
+        api.get("/api/v1/nodes")
+    except ApiError as error:
+        return error.brief
+    return ""
 
 
 def _mark(cluster: Cluster, node: Node, shared: Sequence[Mapping[str, Any]]) -> None:
