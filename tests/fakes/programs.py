@@ -142,7 +142,11 @@ class FakePrograms:
                 shutil.copytree(
                     source, target, copy_function=os.link if options[1:] else shutil.copy2
                 )
-            case ["-a"] | ["--reflink=auto"] | ["--reflink=auto", "--preserve=mode,ownership"]:
+            case (
+                ["-a"]
+                | ["--reflink=auto"]
+                | ["--reflink=auto", "--preserve=mode" | "--preserve=mode,ownership"]
+            ):
                 shutil.copyfile(source, target)
             case unknown:
                 raise AssertionError(f"the fake cp does not know: {unknown}")

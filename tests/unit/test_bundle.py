@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sykube import resources
 from sykube.errors import ExitCode, SykubeError
+from sykube.host.grants import Grants
 from sykube.host.run import CommandError
 from sykube.image import build, bundle
 from sykube.image.build import Builder
@@ -58,6 +60,18 @@ def test_a_bundle_is_the_image_with_the_manifests_signed(
     assert sorted(path.name for path in folder.iterdir()) == ["k.sif", "site.pub"]
     # The image in the cache stays unsigned.
     assert b"signed" not in image.sif.read_bytes()
+
+
+@pytest.mark.parametrize("rootless", [False, True])
+def test_a_users_bundle_is_the_users_whoever_has_the_image(
+    world: World, folder: Path, rootless: bool
+) -> None:
+    """In a user's namespaces files of root's have no owner, or another user for one."""
+    host = replace(world.host, grants=Grants(rootless=rootless))
+    (image,) = build.list_images(host)
+    bundle.save(host, image, folder / "k.sif", None, BUILDER)
+    (copy,) = [words for words in world.programs.argvs if words[0] == "cp"]
+    assert ("ownership" in " ".join(copy)) is not rootless
 
 
 def test_the_line_for_the_other_machine_is_in_the_report(
