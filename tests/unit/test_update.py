@@ -422,6 +422,32 @@ def test_another_image_is_refused_meanwhile(world: World, held_up: Cluster) -> N
         update(world, image)
 
 
+def test_of_several_control_planes_no_node_is_without_the_image_of_kube_proxy(
+    world: World, newer: NodeImage
+) -> None:
+    """kubeadm leaves its DaemonSet alone until the last of them is upgraded."""
+    made(world, control_planes=3, workers=0)
+    proxy = "/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy"
+    old, new = (f"k8s.gcr.io/kube-proxy:{version}" for version in (OLD, NEW))
+    file = newer.folder / "container-images"
+    file.write_text(f"{file.read_text()}{new}\n")
+    container = {"name": "kube-proxy", "image": old}
+    world.kubernetes["fake"].objects[proxy] = {
+        "spec": {"template": {"spec": {"containers": [container]}}}
+    }
+    seen = []
+
+    def image_when_started(call: Call) -> bool:
+        if call.words[:2] == ("start", "fake-master"):
+            spec = world.kubernetes["fake"].objects[proxy]["spec"]["template"]["spec"]
+            seen.append(spec["containers"][0]["image"])
+        return False
+
+    world.calls.fail(image_when_started)
+    update(world, newer)
+    assert seen == [new]
+
+
 def test_a_way_back_from_a_second_call_brings_kubeadm_and_its_add_ons_back(
     world: World, newer: NodeImage
 ) -> None:

@@ -62,6 +62,9 @@ def recreate_node(cluster: Cluster, node: Node, progress: Progress, options: Upd
                 upgrade.node(cluster, node, progress)
             progress.upgraded.append(node.name)
             cluster.save()
+    if upgrade.is_needed(progress):
+        with cluster.api() as api:
+            upgrade.use_images(api, progress.after.image)
     since = 0.0
     if node.name not in progress.renewed:
         _empty(cluster, node, options)

@@ -165,6 +165,15 @@ def restore_images(api: Api, before: Origin) -> None:
     config = documents.load(stored) | {"kubernetesVersion": before.kubernetes}
     _write(api, config)
     set_image_repository(api, before.image)
+    use_images(api, before.image)
+
+
+def use_images(api: Api, image: NodeImage) -> None:
+    """Let kube-proxy and CoreDNS run the container images of a node image.
+
+    With several control planes kubeadm does it with the last of them, when those that are started
+    from the new node image have none of before any more: app/cmd/phases/upgrade/addons.go.
+    """
     for path, name in _OF_KUBEADM:
         try:
             found = api.get(path)
@@ -173,10 +182,10 @@ def restore_images(api: Api, before: Origin) -> None:
                 raise
             continue
         (container,) = found["spec"]["template"]["spec"]["containers"]
-        wanted = before.image.name_of(name)
+        wanted = image.name_of(name)
         if container["image"] != wanted:
-            image = {"containers": [{"name": container["name"], "image": wanted}]}
-            patch = {"spec": {"template": {"spec": image}}}
+            named = {"containers": [{"name": container["name"], "image": wanted}]}
+            patch = {"spec": {"template": {"spec": named}}}
             api.request("PATCH", path, patch, content_type=_STRATEGIC)
 
 
