@@ -11,7 +11,7 @@ from sykube.errors import SykubeError
 from sykube.host import signals
 from sykube.rootless import keeper, namespaces
 from sykube.rootless.host import RootlessHost
-from sykube.rootless.outside import Outside
+from sykube.rootless.host_ports import HostPorts
 
 # As a shell has it.
 _KILLED = 128 + signal.SIGKILL
@@ -38,12 +38,12 @@ def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | i
         _flush()
         before = signals.hold_back()
         handles = namespaces.handles(host, found)
-        outside = Outside.open(host.proc)
+        host_ports = HostPorts.open(host.proc)
         child = namespaces.enter(found)
         if child == 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             keeper.remove(left)
-            return host.entered(outside)
+            return host.entered(host_ports)
         code = signals.attend(child)
     if code == _KILLED and namespaces.have_ended(handles):
         raise SykubeError(

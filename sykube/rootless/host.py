@@ -17,7 +17,7 @@ from sykube.rootless import folders, ids
 from sykube.rootless.folders import Folders
 from sykube.rootless.ids import Ids
 from sykube.rootless.network import RootlessNetwork, routes
-from sykube.rootless.outside import Outside
+from sykube.rootless.host_ports import HostPorts
 from sykube.rootless.slirp import Slirp
 
 # Names root's cache where that is not /var/cache/sykube.
@@ -91,14 +91,14 @@ class RootlessHost(Host):
     def slirp(self) -> Slirp:
         return Slirp(self.folders.runtime / "slirp4netns.sock")
 
-    def entered(self, outside: Outside | None = None) -> RootlessHost:
+    def entered(self, host_ports: HostPorts | None = None) -> RootlessHost:
         """The same machine, asked from within the namespaces.
 
         Args:
-            outside: what was opened before they were entered.
+            host_ports: what was opened before they were entered.
         """
         cgroups = not self.grants.job and granted.may_make_cgroups(self._hierarchies(""))
-        network: Network = RootlessNetwork(self.slirp, self.beyond, outside)
+        network: Network = RootlessNetwork(self.slirp, self.beyond, host_ports)
         grants = replace(self.grants, cgroups=cgroups)
         return replace(self, network=network, grants=grants, inside=True)
 

@@ -18,7 +18,7 @@ from sykube.host.files import write_atomically
 from sykube.host.network import LedAwayError, Network
 from sykube.network.ports import ANY, refusal
 from sykube.network.subnets import BRIDGE_PREFIX
-from sykube.rootless.outside import Outside
+from sykube.rootless.host_ports import HostPorts
 from sykube.rootless.slirp import ADDRESS, Forward, Slirp
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -58,16 +58,16 @@ class RootlessNetwork(Network):
         self,
         slirp: Slirp,
         beyond: tuple[IPv4Network, ...] = (),
-        outside: Outside | None = None,
+        host_ports: HostPorts | None = None,
     ) -> None:
         """As it is asked by one command.
 
         Args:
-            outside: the host's own way to its ports; without it, only who listens on them counts.
+            host_ports: the host's own way to its ports; without it, only who listens on them counts.
         """
         self.beyond = beyond
         self._slirp = slirp
-        self._outside = outside
+        self._host_ports = host_ports
         self._record = slirp.socket.with_name("ports.json")
 
     def bind(self, kind: socket.SocketKind, address: tuple[str, int]) -> None:
@@ -80,11 +80,11 @@ class RootlessNetwork(Network):
         Raises:
             OSError: it is in use, or leads elsewhere.
         """
-        if self._outside is None:
+        if self._host_ports is None:
             self._slirp.add(wanted)
             self._slirp.remove(wanted)
             return
-        addresses, own = [wanted.address], self._outside.addresses()
+        addresses, own = [wanted.address], self._host_ports.addresses()
         if wanted.address == ANY:
             addresses = own
         elif wanted.address not in own and not IPv4Address(wanted.address).is_loopback:
@@ -97,7 +97,7 @@ class RootlessNetwork(Network):
             self._slirp.add(wanted, here.getsockname()[1])
             try:
                 for address in addresses:
-                    if not self._outside.reaches((address, wanted.port), here):
+                    if not self._host_ports.reaches((address, wanted.port), here):
                         raise LedAwayError(f"what is sent to {address} does not arrive")
             finally:
                 self._slirp.remove(wanted)

@@ -18,9 +18,9 @@ from sykube.host.network import LedAwayError
 from sykube.host.run import CommandError, Completed
 from sykube.network import ports, subnets
 from sykube.network.ports import PortMap
-from sykube.rootless import outside
+from sykube.rootless import host_ports
 from sykube.rootless.network import RootlessNetwork, routes
-from sykube.rootless.outside import Outside
+from sykube.rootless.host_ports import HostPorts
 from sykube.rootless.slirp import Forward, Slirp
 from tests.fakes import FakeHost, fill
 
@@ -129,7 +129,7 @@ def test_a_port_that_is_taken_is_named(network: RootlessNetwork, slirp: FakeSlir
 
 
 @dataclass(frozen=True)
-class FakeOutside(Outside):
+class FakeHostPorts(HostPorts):
     """Its ports lead where slirp4netns has it, but for those that rules lead away."""
 
     slirp: FakeSlirp
@@ -159,17 +159,17 @@ Local:
 
 
 @pytest.fixture
-def beyond(tmp_path: Path, slirp: FakeSlirp) -> Iterator[FakeOutside]:
+def beyond(tmp_path: Path, slirp: FakeSlirp) -> Iterator[FakeHostPorts]:
     fill(tmp_path / "net", {"fib_trie": FIB_TRIE})
-    made = FakeOutside(**vars(Outside.open(tmp_path)), slirp=slirp)
+    made = FakeHostPorts(**vars(HostPorts.open(tmp_path)), slirp=slirp)
     with made.stream, made.datagrams, made.routes:
         yield made
 
 
 @pytest.fixture
-def host_of_rules(tmp_path: Path, beyond: FakeOutside) -> FakeHost:
+def host_of_rules(tmp_path: Path, beyond: FakeHostPorts) -> FakeHost:
     """One whose ports may be led away."""
-    network = RootlessNetwork(Slirp(tmp_path / "slirp.sock"), outside=beyond)
+    network = RootlessNetwork(Slirp(tmp_path / "slirp.sock"), host_ports=beyond)
     network.arrival = "127.0.0.1"
     return FakeHost(tmp_path, network=network)
 
@@ -187,7 +187,7 @@ def test_a_port_that_leads_here_is_had(
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_a_port_that_rules_lead_away_is_not_had(
-    host_of_rules: FakeHost, slirp: FakeSlirp, beyond: FakeOutside, protocol: str
+    host_of_rules: FakeHost, slirp: FakeSlirp, beyond: FakeHostPorts, protocol: str
 ) -> None:
     """Nobody listens on it, and it can be listened on."""
     beyond.led_away.add(("127.0.0.1", 8080))
@@ -208,7 +208,7 @@ def test_an_address_that_the_host_has_not_is_said_to_be_that(host_of_rules: Fake
 
 
 def test_of_all_addresses_each_has_to_lead_here(
-    host_of_rules: FakeHost, beyond: FakeOutside
+    host_of_rules: FakeHost, beyond: FakeHostPorts
 ) -> None:
     host_of_rules.network.bind(socket.SOCK_STREAM, ("0.0.0.0", 8080))
     assert beyond.asked == ["127.0.0.1", "192.0.2.2"]
@@ -221,8 +221,8 @@ def test_of_all_addresses_each_has_to_lead_here(
 def test_what_others_send_is_not_taken_for_what_was_sent(
     monkeypatch: pytest.MonkeyPatch, kind: socket.SocketKind
 ) -> None:
-    monkeypatch.setattr(outside, "_ARRIVES_S", 0.2)
-    made = Outside.open(Path("/proc"))
+    monkeypatch.setattr(host_ports, "_ARRIVES_S", 0.2)
+    made = HostPorts.open(Path("/proc"))
     with (
         made.stream, made.datagrams, made.routes,
         socket.socket(socket.AF_INET, kind) as here,

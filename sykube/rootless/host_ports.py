@@ -28,7 +28,7 @@ _AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
-class Outside:
+class HostPorts:
     """What is open of the host's network.
 
     Attributes:
@@ -40,7 +40,7 @@ class Outside:
     routes: TextIO
 
     @classmethod
-    def open(cls, proc: Path) -> Outside:
+    def open(cls, proc: Path) -> HostPorts:
         """Of the network that this process is in."""
         return cls(
             socket.socket(socket.AF_INET, socket.SOCK_STREAM),
