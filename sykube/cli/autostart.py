@@ -23,6 +23,9 @@ def enable(name: str) -> None:
     context.ui().say(
         f"The cluster {name} starts with the host: {unit.unit_of(context.host(), name)}"
     )
+    logout = context.host().grants.logout
+    if logout and not logout.lingers:
+        context.ui().warn(f"you do not linger: it starts at your first login. {logout.cure}")
     if not booted:
         context.ui().warn("systemd does not run here; the unit has its effect where it does")
 

@@ -23,6 +23,8 @@ _OUTSIDE = frozenset({"version", "versions", "completion", "man"})
 _INSIDE = frozenset({"init", "run", "image", "node-image", "snapshot", "bundle", "uninstall"})
 # What shows, or needs to know, when a batch job ends.
 _ABOUT_JOBS = frozenset({"init", "run", "status", "doctor"})
+# What says what a logout ends.
+_ABOUT_LOGOUT = frozenset({"init", "start", "restart", "doctor", "autostart"})
 _HOST = "sykube.host"
 _ui: list[Ui] = []
 _callers_umask: list[int] = []
@@ -89,7 +91,7 @@ def _of_user(ctx: click.Context, found: Host) -> Host:
     """
     # Not above: root needs none of it.
     from sykube.cluster.model.state import clusters
-    from sykube.host import job, places
+    from sykube.host import job, logout, places
     from sykube.rootless import entry, namespaces
     from sykube.rootless.host import RootlessHost
 
@@ -101,6 +103,9 @@ def _of_user(ctx: click.Context, found: Host) -> Host:
     if found.grants.job and command in _ABOUT_JOBS:
         asked = job.asked(found, found.grants.job, os.environ)
         found = replace(found, grants=replace(found.grants, job=asked))
+    elif command in _ABOUT_LOGOUT:
+        ends = logout.asked(found, namespaces.cgroup(found), found.folders.runtime)
+        found = replace(found, grants=replace(found.grants, logout=ends))
     if command not in _INSIDE and not clusters(found) and not namespaces.present(found):
         return found
     went = entry.enter(found, lambda: not clusters(found))

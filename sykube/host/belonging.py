@@ -66,13 +66,22 @@ def elsewhere(host: Host, name: str) -> str:
     return "" if _is_same(host, owner) else owner.name or owner.machine
 
 
+def mark(host: Host) -> str:
+    """What this host is told apart by from others that share the user's folders."""
+    here = this(host)
+    return here.name if _by_name(host) or not here.machine else here.machine
+
+
 def _is_same(host: Host, owner: Owner) -> bool:
     here = this(host)
-    # Machines of one cluster may have the ID of one image, or a new one at each boot.
-    by_name = bool(file_systems.network_type(host, host.data))
-    if owner.machine and here.machine and not by_name:
+    if owner.machine and here.machine and not _by_name(host):
         return owner.machine == here.machine
     return owner.name == here.name
+
+
+def _by_name(host: Host) -> bool:
+    # Machines of one cluster may have the ID of one image, or a new one at each boot.
+    return bool(file_systems.network_type(host, host.data))
 
 
 def others(host: Host) -> dict[str, str]:

@@ -20,6 +20,7 @@ from sykube.host.host import Host
 CNI_PLUGINS = "CNI plugins"
 DEBIAN_KEYS = "Debian's keys"
 APPTAINER = "apptainer"
+USER_BUS = "a D-Bus for each user"
 
 
 class Manager(enum.Enum):
@@ -49,6 +50,7 @@ _APT_PACKAGES = {
     "zstd": "zstd",
     CNI_PLUGINS: "containernetworking-plugins",
     DEBIAN_KEYS: "debian-archive-keyring",
+    USER_BUS: "dbus-user-session",
 }
 _DNF_PACKAGES = {
     "ip": "iproute",
@@ -68,6 +70,7 @@ _DNF_PACKAGES = {
     CNI_PLUGINS: "apptainer",
     DEBIAN_KEYS: "debian-keyring",
     APPTAINER: "apptainer",
+    USER_BUS: "dbus-daemon",
 }
 # Of these, Enterprise Linux itself has none.
 _IN_EPEL = frozenset({"apptainer", "debian-keyring", "debootstrap"})

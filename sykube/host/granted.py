@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sykube.errors import HostError
-from sykube.host import distribution, places
+from sykube.host import delegation, distribution, places
+from sykube.host.delegation import Delegation
 from sykube.host.finding import Finding, Level, failure, ok, warning
 from sykube.host.host import Host
 from sykube.host.records import read_sysctl
@@ -38,6 +39,8 @@ _FIRST_ID = 100_000
 # Findings about what more there could be.
 OPTIONAL = frozenset({"user IDs", "cgroups"})
 _ASK = "Ask the administrator for: "
+_OWN = "yours to share out among nodes"
+_NONE = "no limits, `pause` or usage of nodes and pods"
 
 
 def findings(host: Host) -> list[Finding]:
@@ -45,7 +48,7 @@ def findings(host: Host) -> list[Finding]:
     job = [ok("job", f"{host.grants.job}, {host.grants.job.until}")] if host.grants.job else []
     return [
         *job, _user_namespaces(host), _programs(host), _tun(host), _modules(host), _tier(host),
-        _user_ids(host), _cgroups(host), _inotify(host),
+        _user_ids(host), _cgroups(host), _inotify(host), *_logout(host),
     ]  # fmt: skip
 
 
@@ -168,14 +171,36 @@ def id_ranges(file: Path, *owners: str) -> tuple[tuple[int, int], ...]:
 
 
 def _cgroups(host: Host) -> Finding:
-    if host.grants.cgroups:
-        return ok("cgroups", "yours to share out among nodes")
     if host.grants.job:
         return ok("cgroups", "the job's own, for all nodes together; no `pause`, no usage of pods")
-    what = "no limits, `pause` or usage of nodes and pods"
+    if host.grants.delegation:
+        return _delegated(host, host.grants.delegation)
+    if host.grants.cgroups:
+        return ok("cgroups", _OWN)
     if (host.cgroups / "cgroup.controllers").exists():
-        return warning("cgroups", what, "sykube uses none of cgroup v2 without root yet.")
-    return warning("cgroups", what, f"{_ASK}{cgroup_command(host)}")
+        return warning("cgroups", _NONE, "`sykube doctor` outside of `sykube run` says why.")
+    return warning("cgroups", _NONE, f"{_ASK}{cgroup_command(host)}")
+
+
+def _delegated(host: Host, found: Delegation) -> Finding:
+    """Of cgroup v2: what there is of it, and what could be."""
+    command = f"{_ASK}{delegation.COMMAND}\n  Then log out everywhere and in again."
+    if host.grants.cgroups:
+        if not found.missing:
+            return ok("cgroups", _OWN)
+        lacking = "; ".join(f"without {each} {delegation.USES[each]}" for each in found.missing)
+        return warning("cgroups", f"{_OWN}; {lacking}", command)
+    if not found.manager:
+        cure = "Log in by ssh or at a console: where the host has systemd, one of yours runs then."
+        return warning("cgroups", f"{_NONE}: no systemd of yours runs", cure)
+    if needed := [each for each in delegation.NEEDED if each in found.missing]:
+        lacking = f"your systemd was not given {', '.join(needed)}"
+        return warning("cgroups", f"{_NONE}: {lacking}", command)
+    if not found.bus:
+        bus = distribution.this(host).fix([distribution.USER_BUS])
+        return warning("cgroups", f"{_NONE}: your systemd cannot be asked", f"{_ASK}{bus}")
+    detail = f"{_NONE}: your clusters began without, or in a login of before"
+    return warning("cgroups", detail, "They get them after a reboot, or once all are deleted.")
 
 
 def cgroup_command(host: Host) -> str:
@@ -198,6 +223,20 @@ def may_make_cgroups(hierarchies: Iterator[Path]) -> bool:
     """Whether this process may make cgroups in each of these folders, and there are any."""
     found = [each for each in hierarchies if not each.is_symlink()]
     return bool(found) and all(os.access(each / "cgroup.procs", os.W_OK) for each in found)
+
+
+def _logout(host: Host) -> list[Finding]:
+    if not host.grants.logout:
+        return []
+    if problem := logout_warning(host):
+        return [warning("logout", *problem)]
+    return [ok("logout", "your clusters outlive it")]
+
+
+def logout_warning(host: Host) -> tuple[str, str] | None:
+    """That a logout ends the user's clusters, and what lets them go on; None where they do."""
+    found = host.grants.logout
+    return (found.ends, found.cure) if found and found.ends else None
 
 
 def _inotify(host: Host) -> Finding:

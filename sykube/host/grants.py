@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sykube.errors import HostError
+from sykube.host.delegation import Delegation
 from sykube.host.job import Job
+from sykube.host.logout import Logout
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Grants:
         user: the name of the host's user that root here is.
         uid: its number on the host.
         job: the batch job that a user's commands run in, where they do.
+        delegation: what the user's systemd has of cgroup v2, where the host has that.
+        logout: what becomes of the user's clusters at a logout, where it was asked for.
     """
 
     rootless: bool = False
@@ -31,6 +35,8 @@ class Grants:
     user: str = "root"
     uid: int = 0
     job: Job | None = None
+    delegation: Delegation | None = None
+    logout: Logout | None = None
 
     def require_host_root(self, what: str, instead: str) -> None:
         """Refuse what only the host's root can do.

@@ -181,6 +181,15 @@ class Host:
         return self.root / "run/systemd/system"
 
     @property
+    def manager(self) -> Path:
+        """A folder that is there where the systemd runs whose units these are."""
+        return self.systemd
+
+    def systemctl(self, *words: str, check: bool = True) -> Completed:
+        """Ask that systemd."""
+        return self.run(["systemctl", *words], check=check)
+
+    @property
     def cni_state(self) -> Path:
         """What CNI plugins remember of the interfaces that they made."""
         return self.root / "var/lib/cni"

@@ -29,6 +29,7 @@ class Folders:
         logs: of commands and of nodes that failed.
         runtime: what ends with the namespaces; short, since sockets are in it.
         snapshots: what outlives clusters, and jobs.
+        units: of the user's systemd; where there are none for a job, with which all ends.
     """
 
     data: Path
@@ -36,6 +37,7 @@ class Folders:
     logs: Path
     runtime: Path
     snapshots: Path
+    units: Path
 
 
 def of_user(
@@ -61,13 +63,15 @@ def of_user(
 
     data = base("XDG_DATA_HOME", ".local/share") / _OWN
     name = f"{_prefix(uid)}{job.id}" if job else ""
+    # A job's own folder may have a name that is too long for sockets.
+    runtime = root / "tmp" / name if job else _runtime(uid, environ, root)
     return Folders(
         data=job.scratch / f"{name}{_data()}" if job else data,
         cache=base("XDG_CACHE_HOME", ".cache") / _OWN,
         logs=base("XDG_STATE_HOME", ".local/state") / _OWN,
-        # A job's own folder may have a name that is too long for sockets.
-        runtime=root / "tmp" / name if job else _runtime(uid, environ, root),
+        runtime=runtime,
         snapshots=data / "snapshots",
+        units=runtime / "units" if job else home / ".config/systemd/user",
     )
 
 

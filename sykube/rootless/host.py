@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from sykube.host import granted, job
+from sykube.host import delegation, granted, job
 from sykube.host.grants import Grants
 from sykube.host.host import Host
 from sykube.host.network import Network
+from sykube.host.run import Completed
 from sykube.rootless import folders, ids
 from sykube.rootless.folders import Folders
 from sykube.rootless.ids import Ids
@@ -24,7 +25,7 @@ from sykube.rootless.slirp import Slirp
 SHARED_CACHE = "SYKUBE_SHARED_CACHE_DIR"
 # Whose namespaces they are, for what runs in them: the user and group that root there is outside.
 INSIDE = "SYKUBE_USER"
-_NOBODY = Folders(*[Path("/nonexistent")] * 5)
+_NOBODY = Folders(*[Path("/nonexistent")] * 6)
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,16 @@ class RootlessHost(Host):
 
     @property
     def units(self) -> Path:
-        """Where there are none: root's units are of root's clusters, whatever they are called."""
-        return self.folders.runtime / "units"
+        """Units of the user's own systemd."""
+        return self.folders.units
+
+    @property
+    def manager(self) -> Path:
+        return delegation.runtime_of(self) / "systemd"
+
+    def systemctl(self, *words: str, check: bool = True) -> Completed:
+        found = {"XDG_RUNTIME_DIR": str(delegation.runtime_of(self))}
+        return self.run(["systemctl", "--user", *words], env=found, check=check)
 
     @property
     def cni_state(self) -> Path:
@@ -97,7 +106,9 @@ class RootlessHost(Host):
         Args:
             host_ports: what was opened before they were entered.
         """
-        cgroups = not self.grants.job and granted.may_make_cgroups(self._hierarchies(""))
+        cgroups = not self.grants.job and (
+            granted.may_make_cgroups(self._hierarchies("")) or delegation.has_own_root(self)
+        )
         network: Network = RootlessNetwork(self.slirp, self.beyond, host_ports)
         grants = replace(self.grants, cgroups=cgroups)
         return replace(self, network=network, grants=grants, inside=True)
@@ -110,9 +121,9 @@ class RootlessHost(Host):
     def granted_cgroups(self) -> list[Path]:
         """The cgroups that an administrator gave the user, one in each hierarchy of cgroup v1.
 
-        Not of v2: only its user's systemd could move what runs into one of its own, and sykube does
-        not ask it yet. In a batch job there are none: what leaves the job's cgroup has none of the
-        job's limits, and does not end with it.
+        Of v2 there are those that the user's systemd makes: sykube.rootless.scope. In a batch job
+        there are none: what leaves the job's cgroup has none of the job's limits, and does not end
+        with it.
         """
         if self.grants.job:
             return []
@@ -174,4 +185,6 @@ def of_this_user() -> RootlessHost:
     )
     if inside:
         return host.entered()
-    return replace(host, grants=replace(grants, cgroups=bool(host.granted_cgroups())))
+    given = None if batch else delegation.of_user(host)
+    cgroups = bool(host.granted_cgroups()) or (given is not None and given.is_enough)
+    return replace(host, grants=replace(grants, cgroups=cgroups, delegation=given))

@@ -23,10 +23,10 @@ from pathlib import Path
 
 from sykube import resources
 from sykube.errors import HostError
-from sykube.host import granted, lock, processes
+from sykube.host import delegation, granted, lock, processes
 from sykube.host.files import write_atomically
 from sykube.host.run import PATH
-from sykube.rootless import folders, ids
+from sykube.rootless import folders, ids, scope
 from sykube.rootless.host import RootlessHost
 from sykube.rootless.network import RootlessNetwork
 from sykube.rootless.slirp import PROGRAM, RESOLVER
@@ -91,6 +91,7 @@ def held(host: RootlessHost) -> Iterator[Namespaces]:
     while True:
         with locked(host, fcntl.LOCK_SH):
             if found := present(host):
+                scope.join(host, found.pid)
                 _keep_connected(host, found)
                 yield found
                 return
@@ -139,6 +140,15 @@ def have_ended(handles: Sequence[int]) -> bool:
     """
     # It ends after all others in there, which their parents have to notice before.
     return bool(select.select(handles[:1], [], [], _ENDING_S)[0])
+
+
+def cgroup(host: RootlessHost) -> str:
+    """That of their processes in the hierarchy of cgroup v2, or what it would be."""
+    if found := present(host):
+        return delegation.path_of(host, found.pid)
+    if host.grants.delegation and host.grants.delegation.bus:
+        return scope.usual(host)
+    return delegation.path_of(host, "self")
 
 
 def enter(found: Namespaces) -> int:
@@ -231,6 +241,8 @@ def _make(host: RootlessHost) -> None:
         try:
             # Of those before, which may have been killed.
             RootlessNetwork(host.slirp).forget()
+            # And with it slirp4netns, which is to outlive a login as they do.
+            scope.join(host, found.pid)
             _connect(host, found)
             record = {"pid": found.pid, "start": found.start}
             write_atomically(_record(host), json.dumps(record), mode=0o600)
@@ -320,12 +332,14 @@ def _exec_first(host: RootlessHost, says: int, go: int) -> None:
 
 
 def _join_cgroups(host: RootlessHost) -> None:
-    """Move this process into the cgroups that an administrator gave the user, where there are any.
+    """Move this process into the cgroups that the user was given, where there are any.
 
     Its cgroup namespace begins there, and so nodes find these as the root of each hierarchy.
     """
     for folder in host.granted_cgroups():
         (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="utf-8")
+    if host.grants.delegation and host.grants.delegation.bus:
+        scope.begin(host)
 
 
 def _keep_connected(host: RootlessHost, found: Namespaces) -> None:

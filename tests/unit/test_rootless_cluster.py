@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster.commands import autostart, lifecycle, power, removal, service_urls, status
+from sykube.cluster.commands import lifecycle, power, removal, service_urls, status
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.commands.power import StopOptions
 from sykube.cluster.model import lookup
@@ -20,6 +20,7 @@ from sykube.cluster.operations import cgroup_version, control_plane, nodes
 from sykube.errors import ExitCode, HostError, SykubeError
 from sykube.host import belonging, granted
 from sykube.host.grants import Grants
+from sykube.host.logout import Logout
 from sykube.host.records import HostRecords
 from sykube.image import versions
 from sykube.kubernetes.kubeadm import init_documents
@@ -173,10 +174,25 @@ def test_what_needs_cgroups_says_so(world: World, published: Published) -> None:
         power.pause(world.host, "fake", world.ui())
 
 
+def test_start_says_that_a_logout_would_end_it(world: World, published: Published) -> None:
+    made(world)
+    for logout, said in ((Logout(False, "so ends it", "so lives it"), 1), (Logout(True), 0)):
+        world.host = replace(world.host, grants=replace(NOTHING, logout=logout))
+        ui = world.ui()
+        power.start(world.host, "fake", ui)
+        assert ui.warnings.count("logout: so ends it. so lives it") == said
+
+
+def test_init_says_it_too(world: World, published: Published) -> None:
+    logout = Logout(False, "so ends it", "so lives it")
+    world.host = replace(world.host, grants=replace(NOTHING, logout=logout))
+    ui = world.ui()
+    assert init(world, ui=ui)
+    assert "logout: so ends it. so lives it" in ui.warnings
+
+
 def test_what_needs_root_says_so(world: World, published: Published) -> None:
     made(world)
-    with pytest.raises(HostError, match="needs the host's root"):
-        autostart.enable(world.host, "fake", world.ui())
     records = HostRecords(world.host)
     with pytest.raises(HostError) as caught:
         records.load_module("br_netfilter")

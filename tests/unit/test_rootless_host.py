@@ -158,7 +158,8 @@ def test_one_id_is_mapped_by_the_kernels_own_files(tmp_path: Path) -> None:
 @pytest.fixture
 def rootless(tmp_path: Path) -> RootlessHost:
     found = folders.of_user(1000, tmp_path / "home", {}, tmp_path)
-    return RootlessHost(tmp_path, folders=found, ids=Ids(1000, 100), grants=Grants(rootless=True))
+    grants = Grants(rootless=True, user="ada", uid=1000)
+    return RootlessHost(tmp_path, folders=found, ids=Ids(1000, 100), grants=grants)
 
 
 def test_its_files_are_the_users(
@@ -173,7 +174,9 @@ def test_its_files_are_the_users(
     assert rootless.caches == (rootless.cache, tmp_path / "var/cache/sykube")
     assert rootless.locks == tmp_path / "tmp/sykube-1000/locks"
     # Those of root's clusters of the same name are not touched.
-    for place in (rootless.units, rootless.cni_state, rootless.snapshots):
+    assert rootless.units == tmp_path / "home/.config/systemd/user"
+    assert rootless.manager == tmp_path / "run/user/1000/systemd"
+    for place in (rootless.cni_state, rootless.snapshots):
         assert place.is_relative_to(tmp_path / "tmp/sykube-1000") or place.is_relative_to(share)
     monkeypatch.setenv("SYKUBE_SHARED_CACHE_DIR", "/sw/sykube")
     assert rootless.caches[1] == Path("/sw/sykube")
@@ -387,6 +390,28 @@ def test_it_goes_on_there_with_the_machine_as_it_is_there(
     assert ended_with(rootless, monkeypatch, "snapshot", "list") == ExitCode.OK
     # Once, however often it asks for the machine; without a cluster they end with it.
     assert entered == [True]
+
+
+@pytest.mark.parametrize("command", ["init", "start", "restart", "doctor", "autostart", "list"])
+def test_what_a_logout_ends_is_asked_before_by_those_who_say_it(
+    rootless: RootlessHost, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    went: list[RootlessHost] = []
+
+    def enter(host: RootlessHost, _: object) -> int:
+        went.append(host)
+        return 0
+
+    monkeypatch.setattr(entry, "enter", enter)
+    fill(rootless.data / "sykube", {"state.json": "{}"})
+    (rootless.root / "run/systemd/system").mkdir(parents=True)
+    fill(rootless.proc / "self", {"cgroup": "0::/user.slice/user-1000.slice/user@1000.service\n"})
+    host = replace(rootless, which=lambda _: None)
+    words = [command, "enable"] if command == "autostart" else [command]
+    assert ended_with(host, monkeypatch, *words) == 0
+    (found,) = {each.grants.logout for each in went}
+    assert (found is None) is (command == "list")
+    assert found is None or found.cure.endswith("loginctl enable-linger ada")
 
 
 def test_the_machine_in_there_reaches_the_hosts_ports_by_slirp4netns(

@@ -1,7 +1,7 @@
 """Runs sykube on a Debian 13 machine with systemd and cgroup v2, emulated by qemu.
 
     python3 -m tests.vm                     the scenario `cluster`
-    python3 -m tests.vm boot                another scenario
+    python3 -m tests.vm users               another one: `users` without root, `boot` without cluster
     python3 -m tests.vm --run FILE ...      given shell files instead; `reboot` reboots
 
 Needs root and sykube's cache on this host: a node image and the private Apptainer, which

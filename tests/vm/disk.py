@@ -6,7 +6,9 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
+import stat
 import sys
 import tempfile
 import tomllib
@@ -17,8 +19,9 @@ from pathlib import Path
 from sykube.host import apt, engines
 from sykube.host.host import Host
 from sykube.image import build, versions
+from sykube.rootless import unpacked
 from tests.upstream import mirror
-from tests.vm.scenario import HERE, Scenario
+from tests.vm.scenario import FIRST_SUBORDINATE, HERE, USER_ID, Scenario
 from tests.vm.tools import VmError, run, say
 
 CHECKOUT = HERE.parent.parent
@@ -35,6 +38,7 @@ _PACKAGES = (
     "ca-certificates",
     "containernetworking-plugins",
     "dbus",
+    "dbus-user-session",
     "debootstrap",
     "git",
     "iproute2",
@@ -47,6 +51,7 @@ _PACKAGES = (
     "procps",
     "python3",
     "python3-venv",
+    "slirp4netns",
     "squashfs-tools",
     "systemd-sysv",
     "udev",
@@ -124,7 +129,10 @@ def data_disk(target: Path, scenario: Scenario, image: Path) -> None:
         shutil.copytree(_dependencies(), folder / "site-packages", symlinks=True)
         _install_sykube(folder / "sykube", folder / "site-packages")
         shutil.copytree(apptainer.root, folder / "apptainer", symlinks=True)
-        run(["cp", "--reflink=auto", image, folder / "node.sif"], timeout=300)
+        if scenario.users:
+            _add_for_users(folder, image)
+        else:
+            run(["cp", "--reflink=auto", image, folder / "node.sif"], timeout=300)
         for file in (*sorted((HERE / "guest").iterdir()), *scenario.scripts()):
             shutil.copy(file, folder / file.name)
         (folder / "plan").write_text(scenario.plan())
@@ -133,6 +141,43 @@ def data_disk(target: Path, scenario: Scenario, image: Path) -> None:
         used = sum(file.lstat().st_size for file in folder.rglob("*"))
         size = f"{(used + _DATA_SPARE_BYTES) // 1024}K"
         _make_file_system(target, folder, DATA_LABEL, size)
+
+
+def _add_for_users(folder: Path, sif: Path) -> None:
+    """Add a node image as root's cache has it, and as a user's sykube unpacks it.
+
+    That takes the guest four minutes, and tells nothing of systemd.
+
+    Raises:
+        VmError: the image is in no cache.
+    """
+    if not (sif.parent / "complete").exists():
+        raise VmError(f"{sif} is in no cache of sykube's, from which users take node images")
+    name = sif.parent.name
+    (folder / "node-images").mkdir()
+    run(["cp", "-a", "--reflink=auto", sif.parent, folder / "node-images"], timeout=300)
+    root = folder / "unpacked" / name
+    root.parent.mkdir()
+    unpacked.unpack(Host(), sif, root)
+    for below, folders, files in os.walk(root):
+        for each in (Path(below), *(Path(below, name) for name in (*folders, *files))):
+            _give_to_user(each)
+
+
+def _give_to_user(file: Path) -> None:
+    """Let a file be of whom it is of in the user's namespace: sykube.rootless.ids."""
+    found = file.lstat()
+    if found.st_uid == USER_ID or found.st_uid >= FIRST_SUBORDINATE:
+        return
+    if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+        # A user could make none.
+        file.unlink()
+        return
+    ids = [FIRST_SUBORDINATE + each - 1 if each else USER_ID for each in found[4:6]]
+    os.chown(file, *ids, follow_symlinks=False)
+    if not stat.S_ISLNK(found.st_mode):
+        # chown(2) takes the bits by which a program runs as its owner.
+        file.chmod(stat.S_IMODE(found.st_mode))
 
 
 def node_image() -> Path:

@@ -12,14 +12,16 @@ WHOLE_LIMIT_S = 5400
 
 @dataclass(frozen=True)
 class Stage:
-    """A shell file that the guest runs as root in a login of its own.
+    """A shell file that the guest runs in a login of its own.
 
     Attributes:
         limit_s: seconds until it is ended, which fails the scenario.
+        user: whose login it is.
     """
 
     script: Path
     limit_s: int
+    user: str = "root"
 
     @property
     def name(self) -> str:
@@ -33,16 +35,21 @@ class Reboot:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Stages and reboots in their order; the first stage that fails ends it."""
+    """Stages and reboots in their order; the first stage that fails ends it.
+
+    Attributes:
+        users: ordinary users make clusters in it, of a node image that root has built.
+    """
 
     name: str
     summary: str
     steps: tuple[Stage | Reboot, ...]
+    users: bool = False
 
     def plan(self) -> str:
         """What guest/driver reads: a line for each step."""
         lines = [
-            f"stage {step.name} {step.limit_s}" if isinstance(step, Stage) else "reboot"
+            f"stage {step.name} {step.limit_s} {step.user}" if isinstance(step, Stage) else "reboot"
             for step in self.steps
         ]
         return "".join(f"{line}\n" for line in lines)
@@ -52,11 +59,13 @@ class Scenario:
         return tuple(step.script for step in self.steps if isinstance(step, Stage))
 
 
-def _stage(name: str, minutes: int) -> Stage:
-    return Stage(HERE / "stages" / f"{name}.sh", minutes * 60)
+def _stage(name: str, minutes: int, user: str = "root") -> Stage:
+    return Stage(HERE / "stages" / f"{name}.sh", minutes * 60, user)
 
 
 PREPARE = _stage("prepare", 5)
+# The first user that useradd makes, as guest/lib.sh knows it.
+USER, USER_ID, FIRST_SUBORDINATE = "ada", 1000, 100_000
 
 SCENARIOS = {
     scenario.name: scenario
@@ -76,6 +85,23 @@ SCENARIOS = {
                 _stage("clock", 25),
                 _stage("delete", 10),
             ),
+        ),
+        Scenario(
+            "users",
+            "an ordinary user's node on cgroup v2 that systemd hands on: limits, pause, logouts "
+            "without and with lingering, a unit that starts it at boot",
+            (
+                PREPARE,
+                _stage("users-prepare", 5),
+                _stage("users-init", 12, USER),
+                _stage("users-logout", 3),
+                _stage("users-autostart", 8, USER),
+                _stage("users-lingering", 3),
+                Reboot(),
+                _stage("users-returned", 10, USER),
+                _stage("users-gone", 3),
+            ),
+            users=True,
         ),
         Scenario(
             "boot",

@@ -27,7 +27,7 @@ from sykube.cluster.operations.ready import (
     wait_restarted,
 )
 from sykube.errors import SykubeError
-from sykube.host import space
+from sykube.host import granted, space
 from sykube.host.host import Host
 from sykube.network import subnets
 from sykube.node import local
@@ -106,6 +106,8 @@ def start(host: Host, name: str, ui: Ui) -> bool:
         _require_startable(cluster)
         if near := certs.warning(cluster):
             ui.warn(near)
+        if ending := granted.logout_warning(host):
+            ui.warn(f"logout: {'. '.join(ending)}")
         for node in cluster.nodes:
             node.freeze(frozen=False)
         running = cluster.running()

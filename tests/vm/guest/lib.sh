@@ -24,6 +24,11 @@ wait_for() {
 # The snapshot of the host before the first sykube command, and the comparison with it.
 hostdiff() { (cd /vm/sykube && python3 -m tests.hostdiff "$@"); }
 
+# Of the ordinary user: where the user's systemd has what it runs, and the scope of the clusters.
+export user=ada
+manager=/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service
+export scope=$manager/app.slice/sykube.scope
+
 # Addresses of nodes and Services, a line each.
 addresses() {
     sykube kubectl get nodes \
