@@ -41,8 +41,9 @@ test-fresh: $(VENV)/installed-dev ## in fresh Debian roots, the README's command
 # With SYKUBE_TEST_RELEASE=DIR they make their own image: docs/testing-releases.md.
 vm-test upstream-test: $(if $(SYKUBE_TEST_RELEASE),,node-image)
 
-vm-test: $(VENV)/installed-dev ## systemd and cgroup v2: two nodes in a Debian 13 guest
+vm-test: $(VENV)/installed-dev ## systemd and cgroup v2: root's and a user's nodes in a Debian 13 guest
 	$(BIN)/python -m tests.vm
+	$(BIN)/python -m tests.vm users
 
 update-test: $(VENV)/installed-dev ## a newer Kubernetes under load, and one that does not come up
 	$(BIN)/python -m tests.update

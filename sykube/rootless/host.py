@@ -84,7 +84,11 @@ class RootlessHost(Host):
         return delegation.runtime_of(self) / "systemd"
 
     def systemctl(self, *words: str, check: bool = True) -> Completed:
-        found = {"XDG_RUNTIME_DIR": str(delegation.runtime_of(self))}
+        found = {
+            "XDG_RUNTIME_DIR": str(delegation.runtime_of(self)),
+            # In the namespaces, where it sees no systemd, it enables units by itself.
+            "XDG_CONFIG_HOME": str(self.units.parents[1]),
+        }
         return self.run(["systemctl", "--user", *words], env=found, check=check)
 
     @property
