@@ -65,7 +65,8 @@ UNITS: dict[str, Json] = {
         "data": "/var/lib/sykube/lab",
         "cache": "/var/cache/sykube",
         "python": "/opt/sykube/bin/python3",
-        "python_path": "/opt/sykube/modules",
+        "variables": {"PYTHONPATH": "/opt/sykube/modules"},
+        "only_on": "",
     }
 }
 MANIFESTS: dict[str, Json] = {
