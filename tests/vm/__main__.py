@@ -2,7 +2,8 @@
 
     python3 -m tests.vm                     the scenario `cluster`
     python3 -m tests.vm users               another one: `users` without root, `boot` without cluster
-    python3 -m tests.vm --run FILE ...      given shell files instead; `reboot` reboots
+    python3 -m tests.vm --run FILE ...      given shell files instead; `ada:FILE` runs one as that
+                                            user, `reboot` reboots
 
 Needs root and sykube's cache on this host: a node image and the private Apptainer, which
 `sykube node-image build` makes. Nothing of sykube runs on the host itself. Ends with 1 when
@@ -88,7 +89,7 @@ def _arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where logs are kept")
     parser.add_argument(
-        "--run", type=Path, nargs="+", metavar="FILE", help="shell files instead of a scenario"
+        "--run", nargs="+", metavar="FILE", help="shell files instead of a scenario"
     )
     parser.add_argument(
         "--limit", type=int, default=20, metavar="MINUTES", help="limit of each of these files"

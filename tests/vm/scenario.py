@@ -112,9 +112,17 @@ SCENARIOS = {
 }
 
 
-def of_files(files: list[Path], limit_s: int) -> Scenario:
-    """A scenario of given shell files, for a look at one thing; `reboot` reboots."""
-    steps = [
-        Reboot() if str(file) == "reboot" else Stage(file.resolve(), limit_s) for file in files
-    ]
-    return Scenario("files", "shell files given on the command line", (PREPARE, *steps))
+def of_files(words: list[str], limit_s: int) -> Scenario:
+    """A scenario of given shell files, for a look at one thing.
+
+    Args:
+        words: a file, `ada:FILE` for one that the user runs, or `reboot`.
+    """
+    steps: list[Stage | Reboot] = []
+    for word in words:
+        user, _, file = word.rpartition(":")
+        stage = Stage(Path(file).resolve(), limit_s, user or "root")
+        steps.append(Reboot() if word == "reboot" else stage)
+    summary = "shell files given on the command line"
+    users = any(word.startswith(f"{USER}:") for word in words)
+    return Scenario("files", summary, (PREPARE, *steps), users)
