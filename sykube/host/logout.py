@@ -61,12 +61,12 @@ def asked(host: Host, cgroup: str, runtime: Path) -> Logout | None:
             f"printf '[Login]\\nKillExcludeUsers=root {shlex.quote(user)}\\n' > {conf} && "
             "systemctl kill -s HUP systemd-logind"
         )
-        ends = "the logout of the login that made the first of them kills them (KillUserProcesses)"
+        ends = "the end of the login that made them kills your clusters (KillUserProcesses)"
         return Logout(lingers, ends, "\n  ".join(cures))
     in_manager = f"user@{host.grants.uid}.service" in cgroup
     recorded = runtime.is_relative_to(delegation.runtime_of(host))
     if not lingers and (in_manager or recorded):
-        return Logout(lingers, "your last logout ends them", *cures)
+        return Logout(lingers, "your last logout ends your clusters", *cures)
     return Logout(lingers, "", *cures)
 
 

@@ -60,7 +60,7 @@ def let_linger(host: FakeHost) -> None:
 @pytest.mark.parametrize("cgroup", [MANAGED, LOGIN])
 def test_the_last_logout_ends_what_the_user_runs(host: FakeHost, cgroup: str) -> None:
     found = asked(host, cgroup)
-    assert (found.lingers, found.ends) == (False, "your last logout ends them")
+    assert (found.lingers, found.ends) == (False, "your last logout ends your clusters")
     assert found.cure == "Ask the administrator for: loginctl enable-linger ada"
 
 

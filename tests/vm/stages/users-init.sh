@@ -8,7 +8,7 @@ sykube doctor > report || true
 cat report
 check "doctor: cgroups are the user's" grep -q 'ok *cgroups: yours to share out among nodes$' report
 check "doctor: the kernel's default of inotify is enough" grep -q 'warning *inotify: 128 instances.*one small cluster' report
-check "doctor says what a logout ends" grep -q 'warning *logout: your last logout ends them' report
+check "doctor says what a logout ends" grep -q 'warning *logout: your last logout ends your clusters' report
 
 sykube init --workers 0 --retain 2> said || { cat said; exit 1; }
 cat said
