@@ -25,6 +25,8 @@ _INSIDE = frozenset({"init", "run", "image", "node-image", "snapshot", "bundle",
 _ABOUT_JOBS = frozenset({"init", "run", "status", "doctor"})
 # What says what a logout ends.
 _ABOUT_LOGOUT = frozenset({"init", "start", "restart", "doctor", "autostart"})
+# What removes a cluster's unit, or makes one.
+_ABOUT_UNITS = frozenset({"autostart", "delete", "uninstall"})
 _HOST = "sykube.host"
 _ui: list[Ui] = []
 _callers_umask: list[int] = []
@@ -106,6 +108,7 @@ def _of_user(ctx: click.Context, found: Host) -> Host:
     elif command in _ABOUT_LOGOUT:
         ends = logout.asked(found, namespaces.cgroup(found), found.folders.runtime)
         found = replace(found, grants=replace(found.grants, logout=ends))
+    found = replace(found, asks=command in _ABOUT_UNITS and found.manager.is_dir())
     if command not in _INSIDE and not clusters(found) and not namespaces.present(found):
         return found
     went = entry.enter(found, lambda: not clusters(found))

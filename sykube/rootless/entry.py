@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sykube.errors import SykubeError
 from sykube.host import signals
-from sykube.rootless import keeper, namespaces
+from sykube.rootless import keeper, namespaces, outside
 from sykube.rootless.host import RootlessHost
 from sykube.rootless.host_ports import HostPorts
 
@@ -39,12 +39,16 @@ def enter(host: RootlessHost, is_unused: Callable[[], bool]) -> RootlessHost | i
         before = signals.hold_back()
         handles = namespaces.handles(host, found)
         host_ports = HostPorts.open(host.proc)
+        log = host.folders.runtime / "log"
+        asks = outside.begin(host, log, host.manager_environment) if host.asks else None
         child = namespaces.enter(found)
         if child == 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             keeper.remove(left)
-            return host.entered(host_ports)
+            return host.entered(host_ports, asks)
         code = signals.attend(child)
+        if asks:
+            asks.end()
     if code == _KILLED and namespaces.have_ended(handles):
         raise SykubeError(
             "your clusters' namespaces ended meanwhile, and all that ran in them",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from sykube.errors import HostError
 from sykube.host import delegation, granted, job
 from sykube.host.grants import Grants
 from sykube.host.host import Host
@@ -19,6 +20,7 @@ from sykube.rootless.folders import Folders
 from sykube.rootless.ids import Ids
 from sykube.rootless.network import RootlessNetwork, routes
 from sykube.rootless.host_ports import HostPorts
+from sykube.rootless.outside import Outside
 from sykube.rootless.slirp import Slirp
 
 # Names root's cache where that is not /var/cache/sykube.
@@ -37,11 +39,15 @@ class RootlessHost(Host):
         ids: what is mapped into the user's namespaces.
         beyond: what the host has routes to.
         inside: this process is in the user's namespaces already.
+        asks: this command may ask the user's systemd.
+        outside: the process by which it does so in the namespaces.
     """
 
     folders: Folders = _NOBODY
     beyond: tuple[IPv4Network, ...] = ()
     inside: bool = False
+    asks: bool = False
+    outside: Outside | None = None
     ids: Ids = Ids(65534, 65534)  # noqa: RUF009 - it cannot be changed
 
     @property
@@ -84,12 +90,20 @@ class RootlessHost(Host):
         return delegation.runtime_of(self) / "systemd"
 
     def systemctl(self, *words: str, check: bool = True) -> Completed:
-        found = {
-            "XDG_RUNTIME_DIR": str(delegation.runtime_of(self)),
-            # In the namespaces, where it sees no systemd, it enables units by itself.
-            "XDG_CONFIG_HOME": str(self.units.parents[1]),
-        }
-        return self.run(["systemctl", "--user", *words], env=found, check=check)
+        argv = ["systemctl", "--user", *words]
+        if self.outside:
+            return self.outside.run(argv, check=check)
+        if self.inside:
+            raise HostError(
+                "your systemd is not reached from what `sykube run` has started",
+                resolution="Run the command in another shell.",
+            )
+        return self.run(argv, env=self.manager_environment, check=check)
+
+    @property
+    def manager_environment(self) -> dict[str, str]:
+        """By which programs find the user's systemd, outside of the namespaces."""
+        return {"XDG_RUNTIME_DIR": str(delegation.runtime_of(self))}
 
     @property
     def cni_state(self) -> Path:
@@ -104,18 +118,21 @@ class RootlessHost(Host):
     def slirp(self) -> Slirp:
         return Slirp(self.folders.runtime / "slirp4netns.sock")
 
-    def entered(self, host_ports: HostPorts | None = None) -> RootlessHost:
+    def entered(
+        self, host_ports: HostPorts | None = None, outside: Outside | None = None
+    ) -> RootlessHost:
         """The same machine, asked from within the namespaces.
 
         Args:
             host_ports: what was opened before they were entered.
+            outside: the process by which the user's systemd is asked.
         """
         cgroups = not self.grants.job and (
             granted.may_make_cgroups(self._hierarchies("")) or delegation.has_own_root(self)
         )
         network: Network = RootlessNetwork(self.slirp, self.beyond, host_ports)
         grants = replace(self.grants, cgroups=cgroups)
-        return replace(self, network=network, grants=grants, inside=True)
+        return replace(self, network=network, grants=grants, inside=True, outside=outside)
 
     @property
     def variables(self) -> dict[str, str]:
