@@ -29,6 +29,9 @@ export user=ada
 manager=/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service
 export scope=$manager/app.slice/sykube.scope
 
+# asked FILE WORD: the line for the administrator, of what sykube has said, that has this word.
+asked() { sed -n "s/.*Ask the administrator for: //p" "$1" | grep -- "$2"; }
+
 # Addresses of nodes and Services, a line each.
 addresses() {
     sykube kubectl get nodes \
