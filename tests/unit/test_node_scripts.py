@@ -56,6 +56,7 @@ class Machine:
             "/var",
             "/mnt",
             "/proc/self",
+            "/sys/fs/cgroup",
             "/usr/lib/sykube",
         )
         places = "|".join(map(re.escape, (*folders, "/usr/share/sykube")))
@@ -634,3 +635,29 @@ def test_a_kubelet_gets_a_certificate_of_the_clusters_ca(machine: Machine) -> No
     assert "TLS Web Client Authentication" in shown
     against = ["openssl", "verify", "-CAfile", f"{pki}/ca.crt", str(current)]
     subprocess.run(against, check=True, capture_output=True)
+
+
+# --- check-node ---
+
+
+@pytest.mark.parametrize(
+    ("rootless", "handed_on", "missing"),
+    [
+        ("", "cpuset cpu io memory pids", set()),
+        ("", "cpu memory pids", {"cpuset"}),
+        # What Debian's systemd hands on to users.
+        ("yes", "cpu memory pids", set()),
+        ("yes", "memory pids", {"cpu"}),
+    ],
+)
+def test_a_users_node_does_without_what_systemd_hands_on_to_no_user(
+    machine: Machine, rootless: str, handed_on: str, missing: set[str]
+) -> None:
+    machine.write("sys/fs/cgroup/cgroup.controllers", "")
+    machine.write("sys/fs/cgroup/cgroup.subtree_control", f"{handed_on}\n")
+    machine.write("etc/sykube/node.env", f"SYKUBE_CGROUP=sykube/x\nSYKUBE_ROOTLESS={rootless}\n")
+    # containerd is waited for once.
+    machine.program("seq", "#!/bin/sh\necho 1\n")
+    said = machine.run("check-node", "master")
+    found = re.findall(r"the cgroup controller (\w+) is missing", "\n".join(said))
+    assert {*found} == missing
