@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from sykube.rootless.outside import Outside
 from tests.fakes.host import no_process
 
 
-def systemctl(argv: Sequence[str | Path], *, env: Mapping[str, str | None], **_: Any) -> Completed:
+def systemctl(argv: Sequence[str | Path], **options: Any) -> Completed:
     """One that fails for units of another name, and does not start without an environment."""
     words = tuple(map(str, argv))
-    if "XDG_RUNTIME_DIR" not in env:
+    if "XDG_RUNTIME_DIR" not in options["env"]:
         raise CommandError("could not be started", words, "no such program")
     if words[-1] == "other.service":
         return Completed(words, 5, "", "Unit other.service not loaded.\n")
