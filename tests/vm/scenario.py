@@ -95,7 +95,7 @@ SCENARIOS = {
                 _stage("users-prepare", 5),
                 _stage("users-init", 12, USER),
                 _stage("users-logout", 3),
-                _stage("users-autostart", 8, USER),
+                _stage("users-autostart", 10, USER),
                 _stage("users-lingering", 3),
                 Reboot(),
                 _stage("users-returned", 10, USER),
