@@ -105,7 +105,7 @@ def _of_user(ctx: click.Context, found: Host) -> Host:
     if found.grants.job and command in _ABOUT_JOBS:
         asked = job.asked(found, found.grants.job, os.environ)
         found = replace(found, grants=replace(found.grants, job=asked))
-    elif command in _ABOUT_LOGOUT:
+    elif command in _ABOUT_LOGOUT and not found.grants.job:
         ends = logout.asked(found, namespaces.cgroup(found), found.folders.runtime)
         found = replace(found, grants=replace(found.grants, logout=ends))
     found = replace(found, asks=command in _ABOUT_UNITS and found.manager.is_dir())

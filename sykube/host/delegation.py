@@ -95,13 +95,17 @@ def has_own_root(host: Host) -> bool:
 
 
 def path_of(host: Host, process: int | str) -> str:
-    """The cgroup of a process in the hierarchy of v2, as this one sees it; empty for none."""
+    """The cgroup of a process in systemd's hierarchy, as this one sees it; empty for none.
+
+    That is cgroup v2's, or of v1 the one without controllers: cgroups(7).
+    """
     try:
         text = (host.proc / str(process) / "cgroup").read_text(encoding="utf-8")
     except OSError:
         return ""
-    lines = (line.split(":", 2) for line in text.splitlines())
-    return next((path for number, _, path in lines if number == "0"), "")
+    found = dict(line.split(":", 2)[1:] for line in text.splitlines())
+    own, legacy = found.get("", ""), found.get("name=systemd", "")
+    return legacy if own in ("", "/") and legacy else own
 
 
 def _controllers(folder: Path) -> frozenset[str]:

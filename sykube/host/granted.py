@@ -199,7 +199,7 @@ def _delegated(host: Host, found: Delegation) -> Finding:
     if not found.bus:
         bus = distribution.this(host).fix([distribution.USER_BUS])
         return warning("cgroups", f"{_NONE}: your systemd cannot be asked", f"{_ASK}{bus}")
-    detail = f"{_NONE}: your clusters began without, or in a login of before"
+    detail = f"{_NONE}: your clusters began without"
     return warning("cgroups", detail, "They get them after a reboot, or once all are deleted.")
 
 

@@ -127,6 +127,23 @@ def test_after_su_no_systemd_of_the_users_may_run(host: RootlessHost) -> None:
     assert delegation.of_user(host) == Delegation(False, False, frozenset())
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (f"0::{LOGIN}\n", LOGIN),
+        (f"9:name=systemd:{LOGIN}\n8:memory:/user.slice\n0::{LOGIN}\n", LOGIN),
+        # Where v2 is there, and systemd does not use it.
+        (f"9:name=systemd:{LOGIN}\n8:memory:/user.slice\n0::/\n", LOGIN),
+        (f"9:name=systemd:/\n0::{SCOPE}\n", SCOPE),
+        ("8:memory:/\n0::/\n", "/"),
+        ("", ""),
+    ],
+)
+def test_a_process_is_where_systemd_has_it(host: RootlessHost, lines: str, expected: str) -> None:
+    fill(host.proc / "self", {"cgroup": lines})
+    assert own(host) == expected
+
+
 # --- what doctor says of it ---
 
 
