@@ -91,7 +91,8 @@ def test_another_login_finds_the_namespaces_and_goes_there(machine: Systemd, use
 def test_the_last_logout_ends_them(machine: Systemd, user: User) -> None:
     machine.login(user, f"{INSIDE} stay true")
     wait("all of it ends", lambda: not user.processes())
-    assert machine.run("test", "-e", f"/run/user/{user.uid}").returncode == 1
+    folder = f"/run/user/{user.uid}"
+    wait("so does the user's folder", lambda: machine.run("test", "-e", folder).returncode)
 
 
 def test_who_lingers_may_log_out_whatever_logind_kills(machine: Systemd, user: User) -> None:
