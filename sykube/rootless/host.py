@@ -17,9 +17,9 @@ from sykube.host.network import Network
 from sykube.host.run import Completed
 from sykube.rootless import folders, ids
 from sykube.rootless.folders import Folders
+from sykube.rootless.host_ports import HostPorts
 from sykube.rootless.ids import Ids
 from sykube.rootless.network import RootlessNetwork, routes
-from sykube.rootless.host_ports import HostPorts
 from sykube.rootless.outside import Outside
 from sykube.rootless.slirp import Slirp
 

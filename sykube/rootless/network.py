@@ -63,7 +63,7 @@ class RootlessNetwork(Network):
         """As it is asked by one command.
 
         Args:
-            host_ports: the host's own way to its ports; without it, only who listens on them counts.
+            host_ports: the host's own way to its ports; without it, only who listens there counts.
         """
         self.beyond = beyond
         self._slirp = slirp

@@ -19,8 +19,8 @@ from sykube.host.run import CommandError, Completed
 from sykube.network import ports, subnets
 from sykube.network.ports import PortMap
 from sykube.rootless import host_ports
-from sykube.rootless.network import RootlessNetwork, routes
 from sykube.rootless.host_ports import HostPorts
+from sykube.rootless.network import RootlessNetwork, routes
 from sykube.rootless.slirp import Forward, Slirp
 from tests.fakes import FakeHost, fill
 
