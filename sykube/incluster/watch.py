@@ -36,17 +36,19 @@ class Sink(Protocol):
 
 
 class Watcher(threading.Thread):
-    """Keeps a sink up to date with all objects of one core/v1 resource, for good.
+    """Keeps a sink up to date with all objects of one resource, for good.
 
     Args:
         api: where to ask.
-        resource: "services" or "endpoints".
+        resource: such as "services".
         sink: what to keep up to date.
+        group: the path of the resource's group and version.
     """
 
-    def __init__(self, api: Api, resource: str, sink: Sink) -> None:
+    def __init__(self, api: Api, resource: str, sink: Sink, group: str = "/api/v1") -> None:
         super().__init__(name=f"watch-{resource}", daemon=True)
         self._api = api
+        self._group = group
         self._resource = resource
         self._sink = sink
         self._stop_asked = threading.Event()
@@ -137,7 +139,7 @@ class Watcher(threading.Thread):
                 raise ApiError("stopped")
             if silence is not None:
                 connection.sock.settimeout(silence)
-            path = f"/api/v1/{self._resource}?{urllib.parse.urlencode(query)}"
+            path = f"{self._group}/{self._resource}?{urllib.parse.urlencode(query)}"
             connection.request("GET", path, headers=self._api.headers())
             response = connection.getresponse()
             if response.status != http.HTTPStatus.OK:

@@ -25,6 +25,7 @@ from sykube.incluster.dns.records import Zone
 from sykube.incluster.watch import Watcher
 
 Json = dict[str, Any]
+POLICIES = "/apis/networking.k8s.io/v1"
 QUICK = Timing(request=2, watch=60, silence=5, first_retry=0.01, last_retry=0.05)
 
 
@@ -51,7 +52,8 @@ class FakeApi:
         self.list_status = 200
         self._changed = threading.Condition()
         self._version = 100
-        self._objects: dict[str, dict[str, Json]] = {"services": {}, "endpoints": {}}
+        known = ("services", "endpoints", "pods", "namespaces", "networkpolicies")
+        self._objects: dict[str, dict[str, Json]] = {resource: {} for resource in known}
         self._events: list[tuple[int, str, Json]] = []
         self._closing = False
         fake = self
@@ -120,7 +122,7 @@ class FakeApi:
         url = urllib.parse.urlsplit(handler.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         self.requests.append((url.path, query, handler.headers["Authorization"]))
-        resource = url.path.removeprefix("/api/v1/")
+        resource = url.path.removeprefix("/api/v1/").removeprefix(f"{POLICIES}/")
         if self._closing or resource not in self._objects:
             reply(handler, 404, {})
         elif "watch" not in query:
