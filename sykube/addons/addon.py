@@ -34,12 +34,14 @@ class AddonContext:
 
     Attributes:
         domain: of the cluster's own names.
+        api_server: the URL of the control plane, also for who cannot wait for Services.
         load_balancers: the first and last address for Services of type LoadBalancer.
     """
 
     host: Host
     api: Api
     domain: str
+    api_server: str
     load_balancers: tuple[str, str]
     nodes: tuple[Node, ...]
     registry_port: RegistryPort
@@ -51,16 +53,21 @@ class Addon:
 
     Attributes:
         template: of its manifest, in manifests/.
-        deployments: NAMESPACE/NAME of those that must be available.
+        deployments, daemon_sets: NAMESPACE/NAME of those that must be available.
         by_default: whether init enables it unasked.
+        of_bridge: whether it is a part of sykube's own pod network, and of no other.
+        package: of Debian, which its node image must have; older ones lack it.
         kept: kinds of its objects that hold the users' data, which outlives it.
     """
 
     name: str
     summary: str
     template: str
-    deployments: tuple[str, ...]
+    deployments: tuple[str, ...] = ()
+    daemon_sets: tuple[str, ...] = ()
     by_default: bool = False
+    of_bridge: bool = False
+    package: str = ""
     kept: tuple[str, ...] = ()
 
     def variables(self, context: AddonContext) -> dict[str, Any]:
@@ -89,6 +96,10 @@ class Addon:
             if each["kind"] not in self.kept:
                 context.api.delete(each)
 
+    def loss(self, context: AddonContext) -> str:
+        """What users lose when it is disabled now, in words for them; mostly nothing."""
+        return ""
+
     def sync_nodes(self, context: AddonContext) -> None:
         """Update what depends on the nodes and their certificates. All nodes must be running."""
 
@@ -97,23 +108,47 @@ class Addon:
 
     def problem(self, context: AddonContext) -> str:
         """What keeps it from working, or nothing."""
-        found = (deployment_problem(context.api, each) for each in self.deployments)
-        return "; ".join(filter(None, found))
+        problems = [deployment_problem(context.api, each) for each in self.deployments]
+        problems += [daemon_set_problem(context.api, each) for each in self.daemon_sets]
+        return "; ".join(filter(None, problems))
 
 
 def deployment_problem(api: Api, deployment: str) -> str:
     """What keeps a Deployment (NAMESPACE/NAME) from being available in its newest form."""
-    namespace, _, name = deployment.partition("/")
-    try:
-        found = api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}")
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        return f"there is no Deployment {deployment}"
+    found = _found(api, "Deployment", deployment)
+    if isinstance(found, str):
+        return found
     status, wanted = found.get("status", {}), found["spec"]["replicas"]
-    if status.get("observedGeneration", 0) < found["metadata"]["generation"]:
-        return f"{deployment} was just changed"
     counts = [status.get(key, 0) for key in ("updatedReplicas", "availableReplicas", "replicas")]
     if counts != [wanted] * 3:
         return f"{deployment}: {counts[1]} of {wanted} pods are available"
     return ""
+
+
+def daemon_set_problem(api: Api, daemon_set: str) -> str:
+    """As deployment_problem, of a DaemonSet."""
+    found = _found(api, "DaemonSet", daemon_set)
+    if isinstance(found, str):
+        return found
+    status = found.get("status", {})
+    wanted = status.get("desiredNumberScheduled", 0)
+    counts = [status.get(key, 0) for key in ("numberAvailable", "updatedNumberScheduled")]
+    if counts != [wanted] * 2 or not wanted:
+        return f"{daemon_set}: {counts[0]} of {wanted} pods are available"
+    return ""
+
+
+def _found(api: Api, kind: str, where: str) -> dict[str, Any] | str:
+    """An object that its controller has seen as it is; else what is wrong."""
+    namespace, _, name = where.partition("/")
+    try:
+        found: dict[str, Any] = api.get(
+            f"/apis/apps/v1/namespaces/{namespace}/{kind.lower()}s/{name}"
+        )
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return f"there is no {kind} {where}"
+    if found.get("status", {}).get("observedGeneration", 0) < found["metadata"]["generation"]:
+        return f"{where} was just changed"
+    return found

@@ -5,11 +5,12 @@ from __future__ import annotations
 from sykube.addons.addon import Addon
 from sykube.addons.loadbalancer import LOAD_BALANCER
 from sykube.addons.metrics import METRICS
+from sykube.addons.network_policy import NETWORK_POLICY
 from sykube.addons.registry import REGISTRY
 from sykube.addons.storage import STORAGE
 from sykube.errors import UsageError
 
-ALL: tuple[Addon, ...] = (STORAGE, LOAD_BALANCER, REGISTRY, METRICS)
+ALL: tuple[Addon, ...] = (NETWORK_POLICY, STORAGE, LOAD_BALANCER, REGISTRY, METRICS)
 NAMES = tuple(addon.name for addon in ALL)
 
 

@@ -25,7 +25,7 @@ def addons() -> None:
 def list_addons(name: str, output: str) -> None:
     """List add-ons and whether they are enabled."""
     found = cluster_addons.listing(lookup.load(context.host(), name, context.ui()))
-    lines = (f"{e.name:12} {'on' if e.enabled else 'off':4} {e.summary}" for e in found)
+    lines = (f"{e.name:15} {'on' if e.enabled else 'off':4} {e.summary}" for e in found)
     context.show(output, [asdict(each) for each in found], lines)
 
 

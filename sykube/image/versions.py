@@ -230,17 +230,27 @@ KUBERNETES_PROGRAMS = (
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"),
 )
 CONTAINER_IMAGE_PACKAGES = (
-    *("conntrack", "docker-registry", "etcd-server", "iptables", "kmod", "openssl"),
+    *("conntrack", "docker-registry", "etcd-server", "iptables", "kmod", "nftables", "openssl"),
     *("python3", "python3-dnspython", "unbound"),
 )
 NODE_PACKAGES = (
     *("conntrack", "containerd", "containernetworking-plugins", "crun", "ebtables", "etcd-client"),
-    *("ethtool", "iproute2", "iptables", "keepalived", "kmod", "mount", "procps", "runc", "socat"),
-    *("supervisor", "util-linux"),
+    *(
+        "ethtool",
+        "iproute2",
+        "iptables",
+        "keepalived",
+        "kmod",
+        "mount",
+        "nftables",
+        "procps",
+        "runc",
+    ),
+    *("socat", "supervisor", "util-linux"),
 )
 # With kube-proxy, etcd and CoreDNS in images of their own, what sykube/incluster needs is left.
 # python3-minimal would lack http, ipaddress and others.
-UPSTREAM_CONTAINER_IMAGE_PACKAGES = ("docker-registry", "openssl", "python3")
+UPSTREAM_CONTAINER_IMAGE_PACKAGES = ("docker-registry", "nftables", "openssl", "python3")
 # And this of its cluster DNS, where it is not CoreDNS.
 DNS_PACKAGES = ("python3-dnspython", "unbound")
 UPSTREAM_NODE_PACKAGES = tuple(

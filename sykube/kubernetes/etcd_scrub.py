@@ -53,6 +53,8 @@ _GONE = (
     "configmaps/kube-system/kubelet-config",
     "daemonsets/kube-system/kube-proxy",
     "controllerrevisions/kube-system/kube-proxy-",
+    "daemonsets/kube-system/network-policy",
+    "controllerrevisions/kube-system/network-policy-",
     "deployments/kube-system/storage",
     "replicasets/kube-system/storage-",
     "deployments/kube-system/cluster-dns",

@@ -153,6 +153,17 @@ ALLOWED = (
         (
             *_program("storage"),
             *_program("loadbalancer"),
+            *(
+                f"{_OBJECT}{each}: absent -> {{*}}"
+                for each in (
+                    "ServiceAccount kube-system/network-policy",
+                    "DaemonSet kube-system/network-policy",
+                    "ControllerRevision kube-system/network-policy-(hash)",
+                    "Pod kube-system/network-policy-(any) on *",
+                    "ClusterRole sykube:network-policy",
+                    "ClusterRoleBinding sykube:network-policy",
+                )
+            ),
             f"{_OBJECT}StorageClass standard: absent -> {{*}}",
             f"{_OBJECT}StorageClass shared: absent -> {{*}}",
         ),
@@ -162,6 +173,7 @@ ALLOWED = (
         (
             f"{_OBJECT}Secret kube-system/storage-token-(any): absent -> {{*}}",
             f"{_OBJECT}Secret kube-system/loadbalancer-token-(any): absent -> {{*}}",
+            f"{_OBJECT}Secret kube-system/network-policy-token-(any): absent -> {{*}}",
         ),
         before=24,
     ),

@@ -146,8 +146,20 @@ class Kubernetes:
         ]
 
     def seen(self, path: str) -> dict[str, Any]:
-        """An object, of a Deployment with what its controller says once it is up, if it ever is."""
+        """An object, with what the controller of its kind says once it is up, if it ever is."""
         found = self.objects[path]
+        _, _, name = path.rpartition("/daemonsets/")
+        if name != path and "status" not in found:
+            count = len(self.nodes)
+            available = 0 if name in self.broken else count
+            return found | {
+                "status": {
+                    "observedGeneration": found.get("metadata", {}).get("generation", 1),
+                    "desiredNumberScheduled": count,
+                    "updatedNumberScheduled": count,
+                    "numberAvailable": available,
+                }
+            }
         _, _, name = path.rpartition("/deployments/")
         if name == path or "status" in found or "replicas" not in found["spec"]:
             return found
@@ -172,6 +184,12 @@ class Kubernetes:
             spec = {"replicas": 1, "selector": {"matchLabels": labels}} | each.get("spec", {})
             found.append({"metadata": {"name": name}, "spec": spec})
         return found
+
+    def daemon_sets(self) -> list[str]:
+        """Names of those of kube-system that were created."""
+        folder = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+        places = (path.rpartition("/") for path in list(self.objects))
+        return [name for where, _, name in places if where == folder]
 
     def tokens(self) -> dict[str, str]:
         """The bootstrap tokens that are there now: name → secret."""
@@ -228,6 +246,7 @@ class Kubernetes:
             if CONTROL_PLANE_LABEL in node["metadata"].get("labels", {}):
                 found += [(each, name, {"component": each}) for each in _STATIC_PODS]
             found.append(("kube-proxy", name, {"k8s-app": "kube-proxy"}))
+            found += [(each, name, {"k8s-app": each}) for each in self.daemon_sets()]
         deployed = [each["metadata"]["name"] for each in self.deployments()] if found else []
         bare = bool(self.bare) and not self.plugin
         for each in self.deployments() if found else []:

@@ -16,7 +16,7 @@ CONTAINER_IMAGES = {
 
 IMAGE_FILES = {
     "/usr/bin/kubectl": "#!/bin/sh\n",
-    "/usr/share/sykube/versions": "kubernetes=v1.20.2\ncontainerd=1.7.24\n",
+    "/usr/share/sykube/versions": "kubernetes=v1.20.2\ncontainerd=1.7.24\nnftables=1.1.3\n",
     "/usr/share/sykube/container-images": "".join(
         f"{k}:{v}\n" for k, v in CONTAINER_IMAGES.items()
     ),

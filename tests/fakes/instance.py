@@ -41,6 +41,8 @@ class FakeInstance:
     index: int = 0
     routes: list[str] = field(default_factory=list)
     hosts: list[str] = field(default_factory=list)
+    # Scripts that nftables took.
+    nft: list[str] = field(default_factory=list)
 
     def on_host(self, path: str) -> Path | None:
         """Where a path of the instance lies on the host, if it is bound."""

@@ -156,6 +156,8 @@ class NodePrograms:
                 instance.lay_network()
             case ["sh", "stop-containers", "pods" | "rest", _]:
                 pass
+            case ["nft", "-f", "-"]:
+                instance.nft.append(stdin or "")
             case ["mkdir", "-p", *_]:
                 pass
             case ["etcdctl", *options, "member", "list"] if "--endpoints" in options:

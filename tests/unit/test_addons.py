@@ -86,23 +86,24 @@ def test_a_cluster_that_is_stopped_is_said(up: World, action: object) -> None:
 
 def test_names_are_words_for_a_command_line_and_summaries_are_one_line() -> None:
     for addon in catalog.ALL:
-        assert addon.name.isalpha()
+        assert addon.name.replace("-", "").isalpha()
         assert addon.name.islower()
         assert "\n" not in addon.summary
         assert len(addon.summary) < 80
 
 
 @pytest.mark.parametrize("addon", catalog.ALL)
-def test_what_waits_for_a_deployment_makes_it(addon: Addon, up: World) -> None:
+def test_what_waits_for_pods_makes_them(addon: Addon, up: World) -> None:
     cluster = lookup.load(up.host, "fake", up.ui())
     with cluster.api() as api:
         objects = addon.objects(addon_context(cluster, api))
-    made = {
-        f"{each['metadata']['namespace']}/{each['metadata']['name']}"
-        for each in objects
-        if each["kind"] == "Deployment"
-    }
-    assert made == set(addon.deployments)
+    for kind, waited in (("Deployment", addon.deployments), ("DaemonSet", addon.daemon_sets)):
+        made = {
+            f"{each['metadata']['namespace']}/{each['metadata']['name']}"
+            for each in objects
+            if each["kind"] == kind
+        }
+        assert made == set(waited)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from sykube.node import cgroups, process
 from tests import fakes
 from tests.fakes import World
 from tests.fakes.apiserver import NODES
+from tests.network_policies import policy
 from tests.unit.test_certs import fill, pem
 
 
@@ -192,11 +193,23 @@ def test_a_cordoned_and_an_unregistered_node(cluster: Cluster, world: World) -> 
 
 def test_network_policies(cluster: Cluster, world: World) -> None:
     assert "network policies" not in found(cluster)
-    path = "/apis/networking.k8s.io/v1/networkpolicies/deny"
-    world.kubernetes["fake"].objects[path] = {}
-    bad = found(cluster)["network policies"]
-    assert bad.level is Level.WARNING
-    assert bad.detail.startswith("1 NetworkPolicy is accepted and not enforced")
+    path = "/apis/networking.k8s.io/v1/networkpolicies/bad"
+    bad_block = {"from": [{"ipBlock": {"cidr": ""}}], "ports": [{"port": "web"}]}
+    world.kubernetes["fake"].objects[path] = policy("x", "bad", {}, ingress=[bad_block])
+    partly = found(cluster)["network policies"]
+    assert partly.level is Level.WARNING
+    assert "x/bad: ingress[0].from[0].ipBlock.cidr '' is no range of addresses" in partly.detail
+    world.kubernetes["fake"].broken.add("network-policy")
+    broken = found(cluster)["network policies"]
+    assert broken.level is Level.FAILURE
+    assert broken.cure.startswith("sykube kubectl --name fake -n kube-system logs ds/network-pol")
+    cluster.state.addons.remove("network-policy")
+    off = found(cluster)["network policies"]
+    assert off.level is Level.WARNING
+    assert off.detail.startswith("1 NetworkPolicy is accepted and not enforced")
+    assert off.cure == "sykube addons enable --name fake network-policy"
+    del cluster.state.versions["nftables"]
+    assert found(cluster)["network policies"].cure.startswith("Create the cluster again")
 
 
 def test_a_webhook_that_lets_nothing_through(cluster: Cluster, world: World) -> None:

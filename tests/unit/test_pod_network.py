@@ -12,10 +12,10 @@ from sykube.cluster.commands import addons, checkup, lifecycle, power, scaling, 
 from sykube.cluster.model import lookup, pod_network
 from sykube.cluster.model.pod_network import INSTALL, NO_PLUGIN, check_pod_subnets, from_setting
 from sykube.cluster.model.state import State
+from sykube.cluster.operations.policies import Enforcement, enforcement
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.host.finding import Level
-from tests.fakes import Calls, World
-from tests.fakes.apiserver import FakeApi, Kubernetes
+from tests.fakes import World
 from tests.fakes.node_programs import KUBELET_START
 from tests.fakes.nodes import make_node
 from tests.unit.helpers import fake_spec, init, made, unchanged
@@ -277,12 +277,17 @@ def test_a_record_of_before_there_was_a_choice_is_of_the_bridge(world: World) ->
     assert loaded.spec == cluster.state.spec
 
 
-def test_policies_are_known_to_be_worth_nothing_with_the_bridge_only() -> None:
-    policies = "/apis/networking.k8s.io/v1/networkpolicies/deny"
-    api = FakeApi(Kubernetes({policies: {}}), Calls())
-    assert "not enforced" in from_setting("bridge").unenforced_policies(api)
-    assert from_setting("none").unenforced_policies(api) == ""
-    assert from_setting("/cni.yaml").unenforced_policies(api) == ""
+def test_only_sykubes_own_comes_with_what_enforces_policies(world: World) -> None:
+    assert "network-policy" in made(world).state.addons
+    other = made(world, name="other", pod_network="none")
+    assert "network-policy" not in other.state.addons
+    with pytest.raises(UsageError, match="is a part of sykube's own pod network") as raised:
+        addons.enable(world.host, "other", "network-policy", world.ui())
+    assert "--pod-network none" in raised.value.resolution
+    with pytest.raises(UsageError, match="is a part of sykube's own pod network"):
+        made(world, name="third", pod_network="none", addons=("network-policy",))
+    with other.api() as api:
+        assert enforcement(other, api) == Enforcement()
 
 
 def test_it_cannot_be_changed_later(world: World) -> None:

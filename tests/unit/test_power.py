@@ -423,7 +423,8 @@ def test_start_waits_for_pods_that_still_show_the_containers_of_before(world: Wo
     world.kubernetes["fake"].stale = {"fake-node1"}
     with pytest.raises(SykubeError, match="pods: not there after") as raised:
         start(world)
-    assert raised.value.details == "pods of before: kube-proxy-fake-node1"
+    names = "kube-proxy-fake-node1, network-policy-fake-node1"
+    assert raised.value.details == f"pods of before: {names}"
 
 
 # --- pause and unpause ---

@@ -82,6 +82,11 @@ MANIFESTS: dict[str, Json] = {
         "image": "sykube.local/system:1",
         "pool": "10.11.11.143-10.11.11.242",
     },
+    "network-policy.yaml.j2": {
+        "image": "sykube.local/system:1",
+        "api_server": "https://10.11.11.254:6443",
+        "bridge": "cni0",
+    },
     "registry.yaml.j2": {"image": "sykube.local/system:1"},
     "metrics.yaml.j2": {
         "image": "sykube.local/system:1",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from sykube.cluster.commands import lifecycle, power, status
+from sykube.cluster.commands import addons, lifecycle, power, status
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model import lookup
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.errors import ExitCode, SykubeError
 from tests.fakes import World
 from tests.fakes.apiserver import NODES, ready
+from tests.network_policies import policy
 
 
 def look(world: World) -> status.Status:
@@ -42,19 +44,29 @@ def test_a_cluster_that_is_well(up: World) -> None:
     assert found.nodes[0].services == {"containerd": "RUNNING", "kubelet": "RUNNING"}
 
 
-@pytest.mark.parametrize(
-    ("count", "words"), [(0, ""), (1, "1 NetworkPolicy is "), (2, "2 NetworkPolicies are ")]
-)
-def test_network_policies_are_said_to_be_worth_nothing(up: World, count: int, words: str) -> None:
-    for number in range(count):
-        path = f"/apis/networking.k8s.io/v1/networkpolicies/deny-{number}"
-        up.kubernetes["fake"].objects[path] = {}
+def test_network_policies_are_said_to_be_enforced_or_not(up: World) -> None:
+    assert look(up).policies == "enforced, none so far"
+    path = "/apis/networking.k8s.io/v1/networkpolicies/deny"
+    deny = policy("x", "deny", {}, ingress=[])
+    up.kubernetes["fake"].objects[path] = deny
     found = look(up)
-    assert found.policies == (f"{words}accepted and not enforced: the pod network lets everything "
-                              "through" if words else "")  # fmt: skip
+    assert found.policies == "enforced, 1 so far"
+    assert found.to_dict()["policies"] == found.policies
+    addons.disable(up.host, "fake", "network-policy", up.ui())
+    found = look(up)
+    assert found.policies == (
+        "1 NetworkPolicy is accepted and not enforced: the add-on network-policy is disabled"
+    )
     # Nothing of the cluster is broken.
     assert found.exit_code is ExitCode.OK
-    assert found.to_dict()["policies"] == found.policies
+
+
+def test_network_policies_that_are_not_enforced_make_a_cluster_degraded(up: World) -> None:
+    up.kubernetes["fake"].broken.add("network-policy")
+    found = look(up)
+    assert found.policies.startswith("not enforced on every node: kube-system/network-policy: 0 of")
+    assert found.exit_code is ExitCode.DEGRADED
+    assert replace(found, pods="").exit_code is ExitCode.DEGRADED
 
 
 def node_is_gone(world: World) -> None:

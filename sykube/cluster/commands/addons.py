@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sykube.addons import catalog
+from sykube.addons.addon import Addon
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations.addons import addon_context, record
+from sykube.cluster.operations.addons import (
+    addon_context,
+    check_pod_network,
+    lacking_package,
+    record,
+)
 from sykube.cluster.operations.opening import opened
-from sykube.errors import SykubeError
+from sykube.errors import SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api, wait_until
@@ -42,12 +48,13 @@ def enable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
         Whether anything was done.
 
     Raises:
-        UsageError: there is no such add-on.
+        UsageError: there is no such add-on, or not for this cluster.
         SykubeError: the cluster does not run (STOPPED) or has no pod network yet, or the add-on
             does not work after 5 minutes: it is switched off again.
     """
     addon = catalog.find(addon_name)
     with opened(host, name, ui, updating=True) as cluster:
+        _require_fitting(cluster, addon)
         with cluster.api() as api:
             there = addon_context(cluster, api)
             if addon_name in cluster.state.addons and not addon.problem(there):
@@ -80,10 +87,24 @@ def disable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
     with opened(host, name, ui, updating=True) as cluster:
         if addon_name not in cluster.state.addons:
             return False
-        with ui.step(f"Disabling {addon_name}"), cluster.api() as api:
-            addon.disable(addon_context(cluster, api))
+        with cluster.api() as api:
+            there = addon_context(cluster, api)
+            loss = addon.loss(there)
+            with ui.step(f"Disabling {addon_name}"):
+                addon.disable(there)
         record(cluster, {*cluster.state.addons} - {addon_name})
+        if loss:
+            ui.warn(loss)
         return True
+
+
+def _require_fitting(cluster: Cluster, addon: Addon) -> None:
+    check_pod_network(addon, cluster.state.spec.pod_network)
+    if package := lacking_package(cluster, addon):
+        raise UsageError(
+            f"the add-on {addon.name} needs {package}, which this cluster's node image lacks",
+            resolution="It is of an earlier sykube: create the cluster again.",
+        )
 
 
 def _require_pod_network(cluster: Cluster, api: Api, addon_name: str) -> None:

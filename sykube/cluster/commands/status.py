@@ -10,6 +10,7 @@ from sykube.cluster.model import lookup, pod_network
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import clusters
 from sykube.cluster.operations import certs
+from sykube.cluster.operations.policies import Enforcement, enforcement
 from sykube.errors import ExitCode, SykubeError
 from sykube.host import belonging, space
 from sykube.host.host import Host
@@ -56,7 +57,8 @@ class Status:
     Attributes:
         certificates: a warning when some end within a month; what has ended shows in the rest.
         update: an update that is under way, or nothing.
-        policies: that NetworkPolicies, where there are any, are not enforced.
+        policies: what NetworkPolicies are worth.
+        enforcement: what keeps the add-on network-policy from enforcing them.
         job: the batch job that this is asked in, and when that ends.
         stops: when the cluster stops by itself.
     """
@@ -73,6 +75,7 @@ class Status:
     certificates: str = ""
     update: str = ""
     policies: str = ""
+    enforcement: str = ""
     job: str = ""
     stops: str = ""
 
@@ -82,7 +85,7 @@ class Status:
         if RUNNING not in states:
             return ExitCode.STOPPED
         problems = [node.problem for node in self.nodes]
-        problems += [self.network, self.api, self.pods, self.dns, self.disk]
+        problems += [self.network, self.api, self.pods, self.dns, self.disk, self.enforcement]
         return ExitCode.DEGRADED if any(problems) else ExitCode.OK
 
     @property
@@ -154,7 +157,8 @@ def collect(cluster: Cluster) -> Status:
         awake = [node for node in cluster.nodes if nodes[node.name].state == RUNNING]
         problems: dict[str, str] = {}
         kubelets: dict[str, str] = {}
-        api_problem = pods = dns = network = missing = policies = ""
+        api_problem = pods = dns = network = missing = ""
+        policies = Enforcement()
         if awake:
             rules = pool.submit(cluster.bridge.problem, cluster.wiring)
             answer = pool.submit(cluster.dns_problem, awake[0])
@@ -184,7 +188,8 @@ def collect(cluster: Cluster) -> Status:
         str(room) if room.is_short else "",
         certs.warning(cluster),
         _update(cluster),
-        policies,
+        policies.said,
+        policies.problem,
         f"{job}, {job.until}" if (job := cluster.host.grants.job) else "",
         clock(cluster.state.stop_at) if cluster.state.stop_at > cluster.host.time() else "",
     )
@@ -218,10 +223,10 @@ def _node(node: Node) -> NodeStatus:
 
 def _kubernetes(
     cluster: Cluster, awake: list[Node]
-) -> tuple[dict[str, str], str, str, dict[str, str], str, str]:
+) -> tuple[dict[str, str], str, str, dict[str, str], str, Enforcement]:
     """Problems of instances, the API and pods; kubelets' versions; of the pod network; policies."""
     if not any(node.is_control_plane for node in awake):
-        return {}, "no control plane runs", "", {}, "", ""
+        return {}, "no control plane runs", "", {}, "", Enforcement()
     try:
         with cluster.api() as api:
             health = readiness.health(api)
@@ -231,7 +236,7 @@ def _kubernetes(
             awaited = network.is_awaited(nodes, cluster.nodes)
             pods = readiness.system_pods(api, len(cluster.nodes), masters, networked=not awaited)
             missing = f"{pod_network.NO_PLUGIN}. {pod_network.INSTALL}" if awaited else ""
-            policies = network.unenforced_policies(api)
-            return problems, health, pods, readiness.kubelets(nodes), missing, policies
+            found = enforcement(cluster, api)
+            return problems, health, pods, readiness.kubelets(nodes), missing, found
     except SykubeError as error:
-        return {}, error.brief, "", {}, "", ""
+        return {}, error.brief, "", {}, "", Enforcement()

@@ -16,11 +16,9 @@ from sykube.errors import SykubeError, UsageError
 from sykube.host.files import write_atomically
 
 if TYPE_CHECKING:
-    from sykube.kubernetes.api import Api
     from sykube.node.node import Node
 
 BRIDGE, NONE = "bridge", "none"
-_POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
 NO_PLUGIN = "no CNI plugin is installed (--pod-network none): nodes are NotReady, pods Pending"
 INSTALL = "Install one with `sykube kubectl apply`: docs/pod-network.md"
 
@@ -30,9 +28,11 @@ class PodNetwork:
 
     Attributes:
         fetch_s: seconds that nodes may take to fetch its images.
+        built_in: whether it is sykube's own, with add-ons that are a part of it.
     """
 
     fetch_s: ClassVar[float] = 0.0
+    built_in: ClassVar[bool] = False
 
     def node_files(self, node: Node, nodes: Sequence[Node]) -> dict[str, str]:
         """What a node finds about it in /etc/sykube: its CNI configuration, and its routes."""
@@ -47,13 +47,11 @@ class PodNetwork:
         """
         return False
 
-    def unenforced_policies(self, api: Api) -> str:
-        """What the NetworkPolicies that there are, are worth; nothing where that is not known."""
-        return ""
-
 
 class BridgePlugin(PodNetwork):
     """sykube's own: a bridge in each node, and routes between them."""
+
+    built_in: ClassVar[bool] = True
 
     def node_files(self, node: Node, nodes: Sequence[Node]) -> dict[str, str]:
         others = [other for other in nodes if other.instance != node.instance]
@@ -63,13 +61,6 @@ class BridgePlugin(PodNetwork):
                 "cni", "pod-network.conflist.j2", pod_subnet=node.pod_subnet
             ),
         }
-
-    def unenforced_policies(self, api: Api) -> str:
-        count = len(api.get(_POLICIES)["items"])
-        if not count:
-            return ""
-        which = "1 NetworkPolicy is" if count == 1 else f"{count} NetworkPolicies are"
-        return f"{which} accepted and not enforced: the pod network lets everything through"
 
 
 class NoPlugin(PodNetwork):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sykube.addons import catalog
-from sykube.addons.addon import AddonContext
+from sykube.addons.addon import Addon, AddonContext
 from sykube.cluster.model.cluster import DOMAIN, Cluster
+from sykube.cluster.model.pod_network import from_setting
 from sykube.cluster.operations.registries import RegistryPort
+from sykube.errors import UsageError
 from sykube.kubernetes.api import Api
 
 
@@ -13,7 +15,13 @@ def addon_context(cluster: Cluster, api: Api) -> AddonContext:
     """What add-ons are told."""
     addresses = cluster.state.subnets.load_balancers
     return AddonContext(
-        cluster.host, api, DOMAIN, addresses, tuple(cluster.nodes), RegistryPort(cluster)
+        cluster.host,
+        api,
+        DOMAIN,
+        f"https://{cluster.endpoint}",
+        addresses,
+        tuple(cluster.nodes),
+        RegistryPort(cluster),
     )
 
 
@@ -53,5 +61,34 @@ def record(cluster: Cluster, names: set[str]) -> None:
     cluster.save()
 
 
+def check_pod_network(addon: Addon, pod_network: str) -> None:
+    """Refuse an add-on that is a part of a pod network which a cluster has not.
+
+    Args:
+        pod_network: as --pod-network has it.
+
+    Raises:
+        UsageError: it is.
+    """
+    if addon.of_bridge and not from_setting(pod_network).built_in:
+        raise UsageError(
+            f"the add-on {addon.name} is a part of sykube's own pod network",
+            resolution=f"With --pod-network {pod_network}, see what that CNI plugin has.",
+        )
+
+
+def fits(cluster: Cluster, addon: Addon) -> bool:
+    """Whether a cluster can have an add-on: its pod network and its node image are for it."""
+    suits = cluster.pod_network.built_in or not addon.of_bridge
+    return suits and not lacking_package(cluster, addon)
+
+
+def lacking_package(cluster: Cluster, addon: Addon) -> str:
+    """What an add-on needs of Debian's packages and the cluster's node image lacks, or nothing."""
+    return "" if not addon.package or addon.package in cluster.state.versions else addon.package
+
+
 def _wanted(cluster: Cluster) -> set[str]:
-    return {addon.name for addon in catalog.ALL if addon.by_default} | {*cluster.state.spec.addons}
+    asked = cluster.state.spec.addons
+    wanted = [addon for addon in catalog.ALL if addon.by_default or addon.name in asked]
+    return {addon.name for addon in wanted if fits(cluster, addon)}

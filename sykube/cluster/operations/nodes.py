@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Sequence
 
 from sykube import resources
+from sykube.addons import network_policy
+from sykube.addons.network_policy import NETWORK_POLICY
 from sykube.addons.storage import VOLUMES
 from sykube.cluster.model import members
 from sykube.cluster.model.cluster import Cluster, on_each
@@ -270,6 +272,10 @@ def start(cluster: Cluster, node: Node) -> None:
     image, update = cluster.image_of(node), cluster.state.update
     if update:
         node.fit(image.fingerprint, update.before.fingerprint)
+    # Only then may there be policies already, and pods that start before what enforces them.
+    guarded = cluster.state.complete and NETWORK_POLICY.name in cluster.state.addons
+    rules = network_policy.closed() if guarded else ""
+    node.push(rules.encode(), "/etc/sykube/closed.nft")
     node.start(
         image.sif,
         binds=(

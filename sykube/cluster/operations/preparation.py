@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from sykube.addons import catalog
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.operations.addons import check_pod_network
 from sykube.cluster.operations.kubernetes_release import (
     ANY_MIRROR,
     KubernetesRelease,
@@ -123,12 +125,15 @@ def require_local_image(host: Host, spec: ClusterSpec) -> None:
 
 
 def require_pod_network(spec: ClusterSpec) -> None:
-    """Refuse a manifest of the user's that cannot be applied, before anything changes.
+    """Refuse what the pod network cannot be, before anything changes.
 
     Raises:
-        UsageError: it cannot be read, or holds no Kubernetes objects.
+        UsageError: a manifest of the user's cannot be read, or holds no Kubernetes objects; or an
+            add-on is asked for that is a part of sykube's own.
     """
     network = pod_network.from_setting(spec.pod_network)
+    for addon in map(catalog.find, spec.addons):
+        check_pod_network(addon, spec.pod_network)
     if isinstance(network, pod_network.Manifest) and not spec.from_snapshot:
         network.read()
 

@@ -10,6 +10,7 @@ from sykube.cluster.commands.checkup.context import CheckContext, failure, ok, w
 from sykube.cluster.commands.checkup.files import ended
 from sykube.cluster.model import pod_network
 from sykube.cluster.operations.dns import deployment
+from sykube.cluster.operations.policies import enforcement
 from sykube.errors import SykubeError
 from sykube.host.finding import Finding
 from sykube.kubernetes import readiness, webhooks
@@ -18,6 +19,7 @@ from sykube.node import supervised
 from sykube.node.node import Node
 
 _PODS, _DNS = "pods of kube-system", "cluster DNS"
+_POLICIES = "network policies"
 # Findings that are mostly what others lead to.
 LAST = (_PODS, _DNS)
 _PRESSURE_CURES = {
@@ -133,9 +135,13 @@ def _kubernetes(context: CheckContext, api: Api) -> Iterator[Finding]:
     if pods:
         cure = context.command("kubectl", "-n", "kube-system", "describe", "pods")
         yield failure(_PODS, pods, f"{cure} says why")
-    if unenforced := network.unenforced_policies(api):
-        cure = "Rely on none of them here: docs/how-it-works.md"
-        yield warning("network policies", unenforced, cure)
+    found = enforcement(context.cluster, api)
+    if found.problem:
+        yield failure(_POLICIES, found.said, found.fix)
+    elif found.unenforced or found.parts:
+        yield warning(_POLICIES, found.said, found.fix)
+    elif found.said:
+        yield ok(_POLICIES, found.said)
 
 
 def _conditions(

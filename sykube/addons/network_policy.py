@@ -1,0 +1,120 @@
+"""NetworkPolicies, enforced on the pods of sykube's own pod network.
+
+Its rules are in the nodes' kernels, where they stay while its pods are away. What its program knows
+is imported where it is used: most commands know the add-ons, and need nothing of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sykube.addons.addon import Addon, AddonContext
+from sykube.kubernetes.api import Api, wait_until
+
+if TYPE_CHECKING:
+    from sykube.incluster.networkpolicy.policies import Policy
+
+_POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
+_PODS = "/api/v1/namespaces/kube-system/pods"
+_NAME = "network-policy"
+# As cni/pod-network.conflist.j2 has it.
+_BRIDGE = "cni0"
+_END_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class NetworkPolicy(Addon):
+    """A program on each node, which keeps the rules of its kernel."""
+
+    def variables(self, context: AddonContext) -> dict[str, Any]:
+        return {"api_server": context.api_server, "bridge": _BRIDGE}
+
+    def disable(self, context: AddonContext) -> None:
+        """As Addon.disable; afterwards every packet passes."""
+        from sykube.incluster.networkpolicy.nft import nothing
+
+        super().disable(context)
+        # A program that is still there would set its rules again.
+        wait_until(
+            context.host,
+            f"the end of {_NAME}",
+            lambda: " and ".join(each["metadata"]["name"] for each in _pods(context.api)),
+            _END_TIMEOUT_S,
+        )
+        for node in context.nodes:
+            if node.is_running():
+                node.run(["nft", "-f", "-"], stdin=nothing())
+
+    def loss(self, context: AddonContext) -> str:
+        found = policies(context.api)
+        names = ", ".join(f"{each.namespace}/{each.name}" for each in found)
+        return f"accepted and no longer enforced: NetworkPolicy {names}" if found else ""
+
+    def problem(self, context: AddonContext) -> str:
+        problem = super().problem(context)
+        said = [each for each in map(_last_words, _pods(context.api)) if each] if problem else []
+        return "; ".join([problem, *said]) if problem else ""
+
+
+def closed() -> str:
+    """Rules of nftables by which the pods of a node get nothing, as the program's are at first."""
+    from sykube.incluster.networkpolicy.nft import whole
+    from sykube.incluster.networkpolicy.rules import Ruleset
+
+    return whole(Ruleset(), _BRIDGE)
+
+
+def policies(api: Api) -> list[Policy]:
+    """All NetworkPolicies, in the order of their names."""
+    from sykube.incluster.networkpolicy.policies import read
+
+    found = [read(each) for each in api.get(_POLICIES)["items"]]
+    return sorted(found, key=lambda each: (each.namespace, each.name))
+
+
+def unenforced_parts(api: Api, found: list[Policy]) -> list[str]:
+    """What of policies is not enforced, and lets nothing through, by the policies' names."""
+    from sykube.incluster.networkpolicy.objects import pod_of
+    from sykube.incluster.networkpolicy.policies import unused, unused_names
+
+    ports: dict[tuple[str, str], list[str]] = {}
+    if any(each.port_names for each in found):
+        pods = [pod_of(each) for each in api.get("/api/v1/pods")["items"]]
+        ports = unused_names(found, {name for pod in pods for _, name, _ in pod.ports})
+    return [
+        f"{each.namespace}/{each.name}: {problem}"
+        for each in found
+        for problem in (
+            *each.problems,
+            *map(unused, ports.get((each.namespace, each.name), ())),
+        )
+    ]
+
+
+def _pods(api: Api) -> list[dict[str, Any]]:
+    return [
+        each
+        for each in api.get(_PODS)["items"]
+        if each["metadata"].get("labels", {}).get("k8s-app") == _NAME
+    ]
+
+
+def _last_words(pod: dict[str, Any]) -> str:
+    """What its program said when it ended, where it does not run."""
+    for status in pod.get("status", {}).get("containerStatuses", []):
+        ended = {**status.get("lastState", {}), **status.get("state", {})}.get("terminated") or {}
+        if "running" not in status.get("state", {}) and (said := ended.get("message", "").strip()):
+            return f"{pod['spec'].get('nodeName', '')}: {said.splitlines()[-1]}"
+    return ""
+
+
+NETWORK_POLICY = NetworkPolicy(
+    name=_NAME,
+    summary="Enforces NetworkPolicies, of sykube's own pod network",
+    template="network-policy.yaml.j2",
+    daemon_sets=(f"kube-system/{_NAME}",),
+    by_default=True,
+    of_bridge=True,
+    package="nftables",
+)

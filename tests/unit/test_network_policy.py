@@ -1,0 +1,129 @@
+"""The add-on network-policy in a fake cluster; its program is in incluster/test_networkpolicy.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sykube.addons.network_policy import NETWORK_POLICY, closed
+from sykube.cluster.commands import addons, power, scaling
+from sykube.cluster.commands.power import StopOptions
+from sykube.cluster.model import lookup
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations.addons import addon_context
+from sykube.cluster.operations.policies import enforcement
+from sykube.errors import UsageError
+from sykube.incluster.networkpolicy import nft
+from tests.fakes import World
+from tests.network_policies import policy
+from tests.unit.helpers import made
+
+POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
+PODS = "/api/v1/namespaces/kube-system/pods"
+DAEMON_SET = "/apis/apps/v1/namespaces/kube-system/daemonsets/network-policy"
+
+
+def first_rules(cluster: Cluster, node: str) -> str:
+    """What a node sets before anything runs in it."""
+    return cluster.node(node).pull("/etc/sykube/closed.nft").read_text()
+
+
+def test_a_cluster_begins_open_and_every_later_boot_of_a_node_closed(world: World) -> None:
+    cluster = made(world)
+    assert {first_rules(cluster, each) for each in ("master", "node1")} == {""}
+    scaling.add(world.host, "fake", 1, world.ui())
+    assert first_rules(cluster, "node2") == closed()
+    assert first_rules(cluster, "master") == ""
+    power.stop(world.host, "fake", StopOptions(), world.ui())
+    power.start(world.host, "fake", world.ui())
+    assert first_rules(cluster, "master") == closed()
+    addons.disable(world.host, "fake", "network-policy", world.ui())
+    power.stop(world.host, "fake", StopOptions(), world.ui())
+    power.start(world.host, "fake", world.ui())
+    assert first_rules(cluster, "master") == ""
+
+
+def test_closed_is_what_the_program_begins_with(world: World) -> None:
+    lines = closed().splitlines()
+    assert 'iifname "cni0" goto leaving' in map(str.strip, lines)
+    assert not any(line.startswith("add element") for line in lines)
+
+
+def test_when_it_is_disabled_no_node_keeps_its_rules_and_what_is_lost_is_said(world: World) -> None:
+    made(world)
+    for name in ("b", "a"):
+        deny = policy("x", name, {}, ingress=[])
+        world.kubernetes["fake"].objects[f"{POLICIES}/{name}"] = deny
+    ui = world.ui()
+    addons.disable(world.host, "fake", "network-policy", ui)
+    assert ui.warnings == ["accepted and no longer enforced: NetworkPolicy x/a, x/b"]
+    assert [instance.nft for instance in world.instances.values()] == [[nft.nothing()]] * 2
+    assert DAEMON_SET not in world.kubernetes["fake"].objects
+
+
+def test_rules_are_removed_when_nobody_is_left_who_would_set_them_again(world: World) -> None:
+    made(world)
+    shown = [[ended("fake-node1", "")], []]
+    world.kubernetes["fake"].shown = lambda _: shown.pop(0)
+    addons.disable(world.host, "fake", "network-policy", world.ui())
+    assert shown == []
+    calls = [call.words for call in world.calls.all]
+    looked = max(n for n, words in enumerate(calls) if words == ("GET", PODS))
+    assert looked < min(n for n, words in enumerate(calls) if words[-3:] == ("nft", "-f", "-"))
+
+
+def test_without_policies_nothing_is_lost(world: World) -> None:
+    made(world)
+    ui = world.ui()
+    addons.disable(world.host, "fake", "network-policy", ui)
+    assert ui.warnings == []
+
+
+def test_a_node_image_without_nft_has_none_of_it(world: World) -> None:
+    cluster = made(world)
+    addons.disable(world.host, "fake", "network-policy", world.ui())
+    cluster = lookup.load(world.host, "fake", world.ui())
+    del cluster.state.versions["nftables"]
+    cluster.save()
+    with pytest.raises(UsageError, match="needs nftables, which this cluster's node image lacks"):
+        addons.enable(world.host, "fake", "network-policy", world.ui())
+
+
+def ended(node: str, message: str) -> dict[str, Any]:
+    state = {"waiting": {"reason": "CrashLoopBackOff"}}
+    last = {"terminated": {"exitCode": 1, "message": message}}
+    return {
+        "metadata": {"name": f"p-{node}", "labels": {"k8s-app": "network-policy"}},
+        "spec": {"nodeName": node},
+        "status": {"containerStatuses": [{"state": state, "lastState": last}]},
+    }
+
+
+def test_what_its_program_said_when_it_ended_is_why_policies_are_not_enforced(
+    world: World,
+) -> None:
+    cluster = made(world)
+    kubernetes = world.kubernetes["fake"]
+    kubernetes.broken.add("network-policy")
+    kubernetes.shown = lambda _: [ended("fake-node1", "listed\nno nftables: not supported\n")]
+    with cluster.api() as api:
+        assert NETWORK_POLICY.problem(addon_context(cluster, api)) == (
+            "kube-system/network-policy: 0 of 2 pods are available; "
+            "fake-node1: no nftables: not supported"
+        )
+        assert enforcement(cluster, api).problem
+
+
+def test_names_of_ports_are_looked_for_among_all_pods(world: World) -> None:
+    cluster = made(world)
+    named = policy("x", "named", {}, ingress=[{"ports": [{"port": "web"}, {"port": "db"}]}])
+    world.kubernetes["fake"].objects[f"{POLICIES}/named"] = named
+    ports = [{"name": "web", "containerPort": 80}]
+    world.kubernetes["fake"].pods_of_user = [
+        {"metadata": {"namespace": "x", "name": "p"}, "spec": {"containers": [{"ports": ports}]}}
+    ]
+    with cluster.api() as api:
+        found = enforcement(cluster, api)
+    assert found.parts == ("x/named: no pod has a port named 'db'",)
+    assert found.said.startswith("1 enforced, but let nothing through here: x/named")
