@@ -31,6 +31,7 @@ FIRST = ("host",)
 HALVES = (
     (
         "rootless", "neighbours", "jobs", "lifecycle", "cluster", "dashboard", "metrics",
+        "network_policy",
     ),
     (
         "faults", "failures", "everyday", "snapshots", "images", "diagnosis", "site", "stock",
