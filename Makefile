@@ -22,6 +22,7 @@ check: $(VENV)/installed-dev ## lint, types and unit tests, without root
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	scripts/check-shell $(BIN)/shellcheck
+	scripts/check-runtime
 	env -u PYTHONDONTWRITEBYTECODE $(PYTEST) tests/unit -q -n 4
 
 node-image: $(VENV)/installed ## installs what the host lacks and builds the image, unless it is cached

@@ -148,12 +148,12 @@ def _debian_layers(
         },
         keeps="opt/kubernetes",
     )
-    debian, system, nodes = _roots(
+    debian, runtime, system, nodes = _roots(
         host, mirror, state, versions.CONTAINER_IMAGE_PACKAGES, (), versions.NODE_PACKAGES
     )
     images = _container_images(host, "container-images-debian.def.j2", common, (system, kubernetes))
-    node = _node(host, "node.def.j2", common, (kubernetes, nodes, images))
-    return kubernetes, debian, system, nodes, images, node
+    node = _node(host, "node.def.j2", common, (kubernetes, runtime, nodes, images))
+    return kubernetes, debian, runtime, system, nodes, images, node
 
 
 def _upstream_layers(host: Host, source: Upstream, mirror: Mirror, state: str) -> tuple[Layer, ...]:
@@ -167,7 +167,7 @@ def _upstream_layers(host: Host, source: Upstream, mirror: Mirror, state: str) -
         **{name: file.path for name, file in source.files.items()},
     }
     dns = () if minor.has_coredns else versions.DNS_PACKAGES
-    debian, system, nodes = _roots(
+    debian, runtime, system, nodes = _roots(
         host,
         mirror,
         state,
@@ -190,10 +190,10 @@ def _upstream_layers(host: Host, source: Upstream, mirror: Mirror, state: str) -
         host,
         "node-upstream.def.j2",
         common | {"containerd_config": _containerd_config(source.containerd_version)},
-        (nodes, images),
+        (runtime, nodes, images),
         ("definitions/upstream", resources.folder("definitions") / "upstream"),
     )
-    return debian, system, nodes, images, node
+    return debian, runtime, system, nodes, images, node
 
 
 def _roots(
@@ -203,8 +203,8 @@ def _roots(
     of_system: tuple[str, ...],
     tools: tuple[str, ...],
     of_nodes: tuple[str, ...],
-) -> tuple[Layer, Layer, Layer]:
-    """Debian, and what is made of it and its packages alone, for any Kubernetes.
+) -> tuple[Layer, Layer, Layer, Layer]:
+    """Debian, and what is made of it and its packages, for any Kubernetes.
 
     Args:
         of_system: packages of the container image of sykube's own programs.
@@ -213,6 +213,16 @@ def _roots(
     """
     variables = _debian(host, mirror, versions.NODE_SUITE)
     debian = Layer("debian", "debian.def.j2", variables, state=state)
+    sources = resources.folder("runtime")
+    runtime = _made(
+        host,
+        "runtime",
+        "runtime.def.j2",
+        {"packages": versions.RUNTIME_BUILD_PACKAGES, "runtime_dir": sources},
+        (debian,),
+        (("runtime", sources),),
+        keeps="opt/runtime",
+    )
     incluster = resources.PACKAGE / "incluster"
     system = _made(
         host,
@@ -230,9 +240,14 @@ def _roots(
         state=state,
     )
     nodes = _made(
-        host, "packages", "packages.def.j2", {"packages": of_nodes}, (debian,), state=state
+        host,
+        "packages",
+        "packages.def.j2",
+        {"packages": of_nodes, "sid_packages": versions.SID_PACKAGES, "mirror": mirror.main},
+        (debian,),
+        state=state,
     )
-    return debian, system, nodes
+    return debian, runtime, system, nodes
 
 
 def _containerd_config(version: str) -> str:

@@ -248,6 +248,10 @@ NODE_PACKAGES = (
     ),
     *("socat", "supervisor", "util-linux"),
 )
+# Debian has it in sid alone, whose package runs on NODE_SUITE. For pods: docs/runtimes.md.
+SID_PACKAGES = ("apptainer",)
+# What runtime/ is built and tested with; nothing of it is in a node.
+RUNTIME_BUILD_PACKAGES = ("gcc", "golang-go", "libc6-dev", "libseccomp-dev")
 # With kube-proxy, etcd and CoreDNS in images of their own, what sykube/incluster needs is left.
 # python3-minimal would lack http, ipaddress and others.
 UPSTREAM_CONTAINER_IMAGE_PACKAGES = ("docker-registry", "nftables", "openssl", "python3")

@@ -169,6 +169,13 @@ ALLOWED = (
         ),
     ),
     Allowed(
+        "what nodes can run pods by",
+        tuple(
+            f"{_OBJECT}RuntimeClass {name}: absent -> {{*}}"
+            for name in ("runc", "crun", "apptainer")
+        ),
+    ),
+    Allowed(
         "the tokens of their ServiceAccounts",
         (
             f"{_OBJECT}Secret kube-system/storage-token-(any): absent -> {{*}}",

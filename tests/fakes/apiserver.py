@@ -18,7 +18,7 @@ _STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-sched
 
 _COLLECTIONS = frozenset(
     ["nodes", "pods", "secrets", "services", "configmaps", "deployments", "networkpolicies"]
-    + ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"]
+    + ["validatingwebhookconfigurations", "mutatingwebhookconfigurations", "runtimeclasses"]
 )
 
 

@@ -31,7 +31,7 @@ class Apptainer:
                 return 0, f"PREFIX=/usr\nAPPTAINER_CONF_FILE={self.etc}/apptainer.conf\n", ""
             case ["build", "--sandbox", root, definition]:
                 assert Path(definition).is_file()
-                for made in ("opt/kubernetes/bin", "opt/container-images"):
+                for made in ("opt/kubernetes/bin", "opt/runtime", "opt/container-images"):
                     (Path(root) / made).mkdir(parents=True)
                 return 0, "INFO:    Build complete\n", ""
             case ["build", *_, sif, definition]:

@@ -157,6 +157,7 @@ DURING = {
     "control-plane": Damage("exit code", strike=_kill_command(r" kubeadm init ")),
     "dns": Damage("does not answer", strike=_kill_in_nodes("dns", "kube-apiserver")),
     "addons": Damage("does not answer", strike=_kill_in_nodes("addons", "kube-apiserver")),
+    "runtimes": Damage("does not answer", strike=_kill_in_nodes("runtimes", "kube-apiserver")),
     "join": Damage("exit code", strike=_kill_command(r" kubeadm init phase kubelet-start ")),
     "ready": Damage("not there after", strike=_kill_in_nodes("ready", "")),
     "kubeconfig": Damage("kubeconfig", prepare=_remove_kubeconfig, strike=_damage_kubeconfig),

@@ -67,10 +67,11 @@ def builds(programs: FakePrograms) -> list[str]:
 MADE_FROM = {
     "kubernetes": (),
     "debian": (),
+    "runtime": ("debian",),
     "system": ("debian",),
     "packages": ("debian",),
     "container-images": ("system", "kubernetes"),
-    "node": ("kubernetes", "packages", "container-images"),
+    "node": ("kubernetes", "runtime", "packages", "container-images"),
 }
 
 
@@ -94,11 +95,11 @@ def test_images_are_built_one_from_the_other_and_kept(
     assert os.access(image.kubectl, os.X_OK)
     assert list((cache / "tmp").iterdir()) == []
     parts = [path.name for path in (cache / "build").iterdir()]
-    assert len(parts) == 5
+    assert len(parts) == 6
     # Programs of root's own are in them.
     assert (cache / "build").stat().st_mode & 0o777 == 0o700
     # One at a time is compressed, and that once.
-    assert [argv[2] for argv in programs.argvs if argv[1] == "build"].count("--sandbox") == 5
+    assert [argv[2] for argv in programs.argvs if argv[1] == "build"].count("--sandbox") == 6
 
 
 def test_what_is_in_the_cache_is_not_built_again(host: Host, programs: FakePrograms) -> None:

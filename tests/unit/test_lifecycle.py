@@ -916,8 +916,9 @@ def test_a_missing_node_image_is_built_and_outlives_a_failed_init(
         init(world)
     built = [argv for argv in world.programs.argvs if argv[1] == "build"]
     names = [Path(argv[-1]).stem for argv in built]
-    assert {*names} == {"kubernetes", "debian", "system", "packages", "container-images", "node"}
-    assert len(names) == 6
+    parts = {"kubernetes", "debian", "runtime", "system", "packages", "container-images"}
+    assert {*names} == {*parts, "node"}
+    assert len(names) == 7
     assert len(build.list_images(world.host)) == 1
 
 

@@ -236,9 +236,10 @@ def test_the_runtimes_are_wrapped_where_a_node_lacks_cgroups_or_users(
     text = (machine.root / "run/sykube/containerd.toml").read_text()
     found = re.findall(r'BinaryName = "(.*)"', text)
     by_itself = ["/usr/bin/runc", "/usr/bin/crun"]
-    assert found == (
-        ["/usr/lib/sykube/runc-rootless", "/usr/lib/sykube/crun-rootless"] if wrapped else by_itself
-    )
+    rootless = ["/usr/lib/sykube/runc-rootless", "/usr/lib/sykube/crun-rootless"]
+    # No RuntimeClass leads to the last one there.
+    last = "/usr/lib/sykube/apptainer/runtime"
+    assert found == [*(rootless if wrapped else by_itself), last]
     assert "restrict_oom_score_adj = true" in text
 
 

@@ -88,6 +88,7 @@ MANIFESTS: dict[str, Json] = {
         "bridge": "cni0",
     },
     "registry.yaml.j2": {"image": "sykube.local/system:1"},
+    "runtimes.yaml.j2": {"runtimes": ("runc", "crun", "apptainer")},
     "metrics.yaml.j2": {
         "image": "sykube.local/system:1",
         "domain": "cluster.local",
@@ -645,7 +646,7 @@ def test_a_build_starts_every_program_of_pods_where_it_ships(
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what images are made from, which a test can change."""
-    for folder in ("definitions", "supervisor", "cni", "manifests", "sykube/incluster"):
+    for folder in ("definitions", "supervisor", "cni", "manifests", "runtime", "sykube/incluster"):
         shutil.copytree(
             REPOSITORY / folder,
             tmp_path / "checkout" / folder,
@@ -670,7 +671,8 @@ FROM_IMAGES = {"container-images", "node"}
 FROM_SYSTEM = {"system", *FROM_IMAGES}
 FROM_KUBERNETES = {"kubernetes", *FROM_IMAGES}
 FROM_PACKAGES = {"packages", "node"}
-FROM_DEBIAN = {"debian", *FROM_SYSTEM, *FROM_PACKAGES}
+FROM_RUNTIME = {"runtime", "node"}
+FROM_DEBIAN = {"debian", *FROM_SYSTEM, *FROM_PACKAGES, *FROM_RUNTIME}
 
 
 @pytest.mark.parametrize(
@@ -682,6 +684,9 @@ FROM_DEBIAN = {"debian", *FROM_SYSTEM, *FROM_PACKAGES}
         ("definitions/system.def.j2", FROM_SYSTEM),
         ("definitions/image-functions.sh", FROM_SYSTEM),
         ("definitions/packages.def.j2", FROM_PACKAGES),
+        ("definitions/runtime.def.j2", FROM_RUNTIME),
+        ("runtime/stage.go", FROM_RUNTIME),
+        ("runtime/init.c", FROM_RUNTIME),
         ("definitions/container-images-debian.def.j2", FROM_IMAGES),
         ("definitions/node.def.j2", {"node"}),
         ("definitions/node/node-init", {"node"}),
@@ -744,6 +749,8 @@ def test_a_changed_source_changes_all_but_the_roots(
         ("SYSTEM_IMAGE", "sykube.local/system:2", FROM_SYSTEM),
         ("NODE_SUITE", "forky", FROM_DEBIAN),
         ("NODE_PACKAGES", ("runc",), FROM_PACKAGES),
+        ("SID_PACKAGES", (), FROM_PACKAGES),
+        ("RUNTIME_BUILD_PACKAGES", ("gcc",), FROM_RUNTIME),
     ],
 )
 def test_a_changed_version_changes_what_it_is_in(

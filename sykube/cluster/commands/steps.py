@@ -16,6 +16,7 @@ from sykube.cluster.operations import (
     nodes,
     pod_network,
     ready,
+    runtimes,
     user_kubeconfig,
 )
 
@@ -35,6 +36,7 @@ ALL = (
     ),
     DNS,
     Step("addons", _JOINING, addons.are_enabled, addons.enable),
+    Step("runtimes", _JOINING, runtimes.are_there, runtimes.reconcile),
     Step(
         "join",
         _JOINING,

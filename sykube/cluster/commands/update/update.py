@@ -19,7 +19,7 @@ from sykube.cluster.commands.update.nodes import UpdateOptions
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Origin, Progress
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.operations import addons, logs, preparation, user_kubeconfig
+from sykube.cluster.operations import addons, logs, preparation, runtimes, user_kubeconfig
 from sykube.cluster.operations.control_plane import keep_credentials
 from sykube.cluster.operations.dns import COREDNS, deployment, install
 from sykube.cluster.operations.drain import uncordon
@@ -198,6 +198,7 @@ def _finish(cluster: Cluster, progress: Progress) -> None:
     with ui.step("Bringing the cluster DNS and the add-ons up to date"):
         if deployment(cluster) != COREDNS:
             install(cluster)
+        runtimes.reconcile(cluster)
         with cluster.api() as api:
             if deployment(cluster) == COREDNS:
                 # kubeadm has put its own in the place of what init had changed.

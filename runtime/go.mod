@@ -1,0 +1,3 @@
+module sykube/runtime
+
+go 1.19
