@@ -30,12 +30,12 @@ FIRST = ("host",)
 # Files that share a cluster are in one half; the longest of each begins.
 HALVES = (
     (
-        "rootless", "neighbours", "jobs", "lifecycle", "cluster", "dashboard", "metrics",
+        "rootless", "neighbours", "lifecycle", "runtimes", "cluster", "dashboard", "metrics",
         "network_policy",
     ),
     (
         "faults", "failures", "everyday", "snapshots", "images", "diagnosis", "site", "stock",
-        "docs", "bundle", "benchmarks", "pod_network",
+        "docs", "bundle", "benchmarks", "pod_network", "jobs",
     ),
 )  # fmt: skip
 _DELETE_S = 120.0
