@@ -57,6 +57,9 @@ _GONE = (
     "controllerrevisions/kube-system/network-policy-",
     "deployments/kube-system/storage",
     "replicasets/kube-system/storage-",
+    # With the addresses of before, its pods would begin only to be replaced.
+    "deployments/kube-system/loadbalancer",
+    "replicasets/kube-system/loadbalancer-",
     "deployments/kube-system/cluster-dns",
     "replicasets/kube-system/cluster-dns-",
     "deployments/kube-system/coredns",

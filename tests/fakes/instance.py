@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class FakeInstance:
     hosts: list[str] = field(default_factory=list)
     # Scripts that nftables took.
     nft: list[str] = field(default_factory=list)
+    # Held by what reads its standard input, which is a file here.
+    reading: threading.Lock = field(default_factory=threading.Lock)
 
     def on_host(self, path: str) -> Path | None:
         """Where a path of the instance lies on the host, if it is bound."""

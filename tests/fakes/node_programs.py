@@ -87,11 +87,12 @@ class NodePrograms:
         """Run a command in an instance."""
         if _STDIN not in argv:
             return self._run(name, instance, argv, stdin)
-        instance.files[_STDIN] = stdin or ""
-        try:
-            return self._run(name, instance, argv, stdin)
-        finally:
-            instance.files.pop(_STDIN)
+        with instance.reading:
+            instance.files[_STDIN] = stdin or ""
+            try:
+                return self._run(name, instance, argv, stdin)
+            finally:
+                instance.files.pop(_STDIN)
 
     def _run(self, name: str, instance: FakeInstance, argv: list[str], stdin: str | None) -> Answer:
         words = words_of(argv)
@@ -134,6 +135,11 @@ class NodePrograms:
                 objects[COREFILE] = {"data": {"Corefile": _COREFILE}}
             case ["kubeadm", "init", "phase", "upload-config", "kubeadm", "--config", path]:
                 self._keep_configuration(name, instance, argv, path)
+                cluster = _documents(instance, path)["ClusterConfiguration"]
+                self._keep(name, "kubeadm-config", "ClusterConfiguration", cluster)
+            case ["kubeadm", "init", "phase", "kubeconfig", user, "--config", path]:
+                self._keep_configuration(name, instance, argv, path)
+                return self._write_kubeconfig(instance, user, path)
             case ["kubeadm", "init", "phase", "kubelet-start", "--config", path]:
                 self._keep_configuration(name, instance, argv, path)
                 return self._kubelet_start(name, instance, path)
@@ -220,18 +226,19 @@ class NodePrograms:
     ) -> Answer:
         if path not in instance.files:
             return 1, "", f"unable to read config from {path!r}"
-        given = {each["kind"]: each for each in documents.load_all(instance.files[path])}
+        given = _documents(instance, path)
         cluster = given["ClusterConfiguration"]
-        if "upload-config" not in skipped:
+        if not {"upload-config", "upload-config/kubelet"} & {*skipped}:
             minor = ".".join(cluster["kubernetesVersion"].removeprefix("v").split(".")[:2])
             kubelets = "kubelet-config" if int(minor[2:]) > 23 else f"kubelet-config-{minor}"
-            found = {
-                "kubeadm-config": {"ClusterConfiguration": documents.dump(cluster)},
-                kubelets: {"kubelet": documents.dump(given["KubeletConfiguration"])},
-            }
-            for each, data in found.items():
-                path = f"{CONFIG_MAPS}/{each}"
-                self.world.etcd_of(name).objects[path] = {"metadata": {"name": each}, "data": data}
+            self._keep(name, kubelets, "kubelet", given["KubeletConfiguration"])
+        if not {"upload-config", "upload-config/kubeadm"} & {*skipped}:
+            self._keep(name, "kubeadm-config", "ClusterConfiguration", cluster)
+        for user in ("controller-manager", "scheduler"):
+            file = f"/etc/kubernetes/{user}.conf"
+            if f"control-plane/{user}" not in skipped and file not in instance.files:
+                # The mount of the pod that this starts would make an empty one.
+                assert not {"kubeconfig", f"kubeconfig/{user}"} & {*skipped}, f"there is no {file}"
         if "certs" in skipped:
             node = self.world.etcd_of(name).objects[f"{NODES}/{name}"]
             node["metadata"].setdefault("labels", {})[CONTROL_PLANE_LABEL] = ""
@@ -240,7 +247,7 @@ class NodePrograms:
         if any((f"{PKI}/" in file and not shared) or ".conf" in file for file in instance.files):
             return 1, "", "there are remains of an earlier control plane"
         server = f"https://{cluster['controlPlaneEndpoint']}"
-        for user in ("admin", "super-admin"):
+        for user in ("admin", "super-admin", "controller-manager", "scheduler"):
             if f"kubeconfig/{user}" not in skipped:
                 instance.files[f"/etc/kubernetes/{user}.conf"] = admin_kubeconfig(server)
         instance.files[KUBELET_CONF] = "kubelet"
@@ -259,6 +266,18 @@ class NodePrograms:
         kubernetes.kubelet_joined(name, instance.version)
         self._write_control_plane(instance, instance.version)
         self._start_kubelet()
+        return 0, "", ""
+
+    def _keep(self, name: str, config_map: str, key: str, config: dict[str, Any]) -> None:
+        """Keep a configuration in the cluster of a node."""
+        found = {"metadata": {"name": config_map}, "data": {key: documents.dump(config)}}
+        self.world.etcd_of(name).objects[f"{CONFIG_MAPS}/{config_map}"] = found
+
+    def _write_kubeconfig(self, instance: FakeInstance, user: str, path: str) -> Answer:
+        if CA not in instance.files:
+            return 1, "", "couldn't create a kubeconfig; the CA files couldn't be loaded"
+        endpoint = _documents(instance, path)["ClusterConfiguration"]["controlPlaneEndpoint"]
+        instance.files[f"/etc/kubernetes/{user}.conf"] = admin_kubeconfig(f"https://{endpoint}")
         return 0, "", ""
 
     def _kubelet_start(self, name: str, instance: FakeInstance, path: str) -> Answer:
@@ -325,6 +344,11 @@ class NodePrograms:
             return
         for key, value in (("vm/overcommit_memory", "1"), ("kernel/panic", "10")):
             (self.world.proc_sys / key).write_text(value)
+
+
+def _documents(instance: FakeInstance, path: str) -> dict[str, dict[str, Any]]:
+    """What kubeadm is told in a file, by its kinds."""
+    return {each["kind"]: each for each in documents.load_all(instance.files[path])}
 
 
 def _first_members(cluster: dict[str, Any]) -> dict[str, str]:

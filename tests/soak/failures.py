@@ -155,6 +155,7 @@ DURING = {
     "network": Damage("iptables-restore failed", strike=_kill_command(r"^iptables-restore ")),
     "nodes": Damage("failed with exit code", strike=_kill_command(r" instance start ")),
     "control-plane": Damage("exit code", strike=_kill_command(r" kubeadm init ")),
+    "objects": Damage("exit code", strike=_kill_command(r" kubeadm init .*,upload-config/kubeadm")),
     "dns": Damage("does not answer", strike=_kill_in_nodes("dns", "kube-apiserver")),
     "addons": Damage("does not answer", strike=_kill_in_nodes("addons", "kube-apiserver")),
     "runtimes": Damage("does not answer", strike=_kill_in_nodes("runtimes", "kube-apiserver")),

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from sykube.addons import catalog
+from sykube.addons.addon import Addon
 from sykube.cluster.commands import lifecycle, removal, snapshots, steps
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model import lookup
@@ -490,6 +492,20 @@ def test_the_whole_program() -> None:
         "kv/compaction",
         "maintenance/defragment",
     ]
+
+
+@pytest.mark.parametrize("addon", [each for each in catalog.ALL if each.by_default])
+def test_pods_of_an_addon_begin_with_what_the_new_cluster_tells_them(addon: Addon) -> None:
+    """Those of before would begin, and be replaced at once."""
+    for each in addon.deployments:
+        etcd = Etcd(
+            {
+                f"/registry/deployments/{each}": b"",
+                f"/registry/replicasets/{each}-59d4bddf8d": b"",
+            }
+        )
+        etcd_scrub.main({}, etcd.call)
+        assert etcd.keys == {}
 
 
 def test_it_waits_for_etcd() -> None:

@@ -141,7 +141,29 @@ def test_the_workers_join_when_all_of_them_are_there(world: World) -> None:
     words = [call.words for call in world.calls.all if call.words[2:4] == ("kubeadm", "init")]
     workers = [each[1] for each in words if each[2:6] == KUBELET_START]
     assert {*workers} == {"fake-node1", "fake-node2"}
-    assert [each[1] for each in words[-2:]] == workers
+    places = [place for place, each in enumerate(words) if each[2:6] == KUBELET_START]
+    started = [
+        place
+        for place, each in enumerate(words)
+        if "--skip-phases" in each
+        and "control-plane/scheduler" not in each[each.index("--skip-phases") + 1].split(",")
+    ]
+    assert len(started) == 3
+    assert max(started) < min(places)
+
+
+def test_workers_kubelets_trust_the_clusters_ca(world: World) -> None:
+    """kubeadm would take one of a folder that they do not have."""
+    made(world)
+    (found,) = (
+        {each["kind"]: each for each in documents}
+        for name, _, documents in world.configurations
+        if name == "fake-node1"
+    )
+    folder = found["ClusterConfiguration"]["certificatesDir"]
+    ca = found["KubeletConfiguration"]["authentication"]["x509"]["clientCAFile"]
+    assert not ca.startswith(folder)
+    assert ca in world.instances["fake-node1"].files
 
 
 def test_a_slow_kubelet_has_room_for_its_static_pods(world: World) -> None:
@@ -152,6 +174,33 @@ def test_a_slow_kubelet_has_room_for_its_static_pods(world: World) -> None:
     # What kubeadm 1.20 asks for: 650m for all four, and 100Mi of the others for etcd.
     assert status["allocatable"].keys() == {"cpu", "memory", "ephemeral-storage", "pods"}
     assert int(status["allocatable"]["cpu"]) >= 1
+
+
+def test_kubeadm_need_not_wait_for_a_kubelet_to_mark_its_node(world: World) -> None:
+    cluster, server = made(world, control_planes=3), Kubernetes()
+    register(cluster, FakeApi(server, Calls()), cluster.node("master2"), {})
+    labels = server.objects[f"{NODES}/fake-master2"]["metadata"]["labels"]
+    assert labels["kubernetes.io/hostname"] == "fake-master2"
+
+
+@pytest.mark.parametrize("control_planes", [1, 3])
+def test_what_later_programs_need_is_made_while_the_api_server_starts(
+    world: World, control_planes: int
+) -> None:
+    init(world, fake_spec(control_planes=control_planes))
+    words = [call.words for call in world.calls.all]
+    first_answer = words.index(("POST", "/api/v1/namespaces"))
+    for name in MASTERS[:control_planes]:
+        of_node = [each for each in words if each[1:4] == (name, "kubeadm", "init")]
+        kubelet, *later = of_node[:3]
+        assert {"kubeconfig/controller-manager", "kubeconfig/scheduler"} <= {
+            *kubelet[kubelet.index("--skip-phases") + 1].split(",")
+        }
+        assert [each[4:7] for each in later] == [
+            ("phase", "kubeconfig", "controller-manager"),
+            ("phase", "kubeconfig", "scheduler"),
+        ]
+        assert words.index(later[-1]) < first_answer
 
 
 def test_they_share_the_clusters_keys_and_workers_get_none(world: World) -> None:
@@ -276,7 +325,7 @@ def test_what_kubeadm_of_1_20_notes_of_each_of_them_is_noted(world: World) -> No
     skipped = [
         argv[argv.index("--skip-phases") + 1].split(",")
         for name, argv, _ in world.configurations
-        if name == "fake-master2"
+        if name == "fake-master2" and "--skip-phases" in argv
     ]
     started, clients, marked = skipped
     assert {"mark-control-plane", "upload-config"} <= {*started} & {*clients}

@@ -230,7 +230,7 @@ def test_the_schema_takes_no_truth_value_for_a_number_and_no_undescribed_field()
     for field, expected in (
         ({"maxPods": True}, "no int"),
         ({"failSwapOn": 1}, "no bool"),
-        ({"authentication": {}}, "not described"),
+        ({"authorization": {}}, "not described"),
     ):
         (problem,) = schema.problems(document | field, "1.36", "v1beta4")
         assert expected in problem
@@ -370,26 +370,47 @@ def deployments(world: World) -> set[str]:
     return {path.rpartition("/")[2] for path in objects if "kube-system/deployments/" in path}
 
 
+def _is_skipped(phase: str, argv: list[str]) -> bool:
+    """Whether a run of `kubeadm init` leaves out a phase of the two-part name, as a/b."""
+    if "phase" in argv:
+        return phase.split("/") != argv[3:5]
+    return bool({phase, phase.split("/")[0]} & {*argv[-1].split(",")})
+
+
 def test_upstreams_dns_is_kubeadms_own(world: World) -> None:
     cluster = cluster_of(world, minor("1.34"))
     assert "coredns" in deployments(world)
     assert "cluster-dns" not in deployments(world)
-    inits = [argv[2:] for _, argv, _ in world.configurations if argv[1] == "init"]
-    files, clients, objects = (argv[-1].split(",") for argv in inits[:3])
+    inits = [argv[2:] for name, argv, _ in world.configurations if name == "fake-master"]
+    files, clients, objects = (argv[-1].split(",") for argv in inits if argv[0] != "phase")
+    phases = ["/".join(argv[1:3]) for argv in inits if argv[0] == "phase"]
     assert "addon" in {*files} & {*clients}
-    assert "addon/coredns" in objects
     # Each phase is run once, but for what sykube has in its place.
     never = {"preflight", "wait-control-plane", "show-join-command"}
     assert {*files} & {*clients} & {*objects} == never
     programs = {"control-plane/controller-manager", "control-plane/scheduler"}
     assert programs <= {*files} & {*objects} - {*clients}
-    assert inits[3][:3] == ["phase", "addon", "coredns"]
+    kubeconfigs = {"kubeconfig/controller-manager", "kubeconfig/scheduler"}
+    assert sorted(phases) == ["addon/coredns", *sorted(kubeconfigs), "upload-config/kubeadm"]
+    assert {"addon/coredns", "upload-config/kubeadm"} <= {*objects}
+    assert kubeconfigs <= {*files}
     assert deployment(cluster) == "coredns"
     # The configuration holds a bootstrap token.
     assert not [path for path in world.instances["fake-master"].files if "kubeadm-init" in path]
     before = len(world.configurations)
     assert is_installed(cluster)
     assert len(world.configurations) == before
+
+
+def test_kubeadm_keeps_that_there_is_a_dns(world: World) -> None:
+    """In a run of all phases without that of CoreDNS, it would keep that there is none."""
+    cluster_of(world, minor("1.34"))
+    kept = [
+        argv[2:5]
+        for name, argv, _ in world.configurations
+        if name == "fake-master" and not _is_skipped("upload-config/kubeadm", argv)
+    ]
+    assert kept == [["phase", "upload-config", "kubeadm"]]
 
 
 @pytest.mark.parametrize(("control_planes", "rules"), [(1, 0), (3, 1)])

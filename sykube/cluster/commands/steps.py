@@ -23,7 +23,7 @@ from sykube.cluster.operations import (
 DATA = Step("data", "Preparing the cluster's folder", data.exists, data.make, data.remove)
 NETWORK = Step("network", "Setting up the network", network.is_up, network.set_up, network.remove)
 _JOINING = "Joining the other nodes, installing DNS and add-ons"
-DNS = Step("dns", _JOINING, dns.is_installed, dns.install)
+OBJECTS = Step("objects", _JOINING, lambda _cluster: True, control_plane.create_objects)
 ALL = (
     DATA,
     NETWORK,
@@ -34,14 +34,17 @@ ALL = (
         control_plane.is_ready,
         control_plane.create,
     ),
-    DNS,
+    OBJECTS,
+    Step("dns", _JOINING, dns.is_installed, dns.install),
     Step("addons", _JOINING, addons.are_enabled, addons.enable),
     Step("runtimes", _JOINING, runtimes.are_there, runtimes.reconcile),
     Step(
         "join",
         _JOINING,
         lambda cluster: not join.missing(cluster),
-        lambda cluster: join.join_all(cluster, cluster.workers),
+        lambda cluster: join.join_all(
+            cluster, cluster.workers, control_plane.shared_documents(cluster)
+        ),
     ),
     Step("ready", "Waiting for nodes, pods and DNS", lambda _cluster: False, ready.wait_ready),
     Step(
@@ -67,5 +70,5 @@ def steps_of_init(spec: ClusterSpec) -> tuple[Step, ...]:
     if spec.from_snapshot:
         steps.insert(1, _UNPACK)
     elif isinstance(from_setting(spec.pod_network), Manifest):
-        steps.insert(steps.index(DNS), _POD_NETWORK)
+        steps.insert(steps.index(OBJECTS), _POD_NETWORK)
     return tuple(steps)

@@ -11,7 +11,7 @@ from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import DOMAIN, Cluster, on_each
 from sykube.cluster.operations import clone, etcd_members
 from sykube.cluster.operations.nodes import recreate
-from sykube.cluster.operations.ready import wait_api
+from sykube.cluster.operations.ready import wait_answer, wait_api
 from sykube.cluster.operations.registration import join_document, register
 from sykube.documents import dump_all
 from sykube.host.files import write_atomically
@@ -30,6 +30,9 @@ _FILES = ("certs", "kubeconfig", "etcd", "control-plane/apiserver", "kubelet-sta
 _CLIENTS = ("control-plane/controller-manager", "control-plane/scheduler")
 _OF_NODE = ("mark-control-plane", "kubelet-finalize")
 _OBJECTS = (*_OF_NODE, "upload-config", "upload-certs", "bootstrap-token", "addon")
+# What only these need is made while the API server starts: their keys are of RSA before 1.31, and
+# each takes a tenth of a second to half of one.
+_OF_CLIENTS = ("kubeconfig/controller-manager", "kubeconfig/scheduler")
 # Its preflight needs crictl, which Debian lacks: node_checks has been in its place. The cluster's
 # DNS is a step of its own.
 _NEVER = ("preflight", "wait-control-plane")
@@ -94,18 +97,27 @@ def create(cluster: Cluster) -> None:
     first = kubeadm.with_etcd_members(cluster.minor, documents, members) if others else documents
 
     def write_files() -> None:
-        _run_phases(cluster, master, first, (*_CLIENTS, *_OBJECTS))
+        _run_phases(cluster, master, first, (*_CLIENTS, *_OF_CLIENTS, *_OBJECTS))
 
     if cluster.state.spec.from_snapshot:
         # It would start etcd from what is being changed.
         master.stop_service("kubelet")
         both: list[Callable[[], None]] = [partial(clone.scrub_etcd, cluster), write_files]
-        on_each(both, lambda write: write())
+        on_each(both, lambda each: each())
         master.start_service("kubelet")
     else:
         write_files()
     keep_credentials(cluster, master)
-    on_each(others, lambda node: _start(cluster, master, node, shared, members, without=_CLIENTS))
+    on_each(others, lambda node: _start(cluster, master, node, shared, members, beside=True))
+
+    def own(node: Node) -> list[dict[str, Any]]:
+        return documents if node == master else _documents(cluster, node, shared)
+
+    def write_kubeconfigs(node: Node) -> None:
+        for phase in _OF_CLIENTS:
+            run_init(node, ["phase", *phase.split("/")], own(node))
+
+    on_each(cluster.control_planes, write_kubeconfigs)
     with _first_api(cluster) as api:
         what = "the API server's first answer"
         wait_until(cluster.host, what, lambda: _has_first_objects(api), _TIMEOUT_S)
@@ -118,18 +130,43 @@ def create(cluster: Cluster) -> None:
         # that very moment, it may miss for 20 s: its file source lists the folder before it watches
         # it (pkg/kubelet/config/file.go).
         node.stop_service("kubelet")
-        own = documents if node == master else _documents(cluster, node, shared)
-        _run_phases(cluster, node, own, (*_FILES, *_OBJECTS))
+        _run_phases(cluster, node, own(node), (*_FILES, *_OBJECTS))
         node.start_service("kubelet")
 
-    on_each(cluster.control_planes, start_clients)
-    _run_phases(cluster, master, documents, (*_FILES, *_CLIENTS, "addon/coredns"))
+    def upload_configuration() -> None:
+        # It lets the administrator in, from 1.29 on. And in a run of all phases without that of
+        # CoreDNS, kubeadm would keep that there is none (v1beta4, dns.disabled): no upgrade would
+        # reach it.
+        run_init(master, ["phase", "upload-config", "kubeadm"], documents)
+
+    start = partial(on_each, cluster.control_planes, start_clients)
+    both = [start, upload_configuration]
+    on_each(both, lambda each: each())
+    wait_answer(cluster, timeout=_TIMEOUT_S)
+
+
+def create_objects(cluster: Cluster) -> None:
+    """Let kubeadm create what the cluster needs beside a control plane that has just been started.
+
+    Raises:
+        SykubeError: kubeadm failed, or the API server is not all ready within 10 minutes.
+    """
+    master, documents = cluster.master, kubeadm.init_documents(settings(cluster))
+    # The DNS is a step of its own, and its configuration is there.
+    without = (*_FILES, *_CLIENTS, "upload-config/kubeadm", "addon/coredns")
+    _run_phases(cluster, master, documents, without)
+    others = cluster.control_planes[1:]
     on_each(others, partial(_wait_for_rights, cluster))
-    on_each(others, lambda node: _mark(cluster, node, shared))
-    wait_api(cluster, master, _TIMEOUT_S)
+    on_each(others, lambda node: _mark(cluster, node, documents[1:]))
     with cluster.api() as api:
         for node in cluster.control_planes:
             _describe_node(cluster, api, node)
+    wait_api(cluster, master, _TIMEOUT_S)
+
+
+def shared_documents(cluster: Cluster) -> list[dict[str, Any]]:
+    """The configuration that kubeadm init keeps in the cluster for all nodes."""
+    return kubeadm.init_documents(settings(cluster))[1:]
 
 
 def join(cluster: Cluster, leader: Node, node: Node, shared: Sequence[Mapping[str, Any]]) -> None:
@@ -156,17 +193,23 @@ def _start(
     shared: Sequence[Mapping[str, Any]],
     members: Mapping[str, str],
     *,
-    without: Sequence[str] = (),
+    beside: bool = False,
     existing: bool = False,
 ) -> None:
-    """Start a further control plane, with the keys of another one."""
+    """Start a further control plane, with the keys of another one.
+
+    Args:
+        beside: the other one has just been started, too.
+        existing: its etcd is a member of one that is there.
+    """
     keys = leader.run(resources.script("export-keys"), secret=True).stdout
     node.run(resources.script("import-keys"), stdin=keys)
     documents = kubeadm.with_etcd_members(
         cluster.minor, _documents(cluster, node, shared), members, existing=existing
     )
     first = ("kubeconfig/super-admin",) if cluster.minor.number > 28 else ()
-    _run_phases(cluster, node, documents, (*_OBJECTS, *first, *without))
+    later = (*_CLIENTS, *_OF_CLIENTS) if beside else ()
+    _run_phases(cluster, node, documents, (*_OBJECTS, *first, *later))
 
 
 def _wait_for_rights(cluster: Cluster, node: Node) -> None:

@@ -26,8 +26,6 @@ def install(cluster: Cluster) -> None:
     if deployment(cluster) == COREDNS:
         documents = kubeadm.init_documents(settings(cluster))
         run_init(cluster.master, ["phase", "addon", "coredns"], documents)
-        # kubeadm has kept that init left it out (v1beta4, dns.disabled): no upgrade would reach it.
-        run_init(cluster.master, ["phase", "upload-config", "kubeadm"], documents)
         with cluster.api() as api:
             # kubeadm's two pods would both begin on the one node that is there yet, and stay.
             dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sykube import documents
@@ -26,8 +26,13 @@ def missing(cluster: Cluster) -> list[Node]:
     return [node for node in cluster.nodes if node.instance not in members]
 
 
-def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
+def join_all(
+    cluster: Cluster, nodes: Sequence[Node], shared: Sequence[Mapping[str, Any]] = ()
+) -> None:
     """Join running nodes to a running cluster; those that have joined are left as they are.
+
+    Args:
+        shared: the configuration that all nodes share, where the cluster may not have it yet.
 
     Raises:
         SykubeError: kubeadm failed or took more than 10 minutes.
@@ -45,7 +50,7 @@ def join_all(cluster: Cluster, nodes: Sequence[Node]) -> None:
         for node in waiting:
             if node.run(["test", "-e", _PKI], check=False).ok:
                 recreate(cluster, node)
-        shared = _configurations(cluster, api)
+        shared = shared or _configurations(cluster, api)
         for node in waiting:
             if node.is_control_plane:
                 control_plane.join(cluster, leader, node, shared)
@@ -69,7 +74,7 @@ def _configurations(cluster: Cluster, api: Api) -> list[dict[str, Any]]:
 
 
 def _join_workers(
-    cluster: Cluster, leader: Node, nodes: Sequence[Node], shared: Sequence[dict[str, Any]]
+    cluster: Cluster, leader: Node, nodes: Sequence[Node], shared: Sequence[Mapping[str, Any]]
 ) -> None:
     """Let kubelets start that are known to the cluster already.
 

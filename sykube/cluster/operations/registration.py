@@ -35,7 +35,9 @@ def register(cluster: Cluster, api: Api, node: Node, document: Mapping[str, Any]
         "kind": "Node",
         "metadata": {
             "name": node.instance,
-            "labels": own_labels | asked.labels,
+            # kubeadm waits for it before it marks a Node, and a kubelet gives it the same one
+            # (cmd/kubeadm/app/util/apiclient, PatchNodeOnce).
+            "labels": {"kubernetes.io/hostname": node.instance} | own_labels | asked.labels,
             "annotations": kubeadm.node_annotations(cluster.minor),
         },
         "spec": {
