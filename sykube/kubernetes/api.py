@@ -305,7 +305,7 @@ def _tls(credentials: Credentials) -> ssl.SSLContext:
 
 
 def wait_until(
-    host: Host, what: str, check: Callable[[], str], timeout: float, *, interval: float = 0.2
+    host: Host, what: str, check: Callable[[], str], timeout: float, *, interval: float = 0.1
 ) -> None:
     """Call `check` until it returns an empty text: nothing is missing.
 

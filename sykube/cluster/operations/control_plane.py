@@ -22,6 +22,8 @@ from sykube.kubernetes.tokens import new_token
 from sykube.node.node import Node
 
 _TIMEOUT_S = 600.0
+# Nothing goes on before the API server's first answer, and asking in vain takes a millisecond.
+_LOOK_S = 0.05
 _PKI = "/etc/kubernetes/pki"
 # Phases of kubeadm init that write files and start the kubelet, and those that change the cluster.
 _FILES = ("certs", "kubeconfig", "etcd", "control-plane/apiserver", "kubelet-start")
@@ -120,7 +122,8 @@ def create(cluster: Cluster) -> None:
     on_each(cluster.control_planes, write_kubeconfigs)
     with _first_api(cluster) as api:
         what = "the API server's first answer"
-        wait_until(cluster.host, what, lambda: _has_first_objects(api), _TIMEOUT_S)
+        have = partial(_has_first_objects, api)
+        wait_until(cluster.host, what, have, _TIMEOUT_S, interval=_LOOK_S)
         register(cluster, api, master, documents[0])
         for node in others:
             register(cluster, api, node, join_document(cluster, node))
