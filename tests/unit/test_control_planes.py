@@ -78,7 +78,7 @@ def marked(world: World) -> list[str]:
     return [
         name
         for name, argv, _ in world.configurations
-        if name in MASTERS[1:] and "mark-control-plane" not in " ".join(argv)
+        if name in MASTERS[1:] and argv[2] != "phase" and "mark-control-plane" not in " ".join(argv)
     ]
 
 

@@ -357,7 +357,11 @@ def test_an_image_of_unknown_parts_is_compared_with_nothing(
 
 def test_an_image_knows_its_contents(cache: Path) -> None:
     image = add_image(cache, "a" * 16)
-    assert image.versions() == {"kubernetes": "v1.20.2", "containerd": "1.7.24"}
+    assert image.versions() == {
+        "kubernetes": "v1.20.2",
+        "containerd": "1.7.24",
+        "nftables": "1.1.3",
+    }
     assert image.source == "debian"
     assert image.tag_of("etcd") == "3.4.23-4"
     assert image.tag_of("kube-apiserver") == "v1.20.2"

@@ -34,8 +34,12 @@ ARGUMENTS = {
 }
 # One needs a Service of a real cluster, and one a cluster that is not there yet.
 REFUSED = ("service", "run")
-# One serves a page until Ctrl-C; a snapshot is no cluster.
-OTHERS = [("dashboard", "--name", "fake"), ("snapshot", "delete", "kept")]
+# One serves a page until Ctrl-C; a snapshot is no cluster; everybody may ask for versions.
+OTHERS = [
+    ("dashboard", "--name", "fake"),
+    ("snapshot", "delete", "kept"),
+    ("version", "--name", "fake"),
+]
 
 
 def about_clusters(

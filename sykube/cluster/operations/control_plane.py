@@ -146,6 +146,7 @@ def create(cluster: Cluster) -> None:
     both = [start, upload_configuration]
     on_each(both, lambda each: each())
     wait_answer(cluster, timeout=_TIMEOUT_S)
+    on_each(others, partial(_wait_for_rights, cluster))
 
 
 def create_objects(cluster: Cluster) -> None:
@@ -158,9 +159,7 @@ def create_objects(cluster: Cluster) -> None:
     # The DNS is a step of its own, and its configuration is there.
     without = (*_FILES, *_CLIENTS, "upload-config/kubeadm", "addon/coredns")
     _run_phases(cluster, master, documents, without)
-    others = cluster.control_planes[1:]
-    on_each(others, partial(_wait_for_rights, cluster))
-    on_each(others, lambda node: _mark(cluster, node, documents[1:]))
+    on_each(cluster.control_planes[1:], lambda node: _mark(cluster, node, documents[1:]))
     with cluster.api() as api:
         for node in cluster.control_planes:
             _describe_node(cluster, api, node)
