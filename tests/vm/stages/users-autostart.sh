@@ -14,7 +14,7 @@ lacks_nothing() { ! grep -i linger said; }
 check "nothing lacks for it" lacks_nothing
 check "systemd finds nothing wrong with the unit" \
     systemd-analyze --user verify ~/.config/systemd/user/sykube-sykube.service
-wait_for 400 "the unit has started the cluster" systemctl --user is-active sykube-sykube.service
+wait_for 700 "the unit has started the cluster" systemctl --user is-active sykube-sykube.service
 check "all is well" sykube status
 check "the node has it" test "$(cat $scope/sykube/sykube-master/cgroup.controllers)" = 'cpuset cpu io memory pids'
 sykube kubectl create configmap kept --from-literal=answer=42

@@ -4,7 +4,7 @@
 . /vm/lib.sh
 
 check "this is the second boot" test "$(cat /vm/boots)" = 2
-wait_for 500 "the unit has started the cluster" systemctl --user is-active sykube-sykube.service
+wait_for 700 "the unit has started the cluster" systemctl --user is-active sykube-sykube.service
 check "all is well" sykube status
 answer=$(sykube kubectl get configmap kept -o 'jsonpath={.data.answer}')
 check "what the API had acknowledged is there" test "$answer" = 42
