@@ -3,7 +3,7 @@
 # shellcheck source=tests/vm/guest/lib.sh
 . /vm/lib.sh
 
-without_login() { ! loginctl list-sessions --no-legend | grep -qw $user; }
+without_login() { ! loginctl list-sessions --no-legend | grep -w $user | grep -qvw manager; }
 wait_for 60 "the user is logged out" without_login
 sleep 15
 check "the cluster runs on" pgrep -x kubelet
