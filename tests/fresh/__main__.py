@@ -71,6 +71,8 @@ _MACHINES = {
         ),
     ),
 }
+# Programs of this machine, and Debian's packages that have them.
+_NEEDED = {"debootstrap": "debootstrap", "ip": "iproute2", "iptables": "iptables"}
 # One run at a time, as by its link.
 _CGROUP = "sykube-fresh"
 _HOST_LINK, _GUEST_LINK = "sykfresh0", "sykfresh1"
@@ -81,6 +83,9 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     names = sys.argv[1:] or list(_MACHINES)
+    missing = [package for program, package in _NEEDED.items() if not shutil.which(program)]
+    if missing:
+        _check(CHECKOUT / "scripts/install-packages", *missing)
     for name in names:
         machine = _MACHINES[name]
         print(f"== {name}: bootstrapping", flush=True)
@@ -100,8 +105,6 @@ def _root(machine: Machine) -> Iterator[Path]:
     """A root file system with the machine's packages, and a clone of this checkout."""
     suite = machine.suite
     mirror = find_mirror(Host())
-    if not shutil.which("debootstrap"):
-        _check("apt-get", "install", "-q", "-y", "--no-install-recommends", "debootstrap")
     root = Path(tempfile.mkdtemp(prefix=f"sykube-fresh-{suite}-", dir="/var/tmp"))
     try:
         root.chmod(0o755)
