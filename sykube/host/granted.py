@@ -199,8 +199,10 @@ def _delegated(host: Host, found: Delegation) -> Finding:
     if not found.bus:
         bus = distribution.this(host).fix([distribution.USER_BUS])
         return warning("cgroups", f"{_NONE}: your systemd cannot be asked", f"{_ASK}{bus}")
-    detail = f"{_NONE}: your clusters began without"
-    return warning("cgroups", detail, "They get them after a reboot, or once all are deleted.")
+    # Not among those that say what there could be beside, either: it is there.
+    detail = f"{_NONE}: your clusters began without those that your systemd has"
+    cure = "They get them after a reboot, or once all are deleted. Where init says this of the "
+    return warning("your cgroups", detail, f"{cure}first one: `systemctl --user status`.")
 
 
 def cgroup_command(host: Host) -> str:

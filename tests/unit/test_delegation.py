@@ -185,6 +185,8 @@ def test_why_there_are_none_is_said_with_what_gives_them(
     assert finding.level is Level.WARNING
     assert detail in finding.detail
     assert cure in finding.cure
+    # What is there and was not had, init says, too.
+    assert (finding.what in granted.OPTIONAL) == (detail != "your clusters began without")
 
 
 # --- the scope ---
