@@ -130,6 +130,8 @@ def main(host: Host | None = None) -> None:
         if context.ui().verbose:
             raise
         sys.exit(ExitCode.FAILED)
+    finally:
+        streams.give_up_unheard()
 
 
 def _this_machine() -> Host:

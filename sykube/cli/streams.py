@@ -22,3 +22,14 @@ def open_closed() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
+def give_up_unheard() -> None:
+    """Let nothing be left that standard error does not take, as on a full disk.
+
+    Python writes it once more as it ends, and has an exit code of its own where it cannot (120).
+    """
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
