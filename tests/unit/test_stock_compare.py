@@ -314,12 +314,12 @@ def test_files_are_described_without_their_keys(tmp_path: Path) -> None:
     assert found["./a.key"]["mode"] == "0400"
     assert found["./a.pub"]["content"]["keys"] == ["Public-Key: (2048 bit)"]
     assert found["./a.pem"]["content"]["parts"] == ["CERTIFICATE", "PRIVATE KEY"]
-    assert found["./a.pem"]["content"]["Subject"] == "CN = <cluster>"
+    assert found["./a.pem"]["content"]["Subject"] == "CN=<cluster>"
     assert found["./a.crt"]["content"]["days"] == 30
     assert found["./a.conf"]["content"]["users"]["me"]["user"] == {
         "client-certificate-data": "(data)", "client-key-data": "(data)",
     }  # fmt: skip
-    assert found["./a.conf#client-certificate-data"]["content"]["Subject"] == "CN = <cluster>"
+    assert found["./a.conf#client-certificate-data"]["content"]["Subject"] == "CN=<cluster>"
     assert found["./a.conf#client-key-data"]["content"]["keys"] == rsa["keys"]
     assert found["./a.env"]["content"] == {"FLAGS": {"--a": "b", "--c": "d"}}
     assert found["./link"] | {"owner": ""} == {
