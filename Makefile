@@ -58,6 +58,7 @@ soak: $(VENV)/installed-dev ## what takes longer than CI has (SEED=N repeats the
 	$(MAKE) upstream-test
 	$(BIN)/python -m tests.fresh
 	$(BIN)/python -m tests.update
+	$(BIN)/python -m tests.user_image
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.init

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from sykube.errors import HostError, UsageError
@@ -48,6 +49,8 @@ _MASTER_MEMORY_MB = 1100
 _WORKER_MEMORY_MB = 500
 _NODE_DISK_MB = 1000
 _BUILD_DISK_MB = 8000
+_ASK = "Ask the administrator for: "
+_BUILT_BY_ROOT = "sykube node-image build"
 
 _ENGINES = (
     "Apptainer 1.2 or later (https://apptainer.org/docs/admin/main/installation.html) or "
@@ -109,6 +112,8 @@ def check_host(
     engine = engines.find(host)
     if host.grants.rootless:
         findings = [*granted.findings(host), _engine(host, system, engine)]
+        if building and host.grants.users:
+            findings += _asked_for(_building(host, system, cache, mirror))
         if nodes:
             findings += places.findings(host, data, ephemeral=ephemeral)
         return findings + _room(host, nodes, data)
@@ -118,12 +123,11 @@ def check_host(
     ]  # fmt: skip
     unpacking = engine is None and system.can_unpack_debian
     if building:
-        findings += [_programs(host, system, _BUILD_PROGRAMS), _debootstrap(host)]
-        findings.append(_disk(host, "disk for building", cache, _BUILD_DISK_MB))
+        findings += _building(host, system, cache, mirror)
     if unpacking:
         findings.append(_programs(host, system, _APT_PROGRAMS))
-    if building or unpacking:
-        findings += [_keyring(host, system), _mirror(host, mirror)]
+        if not building:
+            findings += [_keyring(host, system), _mirror(host, mirror)]
     findings += [*_file_systems(host, system), _capabilities(host), _cgroups(host), _inotify(host)]
     findings += [
         _namespaces(host), _first_process(host),
@@ -131,6 +135,25 @@ def check_host(
         _confinement("AppArmor", confinement.apparmor(host)),
     ]  # fmt: skip
     return findings + _room(host, nodes, data)
+
+
+def _building(host: Host, system: Distribution, cache: Path, mirror: str | None) -> list[Finding]:
+    """What it takes to build a node image."""
+    return [
+        _programs(host, system, _BUILD_PROGRAMS), _debootstrap(host),
+        _disk(host, "disk for building", cache, _BUILD_DISK_MB), _keyring(host, system),
+        _mirror(host, mirror),
+    ]  # fmt: skip
+
+
+def _asked_for(findings: list[Finding]) -> list[Finding]:
+    """Findings as they are for a user, who installs no package."""
+    return [
+        replace(each, packages=(), cure=f"{_ASK}{each.cure}; or for: {_BUILT_BY_ROOT}")
+        if each.packages
+        else each
+        for each in findings
+    ]
 
 
 def _room(host: Host, nodes: int, data: Path) -> list[Finding]:

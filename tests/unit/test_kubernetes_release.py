@@ -163,16 +163,19 @@ def test_one_that_root_has_not_built_is_refused_with_what_is_there(
     built += [("debian", DEBIAN)]
     spec = ClusterSpec(kubernetes_version="1.34", **mirrors)
     release = choose(world.host, spec, world.ui())
-    with pytest.raises(HostError) as caught:
+    world.host = replace(world.host, grants=Grants(rootless=True, users=False))
+    with pytest.raises(HostError, match="more user IDs than one") as caught:
         preparation.require_builder(world.host, release)
     assert caught.value.resolution.splitlines() == [
         "Ask the administrator for: sykube node-image build --source upstream "
         f"--kubernetes-version {VERSION}",
+        "  Or for user IDs of your own: the line is in `sykube doctor`",
         "  Or give one that another machine built: --local-image FILE",
         f"  Or take what root has built already: --source debian --kubernetes-version {DEBIAN}",
     ]
-    world.host = replace(world.host, grants=Grants())
-    preparation.require_builder(world.host, release)
+    for grants in (Grants(), Grants(rootless=True)):
+        world.host = replace(world.host, grants=grants)
+        preparation.require_builder(world.host, release)
 
 
 def test_upstream_where_it_answers(

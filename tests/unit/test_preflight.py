@@ -15,6 +15,7 @@ from sykube.errors import ExitCode, HostError, SykubeError, UsageError
 from sykube.host import confinement, preflight
 from sykube.host.engines import FoundEngine
 from sykube.host.finding import Finding, Level
+from sykube.host.grants import Grants
 from sykube.host.host import Host
 from sykube.host.run import CommandError, Completed
 from tests.fakes import FakeHost, fill
@@ -122,6 +123,19 @@ def test_missing_programs_name_their_packages(host: Host, folder: Path) -> None:
     # What only building needs is not asked for otherwise.
     found = [f for f in examine(host, folder, building=False) if f.packages]
     assert preflight.missing_packages(found) == ("iptables",)
+
+
+def test_a_user_who_may_build_is_told_what_to_ask_for(host: Host, folder: Path) -> None:
+    fill(folder / "dev/net", {"tun": ""})
+    grants = Grants(rootless=True, user="ada", uid=1000)
+    host = replace(host, grants=grants, which=lambda name: None if name == "debootstrap" else name)
+    found = {f.cure for f in examine(host, folder) if "debootstrap" in f.detail + f.cure}
+    assert found == {
+        "Ask the administrator for: apt-get install -y debootstrap; or for: sykube node-image build"
+    }
+    # Where there is one user ID only, none is built.
+    host = replace(host, grants=replace(grants, users=False))
+    assert not [f for f in examine(host, folder) if "debootstrap" in f.detail + f.cure]
 
 
 def test_missing_files_of_packages(host: Host, folder: Path) -> None:

@@ -118,7 +118,7 @@ def choose(
 
     anything = asked == AUTO and not (spec.kubernetes_version or chosen.kubernetes_is_mirrored)
     if host.grants.rootless and not chosen.kubernetes_is_mirrored:
-        # What is not built yet needs root.
+        # What is not built yet takes many minutes, or is root's to build.
         for built in of_built(host, of, fitting):
             if _is_meant(built.choice, asked, spec.kubernetes_version):
                 return built

@@ -15,7 +15,7 @@ from sykube.cluster.operations.kubernetes_release import (
     KubernetesRelease,
     of_built,
 )
-from sykube.errors import UsageError
+from sykube.errors import HostError, UsageError
 from sykube.host import apt, engines, granted, preflight
 from sykube.host.finding import Finding, Level
 from sykube.host.host import Host
@@ -150,12 +150,12 @@ def find_engine(host: Host, spec: ClusterSpec, ui: Ui) -> engines.FoundEngine:
 
 
 def require_builder(host: Host, release: KubernetesRelease) -> None:
-    """Refuse to build a node image where that is root's: packages are installed in one.
+    """Refuse to build a node image where there is one user ID: packages have files of several.
 
     Raises:
-        HostError: root here is a user of the host; says what to ask the administrator for.
+        HostError: root here is a user with one ID; says what to ask the administrator for.
     """
-    if not host.grants.rootless:
+    if host.grants.users:
         return
     choice = release.choice
     version = f" --kubernetes-version {choice.kubernetes}" if choice.source == UPSTREAM else ""
@@ -164,10 +164,11 @@ def require_builder(host: Host, release: KubernetesRelease) -> None:
         f"--source {each.choice.source} --kubernetes-version {each.choice.kubernetes}"
         for each in there
     ]
-    host.grants.require_host_root(
-        f"building the node image of Kubernetes {choice.kubernetes}",
-        f"Ask the administrator for: sykube node-image build --source {choice.source}{version}\n"
-        "  Or give one that another machine built: --local-image FILE"
+    raise HostError(
+        f"building the node image of Kubernetes {choice.kubernetes} needs more user IDs than one",
+        resolution=f"Ask the administrator for: sykube node-image build --source {choice.source}"
+        f"{version}\n  Or for user IDs of your own: the line is in `sykube doctor`"
+        "\n  Or give one that another machine built: --local-image FILE"
         + "".join(f"\n  Or take what root has built already: {each}" for each in built[:1]),
     )
 
