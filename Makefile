@@ -65,6 +65,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.init --control-planes 3 --workers 2 --pairs 2
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.rootless
+	$(BIN)/python -m benchmarks.network
 	$(BIN)/python -m benchmarks.profile
 	$(BIN)/python -m benchmarks.idle
 	$(BIN)/python -m benchmarks.lifecycle

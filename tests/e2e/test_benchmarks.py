@@ -24,6 +24,7 @@ SHORTEST = {
     "node_image": "--runs 0",
     "lifecycle": "--name e2e --rounds 0 --looks 1 --workers 0",
     "kind": "--name e2e-bench --pairs 0",
+    "network": "--name e2e-bench --rounds 0",
     "profile": "--name e2e --inits 0",
     "rootless": "--name e2e-bench --pairs 0",
     "workers": "--name e2e-bench --pairs 0",
