@@ -1,6 +1,6 @@
 """NetworkPolicies, and who reaches whom with them: for tests of the rules and of real clusters.
 
-Three namespaces with three pods each; each pod serves four ports. The cases are those that a
+Three namespaces with three pods each; each pod serves two ports of each protocol. The cases are those that a
 conformant network has to get right (kubernetes/kubernetes, test/e2e/network/netpol), and some more.
 """
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 NAMESPACES, NAMES = ("x", "y", "z"), ("a", "b", "c")
 PODS = tuple(f"{namespace}/{name}" for namespace in NAMESPACES for name in NAMES)
-PORTS = (("TCP", 80), ("TCP", 81), ("UDP", 80), ("UDP", 81))
+PORTS = tuple(itertools.product(("TCP", "UDP", "SCTP"), (80, 81)))
 
 
 class Probe(NamedTuple):
@@ -307,7 +307,12 @@ CASES = (
     Case(
         "SCTP is not TCP",
         (policy("x", "sctp", _A, ingress=[{"ports": [{"port": 80, "protocol": "SCTP"}]}]),),
-        _TO_XA,
+        lambda p: p.target == "x/a" and (p.protocol, p.port) != ("SCTP", 80),
+    ),
+    Case(
+        "egress of SCTP by a port's name",
+        (policy("x", "sctp", _A, egress=[{"ports": [{"port": "serve-81-sctp", "protocol": "SCTP"}]}]),),
+        lambda p: p.source == "x/a" and (p.protocol, p.port) != ("SCTP", 81),
     ),
     Case(
         "UDP is not TCP",

@@ -140,17 +140,6 @@ def test_who_reaches_whom(case: Case) -> None:
     assert wrong == []
 
 
-def test_sctp_has_ports_of_its_own() -> None:
-    only = policy(
-        "x", "sctp", labels(pod="a"), ingress=[{"ports": [{"port": 80, "protocol": "SCTP"}]}]
-    )
-    kernel = Kernel(compiled([only], 0))
-    there = (ADDRESSES["x/b"], ADDRESSES["x/a"])
-    assert kernel.passes(*there, "sctp", 80)
-    assert not kernel.passes(*there, "sctp", 81)
-    assert not kernel.passes(*there, "tcp", 80)
-
-
 def test_whoever_is_outside_of_the_cluster_is_denied_unless_a_range_has_it() -> None:
     block = {"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.128/25", "192.0.2.200/32"]}}
     kernel = Kernel(compiled([policy("x", "in", {}, ingress=[{"from": [block]}])], 0))
