@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sykube.addons.addon import Addon, AddonContext
 from sykube.kubernetes.api import Api, wait_until
+from sykube.node.node import Node
 
 if TYPE_CHECKING:
     from sykube.incluster.networkpolicy.policies import Policy
@@ -43,7 +44,7 @@ class NetworkPolicy(Addon):
             _END_TIMEOUT_S,
         )
         for node in context.nodes:
-            if node.is_running():
+            if node.is_running() and _has_nftables(node):
                 node.run(["nft", "-f", "-"], stdin=nothing())
 
     def loss(self, context: AddonContext) -> str:
@@ -92,6 +93,21 @@ def unenforced_parts(api: Api, found: list[Policy]) -> list[str]:
     ]
 
 
+def unable(api: Api) -> dict[str, str]:
+    """Nodes without nftables, where its program ends at once, by the names of their pods."""
+    from sykube.incluster.networkpolicy.nft import UNSUPPORTED
+
+    return {
+        each["metadata"]["name"]: each["spec"].get("nodeName", "")
+        for each in _pods(api)
+        if _ended(each).get("exitCode") == UNSUPPORTED
+    }
+
+
+def _has_nftables(node: Node) -> bool:
+    return node.run(["nft", "list", "tables"], check=False).ok
+
+
 def _pods(api: Api) -> list[dict[str, Any]]:
     return [
         each
@@ -102,11 +118,17 @@ def _pods(api: Api) -> list[dict[str, Any]]:
 
 def _last_words(pod: dict[str, Any]) -> str:
     """What its program said when it ended, where it does not run."""
+    said = _ended(pod).get("message", "").strip()
+    return f"{pod['spec'].get('nodeName', '')}: {said.splitlines()[-1]}" if said else ""
+
+
+def _ended(pod: dict[str, Any]) -> dict[str, Any]:
+    """How its program ended last (ContainerStateTerminated), where it does not run."""
     for status in pod.get("status", {}).get("containerStatuses", []):
-        ended = {**status.get("lastState", {}), **status.get("state", {})}.get("terminated") or {}
-        if "running" not in status.get("state", {}) and (said := ended.get("message", "").strip()):
-            return f"{pod['spec'].get('nodeName', '')}: {said.splitlines()[-1]}"
-    return ""
+        ended = {**status.get("lastState", {}), **status.get("state", {})}.get("terminated")
+        if "running" not in status.get("state", {}) and ended:
+            return dict(ended)
+    return {}
 
 
 NETWORK_POLICY = NetworkPolicy(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -99,13 +99,19 @@ def has_ended(pod: dict[str, Any]) -> bool:
 
 
 def system_pods(
-    api: Api, node_count: int, control_planes: int = 1, *, networked: bool = True
+    api: Api,
+    node_count: int,
+    control_planes: int = 1,
+    *,
+    networked: bool = True,
+    ignored: Collection[str] = (),
 ) -> str:
     """The pods of kube-system are there and Ready: control planes, kube-proxy, of Deployments.
 
     Args:
         networked: whether there is a pod network. Without one, only pods on the network of their
             node are looked at, where they have one: NotReady nodes get no others.
+        ignored: names of pods that need not be Ready.
     """
     found = api.get("/api/v1/namespaces/kube-system/pods")["items"]
     pods = [pod for pod in found if not has_ended(pod)]
@@ -113,7 +119,9 @@ def system_pods(
         specs = [(pod, pod["spec"]) for pod in pods]
         pods = [pod for pod, spec in specs if spec.get("hostNetwork") and spec.get("nodeName")]
     waiting = [
-        f"{pod['metadata']['name']}: {reason}" for pod in pods if (reason := _not_ready(pod))
+        f"{pod['metadata']['name']}: {reason}"
+        for pod in pods
+        if pod["metadata"]["name"] not in ignored and (reason := _not_ready(pod))
     ]
     labels = [pod["metadata"].get("labels", {}) for pod in pods]
     proxies = sum(label.get("k8s-app") == "kube-proxy" for label in labels)

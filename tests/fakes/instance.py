@@ -44,6 +44,7 @@ class FakeInstance:
     hosts: list[str] = field(default_factory=list)
     # Scripts that nftables took.
     nft: list[str] = field(default_factory=list)
+    has_nftables: bool = True
     # Held by what reads its standard input, which is a file here.
     reading: threading.Lock = field(default_factory=threading.Lock)
 

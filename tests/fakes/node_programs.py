@@ -162,7 +162,10 @@ class NodePrograms:
                 instance.lay_network()
             case ["sh", "stop-containers", "pods" | "rest", _]:
                 pass
+            case ["nft", "list", "tables"]:
+                return (0, "", "") if instance.has_nftables else (1, "", "Protocol not supported")
             case ["nft", "-f", "-"]:
+                assert instance.has_nftables
                 instance.nft.append(stdin or "")
             case ["mkdir", "-p", *_]:
                 pass

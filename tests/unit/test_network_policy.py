@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from sykube.addons.network_policy import NETWORK_POLICY, closed
-from sykube.cluster.commands import addons, power, scaling
+from sykube.cluster.commands import addons, power, scaling, status
 from sykube.cluster.commands.power import StopOptions
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations.addons import addon_context
 from sykube.cluster.operations.policies import enforcement
-from sykube.errors import UsageError
+from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.incluster.networkpolicy import nft
 from tests.fakes import World
 from tests.network_policies import policy
@@ -90,14 +90,64 @@ def test_a_node_image_without_nft_has_none_of_it(world: World) -> None:
         addons.enable(world.host, "fake", "network-policy", world.ui())
 
 
-def ended(node: str, message: str) -> dict[str, Any]:
+def ended(node: str, message: str, code: int = 1) -> dict[str, Any]:
     state = {"waiting": {"reason": "CrashLoopBackOff"}}
-    last = {"terminated": {"exitCode": 1, "message": message}}
+    last = {"terminated": {"exitCode": code, "message": message}}
     return {
-        "metadata": {"name": f"p-{node}", "labels": {"k8s-app": "network-policy"}},
+        "metadata": {"name": f"network-policy-{node}", "labels": {"k8s-app": "network-policy"}},
         "spec": {"nodeName": node},
         "status": {"containerStatuses": [{"state": state, "lastState": last}]},
     }
+
+
+def without_nftables(world: World, node: str) -> None:
+    """The program on a node of the cluster fake ends since its kernel has no nftables."""
+    kubernetes = world.kubernetes["fake"]
+    kubernetes.broken.add("network-policy")
+    of_it = {"k8s-app": "network-policy"}
+    kubernetes.shown = lambda pods: [
+        *(pod for pod in pods if pod["metadata"]["labels"] != of_it),
+        ended(node, "no nftables: not supported", nft.UNSUPPORTED),
+    ]
+    world.instances[node].has_nftables = False
+
+
+def test_a_kernel_without_nftables_keeps_no_cluster_from_coming_up_and_is_said(
+    world: World,
+) -> None:
+    cluster = made(world)
+    without_nftables(world, "fake-node1")
+    power.stop(world.host, "fake", StopOptions(), world.ui())
+    ui = world.ui()
+    power.start(world.host, "fake", ui)
+    assert ui.warnings == [
+        "NetworkPolicies are not enforced on fake-node1: `sykube doctor --name fake` says why"
+    ]
+    found = status.collect(cluster)
+    assert found.exit_code is ExitCode.DEGRADED
+    assert found.policies == (
+        "not enforced on every node: kube-system/network-policy: 0 of 2 pods are available; "
+        "fake-node1: no nftables: not supported"
+    )
+
+
+def test_a_program_that_ends_for_another_reason_is_waited_for(world: World) -> None:
+    made(world)
+    kubernetes = world.kubernetes["fake"]
+    kubernetes.shown = lambda pods: [*pods, ended("fake-node1", "the rules were refused")]
+    power.stop(world.host, "fake", StopOptions(), world.ui())
+    with pytest.raises(SykubeError, match="pods Ready") as raised:
+        power.start(world.host, "fake", world.ui())
+    assert "network-policy-fake-node1" in raised.value.details
+
+
+def test_it_can_be_disabled_where_a_kernel_has_no_nftables(world: World) -> None:
+    made(world)
+    without_nftables(world, "fake-node1")
+    world.kubernetes["fake"].shown = lambda _: []
+    addons.disable(world.host, "fake", "network-policy", world.ui())
+    assert world.instances["fake-node1"].nft == []
+    assert world.instances["fake-master"].nft == [nft.nothing()]
 
 
 def test_what_its_program_said_when_it_ended_is_why_policies_are_not_enforced(

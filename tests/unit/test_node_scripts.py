@@ -243,6 +243,36 @@ def test_the_runtimes_are_wrapped_where_a_node_lacks_cgroups_or_users(
     assert "restrict_oom_score_adj = true" in text
 
 
+# --- node-init: the first rules ---
+
+
+@pytest.mark.parametrize(
+    ("rules", "nft", "boots"),
+    [
+        ("", "exit 1", True),
+        ("table", "exit 0", True),
+        # What a kernel has that takes other rules, and not these.
+        ("table", '[ "$1" = list ]', False),
+        ("table", "exit 1", True),
+    ],
+    ids=["none", "taken", "refused", "no nftables"],
+)
+def test_a_node_boots_with_its_first_rules_unless_its_kernel_can_have_none(
+    machine: Machine, rules: str, nft: str, boots: bool
+) -> None:
+    whole = (DEFINITIONS / "node/node-init").read_text()
+    part = re.search(r"^.*closed\.nft \] \|\| nft.*$", whole, re.MULTILINE)
+    assert part
+    machine.write("etc/sykube/closed.nft", rules)
+    machine.program("nft", f"#!/bin/sh\n{nft}\n")
+    script = part[0].replace("/etc/sykube/", f"{machine.root}/etc/sykube/")
+    environment = {"PATH": f"{machine.root}/bin:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["sh", "-euc", f"{script}\necho booted"], env=environment, stdout=subprocess.PIPE
+    )
+    assert (done.stdout == b"booted\n") is boots
+
+
 # --- start-etcd ---
 
 

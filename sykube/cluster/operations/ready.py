@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
+from sykube.addons import network_policy
+from sykube.addons.network_policy import NETWORK_POLICY
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations.addons import reconcile
@@ -20,8 +22,9 @@ _TIMEOUT_S = 300.0
 def wait_ready(cluster: Cluster) -> None:
     """Wait until nodes and pods of kube-system are Ready and DNS answers on each kind of node.
 
-    Where the user has yet to install a CNI plugin, only for what comes without one. Add-ons learn
-    of the nodes here, since whatever adds or renews nodes waits here.
+    Where the user has yet to install a CNI plugin, only for what comes without one; where a kernel
+    has no nftables, not for what enforces policies by it. Either is said. Add-ons learn of the
+    nodes here, since whatever adds or renews nodes waits here.
 
     Raises:
         SykubeError: not within 5 minutes, nodes with their own CNI plugin not within 15; says what
@@ -31,6 +34,7 @@ def wait_ready(cluster: Cluster) -> None:
     masters = len(cluster.control_planes)
     network = cluster.pod_network
     awaited = False
+    unable: dict[str, str] = {}
 
     def nodes_ready() -> str:
         nonlocal awaited
@@ -39,7 +43,13 @@ def wait_ready(cluster: Cluster) -> None:
         return "" if awaited else readiness.nodes_problem(found, names)
 
     def pods_ready() -> str:
-        if problem := readiness.system_pods(api, len(names), masters, networked=not awaited):
+        nonlocal unable
+        unable = {}
+        look = partial(readiness.system_pods, api, len(names), masters, networked=not awaited)
+        problem = look()
+        if NETWORK_POLICY.name in problem and (unable := network_policy.unable(api)):
+            problem = look(ignored=unable)
+        if problem:
             stalled.hasten(api)
         return problem
 
@@ -48,6 +58,11 @@ def wait_ready(cluster: Cluster) -> None:
         wait_until(cluster.host, "pods Ready", pods_ready, _TIMEOUT_S)
         pod_network.check_pod_subnets(readiness.registered(api), cluster.nodes)
         reconcile(cluster, api, networked=not awaited)
+    if unable:
+        cluster.ui.warn(
+            f"NetworkPolicies are not enforced on {', '.join(sorted(unable.values()))}: "
+            f"`sykube doctor{cluster.name_option}` says why"
+        )
     if awaited:
         cluster.ui.warn(f"{pod_network.NO_PLUGIN}. {pod_network.INSTALL}")
         return

@@ -148,13 +148,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     api, objects = Api(options.api_server), Objects()
     places = Places(options.addresses / options.network, options.results, options.network)
+    code = nft.UNSUPPORTED
     try:
         nft.run(nft.probe())
+        code = 1
         serve(api, Enforcer(options.node, options.bridge, objects, places))
     except nft.NftError as error:
         # The kubelet shows it in the pod's status, and starts this again.
         log.error("NetworkPolicies are not enforced on this node: %s", error)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def serve(api: Api, enforcer: Enforcer) -> None:

@@ -15,6 +15,8 @@ _TIMEOUT_S = 60.0
 # Elements in a line: a netlink message has 64 KiB.
 _AT_ONCE = 500
 _FAMILIES = ("ip", "bridge")
+# How the program ends where the node's kernel has no nftables, or none that it may use.
+UNSUPPORTED = 3
 
 
 class NftError(Exception):

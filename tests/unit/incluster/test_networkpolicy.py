@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from sykube import incluster
 from sykube.incluster.api import Api
 from sykube.incluster.networkpolicy import nft, policies, selectors
 from sykube.incluster.networkpolicy.__main__ import Enforcer, serve
@@ -550,6 +553,21 @@ def test_a_pod_whose_address_is_to_come_is_looked_for(cluster: Cluster) -> None:
     cluster.enforcer.wait()
     cluster.enforcer.act()
     assert "10.244.0.2" in cluster.told[1]
+
+
+def test_without_nftables_it_ends_and_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "incluster.networkpolicy", "--api-server=http://127.0.0.1:9"]
+    done = subprocess.run(
+        [*program, "--node=n", "--bridge=cni0"],
+        env={"PATH": str(tmp_path)},
+        cwd=Path(incluster.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == nft.UNSUPPORTED
+    said = done.stderr.splitlines()[-1]
+    assert "NetworkPolicies are not enforced on this node: nft cannot be run" in said
 
 
 def test_changes_that_policies_know_nothing_of_are_none(cluster: Cluster) -> None:
