@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import ssl
+import time
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ Json = dict[str, Any]
 _JSON = "application/json"
 # A connection of which the other end is gone is found dead after 40 s, though nobody says anything.
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 5}
+# On a node that starts, packets are lost until kube-proxy and what enforces policies have rules.
+# The kernel sends another one 1 s after the first, then after 2, 4 … (RFC 6298); the first one of a
+# new connection is there sooner.
+_FIRST_PACKET_S = 0.25
 
 
 class ApiError(Exception):
@@ -81,25 +86,28 @@ class Api:
         return cls(f"https://{host}:{environ['KUBERNETES_SERVICE_PORT']}")
 
     def connect(self) -> http.client.HTTPConnection:
+        """A connection that is there.
+
+        Raises:
+            ApiError: the server's URL names no host.
+            OSError: it does not answer, or is not who it should be.
+        """
         url = urllib.parse.urlsplit(self.server)
         if not url.hostname:
             raise ApiError(f"no host in {self.server!r}")
-        connection: http.client.HTTPConnection
-        if url.scheme == "https":
+        encrypted = url.scheme == "https"
+        port = url.port or (443 if encrypted else 80)
+        connection = http.client.HTTPConnection(url.hostname, port, timeout=self.timing.request)
+        opened = _opened((url.hostname, port), self.timing.request)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            opened.setsockopt(socket.IPPROTO_TCP, option, value)
+        if encrypted:
             context = ssl.create_default_context(cafile=str(self.account / "ca.crt"))
             # Python 3.13 began to insist on key identifiers, which not every cluster's CA gave.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-            connection = http.client.HTTPSConnection(
-                url.hostname, url.port, timeout=self.timing.request, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(
-                url.hostname, url.port, timeout=self.timing.request
-            )
-        connection.connect()
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            connection.sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            opened = context.wrap_socket(opened, server_hostname=url.hostname)
+        connection.sock = opened
         return connection
 
     def headers(self) -> dict[str, str]:
@@ -130,6 +138,24 @@ class Api:
             return answer
         finally:
             connection.close()
+
+
+def _opened(where: tuple[str, int], timeout: float) -> socket.socket:
+    """A connection to a host and port, tried again and again for so many seconds.
+
+    Raises:
+        OSError: it is refused, or there is no answer.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            opened = socket.create_connection(where, min(_FIRST_PACKET_S, timeout))
+        except TimeoutError:
+            if time.monotonic() < deadline:
+                continue
+            raise
+        opened.settimeout(timeout)
+        return opened
 
 
 def error_of(status: int, message: str) -> ApiError:

@@ -443,6 +443,34 @@ def test_a_connection_whose_other_end_is_gone_is_found_dead_within_a_minute(api:
     assert Timing().watch >= 300
 
 
+def test_a_first_packet_that_is_lost_is_soon_followed_by_another(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel would wait for a second, and then for two."""
+    connect, patience = socket.create_connection, []
+
+    def losing(where: tuple[str, int], timeout: float) -> socket.socket:
+        patience.append(timeout)
+        if len(patience) < 3:
+            raise TimeoutError
+        return connect(where, timeout)
+
+    monkeypatch.setattr(socket, "create_connection", losing)
+    connection = Api(api.url).connect()
+    assert len(patience) == 3 and max(patience) < 1
+    assert connection.sock.gettimeout() == Timing().request
+    connection.close()
+
+
+def test_an_api_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(where: tuple[str, int], timeout: float) -> socket.socket:
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", lost)
+    with pytest.raises(TimeoutError):
+        Api("http://192.0.2.1:9", timing=Timing(request=0.01)).connect()
+
+
 def test_delays_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     timing = Timing(request=1, first_retry=0.2, last_retry=1)
     watcher = Watcher(
