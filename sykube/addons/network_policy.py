@@ -6,6 +6,7 @@ is imported where it is used: most commands know the add-ons, and need nothing o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,13 @@ def closed() -> str:
     from sykube.incluster.networkpolicy.rules import Ruleset
 
     return whole(Ruleset(), _BRIDGE)
+
+
+def close(nodes: Iterable[Node]) -> None:
+    """Let the pods of running nodes get nothing until the program is there."""
+    for node in nodes:
+        if _has_nftables(node):
+            node.run(["nft", "-f", "-"], stdin=closed())
 
 
 def policies(api: Api) -> list[Policy]:

@@ -6,6 +6,8 @@ names of nodes before → now.
 
 Names, addresses and secrets are deleted; Kubernetes recreates all of it. What a user created is
 kept, except pods: a pod is bound to a node, and its token was signed with the old key.
+
+It prints the keys of NetworkPolicies, which must not come into force later than pods start.
 """
 
 from __future__ import annotations
@@ -93,6 +95,8 @@ def main(nodes: dict[str, str], call: Call) -> None:
         call: asks etcd: a path of its JSON gateway, the request; the answer.
     """
     wait_for_etcd(call, time.sleep)
+    for name in sorted(_keys(call, "networkpolicies/")):
+        print(name)
     configmaps = _keys(call, "configmaps/")
     puts, gone = edits(
         secrets=_values(call, "secrets/"),

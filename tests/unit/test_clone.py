@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sykube.addons import catalog
+from sykube.addons import catalog, network_policy
 from sykube.addons.addon import Addon
 from sykube.cluster.commands import lifecycle, removal, snapshots, steps
 from sykube.cluster.commands.lifecycle import InitOptions
@@ -107,6 +107,25 @@ def test_a_new_cluster_has_the_old_ones_files_but_not_its_keys(saved: World) -> 
         assert state.complete
         assert not (ClusterPaths(saved.host, "new").root / ".unpack").exists()
         assert removal.delete(saved.host, "new", saved.ui()) == []
+
+
+@pytest.mark.parametrize("policies", ["/registry/networkpolicies/x/deny\n", ""])
+def test_where_there_are_policies_no_pod_starts_before_its_node_is_closed(
+    saved: World, policies: str
+) -> None:
+    others = saved.node_programs.first
+
+    def scrubbed(name: str, words: list[str], stdin: str | None) -> Answer | None:
+        return (0, policies, "") if words[:2] == ["python3", "-"] else others(name, words, stdin)
+
+    saved.node_programs.first = scrubbed
+    init(saved)
+    rules = [instance.nft for instance in saved.instances.values()]
+    assert rules == [[network_policy.closed()] if policies else []] * 3
+    words = [" ".join(call.words) for call in saved.calls.all if call.kind in ("engine", "service")]
+    started = next(n for n, each in enumerate(words) if "startProcess new-master kubelet" in each)
+    closed = [n for n, each in enumerate(words) if each.endswith("nft -f -")]
+    assert len(closed) == (3 if policies else 0) and all(n < started for n in closed)
 
 
 def test_no_kubelet_starts_an_etcd_that_is_not_renewed(saved: World) -> None:
@@ -460,7 +479,7 @@ def _base64(data: str | bytes) -> str:
     return base64.b64encode(data.encode() if isinstance(data, str) else data).decode()
 
 
-def test_the_whole_program() -> None:
+def test_the_whole_program(capsys: pytest.CaptureFixture[str]) -> None:
     account = stored(METADATA, field(2, field(3, b"t")))
     kept = {
         "/registry/configmaps/a/kept": b"",
@@ -468,6 +487,7 @@ def test_the_whole_program() -> None:
         "/registry/deployments/a/web": b"",
         "/registry/deployments/kube-system/cluster-dns-of-mine": b"",
         "/registry/leases/kube-system/kube-scheduler-of-mine": b"",
+        "/registry/networkpolicies/a/deny": b"",
         "/registry/services/specs/a/web": b"",
         "/registry/serviceaccounts/a/default": account,
     }
@@ -487,6 +507,7 @@ def test_the_whole_program() -> None:
     }
     etcd = Etcd(kept | gone)
     etcd_scrub.main({}, etcd.call)
+    assert capsys.readouterr().out == "/registry/networkpolicies/a/deny\n"
     assert etcd.keys == kept | {"/registry/serviceaccounts/a/default": stored(METADATA)}
     assert etcd.done[-3:] == [
         "kv/deleterange",

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sykube import resources
+from sykube.addons import network_policy
+from sykube.addons.network_policy import NETWORK_POLICY
 from sykube.cluster.model import members
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import archive
+from sykube.cluster.operations.addons import fits
 from sykube.cluster.operations.archive import Snapshot
 from sykube.errors import SykubeError, UsageError
 from sykube.image.choice import AUTO
@@ -140,6 +143,8 @@ def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:
 def scrub_etcd(cluster: Cluster) -> None:
     """Take the names, addresses and tokens of the snapshot's cluster out of the master's etcd.
 
+    Where it has NetworkPolicies, no node lets a pod through from then on, before one can start.
+
     Raises:
         SykubeError: etcd does not start from what was saved, or holds what sykube does not know.
     """
@@ -151,7 +156,7 @@ def scrub_etcd(cluster: Cluster) -> None:
     try:
         program = Path(etcd_scrub.__file__).read_text(encoding="utf-8")
         command = ["python3", "-", json.dumps(nodes)]
-        master.run(command, stdin=program, timeout=_TIMEOUT_S)
+        policies = master.run(command, stdin=program, timeout=_TIMEOUT_S).stdout
     except BaseException:
         with contextlib.suppress(SykubeError):
             master.run(resources.script("stop-etcd"))
@@ -159,6 +164,8 @@ def scrub_etcd(cluster: Cluster) -> None:
     master.run(resources.script("stop-etcd"), timeout=_TIMEOUT_S)
     # What etcd wrote before it wrote its database still has the secrets that were taken out. This
     # leaves it behind, and makes a member of a cluster of its own.
+    if policies and fits(cluster, NETWORK_POLICY):
+        network_policy.close(cluster.nodes)
     name, peer = master.instance, f"https://{master.address}:2380"
     data = ("/var/lib/etcd", "/var/lib/etcd/member/snap/db")
     command = resources.script(
