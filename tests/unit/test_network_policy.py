@@ -15,7 +15,7 @@ from sykube.cluster.operations.addons import addon_context
 from sykube.cluster.operations.policies import enforcement
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.incluster.networkpolicy import nft
-from tests.fakes import World
+from tests.fakes import Answer, World
 from tests.network_policies import policy
 from tests.unit.helpers import made
 
@@ -42,6 +42,31 @@ def test_a_cluster_begins_open_and_every_later_boot_of_a_node_closed(world: Worl
     power.stop(world.host, "fake", StopOptions(), world.ui())
     power.start(world.host, "fake", world.ui())
     assert first_rules(cluster, "master") == ""
+
+
+def test_a_cluster_that_was_stopped_without_any_policy_starts_open_once(world: World) -> None:
+    cluster = made(world)
+    world.node_programs.first = says_without_policies
+    power.stop(world.host, "fake", StopOptions(), world.ui())
+    power.start(world.host, "fake", world.ui())
+    assert {first_rules(cluster, each) for each in ("master", "node1")} == {""}
+    # Since then, somebody may have made one.
+    cluster.node("node1").kill()
+    power.start(world.host, "fake", world.ui())
+    assert first_rules(cluster, "node1") == closed()
+
+
+def test_several_control_planes_start_closed_whatever_one_of_them_says(world: World) -> None:
+    cluster = made(world, control_planes=3)
+    world.node_programs.first = says_without_policies
+    power.stop(world.host, "fake", StopOptions(), world.ui())
+    power.start(world.host, "fake", world.ui())
+    assert first_rules(cluster, "master") == closed()
+
+
+def says_without_policies(_: str, words: list[str], __: str | None) -> Answer | None:
+    ends = words[:3] == ["sh", "stop-containers", "rest"]
+    return (0, "without policies\n", "") if ends else None
 
 
 def test_closed_is_what_the_program_begins_with(world: World) -> None:

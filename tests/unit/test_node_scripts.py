@@ -469,6 +469,31 @@ def test_a_node_ends_pods_first_and_etcd_last(containers: Machine) -> None:
     assert sync == f"sync -f {containers.root}/var/lib/etcd"
 
 
+@pytest.mark.parametrize(
+    ("found", "lacks"),
+    [
+        ({"namespaces/": "/registry/namespaces/default", "networkpolicies/": ""}, True),
+        (
+            {"namespaces/": "/registry/namespaces/default", "networkpolicies/": "/registry/n/x"},
+            False,
+        ),
+        # Kept elsewhere in etcd, or etcd does not answer.
+        ({"namespaces/": "", "networkpolicies/": ""}, False),
+        ({"namespaces/": "/registry/namespaces/default"}, False),
+    ],
+    ids=["none", "some", "elsewhere", "no answer"],
+)
+def test_a_control_plane_says_that_it_ends_without_policies(
+    containers: Machine, found: dict[str, str], lacks: bool
+) -> None:
+    """When it has no API server any more that would take one."""
+    cases = "".join(f"*/registry/{key}) echo {value};;\n" for key, value in found.items())
+    containers.program("etcdctl", f'#!/bin/sh\ncase "$*" in\n{cases}*) exit 1;; esac\n')
+    containers.write("var/lib/etcd/member/snap/db", "")
+    assert containers.run("stop-containers", "rest", "5") == ["without policies"] * lacks
+    assert ends(containers)[-2] == "SIGTERM etcd"
+
+
 def test_a_worker_has_no_etcd_to_write_to_the_disk(containers: Machine) -> None:
     containers.run("stop-containers", "rest", "5")
     assert not [each for each in ends(containers) if each.startswith("sync")]

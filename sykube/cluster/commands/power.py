@@ -80,7 +80,11 @@ def stop(host: Host, name: str, options: StopOptions, ui: Ui) -> bool:
             on_each(nodes, lambda node: end_pods(node, options.grace))
         # An API server waits for whoever watches something: by now, nobody does.
         with ui.step("Stopping the nodes"):
-            on_each(nodes, lambda node: end(node, options.grace))
+            without = on_each(nodes, lambda node: end(node, options.grace))
+        # Of several API servers one may have taken some after another one's etcd was asked.
+        alone = len(cluster.control_planes) == 1
+        cluster.state.without_policies = alone and cluster.master in nodes and any(without)
+        cluster.save()
         with ui.step("Taking down the network"):
             for node in cluster.nodes:
                 # One that had died by itself, or that the engine has lost track of.

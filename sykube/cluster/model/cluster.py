@@ -32,6 +32,7 @@ _PARALLEL = 8
 # Of the cluster's own names.
 DOMAIN = "cluster.local"
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass
@@ -222,17 +223,17 @@ class Cluster:
         )
 
 
-def on_each(nodes: Sequence[_T], action: Callable[[_T], None]) -> None:
+def on_each(nodes: Sequence[_T], action: Callable[[_T], _R]) -> list[_R]:
     """Do something for several nodes at once; return when all have ended.
+
+    Returns:
+        What it returned, in the order of the nodes.
 
     Raises:
         The first error, in the order of the nodes, after all of them have ended.
     """
     if len(nodes) < 2:
-        for node in nodes:
-            action(node)
-        return
+        return [action(node) for node in nodes]
     with ThreadPoolExecutor(max_workers=min(_PARALLEL, len(nodes))) as pool:
         futures = [pool.submit(action, node) for node in nodes]
-    for future in futures:
-        future.result()
+    return [future.result() for future in futures]

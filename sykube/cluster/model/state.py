@@ -44,6 +44,7 @@ class State:
             the server's own address is reached.
         registry: the port of the host, among `ports`, that leads to the add-on of that name.
         addons: names of those that are on.
+        without_policies: it had no NetworkPolicy when it stopped, and no node has started since.
         cordoned: nodes that `stop --drain` or an update emptied and start opens again.
         proxies: those that nodes fetch images by; a password may be among them.
         authorities: certificates, in PEM, that nodes trust beside Debian's.
@@ -65,6 +66,7 @@ class State:
     kubeconfig: str = ""
     previous_context: str = ""
     owned_folders: list[str] = field(default_factory=list)
+    without_policies: bool = False
     cordoned: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
     ports: list[PortMap] = field(default_factory=list)

@@ -104,7 +104,7 @@ def create(cluster: Cluster) -> None:
     if cluster.state.spec.from_snapshot:
         # It would start etcd from what is being changed.
         master.stop_service("kubelet")
-        both: list[Callable[[], None]] = [partial(clone.scrub_etcd, cluster), write_files]
+        both: list[Callable[[], object]] = [partial(clone.scrub_etcd, cluster), write_files]
         on_each(both, lambda each: each())
         master.start_service("kubelet")
     else:

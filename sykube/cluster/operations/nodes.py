@@ -54,7 +54,12 @@ def start_missing(cluster: Cluster, without_kubelet: Sequence[Node] = ()) -> Non
     missing = [node for node in cluster.nodes if node not in running]
     for node in cluster.nodes:
         prepare(cluster, node)
-    on_each(missing, lambda node: start(cluster, node))
+    without_policies = cluster.state.without_policies
+    if missing and without_policies:
+        # From now on there is an API server that takes some.
+        cluster.state.without_policies = False
+        cluster.save()
+    on_each(missing, lambda node: start(cluster, node, without_policies=without_policies))
     held = [node for node in missing if node in without_kubelet]
     on_each(held, _hold_kubelet)
     wait_and_check(cluster, cluster.nodes)
@@ -126,18 +131,25 @@ def shut_down(node: Node, grace: int) -> None:
     end(node, min(grace, _PLANE_GRACE_S))
 
 
-def end(node: Node, grace: int) -> None:
-    """End what `end_pods` has left of a node, etcd after the rest, then the instance."""
-    _end_containers(node, "rest", grace)
+def end(node: Node, grace: int) -> bool:
+    """End what `end_pods` has left of a node, etcd after the rest, then the instance.
+
+    Returns:
+        Whether its etcd had no NetworkPolicy after its API server had ended.
+    """
+    said = _end_containers(node, "rest", grace)
     with contextlib.suppress(SykubeError):
         node.stop_service("containerd")
     node.kill()
+    return said.strip() == "without policies"
 
 
-def _end_containers(node: Node, which: str, grace: int) -> None:
+def _end_containers(node: Node, which: str, grace: int) -> str:
+    """What the script says; nothing where it did not come to its end."""
     with contextlib.suppress(SykubeError):
         command = resources.script("stop-containers", which, str(grace))
-        node.run(command, timeout=2 * grace + _STOP_MARGIN_S)
+        return node.run(command, timeout=2 * grace + _STOP_MARGIN_S).stdout
+    return ""
 
 
 def wait_and_check(cluster: Cluster, nodes: list[Node]) -> None:
@@ -267,14 +279,18 @@ def _keepalived(cluster: Cluster, node: Node) -> str:
     )
 
 
-def start(cluster: Cluster, node: Node) -> None:
-    """Start the node's instance."""
+def start(cluster: Cluster, node: Node, *, without_policies: bool = False) -> None:
+    """Start the node's instance.
+
+    Args:
+        without_policies: there are no NetworkPolicies that hold from its first moment.
+    """
     image, update = cluster.image_of(node), cluster.state.update
     if update:
         node.fit(image.fingerprint, update.before.fingerprint)
-    # Only then may there be policies already, and pods that start before what enforces them.
+    # Before init has ended, nobody has made any.
     guarded = cluster.state.complete and NETWORK_POLICY.name in cluster.state.addons
-    rules = network_policy.closed() if guarded else ""
+    rules = network_policy.closed() if guarded and not without_policies else ""
     node.push(rules.encode(), "/etc/sykube/closed.nft")
     node.start(
         image.sif,
