@@ -207,7 +207,7 @@ def test_manifest_starts_all_programs(
 ) -> None:
     front, first, second = manifest["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert front["command"] == ["python3", "-m", "incluster.dns.front"]
-    assert front["args"] == ["--listen=0.0.0.0:1054", "--unbound=127.0.0.1:1053"]
+    assert front["args"] == ["--listen=0.0.0.0:53", "--unbound=127.0.0.1:1053"]
     assert first["command"] == ["python3", "-m", "incluster.dns.unbound"]
     config = tmp_path / "unbound.conf"
     unbound.main([*first["args"], "--upstream=192.0.2.1", f"--config={config}"])
@@ -236,7 +236,7 @@ def test_manifest_leads_to_unbound_over_tcp_and_to_its_front_over_udp(
         for port in container["ports"]
     }
     leads_to = {inside[port["targetPort"]] for port in service["ports"]}
-    assert leads_to == {("front", 1054, "UDP"), ("unbound", 1053, "TCP")}
+    assert leads_to == {("front", 53, "UDP"), ("unbound", 1053, "TCP")}
     assert {(port["port"], port["protocol"]) for port in service["ports"]} == {
         (53, "UDP"),
         (53, "TCP"),
@@ -250,9 +250,11 @@ def test_manifest_asks_for_little(manifest: dict[str, dict[str, Any]]) -> None:
     spec = manifest["Deployment"]["spec"]["template"]["spec"]
     assert spec["serviceAccountName"] == manifest["ServiceAccount"]["metadata"]["name"]
     assert spec["securityContext"]["runAsNonRoot"] is True
-    for container in spec["containers"]:
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
+    little = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+    front, *others = [container["securityContext"] for container in spec["containers"]]
+    assert others == [little | {"capabilities": {"drop": ["ALL"]}}] * 2
+    assert front == little | {
+        "runAsNonRoot": False,
+        "runAsUser": 0,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+    }
