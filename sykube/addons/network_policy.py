@@ -6,8 +6,10 @@ is imported where it is used: most commands know the add-ons, and need nothing o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sykube.addons.addon import Addon, AddonContext
@@ -23,6 +25,8 @@ _NAME = "network-policy"
 # As cni/pod-network.conflist.j2 has it.
 _BRIDGE = "cni0"
 _END_TIMEOUT_S = 120.0
+# A program that has run for so long found what it needs of the kernel.
+_SETTLED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class NetworkPolicy(Addon):
 
     def problem(self, context: AddonContext) -> str:
         problem = super().problem(context)
-        said = [each for each in map(_last_words, _pods(context.api)) if each] if problem else []
-        return "; ".join([problem, *said]) if problem else ""
+        said = [each for each in map(_last_words, _pods(context.api)) if each]
+        return "; ".join(filter(None, [problem, *said])) if problem or said else ""
 
 
 def closed() -> str:
@@ -131,10 +135,20 @@ def _last_words(pod: dict[str, Any]) -> str:
 
 
 def _ended(pod: dict[str, Any]) -> dict[str, Any]:
-    """How its program ended last (ContainerStateTerminated), where it does not run."""
+    """How its program ended last (ContainerStateTerminated), where it does not run.
+
+    Without nftables it is started again and again: for a moment it runs, and its pod counts as
+    available.
+    """
+    from sykube.incluster.networkpolicy.nft import UNSUPPORTED
+
     for status in pod.get("status", {}).get("containerStatuses", []):
-        ended = {**status.get("lastState", {}), **status.get("state", {})}.get("terminated")
-        if "running" not in status.get("state", {}) and ended:
+        state = status.get("state", {})
+        ended = {**status.get("lastState", {}), **state}.get("terminated")
+        started = state.get("running", {}).get("startedAt", "")
+        age = time.time() - datetime.fromisoformat(started).timestamp() if started else 0.0
+        may_end = ended and ended.get("exitCode") == UNSUPPORTED and age < _SETTLED_S
+        if ended and (may_end or not started):
             return dict(ended)
     return {}
 

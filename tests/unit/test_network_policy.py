@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -154,6 +156,24 @@ def test_a_kernel_without_nftables_keeps_no_cluster_from_coming_up_and_is_said(
         "not enforced on every node: kube-system/network-policy: 0 of 2 pods are available; "
         "fake-node1: no nftables: not supported"
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "settled"),
+    # 255: it ended with its node.
+    [(nft.UNSUPPORTED, 1, False), (nft.UNSUPPORTED, 60, True), (255, 1, True)],
+)
+def test_a_program_that_was_just_started_again_may_end_again(
+    world: World, code: int, seconds: int, settled: bool
+) -> None:
+    cluster = made(world)
+    pod = ended("fake-node1", "no nftables: not supported", code)
+    started = datetime.fromtimestamp(time.time() - seconds, UTC).isoformat()
+    pod["status"]["containerStatuses"][0]["state"] = {"running": {"startedAt": started}}
+    world.kubernetes["fake"].shown = lambda pods: [*pods, pod]
+    with cluster.api() as api:
+        problem = NETWORK_POLICY.problem(addon_context(cluster, api))
+    assert problem == ("" if settled else "fake-node1: no nftables: not supported")
 
 
 def test_a_program_that_ends_for_another_reason_is_waited_for(world: World) -> None:
