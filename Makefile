@@ -69,6 +69,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.profile
 	$(BIN)/python -m benchmarks.idle
 	$(BIN)/python -m benchmarks.lifecycle
+	$(BIN)/python -m benchmarks.network_policy
 	$(BIN)/python -m benchmarks.images
 
 $(VENV)/installed: pyproject.toml scripts/make-venv

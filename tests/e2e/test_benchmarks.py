@@ -25,6 +25,7 @@ SHORTEST = {
     "lifecycle": "--name e2e --rounds 0 --looks 1 --workers 0",
     "kind": "--name e2e-bench --pairs 0",
     "network": "--name e2e-bench --rounds 0",
+    "network_policy": "--name e2e --pods 20 --policies 4 --pairs 1 --connections 20",
     "profile": "--name e2e --inits 0",
     "rootless": "--name e2e-bench --pairs 0",
     "workers": "--name e2e-bench --pairs 0",
@@ -61,5 +62,7 @@ def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
     if name == "idle":
         assert found["nodes"]["master"]["memory_by_program_mb"]["kube-apiserver"] > 50
         assert found["nodes"]["node1"]["memory_by_program_mb"]["supervisord"] > 5
+    if name == "network_policy":
+        assert found["connection_with_policies_us"] > 0 < found["slowest_change_s"]
     if name == "profile":
         assert found["programs_s"]["sykube"] > 0

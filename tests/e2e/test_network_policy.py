@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from sykube.addons.storage import VOLUMES
 from sykube.cluster.model import lookup
 from sykube.host.host import Host
 from sykube.kubernetes.api import Api, ApiError
+from sykube.node.node import Node
 from sykube.ui import Ui
 from tests.e2e.cluster import TestCluster, eventually
 from tests.network_policies import (
@@ -40,12 +43,31 @@ from tests.network_policies import (
 Json = dict[str, Any]
 NAME = "e2e-dash"
 NODES = (f"{NAME}-master", f"{NAME}-node1")
-AGENT = (Path(__file__).parent / "netpol_agent.py").read_text(encoding="utf-8")
+AGENT, PROBER = (
+    (Path(__file__).parent / f"netpol_{name}.py").read_text(encoding="utf-8")
+    for name in ("agent", "prober")
+)
 MERGE = "application/merge-patch+json"
 # For what is let through; on a machine that is busy it takes longer, and is tried again.
 WAIT_S = 0.8
 DENY_X = policy("x", "deny", {}, ingress=[], egress=[])
 Target = tuple[str, str, str, int]
+# What a kernel without nftables says to a socket of AF_NETLINK for NETLINK_NETFILTER, EPROTONOSUPPORT.
+WITHOUT_NFTABLES = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [
+        {
+            "names": ["socket"],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": 93,
+            "args": [
+                {"index": 0, "value": 16, "op": "SCMP_CMP_EQ"},
+                {"index": 2, "value": 12, "op": "SCMP_CMP_EQ"},
+            ],
+        }
+    ],
+}
+SECCOMP = "/var/lib/kubelet/seccomp/e2e-nftables.json"
 
 
 def agent(pod: str, image: str, node: str) -> Json:
@@ -76,6 +98,37 @@ def agent(pod: str, image: str, node: str) -> Json:
     }
 
 
+def probers(namespace: str, image: str) -> Json:
+    """A prober on every node, also on one that is not Ready yet."""
+    name = {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+    container = {
+        "name": "prober",
+        "image": image,
+        "command": ["python3", "-u", "-c", PROBER, f"{namespace}-$(NODE)", "/shared/probers"],
+        "env": [name],
+        "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],
+    }
+    selected = {"prober": "yes"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"namespace": namespace, "name": "prober"},
+        "spec": {
+            "selector": {"matchLabels": selected},
+            "template": {
+                "metadata": {"labels": selected},
+                "spec": {
+                    "terminationGracePeriodSeconds": 0,
+                    "enableServiceLinks": False,
+                    "tolerations": [{"operator": "Exists"}],
+                    "containers": [container],
+                    "volumes": [{"name": "shared", "hostPath": {"path": f"{VOLUMES}/netpol"}}],
+                },
+            },
+        },
+    }
+
+
 @dataclass
 class Lab:
     """The pods, and how they are told what to try."""
@@ -90,6 +143,11 @@ class Lab:
     def start(self, *pods: str) -> None:
         for pod in pods:
             self.api.apply(agent(pod, self.image, NODES[node_of(pod) if pod in PODS else 0]))
+
+    def locate(self) -> None:
+        """Wait until all pods are Ready, and note where they are."""
+        eventually("the pods are Ready", lambda: all(map(self.is_ready, PODS)))
+        self.addresses = {pod: self.get(pod)["status"]["podIP"] for pod in PODS}
 
     def get(self, pod: str) -> Json:
         namespace, _, name = pod.partition("/")
@@ -168,8 +226,7 @@ def lab(observed: TestCluster) -> Iterator[Lab]:
             api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         lab = Lab(observed, api, folder, observed.image)
         eventually("pods are accepted", lambda: _accepts(lab))
-        eventually("the pods are Ready", lambda: all(map(lab.is_ready, PODS)))
-        lab.addresses = {pod: lab.get(pod)["status"]["podIP"] for pod in PODS}
+        lab.locate()
         yield lab
         for name in NAMESPACES:
             api.delete(f"/api/v1/namespaces/{name}")
@@ -245,6 +302,134 @@ def test_a_service_is_its_pods(lab: Lab) -> None:
     lab.api.delete(service)
 
 
+def test_nodes_are_selected_by_their_addresses(lab: Lab) -> None:
+    """Pods of the host network are their node; a node port shows the client, where it is Local."""
+    made = lookup.load(Host(), NAME, Ui())
+    near, far = made.nodes
+    port = {"name": "tcp", "protocol": "TCP", "port": 8000, "targetPort": 80}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "x", "name": "node-port"},
+        "spec": {
+            "type": "NodePort",
+            "externalTrafficPolicy": "Local",
+            "selector": {"pod": "a"},
+            "ports": [port],
+        },
+    }
+    lab.api.apply(service)
+    found = lab.api.get("/api/v1/namespaces/x/services/node-port")
+    by_port = near.address, found["spec"]["ports"][0]["nodePort"]
+    pod = lab.addresses["x/a"], 80
+    assert node_of("x/a") == 0
+
+    def from_node(node: Node) -> bool:
+        connect = f"import socket; socket.create_connection({pod}, 1)"
+        return node.run(["python3", "-c", connect], check=False).ok
+
+    def let_in() -> tuple[bool, bool, bool]:
+        return from_node(near), from_node(far), _connects(by_port)
+
+    def only(address: str) -> Json:
+        return policy(
+            "x", "in", labels(pod="a"), ingress=[{"from": [{"ipBlock": {"cidr": f"{address}/32"}}]}]
+        )
+
+    eventually("all reach it", lambda: let_in() == (True, True, True))
+    # The node of the pod always does: the kubelet's probes are that.
+    with lab.policies(only("192.0.2.1")):
+        eventually("nobody else does", lambda: let_in() == (True, False, False))
+    with lab.policies(only(far.address)):
+        eventually("the other node does", lambda: let_in() == (True, True, False))
+    with lab.policies(only(made.state.subnets.gateway)):
+        eventually("this host does", lambda: let_in() == (True, False, True))
+    lab.api.delete(service)
+
+
+def _connects(where: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(where, 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_names_are_found_where_egress_leads_to_the_cluster_dns(lab: Lab) -> None:
+    ports = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": "dns-tcp"}]
+    system = {"namespaceSelector": {}, "podSelector": labels(**{"k8s-app": "kube-dns"})}
+    dns = policy("x", "out", labels(pod="a"), egress=[{"to": [system], "ports": ports}])
+    closed = policy("x", "out", labels(pod="a"), egress=[])
+    out = ("out", lab.addresses["y/b"], "TCP", 80)
+    name = "kubernetes.default.svc.cluster.local"
+
+    def finds() -> bool:
+        command = ("exec", "-n", "x", "a", "--", "timeout", "2", "getent", "ahostsv4", name)
+        return bool(lab.cluster.kubectl(*command, check=False))
+
+    with lab.policies(closed):
+        eventually("nothing is found", lambda: not finds())
+    with lab.policies(dns):
+        eventually("the name is found", finds)
+        assert not _any(lab, out, ("x/a",))
+
+
+def test_a_connection_that_is_open_goes_on_and_new_ones_follow(lab: Lab) -> None:
+    """Both end as a file says, since a policy closes the way that a test could say so by."""
+    begun, stop = lab.folder / "begun", lab.folder / "stop"
+    address = lab.addresses["x/a"]
+    serve = (
+        "import contextlib, pathlib, socket, threading\n"
+        "server = socket.create_server(('', 9000))\n"
+        "def echo(client):\n"
+        "    client.settimeout(None)\n"
+        "    while piece := client.recv(1): client.sendall(piece)\n"
+        "server.settimeout(0.2)\n"
+        "while not pathlib.Path('/shared/stop').exists():\n"
+        "    with contextlib.suppress(TimeoutError):\n"
+        "        threading.Thread(target=echo, args=server.accept()[:1], daemon=True).start()\n"
+    )
+    talk = (
+        "import pathlib, socket, time\n"
+        "def again():\n"
+        "    client.sendall(b'.')\n"
+        "    assert client.recv(1)\n"
+        f"client = socket.create_connection(('{address}', 9000), 5)\n"
+        "again()\n"
+        "pathlib.Path('/shared/begun').touch()\n"
+        "while not pathlib.Path('/shared/stop').exists():\n"
+        "    time.sleep(0.05)\n"
+        "    again()\n"
+        "again()\n"
+        "try:\n"
+        f"    socket.create_connection(('{address}', 9000), 1)\n"
+        "    print('a new one, too')\n"
+        "except TimeoutError:\n"
+        "    print('no new one')\n"
+    )
+    with ThreadPoolExecutor() as pool:
+        server = pool.submit(_in_pod, lab, "x/a", serve, 60)
+        eventually("it listens", lambda: _any(lab, ("echo", address, "TCP", 9000), ("y/a",)))
+        client = pool.submit(_in_pod, lab, "y/a", talk, 60)
+        try:
+            eventually("they talk", begun.exists)
+            with lab.policies(DENY_X):
+                closed = ("closed", address, "TCP", 80)
+                eventually("x is closed", lambda: not _any(lab, closed, ("y/a",)))
+                stop.touch()
+                assert client.result() == "no new one\n"
+        finally:
+            stop.touch()
+            server.result()
+
+
+def _in_pod(lab: Lab, pod: str, program: str, seconds: int) -> str:
+    """What a Python program in a pod prints, which has so long."""
+    namespace, _, name = pod.partition("/")
+    command = ("timeout", str(seconds), "python3", "-c", program)
+    return lab.cluster.kubectl("exec", "-n", namespace, name, "--", *command, check=False)
+
+
 def test_nothing_gets_through_while_the_programs_are_killed(lab: Lab) -> None:
     """Nor do the kubelet's probes fail, or what is let through."""
     denied = ("denied", lab.addresses["x/a"], "TCP", 80)
@@ -309,10 +494,132 @@ def test_status_says_what_policies_are_worth_and_disabling_what_is_lost(lab: Lab
         assert "no pod has a port named 'nobody-has'" in doctor
         off = lab.cluster.sykube("addons", "disable", "network-policy", "--name", NAME)
         assert "no longer enforced: NetworkPolicy x/deny, y/named" in off.stderr
-        assert _any(lab, denied, ("y/a",))
+        eventually("x is open", lambda: _any(lab, denied, ("y/a",)))
         said = lab.cluster.sykube("status", "--name", NAME).stdout
         assert "network policies: 2 NetworkPolicies are accepted and not enforced" in said
         lab.cluster.sykube("addons", "enable", "network-policy", "--name", NAME)
         eventually("x is closed again", lambda: not _any(lab, denied, ("y/a", "z/b")))
         everything = {probe for probe in every_probe() if probe.source[0] == "z" == probe.target[0]}
-        assert everything <= lab.matrix()
+        eventually("the others reach each other", lambda: everything <= lab.matrix())
+
+
+def test_what_the_api_server_refuses_never_becomes_a_policy(lab: Lab) -> None:
+    """A port's name that no pod has is none of this: it may come."""
+    bad: list[tuple[Json, str]] = [
+        ({"cidr": ""}, "cidr"),
+        ({"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}, "except"),
+    ]
+    before = lab.api.get("/apis/networking.k8s.io/v1/networkpolicies")["items"]
+    for block, field_name in bad:
+        for direction, peers in (("ingress", "from"), ("egress", "to")):
+            rules = {direction: [{peers: [{"ipBlock": block}]}]}
+            with pytest.raises(ApiError, match=field_name) as refused:
+                lab.api.apply(policy("x", "bad", {}, **rules))
+            assert refused.value.status == 422
+    assert lab.api.get("/apis/networking.k8s.io/v1/networkpolicies")["items"] == before
+    assert "network policies: enforced" in lab.cluster.sykube("status", "--name", NAME).stdout
+
+
+def test_a_kernel_without_nftables_is_said_and_keeps_the_rules_that_it_has(lab: Lab) -> None:
+    """Of one node; the other one's program goes on."""
+    made = lookup.load(Host(), NAME, Ui())
+    daemon_set = "/apis/apps/v1/namespaces/kube-system/daemonsets/network-policy"
+    for node in made.nodes:
+        rules = (
+            WITHOUT_NFTABLES if node.instance == NODES[1] else {"defaultAction": "SCMP_ACT_ALLOW"}
+        )
+        node.run(["mkdir", "-p", str(Path(SECCOMP).parent)])
+        node.write(SECCOMP, json.dumps(rules))
+    place = "/spec/template/spec/securityContext/seccompProfile"
+
+    def profile(value: Json) -> None:
+        patch = [{"op": "replace", "path": place, "value": value}]
+        lab.api.request("PATCH", daemon_set, patch, content_type="application/json-patch+json")
+
+    denied = ("denied", lab.addresses["x/b"], "TCP", 80)
+    assert node_of("x/b") == 1
+    with lab.policies(DENY_X):
+        eventually("x/b is closed", lambda: not _any(lab, denied, ("y/a", "y/b")))
+        profile({"type": "Localhost", "localhostProfile": Path(SECCOMP).name})
+        try:
+            why = f"{NODES[1]}: "
+            eventually("status says so", lambda: why in _said(lab, "status", 4))
+            # Also while it is started again.
+            for said in [_said(lab, command, 4) for command in ("status", "doctor") * 3]:
+                assert why in said and f"{NODES[0]}: " not in said
+                assert "Protocol not supported" in said
+            # Nor does it wait for what will not come.
+            assert (
+                f"not enforced on {NODES[1]}" in lab.cluster.sykube("start", "--name", NAME).stderr
+            )
+            assert not _any(lab, denied, ("y/a", "y/b"))
+        finally:
+            profile({"type": "RuntimeDefault"})
+        eventually("all is well again", lambda: "enforced" in _said(lab, "status", 0), timeout=180)
+        assert not _any(lab, denied, ("y/a", "y/b"))
+    eventually("it follows again", lambda: _any(lab, denied, ("y/a",)))
+
+
+def _said(lab: Lab, command: str, code: int) -> str:
+    """The line of `status` or `doctor` that is about policies; nothing with another exit code."""
+    done = lab.cluster.sykube(command, "--name", NAME, check=False)
+    lines = [line for line in done.stdout.splitlines() if "network policies" in line]
+    return lines[0] if lines and done.returncode == code else ""
+
+
+def test_nothing_gets_through_while_nodes_come_and_go(lab: Lab) -> None:
+    """A worker is added, one is killed and started again, the whole cluster stops and starts.
+
+    On each node, one of x and one of y try each other 50 times a second as long as they run.
+    """
+    made = lookup.load(Host(), NAME, Ui())
+    folder = lab.folder / "probers"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+
+    def runs(node: str) -> int:
+        """How often its two probers have begun, the fewer of them, and have got anywhere."""
+        return min(
+            sum(bool(found["reached"]) for found in _tries(folder, f"{namespace}-{node}"))
+            for namespace in "xy"
+        )
+
+    added = f"{NAME}-node2"
+    with lab.policies(DENY_X):
+        for namespace in "xy":
+            lab.api.apply(probers(namespace, lab.image))
+        eventually("they have begun", lambda: all(runs(node) == 1 for node in NODES))
+        lab.cluster.sykube("node", "add", "--name", NAME)
+        eventually("those of the new node have begun", lambda: runs(added) == 1)
+        lab.cluster.sykube("node", "delete", "node2", "--name", NAME)
+        made.node("node1").kill()
+        lab.cluster.sykube("start", "--name", NAME)
+        eventually("they have begun again", lambda: runs(NODES[1]) == 2)
+        for command in ("stop", "start"):
+            lab.cluster.sykube(command, "--name", NAME)
+        eventually("all have begun again", lambda: [runs(node) for node in NODES] == [2, 3])
+        for name in [f"{namespace}-{node}" for node in (*NODES, added) for namespace in "xy"]:
+            for found in _tries(folder, name):
+                print(name, found)
+                # A machine that is busy tries less often, and still all the time.
+                assert found["rounds"] > 5 * found["seconds"], name
+                closed = {each for each in found["reached"] if each.startswith("x-")}
+                assert closed <= {name}, name
+                if name.startswith("x-"):
+                    assert {*found["reached"]} == {name}, name
+        eventually("those of y reach each other", lambda: _meet(folder, "y", "y"))
+    eventually("without the policy they reach those of x, too", lambda: _meet(folder, "y", "x"))
+    for namespace in "xy":
+        lab.api.delete(probers(namespace, lab.image))
+    lab.locate()
+
+
+def _tries(folder: Path, name: str) -> list[Json]:
+    """What each run of a prober has said last."""
+    return [json.loads(file.read_text()) for file in sorted(folder.glob(f"tries-{name}-[0-9]*"))]
+
+
+def _meet(folder: Path, source: str, target: str) -> bool:
+    """Whether the probers of a namespace that run now have reached those of another one on NODES."""
+    last = [_tries(folder, f"{source}-{node}")[-1]["reached"] for node in NODES]
+    return all({f"{target}-{node}" for node in NODES} <= {*each} for each in last)
