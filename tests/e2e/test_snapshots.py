@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e import manifests
+from tests.e2e import containers, manifests
 from tests.e2e.cluster import TestCluster, data_folders, eventually
 from tests.hostdiff import HostSnapshot, leaks_since
 
@@ -39,11 +39,11 @@ class Identity:
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
-    """A cluster with work in it."""
+    """A cluster with work in it, which Apptainer runs where nothing else is asked for."""
     cluster = TestCluster("e2e-snap", tmp_path_factory.mktemp("e2e-snap"))
     _clean(cluster)
     cluster.before = HostSnapshot.take(data_folders(cluster.name))
-    cluster.init("--workers", "1", "--addon", "registry")
+    cluster.init("--workers", "1", "--addon", "registry", "--runtime", "apptainer")
     image = cluster.image
     cluster.apply(
         manifests.deployment("web", image, 2),
@@ -126,6 +126,12 @@ def assert_works(cluster: TestCluster) -> None:
     assert cluster.get("configmap", "kept")["data"] == {"is": "before"}
     for workload in ("deployment/web", "statefulset/db"):
         cluster.kubectl("rollout", "status", workload, "--timeout=90s")
+    found = containers.runtimes(cluster, "--all-namespaces")
+    system = {pod for pod in found if pod.startswith("kube-system/")}
+    assert {f"kube-system/etcd-{cluster.name}-master"} < system
+    assert {pod: found[pod] for pod in system} == {pod: {"runc"} for pod in system}
+    assert "default/db-0" in found
+    assert all(found[pod] == {"apptainer"} for pod in found if pod not in system), found
     eventually("the Service answers", lambda: "web-" in cluster.fetch("db-0", "http://web"))
     with urllib.request.urlopen(f"http://{registry(cluster)}/v2/_catalog", timeout=5) as answer:
         assert json.load(answer) == {"repositories": ["mine"]}

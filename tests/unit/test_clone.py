@@ -221,11 +221,13 @@ def test_what_the_snapshot_decides(saved: World, fields: dict[str, Any]) -> None
 def test_limits_are_the_snapshots_unless_others_are_given(saved: World) -> None:
     folder = archive.find(saved.host, "kept").folder
     stored = json.loads((folder / "state.json").read_text())
-    stored["spec"] |= {"cpus": "2", "taintMaster": True, "allowCgroupV1": True}
+    stored["spec"] |= {"cpus": "2", "taintMaster": True, "allowCgroupV1": True, "runtime": "crun"}
     (folder / "state.json").write_text(json.dumps(stored))
     assert (spec(saved.host).cpus, spec(saved.host).taint_master) == ("2", True)
     assert spec(saved.host).allow_cgroup_v1
     assert spec(saved.host, cpus="1").cpus == "1"
+    assert spec(saved.host).runtime == "crun"
+    assert spec(saved.host, runtime="runc").runtime == "runc"
 
 
 def test_nodes_gates_and_patches_are_the_snapshots_too(saved: World) -> None:

@@ -210,7 +210,13 @@ def test_containerd_of_each_node_gets_the_patched_configuration(
         assert file.stat().st_mode & 0o777 == 0o600
         text = file.read_text().replace("@RESTRICT@", "false")
         plugin = tomllib.loads(text)["plugins"]["io.containerd.grpc.v1.cri"]
-        assert plugin["containerd"]["runtimes"].keys() == {"runc", "crun", "apptainer", "foo"}
+        assert plugin["containerd"]["runtimes"].keys() == {
+            "runc",
+            "crun",
+            "apptainer",
+            "default",
+            "foo",
+        }
         binds = world.instances[node.instance].options.binds
         assert (file, "/etc/containerd/config.toml") in binds
 

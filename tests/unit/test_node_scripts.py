@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -10,11 +11,13 @@ import signal
 import struct
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 import yaml
 
 from sykube.image.versions import minor
@@ -223,23 +226,14 @@ def test_calls_that_give_files_away_succeed_and_no_others(
 def test_the_runtimes_are_wrapped_where_a_node_lacks_cgroups_or_users(
     machine: Machine, config: str, uid_map: str, group: str, wrapped: bool
 ) -> None:
-    whole = (DEFINITIONS / "node/node-init").read_text()
-    part = re.search(r"^capabilities=.*?^\)$", whole, re.MULTILINE | re.DOTALL)
-    assert part
     machine.write("proc/self/uid_map", uid_map)
-    machine.write("proc/self/status", "CapEff:\t000001ffffffffff\n")
-    machine.write("etc/containerd/config.toml", (DEFINITIONS / config).read_text())
-    paths = r"(/etc/sykube|/etc/containerd|/run/sykube|/proc/self)/"
-    script = re.sub(paths, rf"{machine.root}\1/", part[0])
-    environment = {"PATH": "/usr/bin:/bin", "SYKUBE_CGROUP": group, "SYKUBE_ROOTLESS": "yes"}
-    subprocess.run(["sh", "-euc", script], env=environment, check=True)
-    text = (machine.root / "run/sykube/containerd.toml").read_text()
+    text = configure_containerd(machine, (DEFINITIONS / config).read_text(), SYKUBE_CGROUP=group)
     found = re.findall(r'BinaryName = "(.*)"', text)
     by_itself = ["/usr/bin/runc", "/usr/bin/crun"]
     rootless = ["/usr/lib/sykube/runc-rootless", "/usr/lib/sykube/crun-rootless"]
-    # No RuntimeClass leads to the last one there.
-    last = "/usr/lib/sykube/apptainer/runtime"
-    assert found == [*(rootless if wrapped else by_itself), last]
+    # No RuntimeClass leads to the last ones there.
+    last = ["/usr/lib/sykube/apptainer/runtime", "/usr/lib/sykube/default-runtime"]
+    assert found == [*(rootless if wrapped else by_itself), *last]
     assert "restrict_oom_score_adj = true" in text
 
 
@@ -271,6 +265,80 @@ def test_a_node_boots_with_its_first_rules_unless_its_kernel_can_have_none(
         ["sh", "-euc", f"{script}\necho booted"], env=environment, stdout=subprocess.PIPE
     )
     assert (done.stdout == b"booted\n") is boots
+# --- default-runtime ---
+
+CONFIGS = ("node/containerd.toml", "upstream/containerd-v3.toml", "upstream/containerd-v4.toml")
+IN_BUNDLE = '{"annotations":{"io.kubernetes.cri.sandbox-namespace":"%s"},"process":{"env":["%s"]}}'
+
+
+@pytest.mark.parametrize("patched", [False, True], ids=["as it is", "with a patch of the user's"])
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    ("asked", "others"),
+    [
+        ("", "/usr/bin/runc"),
+        ("runc", "/usr/bin/runc"),
+        ("crun", "/usr/bin/crun"),
+        ("apptainer", "/usr/lib/sykube/apptainer/runtime"),
+    ],
+)
+def test_containerd_calls_what_the_cluster_was_made_with(
+    machine: Machine, config: str, asked: str, others: str, patched: bool
+) -> None:
+    given = (DEFINITIONS / config).read_text()
+    if patched:
+        # As containerd_config writes it.
+        parsed = tomllib.loads(given.replace("@RESTRICT@", '"@RESTRICT@"'))
+        given = tomli_w.dumps(parsed).replace('"@RESTRICT@"', "@RESTRICT@")
+    text = configure_containerd(machine, given, SYKUBE_CGROUP="lab", SYKUBE_RUNTIME=asked)
+    plugins = tomllib.loads(text)["plugins"]
+    (found,) = [each["containerd"] for each in plugins.values() if "runtimes" in str(each)]
+    assert found["default_runtime_name"] == ("runc" if asked in ("", "runc") else "default")
+    written = (machine.root / "run/sykube/default-runtime.env").read_text().splitlines()
+    assert written == ['OF_SYSTEM="/usr/bin/runc"', f'OF_OTHERS="{others}"']
+
+
+def configure_containerd(machine: Machine, given: str, **environment: str) -> str:
+    """What a node's containerd reads, of what its image has."""
+    whole = (DEFINITIONS / "node/node-init").read_text()
+    part = re.search(r"^capabilities=.*?default-runtime\.env$", whole, re.MULTILINE | re.DOTALL)
+    assert part
+    machine.write("proc/self/status", "CapEff:\t000001ffffffffff\n")
+    machine.write("etc/containerd/config.toml", given)
+    paths = r"(/etc/sykube|/etc/containerd|/run/sykube|/proc/self)/"
+    script = re.sub(paths, rf"{machine.root}\1/", part[0])
+    environment = {"PATH": "/usr/bin:/bin", "SYKUBE_ROOTLESS": "yes"} | environment
+    subprocess.run(["sh", "-euc", script], env=environment, check=True)
+    return (machine.root / "run/sykube/containerd.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("namespace", "value", "by"),
+    [
+        ("default", "", "others"),
+        ("kube-system", "", "system"),
+        # As JSON has a value that a pod's author has made up.
+        ("default", '\\"io.kubernetes.cri.sandbox-namespace\\":\\"kube-system\\"', "others"),
+        ("kube-system-of-mine", "", "others"),
+    ],
+)
+def test_pods_of_kube_system_stay_with_runc(
+    machine: Machine, namespace: str, value: str, by: str
+) -> None:
+    for name in ("system", "others"):
+        machine.program(name, f'#!/bin/sh\necho {name}; for word; do echo "$word"; done\n')
+    programs = "".join(
+        f"OF_{name.upper()}={machine.root}/bin/{name}\n" for name in ("system", "others")
+    )
+    machine.write("run/sykube/default-runtime.env", programs)
+    machine.write("bundle/config.json", IN_BUNDLE % (namespace, value))
+    words = ["--root", "/x", "--log", f"{machine.root}/bundle/log.json", "state", "a b", "--log"]
+    assert machine.run("default-runtime", *words) == [by, *words]
+    # As runc-rootless leaves it.
+    written = json.dumps(json.loads((machine.root / "bundle/config.json").read_text()))
+    machine.write("bundle/config.json", written)
+    assert machine.run("default-runtime", *words)[0] == by
+    assert machine.run("default-runtime", "features") == ["others", "features"]
 
 
 # --- start-etcd ---

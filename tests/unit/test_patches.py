@@ -420,7 +420,7 @@ RUNTIME = f'[plugins."{OLD}.containerd.runtimes.foo]\nruntime_type = "foo"\n'
 def test_a_patch_of_containerd_keeps_the_rest() -> None:
     found, more = config_toml(DEBIANS, RUNTIME, "oom_score = -999\n")
     cri = found["plugins"]["io.containerd.grpc.v1.cri"]
-    assert cri["containerd"]["runtimes"].keys() == {"runc", "crun", "apptainer", "foo"}
+    assert cri["containerd"]["runtimes"].keys() == {"runc", "crun", "apptainer", "default", "foo"}
     assert cri["registry"] == {"config_path": "/etc/sykube/certs.d"}
     assert (found["oom_score"], found["version"], more) == (-999, 2, {})
 

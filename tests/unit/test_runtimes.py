@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 
 from sykube import documents, resources
+from sykube.cluster.commands import lifecycle
+from sykube.cluster.commands.update import update as update_module
+from sykube.cluster.commands.update.nodes import UpdateOptions
 from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import runtimes
+from sykube.errors import UsageError
 from sykube.host.grants import Grants
 from tests.fakes import World
-from tests.unit.helpers import Sykube, made
+from tests.fakes import apptainer as fake_apptainer
+from tests.fakes.image import CONTAINERD_CONFIG, add_image
+from tests.unit.helpers import Sykube, fake_spec, init, made, unchanged
 
 CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 
@@ -69,6 +76,73 @@ def test_apptainers_own_memory_is_counted() -> None:
     assert {name: each["handler"] for name, each in found.items()} == {n: n for n in names}
     assert found["apptainer"]["overhead"]["podFixed"]["memory"].endswith("Mi")
     assert "overhead" not in found["runc"] | found["crun"]
+
+
+# --- pods without a class ---
+
+BEFORE = CONTAINERD_CONFIG.replace(".runtimes.default", ".runtimes.other")
+
+
+def runtimes_of(cluster: Cluster) -> list[str]:
+    """What each node is told that pods without a class run in."""
+    files = [node.pull("/etc/sykube/node.env") for node in cluster.nodes]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    return [line.partition("=")[2] for line in lines if line.startswith("SYKUBE_RUNTIME=")]
+
+
+def bring_apptainer(world: World) -> None:
+    (file,) = (world.root / "cache/node-images").glob("*/versions")
+    file.write_text(file.read_text() + "apptainer=1.4.5-2\n")
+
+
+def test_nodes_are_told_what_pods_without_a_class_run_in(world: World) -> None:
+    assert runtimes_of(made(world)) == ["runc", "runc"]
+
+
+@pytest.mark.parametrize("runtime", ["crun", "apptainer"])
+def test_another_runtime_than_runc(world: World, runtime: str) -> None:
+    bring_apptainer(world)
+    assert runtimes_of(made(world, runtime=runtime)) == [runtime, runtime]
+
+
+def test_apptainer_is_refused_where_the_node_image_has_none(world: World) -> None:
+    with unchanged(world), pytest.raises(UsageError, match=r"node\.sif has no Apptainer"):
+        made(world, runtime="apptainer")
+
+
+def test_another_one_is_refused_of_a_node_image_from_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_apptainer, "CONTAINERD_CONFIG", BEFORE)
+    with unchanged(world), pytest.raises(UsageError, match="is from before .* run in crun"):
+        made(world, runtime="crun")
+    made(world, runtime="runc")
+
+
+def test_no_update_leads_to_a_node_image_that_lacks_it(world: World) -> None:
+    bring_apptainer(world)
+    made(world, runtime="apptainer")
+    image = add_image(world.root / "cache", "f00d", version="v1.20.3", part="other")
+    wish = ClusterSpec(name="fake", local_image=str(image.sif))
+    with unchanged(world), pytest.raises(UsageError, match="has no Apptainer"):
+        update_module.update(world.host, "fake", wish, UpdateOptions(), world.ui(), dry_run=True)
+
+
+def test_without_root_no_pod_runs_in_apptainer_by_default(world: World) -> None:
+    bring_apptainer(world)
+    world.host = dataclasses.replace(world.host, grants=Grants(rootless=True, user="ada", uid=1000))
+    with unchanged(world), pytest.raises(UsageError, match="an ordinary user's cluster"):
+        init(world, fake_spec(runtime="apptainer"))
+    with unchanged(world), pytest.raises(UsageError, match="an ordinary user's cluster"):
+        lifecycle.dry_run(world.host, fake_spec(runtime="apptainer"), world.ui())
+
+
+def test_a_runtime_that_there_is_not(world: World, sykube: Sykube) -> None:
+    with unchanged(world):
+        said = sykube("init", "--runtime", "kata")
+    assert said.code == 2
+    assert "kata" in said.err
+    assert "runc, crun, apptainer" in said.err.replace("'", "")
 
 
 @pytest.mark.parametrize("output", ["text", "json"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube import patches, settings, stored
-from sykube.cluster.model import checks, members, pod_network
+from sykube.cluster.model import checks, members, pod_network, runtime
 from sykube.errors import UsageError
 from sykube.host import apt, proxies
 from sykube.host.paths import CLUSTER_VARIABLE
@@ -231,6 +231,10 @@ class ClusterSpec:
         "sykube's own bridge, none (you install a CNI plugin), or a manifest to apply.",
         "--pod-network", metavar="bridge|none|FILE", type=_POD_NETWORK, check=pod_network.problem,
         completion="files",
+    )  # fmt: skip
+    runtime: str = setting(
+        runtime.RUNC, "What pods without a RuntimeClass run in, outside of kube-system.",
+        "--runtime", choices=runtime.NAMES,
     )  # fmt: skip
     cpus: str = _cpus("CPUs that each node may use, such as 1.5.", "--cpus")
     memory: str = _memory("Memory that each node may use, such as 2Gi.", "--memory")

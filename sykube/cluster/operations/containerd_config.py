@@ -30,6 +30,7 @@ _RESTRICT = "@RESTRICT@"
 # Of version 2, and those that have its tables from 3 on.
 _OLD_PLUGIN = "io.containerd.grpc.v1.cri"
 _NEW_PLUGINS = "io.containerd.cri.v1."
+_NEW_RUNTIME = f"{_NEW_PLUGINS}runtime"
 # What version 4 has in plugins; at the top of its file they say nothing (serviceMigrate of
 # containerd's cmd/containerd/server/config/config.go).
 _BEFORE_4 = ("grpc", "ttrpc", "metrics")
@@ -67,8 +68,7 @@ def patched(
         return {}
     import tomli_w
 
-    text = _of_image(host, image.sif, builder.binary, tuple(builder.environment.items()))
-    config = patches.toml(text.replace(_RESTRICT, f'"{_RESTRICT}"'))
+    config = _parsed(host, image, builder)
     own: int = config["version"]
     imported: dict[str, str] = {}
     for patch in merges:
@@ -104,6 +104,18 @@ def patched(
     return {_FILE: written.replace(f'"{_RESTRICT}"', _RESTRICT), **imported}
 
 
+def runtimes(host: Host, image: NodeImage, builder: Builder) -> set[str]:
+    """Names of containerd's runtimes by the configuration of a node image, without any patch.
+
+    Raises:
+        SykubeError: it cannot be read.
+    """
+    plugins = _parsed(host, image, builder)["plugins"]
+    return {
+        *plugins[_OLD_PLUGIN if _OLD_PLUGIN in plugins else _NEW_RUNTIME]["containerd"]["runtimes"]
+    }
+
+
 def binds(cluster: Cluster, node: Node) -> list[tuple[Path, str]]:
     """Lets the node see the patched file in place of its image's; node-init reads it from there."""
     spec = cluster.state.spec
@@ -137,6 +149,11 @@ def _take_out(config: dict[str, Any]) -> dict[str, Any]:
     if isinstance(debug := config.get("debug"), dict) and "address" in debug:
         old["debug"] = config.pop("debug")
     return old
+
+
+def _parsed(host: Host, image: NodeImage, builder: Builder) -> dict[str, Any]:
+    text = _of_image(host, image.sif, builder.binary, tuple(builder.environment.items()))
+    return patches.toml(text.replace(_RESTRICT, f'"{_RESTRICT}"'))
 
 
 @functools.cache

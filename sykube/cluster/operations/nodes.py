@@ -225,6 +225,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
                 f"SYKUBE_MILLICORES={limits.millicores}",
                 f"SYKUBE_MEMORY={limits.memory}",
                 f"SYKUBE_REFUSES_V1={'yes' if minor.refuses_cgroup_v1 else ''}",
+                f"SYKUBE_RUNTIME={cluster.state.spec.runtime}",
             )
         ),
         "hosts": "\n".join(

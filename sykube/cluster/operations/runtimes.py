@@ -1,12 +1,17 @@
-"""The RuntimeClasses of a cluster: what its nodes can run pods by."""
+"""What a cluster's nodes can run pods by: its RuntimeClasses, and what pods without one get."""
 
 from __future__ import annotations
 
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.runtime import APPTAINER, CRUN, DEFAULT, RUNC
+from sykube.cluster.operations import containerd_config
+from sykube.errors import UsageError
+from sykube.host.host import Host
+from sykube.image.build import Builder
+from sykube.image.node_image import NodeImage
 from sykube.kubernetes.api import Api
 
-RUNC, CRUN, APPTAINER = "runc", "crun", "apptainer"
 _CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 # Users may have classes of their own, of the same runtimes.
 _MANAGER = "app.kubernetes.io/managed-by"
@@ -19,6 +24,42 @@ def offered(cluster: Cluster) -> tuple[str, ...]:
     """
     has_apptainer = APPTAINER in cluster.state.versions and not cluster.host.grants.rootless
     return (RUNC, CRUN, APPTAINER) if has_apptainer else (RUNC, CRUN)
+
+
+def require_of_host(host: Host, runtime: str) -> None:
+    """Refuse what pods without a RuntimeClass cannot run in, whatever the node image.
+
+    Raises:
+        UsageError: it is Apptainer, and the cluster would be an ordinary user's.
+    """
+    if runtime == APPTAINER and host.grants.rootless:
+        raise UsageError(
+            f"pods of an ordinary user's cluster cannot run in {APPTAINER}",
+            details="Its starter makes its mounts as the host's root.",
+            resolution=f"Take --runtime {CRUN} or {RUNC}.",
+        )
+
+
+def require_of_image(host: Host, runtime: str, image: NodeImage, builder: Builder) -> None:
+    """Refuse what pods without a RuntimeClass cannot run in, of a node image.
+
+    Raises:
+        UsageError: the image lacks it, or is from before pods could have another one than runc.
+        SykubeError: the image cannot be read.
+    """
+    if runtime == RUNC:
+        return
+    there = containerd_config.runtimes(host, image, builder)
+    if runtime == APPTAINER and APPTAINER not in image.versions():
+        lacks = "has no Apptainer that runs pods"
+    elif not {runtime, DEFAULT} <= there:
+        lacks = f"is from before pods without a RuntimeClass could run in {runtime}"
+    else:
+        return
+    raise UsageError(
+        f"the node image {image.sif} {lacks}",
+        resolution="Build another one (sykube node-image build), or leave out --runtime.",
+    )
 
 
 def are_there(cluster: Cluster) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sykube.cluster.commands import status
 from sykube.cluster.commands.update import skew
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
-from sykube.cluster.operations import cgroup_version
+from sykube.cluster.operations import cgroup_version, runtimes
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image import versions
+from sykube.image.build import Builder
 from sykube.kubernetes import readiness
 
 
@@ -32,6 +35,9 @@ def require_updatable(cluster: Cluster, progress: Progress) -> None:
     cgroup_version.require_cgroup_version(
         cluster.host, minor, allow_v1=cluster.allows_cgroup_v1 or progress.allow_cgroup_v1
     )
+    if after.fingerprint:
+        builder = Builder(Path(cluster.state.engine), cluster.state.engine_environment)
+        runtimes.require_of_image(cluster.host, cluster.state.spec.runtime, after.image, builder)
     require_healthy(cluster)
     servers = []
     for node in cluster.control_planes:
