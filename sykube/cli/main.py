@@ -37,6 +37,7 @@ _COMMANDS = {
     "port": "sykube.cli.port:port",
     "service": "sykube.cli.service:service",
     "addons": "sykube.cli.addons:addons",
+    "runtimes": "sykube.cli.runtimes:runtimes",
     "image": "sykube.cli.image:image",
     "dashboard": "sykube.cli.dashboard:dashboard",
     "logs": "sykube.cli.logs:logs",

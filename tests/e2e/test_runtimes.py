@@ -800,6 +800,20 @@ def test_a_cluster_has_a_class_for_each_runtime(cluster: TestCluster) -> None:
     assert [name for name, each in classes.items() if "overhead" in each] == ["apptainer"]
 
 
+def test_the_command_says_what_the_nodes_have(cluster: TestCluster) -> None:
+    said = cluster.sykube("runtimes", "--name", cluster.name, "--output", "json").stdout
+    found = {each["name"]: each for each in json.loads(said)}
+    assert [*found] == [*RUNTIMES]
+    assert [name for name, each in found.items() if each["default"]] == ["runc"]
+    for name, each in found.items():
+        command = ("exec", "--name", cluster.name, "node1", name, "--version")
+        # Debian's has a revision after it, which the program does not know.
+        version = re.split(r"[-+~]", each["version"])[0]
+        assert version in cluster.sykube(*command).stdout, (name, each)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}Z", each["since"]), each
+        assert each["lacking"] == "", each
+
+
 @pytest.mark.parametrize("title", CHECKS)
 def test_what_a_pod_may_expect(
     suite: Suite, results: dict[str, dict[str, str]], title: str

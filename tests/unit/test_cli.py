@@ -336,6 +336,7 @@ def test_a_full_disk_is_said_without_a_traceback(
         ["addons", "list"],
         ["addons", "enable", "storage"],
         ["addons", "disable", "storage"],
+        ["runtimes"],
         ["port", "list"],
         ["port", "add", "8080:80"],
         ["port", "delete", "8080"],

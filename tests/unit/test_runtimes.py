@@ -10,6 +10,7 @@ import pytest
 
 from sykube import documents, resources
 from sykube.cluster.commands import lifecycle
+from sykube.cluster.commands.runtimes import listing
 from sykube.cluster.commands.update import update as update_module
 from sykube.cluster.commands.update.nodes import UpdateOptions
 from sykube.cluster.model.cluster import Cluster
@@ -76,6 +77,60 @@ def test_apptainers_own_memory_is_counted() -> None:
     assert {name: each["handler"] for name, each in found.items()} == {n: n for n in names}
     assert found["apptainer"]["overhead"]["podFixed"]["memory"].endswith("Mi")
     assert "overhead" not in found["runc"] | found["crun"]
+
+
+# --- sykube runtimes ---
+
+
+def listed(sykube: Sykube) -> dict[str, dict[str, Any]]:
+    said = sykube("runtimes", "--name", "fake", "--output", "json")
+    assert said.code == 0, said.err
+    return {each["name"]: each for each in json.loads(said.out)}
+
+
+def test_what_each_is_and_since_when(world: World, sykube: Sykube) -> None:
+    bring_apptainer(world)
+    made(world, runtime="crun")
+    classes = world.kubernetes["fake"].collection(CLASSES)
+    for each in classes:
+        each["metadata"]["creationTimestamp"] = f"2026-11-29T10:00:0{len(each['handler'])}Z"
+    found = listed(sykube)
+    assert [*found] == ["runc", "crun", "apptainer"]
+    assert [name for name, each in found.items() if each["default"]] == ["crun"]
+    assert found["apptainer"] == {
+        "name": "apptainer",
+        "summary": found["apptainer"]["summary"],
+        "version": "1.4.5-2",
+        "default": False,
+        "since": "2026-11-29T10:00:09Z",
+        "lacking": "",
+    }
+    lines = sykube("runtimes", "--name", "fake").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["runc", "crun", "apptainer"]
+    assert "1.4.5-2" in lines[2]
+    assert lines[2].endswith("since 2026-11-29T10:00:09Z")
+    assert ["default" in line for line in lines] == [False, True, False]
+
+
+def test_why_a_cluster_lacks_one(world: World, sykube: Sykube) -> None:
+    cluster = made(world)
+    assert "sykube update --name fake" in listed(sykube)["apptainer"]["lacking"]
+    del world.kubernetes["fake"].objects[f"{CLASSES}/crun"]
+    assert "its RuntimeClass was deleted" in listed(sykube)["crun"]["lacking"]
+    assert listed(sykube)["runc"]["lacking"] == ""
+    grants = Grants(rootless=True, user="ada", uid=1000)
+    users = dataclasses.replace(cluster, host=dataclasses.replace(world.host, grants=grants))
+    (found,) = [each for each in listing(users) if each.name == "apptainer"]
+    assert "this cluster is a user's" in found.lacking
+
+
+def test_of_a_cluster_that_does_not_answer_the_rest_is_said(world: World, sykube: Sykube) -> None:
+    made(world)
+    world.kubernetes.clear()
+    found = listed(sykube)
+    assert (found["runc"]["since"], found["runc"]["lacking"]) == ("", "")
+    assert "the nodes have none" in found["apptainer"]["lacking"]
+    assert "since when is not known" in sykube("runtimes", "--name", "fake").out
 
 
 # --- pods without a class ---

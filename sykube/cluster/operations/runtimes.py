@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sykube import resources
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.runtime import APPTAINER, CRUN, DEFAULT, RUNC
@@ -68,6 +70,16 @@ def are_there(cluster: Cluster) -> bool:
         return _present(api) == {*offered(cluster)}
 
 
+def created(cluster: Cluster) -> dict[str, str]:
+    """When each of sykube's RuntimeClasses was created, as Kubernetes writes it.
+
+    Raises:
+        ApiError: the API server does not answer.
+    """
+    with cluster.api() as api:
+        return {name: each.get("creationTimestamp", "") for name, each in _own(api).items()}
+
+
 def reconcile(cluster: Cluster) -> None:
     """Create what a cluster offers, and delete what it no longer does, as after an update back."""
     wanted = offered(cluster)
@@ -83,5 +95,11 @@ def reconcile(cluster: Cluster) -> None:
 
 
 def _present(api: Api) -> set[str]:
+    return {*_own(api)}
+
+
+def _own(api: Api) -> dict[str, dict[str, Any]]:
+    """The metadata of sykube's classes, by name."""
     found = [each["metadata"] for each in api.get(_CLASSES)["items"]]
-    return {each["name"] for each in found if each.get("labels", {}).get(_MANAGER) == "sykube"}
+    own = [each for each in found if each.get("labels", {}).get(_MANAGER) == "sykube"]
+    return {each["name"]: each for each in own}
