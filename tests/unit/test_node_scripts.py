@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -572,6 +573,30 @@ def test_what_does_not_end_in_time_is_killed(containers: Machine) -> None:
     containers.run("stop-containers", "pods", "1")
     assert sorted(ends(containers)) == ["SIGTERM coredns", "SIGTERM web"]
     assert stubborn.wait(timeout=10) == -signal.SIGKILL
+
+
+def test_under_apptainer_the_program_is_asked_to_end(containers: Machine) -> None:
+    """Its starter would not hand that on where there is a terminal."""
+    starter = containers.root / "bin/starter"
+    shutil.copy("/bin/sh", starter)
+    script = PROCESS.format(name="web", root=containers.root, then="exit")
+    process = subprocess.Popen(
+        [starter, "-c", 'sh -c "$1" & wait', "starter", script],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    containers.processes.append(process)
+    assert process.stdout
+    assert process.stdout.readline()
+    containers.write("containers/web/pid", str(process.pid))
+    try:
+        containers.run("stop-containers", "pods", "5")
+        assert sorted(ends(containers)) == ["SIGTERM coredns", "SIGTERM web"]
+        assert process.wait(timeout=10) == 0
+    finally:
+        # With the program, where nobody has asked it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_control_plane_is_ended_without_the_other_pods(containers: Machine) -> None:
