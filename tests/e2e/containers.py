@@ -1,7 +1,9 @@
-"""What a real cluster's containers run in."""
+"""What a real cluster's containers run in, and what pods have of its nodes."""
 
 from __future__ import annotations
 
+import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +42,30 @@ def _running(pod: dict[str, Any]) -> list[str]:
     statuses = pod["status"].get("containerStatuses", [])
     running = [each["containerID"] for each in statuses if "running" in each["state"]]
     return [each.removeprefix("containerd://") for each in running]
+
+
+def footprint(cluster: TestCluster) -> dict[str, list[str]]:
+    """What pods have of each node at the moment: processes, mounts, cgroups, files, snapshots …
+
+    With `host`: the loop devices.
+    """
+    found = {}
+    for node in cluster.get("nodes")["items"]:
+        name = node["metadata"]["name"].removeprefix(f"{cluster.name}-")
+        said = _in_node(cluster, name, "list-footprint")
+        found[name] = sorted(said.splitlines())
+    loops = subprocess.run(
+        ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return {**found, "host": sorted(loops.stdout.splitlines())}
+
+
+def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
+    """What there is more or less of, a line each."""
+    lines = []
+    for place in before:
+        had, has = Counter(before[place]), Counter(after[place])
+        lines += [f"{place} + {each}" for each in sorted((has - had).elements())]
+        lines += [f"{place} - {each}" for each in sorted((had - has).elements())]
+    return lines

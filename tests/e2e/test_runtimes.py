@@ -843,3 +843,76 @@ def test_nothing_of_a_pod_is_left(suite: Suite) -> None:
             f"nothing of Apptainer is left on {node}",
             lambda inside=inside: suite.cluster.sykube(*inside).stdout == "0\n",  # type: ignore[misc]
         )
+
+
+# --- what a cluster lacks: a node image without Apptainer, as of an older sykube ---
+
+
+def test_a_pod_of_a_class_that_is_not_there_is_refused_by_its_name(cluster: TestCluster) -> None:
+    """And runs once the class is there, as after an update."""
+    kept = cluster.get("runtimeclass", "apptainer")
+    for field_ in ("creationTimestamp", "resourceVersion", "uid", "managedFields", "selfLink"):
+        kept["metadata"].pop(field_, None)
+    labels = {"app": "later"}
+    spec = {"runtimeClassName": "apptainer", "terminationGracePeriodSeconds": 1}
+    container = {"image": cluster.image, **shell("main", "sleep 100000 & wait")}
+    later = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "later"},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": spec | {"containers": [container]},
+            },
+        },
+    }
+
+    def why() -> str:
+        return cluster.kubectl("get", "events", "-o", "jsonpath={.items[*].message}")
+
+    cluster.kubectl("delete", "runtimeclass", "apptainer")
+    try:
+        cluster.apply(later)
+        eventually(
+            "an event names the class",
+            lambda: 'pod rejected: RuntimeClass "apptainer" not found' in why(),
+        )
+        said = json.loads(
+            cluster.sykube("runtimes", "--name", cluster.name, "--output", "json").stdout
+        )
+        assert "its RuntimeClass was deleted" in said[-1]["lacking"]
+    finally:
+        cluster.apply(kept)
+    cluster.kubectl("rollout", "status", "deployment/later", "--timeout=90s")
+    cluster.kubectl("delete", "deployment", "later", "--wait=true")
+
+
+def test_a_pod_whose_runtime_its_node_lacks_is_pending_and_says_why(cluster: TestCluster) -> None:
+    cluster.apply(
+        {
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": {"name": "lacking"},
+            "handler": "lacking",
+        }
+    )
+    try:
+        made = json.loads(json.dumps(PODS["stays"]))
+        made["metadata"]["name"] = "lacking"
+        made["spec"]["runtimeClassName"] = "lacking"
+        made["spec"]["containers"][0]["image"] = cluster.image
+        cluster.apply(made)
+        named = ("--field-selector", "involvedObject.name=lacking")
+        eventually(
+            "an event names the runtime",
+            lambda: (
+                'no runtime for "lacking" is configured'
+                in cluster.kubectl("get", "events", *named, "-o", "jsonpath={.items[*].message}")
+            ),
+        )
+        assert cluster.get("pod", "lacking")["status"]["phase"] == "Pending"
+    finally:
+        cluster.kubectl("delete", "pod", "lacking", "--ignore-not-found", "--wait=true")
+        cluster.kubectl("delete", "runtimeclass", "lacking")

@@ -6,6 +6,7 @@ steps    every step of init fails for real: before it, while it works, after it
 signals  init is interrupted or killed at random moments
 interrupts  Ctrl-C at random moments of start, stop, node add and node delete
 kills    kill -9 of what an ordinary user's cluster hangs on, at random moments
+pods     200 pods under Apptainer are started and stopped, 20 at a time
 
 After each case the host must be as it was before the first one. As the last line it prints one
 JSON object. It ends what it started when it is interrupted.
@@ -28,10 +29,10 @@ from statistics import median
 from types import FrameType
 
 from tests.e2e.cluster import TestCluster
-from tests.soak import failures, interrupts, kills, repetition
+from tests.soak import failures, interrupts, kills, pods, repetition
 from tests.soak.bench import Bench, Outcome
 
-PARTS = ("cycles", "power", "steps", "signals", "interrupts", "kills")
+PARTS = ("cycles", "power", "steps", "signals", "interrupts", "kills", "pods")
 # The last ones are not much slower than the first ones.
 SLOWDOWN_MAX = 1.2
 
@@ -44,6 +45,7 @@ class Options:
     signals: int
     interrupts: int
     kills: int
+    pods: int
     only: str
 
 
@@ -80,6 +82,8 @@ def cases(bench: Bench, options: Options) -> Iterator[Outcome]:
             yield from failures.steps_that_fail(bench, options.only)
         elif part == "interrupts":
             yield from interrupts.interrupts(bench, options.interrupts, random_moments)
+        elif part == "pods":
+            yield from pods.start_and_stop(bench, options.pods)
         elif part == "kills":
             yield from kills.kills(options.kills, random_moments)
         else:
@@ -139,6 +143,7 @@ def parse() -> Options:
     parser.add_argument("--signals", type=int, default=20)
     parser.add_argument("--interrupts", type=int, default=6, help="of each command")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--pods", type=int, default=200, help=f"{pods.AT_ONCE} at a time")
     parser.add_argument("--only", default="", metavar="PATTERN", help="of the steps: before:data …")
     given = parser.parse_args()
     return Options(**vars(given))

@@ -211,12 +211,26 @@ def of_an_earlier_sykube(cluster: TestCluster) -> dict[str, Any]:
         cluster.sykube("snapshot", "delete", "update-earlier", check=False)
     assert cluster.get("configmap", "kept")["data"] == {"key": "value"}
     assert len(cluster.get("nodes")["items"]) == 3
+    # Its nodes have no Apptainer for pods: one that asks for it waits for the update.
+    cluster.apply(_of_apptainer(cluster.image))
+    refused = 'pod rejected: RuntimeClass "apptainer" not found'
+    eventually(
+        "an event names the class that is not there",
+        lambda: refused in cluster.kubectl("get", "events", "-o", "jsonpath={.items[*].message}"),
+    )
     started = time.monotonic()
     run("update", "--yes")
     took = time.monotonic() - started
     _assert_all_is(cluster, images.OLDER)
     assert cluster.get("configmap", "kept")["data"] == {"key": "value"}
+    cluster.kubectl("rollout", "status", "deployment/of-apptainer", "--timeout=180s", timeout=240)
     return {"update_s": round(took, 1)}
+
+
+def _of_apptainer(image: str) -> dict[str, Any]:
+    made = manifests.deployment("of-apptainer", image, 1)
+    made["spec"]["template"]["spec"]["runtimeClassName"] = "apptainer"
+    return made
 
 
 def of_users(_: TestCluster) -> dict[str, Any]:
