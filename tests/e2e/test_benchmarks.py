@@ -27,6 +27,7 @@ SHORTEST = {
     "network": "--name e2e-bench --rounds 0",
     "network_policy": "--name e2e --pods 20 --policies 4 --pairs 1 --connections 20",
     "profile": "--name e2e --inits 0",
+    "runtimes": "--name e2e --runs 0",
     "rootless": "--name e2e-bench --pairs 0",
     "workers": "--name e2e-bench --pairs 0",
 }
@@ -64,5 +65,12 @@ def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
         assert found["nodes"]["node1"]["memory_by_program_mb"]["supervisord"] > 5
     if name == "network_policy":
         assert found["connection_with_policies_us"] > 0 < found["slowest_change_s"]
+    if name == "runtimes":
+        assert [*found["runtimes"]] == ["runc", "crun", "apptainer"]
+        for figures in found["runtimes"].values():
+            assert figures["exec_ms"][0] > 0
+            assert figures["throughput_mb_s"][0] > 1
+        assert found["runtimes"]["runc"]["memory_mb"] == [0, 0, 0]
+        assert 1 < found["runtimes"]["apptainer"]["memory_mb"][0] < 40
     if name == "profile":
         assert found["programs_s"]["sykube"] > 0
