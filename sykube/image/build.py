@@ -156,6 +156,36 @@ def _debian_layers(
     return kubernetes, debian, runtime, system, nodes, images, node
 
 
+def on_debian(
+    host: Host,
+    mirror: Mirror,
+    state: str,
+    name: str,
+    template: str,
+    variables: dict[str, Any],
+    inputs: tuple[tuple[str, Path], ...],
+    keeps: str,
+) -> Layer:
+    """A layer of Debian and of its packages, which is for itself and no part of a node image."""
+    root = _debian_root(host, mirror, state)
+    return _made(host, name, template, variables, (root,), inputs, keeps)
+
+
+def build_layer(
+    host: Host, layer: Layer, target: Path, builder: Builder, note: Callable[[str], None]
+) -> None:
+    """Build what a layer keeps into a folder, and what the cache lacks of that it is made from.
+
+    The cache is the caller's (`locked_cache`).
+
+    Raises:
+        SykubeError: a build failed; there is nothing at the target.
+    """
+    if missing := _missing(host, layer):
+        _build_parts(host, missing, builder, note)
+    _build(host, layer, target, builder, note)
+
+
 def _upstream_layers(host: Host, source: Upstream, mirror: Mirror, state: str) -> tuple[Layer, ...]:
     """The programs are there, verified, so none is built."""
     minor = versions.minor(source.kubernetes_version)
@@ -211,8 +241,7 @@ def _roots(
         tools: packages that bring the other container images.
         of_nodes: packages of nodes.
     """
-    variables = _debian(host, mirror, versions.NODE_SUITE)
-    debian = Layer("debian", "debian.def.j2", variables, state=state)
+    debian = _debian_root(host, mirror, state)
     sources = resources.folder("runtime")
     runtime = _made(
         host,
@@ -248,6 +277,11 @@ def _roots(
         state=state,
     )
     return debian, runtime, system, nodes
+
+
+def _debian_root(host: Host, mirror: Mirror, state: str) -> Layer:
+    variables = _debian(host, mirror, versions.NODE_SUITE)
+    return Layer("debian", "debian.def.j2", variables, state=state)
 
 
 def _containerd_config(version: str) -> str:

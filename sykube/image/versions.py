@@ -260,3 +260,9 @@ DNS_PACKAGES = ("python3-dnspython", "unbound")
 UPSTREAM_NODE_PACKAGES = tuple(
     name for name in NODE_PACKAGES if name not in ("containerd", "etcd-client", "runc")
 )
+# Of NODE_SUITE, too.
+SLURM_PACKAGES = (
+    *("slurmctld", "slurmd", "sackd", "slurm-client", "slurm-wlm-basic-plugins"),
+    *("slurm-wlm-jwt-plugin", "openmpi-bin", "libnss-extrausers", "procps", "tini"),
+)
+SLURM_IMAGE = "sykube.local/slurm"
