@@ -39,6 +39,7 @@ _COMMANDS = {
     "addons": "sykube.cli.addons:addons",
     "runtimes": "sykube.cli.runtimes:runtimes",
     "image": "sykube.cli.image:image",
+    "slurm": "sykube.cli.slurm:slurm",
     "dashboard": "sykube.cli.dashboard:dashboard",
     "logs": "sykube.cli.logs:logs",
     "certs": "sykube.cli.certs:certs",

@@ -24,10 +24,11 @@ from sykube.addons import dns
 from sykube.errors import SykubeError
 from sykube.host.apt import Mirror
 from sykube.host.host import Host
-from sykube.image import build, versions
+from sykube.image import build, slurm, versions
 from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.kubeadm import ControlPlaneSettings
+from sykube.slurm.spec import SlurmSpec
 from tests.fakes import Calls, FakeHost
 from tests.fakes.apiserver import FakeApi, Kubernetes
 
@@ -69,6 +70,7 @@ UNITS: dict[str, Json] = {
         "only_on": "",
     }
 }
+SLURM = SlurmSpec("slurm", "sykube.local/slurm:1", users="many", names=("ada", "bob"))
 MANIFESTS: dict[str, Json] = {
     "dns.yaml.j2": {
         "image": "sykube.local/system:1",
@@ -95,7 +97,10 @@ MANIFESTS: dict[str, Json] = {
         "certificates": {"lab-master": "-----BEGIN CERTIFICATE-----\nQQ==\n"},
     },
     "storage.yaml.j2": {"image": "sykube.local/system:1", "volumes": "/var/lib/sykube/volumes"},
-    # A part of the others.
+    "slurm.yaml.j2": {"spec": SLURM, "owned": True, "key": "QQ==", "record": "{}"},
+    "slurm-node.yaml.j2": {"spec": SLURM, "name": "c1"},
+    # Parts of the others.
+    "slurm-parts.yaml.j2": {},
     "tolerations.yaml.j2": {},
 }
 
@@ -140,7 +145,7 @@ def all_templates(host: Host) -> list[tuple[str, str, Json]]:
     definitions = {
         layer.template: layer.variables
         for source in (versions.DEBIAN, UPSTREAM)
-        for layer in build.layers(host, source, MIRROR)
+        for layer in (*build.layers(host, source, MIRROR), slurm.layer(host, MIRROR, ""))
     }
     return [
         (folder, name, dict(variables))
@@ -630,7 +635,8 @@ def test_a_build_starts_every_program_of_pods_where_it_ships(
     commands = {
         container["command"][0]
         for name, variables in MANIFESTS.items()
-        if name != "tolerations.yaml.j2"
+        # Slurm has an image of its own.
+        if name != "tolerations.yaml.j2" and not name.startswith("slurm")
         for document in yaml.safe_load_all(resources.render("manifests", name, **variables))
         if document["kind"] in ("Deployment", "DaemonSet")
         for container in document["spec"]["template"]["spec"]["containers"]

@@ -1,0 +1,268 @@
+"""sykube slurm: Slurm clusters in the pods of a cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sykube.cli import completion, context, logfile
+from sykube.cluster.commands.slurm import image as slurm_image
+from sykube.cluster.commands.slurm import jobs, removal, scaling, setup
+from sykube.cluster.commands.slurm import status as slurm_status
+from sykube.cluster.commands.slurm.place import NAMESPACE, Place, at
+from sykube.cluster.operations import user_kubeconfig
+from sykube.errors import UsageError
+from sykube.host import preflight
+from sykube.image import slurm as image_of_slurm
+from sykube.slurm import manifests
+from sykube.slurm.controller import POD
+from sykube.slurm.spec import MANY, ONE, SlurmSpec
+
+# What follows the command's own options is the other program's.
+_THE_REST = {"allow_interspersed_args": False}
+_NAMESPACE = click.option(
+    "--namespace", "-n", default=NAMESPACE, show_default=True, metavar="NAMESPACE",
+    help="Namespace of the Slurm cluster, a different one for each.",
+)  # fmt: skip
+_AS_USER = click.option(
+    "--user", default="", metavar="USER", help="As this user. [default: the first one]"
+)
+
+
+def _sized(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a new Slurm cluster."""
+    for option in reversed((
+        click.option("--nodes", type=int, default=2, show_default=True, metavar="N",
+                     help="Number of Slurm's nodes, each a pod."),
+        click.option("--cpus", type=int, default=1, show_default=True, metavar="C",
+                     help="CPUs of each node: the limit of its pod."),
+        click.option("--memory", default="1Gi", show_default=True, metavar="SIZE",
+                     help="Memory of each node: request and limit of its pod."),
+        click.option("--users", type=click.Choice([ONE, MANY]), default=ONE, show_default=True,
+                     help="One user, and pods without any of root's rights, or many."),
+        click.option("--user", "names", multiple=True, metavar="USER",
+                     help="Name of a user. May be repeated with --users many. [default: user]"),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.group()
+def slurm() -> None:
+    """Slurm clusters in pods: of nodes smaller than a machine, which come and go."""
+
+
+@slurm.command()
+@context.named
+@_NAMESPACE
+@_sized
+@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
+@context.common
+def up(name: str, yes: bool, **asked: Any) -> None:
+    """Set up a Slurm cluster and wait until it takes jobs.
+
+    Its image is built of Debian's packages when it is needed for the first time.
+    """
+    logfile.open_for(name)
+    spec = _spec(**asked)
+    made = setup.up(
+        context.host(), name, spec, lambda question: yes or context.ask(question), context.ui()
+    )
+    context.ui().say(
+        f"The Slurm cluster {spec.namespace} is up." if made else
+        f"The Slurm cluster {spec.namespace} is up already."
+    )  # fmt: skip
+
+
+@slurm.command()
+@_NAMESPACE
+@_sized
+@click.option("--image", default="", metavar="NAME:TAG",
+              help="Name of the image there. [default: as in clusters of sykube]")  # fmt: skip
+@click.option("--domain", default="cluster.local", show_default=True,
+              help="Domain of that cluster's own names.")  # fmt: skip
+@click.option("--state-class", default="", metavar="NAME",
+              help="StorageClass of slurmctld's volume. [default: the default one]")  # fmt: skip
+@click.option("--home-class", default="", metavar="NAME",
+              help="StorageClass of /home, ReadWriteMany. [default: the default one]")  # fmt: skip
+@context.common
+def render(**asked: Any) -> None:
+    """Print the manifests of a Slurm cluster, for `kubectl apply` on any Kubernetes.
+
+    They hold the key by which its parts know each other: another one each time.
+    """
+    click.echo(manifests.whole_text(_spec(**asked).check(), manifests.new_key()), nl=False)
+
+
+# Else click takes a negative number for an option.
+@slurm.command(context_settings={"ignore_unknown_options": True})
+@context.named
+@_NAMESPACE
+@click.argument("count", type=int, metavar="N")
+@click.option("--force", is_flag=True, help="Do not wait for jobs for longer than --grace.")
+@click.option("--grace", type=click.IntRange(0), default=60, show_default=True, metavar="SECONDS",
+              help="With --force: then jobs on nodes that go are queued again.")  # fmt: skip
+@context.output_option
+@context.common
+def scale(name: str, namespace: str, count: int, force: bool, grace: int, output: str) -> None:
+    """Set the number of nodes while jobs run.
+
+    Idle nodes go first; others get no more jobs and go when theirs have ended.
+    """
+    logfile.open_for(name)
+    done = scaling.scale(
+        context.host(), name, namespace, count, context.ui(), grace=grace if force else None
+    )
+    lines = [f"{each} is added." for each in done.added]
+    lines += [f"{each} is removed." for each in done.removed]
+    context.show(output, {"added": [*done.added], "removed": [*done.removed]}, lines)
+
+
+@slurm.command()
+@context.named
+@_NAMESPACE
+@context.output_option
+@context.common
+@click.pass_context
+def status(ctx: click.Context, name: str, namespace: str, output: str) -> None:
+    """Show nodes and jobs; exit code 0 only when all nodes take jobs."""
+    with at(context.host(), name, namespace, context.ui()) as place:
+        found = slurm_status.collect(place)
+    if output == "json":
+        context.emit(found.to_dict())
+    else:
+        click.echo(f"Slurm cluster {namespace}: {found.problem or 'healthy'}")
+        for each in found.nodes:
+            click.echo(
+                f"  {each.name:8} {each.state:12} {each.allocated} of {each.cpus} CPUs  "
+                f"{each.memory_mib:6} MiB  {each.on}  {each.reason}".rstrip()
+            )
+        jobs_ = ", ".join(f"{count} {state}" for state, count in found.jobs.items())
+        click.echo(f"  jobs: {jobs_ or 'none'}")
+    ctx.exit(found.exit_code)
+
+
+@slurm.command()
+@context.named
+@_NAMESPACE
+@click.option("--volumes", is_flag=True, help="Also remove /home and all that is in it.")
+@click.option("--force", is_flag=True, help="Even if jobs wait or run: they are lost.")
+@context.common
+def down(name: str, namespace: str, volumes: bool, force: bool) -> None:
+    """Remove a Slurm cluster and its queue; /home is kept for the next one."""
+    logfile.open_for(name)
+    removal.down(context.host(), name, namespace, context.ui(), volumes=volumes, force=force)
+    context.ui().say(f"The Slurm cluster {namespace} is removed.")
+
+
+@slurm.command(context_settings=_THE_REST)
+@context.named
+@_NAMESPACE
+@_AS_USER
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, required=True)
+@context.common
+def run(name: str, namespace: str, user: str, arguments: tuple[str, ...]) -> None:
+    """Run a command as a job by srun, with its input, output and exit code.
+
+    Options of srun come first: sykube slurm run -- -n 4 hostname
+    """
+    _enter(name, namespace, user, ("srun", *arguments))
+
+
+@slurm.command(context_settings=_THE_REST)
+@context.named
+@_NAMESPACE
+@_AS_USER
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@context.common
+def shell(name: str, namespace: str, user: str, command: tuple[str, ...]) -> None:
+    """Open a shell in the login pod, in the home of a user, or run a command there.
+
+    For all that is no job itself: sykube slurm shell -- squeue
+    """
+    _enter(name, namespace, user, command or ("bash", "-l"))
+
+
+@slurm.command(context_settings=_THE_REST)
+@context.named
+@_NAMESPACE
+@_AS_USER
+@click.argument(
+    "file", type=click.Path(path_type=Path), metavar="FILE", shell_complete=completion.files
+)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@context.common
+def submit(name: str, namespace: str, user: str, file: Path, options: tuple[str, ...]) -> None:
+    """Submit a script of this host by sbatch; it runs in the home of a user.
+
+    Options of sbatch follow the file: sykube slurm submit job.sh --array=1-20
+    """
+    with at(context.host(), name, namespace, context.ui()) as place:
+        chosen = jobs.user_of(place.require(), user)
+        click.echo(jobs.submit(place, chosen, file, options))
+
+
+@slurm.command()
+@context.named
+@_NAMESPACE
+@click.argument("node", default=POD)
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new lines until Ctrl-C.")
+@context.common
+def logs(name: str, namespace: str, node: str, follow: bool) -> None:
+    """Show what slurmctld logs, or the slurmd of a NODE: c1-0 …"""
+    with at(context.host(), name, namespace, context.ui()) as place:
+        place.require()
+        known = [POD, *manifests.pod_names(place.numbers())]
+        if node not in known:
+            raise UsageError(
+                f"the Slurm cluster {namespace} has no node {node!r}",
+                resolution=f"There are: {', '.join(known)}",
+            )
+        kubectl = str(place.cluster.image.kubectl)
+        options = ["--follow"] if follow else []
+        _become(place, [kubectl, "--namespace", namespace, "logs", node, *options])
+
+
+@slurm.command()
+@click.option("--force", is_flag=True, help="Build it again with Debian's newest packages.")
+@click.option("--mirror", default="", metavar="URL",
+              help="Debian mirror. [default: SYKUBE_MIRROR, or apt's own]")  # fmt: skip
+@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
+@context.output_option
+@context.common
+def image(force: bool, mirror: str, yes: bool, output: str) -> None:
+    """Build the image of Slurm, unless it is cached, and print its file, an OCI archive."""
+    preflight.check_identity(context.host())
+    found = slurm_image.obtain(
+        context.host(), mirror, lambda question: yes or context.ask(question), context.ui(),
+        force=force,
+    )  # fmt: skip
+    described = {
+        "image": found.name,
+        "file": str(found.archive),
+        "bytes": found.archive.stat().st_size,
+    }
+    context.show(output, described, [str(found.archive)])
+
+
+def _spec(namespace: str, image: str = "", names: tuple[str, ...] = (), **asked: Any) -> SlurmSpec:
+    chosen = image or image_of_slurm.name(context.host())
+    return SlurmSpec(namespace, chosen, names=names or ("user",), **asked)
+
+
+def _enter(name: str, namespace: str, user: str, command: tuple[str, ...]) -> None:
+    """Become a command of a user's in the login pod."""
+    with at(context.host(), name, namespace, context.ui()) as place:
+        chosen = jobs.user_of(place.require(), user)
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        _become(place, jobs.entering(place, chosen, command, terminal=terminal))
+
+
+def _become(place: Place, command: list[str]) -> None:
+    environment = user_kubeconfig.environment(place.cluster, os.environ)
+    place.cluster.host.replace_process(command, environment)

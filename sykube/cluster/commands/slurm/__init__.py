@@ -1,0 +1,1 @@
+"""Slurm clusters in a cluster: set up, scaled, shown, removed."""

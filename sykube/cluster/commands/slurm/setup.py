@@ -1,0 +1,203 @@
+"""`sykube slurm up`: a Slurm cluster in a namespace."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from sykube.cluster.commands.slurm import image, removal
+from sykube.cluster.commands.slurm.place import Place, at, held
+from sykube.cluster.model.cluster import DOMAIN
+from sykube.errors import UsageError
+from sykube.host.host import Host
+from sykube.host.run import CommandError
+from sykube.image import slurm
+from sykube.kubernetes.api import wait_until
+from sykube.node.limits import parse_cpus, parse_memory
+from sykube.slurm import manifests
+from sykube.slurm.spec import SlurmSpec
+from sykube.ui import Ui
+
+_TIMEOUT_S = 300.0
+
+
+def up(
+    host: Host, name: str, wanted: SlurmSpec, agrees: Callable[[str], bool], ui: Ui
+) -> SlurmSpec | None:
+    """Set up a Slurm cluster and wait until all of its nodes take jobs.
+
+    One that is there already, by an interrupted `up` or by `render`, is completed.
+
+    Args:
+        wanted: its options; domain and places of nodes are the cluster's.
+        agrees: puts a question to the user, where the image is to be built.
+
+    Returns:
+        What it is; None where it was there, whole.
+
+    Raises:
+        UsageError: the cluster cannot have it; nothing was changed.
+        SykubeError: the cluster does not run, or the Slurm cluster does not come up: what is new
+            of it is removed again.
+    """
+    wanted = dataclasses.replace(wanted, domain=DOMAIN, control_planes=True).check()
+    with at(host, name, wanted.namespace, ui) as place:
+        there = place.spec()
+        if there:
+            _require_same(place, there, wanted)
+        spec = there or wanted
+        _require_fitting(place, spec)
+        if there and not problem(place, place.numbers()):
+            return None
+        if spec.image == slurm.name(host):
+            image.require_loaded(place.cluster, image.obtain(host, "", agrees, ui))
+        with held(place):
+            _set_up(place, spec, new=there is None)
+        return spec
+
+
+def problem(place: Place, numbers: list[int]) -> str:
+    """What keeps a Slurm cluster from taking jobs on some nodes, or nothing."""
+    wanted, ready, waiting = manifests.pod_names(numbers), set[str](), list[str]()
+    for pod in place.pods():
+        name = pod["metadata"]["name"]
+        component = pod["metadata"]["labels"].get("app.kubernetes.io/component", "")
+        if not (why := _not_ready(pod)):
+            ready.add(component)
+        elif component != "node" or name in wanted:
+            waiting.append(f"{name}: {why}")
+    if waiting:
+        return "; ".join(waiting)
+    if missing := {"controller", "login"} - ready:
+        return f"no pod of {', '.join(sorted(missing))}"
+    try:
+        nodes = place.controller.nodes()
+    except CommandError as error:
+        return f"slurmctld does not answer: {error.brief}"
+    lacking = [
+        f"{each}: {nodes[each].state if each in nodes else 'not registered'}"
+        for each in wanted
+        if each not in nodes or not nodes[each].is_ready
+    ]
+    return f"nodes of Slurm: {', '.join(lacking)}" if lacking else ""
+
+
+def add_nodes(place: Place, spec: SlurmSpec, numbers: list[int]) -> None:
+    """Create nodes; the caller waits for them."""
+    for number in numbers:
+        for each in manifests.node_objects(spec, number):
+            place.api.apply(each)
+
+
+def wait_for(place: Place, numbers: list[int]) -> None:
+    """Wait until nodes take jobs.
+
+    Raises:
+        SykubeError: they do not within 5 minutes; says what is missing.
+    """
+    what = f"the Slurm cluster {place.namespace}"
+    wait_until(place.cluster.host, what, lambda: problem(place, numbers), _TIMEOUT_S)
+
+
+def require_room(place: Place, spec: SlurmSpec, count: int) -> None:
+    """Refuse nodes that no machine could hold, or not so many of them.
+
+    Raises:
+        UsageError: there is no room; says how much there is.
+    """
+    found = place.api.get("/api/v1/nodes")["items"]
+    cpus = max(_amounts(found, "cpu", parse_cpus), default=0) // 1000
+    if spec.cpus > cpus:
+        raise UsageError(
+            f"a node of {spec.cpus} CPUs is larger than any of this cluster, which have {cpus}",
+            resolution=f"--cpus {cpus} at most",
+        )
+    memory = _amounts(found, "memory", parse_memory)
+    most = sum(each // spec.memory_bytes for each in memory)
+    if count > most:
+        largest = max(memory, default=0) >> 20
+        raise UsageError(
+            f"there is no room for {count} nodes of {spec.memory}, only for {most}",
+            details=f"the largest node of the cluster has {largest}Mi for pods",
+            resolution="Take fewer nodes, or --memory with less.",
+        )
+
+
+def _amounts(found: list[dict[str, Any]], what: str, parse: Callable[[str], int]) -> list[int]:
+    """What each node of Kubernetes has for pods."""
+    return [parse(each["status"]["allocatable"][what]) for each in found]
+
+
+def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
+    """Refuse to change what would end jobs, or is changed by another command."""
+    for field in ("cpus", "memory", "users", "names", "home_class", "state_class"):
+        before, after = getattr(there, field), getattr(wanted, field)
+        if before != after:
+            raise UsageError(
+                f"the Slurm cluster {place.namespace} is there already, and has other options",
+                details=f"{field}: {before}, and not {after}",
+                resolution=f"Remove it first: sykube slurm down{place.options}\n"
+                "  Or make another one beside it: --namespace NAME",
+            )
+    count = len(place.numbers())
+    if wanted.nodes != count:
+        raise UsageError(
+            f"the Slurm cluster {place.namespace} is there already, with {count} nodes",
+            resolution=f"sykube slurm scale{place.options} {wanted.nodes}",
+        )
+
+
+def _require_fitting(place: Place, spec: SlurmSpec) -> None:
+    """Refuse what the cluster cannot have."""
+    require_room(place, spec, spec.nodes)
+    classes = place.api.get("/apis/storage.k8s.io/v1/storageclasses")["items"]
+    known = {each["metadata"]["name"] for each in classes}
+    for wanted in {spec.home_class, spec.state_class} - {""}:
+        if wanted not in known:
+            raise UsageError(
+                f"the cluster has no StorageClass {wanted}",
+                resolution=f"sykube addons enable storage{place.cluster.name_option}",
+            )
+
+
+def _set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
+    ui = place.cluster.ui
+    namespace = place.find(f"/api/v1/namespaces/{spec.namespace}")
+    kept_home = place.get("persistentvolumeclaims", "home") is not None
+    key = place.get("secrets", "slurm-key")
+    owned = namespace is None or removal.is_owned(namespace)
+    # `down` may have left it without nodes.
+    numbers = place.numbers() or [*range(1, spec.nodes + 1)]
+    try:
+        with ui.step(f"Creating the Slurm cluster {spec.namespace}"):
+            found = key["data"]["slurm.key"] if key else manifests.new_key()
+            for each in manifests.objects(spec, found, owned=owned):
+                if each["kind"] != "Namespace" or owned:
+                    place.api.apply(each)
+            add_nodes(place, spec, numbers)
+        with ui.step("Waiting for slurmctld and the nodes"):
+            wait_for(place, numbers)
+    except BaseException:
+        if new:
+            with ui.step("Removing what is there of it"):
+                removal.remove(place, volumes=not kept_home)
+        raise
+
+
+def _not_ready(pod: dict[str, Any]) -> str:
+    """What keeps a pod from being Ready, or nothing."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return "it is being deleted"
+    status = pod.get("status", {})
+    conditions = {each["type"]: each for each in status.get("conditions") or []}
+    if conditions.get("Ready", {}).get("status") == "True":
+        return ""
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return str(scheduled.get("message", "not scheduled"))
+    for container in status.get("containerStatuses") or []:
+        waiting = container.get("state", {}).get("waiting")
+        if waiting:
+            return f"{waiting.get('reason', 'waiting')} {waiting.get('message', '')}".strip()
+    return "it is not Ready yet"

@@ -1,0 +1,62 @@
+"""`sykube slurm status`: the nodes and jobs of a Slurm cluster."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sykube.cluster.commands.slurm import setup
+from sykube.cluster.commands.slurm.place import Place
+from sykube.errors import ExitCode
+from sykube.host.run import CommandError
+
+
+@dataclass(frozen=True)
+class ShownNode:
+    """A node of a Slurm cluster; `on` is the Node of Kubernetes that its pod is on, if any."""
+
+    name: str
+    state: str
+    cpus: int
+    allocated: int
+    memory_mib: int
+    reason: str
+    on: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """A Slurm cluster; `problem` is empty where all nodes take jobs."""
+
+    namespace: str
+    users: tuple[str, ...]
+    problem: str
+    nodes: tuple[ShownNode, ...]
+    jobs: dict[str, int]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode.DEGRADED if self.problem else ExitCode.OK
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"healthy": not self.problem}
+
+
+def collect(place: Place) -> Status:
+    """What a Slurm cluster is like.
+
+    Raises:
+        SykubeError: there is none (NO_SUCH_CLUSTER).
+    """
+    spec = place.require()
+    found = setup.problem(place, place.numbers())
+    on = {pod["metadata"]["name"]: pod["spec"].get("nodeName", "") for pod in place.pods()}
+    try:
+        known, jobs = place.controller.nodes(), place.controller.jobs()
+    except CommandError:
+        known, jobs = {}, {}
+    nodes = tuple(
+        ShownNode(e.name, e.state, e.cpus, e.allocated, e.memory, e.reason, on.get(e.name, ""))
+        for e in known.values()
+    )
+    return Status(place.namespace, spec.names, found, nodes, jobs)

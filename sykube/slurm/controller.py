@@ -1,0 +1,137 @@
+"""What is asked of slurmctld, in its pod, by its own commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sykube.host.host import Host
+from sykube.host.run import WITHOUT_PROXIES, Completed
+
+POD = "slurmctld-0"
+# What follows a state: not responding, powered down … (sinfo(1), NODE STATE CODES).
+_MARKS = "*~#!%$@^+-"
+_BUSY = frozenset({"allocated", "mixed", "completing", "draining", "reserved"})
+_READY = frozenset({"idle", "allocated", "mixed", "completing"})
+# For kubectl's own and slurmctld's: clients of Slurm wait for it up to SlurmctldTimeout (30 s).
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class SlurmNode:
+    """A node as Slurm sees it.
+
+    Attributes:
+        state: in sinfo's words, with its marks.
+        memory: MiB.
+        reason: why it is drained or down.
+    """
+
+    name: str
+    state: str
+    cpus: int
+    allocated: int
+    memory: int
+    reason: str = ""
+
+    @property
+    def word(self) -> str:
+        """The state without what it is marked with."""
+        return self.state.rstrip(_MARKS)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job runs on it, or has just ended there."""
+        return self.word in _BUSY
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether it gets no job any more, though one may still run."""
+        return self.word in ("draining", "drained")
+
+    @property
+    def responds(self) -> bool:
+        return not self.state.endswith("*")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be given jobs, or has some."""
+        return self.word in _READY and self.responds
+
+
+class Controller:
+    """The slurmctld of a Slurm cluster; errors are CommandErrors."""
+
+    def __init__(self, host: Host, kubectl: Path, kubeconfig: Path, namespace: str) -> None:
+        self._host, self._namespace = host, namespace
+        self._kubectl = [str(kubectl), "--kubeconfig", str(kubeconfig), "--namespace", namespace]
+
+    def kubectl(
+        self, *words: str, stdin: str | None = None, timeout: float = _TIMEOUT_S, check: bool = True
+    ) -> Completed:
+        """Run kubectl in the Slurm cluster's namespace."""
+        return self._host.run(
+            [*self._kubectl, *words],
+            stdin=stdin,
+            env=WITHOUT_PROXIES,
+            timeout=timeout,
+            check=check,
+        )
+
+    def nodes(self) -> dict[str, SlurmNode]:
+        """The nodes that Slurm knows, by name."""
+        said = self._run("sinfo", "--noheader", "--Node", "--format=%N|%T|%C|%m|%E")
+        found = [_node(line) for line in said.splitlines() if line.count("|") >= 4]
+        return {node.name: node for node in found}
+
+    def jobs(self) -> dict[str, int]:
+        """How many jobs there are by state, each task of an array for itself."""
+        said = self._run("squeue", "--noheader", "--array", "--states=all", "--format=%T")
+        states = [line.strip().lower() for line in said.splitlines() if line.strip()]
+        return {state: states.count(state) for state in sorted({*states})}
+
+    def unfinished(self) -> int:
+        """How many jobs wait or run."""
+        said = self._run("squeue", "--noheader", "--array", "--format=%i")
+        return len(said.split())
+
+    def partitions(self) -> list[str]:
+        return sorted({*self._run("sinfo", "--noheader", "--format=%R").split()})
+
+    def drain(self, names: Sequence[str], reason: str) -> None:
+        """Give nodes no more jobs."""
+        self._update(names, "state=drain", f"reason={reason}")
+
+    def undrain(self, names: Sequence[str]) -> None:
+        """Let nodes have jobs again; those that are down come back by themselves."""
+        self._update(names, "state=undrain")
+
+    def fail(self, names: Sequence[str], reason: str) -> None:
+        """Take nodes away from their jobs; batch jobs wait in the queue again."""
+        self._update(names, "state=down", f"reason={reason}")
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Delete the entries of nodes whose pods are gone."""
+        if names:
+            self._run("scontrol", "delete", f"nodename={','.join(names)}")
+
+    def cancel_all(self) -> None:
+        """Cancel every job."""
+        self._run("scancel", "--state=pending")
+        self._run("scancel", "--state=running")
+
+    def _update(self, names: Sequence[str], *changes: str) -> None:
+        if names:
+            self._run("scontrol", "update", f"nodename={','.join(names)}", *changes)
+
+    def _run(self, *command: str) -> str:
+        return self.kubectl("exec", POD, "--", *command).stdout
+
+
+def _node(line: str) -> SlurmNode:
+    name, state, cpus, memory, reason = line.split("|", 4)
+    # Allocated, idle, other, total: sinfo(1), %C.
+    counts = [int(count) for count in cpus.split("/")]
+    why = "" if reason == "none" else reason
+    return SlurmNode(name, state, counts[3], counts[0], int(memory.rstrip("+")), why)

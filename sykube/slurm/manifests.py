@@ -1,0 +1,70 @@
+"""The Kubernetes objects of a Slurm cluster."""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from sykube import documents, resources
+from sykube.slurm.spec import SlurmSpec
+
+# Bytes; slurm.conf(5), AuthType: 32 at least.
+_KEY_BYTES = 1024
+_NODE = re.compile(r"c([1-9][0-9]*)")
+
+
+def new_key() -> str:
+    """A new key of a Slurm cluster, in base64."""
+    return base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+
+
+def node_name(number: int) -> str:
+    """The name of a node's StatefulSet."""
+    return f"c{number}"
+
+
+def pod_names(numbers: Iterable[int]) -> list[str]:
+    """What Slurm calls nodes: the names of their pods."""
+    return [f"{node_name(number)}-0" for number in numbers]
+
+
+def node_number(name: str) -> int:
+    """The number of a node by its StatefulSet's name, or by its pod's; 0 where it is none."""
+    match = _NODE.fullmatch(name.removesuffix("-0"))
+    return int(match[1]) if match else 0
+
+
+def text(spec: SlurmSpec, key: str, *, owned: bool = False) -> str:
+    """All but the nodes, as YAML.
+
+    Args:
+        key: of Slurm's own authentication, in base64.
+        owned: whether the namespace is made for it.
+    """
+    return resources.render(
+        "manifests", "slurm.yaml.j2", spec=spec, key=key, owned=owned, record=spec.to_json()
+    )
+
+
+def node_text(spec: SlurmSpec, number: int) -> str:
+    """A node, as YAML."""
+    return resources.render("manifests", "slurm-node.yaml.j2", spec=spec, name=node_name(number))
+
+
+def whole_text(spec: SlurmSpec, key: str) -> str:
+    """All of a Slurm cluster, as YAML for `kubectl apply`."""
+    nodes = (node_text(spec, number) for number in range(1, spec.nodes + 1))
+    return "---\n".join([text(spec, key), *nodes])
+
+
+def objects(spec: SlurmSpec, key: str, *, owned: bool) -> list[dict[str, Any]]:
+    """As `text`, in the order in which they are created."""
+    return documents.load_all(text(spec, key, owned=owned))
+
+
+def node_objects(spec: SlurmSpec, number: int) -> list[dict[str, Any]]:
+    """As `node_text`."""
+    return documents.load_all(node_text(spec, number))

@@ -1,0 +1,161 @@
+"""What a Slurm cluster in Kubernetes is: its options, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from sykube.errors import UsageError
+from sykube.image import reference
+from sykube.node.limits import parse_memory
+
+ONE, MANY = "one", "many"
+# MaxNodeCount of manifests/slurm.yaml.j2.
+MOST_NODES = 64
+# What slurmd and a job take at least; 64 MiB of it are slurmd's (definitions/slurm/slurm-role).
+_LEAST_MEMORY = 128 * 1024**2
+_FIRST_UID = 1001
+# Debian's package slurmctld makes the user slurm with this number (debian/slurm-wlm-basic-plugins).
+_SLURM_UID = 64030
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+# Of useradd(8), without the underscore, which containers cannot have in their names.
+_USER = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
+# Of the image: base-passwd's, and those of Debian's packages of Slurm.
+_TAKEN = frozenset((
+    *("root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp"),
+    *("proxy", "www-data", "backup", "list", "irc", "nobody", "slurm", "munge", "sackd"),
+))  # fmt: skip
+_OTHERS = frozenset(["default", "kube-system", "kube-public", "kube-node-lease"])
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who may submit jobs."""
+
+    name: str
+    uid: int
+
+
+@dataclass(frozen=True)
+class SlurmSpec:
+    """A Slurm cluster, as it is recorded in its namespace.
+
+    Attributes:
+        nodes: how many it begins with.
+        cpus, memory: of each node, a quantity of Kubernetes for the latter.
+        users: `one`, to whom all of it belongs, or `many`.
+        names: of the users.
+        domain: of the cluster's own names.
+        state_class, home_class: StorageClasses of slurmctld's volume and of /home; empty for the
+            default one.
+        control_planes: whether nodes may be on control planes that ordinary pods are kept from.
+    """
+
+    namespace: str
+    image: str
+    nodes: int = 2
+    cpus: int = 1
+    memory: str = "1Gi"
+    users: str = ONE
+    names: tuple[str, ...] = ("user",)
+    domain: str = "cluster.local"
+    state_class: str = ""
+    home_class: str = "shared"
+    control_planes: bool = False
+
+    @property
+    def accounts(self) -> tuple[User, ...]:
+        return tuple(User(name, _FIRST_UID + place) for place, name in enumerate(self.names))
+
+    @property
+    def slurm_user(self) -> User:
+        """Whose slurmctld is."""
+        return self.accounts[0] if self.users == ONE else User("slurm", _SLURM_UID)
+
+    @property
+    def memory_bytes(self) -> int:
+        return parse_memory(self.memory)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> SlurmSpec:
+        """Read what `to_json` wrote, also by another version of sykube.
+
+        Raises:
+            ValueError: it is none.
+        """
+        found: Mapping[str, Any] = json.loads(text)
+        known = {each.name for each in fields(cls)}
+        values = {key: value for key, value in found.items() if key in known}
+        values["names"] = tuple(values.get("names", ()))
+        return cls(**values)
+
+    def check(self) -> SlurmSpec:
+        """The same, once all of it can be.
+
+        Raises:
+            UsageError: with all that is wrong.
+        """
+        if problems := [*self._problems()]:
+            raise UsageError(
+                "\n".join(problems), resolution="Correct it and run the command again."
+            )
+        return self
+
+    def _problems(self) -> list[str]:
+        found = [namespace_problem(self.namespace), nodes_problem(self.nodes, least=1)]
+        if self.cpus < 1:
+            found.append(f"--cpus {self.cpus}: a node has 1 at least")
+        try:
+            too_small = self.memory_bytes < _LEAST_MEMORY
+            found.append(f"--memory {self.memory}: a node has 128Mi at least" if too_small else "")
+        except ValueError:
+            found.append(f"--memory {self.memory!r} is no quantity such as 512Mi or 4Gi")
+        if self.users == ONE and len(self.names) != 1:
+            found.append(
+                f"--users one is for one user, and there are {len(self.names)}: --users many"
+            )
+        found += [f"--user {name!r}: {why}" for name in self.names if (why := _wrong_user(name))]
+        if len({*self.names}) < len(self.names):
+            found.append("--user: a name stands there twice")
+        try:
+            reference.full(self.image)
+        except UsageError as error:
+            found.append(f"--image: {error.brief}")
+        for option, value in (("state", self.state_class), ("home", self.home_class)):
+            if value and not _is_name(value):
+                found.append(f"--{option}-class {value!r} is no name of a StorageClass")
+        if not _is_name(self.domain):
+            found.append(f"--domain {self.domain!r} is no domain")
+        return [each for each in found if each]
+
+
+def namespace_problem(namespace: str) -> str:
+    """What is wrong with the name of a namespace for a Slurm cluster, or nothing."""
+    if not _LABEL.fullmatch(namespace):
+        return f"--namespace {namespace!r} is no name of a namespace"
+    if namespace in _OTHERS:
+        return f"--namespace {namespace}: a Slurm cluster has a namespace of its own"
+    return ""
+
+
+def nodes_problem(count: int, *, least: int) -> str:
+    """What is wrong with a number of nodes, or nothing."""
+    fits = least <= count <= MOST_NODES
+    return "" if fits else f"{count} nodes: there are {least} to {MOST_NODES}"
+
+
+def _wrong_user(name: str) -> str:
+    if not _USER.fullmatch(name):
+        return "letters a to z, digits and hyphens, a letter first"
+    return "a user of the image has that name" if name in _TAKEN else ""
+
+
+def _is_name(text: str) -> bool:
+    return all(_LABEL.fullmatch(part) for part in text.split("."))

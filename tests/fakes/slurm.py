@@ -1,0 +1,119 @@
+"""A Slurm cluster: what its slurmctld answers, and its objects in Kubernetes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sykube.kubernetes.api import Api, ApiError
+from tests.fakes.answers import Answer
+
+
+class FakeSlurm(Api):
+    """slurmctld as `kubectl exec` reaches it, and the API server as far as it has Slurm's objects.
+
+    As strict as the real one where that matters: a node that was drained stays so when its pod comes
+    back, and the entry of one that has a pod must not be deleted. Pods are gone at once.
+
+    Attributes:
+        nodes: the state and the reason of each, by name.
+        work: how many more times sinfo says that a node is busy.
+        ended: nodes whose pods were removed while they had jobs.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.sets: set[str] = set()
+        self.nodes: dict[str, tuple[str, str]] = {}
+        self.work: dict[str, int] = {}
+        self.ended: list[str] = []
+        self.said: list[str] = []
+        self.queue: list[str] = []
+
+    # --- Kubernetes ---
+
+    def get(self, path: str, **params: str) -> Any:
+        kind, _, name = path.rpartition("/slurm/")[2].partition("/")
+        if kind == "statefulsets" and not name:
+            items = [{"metadata": {"name": each}} for each in sorted(self.sets)]
+            return {"items": items}
+        if kind == "pods" and not name:
+            return {"items": [_pod(each) for each in self._pods()]}
+        if kind == "pods" and name in self._pods():
+            return _pod(name)
+        if path in self.objects:
+            return self.objects[path]
+        raise ApiError(f"GET {path}: not found", 404)
+
+    def _pods(self) -> list[str]:
+        return ["slurmctld-0", "login-x", *(f"{each}-0" for each in self.sets)]
+
+    def apply(self, manifest: dict[str, Any]) -> None:
+        if manifest["kind"] == "StatefulSet":
+            name = manifest["metadata"]["name"]
+            self.sets.add(name)
+            before, reason = self.nodes.get(f"{name}-0", ("", ""))
+            self.nodes[f"{name}-0"] = ("drained", reason) if "drain" in before else ("idle", "")
+
+    def delete(self, found: str | dict[str, Any]) -> None:
+        assert isinstance(found, str)
+        name = found.rpartition("/")[2]
+        self.sets.discard(name)
+        if self.work.get(f"{name}-0"):
+            self.ended.append(f"{name}-0")
+        state, reason = self.nodes[f"{name}-0"]
+        self.nodes[f"{name}-0"] = (f"{state}*", reason)
+
+    # --- Slurm ---
+
+    def kubectl(self, words: list[str]) -> Answer:
+        """kubectl, with the command that it is to run in a pod."""
+        assert words[2:4] == ["--namespace", "slurm"]
+        command = words[words.index("--") + 1 :]
+        self.said.append(" ".join(command))
+        match command:
+            case ["sinfo", "--noheader", "--Node", _]:
+                return 0, "".join(map(self._line, [*self.nodes])), ""
+            case ["scontrol", "update", of, change, *rest]:
+                for name in of.removeprefix("nodename=").split(","):
+                    self._update(name, change, (rest or ["reason="])[0].removeprefix("reason="))
+                return 0, "", ""
+            case ["scontrol", "delete", of]:
+                for name in of.removeprefix("nodename=").split(","):
+                    assert name.removesuffix("-0") not in self.sets, "its pod would register again"
+                    del self.nodes[name]
+                return 0, "", ""
+            case ["squeue", *_]:
+                return 0, "".join(f"{each}\n" for each in self.queue), ""
+        raise AssertionError(f"the fake slurmctld does not know: {command}")
+
+    def _line(self, name: str) -> str:
+        state, reason = self.nodes[name]
+        left = self.work.get(name, 0)
+        self.work[name] = max(0, left - 1)
+        if left:
+            state = {"idle": "allocated", "drained": "draining"}.get(state, state)
+        return f"{name}|{state}|{int(bool(left))}/0/0/1|960|{reason or 'none'}\n"
+
+    def _update(self, name: str, change: str, reason: str) -> None:
+        state, before = self.nodes[name]
+        gone = "*" if state.endswith("*") else ""
+        match change:
+            case "state=drain":
+                self.nodes[name] = (f"drained{gone}", reason)
+            case "state=down":
+                self.work[name] = 0
+                self.nodes[name] = (f"down{gone}", reason)
+            case "state=undrain":
+                back = "idle" if name.removesuffix("-0") in self.sets else "down*"
+                self.nodes[name] = (back, "") if "drain" in state else (state, before)
+            case _:
+                raise AssertionError(change)
+
+
+def _pod(name: str) -> dict[str, Any]:
+    component = {"slurmctld-0": "controller", "login-x": "login"}.get(name, "node")
+    return {
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/component": component}},
+        "spec": {"nodeName": "lab-master"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }

@@ -1,0 +1,400 @@
+"""Slurm clusters in pods: their options and objects, and what scaling does to jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sykube.cluster.commands.slurm import jobs, scaling, setup
+from sykube.cluster.commands.slurm.place import Place
+from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.slurm import manifests
+from sykube.slurm.controller import SlurmNode
+from sykube.slurm.spec import SlurmSpec
+from tests.fakes import World
+from tests.fakes.slurm import FakeSlurm
+from tests.unit.helpers import Sykube, made
+
+ROLE = Path(__file__).resolve().parents[2] / "definitions/slurm/slurm-role"
+ONE = SlurmSpec("slurm", "sykube.local/slurm:1")
+MANY = dataclasses.replace(ONE, users="many", names=("ada", "bob"))
+Json = dict[str, Any]
+
+
+# --- options ---
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"nodes": 0}, "0 nodes: there are 1 to 64"),
+        ({"nodes": -1}, "-1 nodes"),
+        ({"cpus": 0}, "--cpus 0"),
+        ({"memory": "64Mi"}, "128Mi at least"),
+        ({"memory": "much"}, "no quantity"),
+        ({"names": ("ada", "bob")}, "--users many"),
+        ({"names": ("root",)}, "a user of the image"),
+        ({"names": ("Ada",)}, "letters a to z"),
+        ({"users": "many", "names": ("ada", "ada")}, "twice"),
+        ({"namespace": "kube-system"}, "a namespace of its own"),
+        ({"namespace": "a/b"}, "no name of a namespace"),
+        ({"image": "Slurm:1"}, "--image"),
+        ({"domain": "a b"}, "no domain"),
+        ({"home_class": "a b"}, "no name of a StorageClass"),
+    ],
+)
+def test_what_a_slurm_cluster_cannot_be_is_refused_in_one_line(changed: Json, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as caught:
+        dataclasses.replace(ONE, **changed).check()
+    assert "\n" not in caught.value.brief
+
+
+def test_its_record_is_read_as_it_was_written_and_by_others() -> None:
+    assert SlurmSpec.from_json(MANY.to_json()) == MANY
+    later = MANY.to_json().replace("{", '{"of_later": 1, ', 1)
+    assert SlurmSpec.from_json(later) == MANY
+
+
+# --- objects ---
+
+
+def pods(spec: SlurmSpec) -> dict[str, Json]:
+    """The pods of a Slurm cluster, by the names of what makes them."""
+    documents = yaml.safe_load_all(manifests.whole_text(spec, "QQ=="))
+    return {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"]
+        for each in documents
+        if each["kind"] in ("Deployment", "StatefulSet")
+    }
+
+
+def test_with_one_user_no_container_has_any_right_of_roots() -> None:
+    for pod in pods(ONE).values():
+        assert pod["securityContext"]["runAsNonRoot"]
+        for container in pod["containers"]:
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_with_many_users_slurmd_alone_is_root_with_four_capabilities() -> None:
+    found = pods(MANY)
+    for name, pod in found.items():
+        assert pod["securityContext"].get("runAsNonRoot", False) == (name not in ("c1", "c2"))
+    (slurmd,) = found["c1"]["containers"]
+    added = {"drop": ["ALL"], "add": ["CHOWN", "KILL", "SETGID", "SETUID"]}
+    assert slurmd["securityContext"]["capabilities"] == added
+    users = {e["name"]: e["securityContext"]["runAsUser"] for e in found["login"]["containers"]}
+    assert users == {"ada": 1001, "bob": 1002, "sackd": 64030}
+
+
+@pytest.mark.parametrize("spec", [ONE, MANY])
+def test_no_container_can_write_to_its_image_or_ask_kubernetes(spec: SlurmSpec) -> None:
+    for pod in pods(spec).values():
+        assert not pod["automountServiceAccountToken"]
+        for container in pod["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+            assert not container["securityContext"]["allowPrivilegeEscalation"]
+
+
+def test_users_containers_do_not_see_the_key() -> None:
+    for container in pods(MANY)["login"]["containers"]:
+        mounted = {each["name"] for each in container["volumeMounts"]}
+        assert ("key" in mounted) == ("run" in mounted) == (container["name"] == "sackd")
+
+
+def test_every_pod_finds_every_other_by_its_short_name() -> None:
+    spec = dataclasses.replace(ONE, namespace="lab", domain="site.example")
+    for pod in pods(spec).values():
+        assert pod["dnsConfig"]["searches"] == ["slurm.lab.svc.site.example"]
+    made_ = list(yaml.safe_load_all(manifests.whole_text(spec, "QQ==")))
+    names = {
+        each["spec"].get("serviceName") or each["spec"]["template"]["spec"]["subdomain"]
+        for each in made_
+        if each["kind"] in ("Deployment", "StatefulSet")
+    }
+    assert names == {"slurm"}
+
+
+def test_every_object_is_in_the_namespace() -> None:
+    for each in yaml.safe_load_all(manifests.whole_text(ONE, "QQ==")):
+        where = each["metadata"].get("namespace", each["metadata"]["name"])
+        assert where == "slurm", each
+
+
+# --- the entrypoint ---
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (
+            {"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000",
+             "memory/memory.limit_in_bytes": "536870912"},
+            "CPUs=2 RealMemory=448",
+        ),
+        (
+            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000",
+             "memory/memory.limit_in_bytes": "9223372036854771712"},
+            "CPUs=7 RealMemory=936",
+        ),
+        ({"cpu.max": "100000 100000", "memory.max": "268435456"}, "CPUs=1 RealMemory=192"),
+        ({"cpu.max": "50000 100000", "memory.max": "max"}, "CPUs=1 RealMemory=936"),
+        ({"cpu.max": "max 100000", "memory.max": "max"}, "CPUs=7 RealMemory=936"),
+        # A user's cluster without cgroups.
+        ({}, "CPUs=7 RealMemory=936"),
+    ],
+)  # fmt: skip
+def test_slurmd_is_told_of_the_cpus_and_the_memory_of_its_cgroup(
+    files: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    for name, text in {"meminfo": "MemTotal:  1024000 kB", "key/slurm.key": "k", **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, does in {
+        "nproc": "echo 7", "hostname": "echo c1-0", "tini": 'echo "$@"', "scontrol": "exit 1",
+        "sleep": "exit 0",
+    }.items():  # fmt: skip
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    script = ROLE.read_text()
+    for there, here in (
+        ("/sys/fs/cgroup", tmp_path),
+        ("/proc/meminfo", tmp_path / "meminfo"),
+        ("/run", tmp_path / "run"),
+        ("/etc/slurm-key", tmp_path / "key"),
+    ):
+        script = script.replace(there, str(here))
+    (tmp_path / "run").mkdir()
+    done = subprocess.run(
+        [shutil.which("sh") or "/bin/sh", "-c", script, "slurm-role", "slurmd"],
+        env={"PATH": f"{programs}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"--conf {told}\n" in done.stdout
+    assert (tmp_path / "run/keys/slurm.key").stat().st_mode & 0o777 == 0o400
+
+
+# --- scaling ---
+
+
+@pytest.fixture
+def slurm() -> FakeSlurm:
+    """A Slurm cluster of four nodes."""
+    found = FakeSlurm()
+    found.sets = {"c1", "c2", "c3", "c4"}
+    found.nodes = {f"c{number}-0": ("idle", "") for number in range(1, 5)}
+    return found
+
+
+@pytest.fixture
+def place(world: World, slurm: FakeSlurm) -> Place:
+    cluster = made(world, workers=0)
+    world.programs.answers["kubectl"] = slurm.kubectl
+    world.stride = 0.0
+    return Place(cluster, "slurm", slurm)
+
+
+def test_idle_nodes_go_first_and_the_youngest_of_them(place: Place, slurm: FakeSlurm) -> None:
+    slurm.work = {"c4-0": 99, "c2-0": 99}
+    assert scaling.shrink(place, 2, None).removed == ("c3-0", "c1-0")
+    assert sorted(slurm.nodes) == ["c2-0", "c4-0"]
+    assert slurm.ended == []
+    assert {state for state, _ in slurm.nodes.values()} == {"idle"}
+
+
+def test_a_node_with_a_job_goes_when_that_has_ended(place: Place, slurm: FakeSlurm) -> None:
+    slurm.work = {"c1-0": 99, "c2-0": 99, "c3-0": 99, "c4-0": 12}
+    assert scaling.shrink(place, 3, None).removed == ("c4-0",)
+    assert slurm.ended == []
+    assert sorted(slurm.nodes) == ["c1-0", "c2-0", "c3-0"]
+
+
+def test_one_that_becomes_idle_goes_instead_of_one_that_is_waited_for(
+    place: Place, slurm: FakeSlurm
+) -> None:
+    slurm.work = {"c1-0": 9, "c2-0": 99, "c3-0": 99, "c4-0": 99}
+    assert scaling.shrink(place, 3, None).removed == ("c1-0",)
+    # It has been drained before, and has jobs again.
+    assert slurm.nodes["c4-0"] == ("idle", "")
+    assert slurm.ended == []
+
+
+def test_with_a_grace_period_jobs_are_queued_again_and_nobody_waits_for_ever(
+    place: Place, slurm: FakeSlurm, world: World
+) -> None:
+    world.stride = 10.0
+    slurm.work = {f"c{number}-0": 10_000 for number in range(1, 5)}
+    assert scaling.shrink(place, 3, 60.0).removed == ("c4-0",)
+    failed = [each for each in slurm.said if "state=down" in each]
+    assert failed == ["scontrol update nodename=c4-0 state=down reason=sykube slurm scale"]
+    assert slurm.ended == []
+
+
+def test_whoever_stops_waiting_leaves_all_nodes_to_jobs(
+    place: Place, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.work = {f"c{number}-0": 10_000 for number in range(1, 5)}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scaling, "_POLL_S", 1.0)
+    host = dataclasses.replace(place.cluster.host, sleep=interrupt)
+    place.cluster.host = host
+    with pytest.raises(KeyboardInterrupt):
+        scaling.shrink(place, 1, None)
+    assert {state for state, _ in slurm.nodes.values()} == {"idle"}
+    assert len(slurm.sets) == 4
+
+
+def test_a_node_that_somebody_else_drained_stays_so(place: Place, slurm: FakeSlurm) -> None:
+    slurm.nodes["c1-0"] = ("drained", "broken fan")
+    slurm.work = {"c2-0": 99}
+    assert scaling.shrink(place, 2, None).removed == ("c4-0", "c3-0")
+    assert slurm.nodes["c1-0"] == ("drained", "broken fan")
+
+
+def test_at_zero_slurm_keeps_an_entry_that_comes_back_with_its_pod(
+    place: Place, slurm: FakeSlurm
+) -> None:
+    assert len(scaling.shrink(place, 0, None).removed) == 4
+    assert slurm.sets == set()
+    ((name, (state, _)),) = slurm.nodes.items()
+    assert state == "down*"
+    assert scaling.grow(place, ONE, 1).added == (name,)
+    assert slurm.nodes[name] == ("idle", "")
+
+
+def test_new_nodes_have_the_lowest_free_numbers(place: Place, slurm: FakeSlurm) -> None:
+    slurm.work = {"c3-0": 99}
+    scaling.shrink(place, 1, None)
+    assert scaling.grow(place, ONE, 4).added == ("c1-0", "c2-0", "c4-0")
+
+
+@pytest.mark.parametrize(
+    ("state", "busy", "ready"),
+    [
+        ("idle", False, True),
+        ("mixed", True, True),
+        ("allocated", True, True),
+        ("completing", True, True),
+        ("idle*", False, False),
+        ("draining", True, False),
+        ("draining*", True, False),
+        ("drained", False, False),
+        ("down*", False, False),
+    ],
+)
+def test_what_a_state_of_slurms_means(state: str, busy: bool, ready: bool) -> None:
+    node = SlurmNode("c1-0", state, 1, 0, 960)
+    assert (node.is_busy, node.is_ready) == (busy, ready)
+
+
+# --- room ---
+
+
+@pytest.mark.parametrize(
+    ("changed", "count", "why"),
+    [
+        ({"cpus": 3}, 1, "larger than any"),
+        ({"memory": "9Gi"}, 1, "only for 0"),
+        ({"memory": "3Gi"}, 5, "only for 4"),
+    ],
+)
+def test_nodes_for_which_there_is_no_room_are_refused(
+    place: Place, slurm: FakeSlurm, changed: Json, count: int, why: str
+) -> None:
+    node = {"status": {"allocatable": {"cpu": "2", "memory": f"{8 * 1024**2}Ki"}}}
+    slurm.objects["/api/v1/nodes"] = {"items": [node, node]}
+    setup.require_room(place, ONE, 8)
+    with pytest.raises(UsageError, match=why):
+        setup.require_room(place, dataclasses.replace(ONE, **changed), count)
+    assert slurm.said == []
+
+
+# --- users ---
+
+
+def test_a_user_who_does_not_exist_is_refused_by_name() -> None:
+    assert jobs.user_of(MANY, "") == "ada"
+    assert jobs.user_of(MANY, "bob") == "bob"
+    with pytest.raises(UsageError, match="no user 'eve'") as caught:
+        jobs.user_of(MANY, "eve")
+    assert caught.value.resolution == "Its users: ada, bob"
+
+
+def test_what_slurm_says_of_a_script_is_the_error(
+    place: Place, world: World, tmp_path: Path
+) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text("#!/bin/sh\n#SBATCH -p gpu\n")
+    asked: list[list[str]] = []
+
+    def kubectl(words: list[str]) -> tuple[int, str, str]:
+        asked.append(words)
+        return 1, "", (
+            "sbatch: error: invalid partition specified: gpu\n"
+            "sbatch: error: Batch job submission failed: Invalid partition name specified\n"
+            "command terminated with exit code 1\n"
+        )  # fmt: skip
+
+    world.programs.answers["kubectl"] = kubectl
+    with pytest.raises(SykubeError, match="invalid partition specified: gpu") as caught:
+        jobs.submit(place, "user", script, ["--array=1-3"])
+    assert caught.value.exit_code == ExitCode.FAILED
+    assert "command terminated" not in caught.value.details
+    assert asked[0][-3:] == ["sbatch", "--job-name=job.sh", "--array=1-3"]
+
+
+@pytest.mark.parametrize("text", ["", "echo hello\n"])
+def test_a_file_that_is_no_script_is_not_submitted(
+    place: Place, slurm: FakeSlurm, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "job").write_text(text)
+    with pytest.raises(UsageError, match="is no script"):
+        jobs.submit(place, "user", tmp_path / "job", [])
+    with pytest.raises(UsageError, match="cannot read"):
+        jobs.submit(place, "user", tmp_path / "none", [])
+    assert slurm.said == []
+
+
+# --- the command line ---
+
+
+def test_render_prints_manifests_of_its_options(sykube: Sykube) -> None:
+    done = sykube(
+        "slurm", "render", "-n", "lab", "--nodes", "3", "--cpus", "4", "--memory", "2Gi",
+        "--image", "registry.example/slurm:1", "--domain", "site.example", "--home-class", "nfs",
+    )  # fmt: skip
+    assert done.code == 0
+    found = list(yaml.safe_load_all(done.out))
+    nodes = [e for e in found if e["kind"] == "StatefulSet" and e["metadata"]["name"][0] == "c"]
+    assert len(nodes) == 3
+    (container,) = nodes[0]["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == {"cpu": "4", "memory": "2Gi"}
+    assert container["image"] == "registry.example/slurm:1"
+    claims = {e["metadata"]["name"]: e["spec"] for e in found if e["kind"].endswith("Claim")}
+    assert claims["home"]["storageClassName"] == "nfs"
+    assert "storageClassName" not in claims["state"]
+
+
+@pytest.mark.parametrize(
+    "words", [("render", "--nodes", "-1"), ("up", "--nodes", "-1"), ("scale", "-1")]
+)
+def test_a_count_below_zero_is_refused(
+    sykube: Sykube, world: World, words: tuple[str, ...]
+) -> None:
+    made(world, workers=0)
+    named = () if words[0] == "render" else ("--name", "fake")
+    done = sykube("slurm", *words, *named)
+    assert done.code == ExitCode.USAGE
+    assert "-1 nodes: there are" in done.err
