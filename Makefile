@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: cluster test check node-image integration e2e test-fresh vm-test upstream-test update-test soak bench clean
+.PHONY: cluster test check node-image slurm-image integration e2e test-fresh vm-test upstream-test update-test soak bench clean
 .DELETE_ON_ERROR:
 
 cluster: ## a cluster of two nodes, and the command sykube on root's PATH
@@ -28,11 +28,14 @@ check: $(VENV)/installed-dev ## lint, types and unit tests, without root
 node-image: $(VENV)/installed ## installs what the host lacks and builds the image, unless it is cached
 	$(BIN)/sykube node-image build --yes
 
+slurm-image: $(VENV)/installed ## the image of `sykube slurm`, unless it is cached
+	$(BIN)/sykube slurm image --yes
+
 integration: $(VENV)/installed-dev
 	scripts/test-packages
 	$(PYTEST) tests/integration -q
 
-e2e: $(VENV)/installed-dev ## real clusters (SYKUBE_TEST_RELEASE=DIR: of a release, see docs)
+e2e: $(VENV)/installed-dev slurm-image ## real clusters (SYKUBE_TEST_RELEASE=DIR: of a release, see docs)
 	scripts/test-packages
 	$(BIN)/python -m tests.e2e
 

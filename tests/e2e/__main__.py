@@ -31,7 +31,7 @@ FIRST = ("host",)
 HALVES = (
     (
         "rootless", "neighbours", "lifecycle", "runtimes", "cluster", "dashboard", "metrics",
-        "network_policy", "runtime_faults",
+        "network_policy", "runtime_faults", "slurm",
     ),
     (
         "faults", "failures", "everyday", "snapshots", "images", "diagnosis", "site", "stock",

@@ -1,0 +1,8 @@
+/* Stands in for libmpi.so.40 where a program is linked; where it is run there is the real one. */
+char ompi_mpi_comm_world[512], ompi_mpi_int[512];
+int MPI_Init(void) { return 1; }
+int MPI_Finalize(void) { return 1; }
+int MPI_Comm_rank(void) { return 1; }
+int MPI_Comm_size(void) { return 1; }
+int MPI_Send(void) { return 1; }
+int MPI_Recv(void) { return 1; }
