@@ -10,6 +10,7 @@ type call struct {
 	root    string
 	log     string
 	bundle  string
+	process string // the file of what exec starts
 	id      string
 	rest    []string // what follows the container's name
 }
@@ -51,8 +52,11 @@ func parse(words []string) call {
 			break
 		}
 		name, value := option(words, &i, commandValues)
-		if name == "--bundle" || name == "-b" {
+		switch name {
+		case "--bundle", "-b":
 			c.bundle = value
+		case "--process", "-p":
+			c.process = value
 		}
 	}
 	return c

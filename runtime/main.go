@@ -1,6 +1,8 @@
-// The OCI runtime command of RuntimeClass apptainer, which containerd's shim calls as it calls runc.
+// The OCI runtime command that containerd's shim calls as it calls runc.
 //
-// crun makes namespaces, cgroup, devices, mounts and the terminal, Apptainer's starter runs inside of
+// Called runc or crun, it puts the file system of a SIF where an image stands for one (sif.go), then it
+// becomes the program of that name. Else it is the runtime of RuntimeClass apptainer, which does the same
+// first: crun makes namespaces, cgroup, devices, mounts and the terminal, Apptainer's starter runs inside of
 // that, and a static helper (init.c) is the last step before the container's own program. Sandboxes,
 // and every command that is not below, are crun's. docs/runtimes.md says which field of the OCI
 // specification goes to which of the three, and why.
@@ -10,15 +12,27 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 )
 
 const crun = "/usr/bin/crun"
 
+// What containers are handed to by themselves, by the names that this program has for it.
+var handed = map[string]string{"runc": "/usr/bin/runc", "crun": crun}
+
 func main() {
 	call := parse(os.Args[1:])
-	if err := run(call); err != nil {
+	err := prepareSIF(call)
+	if err == nil {
+		if program, ok := handed[filepath.Base(os.Args[0])]; ok {
+			err = becomeProgram(program, call.words)
+		} else {
+			err = run(call)
+		}
+	}
+	if err != nil {
 		if err != errSaid {
 			report(call.log, err)
 		}
@@ -26,9 +40,24 @@ func main() {
 	}
 }
 
-// run does a command; those that end in crun do not return.
+// prepareSIF does what a command takes of images that stand for a SIF.
+func prepareSIF(c call) error {
+	switch c.command {
+	case "create":
+		return lay(c)
+	case "exec":
+		return enter(c)
+	case "delete":
+		forget(c)
+	}
+	return nil
+}
+
+// run does a command of RuntimeClass apptainer; those that end in crun do not return.
 func run(c call) error {
 	switch c.command {
+	case "sif":
+		return describe(c.id)
 	case "create":
 		return create(c)
 	case "start":
@@ -46,9 +75,11 @@ func run(c call) error {
 }
 
 // become replaces this process by crun.
-func become(words []string) error {
-	err := syscall.Exec(crun, append([]string{crun}, words...), os.Environ())
-	return fmt.Errorf("cannot run %s: %w", crun, err)
+func become(words []string) error { return becomeProgram(crun, words) }
+
+func becomeProgram(program string, words []string) error {
+	err := syscall.Exec(program, append([]string{program}, words...), os.Environ())
+	return fmt.Errorf("cannot run %s: %w", program, err)
 }
 
 // report says an error where the shim looks for it, from where it reaches the pod's event.

@@ -230,7 +230,7 @@ def test_the_runtimes_are_wrapped_where_a_node_lacks_cgroups_or_users(
     machine.write("proc/self/uid_map", uid_map)
     text = configure_containerd(machine, (DEFINITIONS / config).read_text(), SYKUBE_CGROUP=group)
     found = re.findall(r'BinaryName = "(.*)"', text)
-    by_itself = ["/usr/bin/runc", "/usr/bin/crun"]
+    by_itself = ["/usr/lib/sykube/runc", "/usr/lib/sykube/crun"]
     rootless = ["/usr/lib/sykube/runc-rootless", "/usr/lib/sykube/crun-rootless"]
     # No RuntimeClass leads to the last ones there.
     last = ["/usr/lib/sykube/apptainer/runtime", "/usr/lib/sykube/default-runtime"]
