@@ -39,6 +39,11 @@ class ClusterPaths:
         return self.root / "volumes"
 
     @property
+    def sifs(self) -> Path:
+        """SIFs that nodes run as they are; every node sees it."""
+        return self.root / "sifs"
+
+    @property
     def engine(self) -> Path:
         """The engine's own configuration for this cluster: CNI and apptainer.conf."""
         return self.root / "engine"

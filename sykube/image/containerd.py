@@ -28,11 +28,13 @@ class Target:
 
     Attributes:
         size: bytes of its configuration and layers, compressed where they are.
+        layers: their digests.
     """
 
     digest: str
     id: str
     size: int
+    layers: tuple[str, ...]
 
 
 def names(node: Node) -> dict[str, str]:
@@ -51,6 +53,7 @@ def targets(host: Host, node: Node, digests: Sequence[str]) -> dict[str, Target]
             digest,
             manifest["config"]["digest"],
             sum(int(part["size"]) for part in _parts(manifest)),
+            tuple(part["digest"] for part in manifest.get("layers", [])),
         )
         for digest, (_, manifest) in _manifests(host, node, digests).items()
     }

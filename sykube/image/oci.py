@@ -49,6 +49,7 @@ class ContainerImage:
         name: in full, as nodes know it; empty where the file does not say.
         media_type: of its manifest.
         config: its digest is what Kubernetes calls the image's ID.
+        kept: the SIF that it stands for.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ContainerImage:
     manifest: Blob
     config: Blob
     layers: tuple[Blob, ...]
+    kept: Blob | None = None
 
     @property
     def digest(self) -> str:
@@ -67,12 +69,14 @@ class ContainerImage:
 
     @property
     def parts(self) -> tuple[Blob, ...]:
+        """What nodes are given of it."""
         return self.manifest, self.config, *self.layers
 
     @property
     def size(self) -> int:
-        """Bytes of its configuration and layers, compressed where they are."""
-        return sum(blob.size for blob in (self.config, *self.layers))
+        """Bytes of its configuration and layers, compressed where they are, or of its SIF."""
+        kept = [self.kept] if self.kept else []
+        return sum(blob.size for blob in (self.config, *self.layers, *kept))
 
 
 class Readable(Protocol):

@@ -7,26 +7,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
 from pathlib import Path
-from typing import Any
 
-from sykube.errors import UsageError
 from sykube.host import engines
 from sykube.host.files import unreadable
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import build, oci
+from sykube.image import build, oci, sif_header
 from sykube.image.build import Builder
 from sykube.image.oci import LAYER, MANIFEST, ContainerImage, Staging, made_manifest
 from sykube.rootless import unpacked
 
 _TIMEOUT_S = 3600.0
-# github.com/apptainer/sif, pkg/sif/sif.go: a launch script, the magic word, the version, the
-# architecture, an ID, the time of its making.
-_HEADER = struct.Struct("<32s 10s 3s 3s 16s q")
-_ARCHITECTURES = {b"02": "amd64", b"04": "arm64"}
-_RUN = ".singularity.d/actions/run"
+RUN = ".singularity.d/actions/run"
 _RUNSCRIPT = ".singularity.d/runscript"
 # What the engine adds to the environment for itself.
 _OF_ENGINE = frozenset(
@@ -58,21 +51,15 @@ def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -
     Raises:
         UsageError: it is damaged, or for other machines.
     """
-    header = _header(file)
-    architecture = _ARCHITECTURES.get(header[3][:2])
-    if architecture != oci.machine(host):
-        raise UsageError(
-            f"{file} is for {architecture or 'a machine that sykube does not know'}",
-            resolution=f"This machine needs one for {oci.machine(host)}.",
-        )
+    header = sif_header.check(host, file)
     staging, root, layer = Staging(folder), folder / "root", folder / "layer.tar"
     try:
         _unpack(host, file, root, folder, builder)
         # A user can mount no SIF.
         image = root if host.grants.rootless else file
         environment = _environment(host, image, builder)
-        entrypoint, labels = _entrypoint(root), _labels(root)
-        _pack(host, root, layer, max(header[5], 1))
+        entrypoint, found = _entrypoint(root), _labels(root)
+        _pack(host, root, layer, max(header.made, 1))
     finally:
         shutil.rmtree(root, ignore_errors=True)
     blob = staging.adopt(layer)
@@ -83,18 +70,13 @@ def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -
             "config": {
                 "Entrypoint": entrypoint,
                 "Env": environment,
-                "Labels": labels,
+                "Labels": found,
             },
             "rootfs": {"type": "layers", "diff_ids": [blob.digest]},
         }
     )
     manifest = staging.add_json(made_manifest(config, [(blob, LAYER)]))
     return ContainerImage(name, MANIFEST, manifest, config, (blob,))
-
-
-def _header(file: Path) -> tuple[Any, ...]:
-    with file.open("rb") as stream:
-        return _HEADER.unpack(stream.read(_HEADER.size).ljust(_HEADER.size, b"\0"))
 
 
 def _unpack(host: Host, file: Path, root: Path, folder: Path, builder: Builder) -> None:
@@ -109,17 +91,13 @@ def _unpack(host: Host, file: Path, root: Path, folder: Path, builder: Builder) 
             timeout=_TIMEOUT_S,
         )
     except CommandError as error:
-        raise UsageError(
-            f"{file} is damaged or cut off",
-            details=error.details,
-            resolution="Create the file again.",
-        ) from error
+        raise sif_header.damaged(file, error.details) from error
 
 
 def _entrypoint(root: Path) -> list[str]:
     """What runs in a pod: the engine's own start, which reads the environment first."""
-    if (root / _RUN).exists():
-        return [f"/{_RUN}"]
+    if (root / RUN).exists():
+        return [f"/{RUN}"]
     script = 'for each in /.singularity.d/env/*.sh; do . "$each"; done; exec "$0" "$@"'
     start = f"/{_RUNSCRIPT}" if (root / _RUNSCRIPT).exists() else "/bin/sh"
     return ["/bin/sh", "-c", script, start]
@@ -131,16 +109,20 @@ def _labels(root: Path) -> dict[str, str]:
     # A link in the image may lead to a file of the host.
     if not file.is_file() or not file.resolve().is_relative_to(root.resolve()):
         return {}
+    found = labels(file.read_text(encoding="utf-8", errors="replace"))
+    if found:
+        file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return found
+
+
+def labels(text: str) -> dict[str, str]:
+    """The labels in the text of a SIF's file of them, without the time of its build."""
     try:
-        labels = {
-            str(key): str(value)
-            for key, value in json.loads(file.read_text(encoding="utf-8")).items()
-        }
+        found = {str(key): str(value) for key, value in json.loads(text).items()}
     except (ValueError, AttributeError):
         return {}
-    labels.pop(_BUILD_DATE, None)
-    file.write_text(json.dumps(labels, indent=1), encoding="utf-8")
-    return labels
+    found.pop(_BUILD_DATE, None)
+    return found
 
 
 def _pack(host: Host, root: Path, layer: Path, made: int) -> None:

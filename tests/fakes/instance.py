@@ -50,7 +50,8 @@ class FakeInstance:
 
     def on_host(self, path: str) -> Path | None:
         """Where a path of the instance lies on the host, if it is bound."""
-        for host, inside in self.options.binds:
+        for host, bound in self.options.binds:
+            inside = bound.removesuffix(":ro")
             if path.startswith(inside + "/"):
                 return host / path.removeprefix(inside + "/")
         return None

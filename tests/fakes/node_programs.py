@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sykube import documents, resources
+from sykube.image import sif_store
 from tests.fakes.answers import Answer
 from tests.fakes.apiserver import (
     CONFIG_MAPS,
@@ -185,6 +186,11 @@ class NodePrograms:
                 return 0, "\n".join(["REF TYPE DIGEST SIZE", *rows]), ""
             case ["ctr", "images", "rm", "--sync", *names]:
                 instance.images = {k: v for k, v in instance.images.items() if k not in names}
+            case ["/usr/lib/sykube/apptainer/runtime", "sif", digest]:
+                sif = instance.on_host(f"{sif_store.PLACE}/{digest}.sif")
+                if self.world.sif_told is None or sif is None or not sif.exists():
+                    return 1, "", "it cannot be mounted"
+                return 0, json.dumps(self.world.sif_told), ""
             case ["sh", "load-image", folder, id_, image]:
                 instance.import_image(folder, id_, image)
             case ["sh", "detach-content", *parts]:

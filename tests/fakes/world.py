@@ -104,6 +104,8 @@ class World:
         self.kubernetes: dict[str, Kubernetes] = {}
         # What kubeadm was given: the node, its arguments, the documents of its configuration.
         self.configurations: list[tuple[str, list[str], list[dict[str, Any]]]] = []
+        # What nodes tell of a SIF that they can mount; None where they cannot.
+        self.sif_told: dict[str, str] | None = None
         # Manifests that kubectl was given, and what it fails with, the next time first.
         self.applied: list[str] = []
         self.apply_problems: list[str] = []

@@ -465,7 +465,7 @@ def _edit(folder: Path, **values: object) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
         (lambda folder: (folder / "state.json").unlink(), "state.json is missing"),
         (lambda folder: (folder / "state.json").write_text("{}"), "damaged"),
-        (lambda folder: _edit(folder, version=2), "later version"),
+        (lambda folder: _edit(folder, version=3), "later version"),
         (lambda folder: _edit(folder, archive="state.json"), "not what was saved"),
     ],
 )

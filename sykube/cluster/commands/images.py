@@ -15,13 +15,13 @@ from typing import Any
 
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster, on_each
+from sykube.cluster.operations import sifs
 from sykube.cluster.operations.opening import opened, require_awake, require_running
 from sykube.errors import SykubeError, UsageError
-from sykube.host import engines, space, tar
+from sykube.host import space, tar
 from sykube.host.files import unreadable
 from sykube.host.host import Host
 from sykube.image import containerd, layout, reference, sif
-from sykube.image.build import Builder
 from sykube.image.oci import ContainerImage
 from sykube.kubernetes import readiness
 from sykube.kubernetes.api import Api
@@ -76,18 +76,22 @@ def load(
         for source in sources:
             _check_there(source)
         _remove_work(cluster)
-        # Once in the cluster's folder, and unpacked in each node.
-        needed = sum(tar.size_of(source, ["."]) for source in sources) * (1 + len(found))
+        # Once in the cluster's folder, and unpacked in each node; SIFs say it themselves.
+        archives = [source for source in sources if not sif.is_sif(source)]
+        needed = sum(tar.size_of(source, ["."]) for source in archives) * (1 + len(found))
         space.require(host, cluster.paths.root, needed)
         work = Path(tempfile.mkdtemp(prefix=_WORK, dir=cluster.paths.root))
         try:
             images: dict[tuple[str, str], ContainerImage] = {}
             for source in sources:
                 with ui.step(f"Reading {source.name}"):
-                    for image in _read(host, source, chosen, work, ui):
+                    for image in _read(cluster, found, source, chosen, work):
                         images[image.name, image.digest] = image
             _check_names(list(images.values()))
-            return [_load(cluster, image, found) for image in images.values()]
+            loaded = [_load(cluster, image, found) for image in images.values()]
+            # A name may have stood for another one until now.
+            sifs.prune(cluster)
+            return loaded
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -117,8 +121,13 @@ def listing(host: Host, name: str, ui: Ui) -> list[Listed]:
                 places.setdefault((each, digest), []).append(node.name)
             elif digest not in named:
                 places.setdefault(("", digest), []).append(node.name)
+    beside = sifs.sizes(cluster)
+
+    def size(target: containerd.Target) -> int:
+        return target.size + sum(beside.get(layer, 0) for layer in target.layers)
+
     return [
-        Listed(image, digest, known[digest].id, known[digest].size, tuple(where))
+        Listed(image, digest, known[digest].id, size(known[digest]), tuple(where))
         for (image, digest), where in sorted(places.items())
         if digest in known
     ]
@@ -162,6 +171,7 @@ def delete(host: Host, name: str, image: str, nodes: Sequence[str], ui: Ui) -> l
             _require_unused(api, having, {each for refs in going.values() for each in refs})
         with ui.step(f"Removing {wanted}"):
             on_each(having, lambda node: containerd.remove(node, going[node.name]))
+            sifs.prune(cluster)
         return [*going]
 
 
@@ -194,16 +204,14 @@ def _remove_work(cluster: Cluster) -> None:
         containerd.remove_work(node)
 
 
-def _read(host: Host, source: Path, wanted: str, work: Path, ui: Ui) -> list[ContainerImage]:
+def _read(
+    cluster: Cluster, nodes: Sequence[Node], source: Path, wanted: str, work: Path
+) -> list[ContainerImage]:
     """The images of a source, each with a name."""
     name = wanted or reference.of_file(source)
     if sif.is_sif(source):
-        engine = engines.find(host)
-        if engine is None:
-            raise SykubeError("there is no Apptainer to unpack it with", resolution="sykube doctor")
-        ui.note("making a container image of it")
-        return [sif.convert(host, source, name, work, Builder(engine.binary, engine.environment))]
-    images = layout.read(host, source, work)
+        return [sifs.image(cluster, nodes, source, name, work)]
+    images = layout.read(cluster.host, source, work)
     return [
         image if image.name and not wanted else dataclasses.replace(image, name=name)
         for image in images
@@ -251,7 +259,7 @@ def _load(cluster: Cluster, image: ContainerImage, nodes: Sequence[Node]) -> Loa
 
 def _flush(image: ContainerImage) -> None:
     """Have the parts on the disk before anybody is told that they are there."""
-    for part in image.parts:
+    for part in (*image.parts, *([image.kept] if image.kept else [])):
         with part.file.open("rb") as stream:
             os.fsync(stream.fileno())
 

@@ -7,7 +7,7 @@ import logging
 
 from sykube.cluster.model import members
 from sykube.cluster.model.cluster import Cluster, on_each
-from sykube.cluster.operations import patch_check
+from sykube.cluster.operations import patch_check, sifs
 from sykube.cluster.operations.drain import drain, uncordon
 from sykube.cluster.operations.join import join_all
 from sykube.cluster.operations.nodes import apply_network, prepare, start_missing
@@ -52,6 +52,7 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
             with ui.step(f"Starting {', '.join(added)}"):
                 start_missing(cluster)
                 _configure(cluster, before)
+                sifs.give(cluster, before, nodes)
             with ui.step("Joining the cluster"):
                 join_all(cluster, nodes)
             with ui.step("Waiting for nodes, pods and DNS"):

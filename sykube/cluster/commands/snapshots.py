@@ -202,6 +202,7 @@ def _unpack_and_swap(snapshot: Snapshot, cluster: Cluster) -> None:
         for folder in (work, work / "new", work / "old"):
             folder.mkdir(mode=0o700)
         archive.unpack(cluster.host, snapshot, work / "new")
+        (work / "new" / archive.SIFS).mkdir(mode=0o700, exist_ok=True)
         with signals.uninterrupted(), _swapped(cluster.paths.root, work):
             cluster.save()
     finally:

@@ -24,9 +24,11 @@ from sykube.host.files import write_atomically
 from sykube.host.host import Host
 from sykube.image.node_image import NodeImage
 
-VERSION = 1
+# From 2 on, there may be SIFs in it: without any it is of version 1, for those that know no other.
+VERSION = 2
 # What is archived of a cluster's data folder; start makes the rest anew.
-CONTENTS = ("nodes", "volumes", "kubeconfig")
+SIFS = "sifs"
+CONTENTS = ("nodes", "volumes", "kubeconfig", SIFS)
 _NAME = re.compile(r"[A-Za-z0-9][-_.A-Za-z0-9]{0,99}")
 
 
@@ -41,6 +43,7 @@ class Snapshot:
         archive: file name of the archive.
         size: bytes of the archive.
         unpacked: bytes that its files take.
+        contents: what it has of CONTENTS.
     """
 
     host: Host
@@ -53,6 +56,7 @@ class Snapshot:
     sha256: str
     size: int
     unpacked: int
+    contents: tuple[str, ...]
 
     @property
     def folder(self) -> Path:
@@ -129,6 +133,7 @@ def find(host: Host, name: str) -> Snapshot:
             sha256=str(stored["sha256"]),
             size=int(stored["bytes"]),
             unpacked=int(stored["unpackedBytes"]),
+            contents=_contents(stored["version"] > 1),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(name, repr(error)) from error
@@ -156,9 +161,10 @@ def create(host: Host, name: str, state: State, root: Path) -> Snapshot:
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir(mode=0o700)
-        unpacked = tar.size_of(root, CONTENTS)
+        contents = _contents(any((root / SIFS).glob("*")))
+        unpacked = tar.size_of(root, contents)
         space.require(host, work, unpacked)
-        file = tar.pack(host, root, CONTENTS, work)
+        file = tar.pack(host, root, contents, work)
         snapshot = Snapshot(
             host,
             name=name,
@@ -170,6 +176,7 @@ def create(host: Host, name: str, state: State, root: Path) -> Snapshot:
             sha256=tar.digest(file),
             size=file.stat().st_size,
             unpacked=unpacked,
+            contents=contents,
         )
         state.save(work / "state.json")
         _write_manifest(snapshot, work / "manifest.json")
@@ -272,9 +279,13 @@ def remove(host: Host, name: str) -> None:
     _forget_empty_folders(host)
 
 
+def _contents(with_sifs: bool) -> tuple[str, ...]:
+    return tuple(name for name in CONTENTS if with_sifs or name != SIFS)
+
+
 def _write_manifest(snapshot: Snapshot, path: Path) -> None:
     stored: dict[str, Any] = {
-        "version": VERSION,
+        "version": VERSION if SIFS in snapshot.contents else 1,
         "cluster": snapshot.cluster,
         "created": snapshot.created,
         "kubernetes": snapshot.kubernetes,

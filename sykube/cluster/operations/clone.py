@@ -118,7 +118,7 @@ def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:
     """Put what the snapshot has of some nodes in their place, without keys and names.
 
     Args:
-        volumes: the cluster's volumes as well.
+        volumes: the cluster's volumes as well, and its SIFs.
 
     Raises:
         SykubeError: the disk is too small, or tar failed.
@@ -129,13 +129,14 @@ def unpack(cluster: Cluster, nodes: Sequence[Node], *, volumes: bool) -> None:
     work.mkdir(mode=0o700)
     try:
         saved = {f"nodes/{snapshot.cluster}-{node.name}": node for node in nodes}
-        only = [*saved, "volumes"] if volumes else [*saved]
+        whole = [name for name in ("volumes", archive.SIFS) if name in snapshot.contents]
+        only = [*saved, *(whole if volumes else ())]
         archive.unpack(cluster.host, snapshot, work, only=only, without=_LEFT_OUT)
         for name, node in saved.items():
             node.restore(work / name)
-        if volumes:
-            shutil.rmtree(cluster.paths.volumes, ignore_errors=True)
-            (work / "volumes").rename(cluster.paths.volumes)
+        for name in whole if volumes else ():
+            shutil.rmtree(cluster.paths.root / name, ignore_errors=True)
+            (work / name).rename(cluster.paths.root / name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

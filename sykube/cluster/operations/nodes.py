@@ -21,7 +21,7 @@ from sykube.cluster.operations import (
     site_network,
 )
 from sykube.errors import SykubeError
-from sykube.image import versions
+from sykube.image import sif_store, versions
 from sykube.kubernetes import kubelet, node_checks
 from sykube.kubernetes.kubeadm_patches import KUBELET
 from sykube.node import cgroups, local
@@ -210,6 +210,7 @@ def is_node(instance: str, prefix: str) -> bool:
 def prepare(cluster: Cluster, node: Node) -> None:
     """Write what the node finds in /etc/sykube, and make its folders and cgroups."""
     cluster.paths.volumes.mkdir(mode=0o711, exist_ok=True)
+    cluster.paths.sifs.mkdir(mode=0o700, exist_ok=True)
     is_single = [node] == cluster.control_planes
     asked = cluster.state.spec.node(node.name)
     limits = _limits(cluster, asked)
@@ -297,6 +298,7 @@ def start(cluster: Cluster, node: Node, *, without_policies: bool = False) -> No
         image.sif,
         binds=(
             (cluster.paths.volumes, VOLUMES),
+            (cluster.paths.sifs, f"{sif_store.PLACE}:ro"),
             *containerd_config.binds(cluster, node),
             *((mount.host, mount.destination) for mount in _mounts(cluster, node)),
         ),

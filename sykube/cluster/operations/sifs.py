@@ -1,0 +1,119 @@
+"""SIFs as images of a cluster: kept once and mounted by its nodes, or unpacked where one cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from sykube.cluster.model.cluster import Cluster
+from sykube.errors import SykubeError
+from sykube.host import engines, space
+from sykube.image import containerd, reference, sif, sif_header, sif_store, sif_stub
+from sykube.image.build import Builder
+from sykube.image.oci import Blob, ContainerImage
+from sykube.node.node import Node
+
+_RUNTIME = "/usr/lib/sykube/apptainer/runtime"
+
+
+def image(
+    cluster: Cluster, nodes: Sequence[Node], source: Path, name: str, work: Path
+) -> ContainerImage:
+    """The container image of a SIF for some nodes, with its parts in a folder of the cluster's.
+
+    Raises:
+        UsageError: it is damaged, encrypted or for other machines.
+        SykubeError: the disk is too small.
+    """
+    sif_header.check(cluster.host, source)
+    if cluster.host.grants.rootless:
+        # Nobody but the host's root mounts by loop devices.
+        return _unpacked(cluster, nodes, source, name, work)
+    space.require(cluster.host, cluster.paths.root, source.stat().st_size)
+    cluster.paths.sifs.mkdir(mode=0o700, exist_ok=True)
+    kept = sif_store.adopt(cluster.paths.sifs, source, work)
+    told = _ask(nodes, kept)
+    if told is None:
+        prune(cluster)
+        return _unpacked(cluster, nodes, source, name, work)
+    made = sif_stub.make(cluster.host, name, work, kept, told)
+    sif_store.note(kept, made.layers[0].digest)
+    return made
+
+
+def _ask(nodes: Sequence[Node], kept: Blob) -> dict[str, str] | None:
+    """What nodes tell of a SIF in the store; None unless all of them can run it from there.
+
+    This is the one place that decides. One that cannot is of a node image from before, lacks loop
+    devices or what the SIF is packed with, or the SIF has no start of Apptainer's in it.
+    """
+    told = None
+    for node in nodes:
+        digest = kept.digest.removeprefix("sha256:")
+        done = node.run([_RUNTIME, "sif", digest], check=False)
+        if not done.ok:
+            return None
+        told = json.loads(done.stdout)
+    return told
+
+
+def _unpacked(
+    cluster: Cluster, nodes: Sequence[Node], source: Path, name: str, work: Path
+) -> ContainerImage:
+    # Once in the cluster's folder, and in each node.
+    needed = source.stat().st_size * (1 + len(nodes))
+    space.require(cluster.host, cluster.paths.root, needed)
+    engine = engines.find(cluster.host)
+    if engine is None:
+        raise SykubeError("there is no Apptainer to unpack it with", resolution="sykube doctor")
+    cluster.ui.note("unpacking it: nodes cannot run it as it is")
+    builder = Builder(engine.binary, engine.environment)
+    return sif.convert(cluster.host, source, name, work, builder)
+
+
+def sizes(cluster: Cluster) -> dict[str, int]:
+    """Bytes of the SIFs in the store, by the layers that stand for them."""
+    return {each.layer: each.size for each in sif_store.stored(cluster.paths.sifs)}
+
+
+def prune(cluster: Cluster) -> None:
+    """Remove the SIFs that no image stands for any more, unless a node's images cannot be seen."""
+    kept = sif_store.stored(cluster.paths.sifs)
+    running = cluster.running() if kept else []
+    if len(running) < len(cluster.nodes):
+        return
+    used: set[str] = set()
+    for node in running:
+        digests = sorted({*containerd.names(node).values()})
+        found = containerd.targets(cluster.host, node, digests).values()
+        used |= {layer for target in found for layer in target.layers}
+    for each in kept:
+        if each.layer not in used:
+            sif_store.remove(each)
+
+
+def give(cluster: Cluster, sources: Sequence[Node], nodes: Sequence[Node]) -> None:
+    """Give nodes the images of SIFs that others have: they see the SIFs already."""
+    images: dict[str, ContainerImage] = {}
+    for source in sources if sizes(cluster) else ():
+        images |= {each.name: each for each in _standing(cluster, source)}
+    for node in nodes:
+        for each in images.values():
+            containerd.load(node, each)
+
+
+def _standing(cluster: Cluster, node: Node) -> list[ContainerImage]:
+    """The images of a node that stand for a SIF."""
+    known, names = sizes(cluster), containerd.names(node)
+    found = containerd.targets(cluster.host, node, sorted({*names.values()}))
+    wanted = {
+        name: digest
+        for name, digest in names.items()
+        if not reference.is_id(name)
+        and "@" not in name
+        and digest in found
+        and known.keys() & {*found[digest].layers}
+    }
+    folder = node.pull("/var/lib/containerd")
+    return containerd.stored(cluster.host, folder, wanted)[0]

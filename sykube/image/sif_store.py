@@ -1,0 +1,109 @@
+"""The SIFs that a cluster's nodes run as they are: a folder that all of them see, and none changes.
+
+DIGEST.sif     a SIF, by its SHA-256
+DIGEST.json    the layer by which images stand for it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from sykube.host.files import write_atomically
+from sykube.image.oci import Blob
+
+# Where nodes see it: runtime/sif.go.
+PLACE = "/var/lib/sykube/sifs"
+_BLOCK = 1 << 22
+# linux/fs.h
+_FICLONE = 0x40049409
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A SIF in the folder, its bytes, and the layer that stands for it; empty where none does."""
+
+    sif: Path
+    size: int
+    layer: str
+
+
+def adopt(folder: Path, source: Path, work: Path) -> Blob:
+    """Take a copy of a SIF, unless it is there: shared with it where the file system can.
+
+    The digest is of what the copy holds, whatever becomes of the source meanwhile.
+
+    Args:
+        work: a folder of the same file system, for a copy that is not whole yet.
+
+    Raises:
+        OSError: the disk is full, or the source cannot be read.
+    """
+    part = work / "sif"
+    digest = _copy(source, part)
+    file = folder / f"{digest}.sif"
+    if file.exists():
+        part.unlink()
+    else:
+        part.chmod(0o400)
+        part.replace(file)
+    return Blob(f"sha256:{digest}", file.stat().st_size, file)
+
+
+def note(sif: Blob, layer: str) -> None:
+    """Note which layer stands for a SIF, by its digest."""
+    write_atomically(sif.file.with_suffix(".json"), json.dumps({"layer": layer}), mode=0o600)
+
+
+def stored(folder: Path) -> list[Stored]:
+    return [
+        Stored(sif, sif.stat().st_size, _layer(sif.with_suffix(".json")))
+        for sif in sorted(folder.glob("*.sif"))
+    ]
+
+
+def remove(found: Stored) -> None:
+    """Remove a SIF; containers that run on it keep it until they end."""
+    found.sif.unlink(missing_ok=True)
+    found.sif.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _layer(note: Path) -> str:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(note.read_text(encoding="utf-8"))["layer"])
+    return ""
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file; the SHA-256 of the copy, as hexadecimal digits."""
+    with source.open("rb") as read, target.open("w+b") as written:
+        if _share(read, written):
+            return hashlib.file_digest(written, "sha256").hexdigest()
+        return _copy_blocks(read, written)
+
+
+def _share(read: IO[bytes], written: IO[bytes]) -> bool:
+    try:
+        fcntl.ioctl(written, _FICLONE, read.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def _copy_blocks(read: IO[bytes], written: IO[bytes]) -> str:
+    """A block is hashed while the next is read and written: both take about as long."""
+    digester, hashing = hashlib.sha256(), Future[None]()
+    hashing.set_result(None)
+    with ThreadPoolExecutor(1) as pool:
+        while block := read.read(_BLOCK):
+            hashing.result()
+            hashing = pool.submit(digester.update, block)
+            written.write(block)
+        hashing.result()
+    return digester.hexdigest()
