@@ -30,7 +30,7 @@ FIRST = ("host",)
 # Files that share a cluster are in one half; the longest of each begins.
 HALVES = (
     (
-        "rootless", "neighbours", "lifecycle", "runtimes", "cluster", "dashboard", "metrics",
+        "rootless", "neighbours", "lifecycle", "runtimes", "sif", "cluster", "dashboard", "metrics",
         "network_policy", "runtime_faults", "slurm",
     ),
     (

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
-import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +13,10 @@ from typing import Any
 import pytest
 
 from sykube.errors import ExitCode
-from sykube.host import engines
-from sykube.host.host import Host
-from sykube.host.run import clean_environment
 from sykube.image.zstandard import zstd
 from tests import containers
 from tests.containers import Image
+from tests.e2e import roots
 from tests.e2e.cluster import TestCluster, data_folders, eventually
 from tests.e2e.registry import Registry
 from tests.hostdiff import HostSnapshot, leaks_since
@@ -29,14 +25,9 @@ NAME = "e2e-images"
 # The mirror is on the bridge, which is not there before.
 NODES, GATEWAY, MIRROR_PORT = "10.11.233.0/24", "10.11.233.1", 15000
 LOGIN = "somebody:correct-horse-battery"
-_PROGRAMS = ("dash", "cat", "sleep", "env")
-_DEFINITION = """Bootstrap: scratch
-
-%setup
-    tar -C "$APPTAINER_ROOTFS" -xf {root}
-
+_SECTIONS = """
 %environment
-    export GREETING="hello from ${{WHO:-a SIF}}"
+    export GREETING="hello from ${WHO:-a SIF}"
 
 %runscript
     echo "$GREETING, $*"
@@ -44,22 +35,9 @@ _DEFINITION = """Bootstrap: scratch
 """
 
 
-def root_files() -> dict[str, bytes]:
-    """A root file system with a shell, of the host's own programs."""
-    found: dict[str, bytes] = {}
-    for name in _PROGRAMS:
-        program = Path(next(p for p in (f"/bin/{name}", f"/usr/bin/{name}") if os.path.exists(p)))
-        found[f"bin/{name}"] = program.read_bytes()
-        linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
-        for library in re.findall(r"(/\S+)", linked.stdout):
-            found[library.lstrip("/")] = Path(library).read_bytes()
-    found["bin/sh"] = found["bin/dash"]
-    return found
-
-
 @pytest.fixture(scope="module")
 def root() -> bytes:
-    return containers.tar(root_files())
+    return containers.tar(roots.files())
 
 
 def speaking(root: bytes, words: str) -> Image:
@@ -162,17 +140,8 @@ def test_nodes_share_one_copy_of_a_layer(pictures: TestCluster, root: bytes) -> 
 def test_a_sif_runs_with_its_runscript_and_its_environment(
     pictures: TestCluster, root: bytes, tmp_path: Path
 ) -> None:
-    (tmp_path / "root.tar").write_bytes(root)
-    definition, file = tmp_path / "it.def", tmp_path / "greeter_1.0.sif"
-    definition.write_text(_DEFINITION.format(root=tmp_path / "root.tar"))
-    engine = engines.find(Host())
-    assert engine is not None
-    subprocess.run(
-        [engine.binary, "build", file, definition],
-        env=clean_environment(engine.environment),
-        check=True,
-        timeout=300,
-    )
+    file = tmp_path / "greeter_1.0.sif"
+    roots.build(file, root, _SECTIONS)
     (found,) = load(pictures, file, "--node", "node1")
     assert found["image"] == "docker.io/library/greeter:1.0"
     assert found["loaded"] == ["node1"]
@@ -182,7 +151,7 @@ def test_a_sif_runs_with_its_runscript_and_its_environment(
     )  # fmt: skip
     # Its own scripts make the environment anew, as in Apptainer.
     assert pictures.kubectl("logs", "greeter") == "hello from a pod, you two\n"
-    assert "GREETING=hello from a SIF" in pictures.in_pod("greeter", "env").splitlines()
+    assert "GREETING=hello from a pod" in pictures.in_pod("greeter", "env").splitlines()
     (again,) = load(pictures, file)
     assert (again["loaded"], again["present"]) == (["master"], ["node1"])
     (other,) = load(pictures, file, "--as", "team/greeter:2")
@@ -297,6 +266,10 @@ def test_what_is_pushed_runs_on_every_node_and_on_one_that_joins(
     for name in (f"{registry}/team/words:1", "pushed:1"):
         pictures.sykube("image", "delete", name, "--name", NAME)
     pictures.sykube("node", "add", "--name", NAME)
+    # The SIFs' are all that a new node is given.
+    loaded = listed(pictures)
+    assert loaded["docker.io/library/greeter:1.0"]["nodes"] == ["master", "node1", "node2"]
+    assert "node2" not in loaded["docker.io/library/words:oci-layout"]["nodes"]
     port = registry.rpartition(":")[2]
     for node, host in (
         ("master", registry),
@@ -318,7 +291,9 @@ def test_a_pod_reaches_it_by_its_name(pictures: TestCluster, registry: str) -> N
 # --- the end ---
 
 
-def test_the_registrys_images_survive_stop_and_start(pictures: TestCluster, registry: str) -> None:
+def test_the_registrys_images_and_sifs_survive_stop_and_start(
+    pictures: TestCluster, registry: str
+) -> None:
     pictures.sykube("stop", "--name", NAME)
     done = pictures.sykube("image", "list", "--name", NAME, check=False)
     assert done.returncode == ExitCode.STOPPED
@@ -326,6 +301,10 @@ def test_the_registrys_images_survive_stop_and_start(pictures: TestCluster, regi
     catalog = f"http://{registry}/v2/_catalog"
     eventually("it answers", lambda: answers(catalog))
     assert fetch(catalog) == {"repositories": ["team/words"]}
+    eventually(
+        "the pod of a SIF runs again",
+        lambda: pictures.kubectl("logs", "greeter", check=False) == "hello from a pod, you two\n",
+    )
 
 
 def test_switched_off_it_is_gone_and_on_again_it_has_its_images(
