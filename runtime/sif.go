@@ -21,6 +21,8 @@ const (
 	sifs = "/run/sykube/sifs"
 	// Scripts of Apptainer's in every SIF: they read its environment, then do what they are called by.
 	actions = "/.singularity.d/actions/"
+	// Fingerprints, a line for each: of keys one of which must have signed a SIF. Nothing where any SIF will do.
+	required = "/etc/sykube/sif-signers"
 	// Of what is told of a SIF.
 	mostText = 1 << 20
 )
@@ -43,6 +45,9 @@ func lay(c call) error {
 		if each.string("type") == "user" {
 			return fmt.Errorf("an image of a SIF cannot do hostUsers: false: its files have the node's users")
 		}
+	}
+	if err := signed(digest, required, store); err != nil {
+		return err
 	}
 	err = mounted(digest, func(at string) error { return stack(root, at) })
 	if err != nil {
@@ -111,6 +116,29 @@ func marked(root string) (string, error) {
 		return "", wrong
 	}
 	return digest, nil
+}
+
+// signed refuses a SIF unless it was verified, when it came into the store, to be signed as a file of
+// fingerprints requires.
+func signed(digest, required, store string) error {
+	text, err := os.ReadFile(required)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	wanted := strings.Fields(string(text))
+	if len(wanted) == 0 {
+		return nil
+	}
+	// What is not there was verified by nobody.
+	noted, _ := load(filepath.Join(store, digest+".json"))
+	for _, each := range noted.strings("signers") {
+		for _, key := range wanted {
+			if each == key {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("the SIF sha256:%s is not signed by a key that this cluster requires (--require-signed)", digest)
 }
 
 // mounted mounts a SIF's file system for as long as something is done with it. An overlay that is made

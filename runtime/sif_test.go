@@ -229,3 +229,34 @@ func TestWhatIsExecutedIsReadFromItsFile(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+func TestASIFIsSignedByAKeyThatIsRequired(t *testing.T) {
+	folder := t.TempDir()
+	required, note := filepath.Join(folder, "required"), filepath.Join(folder, digest+".json")
+	check := func(wanted, noted string, right bool) {
+		t.Helper()
+		os.WriteFile(required, []byte(wanted), 0o600)
+		os.WriteFile(note, []byte(noted), 0o600)
+		err := signed(digest, required, folder)
+		if right && err != nil {
+			t.Error(err)
+		}
+		if !right && (err == nil || !strings.Contains(err.Error(), "is not signed by a key")) {
+			t.Error(err)
+		}
+	}
+	if err := signed(digest, required, folder); err != nil {
+		t.Error(err)
+	}
+	check("", `{}`, true)
+	check("AA\nBB\n", `{"signers": ["CC", "BB"]}`, true)
+	check("AA\nBB\n", `{"signers": ["CC"]}`, false)
+	check("AA\n", `{"signers": []}`, false)
+	check("AA\n", `{"layer": "x"}`, false)
+	check("AA\n", `{"signers": ["A"]}`, false)
+	check("AA\n", `no JSON`, false)
+	os.Remove(note)
+	if err := signed(digest, required, folder); err == nil {
+		t.Error("a SIF of which nothing is noted was taken")
+	}
+}

@@ -42,11 +42,14 @@ def is_sif(file: Path) -> bool:
         raise unreadable(file, error) from error
 
 
-def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -> ContainerImage:
+def convert(
+    host: Host, file: Path, name: str, folder: Path, builder: Builder, *, shown: Path | None = None
+) -> ContainerImage:
     """Make a SIF into a container image of one layer, with its parts in a folder.
 
     Args:
         name: of the image, in full.
+        shown: what the SIF is called in errors, instead of its own path.
 
     Raises:
         UsageError: it is damaged, or for other machines.
@@ -54,7 +57,7 @@ def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -
     header = sif_header.check(host, file)
     staging, root, layer = Staging(folder), folder / "root", folder / "layer.tar"
     try:
-        _unpack(host, file, root, folder, builder)
+        _unpack(host, file, root, folder, builder, shown or file)
         # A user can mount no SIF.
         image = root if host.grants.rootless else file
         environment = _environment(host, image, builder)
@@ -79,7 +82,9 @@ def convert(host: Host, file: Path, name: str, folder: Path, builder: Builder) -
     return ContainerImage(name, MANIFEST, manifest, config, (blob,))
 
 
-def _unpack(host: Host, file: Path, root: Path, folder: Path, builder: Builder) -> None:
+def _unpack(
+    host: Host, file: Path, root: Path, folder: Path, builder: Builder, shown: Path
+) -> None:
     if host.grants.rootless:
         unpacked.unpack(host, file, root)
         return
@@ -91,7 +96,7 @@ def _unpack(host: Host, file: Path, root: Path, folder: Path, builder: Builder) 
             timeout=_TIMEOUT_S,
         )
     except CommandError as error:
-        raise sif_header.damaged(file, error.details) from error
+        raise sif_header.damaged(shown, error.details) from error
 
 
 def _entrypoint(root: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """The SIFs that a cluster's nodes run as they are: a folder that all of them see, and none changes.
 
 DIGEST.sif     a SIF, by its SHA-256
-DIGEST.json    the layer by which images stand for it
+DIGEST.json    the layer by which images stand for it, and keys that were verified to have signed it
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +57,15 @@ def adopt(folder: Path, source: Path, work: Path) -> Blob:
     return Blob(f"sha256:{digest}", file.stat().st_size, file)
 
 
-def note(sif: Blob, layer: str) -> None:
-    """Note which layer stands for a SIF, by its digest."""
-    write_atomically(sif.file.with_suffix(".json"), json.dumps({"layer": layer}), mode=0o600)
+def note(sif: Blob, layer: str, signers: Sequence[str]) -> None:
+    """Note what nodes go by: runtime/sif.go.
+
+    Args:
+        layer: the digest of that which stands for it.
+        signers: fingerprints of keys by which all of the SIF was verified to be signed.
+    """
+    text = json.dumps({"layer": layer, "signers": [*signers]})
+    write_atomically(sif.file.with_suffix(".json"), text, mode=0o600)
 
 
 def stored(folder: Path) -> list[Stored]:
@@ -72,6 +79,13 @@ def remove(found: Stored) -> None:
     """Remove a SIF; containers that run on it keep it until they end."""
     found.sif.unlink(missing_ok=True)
     found.sif.with_suffix(".json").unlink(missing_ok=True)
+
+
+def remove_unnoted(folder: Path) -> None:
+    """Remove SIFs of which nothing was noted."""
+    for each in stored(folder):
+        if not each.layer:
+            remove(each)
 
 
 def _layer(note: Path) -> str:

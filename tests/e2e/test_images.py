@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 
 from sykube.errors import ExitCode
+from sykube.host import apt, engines
+from sykube.host.host import Host
 from sykube.image.zstandard import zstd
 from tests import containers
 from tests.containers import Image
 from tests.e2e import roots
 from tests.e2e.cluster import TestCluster, data_folders, eventually
 from tests.e2e.registry import Registry
+from tests.e2e.signer import Signer
 from tests.hostdiff import HostSnapshot, leaks_since
 
 NAME = "e2e-images"
@@ -48,9 +51,16 @@ def speaking(root: bytes, words: str) -> Image:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
-    """Two nodes that know a mirror on their bridge and the password for it."""
-    made = TestCluster(NAME, tmp_path_factory.mktemp("images"))
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    # The engine may not be there before.
+    engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), print)
+    return Signer(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Iterator[TestCluster]:
+    """Two nodes that know a mirror on their bridge and the password for it; SIFs must be signed."""
+    made = TestCluster(NAME, tmp_path_factory.mktemp("images"), own=signer.environment)
     made.delete_quietly()
     made.before = HostSnapshot.take(data_folders(NAME))
     auth = base64.b64encode(LOGIN.encode()).decode()
@@ -59,7 +69,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     made.init(
         *("--workers", "1", "--dns", "192.0.2.53", "--yes", "--node-subnet", NODES),
         *("--registry-mirror", f"registry.test=http://{GATEWAY}:{MIRROR_PORT}"),
-        *("--registry-auth", str(logins)),
+        *("--registry-auth", str(logins), "--require-signed", signer.fingerprint),
     )
     yield made
     made.delete_quietly()
@@ -76,7 +86,9 @@ def listed(cluster: TestCluster) -> dict[str, dict[str, Any]]:
     return {each["image"]: each for each in json.loads(done.stdout)}
 
 
-def run_pod(cluster: TestCluster, name: str, image: str, node: str, **spec: Any) -> None:
+def run_pod(
+    cluster: TestCluster, name: str, image: str, node: str, *, ready: bool = True, **spec: Any
+) -> None:
     container = {"name": "it", "image": image, "imagePullPolicy": "Never"} | spec
     cluster.apply(
         {
@@ -90,7 +102,8 @@ def run_pod(cluster: TestCluster, name: str, image: str, node: str, **spec: Any)
             },
         }
     )
-    cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    if ready:
+        cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
 
 
 # --- images from files ---
@@ -137,11 +150,15 @@ def test_nodes_share_one_copy_of_a_layer(pictures: TestCluster, root: bytes) -> 
     assert len([*folder.glob(blobs)]) == 2
 
 
-def test_a_sif_runs_with_its_runscript_and_its_environment(
-    pictures: TestCluster, root: bytes, tmp_path: Path
+def test_a_sif_runs_with_its_runscript_and_its_environment_once_it_is_signed(
+    pictures: TestCluster, root: bytes, signer: Signer, tmp_path: Path
 ) -> None:
     file = tmp_path / "greeter_1.0.sif"
     roots.build(file, root, _SECTIONS)
+    refused = pictures.sykube("image", "load", str(file), "--name", NAME, check=False)
+    assert refused.returncode == ExitCode.UNTRUSTED
+    assert f"{file} is not signed" in refused.stderr
+    signer.sign(file)
     (found,) = load(pictures, file, "--node", "node1")
     assert found["image"] == "docker.io/library/greeter:1.0"
     assert found["loaded"] == ["node1"]
@@ -156,6 +173,24 @@ def test_a_sif_runs_with_its_runscript_and_its_environment(
     assert (again["loaded"], again["present"]) == (["master"], ["node1"])
     (other,) = load(pictures, file, "--as", "team/greeter:2")
     assert other["image"] == "docker.io/team/greeter:2"
+
+
+def test_a_sif_that_nobody_verified_runs_in_no_pod(pictures: TestCluster) -> None:
+    (note,) = (Path("/var/lib/sykube") / NAME / "sifs").glob("*.json")
+    whole = note.read_text(encoding="utf-8")
+    note.write_text(json.dumps(json.loads(whole) | {"signers": []}), encoding="utf-8")
+    field = "involvedObject.name=unverified"
+    try:
+        run_pod(pictures, "unverified", "greeter:1.0", "node1", ready=False)
+        eventually(
+            "an event says that it is not signed",
+            lambda: "is not signed by a key that this cluster requires" in pictures.kubectl(
+                "get", "events", "--field-selector", field, "-o", "yaml"
+            ),
+        )  # fmt: skip
+    finally:
+        pictures.kubectl("delete", "pod", "unverified", "--wait=false")
+        note.write_text(whole, encoding="utf-8")
 
 
 def test_an_image_is_removed_once_no_pod_uses_it(

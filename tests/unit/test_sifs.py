@@ -26,9 +26,10 @@ from tests import containers
 from tests import sifs as files
 from tests.fakes import World
 from tests.fakes.instance import FakeInstance
+from tests.fakes.signatures import TRUSTED
 from tests.unit.helpers import made
 
-NAME = "docker.io/library/tool:1"
+NAME, OTHER = "docker.io/library/tool:1", "0" * 40
 TOLD = {
     "labels": json.dumps({"maker": "me", "org.label-schema.build-date": "now"}),
     "passwd": "ada:x:1000:1000::/:/bin/sh\n",
@@ -142,8 +143,8 @@ def test_where_a_node_cannot_mount_it_is_unpacked(
 ) -> None:
     unpacked: list[Path] = []
 
-    def convert(_host: object, file: Path, *_: object) -> None:
-        unpacked.append(file)
+    def convert(*_: object, shown: Path) -> None:
+        unpacked.append(shown)
         raise UsageError("as far as here", resolution="")
 
     monkeypatch.setattr("sykube.cluster.operations.sifs.sif.convert", convert)
@@ -203,6 +204,37 @@ def test_a_copy_is_named_for_what_it_holds(tmp_path: Path) -> None:
         assert found.file.read_bytes() == content
         assert (found.size, found.file.stem) == (len(content), found.digest[7:])
     assert list(work.iterdir()) == []
+
+
+# --- signatures ---
+
+
+@pytest.mark.parametrize("requires", [(), (TRUSTED,), (OTHER, TRUSTED), (OTHER,)])
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_a_cluster_can_require_a_signature(
+    is_signed: bool, requires: tuple[str, ...], world: World, cluster: Cluster, source: Path
+) -> None:
+    spec = dataclasses.replace(cluster.state.spec, require_signed=requires)
+    cluster.state.spec = spec
+    cluster.save()
+    if is_signed:
+        # As the fake engine knows it, by TRUSTED's key.
+        source.write_bytes(files.made(b"signed"))
+    if not requires or (is_signed and TRUSTED in requires):
+        load(world, source)
+        note = json.loads((cluster.paths.sifs / of(source)[0]).read_text())
+        assert note["signers"] == ([TRUSTED] if requires else [])
+        return
+    with pytest.raises(SykubeError) as raised:
+        load(world, source)
+    assert str(source) in raised.value.brief or OTHER in raised.value.brief
+    assert kept(cluster) == []
+
+
+def test_nodes_know_which_keys_are_required(world: World) -> None:
+    fingerprint = " ".join(TRUSTED[i : i + 4] for i in range(0, 40, 4)).lower()
+    made(world, require_signed=(fingerprint, OTHER))
+    assert node(world, "master").config("sif-signers") == [TRUSTED, OTHER]
 
 
 # --- list, delete ---

@@ -92,6 +92,15 @@ def test_a_limit_in_a_file_that_is_neither_number_nor_text_is_an_error(
     ]
 
 
+def test_keys_that_must_have_signed_are_whole_fingerprints(host: Host, file: Path) -> None:
+    file.write_text(f"requireSigned: ['{'ab ' * 20}', {'C' * 64}]\n", encoding="utf-8")
+    assert make_spec(host, file, {}).signers == ["AB" * 20, "C" * 64]
+    found = errors(host, file, "name: x\nrequireSigned: ['0A0C2C1FCC']\n")
+    assert found == [
+        "2: '0A0C2C1FCC' is no whole fingerprint of a key: 40 hexadecimal digits (PGP) or 64 (PEM)"
+    ]
+
+
 @pytest.mark.parametrize("value", ["bridge", "none", "/cni.yaml"])
 def test_pod_networks(host: Host, file: Path, value: str) -> None:
     file.write_text(f"podNetwork: {value}\n", encoding="utf-8")

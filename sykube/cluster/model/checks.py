@@ -231,5 +231,6 @@ def runtime_config(value: dict[str, str]) -> str:
 
 absolutes = _each(absolute)
 fingerprint = _parsed(lambda text: text and read_fingerprint(text))
+fingerprints = _each(_parsed(read_fingerprint))
 registry_mirrors = _each(_parsed(Mirror.parse))
 taints = _each(_parsed(node_labels.parse_taint))

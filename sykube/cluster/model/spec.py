@@ -167,6 +167,10 @@ class ClusterSpec:
         "", "Credentials for registries, as in ~/.docker/config.json.", "--registry-auth",
         type=settings.PATH, metavar="FILE", check=checks.absolute, completion="files",
     )  # fmt: skip
+    require_signed: tuple[str, ...] = setting(
+        (), "Refuse SIFs that this key of root's key ring, or another of these, has not signed.",
+        "--require-signed", metavar="FINGERPRINT", check=checks.fingerprints,
+    )  # fmt: skip
     network_dir: str = setting(
         "", "Folder for the engine's CNI configuration.", "--network-dir", type=settings.PATH,
         metavar="DIR", check=checks.absolute, completion="folders", shown="the cluster's own",
@@ -302,6 +306,11 @@ class ClusterSpec:
             return None
         key = Path(self.public_key) if self.public_key else None
         return Trust(read_fingerprint(self.fingerprint), key)
+
+    @property
+    def signers(self) -> list[str]:
+        """Fingerprints of the keys one of which must have signed a SIF; none where any will do."""
+        return [read_fingerprint(text) for text in self.require_signed]
 
     @property
     def sites(self) -> dict[str, str]:

@@ -31,7 +31,7 @@ _TIMEOUT_S = 180.0
 # Options of the snapshot's cluster that a new one has, too.
 _KEPT = (
     *("cpus", "memory", "pids", "taint_master", "allow_cgroup_v1", "options", "registry_mirrors"),
-    *("runtime", "feature_gates", "runtime_config", "kubeadm_config_patches"),
+    *("runtime", "require_signed", "feature_gates", "runtime_config", "kubeadm_config_patches"),
     *("kubeadm_config_patches_json6902", "kubelet_config_patches", "containerd_config_patches"),
     "containerd_config_patches_json6902",
 )

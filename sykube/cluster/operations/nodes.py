@@ -247,6 +247,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
         ),
         "keepalived.conf": _keepalived(cluster, node),
         "ca-certificates.pem": "\n".join(cluster.state.authorities),
+        "sif-signers": "\n".join(cluster.state.spec.signers),
         "containerd.env": site_network.containerd_variables(cluster),
         **containerd_config.files(cluster, node),
     }

@@ -9,9 +9,18 @@ from pathlib import Path
 from sykube.cluster.model.cluster import Cluster
 from sykube.errors import SykubeError
 from sykube.host import engines, space
-from sykube.image import containerd, reference, sif, sif_header, sif_store, sif_stub
+from sykube.image import (
+    containerd,
+    reference,
+    sif,
+    sif_header,
+    sif_store,
+    sif_stub,
+    signature,
+)
 from sykube.image.build import Builder
 from sykube.image.oci import Blob, ContainerImage
+from sykube.image.trust import Trust
 from sykube.node.node import Node
 
 _RUNTIME = "/usr/lib/sykube/apptainer/runtime"
@@ -24,22 +33,47 @@ def image(
 
     Raises:
         UsageError: it is damaged, encrypted or for other machines.
-        SykubeError: the disk is too small.
+        SykubeError: the disk is too small, or it is not signed as the cluster requires (UNTRUSTED).
     """
     sif_header.check(cluster.host, source)
     if cluster.host.grants.rootless:
         # Nobody but the host's root mounts by loop devices.
-        return _unpacked(cluster, nodes, source, name, work)
+        _signers(cluster, source, source)
+        return _unpacked(cluster, nodes, source, source, name, work)
     space.require(cluster.host, cluster.paths.root, source.stat().st_size)
     cluster.paths.sifs.mkdir(mode=0o700, exist_ok=True)
     kept = sif_store.adopt(cluster.paths.sifs, source, work)
-    told = _ask(nodes, kept)
-    if told is None:
-        prune(cluster)
-        return _unpacked(cluster, nodes, source, name, work)
-    made = sif_stub.make(cluster.host, name, work, kept, told)
-    sif_store.note(kept, made.layers[0].digest)
+    try:
+        signers = _signers(cluster, kept.file, source)
+        told = _ask(nodes, kept)
+        if told is None:
+            return _unpacked(cluster, nodes, kept.file, source, name, work)
+        made = sif_stub.make(cluster.host, name, work, kept, told)
+        sif_store.note(kept, made.layers[0].digest, signers)
+    finally:
+        # What was noted of it stays, also of an earlier load.
+        sif_store.remove_unnoted(cluster.paths.sifs)
     return made
+
+
+def _signers(cluster: Cluster, sif: Path, shown: Path) -> list[str]:
+    """Which of the keys that the cluster requires has signed a SIF; none where it requires none.
+
+    Raises:
+        UsageError: none of these keys can be had.
+        SykubeError: none of them has (UNTRUSTED).
+    """
+    refused: SykubeError | None = None
+    for fingerprint in cluster.state.spec.signers:
+        try:
+            signature.verify(cluster.host, sif, Trust(fingerprint), _builder(cluster), shown=shown)
+        except SykubeError as error:
+            refused = refused or error
+        else:
+            return [fingerprint]
+    if refused:
+        raise refused
+    return []
 
 
 def _ask(nodes: Sequence[Node], kept: Blob) -> dict[str, str] | None:
@@ -59,17 +93,20 @@ def _ask(nodes: Sequence[Node], kept: Blob) -> dict[str, str] | None:
 
 
 def _unpacked(
-    cluster: Cluster, nodes: Sequence[Node], source: Path, name: str, work: Path
+    cluster: Cluster, nodes: Sequence[Node], file: Path, source: Path, name: str, work: Path
 ) -> ContainerImage:
+    """The image of a SIF, or of a copy of it, as nodes can run any."""
     # Once in the cluster's folder, and in each node.
-    needed = source.stat().st_size * (1 + len(nodes))
-    space.require(cluster.host, cluster.paths.root, needed)
+    space.require(cluster.host, cluster.paths.root, file.stat().st_size * (1 + len(nodes)))
+    cluster.ui.note("unpacking it: nodes cannot run it as it is")
+    return sif.convert(cluster.host, file, name, work, _builder(cluster), shown=source)
+
+
+def _builder(cluster: Cluster) -> Builder:
     engine = engines.find(cluster.host)
     if engine is None:
-        raise SykubeError("there is no Apptainer to unpack it with", resolution="sykube doctor")
-    cluster.ui.note("unpacking it: nodes cannot run it as it is")
-    builder = Builder(engine.binary, engine.environment)
-    return sif.convert(cluster.host, source, name, work, builder)
+        raise SykubeError("there is no Apptainer to read it with", resolution="sykube doctor")
+    return Builder(engine.binary, engine.environment)
 
 
 def sizes(cluster: Cluster) -> dict[str, int]:
