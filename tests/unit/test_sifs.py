@@ -9,14 +9,13 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from sykube.cluster.commands import images, scaling
+from sykube.cluster.commands import images, power, scaling
 from sykube.cluster.commands.images import Loaded
 from sykube.cluster.commands.scaling import RemovalOptions
-from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations import sifs
 from sykube.errors import SykubeError, UsageError
@@ -278,7 +277,20 @@ def test_a_sif_in_use_is_kept(world: World, cluster: Cluster, source: Path) -> N
     assert kept(cluster) == of(source)
 
 
-@pytest.mark.parametrize("change", ["a node does not run", "an image was made of it"])
+def test_start_removes_what_kubelets_no_longer_have(
+    world: World, cluster: Cluster, source: Path
+) -> None:
+    before = node(world, "master").images
+    load(world, source)
+    for each in world.instances.values():
+        each.images = before
+    power.start(world.host, "fake", world.ui())
+    assert kept(cluster) == []
+
+
+@pytest.mark.parametrize(
+    "change", ["a node does not run", "an update is under way", "an image was made of it"]
+)
 def test_what_may_be_needed_is_kept(
     change: str, world: World, cluster: Cluster, source: Path
 ) -> None:
@@ -295,6 +307,8 @@ def test_what_may_be_needed_is_kept(
             each.images = {}
     if change == "a node does not run":
         world.end("fake-node1")
+    if change == "an update is under way":
+        cluster.state.update = cast("Any", object())
     sifs.prune(cluster)
     assert kept(cluster) == of(source)
 
@@ -315,8 +329,8 @@ def test_a_new_node_has_the_images_of_sifs(world: World, cluster: Cluster, sourc
     assert "docker.io/library/web:1" not in new
     assert kept(cluster) == of(source)
     for each in ("node1", "node2"):
+        assert kept(cluster) == of(source)
         scaling.remove_node(world.host, "fake", each, RemovalOptions(force=True), world.ui())
-    sifs.prune(lookup.load(world.host, "fake", world.ui()))
     assert kept(cluster) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sykube.cluster.model.cluster import Cluster, on_each
-from sykube.cluster.operations import certs, network
+from sykube.cluster.operations import certs, network, sifs
 from sykube.cluster.operations.data import remains_after_boot
 from sykube.cluster.operations.drain import drain, note, uncordon
 from sykube.cluster.operations.join import join_all
@@ -139,6 +139,7 @@ def start(host: Host, name: str, ui: Ui) -> bool:
             wait_ready(cluster)
             wait_api(cluster)
             uncordon(cluster, cluster.state.cordoned)
+            sifs.prune(cluster)
         return bool(missing)
 
 

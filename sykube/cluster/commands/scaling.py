@@ -101,6 +101,7 @@ def remove_node(host: Host, name: str, node_name: str, options: RemovalOptions, 
             _empty(cluster, node, options)
         with ui.step(f"Removing {node.name}"):
             _take_out(cluster, [node])
+            sifs.prune(cluster)
 
 
 def _empty(cluster: Cluster, node: Node, options: RemovalOptions) -> None:

@@ -118,7 +118,8 @@ def prune(cluster: Cluster) -> None:
     """Remove the SIFs that no image stands for any more, unless a node's images cannot be seen."""
     kept = sif_store.stored(cluster.paths.sifs)
     running = cluster.running() if kept else []
-    if len(running) < len(cluster.nodes):
+    # A node that is being updated has not been given back its images yet.
+    if len(running) < len(cluster.nodes) or cluster.state.update:
         return
     used: set[str] = set()
     for node in running:
