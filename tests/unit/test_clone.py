@@ -63,6 +63,7 @@ def saved(world: World) -> World:
         _write(node.pull("/var/lib/kubelet/kubeadm-flags.env"), "of the old one")
         _write(node.pull("/var/log/pods/x"), "of the old one")
         _write(node.pull("/var/lib/containerd/log/image"), "of the old one")
+    _write(ClusterPaths(world.host, "old").sifs / "a.sif", "a SIF")
     snapshots.save(world.host, "old", "kept", world.ui())
     removal.delete(world.host, "old", world.ui())
     world.calls.all.clear()
@@ -106,6 +107,7 @@ def test_a_new_cluster_has_the_old_ones_files_but_not_its_keys(saved: World) -> 
         assert state is not None
         assert state.complete
         assert not (ClusterPaths(saved.host, "new").root / ".unpack").exists()
+        assert [file.name for file in ClusterPaths(saved.host, "new").sifs.iterdir()] == ["a.sif"]
         assert removal.delete(saved.host, "new", saved.ui()) == []
 
 
