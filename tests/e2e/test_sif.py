@@ -185,24 +185,26 @@ def test_bad_sifs_are_one_clear_error_each(
     assert len([*store.glob("*.sif")]) == 1
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_an_image_that_brings_the_mark_of_a_sif_reaches_no_file(
-    runtime: str, cluster: TestCluster, loaded: dict[str, Any], tmp_path: Path
+    cluster: TestCluster, loaded: dict[str, Any], tmp_path: Path
 ) -> None:
-    pods = []
-    for number, mark in enumerate((b"../../../etc/passwd", b"0" * 64)):
-        name = f"marked-{runtime}-{number}"
+    marks = {
+        "marked-path": (b"../../../etc/passwd", "names no SIF"),
+        "marked-digest": (b"0" * 64, "this cluster has it no longer"),
+    }
+    for name, (mark, _) in marks.items():
         image = Image([containers.tar({".sykube-sif": mark})], {"Entrypoint": ["/bin/sh"]})
         load(cluster, containers.docker_archive(tmp_path / name, image, f"{name}:1"), f"{name}:1")
-        pods.append(pod(cluster, name, runtime, "node1", image=f"{name}:1"))
-    cluster.apply(*pods)
-    for number, message in enumerate(("names no SIF", "this cluster has it no longer")):
-        name = f"marked-{runtime}-{number}"
+    names = [(name, runtime) for name in marks for runtime in RUNTIMES]
+    cluster.apply(*(pod(cluster, f"{n}-{r}", r, "node1", image=f"{n}:1") for n, r in names))
+    for name, runtime in names:
+        message = marks[name][1]
         eventually(
-            f"an event of {name} says: {message}",
-            lambda name=name, message=message: message in said(cluster, name),  # type: ignore[misc]
+            f"an event of {name} under {runtime} says: {message}",
+            lambda pod=f"{name}-{runtime}", message=message: message in said(cluster, pod),  # type: ignore[misc]
         )
-        cluster.kubectl("delete", "pod", name)
+    cluster.kubectl("delete", "pod", *(f"{name}-{runtime}" for name, runtime in names))
+    for name in marks:
         cluster.sykube("image", "delete", f"{name}:1", "--name", cluster.name)
 
 
