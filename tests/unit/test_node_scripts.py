@@ -266,6 +266,8 @@ def test_a_node_boots_with_its_first_rules_unless_its_kernel_can_have_none(
         ["sh", "-euc", f"{script}\necho booted"], env=environment, stdout=subprocess.PIPE
     )
     assert (done.stdout == b"booted\n") is boots
+
+
 # --- default-runtime ---
 
 CONFIGS = ("node/containerd.toml", "upstream/containerd-v3.toml", "upstream/containerd-v4.toml")
@@ -277,9 +279,9 @@ IN_BUNDLE = '{"annotations":{"io.kubernetes.cri.sandbox-namespace":"%s"},"proces
 @pytest.mark.parametrize(
     ("asked", "others"),
     [
-        ("", "/usr/bin/runc"),
-        ("runc", "/usr/bin/runc"),
-        ("crun", "/usr/bin/crun"),
+        ("", "/usr/lib/sykube/runc"),
+        ("runc", "/usr/lib/sykube/runc"),
+        ("crun", "/usr/lib/sykube/crun"),
         ("apptainer", "/usr/lib/sykube/apptainer/runtime"),
     ],
 )
@@ -296,7 +298,7 @@ def test_containerd_calls_what_the_cluster_was_made_with(
     (found,) = [each["containerd"] for each in plugins.values() if "runtimes" in str(each)]
     assert found["default_runtime_name"] == ("runc" if asked in ("", "runc") else "default")
     written = (machine.root / "run/sykube/default-runtime.env").read_text().splitlines()
-    assert written == ['OF_SYSTEM="/usr/bin/runc"', f'OF_OTHERS="{others}"']
+    assert written == ['OF_SYSTEM="/usr/lib/sykube/runc"', f'OF_OTHERS="{others}"']
 
 
 def configure_containerd(machine: Machine, given: str, **environment: str) -> str:
