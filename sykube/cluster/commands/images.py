@@ -90,7 +90,7 @@ def load(
             _check_names(list(images.values()))
             loaded = [_load(cluster, image, found) for image in images.values()]
             # A name may have stood for another one until now.
-            sifs.prune(cluster)
+            sifs.prune(cluster, [*images.values()])
             return loaded
         finally:
             shutil.rmtree(work, ignore_errors=True)

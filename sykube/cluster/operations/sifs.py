@@ -114,9 +114,14 @@ def sizes(cluster: Cluster) -> dict[str, int]:
     return {each.layer: each.size for each in sif_store.stored(cluster.paths.sifs)}
 
 
-def prune(cluster: Cluster) -> None:
-    """Remove the SIFs that no image stands for any more, unless a node's images cannot be seen."""
-    kept = sif_store.stored(cluster.paths.sifs)
+def prune(cluster: Cluster, loaded: Sequence[ContainerImage] = ()) -> None:
+    """Remove the SIFs that no image stands for any more, unless a node's images cannot be seen.
+
+    Args:
+        loaded: images that nodes are known to have.
+    """
+    known = {layer.digest for each in loaded for layer in each.layers}
+    kept = [each for each in sif_store.stored(cluster.paths.sifs) if each.layer not in known]
     running = cluster.running() if kept else []
     # A node that is being updated has not been given back its images yet.
     if len(running) < len(cluster.nodes) or cluster.state.update:
