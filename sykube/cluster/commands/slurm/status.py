@@ -9,6 +9,7 @@ from sykube.cluster.commands.slurm import setup
 from sykube.cluster.commands.slurm.place import Place
 from sykube.errors import ExitCode
 from sykube.host.run import CommandError
+from sykube.slurm.controller import SlurmNode
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,11 @@ def collect(place: Place) -> Status:
         known, jobs = place.controller.nodes(), place.controller.jobs()
     except CommandError:
         known, jobs = {}, {}
-    nodes = tuple(
-        ShownNode(e.name, e.state, e.cpus, e.allocated, e.memory, e.reason, on.get(e.name, ""))
-        for e in known.values()
-    )
+    nodes = tuple(_shown(each, on.get(each.name, "")) for each in known.values())
     return Status(place.namespace, spec.names, found, nodes, jobs)
+
+
+def _shown(node: SlurmNode, on: str) -> ShownNode:
+    # Slurm keeps it when a node has jobs again.
+    reason = "" if node.is_ready else node.reason
+    return ShownNode(node.name, node.state, node.cpus, node.allocated, node.memory, reason, on)
