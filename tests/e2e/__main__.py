@@ -30,12 +30,12 @@ FIRST = ("host",)
 # Files that share a cluster are in one half; the longest of each begins.
 HALVES = (
     (
-        "rootless", "neighbours", "lifecycle", "runtimes", "sif", "cluster", "dashboard", "metrics",
-        "network_policy", "runtime_faults", "slurm",
+        "rootless", "neighbours", "lifecycle", "cluster", "dashboard", "metrics", "network_policy",
+        "runtime_faults", "slurm",
     ),
     (
-        "faults", "failures", "everyday", "snapshots", "images", "diagnosis", "site", "stock",
-        "docs", "bundle", "benchmarks", "pod_network", "jobs",
+        "faults", "failures", "everyday", "snapshots", "runtimes", "sif", "images", "diagnosis",
+        "site", "stock", "docs", "bundle", "benchmarks", "pod_network", "jobs",
     ),
 )  # fmt: skip
 _DELETE_S = 120.0
