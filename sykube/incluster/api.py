@@ -95,20 +95,23 @@ class Api:
         url = urllib.parse.urlsplit(self.server)
         if not url.hostname:
             raise ApiError(f"no host in {self.server!r}")
-        encrypted = url.scheme == "https"
-        port = url.port or (443 if encrypted else 80)
+        context = self._context() if url.scheme == "https" else None
+        port = url.port or (443 if context else 80)
         connection = http.client.HTTPConnection(url.hostname, port, timeout=self.timing.request)
         opened = _opened((url.hostname, port), self.timing.request)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE.items():
             opened.setsockopt(socket.IPPROTO_TCP, option, value)
-        if encrypted:
-            context = ssl.create_default_context(cafile=str(self.account / "ca.crt"))
-            # Python 3.13 began to insist on key identifiers, which not every cluster's CA gave.
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if context:
             opened = context.wrap_socket(opened, server_hostname=url.hostname)
         connection.sock = opened
         return connection
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.account / "ca.crt"))
+        # Python 3.13 began to insist on key identifiers, which not every cluster's CA gave.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
 
     def headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": "sykube-incluster"}
