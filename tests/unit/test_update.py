@@ -189,10 +189,13 @@ def test_a_dry_run_makes_no_node_image(world: World) -> None:
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_without_root_it_is_said_who_can_make_the_node_image(world: World, dry_run: bool) -> None:
+def test_with_one_user_id_it_is_said_who_can_make_the_node_image(
+    world: World, dry_run: bool
+) -> None:
     made(world)
     lose_images(world)
-    world.host = dataclasses.replace(world.host, grants=Grants(rootless=True, user="ada", uid=1000))
+    grants = Grants(rootless=True, users=False, user="ada", uid=1000)
+    world.host = dataclasses.replace(world.host, grants=grants)
     with unchanged(world), pytest.raises(HostError) as caught:
         update_module.update(
             world.host, "fake", ClusterSpec(name="fake"), UpdateOptions(), world.ui(),
