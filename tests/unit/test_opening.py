@@ -23,6 +23,8 @@ ARGUMENTS = {
     "addon": "metrics",
     "arguments": "get",
     "command": "true",
+    "count": "2",
+    "file": "job.sh",
     "host_port": "8080",
     "node": "master",
     "node_name": "node1",
@@ -32,8 +34,8 @@ ARGUMENTS = {
     "text": "8080:30080",
     "wanted": "example.org/web:1",
 }
-# One needs a Service of a real cluster, and one a cluster that is not there yet.
-REFUSED = ("service", "run")
+# One needs a Service of a real cluster, one a Slurm cluster, and one a cluster that is not there yet.
+REFUSED = ("service", "slurm", "run")
 # One serves a page until Ctrl-C; a snapshot is no cluster; everybody may ask for versions.
 OTHERS = [
     ("dashboard", "--name", "fake"),
