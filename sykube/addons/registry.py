@@ -15,7 +15,7 @@ from sykube.kubernetes.api import Api, ApiError, wait_until
 _DEPLOYMENT = "/apis/apps/v1/namespaces/kube-system/deployments/registry"
 _SERVICE = "/api/v1/namespaces/kube-system/services/registry"
 _CLASS = "/apis/storage.k8s.io/v1/storageclasses/standard"
-_ANSWER_TIMEOUT_S = 60.0
+_ANSWER_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Registry(Addon):
         """Wait until it answers: nodes send connections to a new pod a moment after it is Ready.
 
         Raises:
-            SykubeError: it does not after a minute.
+            SykubeError: it does not after 5 minutes.
         """
         if context.registry_port.is_open() and _has_pods(context.api):
             wait_until(
