@@ -59,8 +59,8 @@ class NetworkPolicy(Addon):
 
     def problem(self, context: AddonContext) -> str:
         problem = super().problem(context)
-        said = [each for each in map(_last_words, _pods(context.api)) if each]
-        return "; ".join(filter(None, [problem, *said])) if problem or said else ""
+        said = map(_last_words, _pods(context.api))
+        return "; ".join(filter(None, [problem, *said]))
 
 
 def closed() -> str:

@@ -163,10 +163,10 @@ def scrub_etcd(cluster: Cluster) -> None:
             master.run(resources.script("stop-etcd"))
         raise
     master.run(resources.script("stop-etcd"), timeout=_TIMEOUT_S)
-    # What etcd wrote before it wrote its database still has the secrets that were taken out. This
-    # leaves it behind, and makes a member of a cluster of its own.
     if policies and fits(cluster, NETWORK_POLICY):
         network_policy.close(cluster.nodes)
+    # What etcd wrote before it wrote its database still has the secrets that were taken out. This
+    # leaves it behind, and makes a member of a cluster of its own.
     name, peer = master.instance, f"https://{master.address}:2380"
     data = ("/var/lib/etcd", "/var/lib/etcd/member/snap/db")
     command = resources.script(
