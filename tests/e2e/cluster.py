@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ import dns.rcode
 import dns.rdatatype
 
 from sykube.cluster.model.state import clusters
+from sykube.host import lock
 from sykube.host.host import Host
 from tests.e2e import release
 from tests.hostdiff import HostSnapshot
@@ -167,12 +169,21 @@ class TestCluster:
         return str(next(name for name in names if "/system:" in name))
 
 
-def data_folders(name: str) -> list[Path]:
+def host_before(name: str, *folders: Path) -> HostSnapshot:
+    """The host as it is before a cluster of that name; more folders count as its own."""
+    host = Host()
+    # Of a run that was killed; the cluster's own commands would remove it, which were a difference.
+    lock.remove_abandoned(host, host.locks / f"{name}.lock")
+    with contextlib.suppress(OSError):
+        host.locks.rmdir()
+    return HostSnapshot.take([*_data_folders(host, name), *folders])
+
+
+def _data_folders(host: Host, name: str) -> list[Path]:
     """Where a cluster of that name may leave files; all of sykube's where it is the only one."""
-    data, locks = Path("/var/lib/sykube"), Path("/run/sykube")
-    if any(other != name for other in clusters(Host())):
-        return [data / name, locks / f"{name}.lock"]
-    return [data, locks]
+    if any(other != name for other in clusters(host)):
+        return [host.data / name, host.locks / f"{name}.lock"]
+    return [host.data, host.locks]
 
 
 def free_port() -> int:

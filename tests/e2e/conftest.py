@@ -16,7 +16,7 @@ import pytest
 from sykube.host import apt, engines
 from sykube.host.host import Host
 from tests.e2e import release
-from tests.e2e.cluster import UPSTREAM_NAME, TestCluster, data_folders
+from tests.e2e.cluster import UPSTREAM_NAME, TestCluster, host_before
 from tests.e2e.resolver import Resolver
 from tests.hostdiff import HostSnapshot
 from tests.upstream import mirror
@@ -105,4 +105,4 @@ def _clean_snapshot(name: str, folder: Path) -> HostSnapshot:
     leftover.delete_quietly()
     # The first init sets up what is never undone; its folders are not the cluster's.
     shutil.rmtree("/var/log/sykube/e2e", ignore_errors=True)
-    return HostSnapshot.take(data_folders(name))
+    return host_before(name)

@@ -21,8 +21,8 @@ from sykube.host.host import Host
 from sykube.network.bridge import Bridge
 from sykube.ui import Ui
 from tests.e2e import manifests
-from tests.e2e.cluster import TestCluster, data_folders, eventually, free_port
-from tests.hostdiff import HostSnapshot, leaks_since
+from tests.e2e.cluster import TestCluster, eventually, free_port, host_before
+from tests.hostdiff import leaks_since
 
 NAME = "e2e-day"
 NODE_PORT = 30080
@@ -38,7 +38,7 @@ def day(host_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Te
     """Two nodes that see a folder of the host, and a port of the host that leads to them."""
     made = TestCluster(NAME, tmp_path_factory.mktemp("day"))
     made.delete_quietly()
-    made.before = HostSnapshot.take(data_folders(NAME))
+    made.before = host_before(NAME)
     home = made.folder / "home"
     home.mkdir()
     (home / "greeting").write_text("hello\n")

@@ -14,8 +14,8 @@ import pytest
 from sykube.cluster.model.state import clusters
 from sykube.host.host import Host
 from sykube.host.records import HostRecords
-from tests.e2e.cluster import TestCluster, data_folders, eventually
-from tests.hostdiff import HostSnapshot, leaks_since
+from tests.e2e.cluster import TestCluster, eventually, host_before
+from tests.hostdiff import leaks_since
 
 # One node in memory: what these tests look at is how it ends.
 SMALL = ("--workers", "0", "--ephemeral", "--dns", "127.0.0.1")
@@ -30,7 +30,7 @@ while :; do pkill -KILL -x kubeadm || true; sleep 0.05; done
 def small(tmp_path: Path) -> Iterator[TestCluster]:
     cluster = TestCluster("e2e-small", tmp_path)
     cluster.delete_quietly()
-    cluster.before = HostSnapshot.take(data_folders(cluster.name))
+    cluster.before = host_before(cluster.name)
     yield cluster
     cluster.delete_quietly()
 

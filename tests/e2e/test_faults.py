@@ -28,8 +28,8 @@ from sykube.host.host import Host
 from sykube.kubernetes.api import Api, Credentials
 from sykube.ui import Ui
 from tests.e2e import manifests
-from tests.e2e.cluster import TestCluster, data_folders, eventually
-from tests.hostdiff import HostSnapshot, leaks_since
+from tests.e2e.cluster import TestCluster, eventually, host_before
+from tests.hostdiff import leaks_since
 
 NAME = "e2e-fault"
 HEALED_S = 60
@@ -159,7 +159,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damaged]:
     cluster.delete_quietly()
     with contextlib.ExitStack() as stack:
         disk = stack.enter_context(small_disk(folder))
-        cluster.before = HostSnapshot.take(data_folders(NAME))
+        cluster.before = host_before(NAME)
         stack.callback(cluster.delete_quietly)
         cluster.init("--workers", "1", "--dns", "127.0.0.1", "--dest", str(disk))
         cluster.apply(counter_pod(cluster.image))

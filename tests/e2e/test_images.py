@@ -19,10 +19,10 @@ from sykube.image.zstandard import zstd
 from tests import containers
 from tests.containers import Image
 from tests.e2e import roots
-from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.e2e.cluster import TestCluster, eventually, host_before
 from tests.e2e.registry import Registry
 from tests.e2e.signer import Signer
-from tests.hostdiff import HostSnapshot, leaks_since
+from tests.hostdiff import leaks_since
 
 NAME = "e2e-images"
 # The mirror is on the bridge, which is not there before.
@@ -62,7 +62,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Iterat
     """Two nodes that know a mirror on their bridge and the password for it; SIFs must be signed."""
     made = TestCluster(NAME, tmp_path_factory.mktemp("images"), own=signer.environment)
     made.delete_quietly()
-    made.before = HostSnapshot.take(data_folders(NAME))
+    made.before = host_before(NAME)
     auth = base64.b64encode(LOGIN.encode()).decode()
     logins = made.folder / "logins.json"
     logins.write_text(json.dumps({"auths": {f"{GATEWAY}:{MIRROR_PORT}": {"auth": auth}}}))

@@ -19,8 +19,8 @@ from sykube.host.host import Host
 from sykube.node import launch
 from sykube.node.limits import parse_memory
 from tests.e2e import manifests
-from tests.e2e.cluster import TestCluster, data_folders, eventually, free_port
-from tests.hostdiff import HostSnapshot, leaks_since
+from tests.e2e.cluster import TestCluster, eventually, free_port, host_before
+from tests.hostdiff import leaks_since
 
 NAME = "e2e-life"
 MASTER, WORKER = f"{NAME}-master", f"{NAME}-node1"
@@ -154,7 +154,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     """Two nodes with limits, a Deployment with its Service, and a pod that counts."""
     cluster = TestCluster(NAME, tmp_path_factory.mktemp("life"))
     cluster.delete_quietly()
-    cluster.before = HostSnapshot.take(data_folders(NAME))
+    cluster.before = host_before(NAME)
     file = cluster.folder / "cluster.yaml"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -525,7 +525,7 @@ def test_delete_of_all_leaves_the_host_as_it_was(life: TestCluster) -> None:
 def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
     cluster = TestCluster("e2e-ha", tmp_path)
     cluster.delete_quietly()
-    before = HostSnapshot.take(data_folders(cluster.name))
+    before = host_before(cluster.name)
     api_port = free_port()
     (tmp_path / "policy.yaml").write_text(POLICY)
     (tmp_path / "kind.yaml").write_text(KIND_FILE.format(api_port=api_port))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import TestCluster, data_folders, eventually, free_port
+from tests.e2e.cluster import TestCluster, eventually, free_port, host_before
 from tests.e2e.of_users import cluster_of, host_changes
 from tests.hostdiff import HostSnapshot, leaks_since
 from tests.machine import users
@@ -60,7 +60,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
             data[name] = user.home / ".local/share/sykube"
         owners["root"].delete_quietly()
         homes = [user.home for user in made.values()]
-        before = HostSnapshot.take([*homes, *data_folders(NAME)])
+        before = host_before(NAME, *homes)
         for cluster in owners.values():
             stack.callback(cluster.delete_quietly)
         _init_all(owners)

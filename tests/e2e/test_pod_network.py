@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.e2e import manifests
-from tests.e2e.cluster import TestCluster, data_folders, eventually
-from tests.hostdiff import HostSnapshot, leaks_since
+from tests.e2e.cluster import TestCluster, eventually, host_before
+from tests.hostdiff import leaks_since
 
 NAME = "e2e-net"
 MASTER, WORKER = f"{NAME}-master", f"{NAME}-node1"
@@ -48,7 +48,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     """Two nodes without a pod network."""
     cluster = TestCluster(NAME, tmp_path_factory.mktemp("net"))
     cluster.delete_quietly()
-    cluster.before = HostSnapshot.take(data_folders(NAME))
+    cluster.before = host_before(NAME)
     arguments = ("--pod-network", "none", "--workers", "1", "--dns", "none", "--yes")
     done = cluster.sykube("init", "--name", NAME, *arguments, timeout=3000)
     assert "no CNI plugin is installed (--pod-network none)" in done.stderr

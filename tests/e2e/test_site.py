@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import site
-from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.e2e.cluster import TestCluster, eventually, host_before
 from tests.e2e.registry import Registry
 from tests.e2e.site import ADDRESS, REGISTRY, STRANGER, Link, Proxy
-from tests.hostdiff import HostSnapshot, leaks_since
+from tests.hostdiff import leaks_since
 
 NAME = "e2e-site"
 MASTER, WORKER = f"{NAME}-master", f"{NAME}-node1"
@@ -63,7 +63,7 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     registries: list[Registry] = []
     try:
         cluster.delete_quietly()
-        cluster.before = HostSnapshot.take(data_folders(NAME))
+        cluster.before = host_before(NAME)
         cluster.init("--workers", "0", "--dns", "127.0.0.1", "--ca-certificate", str(authority))
         image = _pause_image(cluster)
         for name, kept in ((REGISTRY, "ours"), (STRANGER, "another")):

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from tests.e2e import containers, manifests
-from tests.e2e.cluster import TestCluster, data_folders, eventually
-from tests.hostdiff import HostSnapshot, leaks_since
+from tests.e2e.cluster import TestCluster, eventually, host_before
+from tests.hostdiff import leaks_since
 
 SNAPSHOT = "e2e-snap-saved"
 # Of the node image, and not needed by anything: its removal is a whiteout in the overlay.
@@ -42,7 +42,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     """A cluster with work in it, which Apptainer runs where nothing else is asked for."""
     cluster = TestCluster("e2e-snap", tmp_path_factory.mktemp("e2e-snap"))
     _clean(cluster)
-    cluster.before = HostSnapshot.take(data_folders(cluster.name))
+    cluster.before = host_before(cluster.name)
     cluster.init("--workers", "1", "--addon", "registry", "--runtime", "apptainer")
     image = cluster.image
     cluster.apply(

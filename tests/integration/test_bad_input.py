@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import data_folders
-from tests.hostdiff import HostSnapshot, leaks_since
+from tests.e2e.cluster import host_before
+from tests.hostdiff import leaks_since
 
 pytestmark = pytest.mark.integration
 
@@ -62,7 +62,7 @@ def init(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 @pytest.fixture
 def unchanged() -> Iterator[None]:
     """The host is after the test as it was before."""
-    before = HostSnapshot.take(data_folders(NAME))
+    before = host_before(NAME)
     yield
     leaks = leaks_since(before)
     assert not leaks, "\n".join(str(leak) for leak in leaks)
@@ -143,13 +143,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_for_the_nodes(small_disk: Path) -> None:
-    before = HostSnapshot.take([*data_folders(NAME), small_disk])
+    before = host_before(NAME, small_disk)
     check(init("--dest", str(small_disk)), 6, "MB free", "--dest")
     assert not leaks_since(before)
 
 
 def test_a_full_disk_for_the_images(small_disk: Path) -> None:
-    before = HostSnapshot.take([*data_folders(NAME), small_disk])
+    before = host_before(NAME, small_disk)
     check(init(SYKUBE_CACHE_DIR=str(small_disk)), 6, "MB free", "SYKUBE_CACHE_DIR")
     assert not leaks_since(before)
 

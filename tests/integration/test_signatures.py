@@ -22,8 +22,8 @@ from sykube.image import bundle, local, signature
 from sykube.image.build import Builder, list_images
 from sykube.image.node_image import NodeImage
 from sykube.image.trust import Trust
-from tests.e2e.cluster import data_folders
-from tests.hostdiff import Difference, HostSnapshot, leaks_since
+from tests.e2e.cluster import host_before
+from tests.hostdiff import Difference, leaks_since
 from tests.integration.images import make_root
 
 pytestmark = pytest.mark.integration
@@ -408,7 +408,7 @@ def test_init_refuses_with_one_error_and_changes_nothing(
         config = place / "cluster.yaml"
         config.write_text(f"localImage: {file}\nfingerprint: '{own}'\n")
         arguments = ["--config", str(config)]
-    before = HostSnapshot.take([*data_folders("unsigned"), place])
+    before = host_before("unsigned", place)
     done = _init(*arguments, **variables)
     assert done.returncode == REFUSALS[case].code, done.stderr
     assert done.stderr.count("error:") == 1
@@ -418,7 +418,7 @@ def test_init_refuses_with_one_error_and_changes_nothing(
 
 
 def test_init_asks_whose_signature_to_trust(site: Site, place: Path) -> None:
-    before = HostSnapshot.take([*data_folders("unsigned"), place])
+    before = host_before("unsigned", place)
     done = _init("--local-image", str(site.unsigned))
     assert done.returncode == ExitCode.USAGE
     assert done.stderr.count("error:") == 1

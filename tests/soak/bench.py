@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.cluster import TestCluster, data_folders
+from tests.e2e.cluster import TestCluster, host_before
 from tests.hostdiff import HostSnapshot, leaks_since
 
 _INIT_TIMEOUT_S = 900
@@ -49,7 +49,7 @@ class Bench:
         """Of a cluster that may leave files in some folders; without any, root's."""
         self.name, self.folder, self.cluster = cluster.name, cluster.folder, cluster
         self.clear()
-        self.before = HostSnapshot.take(folders or data_folders(self.name))
+        self.before = HostSnapshot.take(folders) if folders else host_before(self.name)
 
     def clear(self) -> None:
         """Remove the cluster, if any of it is there, also when its init still ends."""

@@ -35,7 +35,7 @@ from sykube.image import versions
 from sykube.image.node_image import NodeImage
 from sykube.ui import Ui
 from tests.e2e import manifests
-from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.e2e.cluster import TestCluster, eventually, host_before
 from tests.e2e.of_users import cluster_of, host_changes
 from tests.hostdiff import HostSnapshot, leaks_since
 from tests.machine import users
@@ -70,7 +70,7 @@ def main() -> int:
             cluster = TestCluster(_NAME, Path(folder))
             cluster.delete_quietly()
             shutil.rmtree(Path("/var/log/sykube") / _NAME, ignore_errors=True)
-            before = HostSnapshot.take(data_folders(_NAME))
+            before = host_before(_NAME)
             try:
                 found[part] = PARTS[part](cluster)
                 cluster.sykube("delete", "--name", _NAME, "--yes")

@@ -23,10 +23,10 @@ from sykube.host.host import Host
 from sykube.image import oci, versions
 from sykube.image.choice import Choice
 from sykube.image.upstream import Release
-from tests.e2e.cluster import TestCluster, data_folders, eventually
+from tests.e2e.cluster import TestCluster, eventually, host_before
 from tests.e2e.manifests import deployment, pod, service
 from tests.e2e.offline import Offline
-from tests.hostdiff import HostSnapshot, leaks_since
+from tests.hostdiff import leaks_since
 from tests.upstream import mirror
 from tests.upstream.mirror import Mirror
 
@@ -61,7 +61,7 @@ def maker(upstream: Mirror, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def cluster(upstream: Mirror, maker: TestCluster) -> TestCluster:
-    maker.before = HostSnapshot.take(data_folders(NAME))
+    maker.before = host_before(NAME)
     maker.init(*upstream.options(), *_CLUSTER, "--yes")
     return maker
 
