@@ -1,7 +1,8 @@
 """A node image that an ordinary user builds is root's: python3 -m tests.user_image
 
 A user with subordinate IDs, whose cache is empty, builds what root has built before: the same files
-with the same owners, modes and capabilities. Nodes of it become healthy. About 10 minutes.
+with the same owners, modes and capabilities. Nodes of it become healthy, and run a Slurm whose image
+the user builds, too. About 10 minutes.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ def main() -> int:
         try:
             cluster.sykube("init", "--name", _NAME, "--workers", "1", timeout=_BUILD_S)
             print(cluster.sykube("status", "--name", _NAME).stdout, flush=True)
+            cluster.sykube("slurm", "image", timeout=_BUILD_S)
+            slurm = ("--name", _NAME, "--namespace", "slurm")
+            cluster.sykube("slurm", "up", *slurm, "--nodes", "1", "--memory", "256Mi", timeout=600)
+            ran = cluster.sykube("slurm", "run", *slurm, "--", "id", "-un").stdout
+            assert ran == "user\n", ran
         finally:
             with contextlib.suppress(AssertionError):
                 cluster.sykube("delete", "--yes", "--name", _NAME)

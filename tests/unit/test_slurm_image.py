@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sykube.cluster.commands.slurm.image import obtain
+from sykube.errors import HostError
 from sykube.host.apt import Mirror
+from sykube.host.grants import Grants
 from sykube.host.host import Host
 from sykube.host.run import CommandError
 from sykube.image import slurm, versions
 from sykube.image.build import Builder
 from sykube.image.slurm import SlurmImage
-from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel
+from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel, World
 
 MIRROR = Mirror("http://m/debian")
 BUILDER = Builder(Path("/usr/bin/apptainer"), {})
@@ -82,3 +86,10 @@ def test_a_build_that_fails_leaves_the_cache_as_it_was(host: Host, programs: Fak
         create(host, force=True)
     assert slurm.cached(host) == image
     assert len([*image.archive.parents[1].iterdir()]) == 1
+
+
+def test_a_user_with_one_id_is_told_what_to_ask_for(world: World) -> None:
+    user = replace(world.host, grants=Grants(rootless=True, users=False))
+    with pytest.raises(HostError, match="more user IDs than one") as caught:
+        obtain(user, "", lambda _: True, world.ui())
+    assert "Ask the administrator for: sykube slurm image" in caught.value.resolution

@@ -17,6 +17,7 @@ from sykube.cluster.operations.kubernetes_release import (
 )
 from sykube.errors import HostError, UsageError
 from sykube.host import apt, engines, granted, preflight
+from sykube.host.download import Downloader
 from sykube.host.finding import Finding, Level
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
@@ -199,9 +200,14 @@ def node_image(
             ui.say(f"The cached node image is out of date: {', '.join(changed)} changed.")
     mirror = apt.find_mirror(host, spec.mirror)
     builder = Builder(engine.binary, {**engine.environment, **release.environment})
-    brief = release.downloader.with_timeout(_ANSWER_S * host.patience)
-    state = mirror.state(versions.NODE_SUITE, brief.text)
+    state = mirror_state(host, mirror, release.downloader)
     return build.build(host, source, mirror, builder, ui.step, ui.note, state=state, force=force)
+
+
+def mirror_state(host: Host, mirror: apt.Mirror, downloader: Downloader) -> str:
+    """Mirror.state; nothing where it does not answer soon: a build without it takes longer."""
+    brief = downloader.with_timeout(_ANSWER_S * host.patience)
+    return mirror.state(versions.NODE_SUITE, brief.text)
 
 
 def local_image(host: Host, spec: ClusterSpec, engine: engines.FoundEngine, ui: Ui) -> NodeImage:

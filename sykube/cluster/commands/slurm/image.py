@@ -9,16 +9,14 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import preparation
 from sykube.cluster.operations.opening import require_running
+from sykube.errors import HostError
 from sykube.host import apt
 from sykube.host.download import Downloader
 from sykube.host.host import Host
-from sykube.image import containerd, slurm, versions
+from sykube.image import containerd, slurm
 from sykube.image.build import Builder
 from sykube.image.slurm import SlurmImage
 from sykube.ui import Ui
-
-# For the list of a mirror's packages; a build that does without it takes longer.
-_ANSWER_S = 10.0
 
 
 def obtain(
@@ -32,20 +30,22 @@ def obtain(
         force: build it again, with Debian's newest packages.
 
     Raises:
-        HostError: the host lacks something, or building is root's and this is a user's.
+        HostError: the host lacks something, as user IDs for what is in the packages.
         SykubeError: it could not be built.
     """
     if not force and (image := slurm.cached(host)):
         return image
-    host.grants.require_host_root(
-        "building the image of Slurm", "Ask the administrator for: sykube slurm image"
-    )
+    if not host.grants.users:
+        raise HostError(
+            "building the image of Slurm needs more user IDs than one",
+            resolution="Ask the administrator for: sykube slurm image"
+            "\n  Or for user IDs of your own: the line is in `sykube doctor`",
+        )
     spec = ClusterSpec(mirror=mirror)
     preparation.prepare_host(host, spec, agrees, ui, building=True, starting=False)
     engine = preparation.find_engine(host, spec, ui)
     chosen = apt.find_mirror(host, mirror)
-    brief = Downloader().with_timeout(_ANSWER_S * host.patience)
-    state = chosen.state(versions.NODE_SUITE, brief.text)
+    state = preparation.mirror_state(host, chosen, Downloader())
     builder = Builder(engine.binary, engine.environment)
     return slurm.create(host, chosen, state, builder, ui.step, ui.note, force=force)
 
