@@ -74,6 +74,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.lifecycle
 	$(BIN)/python -m benchmarks.network_policy
 	$(BIN)/python -m benchmarks.images
+	$(BIN)/python -m benchmarks.sif
 	$(BIN)/python -m benchmarks.runtimes
 
 $(VENV)/installed: pyproject.toml scripts/make-venv

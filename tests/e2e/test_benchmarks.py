@@ -29,6 +29,7 @@ SHORTEST = {
     "profile": "--name e2e --inits 0",
     "runtimes": "--name e2e --runs 0",
     "rootless": "--name e2e-bench --pairs 0",
+    "sif": "--name e2e --runs 0 --megabytes 10",
     "workers": "--name e2e-bench --pairs 0",
 }
 
