@@ -11,15 +11,17 @@ from typing import Any
 import click
 
 from sykube.cli import completion, context, logfile
+from sykube.cli import efficiency as shown_efficiency
+from sykube.cluster.commands.slurm import accounting, jobs, removal, scaling, setup
 from sykube.cluster.commands.slurm import image as slurm_image
-from sykube.cluster.commands.slurm import jobs, removal, scaling, setup
 from sykube.cluster.commands.slurm import status as slurm_status
 from sykube.cluster.commands.slurm.place import NAMESPACE, Place, at
 from sykube.cluster.operations import user_kubeconfig
 from sykube.errors import UsageError
 from sykube.host import preflight
 from sykube.image import slurm as image_of_slurm
-from sykube.slurm import manifests
+from sykube.slurm import efficiency as efficiency_of_jobs
+from sykube.slurm import manifests, sacct
 from sykube.slurm.controller import POD
 from sykube.slurm.spec import MANY, ONE, SlurmSpec
 
@@ -226,6 +228,52 @@ def logs(name: str, namespace: str, node: str, follow: bool) -> None:
         kubectl = str(place.cluster.image.kubectl)
         options = ["--follow"] if follow else []
         _become(place, [kubectl, "--namespace", namespace, "logs", node, *options])
+
+
+@slurm.command()
+@context.named
+@_NAMESPACE
+@click.option("--file", "files", multiple=True, metavar="FILE", shell_complete=completion.files,
+              help="Output of `sacct --parsable2` (- is stdin). May be repeated.")  # fmt: skip
+@click.option("--worst", type=click.IntRange(0), default=5, show_default=True, metavar="N",
+              help="Number of jobs to show that waste the most.")  # fmt: skip
+@click.option("--box-plot", "box", multiple=True, metavar="FILE", shell_complete=completion.files,
+              type=click.Path(path_type=Path),
+              help="Draw efficiencies of jobs: .svg or .png. May be repeated.")  # fmt: skip
+@click.option("--scatter-plot", "scatter", multiple=True, metavar="FILE",
+              shell_complete=completion.files, type=click.Path(path_type=Path),
+              help="Draw impact and efficiency: .svg or .png. May be repeated.")  # fmt: skip
+@context.output_option
+@context.common
+def efficiency(
+    name: str,
+    namespace: str,
+    files: tuple[str, ...],
+    worst: int,
+    box: tuple[Path, ...],
+    scatter: tuple[Path, ...],
+    output: str,
+) -> None:
+    """Show what jobs make of the CPUs that are allocated to them.
+
+    Average, median and overall CPU efficiency, and what each job wastes: of each FILE, or of
+    this Slurm cluster, where it has accounting.
+    """
+    plots = shown_efficiency.require_plots([*box, *scatter]) if box or scatter else None
+    if files:
+        surveys = shown_efficiency.read(files)
+    else:
+        with at(context.host(), name, namespace, context.ui()) as place:
+            said = accounting.collect(place)
+        surveys = [efficiency_of_jobs.survey(namespace, sacct.read(said.splitlines(), "sacct"))]
+    if plots:
+        wanted = [(plots.box_plot, box), (plots.scatter_plot, scatter)]
+        shown_efficiency.draw(surveys, wanted, plots.save)
+    if output == "json":
+        context.emit([shown_efficiency.described(each) for each in surveys])
+        return
+    for line in shown_efficiency.lines(surveys, worst):
+        click.echo(line)
 
 
 @slurm.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sykube.host.host import Host
 from sykube.host.run import WITHOUT_PROXIES, Completed
+from sykube.slurm import sacct
 
 POD = "slurmctld-0"
 # What follows a state: not responding, powered down … (sinfo(1), NODE STATE CODES).
@@ -98,6 +99,10 @@ class Controller:
 
     def partitions(self) -> list[str]:
         return sorted({*self._run("sinfo", "--noheader", "--format=%R").split()})
+
+    def accounting(self) -> str:
+        """What sacct says of all jobs there have been."""
+        return self._run(*sacct.COMMAND, "--starttime=1970-01-01")
 
     def drain(self, names: Sequence[str], reason: str) -> None:
         """Give nodes no more jobs."""

@@ -173,6 +173,9 @@ def test_what_slurm_or_the_cluster_does_not_know_is_one_clear_error(lab: Lab) ->
     refused = lab.slurm("up", "--memory", "1Gi", check=False)
     assert refused.returncode == ExitCode.USAGE
     assert "has other options" in refused.stderr
+    refused = lab.slurm("efficiency", check=False)
+    assert refused.returncode == ExitCode.FAILED
+    assert "has no accounting" in refused.stderr
     assert lab.shell("squeue", "--noheader") == ""
 
 

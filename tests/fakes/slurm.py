@@ -18,6 +18,7 @@ class FakeSlurm(Api):
         nodes: the state and the reason of each, by name.
         work: how many more times sinfo says that a node is busy.
         ended: nodes whose pods were removed while they had jobs.
+        accounting: what sacct prints, where there is accounting.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class FakeSlurm(Api):
         self.ended: list[str] = []
         self.said: list[str] = []
         self.queue: list[str] = []
+        self.accounting: str | None = None
 
     # --- Kubernetes ---
 
@@ -82,6 +84,10 @@ class FakeSlurm(Api):
                     assert name.removesuffix("-0") not in self.sets, "its pod would register again"
                     del self.nodes[name]
                 return 0, "", ""
+            case ["sacct", *_]:
+                if self.accounting is None:
+                    return 1, "", "Slurm accounting storage is disabled\n"
+                return 0, self.accounting, ""
             case ["squeue", *_]:
                 return 0, "".join(f"{each}\n" for each in self.queue), ""
         raise AssertionError(f"the fake slurmctld does not know: {command}")

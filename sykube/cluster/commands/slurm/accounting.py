@@ -1,0 +1,28 @@
+"""What a Slurm cluster keeps of jobs that have ended."""
+
+from __future__ import annotations
+
+from sykube.cluster.commands.slurm.place import Place
+from sykube.errors import SykubeError
+from sykube.host.run import CommandError
+
+# src/sacct/options.c, where AccountingStorageType is none.
+_DISABLED = "accounting storage is disabled"
+
+
+def collect(place: Place) -> str:
+    """All jobs of a Slurm cluster, as sacct prints them.
+
+    Raises:
+        SykubeError: there is no Slurm cluster (NO_SUCH_CLUSTER), or it has no accounting.
+    """
+    place.require()
+    try:
+        return place.controller.accounting()
+    except CommandError as error:
+        if _DISABLED not in error.output:
+            raise
+        raise SykubeError(
+            f"the Slurm cluster {place.namespace} has no accounting of what its jobs took",
+            resolution="Give the output of another cluster's sacct: --file FILE",
+        ) from error
