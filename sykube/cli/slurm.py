@@ -22,8 +22,8 @@ from sykube.host import preflight
 from sykube.image import slurm as image_of_slurm
 from sykube.slurm import efficiency as efficiency_of_jobs
 from sykube.slurm import manifests, sacct
-from sykube.slurm.controller import POD
-from sykube.slurm.spec import MANY, ONE, SlurmSpec
+from sykube.slurm.controller import CONTAINER, POD
+from sykube.slurm.spec import MANY, MUNGE, NONE, ONE, SLURM, SlurmSpec
 
 # What follows the command's own options is the other program's.
 _THE_REST = {"allow_interspersed_args": False}
@@ -49,6 +49,8 @@ def _sized(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="One user, and pods without any of root's rights, or many."),
         click.option("--user", "names", multiple=True, metavar="USER",
                      help="Name of a user. May be repeated with --users many. [default: user]"),
+        click.option("--auth", type=click.Choice([SLURM, MUNGE, NONE]), default=SLURM,
+                     show_default=True, help="How Slurm knows who asks. None: by the network."),
     )):  # fmt: skip
         command = option(command)
     return command
@@ -88,6 +90,8 @@ def up(name: str, yes: bool, **asked: Any) -> None:
               help="Name of the image there. [default: as in clusters of sykube]")  # fmt: skip
 @click.option("--domain", default="cluster.local", show_default=True,
               help="Domain of that cluster's own names.")  # fmt: skip
+@click.option("--sidecars", is_flag=True,
+              help="For Kubernetes 1.29 and later: munged as a sidecar container.")  # fmt: skip
 @click.option("--state-class", default="", metavar="NAME",
               help="StorageClass of slurmctld's volume. [default: the default one]")  # fmt: skip
 @click.option("--home-class", default="", metavar="NAME",
@@ -226,7 +230,9 @@ def logs(name: str, namespace: str, node: str, follow: bool) -> None:
                 resolution=f"There are: {', '.join(known)}",
             )
         kubectl = str(place.cluster.image.kubectl)
-        options = ["--follow"] if follow else []
+        # munged may be beside it.
+        container = CONTAINER if node == POD else "slurmd"
+        options = ["--container", container, *(["--follow"] if follow else [])]
         _become(place, [kubectl, "--namespace", namespace, "logs", node, *options])
 
 

@@ -62,6 +62,15 @@ class Minor:
         return self.number > 20
 
     @property
+    def has_sidecars(self) -> bool:
+        """Whether initContainers that restart always run beside the others, and end after them.
+
+        Source: https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/: enabled by
+        default from 1.29 on.
+        """
+        return self.number >= 29
+
+    @property
     def refuses_cgroup_v1(self) -> bool:
         """Whether its kubelet ends at once on a host with cgroup v1, unless failCgroupV1 is false.
 
@@ -263,6 +272,6 @@ UPSTREAM_NODE_PACKAGES = tuple(
 # Of NODE_SUITE, too.
 SLURM_PACKAGES = (
     *("slurmctld", "slurmd", "sackd", "slurm-client", "slurm-wlm-basic-plugins"),
-    *("slurm-wlm-jwt-plugin", "openmpi-bin", "libnss-extrausers", "procps", "tini"),
+    *("slurm-wlm-jwt-plugin", "openmpi-bin", "libnss-extrausers", "munge", "procps", "tini"),
 )
 SLURM_IMAGE = "sykube.local/slurm"

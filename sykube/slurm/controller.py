@@ -10,7 +10,7 @@ from sykube.host.host import Host
 from sykube.host.run import WITHOUT_PROXIES, Completed
 from sykube.slurm import sacct
 
-POD = "slurmctld-0"
+POD, CONTAINER = "slurmctld-0", "slurmctld"
 # What follows a state: not responding, powered down … (sinfo(1), NODE STATE CODES).
 _MARKS = "*~#!%$@^+-"
 _BUSY = frozenset({"allocated", "mixed", "completing", "draining", "reserved"})
@@ -131,7 +131,7 @@ class Controller:
             self._run("scontrol", "update", f"nodename={','.join(names)}", *changes)
 
     def _run(self, *command: str) -> str:
-        return self.kubectl("exec", POD, "--", *command).stdout
+        return self.kubectl("exec", POD, "--container", CONTAINER, "--", *command).stdout
 
 
 def _node(line: str) -> SlurmNode:

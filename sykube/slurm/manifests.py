@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sykube import documents, resources
 from sykube.slurm.spec import SlurmSpec
 
-# Bytes; slurm.conf(5), AuthType: 32 at least.
+# Bytes; slurm.conf(5), AuthType, and munged(8): 32 at least, and for the latter 1024 at most.
 _KEY_BYTES = 1024
 _NODE = re.compile(r"c([1-9][0-9]*)")
 
@@ -41,7 +41,7 @@ def text(spec: SlurmSpec, key: str, *, owned: bool = False) -> str:
     """All but the nodes, as YAML.
 
     Args:
-        key: of Slurm's own authentication, in base64.
+        key: of its authentication, in base64.
         owned: whether the namespace is made for it.
     """
     return resources.render(
@@ -58,6 +58,15 @@ def whole_text(spec: SlurmSpec, key: str) -> str:
     """All of a Slurm cluster, as YAML for `kubectl apply`."""
     nodes = (node_text(spec, number) for number in range(1, spec.nodes + 1))
     return "---\n".join([text(spec, key), *nodes])
+
+
+def probe_object(spec: SlurmSpec, name: str, addresses: Sequence[str]) -> dict[str, Any]:
+    """A pod of another namespace, which ends with what `slurm-role outside` found of addresses."""
+    rendered = resources.render(
+        "manifests", "slurm-probe.yaml.j2", spec=spec, name=name, addresses=addresses
+    )
+    (found,) = documents.load_all(rendered)
+    return dict(found)
 
 
 def objects(spec: SlurmSpec, key: str, *, owned: bool) -> list[dict[str, Any]]:

@@ -13,6 +13,8 @@ from sykube.image import reference
 from sykube.node.limits import parse_memory
 
 ONE, MANY = "one", "many"
+# Of --auth: Slurm's own, munge's, and none at all.
+SLURM, MUNGE, NONE = "slurm", "munge", "none"
 # MaxNodeCount of manifests/slurm.yaml.j2.
 MOST_NODES = 64
 # What slurmd and a job take at least; 64 MiB of it are slurmd's (definitions/slurm/slurm-role).
@@ -20,6 +22,8 @@ _LEAST_MEMORY = 128 * 1024**2
 _FIRST_UID = 1001
 # Debian's package slurmctld makes the user slurm with this number (debian/slurm-wlm-basic-plugins).
 _SLURM_UID = 64030
+# A number that nobody has: munged needs no name (munged.c, of 0.5.16).
+_MUNGE_UID = 64032
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # Of useradd(8), without the underscore, which containers cannot have in their names.
@@ -53,6 +57,8 @@ class SlurmSpec:
         state_class, home_class: StorageClasses of slurmctld's volume and of /home; empty for the
             default one.
         control_planes: whether nodes may be on control planes that ordinary pods are kept from.
+        auth: how Slurm knows who asks: `slurm`, `munge`, or `none`, where it believes everybody.
+        sidecars: whether that Kubernetes has sidecar containers.
     """
 
     namespace: str
@@ -66,6 +72,8 @@ class SlurmSpec:
     state_class: str = ""
     home_class: str = "shared"
     control_planes: bool = False
+    auth: str = SLURM
+    sidecars: bool = False
 
     @property
     def accounts(self) -> tuple[User, ...]:
@@ -75,6 +83,11 @@ class SlurmSpec:
     def slurm_user(self) -> User:
         """Whose slurmctld is."""
         return self.accounts[0] if self.users == ONE else User("slurm", _SLURM_UID)
+
+    @property
+    def munge_uid(self) -> int:
+        """Whose munged is, and so nobody's else: jobs cannot read its key."""
+        return _MUNGE_UID
 
     @property
     def memory_bytes(self) -> int:
@@ -121,6 +134,8 @@ class SlurmSpec:
             found.append(
                 f"--users one is for one user, and there are {len(self.names)}: --users many"
             )
+        if self.auth == NONE and self.users == MANY:
+            found.append("--auth none: each user could be every other, so it is for --users one")
         found += [f"--user {name!r}: {why}" for name in self.names if (why := _wrong_user(name))]
         if len({*self.names}) < len(self.names):
             found.append("--user: a name stands there twice")

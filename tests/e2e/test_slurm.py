@@ -274,3 +274,69 @@ def test_manifests_that_kubectl_applies_are_a_cluster_of_several_users(bare: Lab
     finally:
         users.slurm("down", "--volumes", "--force", check=False)
         bare.cluster.kubectl("delete", "namespace", OTHER, check=False)
+
+
+def test_with_munge_a_pod_that_is_deleted_lets_its_job_end(bare: Lab) -> None:
+    lab = Lab(bare.cluster, bare.folder, "e2e-munge")
+    try:
+        lab.slurm("up", "--nodes", "1", "--memory", "256Mi", "--users", "many", "--auth", "munge")
+        assert "AuthType                = auth/munge" in lab.shell("scontrol", "show", "config")
+        assert lab.slurm("run", "--", "id", "-un").stdout == "user\n"
+        seen = lab.kubernetes(
+            "exec", "c1-0", "--container", "slurmd", "--", "ls", "/etc", "/run/munge"
+        )
+        assert "slurm-key" not in seen
+        assert "munge.socket.2" in seen
+        lab.submit_tasks("munge", 1, 5)
+        eventually("it runs", lambda: lab.status()["jobs"].get("running") == 1)
+        # Without munged, slurmd's hook could ask nothing, and the job would be queued again.
+        lab.kubernetes("delete", "pod", "c1-0")
+        lab.require_all("munge", 1)
+        eventually("its node takes jobs again", lambda: lab.status()["healthy"])
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
+
+
+# What a pod of another namespace prints of a port: whether it is let in.
+_KNOCK = """
+import socket
+try:
+    socket.create_connection(("{address}", {port}), 3)
+    print("open")
+except OSError:
+    print("closed")
+"""
+
+
+def test_no_authentication_is_for_a_namespace_that_no_other_one_reaches(bare: Lab) -> None:
+    lab = Lab(bare.cluster, bare.folder, "e2e-none")
+    name = ("--name", bare.cluster.name)
+    wanted = ("up", "--nodes", "1", "--memory", "256Mi", "--auth", "none")
+
+    def knock(pod: str, port: int) -> str:
+        address = lab.kubernetes("get", "pod", pod, "--output", "jsonpath={.status.podIP}")
+        command = ("python3", "-c", _KNOCK.format(address=address, port=port))
+        words = ("--namespace", "kube-system", "exec", "deployment/metrics", "--", *command)
+        return lab.cluster.kubectl(*words).strip()
+
+    lab.cluster.sykube("addons", "disable", "network-policy", *name)
+    try:
+        refused = lab.slurm(*wanted, check=False)
+    finally:
+        lab.cluster.sykube("addons", "enable", "network-policy", *name)
+    assert refused.returncode == ExitCode.USAGE, refused.stderr
+    assert refused.stderr.count("error: ") == 1
+    assert "other namespaces reach the slurmctld of e2e-none" in refused.stderr
+    assert "e2e-none" not in lab.cluster.kubectl("get", "namespaces")
+    try:
+        lab.slurm(*wanted)
+        assert "AuthType                = auth/none" in lab.shell("scontrol", "show", "config")
+        assert lab.slurm("run", "--", "hostname").stdout == "c1-0\n"
+        assert (knock("slurmctld-0", 6817), knock("c1-0", 6818)) == ("closed", "closed")
+        lab.kubernetes("delete", "networkpolicy", "slurm")
+        # So it was the policy.
+        eventually("it is open", lambda: knock("slurmctld-0", 6817) == "open")
+        # And no other pod is left that tried.
+        assert "slurm-probe" not in lab.cluster.kubectl("--namespace", "default", "get", "pods")
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)

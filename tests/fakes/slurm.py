@@ -19,6 +19,8 @@ class FakeSlurm(Api):
         work: how many more times sinfo says that a node is busy.
         ended: nodes whose pods were removed while they had jobs.
         accounting: what sacct prints, where there is accounting.
+        probe: what the pod ends with that tries to reach slurmctld; probes: those there have been.
+        deleted: what was, by its path.
     """
 
     def __init__(self) -> None:
@@ -30,6 +32,9 @@ class FakeSlurm(Api):
         self.said: list[str] = []
         self.queue: list[str] = []
         self.accounting: str | None = None
+        self.probe = 0
+        self.probes: dict[str, dict[str, Any]] = {}
+        self.deleted: list[str] = []
 
     # --- Kubernetes ---
 
@@ -42,6 +47,9 @@ class FakeSlurm(Api):
             return {"items": [_pod(each) for each in self._pods()]}
         if kind == "pods" and name in self._pods():
             return _pod(name)
+        if path in self.probes:
+            ended = {"state": {"terminated": {"exitCode": self.probe}}}
+            return {"status": {"phase": "Failed", "containerStatuses": [ended]}}
         if path in self.objects:
             return self.objects[path]
         raise ApiError(f"GET {path}: not found", 404)
@@ -50,6 +58,9 @@ class FakeSlurm(Api):
         return ["slurmctld-0", "login-x", *(f"{each}-0" for each in self.sets)]
 
     def apply(self, manifest: dict[str, Any]) -> None:
+        if manifest["kind"] == "Pod":
+            where = manifest["metadata"]
+            self.probes[f"/api/v1/namespaces/{where['namespace']}/pods/{where['name']}"] = manifest
         if manifest["kind"] == "StatefulSet":
             name = manifest["metadata"]["name"]
             self.sets.add(name)
@@ -59,6 +70,9 @@ class FakeSlurm(Api):
     def delete(self, found: str | dict[str, Any]) -> None:
         assert isinstance(found, str)
         name = found.rpartition("/")[2]
+        self.deleted.append(found)
+        if name not in self.sets:
+            return
         self.sets.discard(name)
         if self.work.get(f"{name}-0"):
             self.ended.append(f"{name}-0")
@@ -121,5 +135,5 @@ def _pod(name: str) -> dict[str, Any]:
     return {
         "metadata": {"name": name, "labels": {"app.kubernetes.io/component": component}},
         "spec": {"nodeName": "lab-master"},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        "status": {"podIP": "10.2.0.9", "conditions": [{"type": "Ready", "status": "True"}]},
     }

@@ -101,6 +101,7 @@ MANIFESTS: dict[str, Json] = {
     "slurm-node.yaml.j2": {"spec": SLURM, "name": "c1"},
     # Parts of the others.
     "slurm-parts.yaml.j2": {},
+    "slurm-probe.yaml.j2": {"spec": SLURM, "name": "probe", "addresses": ["192.0.2.1"]},
     "tolerations.yaml.j2": {},
 }
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from sykube.cluster.commands.slurm import jobs, scaling, setup
+from sykube.cluster.commands.slurm import isolation, jobs, removal, scaling, setup
 from sykube.cluster.commands.slurm.place import Place
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.slurm import manifests
@@ -24,6 +25,9 @@ from tests.unit.helpers import Sykube, made
 ROLE = Path(__file__).resolve().parents[2] / "definitions/slurm/slurm-role"
 ONE = SlurmSpec("slurm", "sykube.local/slurm:1")
 MANY = dataclasses.replace(ONE, users="many", names=("ada", "bob"))
+MUNGE = dataclasses.replace(ONE, auth="munge")
+SIDECARS = dataclasses.replace(MUNGE, sidecars=True)
+NONE = dataclasses.replace(ONE, auth="none")
 Json = dict[str, Any]
 
 
@@ -47,6 +51,7 @@ Json = dict[str, Any]
         ({"image": "Slurm:1"}, "--image"),
         ({"domain": "a b"}, "no domain"),
         ({"home_class": "a b"}, "no name of a StorageClass"),
+        ({"users": "many", "auth": "none"}, "--auth none: each user could be every other"),
     ],
 )
 def test_what_a_slurm_cluster_cannot_be_is_refused_in_one_line(changed: Json, why: str) -> None:
@@ -59,9 +64,23 @@ def test_its_record_is_read_as_it_was_written_and_by_others() -> None:
     assert SlurmSpec.from_json(MANY.to_json()) == MANY
     later = MANY.to_json().replace("{", '{"of_later": 1, ', 1)
     assert SlurmSpec.from_json(later) == MANY
+    before = ONE.to_json().replace('"auth": "slurm", ', "").replace(', "sidecars": false', "")
+    assert "auth" not in before
+    assert SlurmSpec.from_json(before) == ONE
 
 
 # --- objects ---
+
+
+def made_of(spec: SlurmSpec, kind: str) -> list[Json]:
+    """The objects of a Slurm cluster that are of that kind."""
+    found = yaml.safe_load_all(manifests.whole_text(spec, "QQ=="))
+    return [each for each in found if each["kind"] == kind]
+
+
+def secret(spec: SlurmSpec) -> Json:
+    (found,) = made_of(spec, "Secret")
+    return found
 
 
 def pods(spec: SlurmSpec) -> dict[str, Json]:
@@ -74,10 +93,20 @@ def pods(spec: SlurmSpec) -> dict[str, Json]:
     }
 
 
-def test_with_one_user_no_container_has_any_right_of_roots() -> None:
-    for pod in pods(ONE).values():
+def containers(pod: Json) -> list[Json]:
+    """All of a pod, of which sidecars are first."""
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def mounted(container: Json) -> set[str]:
+    return {each["name"] for each in container["volumeMounts"]}
+
+
+@pytest.mark.parametrize("spec", [ONE, MUNGE, SIDECARS, NONE])
+def test_with_one_user_no_container_has_any_right_of_roots(spec: SlurmSpec) -> None:
+    for pod in pods(spec).values():
         assert pod["securityContext"]["runAsNonRoot"]
-        for container in pod["containers"]:
+        for container in containers(pod):
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
@@ -92,19 +121,95 @@ def test_with_many_users_slurmd_alone_is_root_with_four_capabilities() -> None:
     assert users == {"ada": 1001, "bob": 1002, "sackd": 64030}
 
 
-@pytest.mark.parametrize("spec", [ONE, MANY])
+@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE])
 def test_no_container_can_write_to_its_image_or_ask_kubernetes(spec: SlurmSpec) -> None:
-    for pod in pods(spec).values():
+    probe = manifests.probe_object(spec, "probe", ["192.0.2.1"])
+    for pod in (*pods(spec).values(), probe["spec"]):
         assert not pod["automountServiceAccountToken"]
-        for container in pod["containers"]:
+        for container in containers(pod):
             assert container["securityContext"]["readOnlyRootFilesystem"]
             assert not container["securityContext"]["allowPrivilegeEscalation"]
 
 
 def test_users_containers_do_not_see_the_key() -> None:
     for container in pods(MANY)["login"]["containers"]:
-        mounted = {each["name"] for each in container["volumeMounts"]}
-        assert ("key" in mounted) == ("run" in mounted) == (container["name"] == "sackd")
+        seen = mounted(container)
+        assert ("key" in seen) == ("run" in seen) == (container["name"] == "sackd")
+
+
+@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE])
+def test_every_volume_that_is_mounted_is_there_and_no_other(spec: SlurmSpec) -> None:
+    for pod in pods(spec).values():
+        names = [each["name"] for each in pod["volumes"]]
+        assert sorted(names) == sorted({*names})
+        assert {*names} == {name for each in containers(pod) for name in mounted(each)}
+
+
+@pytest.mark.parametrize(
+    "spec", [MUNGE, SIDECARS, dataclasses.replace(MANY, auth="munge")], ids=["one", "new", "many"]
+)
+def test_of_munge_one_container_of_each_pod_has_the_key_as_nobody_else(spec: SlurmSpec) -> None:
+    assert [*secret(spec)["data"]] == ["munge.key"]
+    for pod in pods(spec).values():
+        of_others = {each["securityContext"].get("runAsUser") for each in containers(pod)}
+        (munged,) = [each for each in containers(pod) if each["name"] == "munged"]
+        assert "key" in mounted(munged)
+        uid = munged["securityContext"]["runAsUser"]
+        assert uid not in {0, spec.slurm_user.uid, *(user.uid for user in spec.accounts)}
+        assert uid in of_others
+        for each in containers(pod):
+            if each is not munged:
+                (socket,) = [e for e in each["volumeMounts"] if e["name"] == "munge"]
+                assert socket["readOnly"]
+                assert "key" not in mounted(each)
+                assert each["securityContext"].get("runAsUser") != uid
+
+
+def test_munged_outlives_slurmd_as_a_sidecar_or_by_waiting() -> None:
+    for name, pod in pods(MUNGE).items():
+        # What kubectl takes where no container is named.
+        assert containers(pod)[0]["name"] != "munged"
+        munged = pod["containers"][-1]
+        waits = {"preStop": {"exec": {"command": ["slurm-role", "after-slurmd"]}}}
+        assert munged.get("lifecycle") == (waits if name in ("c1", "c2") else None)
+    for pod in pods(SIDECARS).values():
+        (munged,) = pod["initContainers"]
+        assert munged["restartPolicy"] == "Always"
+        assert "lifecycle" not in munged
+        assert "startupProbe" in munged
+        assert "munged" not in [each["name"] for each in pod["containers"]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "auth", "cred"),
+    [
+        (ONE, "auth/slurm", "auth/slurm"),
+        (MUNGE, "auth/munge", "cred/munge"),
+        (NONE, "auth/none", "cred/none"),
+    ],
+)
+def test_slurm_is_told_how_it_knows_who_asks(spec: SlurmSpec, auth: str, cred: str) -> None:
+    conf = made_of(spec, "ConfigMap")[0]["data"]["slurm.conf"].splitlines()
+    assert [line for line in conf if line.startswith(("AuthType", "CredType"))] == [
+        f"AuthType={auth}",
+        f"CredType={cred}",
+    ]
+
+
+def test_without_authentication_the_network_is_closed_before_there_is_a_pod() -> None:
+    kinds = [each["kind"] for each in yaml.safe_load_all(manifests.whole_text(NONE, "QQ=="))]
+    assert "Secret" not in kinds
+    assert kinds.index("NetworkPolicy") < kinds.index("StatefulSet")
+    (policy,) = made_of(NONE, "NetworkPolicy")
+    assert policy["spec"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": {}}]}],
+    }
+    # Nobody could ask slurmctld for it.
+    for pod in pods(NONE).values():
+        assert all("conf" in mounted(each) for each in containers(pod))
+    assert made_of(ONE, "NetworkPolicy") == []
 
 
 def test_every_pod_finds_every_other_by_its_short_name() -> None:
@@ -152,35 +257,171 @@ def test_every_object_is_in_the_namespace() -> None:
 def test_slurmd_is_told_of_the_cpus_and_the_memory_of_its_cgroup(
     files: dict[str, str], told: str, tmp_path: Path
 ) -> None:
-    for name, text in {"meminfo": "MemTotal:  1024000 kB", "key/slurm.key": "k", **files}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"{text}\n")
-    programs = tmp_path / "bin"
-    programs.mkdir()
+    done = role(tmp_path, "slurmd", files={"key/slurm.key": "k", **files})
+    assert f"--conf {told} --conf-server slurmctld:6817\n" in done.stdout
+    assert (tmp_path / "run/keys/slurm.key").stat().st_mode & 0o777 == 0o400
+
+
+def test_where_the_configuration_is_mounted_slurmd_asks_nobody_for_it(tmp_path: Path) -> None:
+    done = role(tmp_path, "slurmd", files={"etc/slurm.conf": "AuthType=auth/none"})
+    assert "slurmd -D -Z -N c1-0 --conf CPUs=7 RealMemory=936\n" in done.stdout
+    assert not (tmp_path / "run/keys").exists()
+
+
+@pytest.mark.parametrize("name", ["slurmd", "sackd"])
+def test_slurm_waits_for_munged(name: str, tmp_path: Path) -> None:
+    (tmp_path / "run/munge").mkdir(parents=True)
+    listener = tmp_path / "run/munge/munge.socket.2"
+    bind = f"{sys.executable} -c 'import socket; socket.socket(1).bind(\"{listener}\")'"
+    # The third time it waits, there is one.
+    sleep = (
+        f'echo waited; echo >> {tmp_path}/times; [ "$(wc -l < {tmp_path}/times)" -lt 3 ] || {bind}'
+    )
+    done = role(tmp_path, name, programs={"sleep": sleep, "sackd": 'echo sackd "$@"'})
+    assert done.stdout.startswith("waited\nwaited\nwaited\n")
+    assert f"{name} -D" in done.stdout
+
+
+def test_munged_has_a_key_of_its_own_and_the_socket_that_slurm_asks(tmp_path: Path) -> None:
+    done = role(
+        tmp_path,
+        "munged",
+        files={"key/munge.key": "k", "run/keys/munged.pid": "7"},
+        programs={"munged": 'echo "$@"'},
+    )
+    assert f"--key-file={tmp_path}/run/keys/munge.key " in done.stdout
+    assert f"--socket={tmp_path}/run/munge/munge.socket.2 " in done.stdout
+    assert (tmp_path / "run/keys/munge.key").stat().st_mode & 0o777 == 0o400
+    assert not (tmp_path / "run/keys/munged.pid").exists()
+
+
+# Of /proc/net/tcp: slurmd's port, listening; a connection to it; another port, listening.
+LISTENS = "   0: 00000000:1AA2 00000000:0000 0A 00000000:00000000 00:00000000 00000000 1001 0 1"
+TALKS = "   1: 0A020003:1AA2 0A020004:9C40 01 00000000:00000000 00:00000000 00000000 1001 0 2"
+OTHER = "   2: 00000000:1AA1 00000000:0000 0A 00000000:00000000 00:00000000 00000000 1001 0 3"
+
+
+def test_munged_stays_until_slurmd_has_ended(tmp_path: Path) -> None:
+    table = tmp_path / "tcp"
+    ends = f"echo waited; printf '%s\\n' '{TALKS}' '{OTHER}' > {table}"
+    done = role(
+        tmp_path, "after-slurmd", files={"tcp": f"{LISTENS}\n{OTHER}"}, programs={"sleep": ends}
+    )
+    assert done.stdout == "waited\n"
+
+
+@pytest.mark.parametrize(
+    ("reached", "code"),
+    [
+        ("192.0.2.1 443", 0),
+        ("192.0.2.1 443|10.2.0.9 6817", 3),
+        ("192.0.2.1 443|10.96.0.7 6817", 3),
+        ("192.0.2.1 443|10.96.0.7 6818", 0),
+        ("", 4),
+        ("10.96.0.7 6817", 4),
+    ],
+)
+def test_what_a_pod_of_another_namespace_reaches_is_its_exit_code(
+    reached: str, code: int, tmp_path: Path
+) -> None:
+    # It is called as: timeout 3 bash -c … ADDRESS PORT
+    timeout = f'case "|{reached}|" in *"|$5 $6|"*) exit 0 ;; esac; exit 124'
+    done = role(
+        tmp_path, "outside", "10.96.0.7", "10.2.0.9",
+        programs={"timeout": timeout}, check=False,
+        environment={"KUBERNETES_SERVICE_HOST": "192.0.2.1", "KUBERNETES_SERVICE_PORT": "443"},
+    )  # fmt: skip
+    assert done.returncode == code
+
+
+def role(
+    folder: Path,
+    *words: str,
+    files: dict[str, str] | None = None,
+    programs: dict[str, str] | None = None,
+    environment: dict[str, str] | None = None,
+    check: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """Run slurm-role with a machine's files in a folder, and programs that do as they are told."""
+    for name, text in {"meminfo": "MemTotal:  1024000 kB", **(files or {})}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{text}\n")
+    bin_ = folder / "bin"
+    bin_.mkdir()
     for name, does in {
         "nproc": "echo 7", "hostname": "echo c1-0", "tini": 'echo "$@"', "scontrol": "exit 1",
-        "sleep": "exit 0",
+        "sleep": "exit 0", **(programs or {}),
     }.items():  # fmt: skip
-        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
-        (programs / name).chmod(0o755)
+        (bin_ / name).write_text(f"#!/bin/sh\n{does}\n")
+        (bin_ / name).chmod(0o755)
     script = ROLE.read_text()
     for there, here in (
-        ("/sys/fs/cgroup", tmp_path),
-        ("/proc/meminfo", tmp_path / "meminfo"),
-        ("/run", tmp_path / "run"),
-        ("/etc/slurm-key", tmp_path / "key"),
+        ("/sys/fs/cgroup", folder),
+        ("/proc/meminfo", folder / "meminfo"),
+        ("/proc/net/tcp", folder / "tcp"),
+        ("/run", folder / "run"),
+        ("/etc/slurm-key", folder / "key"),
+        ("/etc/slurm/", f"{folder / 'etc'}/"),
     ):
         script = script.replace(there, str(here))
-    (tmp_path / "run").mkdir()
-    done = subprocess.run(
-        [shutil.which("sh") or "/bin/sh", "-c", script, "slurm-role", "slurmd"],
-        env={"PATH": f"{programs}:/usr/bin:/bin"},
+    (folder / "run").mkdir(exist_ok=True)
+    return subprocess.run(
+        [shutil.which("sh") or "/bin/sh", "-c", script, "slurm-role", *words],
+        env={"PATH": f"{bin_}:/usr/bin:/bin", **(environment or {})},
         capture_output=True,
         text=True,
-        check=True,
+        check=check,
     )
-    assert f"--conf {told}\n" in done.stdout
-    assert (tmp_path / "run/keys/slurm.key").stat().st_mode & 0o777 == 0o400
+
+
+# --- no authentication ---
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "why"),
+    [
+        (0, None, ""),
+        (3, UsageError, "other namespaces reach the slurmctld of slurm"),
+        (4, SykubeError, "cannot be told"),
+        (137, SykubeError, "cannot be told"),
+    ],
+)
+def test_whether_others_reach_slurmctld_is_tried_from_another_namespace(
+    place: Place, slurm: FakeSlurm, code: int, error: type[SykubeError] | None, why: str
+) -> None:
+    slurm.objects["/api/v1/namespaces/slurm/services/slurmctld"] = {
+        "spec": {"clusterIP": "10.96.0.7"}
+    }
+    slurm.probe = code
+    if error:
+        with pytest.raises(error, match=why) as caught:
+            isolation.require(place, NONE)
+        assert "--auth slurm" in caught.value.resolution
+    else:
+        isolation.require(place, NONE)
+    ((where, pod),) = slurm.probes.items()
+    assert where.startswith("/api/v1/namespaces/default/pods/slurm-probe-")
+    assert pod["spec"]["containers"][0]["args"] == ["outside", "10.96.0.7", "10.2.0.9"]
+    assert slurm.deleted == [where]
+
+
+def test_where_they_do_no_node_is_created_and_all_is_removed_again(
+    place: Place, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.sets, slurm.nodes = set(), {}
+    order: list[str] = []
+
+    def refuse(*_: object) -> None:
+        order.append("tried")
+        raise UsageError("other namespaces reach it")
+
+    monkeypatch.setattr(setup, "wait_for", lambda _, numbers: order.append(f"up: {numbers}"))
+    monkeypatch.setattr(isolation, "require", refuse)
+    monkeypatch.setattr(removal, "remove", lambda *_, **options: order.append(f"{options}"))
+    with pytest.raises(UsageError):
+        setup._set_up(place, NONE, new=True)
+    assert order == ["up: []", "tried", "{'volumes': True}"]
+    assert slurm.sets == {"slurmctld"}
 
 
 # --- scaling ---
@@ -398,3 +639,12 @@ def test_a_count_below_zero_is_refused(
     done = sykube("slurm", *words, *named)
     assert done.code == ExitCode.USAGE
     assert "-1 nodes: there are" in done.err
+
+
+def test_munge_is_rendered_for_any_kubernetes_or_for_a_new_one(sykube: Sykube) -> None:
+    for options, place_ in (((), "containers"), (("--sidecars",), "initContainers")):
+        done = sykube("slurm", "render", "--auth", "munge", *options)
+        for each in yaml.safe_load_all(done.out):
+            if each["kind"] in ("Deployment", "StatefulSet"):
+                pod = each["spec"]["template"]["spec"]
+                assert "munged" in [container["name"] for container in pod[place_]]

@@ -20,6 +20,11 @@ from sykube.slurm.spec import SlurmSpec, namespace_problem
 from sykube.ui import Ui
 
 NAMESPACE = "slurm"
+_GROUPS = {
+    "statefulsets": "/apis/apps/v1",
+    "deployments": "/apis/apps/v1",
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+}
 # Of each object, and so of each pod.
 _NODES = "app.kubernetes.io/name=slurm,app.kubernetes.io/component=node"
 
@@ -49,7 +54,7 @@ class Place:
 
     def path(self, kind: str, name: str = "") -> str:
         """Where the API has objects of the Slurm cluster: a kind of theirs, in the plural."""
-        group = "/apis/apps/v1" if kind in ("statefulsets", "deployments") else "/api/v1"
+        group = _GROUPS.get(kind, "/api/v1")
         return f"{group}/namespaces/{self.namespace}/{kind}{f'/{name}' if name else ''}"
 
     def get(self, kind: str, name: str) -> dict[str, Any] | None:

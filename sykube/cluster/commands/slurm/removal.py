@@ -15,6 +15,7 @@ _TIMEOUT_S = 120.0
 _MANAGER = "app.kubernetes.io/managed-by"
 # Those first that would make pods again.
 _KINDS = ("statefulsets", "deployments", "services", "secrets")
+_POLICIES = "networkpolicies"
 
 
 def down(host: Host, name: str, namespace: str, ui: Ui, *, volumes: bool, force: bool) -> None:
@@ -73,6 +74,9 @@ def remove(place: Place, *, volumes: bool) -> None:
         lambda: ", ".join(e for e in claims if place.get("persistentvolumeclaims", e)),
         _TIMEOUT_S,
     )
+    # While there is a slurmctld, it needs it.
+    for each in _labelled(place, _POLICIES):
+        place.api.delete(place.path(_POLICIES, each["metadata"]["name"]))
     # Last: it is the record, without which a second try would find nothing.
     place.api.delete(place.path("configmaps", "slurm"))
     path = f"/api/v1/namespaces/{place.namespace}"

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from sykube.cluster.commands.slurm import image, removal
+from sykube.cluster.commands.slurm import image, isolation, removal
 from sykube.cluster.commands.slurm.place import Place, at, held
 from sykube.cluster.model.cluster import DOMAIN
 from sykube.errors import UsageError
@@ -16,7 +16,7 @@ from sykube.image import slurm
 from sykube.kubernetes.api import wait_until
 from sykube.node.limits import parse_cpus, parse_memory
 from sykube.slurm import manifests
-from sykube.slurm.spec import SlurmSpec
+from sykube.slurm.spec import NONE, SlurmSpec
 from sykube.ui import Ui
 
 _TIMEOUT_S = 300.0
@@ -43,6 +43,7 @@ def up(
     """
     wanted = dataclasses.replace(wanted, domain=DOMAIN, control_planes=True).check()
     with at(host, name, wanted.namespace, ui) as place:
+        wanted = dataclasses.replace(wanted, sidecars=place.cluster.minor.has_sidecars)
         there = place.spec()
         if there:
             _require_same(place, there, wanted)
@@ -131,7 +132,7 @@ def _amounts(found: list[dict[str, Any]], what: str, parse: Callable[[str], int]
 
 def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
     """Refuse to change what would end jobs, or is changed by another command."""
-    for field in ("cpus", "memory", "users", "names", "home_class", "state_class"):
+    for field in ("cpus", "memory", "users", "names", "auth", "home_class", "state_class"):
         before, after = getattr(there, field), getattr(wanted, field)
         if before != after:
             raise UsageError(
@@ -171,12 +172,16 @@ def _set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
     numbers = place.numbers() or [*range(1, spec.nodes + 1)]
     try:
         with ui.step(f"Creating the Slurm cluster {spec.namespace}"):
-            found = key["data"]["slurm.key"] if key else manifests.new_key()
+            found = next(iter(key["data"].values())) if key else manifests.new_key()
             for each in manifests.objects(spec, found, owned=owned):
                 if each["kind"] != "Namespace" or owned:
                     place.api.apply(each)
-            add_nodes(place, spec, numbers)
+        if spec.auth == NONE:
+            with ui.step("Trying to reach slurmctld from outside"):
+                wait_for(place, [])
+                isolation.require(place, spec)
         with ui.step("Waiting for slurmctld and the nodes"):
+            add_nodes(place, spec, numbers)
             wait_for(place, numbers)
     except BaseException:
         if new:
