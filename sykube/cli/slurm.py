@@ -22,7 +22,7 @@ from sykube.host import preflight
 from sykube.image import slurm as image_of_slurm
 from sykube.slurm import efficiency as efficiency_of_jobs
 from sykube.slurm import manifests, sacct
-from sykube.slurm.controller import CONTAINER, POD
+from sykube.slurm.controller import CONTAINER, NODE_CONTAINER, POD
 from sykube.slurm.spec import MANY, MUNGE, NONE, ONE, SLURM, SlurmSpec
 
 # What follows the command's own options is the other program's.
@@ -231,7 +231,7 @@ def logs(name: str, namespace: str, node: str, follow: bool) -> None:
             )
         kubectl = str(place.cluster.image.kubectl)
         # munged may be beside it.
-        container = CONTAINER if node == POD else "slurmd"
+        container = CONTAINER if node == POD else NODE_CONTAINER
         options = ["--container", container, *(["--follow"] if follow else [])]
         _become(place, [kubectl, "--namespace", namespace, "logs", node, *options])
 

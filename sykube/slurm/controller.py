@@ -10,7 +10,7 @@ from sykube.host.host import Host
 from sykube.host.run import WITHOUT_PROXIES, Completed
 from sykube.slurm import sacct
 
-POD, CONTAINER = "slurmctld-0", "slurmctld"
+POD, CONTAINER, NODE_CONTAINER = "slurmctld-0", "slurmctld", "slurmd"
 # What follows a state: not responding, powered down … (sinfo(1), NODE STATE CODES).
 _MARKS = "*~#!%$@^+-"
 _BUSY = frozenset({"allocated", "mixed", "completing", "draining", "reserved"})
@@ -103,6 +103,11 @@ class Controller:
     def accounting(self) -> str:
         """What sacct says of all jobs there have been."""
         return self._run(*sacct.COMMAND, "--starttime=1970-01-01")
+
+    def knows(self, pod: str, container: str, users: Sequence[str]) -> bool:
+        """Whether a pod knows all of these users."""
+        words = ("exec", pod, "--container", container, "--", "getent", "passwd", *users)
+        return self.kubectl(*words, check=False).ok
 
     def drain(self, names: Sequence[str], reason: str) -> None:
         """Give nodes no more jobs."""

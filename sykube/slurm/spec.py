@@ -31,7 +31,7 @@ _USER = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
 # Of the image: base-passwd's, and those of Debian's packages of Slurm.
 _TAKEN = frozenset((
     *("root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp"),
-    *("proxy", "www-data", "backup", "list", "irc", "nobody", "slurm", "munge", "sackd"),
+    *("proxy", "www-data", "backup", "list", "irc", "nobody", "slurm", "munge", "munged", "sackd"),
 ))  # fmt: skip
 _OTHERS = frozenset(["default", "kube-system", "kube-public", "kube-node-lease"])
 

@@ -19,6 +19,7 @@ class FakeSlurm(Api):
         work: how many more times sinfo says that a node is busy.
         ended: nodes whose pods were removed while they had jobs.
         accounting: what sacct prints, where there is accounting.
+        accounts: the users of its ConfigMap, and of the login pod; users: those that each pod knows.
         probe: what the pod ends with that tries to reach slurmctld; probes: those there have been.
         deleted: what was, by its path.
     """
@@ -33,6 +34,8 @@ class FakeSlurm(Api):
         self.queue: list[str] = []
         self.accounting: str | None = None
         self.probe = 0
+        self.accounts: list[str] = []
+        self.users: dict[str, set[str]] = {}
         self.probes: dict[str, dict[str, Any]] = {}
         self.deleted: list[str] = []
 
@@ -44,7 +47,7 @@ class FakeSlurm(Api):
             items = [{"metadata": {"name": each}} for each in sorted(self.sets)]
             return {"items": items}
         if kind == "pods" and not name:
-            return {"items": [_pod(each) for each in self._pods()]}
+            return {"items": [_pod(each) | self._containers(each) for each in self._pods()]}
         if kind == "pods" and name in self._pods():
             return _pod(name)
         if path in self.probes:
@@ -54,14 +57,25 @@ class FakeSlurm(Api):
             return self.objects[path]
         raise ApiError(f"GET {path}: not found", 404)
 
+    def _containers(self, pod: str) -> dict[str, Any]:
+        names = self.accounts if pod == "login-x" else [pod]
+        containers = [{"name": each} for each in names]
+        return {"spec": {"nodeName": "lab-master", "containers": containers}}
+
     def _pods(self) -> list[str]:
         return ["slurmctld-0", "login-x", *(f"{each}-0" for each in self.sets)]
 
     def apply(self, manifest: dict[str, Any]) -> None:
+        if manifest["kind"] == "Deployment":
+            containers = manifest["spec"]["template"]["spec"]["containers"]
+            self.accounts = [each["name"] for each in containers if each["name"] != "sackd"]
+        if manifest["kind"] == "ConfigMap":
+            where = f"/api/v1/namespaces/slurm/configmaps/{manifest['metadata']['name']}"
+            self.objects[where] = manifest
         if manifest["kind"] == "Pod":
             where = manifest["metadata"]
             self.probes[f"/api/v1/namespaces/{where['namespace']}/pods/{where['name']}"] = manifest
-        if manifest["kind"] == "StatefulSet":
+        if manifest["kind"] == "StatefulSet" and manifest["metadata"]["name"] != "slurmctld":
             name = manifest["metadata"]["name"]
             self.sets.add(name)
             before, reason = self.nodes.get(f"{name}-0", ("", ""))
@@ -85,6 +99,11 @@ class FakeSlurm(Api):
         """kubectl, with the command that it is to run in a pod."""
         assert words[2:4] == ["--namespace", "slurm"]
         command = words[words.index("--") + 1 :]
+        if command[:2] == ["getent", "passwd"]:
+            # What is mounted in a pod follows with the next look at it.
+            pod = words[words.index("exec") + 1]
+            seen, self.users[pod] = self.users.get(pod, set()), {*self.accounts}
+            return (0 if {*command[2:]} <= seen else 2), "", ""
         self.said.append(" ".join(command))
         match command:
             case ["sinfo", "--noheader", "--Node", _]:

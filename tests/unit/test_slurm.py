@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from sykube.cluster.commands.slurm import isolation, jobs, removal, scaling, setup
+from sykube.cluster.commands.slurm import image, isolation, jobs, removal, scaling, setup
 from sykube.cluster.commands.slurm.place import Place
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.slurm import manifests
@@ -28,6 +30,7 @@ MANY = dataclasses.replace(ONE, users="many", names=("ada", "bob"))
 MUNGE = dataclasses.replace(ONE, auth="munge")
 SIDECARS = dataclasses.replace(MUNGE, sidecars=True)
 NONE = dataclasses.replace(ONE, auth="none")
+FOUR = dataclasses.replace(MANY, nodes=4)
 Json = dict[str, Any]
 
 
@@ -44,6 +47,7 @@ Json = dict[str, Any]
         ({"memory": "much"}, "no quantity"),
         ({"names": ("ada", "bob")}, "--users many"),
         ({"names": ("root",)}, "a user of the image"),
+        ({"names": ("munged",)}, "a user of the image"),
         ({"names": ("Ada",)}, "letters a to z"),
         ({"users": "many", "names": ("ada", "ada")}, "twice"),
         ({"namespace": "kube-system"}, "a namespace of its own"),
@@ -421,7 +425,7 @@ def test_where_they_do_no_node_is_created_and_all_is_removed_again(
     with pytest.raises(UsageError):
         setup._set_up(place, NONE, new=True)
     assert order == ["up: []", "tried", "{'volumes': True}"]
-    assert slurm.sets == {"slurmctld"}
+    assert slurm.sets == set()
 
 
 # --- scaling ---
@@ -563,6 +567,58 @@ def test_nodes_for_which_there_is_no_room_are_refused(
 
 
 # --- users ---
+
+
+@pytest.fixture
+def ready(place: Place, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """That of the four nodes is of many users, and commands find it."""
+
+    @contextlib.contextmanager
+    def found(*_: object) -> Iterator[Place]:
+        yield place
+
+    monkeypatch.setattr(setup, "at", found)
+    monkeypatch.setattr(image, "require_loaded", lambda *_: None)
+    node = {"status": {"allocatable": {"cpu": "2", "memory": f"{8 * 1024**2}Ki"}}}
+    classes = {"items": [{"metadata": {"name": "shared"}}]}
+    slurm.objects |= {
+        "/api/v1/nodes": {"items": [node]},
+        "/apis/storage.k8s.io/v1/storageclasses": classes,
+        "/api/v1/namespaces/slurm/secrets/slurm-key": {"data": {"slurm.key": "QQ=="}},
+    }
+    for each in manifests.objects(FOUR, "QQ==", owned=True):
+        slurm.apply(each)
+    return place
+
+
+def up(place: Place, *names: str, **changed: Any) -> SlurmSpec | None:
+    wanted = dataclasses.replace(FOUR, names=names, **changed)
+    host = place.cluster.host
+    return setup.up(host, "fake", wanted, lambda _: False, place.cluster.ui)
+
+
+def test_users_are_added_to_one_that_is_up_once_every_pod_knows_them(
+    ready: Place, slurm: FakeSlurm
+) -> None:
+    assert up(ready, "ada", "bob") is None
+    made_ = up(ready, "ada", "bob", "eve")
+    assert made_
+    assert ready.spec() == made_
+    assert [user.uid for user in made_.accounts] == [1001, 1002, 1003]
+    assert slurm.accounts == ["ada", "bob", "eve"]
+    assert sorted(slurm.users) == ["c1-0", "c2-0", "c3-0", "c4-0", "slurmctld-0"]
+    assert all(known == {"ada", "bob", "eve"} for known in slurm.users.values())
+    assert slurm.ended == slurm.deleted == []
+    assert up(ready, "ada", "bob", "eve") is None
+
+
+@pytest.mark.parametrize("names", [("ada",), ("bob", "ada"), ("eve", "ada", "bob"), ("ada", "eve")])
+def test_those_that_are_there_keep_their_numbers(
+    ready: Place, slurm: FakeSlurm, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(UsageError, match="has other options"):
+        up(ready, *names)
+    assert slurm.accounts == ["ada", "bob"]
 
 
 def test_a_user_who_does_not_exist_is_refused_by_name() -> None:

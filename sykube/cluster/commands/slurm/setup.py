@@ -16,10 +16,13 @@ from sykube.image import slurm
 from sykube.kubernetes.api import wait_until
 from sykube.node.limits import parse_cpus, parse_memory
 from sykube.slurm import manifests
-from sykube.slurm.spec import NONE, SlurmSpec
+from sykube.slurm.controller import CONTAINER, NODE_CONTAINER, POD
+from sykube.slurm.spec import MANY, NONE, SlurmSpec
 from sykube.ui import Ui
 
 _TIMEOUT_S = 300.0
+# A kubelet brings a ConfigMap that has changed into its pods within a minute or so (syncFrequency).
+_USERS_S = 2.0
 
 
 def up(
@@ -27,7 +30,8 @@ def up(
 ) -> SlurmSpec | None:
     """Set up a Slurm cluster and wait until all of its nodes take jobs.
 
-    One that is there already, by an interrupted `up` or by `render`, is completed.
+    One that is there already, by an interrupted `up` or by `render`, is completed; one of many
+    users gets those that are named after its own, while jobs run.
 
     Args:
         wanted: its options; domain and places of nodes are the cluster's.
@@ -47,14 +51,16 @@ def up(
         there = place.spec()
         if there:
             _require_same(place, there, wanted)
-        spec = there or wanted
+        spec = dataclasses.replace(there, names=wanted.names) if there else wanted
         _require_fitting(place, spec)
-        if there and not problem(place, place.numbers()):
+        if there == spec and not problem(place, place.numbers()):
             return None
         if spec.image == slurm.name(host):
             image.require_loaded(place.cluster, image.obtain(host, "", agrees, ui))
         with held(place):
             _set_up(place, spec, new=there is None)
+            if there and there != spec:
+                _wait_for_users(place, spec)
         return spec
 
 
@@ -134,6 +140,9 @@ def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
     """Refuse to change what would end jobs, or is changed by another command."""
     for field in ("cpus", "memory", "users", "names", "auth", "home_class", "state_class"):
         before, after = getattr(there, field), getattr(wanted, field)
+        if field == "names" and there.users == MANY:
+            # The numbers of users are by their places.
+            after = wanted.names[: len(there.names)]
         if before != after:
             raise UsageError(
                 f"the Slurm cluster {place.namespace} is there already, and has other options",
@@ -188,6 +197,32 @@ def _set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
             with ui.step("Removing what is there of it"):
                 removal.remove(place, volumes=not kept_home)
         raise
+
+
+def _wait_for_users(place: Place, spec: SlurmSpec) -> None:
+    numbers = place.numbers()
+    with place.cluster.ui.step("Waiting until every pod knows the users"):
+        wait_until(
+            place.cluster.host,
+            f"the users of {place.namespace}",
+            lambda: _ignorant(place, spec, numbers) or problem(place, numbers),
+            _TIMEOUT_S,
+            interval=_USERS_S,
+        )
+
+
+def _ignorant(place: Place, spec: SlurmSpec, numbers: list[int]) -> str:
+    """The pods that do not know all users, or nothing."""
+    wanted = {*spec.names}
+    for pod in place.pods():
+        there = {each["name"] for each in pod["spec"]["containers"]}
+        component = pod["metadata"]["labels"].get("app.kubernetes.io/component")
+        if component == "login" and not wanted <= there:
+            return f"{pod['metadata']['name']} is of before"
+    pods = {POD: CONTAINER, **dict.fromkeys(manifests.pod_names(numbers), NODE_CONTAINER)}
+    known = place.controller.knows
+    unaware = [pod for pod, each in pods.items() if not known(pod, each, spec.names)]
+    return f"not yet known in {', '.join(unaware)}" if unaware else ""
 
 
 def _not_ready(pod: dict[str, Any]) -> str:
