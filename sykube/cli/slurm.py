@@ -21,7 +21,7 @@ from sykube.errors import UsageError
 from sykube.host import preflight
 from sykube.image import slurm as image_of_slurm
 from sykube.slurm import efficiency as efficiency_of_jobs
-from sykube.slurm import manifests, sacct
+from sykube.slurm import manifests, sacct, users
 from sykube.slurm.controller import CONTAINER, NODE_CONTAINER, POD
 from sykube.slurm.spec import MANY, MUNGE, NONE, ONE, SLURM, SlurmSpec
 
@@ -49,6 +49,9 @@ def _sized(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="One user, and pods without any of root's rights, or many."),
         click.option("--user", "names", multiple=True, metavar="USER",
                      help="Name of a user. May be repeated with --users many. [default: user]"),
+        click.option("--users-file", type=click.Path(path_type=Path), metavar="FILE",
+                     shell_complete=completion.files,
+                     help="Users by a file: names, or lines of passwd(5) with their numbers."),
         click.option("--auth", type=click.Choice([SLURM, MUNGE, NONE]), default=SLURM,
                      show_default=True, help="How Slurm knows who asks. None: by the network."),
     )):  # fmt: skip
@@ -304,9 +307,14 @@ def image(force: bool, mirror: str, yes: bool, output: str) -> None:
     context.show(output, described, [str(found.archive)])
 
 
-def _spec(namespace: str, image: str = "", names: tuple[str, ...] = (), **asked: Any) -> SlurmSpec:
+def _spec(
+    namespace: str, names: tuple[str, ...], users_file: Path | None, image: str = "", **asked: Any
+) -> SlurmSpec:
+    if names and users_file:
+        raise UsageError("users are by --user or by --users-file", resolution="Leave out one.")
     chosen = image or image_of_slurm.name(context.host())
-    return SlurmSpec(namespace, chosen, names=names or ("user",), **asked)
+    spec = SlurmSpec(namespace, chosen, names=names or ("user",), **asked)
+    return spec.with_users(users.read(users_file)) if users_file else spec
 
 
 def _enter(name: str, namespace: str, user: str, command: tuple[str, ...]) -> None:

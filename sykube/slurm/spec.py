@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from sykube.errors import UsageError
@@ -19,7 +19,9 @@ SLURM, MUNGE, NONE = "slurm", "munge", "none"
 MOST_NODES = 64
 # What slurmd and a job take at least; 64 MiB of it are slurmd's (definitions/slurm/slurm-role).
 _LEAST_MEMORY = 128 * 1024**2
-_FIRST_UID = 1001
+FIRST_UID = 1001
+# Others belong to the system, or are no numbers for users (uid_t; 65534 is nobody).
+_LEAST_UID, _MOST_UID, _NOBODY = 1000, 2**31 - 1, 65534
 # Debian's package slurmctld makes the user slurm with this number (debian/slurm-wlm-basic-plugins).
 _SLURM_UID = 64030
 # A number that nobody has: munged needs no name (munged.c, of 0.5.16).
@@ -53,6 +55,7 @@ class SlurmSpec:
         cpus, memory: of each node, a quantity of Kubernetes for the latter.
         users: `one`, to whom all of it belongs, or `many`.
         names: of the users.
+        uids: of the users; empty where they are by their places.
         domain: of the cluster's own names.
         state_class, home_class: StorageClasses of slurmctld's volume and of /home; empty for the
             default one.
@@ -74,10 +77,19 @@ class SlurmSpec:
     control_planes: bool = False
     auth: str = SLURM
     sidecars: bool = False
+    uids: tuple[int, ...] = ()
 
     @property
     def accounts(self) -> tuple[User, ...]:
-        return tuple(User(name, _FIRST_UID + place) for place, name in enumerate(self.names))
+        by_place = range(FIRST_UID, FIRST_UID + len(self.names))
+        return tuple(map(User, self.names, self.uids or by_place))
+
+    def with_users(self, users: Sequence[User]) -> SlurmSpec:
+        """The same of these users."""
+        changed = replace(self, names=tuple(user.name for user in users), uids=())
+        if changed.accounts == tuple(users):
+            return changed
+        return replace(changed, uids=tuple(user.uid for user in users))
 
     @property
     def slurm_user(self) -> User:
@@ -106,7 +118,8 @@ class SlurmSpec:
         found: Mapping[str, Any] = json.loads(text)
         known = {each.name for each in fields(cls)}
         values = {key: value for key, value in found.items() if key in known}
-        values["names"] = tuple(values.get("names", ()))
+        for each in ("names", "uids"):
+            values[each] = tuple(values.get(each, ()))
         return cls(**values)
 
     def check(self) -> SlurmSpec:
@@ -139,6 +152,14 @@ class SlurmSpec:
         found += [f"--user {name!r}: {why}" for name in self.names if (why := _wrong_user(name))]
         if len({*self.names}) < len(self.names):
             found.append("--user: a name stands there twice")
+        if len({*self.uids}) < len(self.uids):
+            found.append("--users-file: two users have the same number")
+        found += [
+            f"--users-file: {user.name} has the number {user.uid}, which no user can have here"
+            for user in self.accounts
+            if not _LEAST_UID <= user.uid <= _MOST_UID
+            or user.uid in (_SLURM_UID, _MUNGE_UID, _NOBODY)
+        ]
         try:
             reference.full(self.image)
         except UsageError as error:

@@ -266,9 +266,9 @@ def test_manifests_that_kubectl_applies_are_a_cluster_of_several_users(bare: Lab
             who = ("--user", name, "--", "sh", "-c", "id -un; id -u; stat -c %a .; touch own")
             assert users.slurm("run", *who).stdout.split() == [name, str(uid), "700"]
         users.submit_tasks("stays", 1, 20)
-        named = ("--user", "ada", "--user", "bob", "--user", "eve")
+        named = ("--users-file", str(users.script("users", "ada\nbob\neve:x:2000:\n")))
         users.slurm("up", "--nodes", "2", "--memory", "256Mi", "--users", "many", *named)
-        assert users.slurm("run", "--user", "eve", "--", "id", "-u").stdout == "1003\n"
+        assert users.slurm("run", "--user", "eve", "--", "id", "-u").stdout == "2000\n"
         users.require_all("stays", 1)
         prying = users.slurm("run", "--user", "bob", "--", "cat", "/home/ada/own", check=False)
         assert prying.returncode == 1

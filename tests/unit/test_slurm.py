@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import yaml
 from sykube.cluster.commands.slurm import image, isolation, jobs, removal, scaling, setup
 from sykube.cluster.commands.slurm.place import Place
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.slurm import manifests
+from sykube.slurm import manifests, users
 from sykube.slurm.controller import SlurmNode
 from sykube.slurm.spec import SlurmSpec
 from tests.fakes import World
@@ -48,6 +49,9 @@ Json = dict[str, Any]
         ({"names": ("ada", "bob")}, "--users many"),
         ({"names": ("root",)}, "a user of the image"),
         ({"names": ("munged",)}, "a user of the image"),
+        ({"uids": (0,)}, "user has the number 0, which no user can have"),
+        ({"uids": (64032,)}, "64032, which no user can have"),
+        ({"users": "many", "names": ("ada", "bob"), "uids": (2000, 2000)}, "the same number"),
         ({"names": ("Ada",)}, "letters a to z"),
         ({"users": "many", "names": ("ada", "ada")}, "twice"),
         ({"namespace": "kube-system"}, "a namespace of its own"),
@@ -69,7 +73,10 @@ def test_its_record_is_read_as_it_was_written_and_by_others() -> None:
     later = MANY.to_json().replace("{", '{"of_later": 1, ', 1)
     assert SlurmSpec.from_json(later) == MANY
     before = ONE.to_json().replace('"auth": "slurm", ', "").replace(', "sidecars": false', "")
-    assert "auth" not in before
+    before = before.replace('"uids": [], ', "")
+    numbered = dataclasses.replace(MANY, uids=(2001, 2000))
+    assert SlurmSpec.from_json(numbered.to_json()) == numbered
+    assert not {"auth", "sidecars", "uids"} & {*json.loads(before)}
     assert SlurmSpec.from_json(before) == ONE
 
 
@@ -610,6 +617,54 @@ def test_users_are_added_to_one_that_is_up_once_every_pod_knows_them(
     assert all(known == {"ada", "bob", "eve"} for known in slurm.users.values())
     assert slurm.ended == slurm.deleted == []
     assert up(ready, "ada", "bob", "eve") is None
+
+
+def test_a_file_has_users_and_their_numbers(sykube: Sykube, tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text(
+        "# Of the lab.\nada:x:2000:100:Ada:/elsewhere/ada:/bin/zsh\n\nbob\neve:*:1000\n"
+    )
+    done = sykube("slurm", "render", "--users", "many", "--users-file", str(file))
+    assert done.code == ExitCode.OK
+    (found,) = [e for e in yaml.safe_load_all(done.out) if e["kind"] == "ConfigMap"]
+    assert found["data"]["passwd"].splitlines() == [
+        "ada:x:2000:2000::/home/ada:/bin/bash",
+        "bob:x:1002:1002::/home/bob:/bin/bash",
+        "eve:x:1000:1000::/home/eve:/bin/bash",
+    ]
+    # By their places, they are as without a file.
+    file.write_text("ada\nbob:x:1002\n")
+    assert MANY.with_users(users.read(file)) == MANY
+    assert sykube("slurm", "render", "--user", "ada", "--users-file", str(file)).code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "has no users"),
+        (b"# none\n", "has no users"),
+        (b"ada\nbob:x:many\n", "line 2: 'bob:x:many' is no user"),
+        (b":x:2000\n", "line 1: ':x:2000' is no user"),
+        (b"\xff\xfe", "is no list of users"),
+    ],
+)
+def test_a_file_that_lists_no_users_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+    (tmp_path / "users").write_bytes(content)
+    with pytest.raises(UsageError, match=why):
+        users.read(tmp_path / "users")
+    with pytest.raises(UsageError, match="cannot read"):
+        users.read(tmp_path / "none")
+
+
+def test_who_is_there_keeps_a_number_whatever_a_file_says(ready: Place) -> None:
+    with pytest.raises(UsageError, match="has other options") as caught:
+        up(ready, "ada", "bob", uids=(1001, 3000))
+    assert (
+        caught.value.details == "accounts: ada (1001), bob (1002), and not ada (1001), bob (3000)"
+    )
+    made_ = up(ready, "ada", "bob", "eve", uids=(1001, 1002, 3000))
+    assert made_
+    assert made_.accounts[2].uid == 3000
 
 
 @pytest.mark.parametrize("names", [("ada",), ("bob", "ada"), ("eve", "ada", "bob"), ("ada", "eve")])

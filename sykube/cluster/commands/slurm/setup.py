@@ -51,7 +51,7 @@ def up(
         there = place.spec()
         if there:
             _require_same(place, there, wanted)
-        spec = dataclasses.replace(there, names=wanted.names) if there else wanted
+        spec = there.with_users(wanted.accounts) if there else wanted
         _require_fitting(place, spec)
         if there == spec and not problem(place, place.numbers()):
             return None
@@ -138,11 +138,12 @@ def _amounts(found: list[dict[str, Any]], what: str, parse: Callable[[str], int]
 
 def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
     """Refuse to change what would end jobs, or is changed by another command."""
-    for field in ("cpus", "memory", "users", "names", "auth", "home_class", "state_class"):
+    for field in ("cpus", "memory", "users", "accounts", "auth", "home_class", "state_class"):
         before, after = getattr(there, field), getattr(wanted, field)
-        if field == "names" and there.users == MANY:
-            # The numbers of users are by their places.
-            after = wanted.names[: len(there.names)]
+        if field == "accounts":
+            # Numbers may be by places, so others come after those that are there.
+            after = after[: len(before)] if there.users == MANY else after
+            before, after = (", ".join(f"{e.name} ({e.uid})" for e in us) for us in (before, after))
         if before != after:
             raise UsageError(
                 f"the Slurm cluster {place.namespace} is there already, and has other options",
