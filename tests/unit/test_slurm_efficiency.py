@@ -155,6 +155,19 @@ def test_the_figures_are_those_of_the_paper() -> None:
     assert [job.job for job in found.worst(2)] == ["101", "103"]
 
 
+def test_what_a_slurm_printed_is_read() -> None:
+    file = Path(__file__).parent / "fixtures/sacct/22.05.8.txt"
+    found = survey(file.read_text(encoding="utf-8"))
+    assert {job.job: job.percent for job in found.jobs} == {
+        "1": pytest.approx(100 * 2.212 / 3),
+        "3": pytest.approx(100 * 1.243 / 10),
+        "2_1": pytest.approx(100 * 2.041 / 3),
+        "2_2": pytest.approx(100 * 2.135 / 3),
+    }
+    assert found.overall == pytest.approx(100 * 7.631 / 19)
+    assert (found.unfinished, found.timeless) == (1, 2)
+
+
 def test_as_they_are_printed_they_are_others() -> None:
     found = survey(LAB)
     # Of 8 CPUs and 900 s.
