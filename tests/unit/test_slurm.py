@@ -345,6 +345,17 @@ def test_what_a_pod_of_another_namespace_reaches_is_its_exit_code(
     assert done.returncode == code
 
 
+def test_a_try_in_vain_is_not_enough(tmp_path: Path) -> None:
+    # slurmctld answers but every other time.
+    turn = f"echo >> {tmp_path}/turns; [ $(($(wc -l < {tmp_path}/turns) % 2)) = 0 ] || exit 124"
+    timeout = f'[ "$6" = 443 ] || {{ {turn}; }}'
+    done = role(
+        tmp_path, "outside", "10.96.0.7", programs={"timeout": timeout}, check=False,
+        environment={"KUBERNETES_SERVICE_HOST": "192.0.2.1", "KUBERNETES_SERVICE_PORT": "443"},
+    )  # fmt: skip
+    assert done.returncode == 3
+
+
 def role(
     folder: Path,
     *words: str,
