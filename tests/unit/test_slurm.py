@@ -196,7 +196,7 @@ def test_munged_outlives_slurmd_as_a_sidecar_or_by_waiting() -> None:
     [
         (ONE, "auth/slurm", "auth/slurm"),
         (MUNGE, "auth/munge", "cred/munge"),
-        (NONE, "auth/none", "cred/none"),
+        (NONE, "auth/none", "auth/slurm"),
     ],
 )
 def test_slurm_is_told_how_it_knows_who_asks(spec: SlurmSpec, auth: str, cred: str) -> None:
@@ -209,7 +209,6 @@ def test_slurm_is_told_how_it_knows_who_asks(spec: SlurmSpec, auth: str, cred: s
 
 def test_without_authentication_the_network_is_closed_before_there_is_a_pod() -> None:
     kinds = [each["kind"] for each in yaml.safe_load_all(manifests.whole_text(NONE, "QQ=="))]
-    assert "Secret" not in kinds
     assert kinds.index("NetworkPolicy") < kinds.index("StatefulSet")
     (policy,) = made_of(NONE, "NetworkPolicy")
     assert policy["spec"] == {
@@ -217,9 +216,11 @@ def test_without_authentication_the_network_is_closed_before_there_is_a_pod() ->
         "policyTypes": ["Ingress"],
         "ingress": [{"from": [{"podSelector": {}}]}],
     }
-    # Nobody could ask slurmctld for it.
-    for pod in pods(NONE).values():
-        assert all("conf" in mounted(each) for each in containers(pod))
+    # Nobody could ask slurmctld for it. What it signs is no matter of users.
+    for name, pod in pods(NONE).items():
+        for each in containers(pod):
+            assert "conf" in mounted(each)
+            assert ("key" in mounted(each)) == (name != "login")
     assert made_of(ONE, "NetworkPolicy") == []
 
 
@@ -274,9 +275,17 @@ def test_slurmd_is_told_of_the_cpus_and_the_memory_of_its_cgroup(
 
 
 def test_where_the_configuration_is_mounted_slurmd_asks_nobody_for_it(tmp_path: Path) -> None:
-    done = role(tmp_path, "slurmd", files={"etc/slurm.conf": "AuthType=auth/none"})
-    assert "slurmd -D -Z -N c1-0 --conf CPUs=7 RealMemory=936\n" in done.stdout
-    assert not (tmp_path / "run/keys").exists()
+    files = {"etc/slurm.conf": "AuthType=auth/none", "etc/cgroup.conf": "", "key/none.key": "k"}
+    shows = 'echo "$@" "$SLURM_CONF" "${SLURM_SACK_KEY-}"'
+    done = role(tmp_path, "slurmd", files=files, programs={"tini": shows})
+    keys = tmp_path / "run/keys"
+    assert f" slurmd -D -Z -N c1-0 --conf CPUs=7 RealMemory=936 {keys}/slurm.conf \n" in done.stdout
+    assert sorted(each.name for each in keys.iterdir()) == [
+        "cgroup.conf",
+        "slurm.conf",
+        "slurm.key",
+    ]
+    assert (keys / "slurm.key").stat().st_mode & 0o777 == 0o400
 
 
 @pytest.mark.parametrize("name", ["slurmd", "sackd"])
