@@ -16,6 +16,7 @@
 #include <linux/seccomp.h>
 #include <linux/filter.h>
 #include <pwd.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -28,6 +29,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -79,7 +81,7 @@ static struct {
 	gid_t *groups;
 	int group_count;
 	mode_t umask;
-	bool has_umask, no_new_privileges, terminal;
+	bool has_umask, no_new_privileges, terminal, fakeroot;
 	unsigned long long bounding, effective, permitted, inheritable, ambient;
 	char *label, *cwd;
 	char **masked, **readonly, **environment, **arguments;
@@ -136,6 +138,8 @@ static void read_record(void)
 			record.terminal = true;
 		else if (!strcmp(name, "no-new-privileges"))
 			record.no_new_privileges = true;
+		else if (!strcmp(name, "fakeroot"))
+			record.fakeroot = true;
 		else if (!strcmp(name, "label"))
 			record.label = value;
 		else if (!strcmp(name, "mask"))
@@ -248,14 +252,91 @@ static void load_filter(void)
 		fail("load the seccomp filter");
 }
 
-/* Capabilities go in this order: those that may be had at all, as root; the others once it is the
- * container's user, which they are kept for. */
-static void become_user(void)
+static void bound_capabilities(void)
 {
 	for (int each = 0; each < 64; each++)
 		if (!(record.bounding >> each & 1) && prctl(PR_CAPBSET_DROP, each, 0, 0, 0) < 0 && errno != EINVAL)
 			fail("drop capability %d", each);
+}
+
+static void set_capabilities(unsigned long long effective, unsigned long long permitted,
+			     unsigned long long inheritable)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2] = {
+		{ effective, permitted, inheritable },
+		{ effective >> 32, permitted >> 32, inheritable >> 32 },
+	};
+	if (syscall(SYS_capset, &header, data) < 0)
+		fail("set capabilities");
+}
+
+static void put(pid_t process, const char *name, const char *text)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/%s", process, name);
+	int file = open(path, O_WRONLY | O_CLOEXEC);
+	if (file < 0 || write(file, text, strlen(text)) < 0)
+		fail("fakeroot: %s", path);
+	close(file);
+}
+
+/* What maps the container's user to root, once this process has a user namespace: a child that is still
+ * root of the node's. By itself it could once its files in /proc are its own, but then others of its user
+ * could trace it, too, while it still has what leads to the node. */
+static struct {
+	pid_t child;
+	int told[2];
+} mapper;
+
+static void start_mapper(void)
+{
+	pid_t process = getpid();
+	char word, map[64];
+	if (pipe2(mapper.told, O_CLOEXEC) < 0 || (mapper.child = fork()) < 0)
+		fail("fakeroot");
+	if (mapper.child)
+		return;
+	close(mapper.told[1]);
+	if (read(mapper.told[0], &word, 1) != 1)
+		_exit(1);
+	/* user_namespaces(7): with setgroups(2), it could leave groups that keep it from files. */
+	put(process, "setgroups", "deny");
+	snprintf(map, sizeof map, "0 %u 1", record.gid);
+	put(process, "gid_map", map);
+	snprintf(map, sizeof map, "0 %u 1", record.uid);
+	put(process, "uid_map", map);
+	_exit(0);
+}
+
+/* As Apptainer's --fakeroot of a user who has no further ones: root of a namespace whose only user is the
+ * container's own, with the capabilities that the container may have, over what is that user's. */
+static void seem_root(void)
+{
+	int status;
+	if (unshare(CLONE_NEWUSER) < 0)
+		fail("fakeroot: a user namespace");
+	if (write(mapper.told[1], "", 1) != 1 || waitpid(mapper.child, &status, 0) < 0)
+		fail("fakeroot");
+	/* It has said why. */
+	if (status)
+		_exit(126);
+	/* All are back in a namespace of its own. */
+	bound_capabilities();
 	if (!record.no_new_privileges)
+		load_filter();
+	set_capabilities(record.bounding, record.bounding, 0);
+}
+
+/* Capabilities go in this order: those that may be had at all, as root; the others once it is the
+ * container's user, which they are kept for. */
+static void become_user(void)
+{
+	if (record.fakeroot)
+		start_mapper();
+	bound_capabilities();
+	/* The filter may forbid namespaces. */
+	if (!record.no_new_privileges && !record.fakeroot)
 		load_filter();
 	if (setgroups(record.group_count, record.groups) < 0)
 		fail("set groups");
@@ -265,18 +346,14 @@ static void become_user(void)
 		fail("become group %u", record.gid);
 	if (setresuid(record.uid, record.uid, record.uid) < 0)
 		fail("become user %u", record.uid);
-	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
-	struct __user_cap_data_struct data[2] = {
-		{ record.effective, record.permitted, record.inheritable },
-		{ record.effective >> 32, record.permitted >> 32, record.inheritable >> 32 },
-	};
-	if (syscall(SYS_capset, &header, data) < 0)
-		fail("set capabilities");
+	set_capabilities(record.effective, record.permitted, record.inheritable);
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
 		fail("clear ambient capabilities");
 	for (int each = 0; each < 64; each++)
 		if (record.ambient >> each & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, each, 0, 0) < 0)
 			fail("raise ambient capability %d", each);
+	if (record.fakeroot)
+		seem_root();
 	/* That of before is gone with the user: prctl(2), PR_SET_PDEATHSIG. Should Apptainer's process be
 	 * killed, the container ends. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
@@ -292,7 +369,7 @@ static void set_home(void)
 	FILE *file = fopen("/etc/passwd", "re");
 	struct passwd *entry = NULL;
 	while (file && (entry = fgetpwent(file)))
-		if (entry->pw_uid == record.uid) {
+		if (entry->pw_uid == (record.fakeroot ? 0 : record.uid)) {
 			home = entry->pw_dir;
 			break;
 		}

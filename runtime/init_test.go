@@ -92,6 +92,10 @@ func inventory() []byte {
 	} {
 		text.WriteString(name + "=" + value + "\n")
 	}
+	for _, each := range []string{"uid_map", "gid_map", "setgroups"} {
+		value, _ := os.ReadFile("/proc/self/" + each)
+		text.WriteString(each + "=" + strings.Join(strings.Fields(string(value)), " ") + "\n")
+	}
 	if written == nil || made == nil {
 		text.WriteString("what is refused was done\n")
 	} else {
@@ -113,7 +117,7 @@ func runHelper(t *testing.T, profile string, pairs ...string) (printed, problem 
 	}
 	program := built(t)
 	stage := t.TempDir()
-	for _, each := range []string{"proc", "dev", "pod", "rootfs/proc", "rootfs/dev", "rootfs/etc", "rootfs/tmp"} {
+	for _, each := range []string{"proc", "dev", "pod", "old", "rootfs/proc", "rootfs/dev", "rootfs/etc", "rootfs/tmp"} {
 		if err := os.MkdirAll(filepath.Join(stage, each), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +146,7 @@ func runHelper(t *testing.T, profile string, pairs ...string) (printed, problem 
 	}
 	command := exec.Command("unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-c", `
 		mount --bind "$0" "$0" && mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" &&
-		mount --bind "$0/rootfs" "$0/rootfs" && exec 7< /etc/passwd && exec chroot "$0" /init`, stage)
+		mount --bind "$0/rootfs" "$0/rootfs" && exec 7< /etc/passwd && cd "$0" && pivot_root . old && exec /init`, stage)
 	var out, err2 bytes.Buffer
 	command.Stdout, command.Stderr = &out, &err2
 	command.Run()
@@ -198,6 +202,28 @@ func TestTheHelperKeepsTheCapabilitiesOfAnotherUser(t *testing.T) {
 	if problem != "" || !strings.Contains(printed, "\nCapEff:\t0000000000000400\n") ||
 		!strings.Contains(printed, "\nSeccomp:\t0\n") {
 		t.Errorf("%s %s", problem, printed)
+	}
+}
+
+func TestWithFakerootTheUserIsRootOfItsOwnNamespaceAlone(t *testing.T) {
+	refuses := "default SCMP_ACT_ALLOW 1\ncall mkdirat SCMP_ACT_ERRNO 38\ncall unshare SCMP_ACT_ERRNO 1\n"
+	for _, more := range [][]string{{}, {"no-new-privileges", ""}} {
+		printed, problem := runHelper(t, refuses, append([]string{
+			"uid", "1000", "gid", "2000", "group", "3000", "bounding", "21", "effective", "0", "permitted", "0",
+			"inheritable", "0", "ambient", "0", "fakeroot", "", "cwd", "/", "env", inside + "=1",
+			"mask", "/proc/version", "readonly", "/proc/sys", "arg", "/program"}, more...)...)
+		if problem != "" {
+			t.Fatal(problem)
+		}
+		for _, wanted := range []string{
+			"\nUid:\t0\t0\t0\t0\n", "\nGid:\t0\t0\t0\t0\n", "\nCapBnd:\t0000000000000021\n",
+			"\nCapEff:\t0000000000000021\n", "\nSeccomp:\t2\n", "HOME=/root\n",
+			"uid_map=0 1000 1\n", "gid_map=0 2000 1\n", "setgroups=deny\n",
+		} {
+			if !strings.Contains(printed, wanted) {
+				t.Errorf("%q is not in %s", wanted, printed)
+			}
+		}
 	}
 }
 

@@ -30,11 +30,13 @@ func create(c call) error {
 	if err != nil {
 		return err
 	}
-	// The pause program of a pod's sandbox: containerd, internal/cri/annotations/annotations.go
-	if spec.object("annotations").string("io.kubernetes.cri.container-type") == "sandbox" {
+	if isSandbox(spec) {
 		return become(c.words)
 	}
 	if err := refusal(spec); err != nil {
+		return err
+	}
+	if err := grant(spec, c.bundle); err != nil {
 		return err
 	}
 	files := filepath.Join(c.bundle, folder)
@@ -52,6 +54,36 @@ func create(c call) error {
 		return err
 	}
 	return become(c.with(files, "--bundle", "-b"))
+}
+
+// isSandbox is whether it is a pod's pause program: containerd, internal/cri/annotations/annotations.go
+func isSandbox(spec object) bool {
+	return spec.object("annotations").string("io.kubernetes.cri.container-type") == "sandbox"
+}
+
+// grant does what a pod asks for by annotations (options.go).
+func grant(spec object, bundle string) error {
+	asked, err := optionsOf(spec)
+	if err != nil || !asked.any() {
+		return err
+	}
+	allowed, err := readPolicy(policyFile)
+	if err != nil {
+		return err
+	}
+	if err := allowed.check(asked, spec); err != nil {
+		return err
+	}
+	if err := addGPUs(spec, asked, "/", linked); err != nil {
+		return err
+	}
+	if asked.on["writable-tmpfs"] {
+		memory := spec.object("linux").object("resources").object("memory")
+		if err := inMemory(rootOf(spec, bundle), "/run/sykube", memory); err != nil {
+			return err
+		}
+	}
+	return bindSite(spec, asked.binds, allowed, site, bundle)
 }
 
 // start returns once the container's own program runs, so that what hinders it is the start's error.
@@ -114,6 +146,9 @@ func execute(c call) error {
 	if err := replace(at, "config.json", spec); err != nil {
 		return err
 	}
+	if err := adapt(c.process, spec); err != nil {
+		return err
+	}
 	// Where this file lacks, crun takes it that there is no seccomp.
 	if spec.object("linux").has("seccomp") {
 		if err := os.Link(seccompFile(state.files), seccompFile(at)); err != nil && !os.IsExist(err) {
@@ -124,6 +159,38 @@ func execute(c call) error {
 		return err
 	}
 	return become(c.with(inner, "--root"))
+}
+
+// adapt gives what is executed in a container the same of its pod's options as the container's own program.
+func adapt(file string, spec object) error {
+	asked, err := optionsOf(spec)
+	if err != nil || !asked.any() || file == "" {
+		return err
+	}
+	process, err := load(file)
+	if err != nil {
+		return err
+	}
+	addLibraryPath(process, asked)
+	if asked.on["fakeroot"] {
+		seemRoot(process)
+	}
+	return process.save(file)
+}
+
+// seemRoot makes a process the root of its container's user namespace, which crun joins with the others.
+func seemRoot(process object) {
+	user := object{"uid": 0, "gid": 0}
+	if umask := process.object("user"); umask.has("umask") {
+		user["umask"] = umask["umask"]
+	}
+	process["user"] = user
+	capabilities := process.object("capabilities")
+	for _, kind := range []string{"effective", "permitted"} {
+		if capabilities != nil {
+			capabilities[kind] = capabilities["bounding"]
+		}
+	}
 }
 
 // replace writes a file that others may be reading.

@@ -24,9 +24,14 @@ var handed = map[string]string{"runc": "/usr/bin/runc", "crun": crun}
 
 func main() {
 	call := parse(os.Args[1:])
-	err := prepareSIF(call)
+	class := "apptainer"
+	program, ok := handed[filepath.Base(os.Args[0])]
+	if ok {
+		class = filepath.Base(program)
+	}
+	err := prepareImage(call, class)
 	if err == nil {
-		if program, ok := handed[filepath.Base(os.Args[0])]; ok {
+		if ok {
 			err = becomeProgram(program, call.words)
 		} else {
 			err = run(call)
@@ -40,10 +45,14 @@ func main() {
 	}
 }
 
-// prepareSIF does what a command takes of images that stand for a SIF.
-func prepareSIF(c call) error {
+// prepareImage does what a command takes of images that stand for a SIF, unless the pod asks for what it
+// cannot have.
+func prepareImage(c call, class string) error {
 	switch c.command {
 	case "create":
+		if err := checkOptions(c, class); err != nil {
+			return err
+		}
 		return lay(c)
 	case "exec":
 		return enter(c)

@@ -44,6 +44,9 @@ func last(spec object) *record {
 	if process.bool("noNewPrivileges") {
 		r.add("no-new-privileges", "")
 	}
+	if asked, err := optionsOf(spec); err == nil && asked.on["fakeroot"] {
+		r.add("fakeroot", "")
+	}
 	// apparmor(7), and selinux(8): what is written to /proc/self/attr/exec holds from the next exec on.
 	if profile := process.string("apparmorProfile"); profile != "" && profile != "unconfined" {
 		r.add("label", "exec "+profile)

@@ -49,7 +49,9 @@ func lay(c call) error {
 	if err := signed(digest, required, store); err != nil {
 		return err
 	}
-	err = mounted(digest, func(at string) error { return stack(root, at) })
+	err = mounted(digest, func(at string) error {
+		return relay(root, func(l *layers) { l.lower += ":" + at })
+	})
 	if err != nil {
 		return err
 	}
@@ -185,58 +187,6 @@ func mounted(digest string, do func(at string) error) error {
 	}
 	defer syscall.Unmount(at, syscall.MNT_DETACH)
 	return do(at)
-}
-
-// stack mounts a container's overlay again, with a folder as its lowest layer.
-func stack(root, lowest string) error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	options, err := overlay(string(mounts), root, lowest)
-	if err != nil {
-		return err
-	}
-	if err := syscall.Unmount(root, 0); err != nil {
-		return fmt.Errorf("cannot unmount the container's root: %w", err)
-	}
-	if err := syscall.Mount("overlay", root, "overlay", 0, options); err != nil {
-		return fmt.Errorf("cannot mount the container's root: %w", err)
-	}
-	return nil
-}
-
-// overlay is the options of the overlay at a place, with one more layer below all others: images that
-// were made from that of a SIF have theirs over it.
-//
-// Source: Documentation/filesystems/overlayfs.rst; /proc/PID/mountinfo has them last, and only those
-// that are not the kernel's defaults: proc_pid_mountinfo(5).
-func overlay(mounts, root, lowest string) (string, error) {
-	found := ""
-	for _, line := range strings.Split(mounts, "\n") {
-		fields := strings.Fields(line)
-		if len(fields) > 9 && fields[4] == root && fields[len(fields)-3] == "overlay" {
-			found = fields[len(fields)-1]
-		}
-	}
-	kept, writable, layered := []string{}, false, false
-	for _, each := range strings.Split(found, ",") {
-		name, value, _ := strings.Cut(each, "=")
-		switch name {
-		case "lowerdir":
-			each, layered = each+":"+lowest, strings.HasPrefix(value, "/")
-		case "upperdir":
-			writable = true
-		case "workdir", "index", "metacopy", "redirect_dir", "userxattr", "volatile", "xino":
-		default:
-			continue
-		}
-		kept = append(kept, each)
-	}
-	if !writable || !layered {
-		return "", fmt.Errorf("the container's root is no overlay of containerd's that can be written to")
-	}
-	return strings.Join(kept, ","), nil
 }
 
 // hasProgram is whether there is a file to run at a path of a container's.

@@ -165,17 +165,19 @@ func TestOnlyADigestNamesASIF(t *testing.T) {
 func TestTheSIFIsBelowAllLayersOfTheImage(t *testing.T) {
 	line := "1 2 0:40 / /b/rootfs rw,relatime shared:1 - overlay overlay "
 	others := "9 2 0:41 / /b/rootfs/x rw - overlay overlay rw,lowerdir=/o,upperdir=/p,workdir=/q\n"
-	found, err := overlay(others+line+
-		"rw,lowerdir=/l2:/l1,upperdir=/u,workdir=/w,index=off,uuid=on,nouserxattr\n", "/b/rootfs", "/sif")
-	if wanted := "lowerdir=/l2:/l1:/sif,upperdir=/u,workdir=/w,index=off"; found != wanted || err != nil {
-		t.Error(found, err)
+	found, err := layersOf(others+line+
+		"rw,lowerdir=/l2:/l1,upperdir=/u,workdir=/w,index=off,uuid=on,nouserxattr\n", "/b/rootfs")
+	found.lower += ":/sif"
+	wanted := "lowerdir=/l2:/l1:/sif,upperdir=/u,workdir=/w,index=off"
+	if options := found.options(); options != wanted || err != nil {
+		t.Error(options, err)
 	}
 	for _, mounts := range []string{
 		others, line + "rw,lowerdir=/l", line + "rw,lowerdir=l,upperdir=/u,workdir=/w",
 		"1 2 0:40 /x /b/rootfs rw,relatime - ext4 /dev/a rw",
 	} {
-		if found, err := overlay(mounts, "/b/rootfs", "/sif"); err == nil {
-			t.Errorf("%s: %s", mounts, found)
+		if found, err := layersOf(mounts, "/b/rootfs"); err == nil {
+			t.Errorf("%s: %v", mounts, found)
 		}
 	}
 }

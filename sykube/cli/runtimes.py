@@ -27,5 +27,7 @@ def _line(each: Listed) -> str:
         state = f"not here: {each.lacking}"
     else:
         state = f"since {each.since}" if each.since else "since when is not known: no answer"
+    if each.options:
+        state += f"; pods may ask for {', '.join(each.options)}"
     mark = "default" if each.default else ""
     return f"{each.name:10} {each.version or '-':20} {mark:8} {each.summary}; {state}"

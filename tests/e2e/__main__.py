@@ -34,7 +34,7 @@ HALVES = (
         "runtime_faults", "slurm",
     ),
     (
-        "faults", "failures", "everyday", "snapshots", "runtimes", "sif", "images", "diagnosis",
+        "faults", "failures", "everyday", "snapshots", "runtimes", "pod_options", "sif", "images", "diagnosis",
         "site", "stock", "docs", "bundle", "benchmarks", "pod_network", "jobs",
     ),
 )  # fmt: skip

@@ -51,6 +51,17 @@ class TestCluster:
         return self.folder / "kubeconfig"
 
     @property
+    def site(self) -> Path:
+        """What pods of the shared cluster may bind."""
+        return self.folder / "site"
+
+    @property
+    def pod_options(self) -> tuple[str, ...]:
+        """What they may ask for."""
+        folders = f"bind={self.site},bind={self.site}/scratch:rw"
+        return ("--allow-pod-option", f"nv,writable-tmpfs,fakeroot,{folders}")
+
+    @property
     def environment(self) -> dict[str, str]:
         inherited = {} if self.instead else os.environ
         return {**inherited, "KUBECONFIG": str(self.kubeconfig), **self.own}

@@ -84,7 +84,8 @@ def cluster(resolver: Resolver, tmp_path_factory: pytest.TempPathFactory) -> Ite
     cluster = TestCluster("e2e", folder, before=_clean_snapshot("e2e", folder))
     resolv_conf = folder / "resolv.conf"
     resolv_conf.write_text(f"nameserver {resolver.address}\n")
-    cluster.init("--workers", "1", "--yes", resolv_conf=resolv_conf)
+    (cluster.site / "scratch").mkdir(parents=True)
+    cluster.init("--workers", "1", "--yes", *cluster.pod_options, resolv_conf=resolv_conf)
     yield cluster
     cluster.delete_quietly()
 

@@ -403,9 +403,10 @@ def test_no_secret_in_the_log(cluster: TestCluster) -> None:
 
 
 def test_init_again(cluster: TestCluster, resolver: Resolver) -> None:
-    again = cluster.sykube("init", "--name", "e2e", "--workers", "1")
+    same = ("init", "--name", "e2e", *cluster.pod_options)
+    again = cluster.sykube(*same, "--workers", "1")
     assert "is up" in again.stderr
-    other = cluster.sykube("init", "--name", "e2e", "--workers", "2", check=False)
+    other = cluster.sykube(*same, "--workers", "2", check=False)
     assert other.returncode == 1
     assert "workers: 1 → 2" in other.stderr
 

@@ -232,6 +232,15 @@ def test_limits_are_the_snapshots_unless_others_are_given(saved: World) -> None:
     assert spec(saved.host, runtime="runc").runtime == "runc"
 
 
+def test_what_its_pods_may_ask_for_is_the_snapshots_without_the_hosts_folders(saved: World) -> None:
+    folder = archive.find(saved.host, "kept").folder
+    stored = json.loads((folder / "state.json").read_text())
+    stored["spec"] |= {"allowPodOption": ["nv", "bind=/opt/site:rw", "fakeroot"]}
+    (folder / "state.json").write_text(json.dumps(stored))
+    assert spec(saved.host).allow_pod_option == ("nv", "fakeroot")
+    assert spec(saved.host, allow_pod_option=("bind=/opt",)).allow_pod_option == ("bind=/opt",)
+
+
 def test_nodes_gates_and_patches_are_the_snapshots_too(saved: World) -> None:
     folder = archive.find(saved.host, "kept").folder
     stored = json.loads((folder / "state.json").read_text())

@@ -74,7 +74,7 @@ def test_a_container_runs_as_root_without_mounts_of_other_groups(
     (tmp_path / "config.json").write_text(json.dumps(spec))
     arguments = ["--root", "/run/runc", "create", "--bundle", str(tmp_path), "name"]
     assert called(program, monkeypatch, *arguments) == [
-        ("/usr/bin/runc", ["/usr/bin/runc", *arguments])
+        ("/usr/lib/sykube/runc", ["/usr/lib/sykube/runc", *arguments])
     ]
     changed = json.loads((tmp_path / "config.json").read_text())
     assert changed["process"] == {"user": {"uid": 0, "gid": 0, "umask": 18}, "args": ["id"]}
@@ -121,7 +121,7 @@ def test_crun_is_wrapped_under_its_own_name(
     program: dict[str, Any], monkeypatch: pytest.MonkeyPatch, node: Callable[..., None]
 ) -> None:
     assert called(program, monkeypatch, "kill", "name", name="crun-rootless") == [
-        ("/usr/bin/crun", ["/usr/bin/crun", "kill", "name"])
+        ("/usr/lib/sykube/crun", ["/usr/lib/sykube/crun", "kill", "name"])
     ]
 
 
@@ -129,5 +129,5 @@ def test_other_calls_are_handed_on(
     program: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert called(program, monkeypatch, "kill", "name", "9") == [
-        ("/usr/bin/runc", ["/usr/bin/runc", "kill", "name", "9"])
+        ("/usr/lib/sykube/runc", ["/usr/lib/sykube/runc", "kill", "name", "9"])
     ]

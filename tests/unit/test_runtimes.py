@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from sykube import documents, resources
-from sykube.cluster.commands import lifecycle
+from sykube.cluster.commands import lifecycle, power
 from sykube.cluster.commands.runtimes import listing
 from sykube.cluster.commands.update import update as update_module
 from sykube.cluster.commands.update.nodes import UpdateOptions
+from sykube.cluster.model import pod_options
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import runtimes
@@ -23,6 +28,7 @@ from tests.fakes import apptainer as fake_apptainer
 from tests.fakes.image import CONTAINERD_CONFIG, add_image
 from tests.unit.helpers import Sykube, fake_spec, init, made, unchanged
 
+ROOT = Path(__file__).parents[2]
 CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 
 
@@ -104,6 +110,7 @@ def test_what_each_is_and_since_when(world: World, sykube: Sykube) -> None:
         "default": False,
         "since": "2026-11-29T10:00:09Z",
         "lacking": "",
+        "options": [],
     }
     lines = sykube("runtimes", "--name", "fake").out.splitlines()
     assert [line.split()[0] for line in lines] == ["runc", "crun", "apptainer"]
@@ -212,3 +219,108 @@ def test_the_version_of_a_cluster_is_that_of_its_programs(
     else:
         assert "cluster fake: apptainer 1.4.5-2\n" in said
     assert "apptainer" not in sykube("version", "--name", "other", "--output", output).out
+
+
+# --- what pods may ask for ---
+
+
+@pytest.fixture
+def site() -> Iterator[Path]:
+    """Not in the folder of tests, which may be below /dev/shm."""
+    with TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder, "scratch").mkdir()
+        yield Path(folder)
+
+
+def test_nodes_know_what_pods_may_ask_for_and_have_their_folders(
+    world: World, site: Path, sykube: Sykube
+) -> None:
+    bring_apptainer(world)
+    options = ("nv", f"bind={site}", f"bind={site}/scratch:rw")
+    cluster = made(world, allow_pod_option=options)
+    for node in cluster.nodes:
+        assert node.pull("/etc/sykube/pod-options").read_text().splitlines() == [*options]
+        binds = world.instances[node.instance].options.binds
+        place = f"/var/lib/sykube/site{site}"
+        assert [each for each in binds if place in each[1]] == [
+            (site, f"{place}:ro"),
+            (site / "scratch", f"{place}/scratch"),
+        ]
+    assert listed(sykube)["apptainer"]["options"] == [*options]
+    assert listed(sykube)["runc"]["options"] == []
+    (line,) = [
+        each for each in sykube("runtimes", "--name", "fake").out.splitlines()
+        if each.startswith("apptainer")
+    ]  # fmt: skip
+    assert line.endswith(f"; pods may ask for {', '.join(options)}")
+
+
+@pytest.mark.parametrize(
+    "file", ["node/containerd.toml", "upstream/containerd-v3.toml", "upstream/containerd-v4.toml"]
+)
+def test_each_containerd_hands_the_annotations_on_to_each_runtime(file: str) -> None:
+    """And no others of a pod's, which the programs that it calls would have to look through."""
+    text = (ROOT / "definitions" / file).read_text(encoding="utf-8")
+    plugins = tomllib.loads(text.replace("@RESTRICT@", "true"))["plugins"]
+    (found,) = [each["containerd"]["runtimes"] for each in plugins.values() if "containerd" in each]
+    assert {*found} == {"runc", "crun", "apptainer", "default"}
+    for each in found.values():
+        assert each["pod_annotations"] == [f"{pod_options.ANNOTATION}*"]
+
+
+def test_the_runtime_command_reads_what_sykube_writes() -> None:
+    text = (ROOT / "runtime/options.go").read_text(encoding="utf-8")
+    for each in (pod_options.ANNOTATION, pod_options.PLACE, *pod_options.SWITCHES):
+        assert f'"{each}"' in text
+
+
+def test_where_nothing_is_allowed_nodes_know_that(world: World) -> None:
+    (node, *_) = made(world).nodes
+    assert node.pull("/etc/sykube/pod-options").read_text().strip() == ""
+
+
+def test_options_are_refused_of_a_node_image_without_apptainer(world: World) -> None:
+    with unchanged(world), pytest.raises(UsageError, match=r"node\.sif has no Apptainer"):
+        made(world, allow_pod_option=("nv",))
+
+
+def test_options_are_refused_of_a_node_image_that_would_not_hand_them_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring_apptainer(world)
+    before = CONTAINERD_CONFIG.replace("pod_annotations", "other")
+    monkeypatch.setattr(fake_apptainer, "CONTAINERD_CONFIG", before)
+    with unchanged(world), pytest.raises(UsageError, match="before pods could ask") as raised:
+        made(world, allow_pod_option=("nv",))
+    assert "leave out --allow-pod-option" in raised.value.resolution
+    made(world, runtime="apptainer")
+
+
+def test_folders_that_pods_may_bind_must_be_there_and_no_links_to_what_is_not_for_them(
+    world: World, site: Path
+) -> None:
+    bring_apptainer(world)
+    (site / "link").symlink_to("/etc")
+    for name, wrong in (("none", "does not exist"), ("link", "the folder /etc is not for pods")):
+        with unchanged(world), pytest.raises(UsageError, match=wrong) as raised:
+            made(world, allow_pod_option=(f"bind={site}/{name}",))
+        assert f"--allow-pod-option bind={site}/{name} out" in raised.value.resolution
+
+
+def test_a_node_does_not_start_while_a_folder_that_pods_may_bind_is_gone(
+    world: World, site: Path
+) -> None:
+    bring_apptainer(world)
+    cluster = made(world, allow_pod_option=(f"bind={site}/scratch:rw",))
+    power.stop(cluster.host, "fake", power.StopOptions(), world.ui())
+    (site / "scratch").rmdir()
+    with pytest.raises(UsageError, match=f"pods cannot bind {site}/scratch: .* does not exist"):
+        power.start(cluster.host, "fake", world.ui())
+
+
+def test_without_root_no_pod_asks_for_options(world: World) -> None:
+    bring_apptainer(world)
+    world.host = dataclasses.replace(world.host, grants=Grants(rootless=True, user="ada", uid=1000))
+    with unchanged(world), pytest.raises(UsageError, match="an ordinary user's") as raised:
+        init(world, fake_spec(allow_pod_option=("nv",)))
+    assert "Leave out --allow-pod-option" in raised.value.resolution

@@ -10,7 +10,7 @@ import pytest
 
 from sykube import stored
 from sykube.cluster.model.members import MAX_WORKERS
-from sykube.cluster.model.spec import ClusterSpec, check_name
+from sykube.cluster.model.spec import SETTINGS, ClusterSpec, check_name
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.errors import UsageError
 from sykube.host.host import Host
@@ -330,3 +330,55 @@ def test_differences_name_what_is_and_what_is_asked_for() -> None:
 def test_a_spec_is_frozen() -> None:
     with pytest.raises(AttributeError):
         FULL.workers = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (("nv,rocm",), ("nv", "rocm")),
+        (("nv", "bind=/opt/site, bind=/scratch:rw"), ("nv", "bind=/opt/site", "bind=/scratch:rw")),
+        (("writable-tmpfs", "fakeroot"), ("writable-tmpfs", "fakeroot")),
+    ],
+)
+def test_options_that_pods_may_have_are_separated_by_commas_or_given_one_by_one(
+    host: Host, file: Path, given: tuple[str, ...], found: tuple[str, ...]
+) -> None:
+    parsed = SETTINGS["allow_pod_option"].type.parse(given)
+    assert parsed == found
+    assert make_spec(host, None, {"allow_pod_option": parsed}).allow_pod_option == found
+    for value in (", ".join(found), found):
+        file.write_text(f"allowPodOption: {json.dumps(value)}\n", encoding="utf-8")
+        assert make_spec(host, file, {}).allow_pod_option == found
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        ("nvidia", "pods can have no option 'nvidia'"),
+        ("nv=all", "pods can have no option 'nv=all'"),
+        ("bind", "needs a folder that pods may bind, such as bind=/opt/site"),
+        ("bind=", "is no absolute path"),
+        ("bind=opt", "is no absolute path"),
+        ("bind=/opt/../etc", "or not the shortest"),
+        ("bind=/opt/", "or not the shortest"),
+        ("bind=//opt", "or not the shortest"),
+        ("bind=/opt:ro", "has a character that it cannot have"),
+        ("bind=/opt:rw:rw", "has a character that it cannot have"),
+        ("bind=/opt\nnv", "has a character that it cannot have"),
+        ("bind=/a b", "has a character that it cannot have"),
+        ("bind=/", "is not for pods"),
+        ("bind=/etc", "is not for pods: /etc/kubernetes is the host's own"),
+        ("bind=/var/lib", "is not for pods: /var/lib/sykube is the host's own"),
+        ("bind=/proc/1/root:rw", "is not for pods: /proc is the host's own"),
+        ("bind=/data", "is not for pods: /data/clusters is the host's own"),
+    ],
+)
+def test_options_that_no_pod_can_have(host: Host, option: str, wrong: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        make_spec(host, None, {"allow_pod_option": (option,), "dest": "/data/clusters"})
+    assert wrong in raised.value.brief
+
+
+def test_a_folder_is_named_once(host: Host, file: Path) -> None:
+    found = errors(host, file, "allowPodOption: ['bind=/opt/site', nv, 'bind=/opt/site:rw']\n")
+    assert found == ["1: the folder /opt/site that pods may bind is named twice"]

@@ -191,7 +191,7 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
         choice = choice_of_image(host, spec, image)
         patch_check.check_patches(spec, choice.kubernetes, ui.warn)
     builder = Builder(engine.binary, engine.environment)
-    runtimes.require_of_image(host, spec.runtime, image, builder)
+    runtimes.require_of_image(host, spec, image, builder)
     merges, operations = spec.containerd_config_patches, spec.containerd_config_patches_json6902
     containerd_config.patched(host, image, merges, builder, operations)
     with contextlib.ExitStack() as stack:
@@ -244,7 +244,7 @@ def _resolve(host: Host, spec: ClusterSpec, ui: Ui) -> _Resolved:
     """Find out what is asked for, and refuse what cannot be, before anything changes."""
     preparation.require_local_image(host, spec)
     preparation.require_pod_network(spec)
-    runtimes.require_of_host(host, spec.runtime)
+    runtimes.require_of_host(host, spec)
     proxies, authorities = (
         site_network.proxies(spec, ui),
         site_network.authorities(spec.ca_certificates),

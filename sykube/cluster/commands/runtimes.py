@@ -20,6 +20,7 @@ class Listed:
         since: when its RuntimeClass was created (RFC 3339, UTC), by which pods ask for it; empty
             where there is none, or the API server does not answer.
         lacking: why pods cannot run in it, and what to do; empty where they can.
+        options: what pods may ask for by annotations (init --allow-pod-option).
     """
 
     name: str
@@ -28,6 +29,7 @@ class Listed:
     default: bool
     since: str
     lacking: str
+    options: tuple[str, ...]
 
 
 def listing(cluster: Cluster) -> list[Listed]:
@@ -45,6 +47,7 @@ def listing(cluster: Cluster) -> list[Listed]:
             name == state.spec.runtime,
             (created or {}).get(name, ""),
             _lacking(cluster, name, created),
+            state.spec.allow_pod_option if name == runtime.APPTAINER else (),
         )
         for name, summary in runtime.SUMMARIES.items()
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube import patches, settings, stored
-from sykube.cluster.model import checks, members, pod_network, runtime
+from sykube.cluster.model import checks, members, pod_network, pod_options, runtime
 from sykube.errors import UsageError
 from sykube.host import apt, proxies
 from sykube.host.paths import CLUSTER_VARIABLE
@@ -26,6 +26,10 @@ from sykube.settings import setting
 
 _CONTROL_PLANE = checks.ROLES[0]
 _POD_NETWORK = settings.TEXT._replace(parse=pod_network.absolute)
+# Separated by commas, or each by itself.
+_POD_OPTIONS = settings.texts(pod_options.split)._replace(
+    parse=lambda given: pod_options.split(",".join(given)), many=True
+)
 _MERGES = settings.patches(kubeadm_patches.check_merge)
 # Fields by those of sykube.image.mirrors.Mirrors.
 _SITES = {
@@ -240,6 +244,12 @@ class ClusterSpec:
         runtime.RUNC, "What pods without a RuntimeClass run in, outside of kube-system.",
         "--runtime", choices=runtime.NAMES,
     )  # fmt: skip
+    allow_pod_option: tuple[str, ...] = setting(
+        (),
+        "Let pods ask for this option of Apptainer by an annotation: nv, rocm, writable-tmpfs, "
+        "fakeroot, bind=/FOLDER or bind=/FOLDER:rw.",
+        "--allow-pod-option", metavar="OPTION,...", type=_POD_OPTIONS, check=pod_options.problem,
+    )  # fmt: skip
     cpus: str = _cpus("CPUs that each node may use, such as 1.5.", "--cpus")
     memory: str = _memory("Memory that each node may use, such as 2Gi.", "--memory")
     pids: int = setting(
@@ -384,6 +394,9 @@ class ClusterSpec:
         names = [*self.named_nodes(), members.MASTER]
         nodes = [self.node(name) for name in names]
         found = [("nodes", checks.ports(tuple(map(str, self.port_maps))))]
+        if self.dest:
+            folders = [str(mount.host) for mount in pod_options.mounts(self.allow_pod_option)]
+            found += [("allow_pod_option", pod_options.closed(each, self.dest)) for each in folders]
         found += [("nodes", checks.mounts(node.mounts)) for node in nodes]
         if any(node.cpus or node.memory for node in nodes):
             for name in names:

@@ -13,7 +13,7 @@ from typing import Any
 from sykube import resources
 from sykube.addons import network_policy
 from sykube.addons.network_policy import NETWORK_POLICY
-from sykube.cluster.model import members
+from sykube.cluster.model import members, pod_options
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import archive
@@ -50,6 +50,7 @@ def defaults(snapshot: Snapshot) -> dict[str, Any]:
         "control_planes": len(saved.nodes) - len(workers),
         # Ports and folders of the host are the other cluster's.
         "nodes": tuple(dataclasses.replace(each, mounts=(), ports=()) for each in saved.spec.nodes),
+        "allow_pod_option": pod_options.without_folders(saved.spec.allow_pod_option),
         "addons": tuple(saved.addons),
         "pod_subnet": str(saved.subnets.pods),
         "service_subnet": str(saved.subnets.services),

@@ -104,16 +104,15 @@ def patched(
     return {_FILE: written.replace(f'"{_RESTRICT}"', _RESTRICT), **imported}
 
 
-def runtimes(host: Host, image: NodeImage, builder: Builder) -> set[str]:
-    """Names of containerd's runtimes by the configuration of a node image, without any patch.
+def runtimes(host: Host, image: NodeImage, builder: Builder) -> dict[str, dict[str, Any]]:
+    """containerd's runtimes, by name, in the configuration of a node image, without any patch.
 
     Raises:
         SykubeError: it cannot be read.
     """
     plugins = _parsed(host, image, builder)["plugins"]
-    return {
-        *plugins[_OLD_PLUGIN if _OLD_PLUGIN in plugins else _NEW_RUNTIME]["containerd"]["runtimes"]
-    }
+    plugin = plugins[_OLD_PLUGIN if _OLD_PLUGIN in plugins else _NEW_RUNTIME]
+    return {**plugin["containerd"]["runtimes"]}
 
 
 def binds(cluster: Cluster, node: Node) -> list[tuple[Path, str]]:

@@ -9,7 +9,7 @@ from sykube import resources
 from sykube.addons import network_policy
 from sykube.addons.network_policy import NETWORK_POLICY
 from sykube.addons.storage import VOLUMES
-from sykube.cluster.model import members
+from sykube.cluster.model import members, pod_options
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.spec import NodeSpec
 from sykube.cluster.operations import (
@@ -248,6 +248,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
         "keepalived.conf": _keepalived(cluster, node),
         "ca-certificates.pem": "\n".join(cluster.state.authorities),
         "sif-signers": "\n".join(cluster.state.spec.signers),
+        "pod-options": "\n".join(cluster.state.spec.allow_pod_option),
         "containerd.env": site_network.containerd_variables(cluster),
         **containerd_config.files(cluster, node),
     }
@@ -311,8 +312,10 @@ def start(cluster: Cluster, node: Node, *, without_policies: bool = False) -> No
 
 
 def _mounts(cluster: Cluster, node: Node) -> list[Mount]:
-    """The user's own folders, which are there."""
+    """The user's own folders, which are there, and those that pods may bind."""
     mounts = [Mount.parse(text) for text in cluster.state.spec.node(node.name).mounts]
     for mount in mounts:
         mount.check()
-    return mounts
+    allowed = cluster.state.spec.allow_pod_option
+    pod_options.require_folders(allowed, cluster.paths.root)
+    return [*mounts, *pod_options.mounts(allowed)]

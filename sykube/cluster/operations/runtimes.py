@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from sykube import resources
+from sykube.cluster.model import pod_options
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.runtime import APPTAINER, CRUN, DEFAULT, RUNC
+from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import containerd_config
 from sykube.errors import UsageError
 from sykube.host.host import Host
@@ -17,6 +19,8 @@ from sykube.kubernetes.api import Api
 _CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 # Users may have classes of their own, of the same runtimes.
 _MANAGER = "app.kubernetes.io/managed-by"
+# Of a runtime in containerd's configuration: what it is told of a pod's annotations.
+_ANNOTATIONS = "pod_annotations"
 
 
 def offered(cluster: Cluster) -> tuple[str, ...]:
@@ -28,39 +32,47 @@ def offered(cluster: Cluster) -> tuple[str, ...]:
     return (RUNC, CRUN, APPTAINER) if has_apptainer else (RUNC, CRUN)
 
 
-def require_of_host(host: Host, runtime: str) -> None:
-    """Refuse what pods without a RuntimeClass cannot run in, whatever the node image.
+def require_of_host(host: Host, spec: ClusterSpec) -> None:
+    """Refuse what pods cannot run in, or have of Apptainer's options, whatever the node image.
 
     Raises:
-        UsageError: it is Apptainer, and the cluster would be an ordinary user's.
+        UsageError: it takes Apptainer, and the cluster would be an ordinary user's; or a folder
+            that pods may bind is not there, or is not for them.
     """
-    if runtime == APPTAINER and host.grants.rootless:
+    if host.grants.rootless and (spec.runtime == APPTAINER or spec.allow_pod_option):
+        leave_out = "--allow-pod-option" if spec.allow_pod_option else f"--runtime {APPTAINER}"
         raise UsageError(
             f"pods of an ordinary user's cluster cannot run in {APPTAINER}",
             details="Its starter makes its mounts as the host's root.",
-            resolution=f"Take --runtime {CRUN} or {RUNC}.",
+            resolution=f"Leave out {leave_out}: there are {CRUN} and {RUNC}.",
         )
+    pod_options.require_folders(spec.allow_pod_option)
 
 
-def require_of_image(host: Host, runtime: str, image: NodeImage, builder: Builder) -> None:
-    """Refuse what pods without a RuntimeClass cannot run in, of a node image.
+def require_of_image(host: Host, spec: ClusterSpec, image: NodeImage, builder: Builder) -> None:
+    """Refuse what pods cannot run in, or have of Apptainer's options, of a node image.
 
     Raises:
-        UsageError: the image lacks it, or is from before pods could have another one than runc.
+        UsageError: the image lacks it, or is from before pods could have another runtime than runc,
+            or options.
         SykubeError: the image cannot be read.
     """
-    if runtime == RUNC:
+    runtime, options = spec.runtime, spec.allow_pod_option
+    if runtime == RUNC and not options:
         return
     there = containerd_config.runtimes(host, image, builder)
-    if runtime == APPTAINER and APPTAINER not in image.versions():
+    if (runtime == APPTAINER or options) and APPTAINER not in image.versions():
         lacks = "has no Apptainer that runs pods"
-    elif not {runtime, DEFAULT} <= there:
+    elif runtime != RUNC and not {runtime, DEFAULT} <= there.keys():
         lacks = f"is from before pods without a RuntimeClass could run in {runtime}"
+    elif options and f"{pod_options.ANNOTATION}*" not in there[APPTAINER].get(_ANNOTATIONS, ()):
+        lacks = "is from before pods could ask for options of Apptainer"
     else:
         return
+    leave_out = "--allow-pod-option" if options else "--runtime"
     raise UsageError(
         f"the node image {image.sif} {lacks}",
-        resolution="Build another one (sykube node-image build), or leave out --runtime.",
+        resolution=f"Build another one (sykube node-image build), or leave out {leave_out}.",
     )
 
 

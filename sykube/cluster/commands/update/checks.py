@@ -37,7 +37,7 @@ def require_updatable(cluster: Cluster, progress: Progress) -> None:
     )
     if after.fingerprint:
         builder = Builder(Path(cluster.state.engine), cluster.state.engine_environment)
-        runtimes.require_of_image(cluster.host, cluster.state.spec.runtime, after.image, builder)
+        runtimes.require_of_image(cluster.host, cluster.state.spec, after.image, builder)
     require_healthy(cluster)
     servers = []
     for node in cluster.control_planes:
