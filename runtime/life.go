@@ -173,9 +173,25 @@ func adapt(file string, spec object) error {
 	}
 	addLibraryPath(process, asked)
 	if asked.on["fakeroot"] {
+		// Nobody sets groups in its namespace any more: crun is given those that the process keeps.
+		if err := syscall.Setgroups(groupsOf(process)); err != nil {
+			return fmt.Errorf("cannot set the groups of what is executed: %w", err)
+		}
 		seemRoot(process)
 	}
 	return process.save(file)
+}
+
+func groupsOf(process object) []int {
+	found := []int{}
+	groups, _ := process.object("user")["additionalGids"].([]interface{})
+	for _, each := range groups {
+		var group int
+		if _, err := fmt.Sscan(fmt.Sprint(each), &group); err == nil {
+			found = append(found, group)
+		}
+	}
+	return found
 }
 
 // seemRoot makes a process the root of its container's user namespace, which crun joins with the others.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -188,12 +189,20 @@ func TestWhatIsExecutedHasThePodsOptions(t *testing.T) {
 	if err := process.save(file); err != nil {
 		t.Fatal(err)
 	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root may set groups")
+	}
+	before, _ := syscall.Getgroups()
+	defer syscall.Setgroups(before)
 	if err := adapt(file, spec); err != nil {
 		t.Fatal(err)
 	}
 	made, err := load(file)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if groups, _ := syscall.Getgroups(); !reflect.DeepEqual(groups, []int{1}) {
+		t.Error(groups)
 	}
 	if said := fmt.Sprint(made["user"]); said != "map[gid:0 uid:0 umask:18]" {
 		t.Error(said)

@@ -76,7 +76,7 @@ func bindSite(spec object, binds []bound, allowed policy, root, bundle string) e
 		if writable {
 			mode = "rw"
 		}
-		mounts = append(mounts, bind(place, each.destination, "bind", mode, "nosuid", "nodev"))
+		mounts = append(mounts, bind(place, each.destination, "bind", "private", mode, "nosuid", "nodev"))
 	}
 	spec["mounts"] = mounts
 	return nil

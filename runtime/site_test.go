@@ -84,7 +84,7 @@ func TestWhatAPodBindsIsMountedReadOnlyUnlessItMayWrite(t *testing.T) {
 		"/opt/site/to-scratch:/s": "rw", "/scratch/read/file:/x": "ro",
 	} {
 		found, problem := bindings(t, root, value, allowed...)
-		if problem != "" || len(found) != 1 || optionsOfMount(found[0]) != "bind,"+mode+",nosuid,nodev" {
+		if problem != "" || len(found) != 1 || optionsOfMount(found[0]) != "bind,private,"+mode+",nosuid,nodev" {
 			t.Errorf("%s: %v %s", value, found, problem)
 		}
 	}
