@@ -23,6 +23,7 @@ from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import runtimes
 from sykube.errors import UsageError
 from sykube.host.grants import Grants
+from sykube.patches import Patch
 from tests.fakes import World
 from tests.fakes import apptainer as fake_apptainer
 from tests.fakes.image import CONTAINERD_CONFIG, add_image
@@ -294,6 +295,17 @@ def test_options_are_refused_of_a_node_image_that_would_not_hand_them_on(
         made(world, allow_pod_option=("nv",))
     assert "leave out --allow-pod-option" in raised.value.resolution
     made(world, runtime="apptainer")
+
+
+def test_a_patch_that_would_keep_annotations_from_a_runtime_is_refused(world: World) -> None:
+    bring_apptainer(world)
+    table = '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{}]\npod_annotations = {}\n'
+    for runtime, others in (("apptainer", []), ("runc", ["mine/*"])):
+        patch = Patch(table.format(runtime, others))
+        with unchanged(world), pytest.raises(UsageError, match="keeps annotations of pods"):
+            made(world, allow_pod_option=("nv",), containerd_config_patches=(patch,))
+    both = Patch(table.format("runc", ["mine/*", f"{pod_options.ANNOTATION}*"]))
+    made(world, allow_pod_option=("nv",), containerd_config_patches=(both,))
 
 
 def test_folders_that_pods_may_bind_must_be_there_and_no_links_to_what_is_not_for_them(

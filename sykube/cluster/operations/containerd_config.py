@@ -104,13 +104,24 @@ def patched(
     return {_FILE: written.replace(f'"{_RESTRICT}"', _RESTRICT), **imported}
 
 
-def runtimes(host: Host, image: NodeImage, builder: Builder) -> dict[str, dict[str, Any]]:
-    """containerd's runtimes, by name, in the configuration of a node image, without any patch.
+def runtimes(
+    host: Host,
+    image: NodeImage,
+    builder: Builder,
+    merges: Sequence[Patch] = (),
+    operations: Sequence[Patch] = (),
+) -> dict[str, dict[str, Any]]:
+    """containerd's runtimes, by name, in the configuration of a node image with patches.
+
+    Patches of an older version of the configuration are left out: containerd itself merges them.
 
     Raises:
-        SykubeError: it cannot be read.
+        UsageError: a patch cannot be applied.
+        SykubeError: the image's own configuration cannot be read.
     """
-    plugins = _parsed(host, image, builder)["plugins"]
+    files = patched(host, image, merges, builder, operations)
+    config = _read(files[_FILE]) if files else _parsed(host, image, builder)
+    plugins = config["plugins"]
     plugin = plugins[_OLD_PLUGIN if _OLD_PLUGIN in plugins else _NEW_RUNTIME]
     return {**plugin["containerd"]["runtimes"]}
 
@@ -151,7 +162,10 @@ def _take_out(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(host: Host, image: NodeImage, builder: Builder) -> dict[str, Any]:
-    text = _of_image(host, image.sif, builder.binary, tuple(builder.environment.items()))
+    return _read(_of_image(host, image.sif, builder.binary, tuple(builder.environment.items())))
+
+
+def _read(text: str) -> dict[str, Any]:
     return patches.toml(text.replace(_RESTRICT, f'"{_RESTRICT}"'))
 
 

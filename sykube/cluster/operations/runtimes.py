@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sykube import resources
@@ -21,6 +22,7 @@ _CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 _MANAGER = "app.kubernetes.io/managed-by"
 # Of a runtime in containerd's configuration: what it is told of a pod's annotations.
 _ANNOTATIONS = "pod_annotations"
+_HANDED_ON = f"{pod_options.ANNOTATION}*"
 
 
 def offered(cluster: Cluster) -> tuple[str, ...]:
@@ -54,7 +56,7 @@ def require_of_image(host: Host, spec: ClusterSpec, image: NodeImage, builder: B
 
     Raises:
         UsageError: the image lacks it, or is from before pods could have another runtime than runc,
-            or options.
+            or options, or a patch keeps them from it.
         SykubeError: the image cannot be read.
     """
     runtime, options = spec.runtime, spec.allow_pod_option
@@ -65,15 +67,33 @@ def require_of_image(host: Host, spec: ClusterSpec, image: NodeImage, builder: B
         lacks = "has no Apptainer that runs pods"
     elif runtime != RUNC and not {runtime, DEFAULT} <= there.keys():
         lacks = f"is from before pods without a RuntimeClass could run in {runtime}"
-    elif options and f"{pod_options.ANNOTATION}*" not in there[APPTAINER].get(_ANNOTATIONS, ()):
+    elif options and not _hands_on(there):
         lacks = "is from before pods could ask for options of Apptainer"
     else:
+        if options:
+            _require_handed_on(host, spec, image, builder)
         return
     leave_out = "--allow-pod-option" if options else "--runtime"
     raise UsageError(
         f"the node image {image.sif} {lacks}",
         resolution=f"Build another one (sykube node-image build), or leave out {leave_out}.",
     )
+
+
+def _require_handed_on(host: Host, spec: ClusterSpec, image: NodeImage, builder: Builder) -> None:
+    merges, operations = spec.containerd_config_patches, spec.containerd_config_patches_json6902
+    if not _hands_on(containerd_config.runtimes(host, image, builder, merges, operations)):
+        raise UsageError(
+            "a patch of containerd's configuration keeps annotations of pods from what runs them",
+            resolution=f"Leave {_HANDED_ON!r} among the {_ANNOTATIONS} of each runtime, "
+            "or leave out --allow-pod-option.",
+        )
+
+
+def _hands_on(runtimes: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether those of sykube's are told what a pod asks for."""
+    own = (RUNC, CRUN, APPTAINER, DEFAULT)
+    return all(_HANDED_ON in runtimes.get(each, {}).get(_ANNOTATIONS, ()) for each in own)
 
 
 def are_there(cluster: Cluster) -> bool:
