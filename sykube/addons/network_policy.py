@@ -25,6 +25,9 @@ _NAME = "network-policy"
 # As cni/pod-network.conflist.j2 has it.
 _BRIDGE = "cni0"
 _END_TIMEOUT_S = 120.0
+# A kubelet that found nothing of a container, as of a pod that is deleted, says so itself; how its
+# program ended is not known: convertToAPIContainerStatuses in pkg/kubelet/kubelet_pods.go.
+_UNKNOWN = "ContainerStatusUnknown"
 # A program that has run for so long found what it needs of the kernel.
 _SETTLED_S = 5.0
 
@@ -145,6 +148,8 @@ def _ended(pod: dict[str, Any]) -> dict[str, Any]:
     for status in pod.get("status", {}).get("containerStatuses", []):
         state = status.get("state", {})
         ended = {**status.get("lastState", {}), **state}.get("terminated")
+        if ended and ended.get("reason") == _UNKNOWN:
+            continue
         started = state.get("running", {}).get("startedAt", "")
         age = time.time() - datetime.fromisoformat(started).timestamp() if started else 0.0
         may_end = ended and ended.get("exitCode") == UNSUPPORTED and age < _SETTLED_S

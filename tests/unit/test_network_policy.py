@@ -210,6 +210,19 @@ def test_what_its_program_said_when_it_ended_is_why_policies_are_not_enforced(
         assert enforcement(cluster, api).problem
 
 
+def test_what_a_kubelet_says_of_a_container_that_it_did_not_find_is_nothing_of_its_program(
+    world: World,
+) -> None:
+    cluster = made(world)
+    pod = ended("fake-node1", "The container could not be located when the pod was deleted.", 137)
+    pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"] = (
+        "ContainerStatusUnknown"
+    )
+    world.kubernetes["fake"].shown = lambda pods: [*pods, pod]
+    with cluster.api() as api:
+        assert NETWORK_POLICY.problem(addon_context(cluster, api)) == ""
+
+
 def test_names_of_ports_are_looked_for_among_all_pods(world: World) -> None:
     cluster = made(world)
     named = policy("x", "named", {}, ingress=[{"ports": [{"port": "web"}, {"port": "db"}]}])
