@@ -33,14 +33,13 @@ def read(files: Sequence[str]) -> list[Survey]:
 
 
 def _jobs(file: str) -> list[sacct.Job]:
-    # Names of jobs are in whatever their users' systems have.
-    options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "replace"}
+    is_stdin = file == _STDIN
     try:
-        if file == _STDIN:
-            with open(0, closefd=False, **options) as lines:
-                return sacct.read(lines, "standard input")
-        with Path(file).open(**options) as lines:
-            return sacct.read(lines, file)
+        # Names of jobs are in whatever their users' systems have.
+        with open(
+            0 if is_stdin else file, encoding="utf-8-sig", errors="replace", closefd=not is_stdin
+        ) as lines:
+            return sacct.read(lines, "standard input" if is_stdin else file)
     except OSError as error:
         raise unreadable(Path(file), error) from error
 
