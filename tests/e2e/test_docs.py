@@ -48,7 +48,7 @@ def test_the_blocks_of_a_how_to_work(docs: TestCluster, name: str, tmp_path: Pat
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
