@@ -14,7 +14,7 @@ from sykube.cluster.operations import preparation, site_network
 from sykube.cluster.operations.kubernetes_release import choose
 from sykube.errors import UsageError
 from sykube.host import engines, preflight
-from sykube.host.files import write_atomically
+from sykube.host.files import require_place, write_atomically
 from sykube.image import bundle as bundles
 from sykube.image import signature
 from sykube.image.build import Builder
@@ -49,11 +49,7 @@ def save(
             resolution="Leave out the one or the other.",
         )
     preflight.check_identity(context.host())
-    if not file.absolute().parent.is_dir() or file.is_dir():
-        raise UsageError(
-            f"{file} cannot be written: there is no such folder, or it is one itself",
-            resolution="Give the name of a file in a folder that is there.",
-        )
+    require_place(file)
     ui = context.ui()
     ui.open_log(context.host().logs / "node-image.log")
     spec = make_spec(context.host(), None, flags)

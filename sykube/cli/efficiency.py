@@ -10,7 +10,7 @@ from typing import Any
 
 from sykube.cli import context
 from sykube.errors import HostError, UsageError
-from sykube.host.files import unreadable
+from sykube.host.files import require_place, unreadable
 from sykube.slurm import efficiency, sacct
 from sykube.slurm.efficiency import Survey
 
@@ -54,11 +54,7 @@ def require_plots(files: Sequence[Path]) -> ModuleType:
     for file in files:
         if file.suffix.lower() not in _KINDS:
             raise UsageError(f"{file}: pictures are SVG or PNG", resolution="Name it .svg or .png.")
-        if file.is_dir() or not file.absolute().parent.is_dir():
-            raise UsageError(
-                f"{file}: there is no folder for it, or it is one itself",
-                resolution="Give a file in a folder that is there.",
-            )
+        require_place(file)
     if len({each.absolute() for each in files}) < len(files):
         raise UsageError("two pictures are to be the same file", resolution="Give each its own.")
     try:

@@ -28,6 +28,19 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
         raise
 
 
+def require_place(file: Path) -> None:
+    """Refuse to write a file where none can be.
+
+    Raises:
+        UsageError: there is no folder for it, or it is one.
+    """
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise UsageError(
+            f"{file} cannot be written: there is no such folder, or it is one itself",
+            resolution="Give the name of a file in a folder that is there.",
+        )
+
+
 def unreadable(file: Path, error: OSError) -> UsageError:
     return UsageError(
         f"cannot read {file}: {error.strerror or error}",

@@ -287,7 +287,7 @@ def test_a_file_that_cannot_be_read_is_one_error(sykube: Sykube, tmp_path: Path,
     ("names", "why"),
     [
         (("box.pdf",), "SVG or PNG"),
-        (("none/box.svg",), "no folder for it"),
+        (("none/box.svg",), "cannot be written: there is no such folder"),
         (("box.svg", "box.svg"), "the same file"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sykube.cluster.commands.slurm import image, isolation, removal
@@ -17,7 +17,7 @@ from sykube.kubernetes.api import wait_until
 from sykube.node.limits import parse_cpus, parse_memory
 from sykube.slurm import manifests
 from sykube.slurm.controller import CONTAINER, NODE_CONTAINER, POD
-from sykube.slurm.spec import MANY, NONE, SlurmSpec
+from sykube.slurm.spec import MANY, NONE, SlurmSpec, User
 from sykube.ui import Ui
 
 _TIMEOUT_S = 300.0
@@ -138,16 +138,14 @@ def _amounts(found: list[dict[str, Any]], what: str, parse: Callable[[str], int]
 
 def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
     """Refuse to change what would end jobs, or is changed by another command."""
-    for field in ("cpus", "memory", "users", "accounts", "auth", "home_class", "state_class"):
-        before, after = getattr(there, field), getattr(wanted, field)
-        if field == "accounts":
-            # Numbers may be by places, so others come after those that are there.
-            after = after[: len(before)] if there.users == MANY else after
-            before, after = (", ".join(f"{e.name} ({e.uid})" for e in us) for us in (before, after))
-        if before != after:
+    # Numbers may be by places, so further users come after those that are there.
+    users = wanted.accounts[: len(there.accounts)] if there.users == MANY else wanted.accounts
+    after = _fixed(wanted, users)
+    for field, before in _fixed(there, there.accounts).items():
+        if before != after[field]:
             raise UsageError(
                 f"the Slurm cluster {place.namespace} is there already, and has other options",
-                details=f"{field}: {before}, and not {after}",
+                details=f"{field}: {before}, and not {after[field]}",
                 resolution=f"Remove it first: sykube slurm down{place.options}\n"
                 "  Or make another one beside it: --namespace NAME",
             )
@@ -157,6 +155,13 @@ def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
             f"the Slurm cluster {place.namespace} is there already, with {count} nodes",
             resolution=f"sykube slurm scale{place.options} {wanted.nodes}",
         )
+
+
+def _fixed(spec: SlurmSpec, users: Sequence[User]) -> dict[str, str]:
+    """What stays as it is while a Slurm cluster is there, for people."""
+    options = ("cpus", "memory", "users", "auth", "home_class", "state_class")
+    accounts = ", ".join(f"{user.name} ({user.uid})" for user in users)
+    return {name: str(getattr(spec, name)) for name in options} | {"accounts": accounts}
 
 
 def _require_fitting(place: Place, spec: SlurmSpec) -> None:
