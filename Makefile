@@ -56,8 +56,9 @@ upstream-test: $(VENV)/installed-dev ## a cluster of --source upstream, from a m
 	scripts/test-packages
 	$(PYTEST) tests/upstream -v
 
-soak: $(VENV)/installed-dev ## what takes longer than CI has (SEED=N repeats the random moments of a run)
+soak: $(VENV)/installed-dev slurm-image ## what takes longer than CI has (SEED=N repeats the random moments of a run)
 	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.e2e --long
 	$(MAKE) upstream-test
 	$(BIN)/python -m tests.fresh
 	$(BIN)/python -m tests.update

@@ -1,8 +1,9 @@
-"""Runs the tests of this folder, the halves of them side by side: python3 -m tests.e2e
+"""Runs the tests of this folder, the halves of them side by side: python3 -m tests.e2e [--long]
 
 Much of a test is waiting, for which two cores are too many. Each half runs on a machine of its own:
 namespaces, cgroups and, below /var/tmp, the folders where a cluster leaves anything. What a cluster
-does to the settings that all of them share is tested first, by itself.
+does to the settings that all of them share is tested first, by itself. With --long, it runs those that
+`make soak` runs.
 
 Ends with 1 when a test failed or was left out. What each half said stays in
 /var/tmp/sykube-e2e-NUMBER.log until the next run.
@@ -10,6 +11,7 @@ Ends with 1 when a test failed or was left out. What each half said stays in
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import os
@@ -51,17 +53,17 @@ _FOLDERS = (
 )  # fmt: skip
 
 
-def main() -> int:
-    """Run all of them; an exit code."""
+def main(long: bool) -> int:
+    """Run all of them, or the long ones; an exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     with _one_at_a_time():
         settings.restore_left()
-        if code := _run_first():
+        if not long and (code := _run_first()):
             return code
         with settings.held(), contextlib.ExitStack() as stack:
             running = [
-                stack.enter_context(_running(number, files))
+                stack.enter_context(_running(number, _pytest(files, *["--long"] * long)))
                 for number, files in enumerate(HALVES, start=1)
             ]
             codes = [process.wait() for process, _ in running]
@@ -73,9 +75,9 @@ def main() -> int:
     return int(any(codes))
 
 
-def _pytest(files: tuple[str, ...]) -> list[str]:
+def _pytest(files: tuple[str, ...], *options: str) -> list[str]:
     paths = [f"tests/e2e/test_{name}.py" for name in files]
-    return [sys.executable, "-m", "pytest", "-v", "--durations=15", *paths]
+    return [sys.executable, "-m", "pytest", "-v", "--durations=40", *options, *paths]
 
 
 def _run_first() -> int:
@@ -97,10 +99,8 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _running(
-    number: int, files: tuple[str, ...]
-) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """Pytest on a machine of its own, and what it says of tests that failed, once it has ended.
+def _running(number: int, command: list[str]) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A command on a machine of its own, and what pytest says of tests that failed, once it has ended.
 
     What is left of it is removed, and of one killed before.
 
@@ -120,7 +120,7 @@ def _running(
         "MACHINE_FOLDERS": " ".join(_FOLDERS),
     }
     process = subprocess.Popen(
-        ["sh", str(_ENTER), str(folder / "root"), str(_CHECKOUT), join(_pytest(files))],
+        ["sh", str(_ENTER), str(folder / "root"), str(_CHECKOUT), join(command)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -162,4 +162,6 @@ def _remove(folder: Path, cgroup: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(prog="tests.e2e")
+    parser.add_argument("--long", action="store_true", help="those that `make soak` runs")
+    sys.exit(main(parser.parse_args().long))

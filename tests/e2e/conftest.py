@@ -1,7 +1,8 @@
 """A real cluster for the tests of this folder.
 
-None of them may be left out unseen: a run of this folder in which one was
-skipped or deselected fails, unless SYKUBE_E2E_PARTIAL=1 says that it is meant.
+With --long, those marked `long` run, and no other one; without it, all the others. Of these none may
+be left out unseen: a run of this folder in which one was skipped or deselected fails, unless
+SYKUBE_E2E_PARTIAL=1 says that it is meant.
 """
 
 from __future__ import annotations
@@ -24,14 +25,30 @@ from tests.upstream import mirror
 _left_out: list[str] = []
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="what `make soak` runs, and only that")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/e2e" in str(item.path):
             item.add_marker(pytest.mark.e2e)
+    other = [item for item in items if _is_of_other_run(item)]
+    items[:] = [item for item in items if item not in other]
+    config.hook.pytest_deselected(items=other)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    _left_out.extend(item.nodeid for item in items if "tests/e2e" in str(item.path))
+    _left_out.extend(
+        item.nodeid
+        for item in items
+        if "tests/e2e" in str(item.path) and not _is_of_other_run(item)
+    )
+
+
+def _is_of_other_run(item: pytest.Item) -> bool:
+    long = item.get_closest_marker("long") is not None
+    return "tests/e2e" in str(item.path) and long != item.config.getoption("--long")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -411,6 +411,7 @@ def test_init_again(cluster: TestCluster, resolver: Resolver) -> None:
     assert "workers: 1 → 2" in other.stderr
 
 
+@pytest.mark.long
 def test_pods_survive_three_minutes(workload: TestCluster) -> None:
     """No pod of this cluster has restarted, but for those of the kubelet that a test killed."""
     started = {

@@ -16,7 +16,10 @@ from tests.e2e.cluster import TestCluster
 NAME = "e2e-docs"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # Those whose blocks begin from a cluster that runs and leave it as it was.
-HOWTOS = ("addons", "airgap", "images", "metrics", "ports", "shell", "slurm", "volumes")
+HOWTOS = (
+    "addons", "airgap", "images", "metrics", "ports", "shell",
+    pytest.param("slurm", marks=pytest.mark.long), "volumes",
+)  # fmt: skip
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -203,6 +203,7 @@ def test_after_kill_9_of_all_of_it_no_cluster_is_taken_for_one_and_the_files_go(
     assert site.left() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("site", ["linuxproc"], indirect=True)
 def test_jobs_at_their_time_limit_leave_nothing_but_what_is_saved_in_time(site: Site) -> None:
     """Two at the same time: `run`, and `init` that nobody deletes."""
@@ -220,6 +221,7 @@ def test_jobs_at_their_time_limit_leave_nothing_but_what_is_saved_in_time(site: 
     assert site.left() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("site", ["linuxproc"], indirect=True)
 def test_a_command_is_asked_to_end_before_the_job_and_its_cluster_is_saved(site: Site) -> None:
     words = "run --workers 0 --stop-before 70s --snapshot kept"

@@ -522,6 +522,7 @@ def test_delete_of_all_leaves_the_host_as_it_was(life: TestCluster) -> None:
 # --- control planes that stand in for each other ---
 
 
+@pytest.mark.long
 def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
     cluster = TestCluster("e2e-ha", tmp_path)
     cluster.delete_quietly()

@@ -148,6 +148,7 @@ def replicas(observed: TestCluster) -> int:
     return int(observed.get("deployment", "busy")["spec"]["replicas"])
 
 
+@pytest.mark.long
 def test_autoscalers_of_both_versions_scale_a_deployment(observed: TestCluster) -> None:
     observed.apply(busy_deployment(observed.image))
     observed.kubectl("rollout", "status", "deployment/busy", "--timeout=60s")

@@ -18,6 +18,8 @@ from tests.hostdiff import HostSnapshot, leaks_since
 from tests.machine import users
 from tests.machine.users import User
 
+pytestmark = pytest.mark.long
+
 NAME = "e2e-same"
 # One with IDs of its own, and one that has nothing.
 USERS = {"e2e-left": 470_000, "e2e-right": 0}

@@ -521,6 +521,7 @@ def test_what_the_api_server_refuses_never_becomes_a_policy(lab: Lab) -> None:
     assert "network policies: enforced" in lab.cluster.sykube("status", "--name", NAME).stdout
 
 
+@pytest.mark.long
 def test_a_kernel_without_nftables_is_said_and_keeps_the_rules_that_it_has(lab: Lab) -> None:
     """Of one node; the other one's program goes on."""
     made = lookup.load(Host(), NAME, Ui())
@@ -569,6 +570,7 @@ def _said(lab: Lab, command: str, code: int) -> str:
     return lines[0] if lines and done.returncode == code else ""
 
 
+@pytest.mark.long
 def test_nothing_gets_through_while_nodes_come_and_go(lab: Lab) -> None:
     """A worker is added, one is killed and started again, the whole cluster stops and starts.
 

@@ -12,6 +12,8 @@ from tests.e2e import manifests
 from tests.e2e.cluster import TestCluster, eventually, host_before
 from tests.hostdiff import leaks_since
 
+pytestmark = pytest.mark.long
+
 NAME = "e2e-net"
 MASTER, WORKER = f"{NAME}-master", f"{NAME}-node1"
 CONFLIST = {

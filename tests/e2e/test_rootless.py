@@ -71,7 +71,9 @@ class Rootless:
         return [each for each in found.splitlines() if not any(word in each for word in kept)]
 
 
-@pytest.fixture(scope="module", params=TIERS)
+@pytest.fixture(
+    scope="module", params=["granted", pytest.param("ids", marks=pytest.mark.long), "nothing"]
+)
 def rootless(request: pytest.FixtureRequest) -> Iterator[Rootless]:
     tier = TIERS[request.param]
     with users.made(f"e2e-{request.param}", ids=tier.ids) as user:

@@ -15,6 +15,9 @@ from tests.e2e import containers
 from tests.e2e.cluster import TestCluster, eventually
 
 Json = dict[str, Any]
+
+pytestmark = pytest.mark.long
+
 NAMESPACE = "runtime-faults"
 COUNT = 20
 NODES = ("master", "node1")

@@ -319,9 +319,11 @@ def restarts(suite: Suite) -> None:
 
 pod(
     "served", "touch /tmp/started; cd /tmp; exec python3 -m http.server 8080",
-    startupProbe={"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+    startupProbe={
+        "httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1, "failureThreshold": 60,
+    },
     readinessProbe={"exec": {"command": ["cat", "/tmp/started"]}, "periodSeconds": 1},
-    livenessProbe={"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 5},
+    livenessProbe={"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 30},
 )  # fmt: skip
 
 

@@ -252,6 +252,7 @@ def test_it_goes_with_its_jobs_only_when_that_is_meant(lab: Lab) -> None:
     assert NAMESPACE not in lab.cluster.kubectl("get", "namespaces")
 
 
+@pytest.mark.long
 def test_manifests_that_kubectl_applies_are_a_cluster_of_several_users(bare: Lab) -> None:
     users = Lab(bare.cluster, bare.folder, OTHER)
     rendered = bare.cluster.sykube(
@@ -281,6 +282,7 @@ def test_manifests_that_kubectl_applies_are_a_cluster_of_several_users(bare: Lab
         bare.cluster.kubectl("delete", "namespace", OTHER, check=False)
 
 
+@pytest.mark.long
 def test_with_munge_a_pod_that_is_deleted_lets_its_job_end(bare: Lab) -> None:
     lab = Lab(bare.cluster, bare.folder, "e2e-munge")
     try:
@@ -313,6 +315,7 @@ except OSError:
 """
 
 
+@pytest.mark.long
 def test_no_authentication_is_for_a_namespace_that_no_other_one_reaches(bare: Lab) -> None:
     lab = Lab(bare.cluster, bare.folder, "e2e-none")
     name = ("--name", bare.cluster.name)
