@@ -75,7 +75,10 @@ def remove_cluster(cluster: Cluster) -> list[str]:
     problems += plan.undo(cluster, others)
     left = _left(cluster)
     if left:
-        # Their files stay, which are in use, and the record with which this goes on.
+        # Their files stay, which are in use, and the record with which this goes on: also an init,
+        # for which nothing is done any more.
+        cluster.state.steps.clear()
+        cluster.save()
         pids = " ".join(map(str, sorted({pid for node in left for pid in node.processes()})))
         names = ", ".join(node.instance for node in left)
         return [*problems, f"{names} cannot be ended: ps -o pid,stat,wchan,args {pids}"]
