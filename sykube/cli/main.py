@@ -40,6 +40,7 @@ _COMMANDS = {
     "runtimes": "sykube.cli.runtimes:runtimes",
     "image": "sykube.cli.image:image",
     "slurm": "sykube.cli.slurm:slurm",
+    "bench": "sykube.cli.bench:bench",
     "dashboard": "sykube.cli.dashboard:dashboard",
     "logs": "sykube.cli.logs:logs",
     "certs": "sykube.cli.certs:certs",

@@ -37,7 +37,7 @@ HALVES = (
         "runtime_faults", "slurm",
     ),
     (
-        "faults", "failures", "stock", "everyday", "snapshots", "runtimes", "pod_options", "sif", "images",
+        "faults", "failures", "stock", "everyday", "snapshots", "runtimes", "bench", "pod_options", "sif", "images",
         "diagnosis", "site", "docs", "bundle", "benchmarks", "pod_network", "jobs",
     ),
 )  # fmt: skip

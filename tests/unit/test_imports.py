@@ -13,7 +13,7 @@ ROOT = Path(sykube.__file__).parent
 CLUSTER = ("cluster.commands", "cluster.operations", "cluster.model")
 LAYERS = ("cli", "dashboard", *CLUSTER)
 # These know of each other, and of no layer above.
-BELOW = ("addons", "slurm", "kubernetes", "network", "image", "rootless", "node", "host")
+BELOW = ("addons", "bench", "slurm", "kubernetes", "network", "image", "rootless", "node", "host")
 
 
 def imported(file: Path) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""What runs cost on this machine: how it is measured, judged and kept."""

@@ -1,0 +1,297 @@
+"""How fast pods start and stop, by their RuntimeClasses."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from statistics import median
+from threading import Timer
+from typing import Any
+
+from sykube.bench import judging, machine
+from sykube.bench.machine import Machine
+from sykube.bench.results import Measure, Result
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations import runtimes
+from sykube.cluster.operations.opening import opened
+from sykube.errors import HostError, SykubeError, UsageError
+from sykube.host.host import Host
+from sykube.kubernetes.api import Api, ApiError, Stream, wait_until
+from sykube.ui import Ui
+
+KIND = "start"
+NAMESPACE = "sykube-bench"
+_OBJECT = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+_PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+_BLOCK_S, _GONE_S = 300.0, 120.0
+# Blocks of which the spread is taken that says how many are needed.
+_PILOT = 3
+MEASURES = {
+    "running": ("until a pod runs (median of a block)", "s"),
+    "started": ("pods started", "a second"),
+    "stopped": ("pods stopped", "a second"),
+}
+
+
+def measure(
+    host: Host,
+    name: str,
+    ui: Ui,
+    *,
+    places: Sequence[str],
+    runs: int,
+    pods: int,
+    margin: float,
+    anyway: bool,
+) -> Result:
+    """Start some pods at once and stop them, under each runtime, in blocks.
+
+    In a namespace of its own, which is gone afterwards. Each block has all places, in an order by
+    chance.
+
+    Args:
+        places: names of RuntimeClasses, the first of which is what others are compared to; empty
+            for all that sykube has put into the cluster.
+        runs: blocks.
+        pods: how many are started at once.
+        margin: what counts as equal, as a part of 1.
+        anyway: measure on a busy machine, too.
+
+    Raises:
+        UsageError: the cluster has no such runtime.
+        HostError: the machine is busy.
+        SykubeError: the namespace is there already, or pods do not start.
+    """
+    with opened(host, name, ui) as cluster:
+        chosen = _chosen(cluster, places)
+        found = machine.look(host)
+        require_quiet(found, anyway=anyway)
+        for each in found.disturbances:
+            ui.warn(each)
+        measures = in_blocks(cluster, chosen, runs=runs, pods=pods, margin=margin)
+        versions = {"sykube": version("sykube")}
+        for each in ("kubernetes", "containerd", *chosen):
+            versions[each] = cluster.state.versions.get(each, "")
+    return Result(
+        kind=KIND,
+        base=chosen[0],
+        margin=margin,
+        asked={"runs": runs, "pods": pods},
+        versions=versions,
+        machine=found,
+        disturbances=tuple(found.disturbances),
+        measures=measures,
+    )
+
+
+def in_blocks(
+    cluster: Cluster, places: Sequence[str], *, runs: int, pods: int, margin: float
+) -> dict[str, Measure]:
+    """The figures alone; `measure` says of what."""
+    values: dict[str, dict[str, list[float]]] = {
+        what: {place: [] for place in places} for what in MEASURES
+    }
+    order = random.Random()
+    with cluster.api() as api, _namespace(cluster, api):
+        lab = _Lab(cluster, api, pods)
+        with cluster.ui.step(f"Warming up: {', '.join(places)}"):
+            for place in places:
+                lab.once(place)
+        for block in range(1, runs + 1):
+            with cluster.ui.step(f"Block {block} of {runs}"):
+                for place in order.sample(places, len(places)):
+                    cluster.ui.note(place)
+                    for what, value in lab.once(place).items():
+                        values[what][place].append(value)
+            if block == _PILOT < runs:
+                cluster.ui.say(_needed(values, places, margin))
+    return {what: Measure(title, unit, values[what]) for what, (title, unit) in MEASURES.items()}
+
+
+def require_quiet(found: Machine, *, anyway: bool) -> None:
+    """Refuse a machine that others use.
+
+    Raises:
+        HostError: it is busy, and it is not to be measured anyway.
+    """
+    if found.refused and not anyway:
+        raise HostError(
+            "this machine is busy: what is measured now would be of others, too",
+            details="\n".join(found.disturbances),
+            resolution="Try again when it is quiet, or give --anyway.",
+        )
+
+
+def _chosen(cluster: Cluster, places: Sequence[str]) -> list[str]:
+    offered = runtimes.offered(cluster)
+    for place in places:
+        if place not in offered:
+            raise UsageError(
+                f"pods of the cluster {cluster.name} cannot run in {place!r}",
+                resolution=f"There are {', '.join(offered)}; "
+                f"`sykube runtimes{cluster.name_option}` says more.",
+            )
+    return list(dict.fromkeys(places or offered))
+
+
+def _needed(values: dict[str, dict[str, list[float]]], places: Sequence[str], margin: float) -> str:
+    """How many blocks the spread so far asks for."""
+    most = max(
+        (
+            judging.runs_needed(values[what][places[0]], values[what][place], margin)
+            for what in MEASURES
+            for place in places[1:]
+        ),
+        default=0,
+    )
+    if not most:
+        return "one place: there is nothing to compare it to"
+    return (
+        f"by the spread so far, about {most} blocks show that equal places are equal "
+        f"within {margin:.0%} (--runs {most})"
+    )
+
+
+@contextmanager
+def _namespace(cluster: Cluster, api: Api) -> Iterator[None]:
+    try:
+        api.request("POST", "/api/v1/namespaces", _OBJECT)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        raise SykubeError(
+            f"the namespace {NAMESPACE} is there already: another `sykube bench` was killed",
+            resolution=f"sykube kubectl{cluster.name_option} -- delete namespace {NAMESPACE}",
+        ) from error
+    try:
+        yield
+    finally:
+        api.delete(_OBJECT)
+        wait_until(
+            cluster.host, f"the namespace {NAMESPACE} is gone", lambda: _is_left(api), _GONE_S
+        )
+
+
+def _is_left(api: Api) -> str:
+    try:
+        api.get(f"/api/v1/namespaces/{NAMESPACE}")
+    except ApiError as error:
+        if error.status == 404:
+            return ""
+        raise
+    return "it ends"
+
+
+class _Lab:
+    """Pods of one kind, and when each changed."""
+
+    def __init__(self, cluster: Cluster, api: Api, pods: int) -> None:
+        self.host, self.api, self.pods = cluster.host, api, pods
+        self.cluster = cluster
+        self.image = cluster.image.name_of("system")
+
+    def once(self, place: str) -> dict[str, float]:
+        """Start pods and stop them; what MEASURES names.
+
+        Raises:
+            SykubeError: they do not all start, or end, within five minutes.
+        """
+        clock = self.host.monotonic
+        with self.cluster.api() as second, self._watching(second) as changes:
+            asked: dict[str, float] = {}
+            for number in range(self.pods):
+                name = f"{place}-{number}"
+                asked[name] = clock()
+                self.api.request("POST", _PODS, self._pod(name, place))
+            running = self._when(
+                changes, "run", lambda kind, pod: pod["status"].get("phase") == "Running"
+            )
+            stopping = clock()
+            self.api.request("DELETE", _PODS, params={"gracePeriodSeconds": "1"})
+            gone = self._when(changes, "are gone", lambda kind, _: kind == "DELETED")
+        return {
+            "running": median(running[name] - asked[name] for name in asked),
+            "started": self.pods / (max(running.values()) - min(asked.values())),
+            "stopped": self.pods / (max(gone.values()) - stopping),
+        }
+
+    def _pod(self, name: str, place: str) -> dict[str, Any]:
+        # It ends when it is asked to: the shell waits for it.
+        script = "trap 'exit 0' TERM; sleep 100000 & wait"
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name},
+            "spec": {
+                "runtimeClassName": place,
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": self.image,
+                        "command": ["sh", "-c", script],
+                    }
+                ],
+            },
+        }
+
+    @contextmanager
+    def _watching(self, api: Api) -> Iterator[Iterator[dict[str, Any]]]:
+        stream = api.stream(_PODS, watch="1")
+        # The watch ends with it, and then what waits for it.
+        alarm = Timer(_BLOCK_S, stream.close)
+        alarm.start()
+        try:
+            yield _events(stream)
+        finally:
+            alarm.cancel()
+            stream.close()
+
+    def _when(
+        self,
+        changes: Iterator[dict[str, Any]],
+        what: str,
+        is_so: Callable[[str, dict[str, Any]], bool],
+    ) -> dict[str, float]:
+        """When something was first so of each pod."""
+        seen: dict[str, float] = {}
+        why: defaultdict[str, str] = defaultdict(str)
+        for change in changes:
+            pod = change["object"]
+            if change["type"] == "ERROR":
+                raise ApiError(f"the API server watches no more: {pod.get('message')}", 0)
+            if is_so(change["type"], pod):
+                seen.setdefault(pod["metadata"]["name"], self.host.monotonic())
+            if len(seen) == self.pods:
+                return seen
+            why[pod["metadata"]["name"]] = _state(pod)
+        lacking = {name: state for name, state in why.items() if name not in seen}
+        raise SykubeError(
+            f"only {len(seen)} of {self.pods} pods {what} after {_BLOCK_S:.0f} s",
+            details="\n".join(f"{name}: {state}" for name, state in lacking.items()),
+            resolution=f"sykube doctor{self.cluster.name_option}",
+        )
+
+
+def _events(stream: Stream) -> Iterator[dict[str, Any]]:
+    rest = ""
+    for piece in stream:
+        *whole, rest = f"{rest}{piece}".split("\n")
+        yield from map(json.loads, whole)
+
+
+def _state(pod: dict[str, Any]) -> str:
+    """Why a pod is as it is, as far as its status says."""
+    status = pod["status"]
+    for container in status.get("containerStatuses", []):
+        if waiting := container["state"].get("waiting"):
+            return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
+    for condition in status.get("conditions", []):
+        if condition["status"] == "False" and condition.get("message"):
+            return str(condition["message"])
+    return str(status.get("phase", ""))
