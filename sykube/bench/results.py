@@ -47,7 +47,7 @@ class Result:
     kind: str
     base: str
     margin: float
-    asked: Mapping[str, int]
+    asked: Mapping[str, float]
     versions: Mapping[str, str]
     machine: Machine
     disturbances: tuple[str, ...]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,53 +41,75 @@ def bench() -> None:
     """Measure what containers and pods cost on this machine, with statistics that hold."""
 
 
-@bench.command()
-@context.named
+def _measured(command: Callable[..., Result]) -> click.Command:
+    """A command that measures in a cluster, and shows and keeps what it has found."""
+
+    @bench.command()
+    @context.named
+    @click.option(
+        "--runs",
+        type=click.IntRange(3, 1000),
+        default=10,
+        show_default=True,
+        metavar="N",
+        help="Number of blocks, in each of which every place has its turn.",
+    )
+    @_MARGIN
+    @click.option(
+        "--save",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        shell_complete=completion.files,
+        help="Write all figures: .json or .csv. May be repeated.",
+    )
+    @click.option("--anyway", is_flag=True, help="Measure also while the machine is busy.")
+    @context.output_option
+    @context.common
+    @functools.wraps(command)
+    def wrapper(*, name: str, save: tuple[Path, ...], output: str, **asked: Any) -> None:
+        judging = _judging()
+        for file in save:
+            if file.suffix.lower() not in (".json", ".csv"):
+                named = "Name it .json or .csv."
+                raise UsageError(f"{file}: figures are JSON or CSV", resolution=named)
+            require_place(file)
+        # What it needs may not be installed.
+        from sykube.bench import results
+
+        logfile.open_for(name)
+        result = command(name=name, **asked)
+        context.give_back_umask()
+        for file in save:
+            results.write(result, file)
+        context.show(output, result.described(), _lines(result, judging))
+
+    return wrapper  # fmt: skip
+
+
+@_measured
 @click.option("--runtime", "places", multiple=True, metavar="RUNTIME",
               help="RuntimeClass to measure; the first is what others are compared to. "
               "May be repeated. [default: all]")  # fmt: skip
-@click.option("--runs", type=click.IntRange(3, 1000), default=10, show_default=True, metavar="N",
-              help="Number of blocks, in each of which every runtime has its turn.")  # fmt: skip
 @click.option("--pods", type=click.IntRange(1, 200), default=10, show_default=True, metavar="N",
               help="Number of pods that are started at once.")  # fmt: skip
-@_MARGIN
-@click.option("--save", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-              shell_complete=completion.files,
-              help="Write all figures: .json or .csv. May be repeated.")  # fmt: skip
-@click.option("--anyway", is_flag=True, help="Measure also while the machine is busy.")
-@context.output_option
-@context.common
-def start(
-    name: str,
-    places: tuple[str, ...],
-    runs: int,
-    pods: int,
-    margin: float,
-    save: tuple[Path, ...],
-    anyway: bool,
-    output: str,
-) -> None:
+def start(name: str, **asked: Any) -> Result:
     """Measure how fast pods start and stop under each container runtime."""
-    judging = _judging()
-    for file in save:
-        if file.suffix.lower() not in (".json", ".csv"):
-            raise UsageError(
-                f"{file}: figures are JSON or CSV", resolution="Name it .json or .csv."
-            )
-        require_place(file)
     # What it needs may not be installed.
-    from sykube.bench import results
     from sykube.cluster.commands.bench import start as measuring
 
-    logfile.open_for(name)
-    result = measuring.measure(
-        context.host(), name, context.ui(),
-        places=places, runs=runs, pods=pods, margin=margin, anyway=anyway,
-    )  # fmt: skip
-    context.give_back_umask()
-    for file in save:
-        results.write(result, file)
-    context.show(output, result.described(), _lines(result, judging))
+    return measuring.measure(context.host(), name, context.ui(), **asked)
+
+
+@_measured
+@click.option("--seconds", type=click.FloatRange(0.1, 60), default=1.5, show_default=True,
+              metavar="S", help="Seconds of each measurement of throughput.")  # fmt: skip
+def network(name: str, **asked: Any) -> Result:
+    """Measure how fast pods talk to each other, beside two processes of this host."""
+    # What it needs may not be installed.
+    from sykube.cluster.commands.bench import network as measuring
+
+    return measuring.measure(context.host(), name, context.ui(), **asked)
 
 
 @bench.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sykube.bench import machine
-from sykube.cluster.commands.bench import start
+from sykube.cluster.commands.bench import laboratory
 from sykube.errors import HostError
 from tests.fakes import FakeHost
 
@@ -39,7 +39,7 @@ def test_a_quiet_machine_has_no_disturbances(tmp_path: Path) -> None:
     assert found.busy == pytest.approx(0.04)
     assert (found.governor, found.turbo, found.throttled) == ("", None, 0)
     assert found.disturbances == []
-    start.require_quiet(found, anyway=False)
+    laboratory.require_quiet(found, anyway=False)
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_a_quiet_machine_has_no_disturbances(tmp_path: Path) -> None:
 def test_a_busy_one_is_refused_unless_it_is_meant(tmp_path: Path, after: str, said: str) -> None:
     found = made(tmp_path, "0 0 0 0 0 0 0 0", after)
     with pytest.raises(HostError, match="busy") as caught:
-        start.require_quiet(found, anyway=False)
+        laboratory.require_quiet(found, anyway=False)
     assert said in caught.value.details
     assert "--anyway" in caught.value.resolution
-    start.require_quiet(found, anyway=True)
+    laboratory.require_quiet(found, anyway=True)
 
 
 def test_what_cores_are_set_to_is_told_and_refuses_nothing(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_what_cores_are_set_to_is_told_and_refuses_nothing(tmp_path: Path) -> No
     )  # fmt: skip
     assert (found.governor, found.turbo, found.throttled) == ("powersave", True, 7)
     assert "powersave" in found.disturbances[0]
-    start.require_quiet(found, anyway=False)
+    laboratory.require_quiet(found, anyway=False)
 
 
 def test_turbo_is_also_known_of_other_drivers(tmp_path: Path) -> None:

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from statistics import median
 from threading import Timer
 from typing import Any
 
-from sykube.bench import judging, machine
-from sykube.bench.machine import Machine
 from sykube.bench.results import Measure, Result
+from sykube.cluster.commands.bench import laboratory
+from sykube.cluster.commands.bench.laboratory import PODS
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations import runtimes
-from sykube.cluster.operations.opening import opened
-from sykube.errors import HostError, SykubeError, UsageError
+from sykube.errors import SykubeError, UsageError
 from sykube.host.host import Host
-from sykube.kubernetes.api import Api, ApiError, Stream, wait_until
+from sykube.kubernetes.api import Api, ApiError, Stream
 from sykube.ui import Ui
 
 KIND = "start"
-NAMESPACE = "sykube-bench"
-_OBJECT = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-_PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
-_BLOCK_S, _GONE_S = 300.0, 120.0
-# Blocks of which the spread is taken that says how many are needed.
-_PILOT = 3
+_BLOCK_S = 300.0
 MEASURES = {
     "running": ("until a pod runs (median of a block)", "s"),
     "started": ("pods started", "a second"),
@@ -50,9 +42,6 @@ def measure(
 ) -> Result:
     """Start some pods at once and stop them, under each runtime, in blocks.
 
-    In a namespace of its own, which is gone afterwards. Each block has all places, in an order by
-    chance.
-
     Args:
         places: names of RuntimeClasses, the first of which is what others are compared to; empty
             for all that sykube has put into the cluster.
@@ -66,64 +55,23 @@ def measure(
         HostError: the machine is busy.
         SykubeError: the namespace is there already, or pods do not start.
     """
-    with opened(host, name, ui) as cluster:
+    with laboratory.quiet(host, name, ui, anyway=anyway) as (cluster, machine):
         chosen = _chosen(cluster, places)
-        found = machine.look(host)
-        require_quiet(found, anyway=anyway)
-        for each in found.disturbances:
-            ui.warn(each)
         measures = in_blocks(cluster, chosen, runs=runs, pods=pods, margin=margin)
-        versions = {"sykube": version("sykube")}
-        for each in ("kubernetes", "containerd", *chosen):
-            versions[each] = cluster.state.versions.get(each, "")
-    return Result(
-        kind=KIND,
-        base=chosen[0],
-        margin=margin,
-        asked={"runs": runs, "pods": pods},
-        versions=versions,
-        machine=found,
-        disturbances=tuple(found.disturbances),
-        measures=measures,
-    )
+        return laboratory.result(
+            cluster, KIND, machine, measures,
+            base=chosen[0], margin=margin, asked={"runs": runs, "pods": pods},
+            programs=["containerd", *chosen],
+        )  # fmt: skip
 
 
 def in_blocks(
     cluster: Cluster, places: Sequence[str], *, runs: int, pods: int, margin: float
 ) -> dict[str, Measure]:
     """The figures alone; `measure` says of what."""
-    values: dict[str, dict[str, list[float]]] = {
-        what: {place: [] for place in places} for what in MEASURES
-    }
-    order = random.Random()
-    with cluster.api() as api, _namespace(cluster, api):
-        lab = _Lab(cluster, api, pods)
-        with cluster.ui.step(f"Warming up: {', '.join(places)}"):
-            for place in places:
-                lab.once(place)
-        for block in range(1, runs + 1):
-            with cluster.ui.step(f"Block {block} of {runs}"):
-                for place in order.sample(places, len(places)):
-                    cluster.ui.note(place)
-                    for what, value in lab.once(place).items():
-                        values[what][place].append(value)
-            if block == _PILOT < runs:
-                cluster.ui.say(_needed(values, places, margin))
-    return {what: Measure(title, unit, values[what]) for what, (title, unit) in MEASURES.items()}
-
-
-def require_quiet(found: Machine, *, anyway: bool) -> None:
-    """Refuse a machine that others use.
-
-    Raises:
-        HostError: it is busy, and it is not to be measured anyway.
-    """
-    if found.refused and not anyway:
-        raise HostError(
-            "this machine is busy: what is measured now would be of others, too",
-            details="\n".join(found.disturbances),
-            resolution="Try again when it is quiet, or give --anyway.",
-        )
+    with cluster.api() as api, laboratory.namespace(cluster, api):
+        once = _Lab(cluster, api, pods).once
+        return laboratory.in_blocks(cluster.ui, places, MEASURES, once, runs=runs, margin=margin)
 
 
 def _chosen(cluster: Cluster, places: Sequence[str]) -> list[str]:
@@ -136,54 +84,6 @@ def _chosen(cluster: Cluster, places: Sequence[str]) -> list[str]:
                 f"`sykube runtimes{cluster.name_option}` says more.",
             )
     return list(dict.fromkeys(places or offered))
-
-
-def _needed(values: dict[str, dict[str, list[float]]], places: Sequence[str], margin: float) -> str:
-    """How many blocks the spread so far asks for."""
-    most = max(
-        (
-            judging.runs_needed(values[what][places[0]], values[what][place], margin)
-            for what in MEASURES
-            for place in places[1:]
-        ),
-        default=0,
-    )
-    if not most:
-        return "one place: there is nothing to compare it to"
-    return (
-        f"by the spread so far, about {most} blocks show that equal places are equal "
-        f"within {margin:.0%} (--runs {most})"
-    )
-
-
-@contextmanager
-def _namespace(cluster: Cluster, api: Api) -> Iterator[None]:
-    try:
-        api.request("POST", "/api/v1/namespaces", _OBJECT)
-    except ApiError as error:
-        if error.status != 409:
-            raise
-        raise SykubeError(
-            f"the namespace {NAMESPACE} is there already: another `sykube bench` was killed",
-            resolution=f"sykube kubectl{cluster.name_option} -- delete namespace {NAMESPACE}",
-        ) from error
-    try:
-        yield
-    finally:
-        api.delete(_OBJECT)
-        wait_until(
-            cluster.host, f"the namespace {NAMESPACE} is gone", lambda: _is_left(api), _GONE_S
-        )
-
-
-def _is_left(api: Api) -> str:
-    try:
-        api.get(f"/api/v1/namespaces/{NAMESPACE}")
-    except ApiError as error:
-        if error.status == 404:
-            return ""
-        raise
-    return "it ends"
 
 
 class _Lab:
@@ -206,12 +106,12 @@ class _Lab:
             for number in range(self.pods):
                 name = f"{place}-{number}"
                 asked[name] = clock()
-                self.api.request("POST", _PODS, self._pod(name, place))
+                self.api.request("POST", PODS, self._pod(name, place))
             running = self._when(
                 changes, "run", lambda kind, pod: pod["status"].get("phase") == "Running"
             )
             stopping = clock()
-            self.api.request("DELETE", _PODS, params={"gracePeriodSeconds": "1"})
+            self.api.request("DELETE", PODS, params={"gracePeriodSeconds": "1"})
             gone = self._when(changes, "are gone", lambda kind, _: kind == "DELETED")
         return {
             "running": median(running[name] - asked[name] for name in asked),
@@ -242,7 +142,7 @@ class _Lab:
 
     @contextmanager
     def _watching(self, api: Api) -> Iterator[Iterator[dict[str, Any]]]:
-        stream = api.stream(_PODS, watch="1")
+        stream = api.stream(PODS, watch="1")
         # The watch ends with it, and then what waits for it.
         alarm = Timer(_BLOCK_S, stream.close)
         alarm.start()

@@ -1,0 +1,161 @@
+"""What every measurement in a cluster needs: a quiet machine, a namespace, blocks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+
+from sykube.bench import judging, machine
+from sykube.bench.machine import Machine
+from sykube.bench.results import Measure, Result
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.operations.opening import opened
+from sykube.errors import HostError, SykubeError
+from sykube.host.host import Host
+from sykube.kubernetes.api import Api, ApiError, wait_until
+from sykube.ui import Ui
+
+NAMESPACE = "sykube-bench"
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+_OBJECT = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+_GONE_S = 120.0
+# Blocks of which the spread is taken that says how many are needed.
+_PILOT = 3
+# What one place has of each measure, in one block.
+Once = Callable[[str], Mapping[str, float]]
+
+
+@contextmanager
+def quiet(host: Host, name: str, ui: Ui, *, anyway: bool) -> Iterator[tuple[Cluster, Machine]]:
+    """Hold a cluster on a machine with nothing else to do.
+
+    Raises:
+        HostError: the machine is busy, and is not to be measured anyway.
+    """
+    with opened(host, name, ui) as cluster:
+        found = machine.look(host)
+        require_quiet(found, anyway=anyway)
+        for each in found.disturbances:
+            ui.warn(each)
+        yield cluster, found
+
+
+def require_quiet(found: Machine, *, anyway: bool) -> None:
+    """Refuse a machine that others use.
+
+    Raises:
+        HostError: it is busy, and is not to be measured anyway.
+    """
+    if found.refused and not anyway:
+        raise HostError(
+            "this machine is busy: what is measured now would be of others, too",
+            details="\n".join(found.disturbances),
+            resolution="Try again when it is quiet, or give --anyway.",
+        )
+
+
+@contextmanager
+def namespace(cluster: Cluster, api: Api) -> Iterator[None]:
+    """A namespace that is gone at the end.
+
+    Raises:
+        SykubeError: it is there already.
+    """
+    try:
+        api.request("POST", "/api/v1/namespaces", _OBJECT)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        raise SykubeError(
+            f"the namespace {NAMESPACE} is there already: another `sykube bench` was killed",
+            resolution=f"sykube kubectl{cluster.name_option} -- delete namespace {NAMESPACE}",
+        ) from error
+    try:
+        yield
+    finally:
+        api.delete(_OBJECT)
+        wait_until(
+            cluster.host, f"the namespace {NAMESPACE} is gone", lambda: _is_left(api), _GONE_S
+        )
+
+
+def _is_left(api: Api) -> str:
+    try:
+        api.get(f"/api/v1/namespaces/{NAMESPACE}")
+    except ApiError as error:
+        if error.status == 404:
+            return ""
+        raise
+    return "it ends"
+
+
+def in_blocks(
+    ui: Ui,
+    places: Sequence[str],
+    measures: Mapping[str, tuple[str, str]],
+    once: Once,
+    *,
+    runs: int,
+    margin: float,
+) -> dict[str, Measure]:
+    """Measure all places in each block, in an order by chance; one block before does not count.
+
+    Args:
+        measures: title and unit of each.
+    """
+    values: dict[str, dict[str, list[float]]] = {
+        what: {place: [] for place in places} for what in measures
+    }
+    order = random.Random()
+    with ui.step(f"Warming up: {', '.join(places)}"):
+        for place in places:
+            ui.note(place)
+            once(place)
+    for block in range(1, runs + 1):
+        with ui.step(f"Block {block} of {runs}"):
+            for place in order.sample(places, len(places)):
+                ui.note(place)
+                for what, value in once(place).items():
+                    values[what][place].append(value)
+        if block == _PILOT < runs and len(places) > 1:
+            ui.say(_needed(values, places, margin))
+    return {what: Measure(title, unit, values[what]) for what, (title, unit) in measures.items()}
+
+
+def _needed(
+    values: Mapping[str, Mapping[str, Sequence[float]]], places: Sequence[str], margin: float
+) -> str:
+    """How many blocks the spread so far asks for."""
+    most = max(
+        judging.runs_needed(each[places[0]], each[place], margin)
+        for each in values.values()
+        for place in places[1:]
+    )
+    return (
+        f"by the spread so far, about {most} blocks show that equal places are equal "
+        f"within {margin:.0%} (--runs {most})"
+    )
+
+
+def result(
+    cluster: Cluster,
+    kind: str,
+    found: Machine,
+    measures: Mapping[str, Measure],
+    *,
+    base: str,
+    margin: float,
+    asked: Mapping[str, float],
+    programs: Sequence[str],
+) -> Result:
+    """What was measured, with all that it depends on.
+
+    Args:
+        programs: whose versions it depends on beside Kubernetes.
+    """
+    versions = {"sykube": version("sykube")}
+    for each in ("kubernetes", *programs):
+        versions[each] = cluster.state.versions.get(each, "")
+    return Result(kind, base, margin, asked, versions, found, tuple(found.disturbances), measures)
