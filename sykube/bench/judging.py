@@ -131,11 +131,6 @@ def runs_needed(base: Sequence[float], other: Sequence[float], margin: float) ->
     return _MOST_RUNS
 
 
-def percentiles(values: Sequence[float], wanted: Sequence[float]) -> list[float]:
-    """Percentiles, between values by a straight line."""
-    return [float(each) for each in np.percentile(np.asarray(values, dtype=float), wanted)]
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """P values of a family, each so adjusted that all of them together hold to a level.
 

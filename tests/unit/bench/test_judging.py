@@ -102,7 +102,3 @@ def test_as_many_runs_are_needed_as_students_table_says() -> None:
     others = [math.exp(spread), 1.0, math.exp(-spread)]
     assert judging.runs_needed([1.0, 1.0, 1.0], others, margin) == 11
     assert judging.runs_needed([1.0, 1.0], [1.0, 1.0], margin) == 2
-
-
-def test_percentiles_are_between_values() -> None:
-    assert judging.percentiles([1.0, 2.0, 3.0, 4.0], [0, 50, 100]) == [1.0, 2.5, 4.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from click.testing import CliRunner
 from sykube.bench import results
 from sykube.bench.machine import Machine
 from sykube.bench.results import Measure, Result
+from sykube.cli import figures
 from sykube.cli.bench import bench
-from sykube.errors import UsageError
+from sykube.errors import HostError, UsageError
 
 MACHINE = Machine("Quick 1", 2, "6.12.1", 0.04, 0.0, "", None, 0)
 BASE = [1.0, 1.01, 0.99, 1.0, 1.02]
@@ -89,10 +91,21 @@ def test_two_results_stand_beside_each_other(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     first, line, *rest = done.stdout.splitlines()
     assert first.split() == ["before", "after", "ratio", "(95", "%", "interval)"]
-    assert line.startswith("until a pod runs, s, runc  1.00    3.00   3.000 (")
+    assert line.startswith("until a pod runs, s, runc    1.00   3.00  3.000 (")
     assert line.endswith("different")
     assert any("asked for differently" in each for each in rest)
     assert "before, disturbed: somebody sings" in rest
+
+
+def test_a_result_says_what_it_is_worth() -> None:
+    title, base, other, empty, *notes = figures.lines(RESULT)
+    assert title == "until a pod runs, s"
+    assert base == "  runc  1.00"
+    assert other == "  crun  2.00  2.000 (2.000 to 2.000)  different"
+    assert empty == ""
+    assert notes[0] == "5 runs, 10 pods; medians, and ratios to runc with their 95 % intervals"
+    assert "2 cores Quick 1, Linux 6.12.1; nothing is pinned" in notes
+    assert notes[-1] == "disturbed: somebody sings"
 
 
 def test_results_with_nothing_in_common_are_one_error(tmp_path: Path) -> None:
@@ -103,6 +116,14 @@ def test_results_with_nothing_in_common_are_one_error(tmp_path: Path) -> None:
     done = CliRunner().invoke(bench, ["compare", *files])
     assert isinstance(done.exception, UsageError)
     assert "nothing in common" in str(done.exception)
+
+
+def test_without_numpy_it_says_how_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sykube.bench.judging")
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    done = CliRunner().invoke(bench, ["compare", "a.json", "b.json"])
+    assert isinstance(done.exception, HostError)
+    assert done.exception.resolution.endswith("-m pip install numpy scipy")
 
 
 @pytest.mark.parametrize("margin", ["0", "51%", "-1", "two", "nan", ""])
