@@ -224,6 +224,7 @@ def test_nothing_came_from_elsewhere_and_nothing_failed(page: Chrome) -> None:
     assert [line for line in console(page) if line["level"] in SERIOUS] == []
 
 
+@pytest.mark.long
 def test_a_stopped_cluster_is_said_to_be_stopped(page: Chrome, shop: TestCluster) -> None:
     go(page, "pods")
     shot(page, "pods")

@@ -17,8 +17,9 @@ NAME = "e2e-docs"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 # Those whose blocks begin from a cluster that runs and leave it as it was.
 HOWTOS = (
-    "addons", "airgap", "images", "metrics", "ports", "shell",
-    pytest.param("slurm", marks=pytest.mark.long), "volumes",
+    "addons", "airgap", "images", "ports", "shell", "volumes",
+    pytest.param("metrics", marks=pytest.mark.long),
+    pytest.param("slurm", marks=pytest.mark.long),
 )  # fmt: skip
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -217,6 +217,7 @@ def test_what_is_killed_comes_back(damaged: Damaged, node: str, program: str) ->
     print(f"{program} of {node}: well {time.monotonic() - killed:.1f} s after it was killed")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("node", ["node1", "master"])
 def test_a_killed_instance(damaged: Damaged, node: str) -> None:
     instances = lookup.load(Host(), NAME, Ui(quiet=True)).engine.instances()

@@ -168,6 +168,7 @@ def _work() -> dict[str, object]:
     return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("site", ["cgroup"], indirect=True)
 def test_a_job_that_is_cancelled_leaves_nothing(site: Site) -> None:
     job = site.sykube(f'run --workers 0 -- sh -c "{_WAITS}"')
@@ -179,6 +180,7 @@ def test_a_job_that_is_cancelled_leaves_nothing(site: Site) -> None:
     assert site.left() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("site", ["cgroup"], indirect=True)
 def test_after_kill_9_of_all_of_it_no_cluster_is_taken_for_one_and_the_files_go(
     site: Site,
