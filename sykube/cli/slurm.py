@@ -23,7 +23,7 @@ from sykube.image import slurm as image_of_slurm
 from sykube.slurm import efficiency as efficiency_of_jobs
 from sykube.slurm import manifests, sacct, users
 from sykube.slurm.controller import CONTAINER, NODE_CONTAINER, POD
-from sykube.slurm.spec import MANY, MUNGE, NONE, ONE, SLURM, SlurmSpec
+from sykube.slurm.spec import IDLE_S, MANY, MUNGE, NONE, ONE, SLURM, SlurmSpec, parse_nodes
 
 # What follows the command's own options is the other program's.
 _THE_REST = {"allow_interspersed_args": False}
@@ -39,8 +39,10 @@ _AS_USER = click.option(
 def _sized(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a new Slurm cluster."""
     for option in reversed((
-        click.option("--nodes", type=int, default=2, show_default=True, metavar="N",
-                     help="Number of Slurm's nodes, each a pod."),
+        click.option("--nodes", default="2", show_default=True, metavar="N|MIN-MAX",
+                     help="Number of Slurm's nodes, each a pod. MIN-MAX: as jobs need them."),
+        click.option("--idle", type=int, default=IDLE_S, show_default=True, metavar="SECONDS",
+                     help="With --nodes MIN-MAX: nodes without a job for so long go."),
         click.option("--cpus", type=int, default=1, show_default=True, metavar="C",
                      help="CPUs of each node: the limit of its pod."),
         click.option("--memory", default="1Gi", show_default=True, metavar="SIZE",
@@ -150,6 +152,11 @@ def status(ctx: click.Context, name: str, namespace: str, output: str) -> None:
             click.echo(
                 f"  {each.name:8} {each.state:12} {each.allocated} of {each.cpus} CPUs  "
                 f"{each.memory_mib:6} MiB  {each.on}  {each.reason}".rstrip()
+            )
+        if scales := found.automatic:
+            click.echo(
+                f"  scales by itself: {scales.least} to {scales.most} nodes, of which those go that"
+                f" are idle for {scales.idle_seconds} s"
             )
         jobs_ = ", ".join(f"{count} {state}" for state, count in found.jobs.items())
         click.echo(f"  jobs: {jobs_ or 'none'}")
@@ -308,12 +315,18 @@ def image(force: bool, mirror: str, yes: bool, output: str) -> None:
 
 
 def _spec(
-    namespace: str, names: tuple[str, ...], users_file: Path | None, image: str = "", **asked: Any
+    namespace: str,
+    nodes: str,
+    names: tuple[str, ...],
+    users_file: Path | None,
+    image: str = "",
+    **asked: Any,
 ) -> SlurmSpec:
     if names and users_file:
         raise UsageError("users are by --user or by --users-file", resolution="Leave out one.")
     chosen = image or image_of_slurm.name(context.host())
-    spec = SlurmSpec(namespace, chosen, names=names or ("user",), **asked)
+    least, most = parse_nodes(nodes)
+    spec = SlurmSpec(namespace, chosen, least, most=most, names=names or ("user",), **asked)
     return spec.with_users(users.read(users_file)) if users_file else spec
 
 

@@ -272,6 +272,7 @@ UPSTREAM_NODE_PACKAGES = tuple(
 # Of NODE_SUITE, too.
 SLURM_PACKAGES = (
     *("slurmctld", "slurmd", "sackd", "slurm-client", "slurm-wlm-basic-plugins"),
-    *("slurm-wlm-jwt-plugin", "openmpi-bin", "libnss-extrausers", "munge", "procps", "tini"),
+    *("slurm-wlm-jwt-plugin", "openmpi-bin", "openssl", "libnss-extrausers", "munge", "procps"),
+    "tini",
 )
 SLURM_IMAGE = "sykube.local/slurm"

@@ -14,6 +14,8 @@ POD, CONTAINER, NODE_CONTAINER = "slurmctld-0", "slurmctld", "slurmd"
 # What follows a state: not responding, powered down … (sinfo(1), NODE STATE CODES).
 _MARKS = "*~#!%$@^+-"
 _BUSY = frozenset({"allocated", "mixed", "completing", "draining", "reserved"})
+# Powered down, to be powered down, being powered down, powering up: the same.
+_AWAY = "~!%#"
 _READY = frozenset({"idle", "allocated", "mixed", "completing"})
 # For kubectl's own and slurmctld's: clients of Slurm wait for it up to SlurmctldTimeout (30 s).
 _TIMEOUT_S = 60.0
@@ -56,8 +58,13 @@ class SlurmNode:
         return not self.state.endswith("*")
 
     @property
+    def is_away(self) -> bool:
+        """Whether Slurm has ended it, or waits for its pod to come or to go."""
+        return self.state.endswith(tuple(_AWAY))
+
+    @property
     def is_ready(self) -> bool:
-        """Whether it can be given jobs, or has some."""
+        """Whether it can be given jobs, or has some; then Slurm lets it come where it is away."""
         return self.word in _READY and self.responds
 
 

@@ -56,7 +56,7 @@ def node_text(spec: SlurmSpec, number: int) -> str:
 
 def whole_text(spec: SlurmSpec, key: str) -> str:
     """All of a Slurm cluster, as YAML for `kubectl apply`."""
-    nodes = (node_text(spec, number) for number in range(1, spec.nodes + 1))
+    nodes = (node_text(spec, number) for number in range(1, spec.largest + 1))
     return "---\n".join([text(spec, key), *nodes])
 
 

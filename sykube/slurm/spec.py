@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ MOST_NODES = 64
 # What slurmd and a job take at least; 64 MiB of it are slurmd's (definitions/slurm/slurm-role).
 _LEAST_MEMORY = 128 * 1024**2
 FIRST_UID = 1001
+# Of nodes that come by themselves; a pod takes some seconds to come and to go.
+IDLE_S = 120
 # Others belong to the system, or are no numbers for users (uid_t; 65534 is nobody).
 _LEAST_UID, _MOST_UID, _NOBODY = 1000, 2**31 - 1, 65534
 # Debian's package slurmctld makes the user slurm with this number (debian/slurm-wlm-basic-plugins).
@@ -35,6 +37,8 @@ _TAKEN = frozenset((
     *("root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp"),
     *("proxy", "www-data", "backup", "list", "irc", "nobody", "slurm", "munge", "munged", "sackd"),
 ))  # fmt: skip
+# Of --nodes; a sign is let in so that it can be named in the error.
+_NODES = re.compile(r"(-?[0-9]+)(?:-(-?[0-9]+))?")
 _OTHERS = frozenset(["default", "kube-system", "kube-public", "kube-node-lease"])
 
 
@@ -51,7 +55,9 @@ class SlurmSpec:
     """A Slurm cluster, as it is recorded in its namespace.
 
     Attributes:
-        nodes: how many it begins with.
+        nodes: how many it begins with, and has at least where it scales by itself.
+        most: how many it has at most; 0 where it does not scale by itself.
+        idle: seconds after which it ends nodes that have no job, where it scales by itself.
         cpus, memory: of each node, a quantity of Kubernetes for the latter.
         users: `one`, to whom all of it belongs, or `many`.
         names: of the users.
@@ -78,6 +84,8 @@ class SlurmSpec:
     auth: str = SLURM
     sidecars: bool = False
     uids: tuple[int, ...] = ()
+    most: int = 0
+    idle: int = IDLE_S
 
     @property
     def accounts(self) -> tuple[User, ...]:
@@ -90,6 +98,21 @@ class SlurmSpec:
         if changed.accounts == tuple(users):
             return changed
         return replace(changed, uids=tuple(user.uid for user in users))
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether Slurm itself says how many nodes there are."""
+        return self.most > 0
+
+    @property
+    def largest(self) -> int:
+        """How many nodes there can be at once, by its options."""
+        return self.most or self.nodes
+
+    @property
+    def slurm_memory(self) -> int:
+        """A node's memory for Slurm (MiB), as definitions/slurm/slurm-role has it."""
+        return (self.memory_bytes >> 20) - 64
 
     @property
     def slurm_user(self) -> User:
@@ -135,7 +158,7 @@ class SlurmSpec:
         return self
 
     def _problems(self) -> list[str]:
-        found = [namespace_problem(self.namespace), nodes_problem(self.nodes, least=1)]
+        found = [namespace_problem(self.namespace), *self._nodes_problems()]
         if self.cpus < 1:
             found.append(f"--cpus {self.cpus}: a node has 1 at least")
         try:
@@ -170,6 +193,39 @@ class SlurmSpec:
         if not _is_name(self.domain):
             found.append(f"--domain {self.domain!r} is no domain")
         return [each for each in found if each]
+
+    def _nodes_problems(self) -> Iterator[str]:
+        yield nodes_problem(self.nodes, least=0 if self.is_automatic else 1)
+        if self.is_automatic:
+            yield nodes_problem(self.most, least=1)
+            if self.most < self.nodes:
+                yield f"--nodes {self.nodes}-{self.most}: the least is more than the most"
+        if self.idle < 1:
+            yield f"--idle {self.idle}: 1 second at least"
+
+
+def parse_nodes(text: str) -> tuple[int, int]:
+    """A number of nodes, or the least and the most of them: 2, 0-4.
+
+    Returns:
+        The number or the least, and the most, which is 0 for a number.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    match = _NODES.fullmatch(text)
+    if not match:
+        raise UsageError(
+            f"--nodes {text!r} is no number of nodes",
+            resolution="Take a number such as 2, or the least and the most: 0-4",
+        )
+    least, most = match.groups()
+    if most is not None and int(most) < 1:
+        raise UsageError(
+            f"--nodes {text}: there are 1 to {MOST_NODES} at most",
+            resolution="Take the least and the most, such as 0-4",
+        )
+    return int(least), int(most or 0)
 
 
 def namespace_problem(namespace: str) -> str:

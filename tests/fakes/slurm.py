@@ -16,6 +16,8 @@ class FakeSlurm(Api):
 
     Attributes:
         nodes: the state and the reason of each, by name.
+        asleep: StatefulSets of no pod.
+        unready: pods that cannot be scheduled, and why.
         work: how many more times sinfo says that a node is busy.
         ended: nodes whose pods were removed while they had jobs.
         accounting: what sacct prints, where there is accounting.
@@ -27,6 +29,8 @@ class FakeSlurm(Api):
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
         self.sets: set[str] = set()
+        self.asleep: set[str] = set()
+        self.unready: dict[str, str] = {}
         self.nodes: dict[str, tuple[str, str]] = {}
         self.work: dict[str, int] = {}
         self.ended: list[str] = []
@@ -44,12 +48,13 @@ class FakeSlurm(Api):
     def get(self, path: str, **params: str) -> Any:
         kind, _, name = path.rpartition("/slurm/")[2].partition("/")
         if kind == "statefulsets" and not name:
-            items = [{"metadata": {"name": each}} for each in sorted(self.sets)]
+            all_ = [*((each, 1) for each in self.sets), *((each, 0) for each in self.asleep)]
+            items = [{"metadata": {"name": n}, "spec": {"replicas": count}} for n, count in all_]
             return {"items": items}
         if kind == "pods" and not name:
-            return {"items": [_pod(each) | self._containers(each) for each in self._pods()]}
+            return {"items": [self._pod(each) | self._containers(each) for each in self._pods()]}
         if kind == "pods" and name in self._pods():
-            return _pod(name)
+            return self._pod(name)
         if path in self.probes:
             ended = {"state": {"terminated": {"exitCode": self.probe}}}
             return {"status": {"phase": "Failed", "containerStatuses": [ended]}}
@@ -61,6 +66,14 @@ class FakeSlurm(Api):
         names = self.accounts if pod == "login-x" else [pod]
         containers = [{"name": each} for each in names]
         return {"spec": {"nodeName": "lab-master", "containers": containers}}
+
+    def _pod(self, name: str) -> dict[str, Any]:
+        pod = _pod(name)
+        if why := self.unready.get(name):
+            pod["status"]["conditions"] = [
+                {"type": "PodScheduled", "status": "False", "message": why}
+            ]
+        return pod
 
     def _pods(self) -> list[str]:
         return ["slurmctld-0", "login-x", *(f"{each}-0" for each in self.sets)]
@@ -77,6 +90,10 @@ class FakeSlurm(Api):
             self.probes[f"/api/v1/namespaces/{where['namespace']}/pods/{where['name']}"] = manifest
         if manifest["kind"] == "StatefulSet" and manifest["metadata"]["name"] != "slurmctld":
             name = manifest["metadata"]["name"]
+            if not manifest["spec"]["replicas"]:
+                self.asleep.add(name)
+                self.nodes[f"{name}-0"] = ("idle~", "")
+                return
             self.sets.add(name)
             before, reason = self.nodes.get(f"{name}-0", ("", ""))
             self.nodes[f"{name}-0"] = ("drained", reason) if "drain" in before else ("idle", "")

@@ -24,6 +24,8 @@ _GROUPS = {
     "statefulsets": "/apis/apps/v1",
     "deployments": "/apis/apps/v1",
     "networkpolicies": "/apis/networking.k8s.io/v1",
+    "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
+    "roles": "/apis/rbac.authorization.k8s.io/v1",
 }
 # Of each object, and so of each pod.
 _NODES = "app.kubernetes.io/name=slurm,app.kubernetes.io/component=node"
@@ -103,10 +105,14 @@ class Place:
         )
 
     def numbers(self) -> list[int]:
-        """The nodes that there are objects for, by number."""
+        """The nodes that have pods, or are to have one, by number."""
+        return sorted(number for number, replicas in self.replicas().items() if replicas)
+
+    def replicas(self) -> dict[int, int]:
+        """The nodes that there are objects for, by number, and of how many pods each is to be."""
         found = self.api.get(self.path("statefulsets"), labelSelector=_NODES)["items"]
-        numbers = [manifests.node_number(each["metadata"]["name"]) for each in found]
-        return sorted(number for number in numbers if number)
+        numbers = {manifests.node_number(each["metadata"]["name"]): each for each in found}
+        return {number: each["spec"]["replicas"] for number, each in numbers.items() if number}
 
     def pods(self) -> list[dict[str, Any]]:
         """All pods of the Slurm cluster."""

@@ -14,7 +14,10 @@ from sykube.ui import Ui
 _TIMEOUT_S = 120.0
 _MANAGER = "app.kubernetes.io/managed-by"
 # Those first that would make pods again.
-_KINDS = ("statefulsets", "deployments", "services", "secrets")
+_KINDS = (
+    *("statefulsets", "deployments", "services", "secrets"),
+    *("rolebindings", "roles", "serviceaccounts"),
+)
 _POLICIES = "networkpolicies"
 
 

@@ -44,13 +44,21 @@ def scale(
             None.
 
     Raises:
-        UsageError: there is no room for so many.
+        UsageError: there is no room for so many, or it scales by itself.
         SykubeError: there is no such Slurm cluster, or new nodes do not come up.
     """
     if problem := nodes_problem(count, least=0):
         raise UsageError(problem, resolution=f"Take a number from 0 to {MOST_NODES}.")
     with at(host, name, namespace, ui) as place:
         spec = place.require()
+        if spec.is_automatic:
+            raise UsageError(
+                f"the Slurm cluster {namespace} scales by itself: it has {spec.nodes} to"
+                f" {spec.most} nodes, as its jobs need",
+                resolution="Submit jobs, and it grows. For other limits, make another one:\n"
+                f"  sykube slurm down{place.options}\n"
+                f"  sykube slurm up{place.options} --nodes MIN-MAX",
+            )
         if count > len(place.numbers()):
             setup.require_room(place, spec, count)
             if spec.image == slurm.name(host):

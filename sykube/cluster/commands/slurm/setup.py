@@ -53,7 +53,7 @@ def up(
             _require_same(place, there, wanted)
         spec = there.with_users(wanted.accounts) if there else wanted
         _require_fitting(place, spec)
-        if there == spec and not problem(place, place.numbers()):
+        if there == spec and not whole_problem(place, spec):
             return None
         if spec.image == slurm.name(host):
             image.require_loaded(place.cluster, image.obtain(host, "", agrees, ui))
@@ -64,14 +64,29 @@ def up(
         return spec
 
 
-def problem(place: Place, numbers: list[int]) -> str:
-    """What keeps a Slurm cluster from taking jobs on some nodes, or nothing."""
+def whole_problem(place: Place, spec: SlurmSpec) -> str:
+    """What keeps a Slurm cluster from taking jobs on some of its nodes, or nothing."""
+    if spec.is_automatic:
+        return problem(place, [*range(1, spec.most + 1)], spec.nodes)
+    return problem(place, place.numbers())
+
+
+def problem(place: Place, numbers: list[int], least: int | None = None) -> str:
+    """What keeps a Slurm cluster from taking jobs on some nodes, or nothing.
+
+    Args:
+        least: of a Slurm cluster that scales by itself: so many of them must have pods. Those of
+            the others come and go.
+    """
     wanted, ready, waiting = manifests.pod_names(numbers), set[str](), list[str]()
+    coming = dict[str, str]()
     for pod in place.pods():
         name = pod["metadata"]["name"]
         component = pod["metadata"]["labels"].get("app.kubernetes.io/component", "")
         if not (why := _not_ready(pod)):
             ready.add(component)
+        elif component == "node" and least is not None:
+            coming[name] = why
         elif component != "node" or name in wanted:
             waiting.append(f"{name}: {why}")
     if waiting:
@@ -84,10 +99,16 @@ def problem(place: Place, numbers: list[int]) -> str:
         return f"slurmctld does not answer: {error.brief}"
     lacking = [
         f"{each}: {nodes[each].state if each in nodes else 'not registered'}"
+        + (f" ({coming[each]})" if each in coming else "")
         for each in wanted
         if each not in nodes or not nodes[each].is_ready
     ]
-    return f"nodes of Slurm: {', '.join(lacking)}" if lacking else ""
+    if lacking:
+        return f"nodes of Slurm: {', '.join(lacking)}"
+    there = [each for each in wanted if not nodes[each].is_away]
+    if least is not None and len(there) < least:
+        return f"{len(there)} of {least} nodes are there"
+    return ""
 
 
 def add_nodes(place: Place, spec: SlurmSpec, numbers: list[int]) -> None:
@@ -97,14 +118,17 @@ def add_nodes(place: Place, spec: SlurmSpec, numbers: list[int]) -> None:
             place.api.apply(each)
 
 
-def wait_for(place: Place, numbers: list[int]) -> None:
+def wait_for(place: Place, numbers: list[int], least: int | None = None) -> None:
     """Wait until nodes take jobs.
+
+    Args:
+        least: as of `problem`.
 
     Raises:
         SykubeError: they do not within 5 minutes; says what is missing.
     """
     what = f"the Slurm cluster {place.namespace}"
-    wait_until(place.cluster.host, what, lambda: problem(place, numbers), _TIMEOUT_S)
+    wait_until(place.cluster.host, what, lambda: problem(place, numbers, least), _TIMEOUT_S)
 
 
 def require_room(place: Place, spec: SlurmSpec, count: int) -> None:
@@ -150,7 +174,7 @@ def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
                 "  Or make another one beside it: --namespace NAME",
             )
     count = len(place.numbers())
-    if wanted.nodes != count:
+    if wanted.nodes != count and not there.is_automatic:
         raise UsageError(
             f"the Slurm cluster {place.namespace} is there already, with {count} nodes",
             resolution=f"sykube slurm scale{place.options} {wanted.nodes}",
@@ -161,12 +185,16 @@ def _fixed(spec: SlurmSpec, users: Sequence[User]) -> dict[str, str]:
     """What stays as it is while a Slurm cluster is there, for people."""
     options = ("cpus", "memory", "users", "auth", "home_class", "state_class")
     accounts = ", ".join(f"{user.name} ({user.uid})" for user in users)
-    return {name: str(getattr(spec, name)) for name in options} | {"accounts": accounts}
+    scales = f"by itself, {spec.nodes} to {spec.most} nodes, idle for {spec.idle} s"
+    return {name: str(getattr(spec, name)) for name in options} | {
+        "accounts": accounts,
+        "scales": scales if spec.is_automatic else "by sykube slurm scale",
+    }
 
 
 def _require_fitting(place: Place, spec: SlurmSpec) -> None:
     """Refuse what the cluster cannot have."""
-    require_room(place, spec, spec.nodes)
+    require_room(place, spec, spec.largest)
     classes = place.api.get("/apis/storage.k8s.io/v1/storageclasses")["items"]
     known = {each["metadata"]["name"] for each in classes}
     for wanted in {spec.home_class, spec.state_class} - {""}:
@@ -184,7 +212,11 @@ def _set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
     key = place.get("secrets", "slurm-key")
     owned = namespace is None or removal.is_owned(namespace)
     # `down` may have left it without nodes.
-    numbers = place.numbers() or [*range(1, spec.nodes + 1)]
+    numbers = new_numbers = place.numbers() or [*range(1, spec.nodes + 1)]
+    if spec.is_automatic:
+        numbers = [*range(1, spec.most + 1)]
+        # Those that are there would lose their pods.
+        new_numbers = [each for each in numbers if each not in place.replicas()]
     try:
         with ui.step(f"Creating the Slurm cluster {spec.namespace}"):
             found = next(iter(key["data"].values())) if key else manifests.new_key()
@@ -196,8 +228,8 @@ def _set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
                 wait_for(place, [])
                 isolation.require(place, spec)
         with ui.step("Waiting for slurmctld and the nodes"):
-            add_nodes(place, spec, numbers)
-            wait_for(place, numbers)
+            add_nodes(place, spec, new_numbers)
+            wait_for(place, numbers, spec.nodes if spec.is_automatic else None)
     except BaseException:
         if new:
             with ui.step("Removing what is there of it"):
@@ -206,12 +238,12 @@ def _set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
 
 
 def _wait_for_users(place: Place, spec: SlurmSpec) -> None:
-    numbers = place.numbers()
     with place.cluster.ui.step("Waiting until every pod knows the users"):
         wait_until(
             place.cluster.host,
             f"the users of {place.namespace}",
-            lambda: _ignorant(place, spec, numbers) or problem(place, numbers),
+            # Pods come and go meanwhile, where it scales by itself.
+            lambda: _ignorant(place, spec, place.numbers()) or whole_problem(place, spec),
             _TIMEOUT_S,
             interval=_USERS_S,
         )

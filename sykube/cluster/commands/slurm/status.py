@@ -26,14 +26,28 @@ class ShownNode:
 
 
 @dataclass(frozen=True)
+class Automatic:
+    """The least and the most nodes, and how long one may be idle."""
+
+    least: int
+    most: int
+    idle_seconds: int
+
+
+@dataclass(frozen=True)
 class Status:
-    """A Slurm cluster; `problem` is empty where all nodes take jobs."""
+    """A Slurm cluster; `problem` is empty where all nodes take jobs.
+
+    Attributes:
+        automatic: how it scales by itself, if it does.
+    """
 
     namespace: str
     users: tuple[str, ...]
     problem: str
     nodes: tuple[ShownNode, ...]
     jobs: dict[str, int]
+    automatic: Automatic | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -50,14 +64,15 @@ def collect(place: Place) -> Status:
         SykubeError: there is none (NO_SUCH_CLUSTER).
     """
     spec = place.require()
-    found = setup.problem(place, place.numbers())
+    found = setup.whole_problem(place, spec)
     on = {pod["metadata"]["name"]: pod["spec"].get("nodeName", "") for pod in place.pods()}
     try:
         known, jobs = place.controller.nodes(), place.controller.jobs()
     except CommandError:
         known, jobs = {}, {}
     nodes = tuple(_shown(each, on.get(each.name, "")) for each in known.values())
-    return Status(place.namespace, spec.names, found, nodes, jobs)
+    automatic = Automatic(spec.nodes, spec.most, spec.idle) if spec.is_automatic else None
+    return Status(place.namespace, spec.names, found, nodes, jobs, automatic)
 
 
 def _shown(node: SlurmNode, on: str) -> ShownNode:
