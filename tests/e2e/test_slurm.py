@@ -283,6 +283,65 @@ def test_manifests_that_kubectl_applies_are_a_cluster_of_several_users(bare: Lab
 
 
 @pytest.mark.long
+def test_nodes_come_for_jobs_and_go_when_they_are_idle(bare: Lab) -> None:
+    lab = Lab(bare.cluster, bare.folder, "e2e-burst")
+
+    def nodes() -> list[str]:
+        node = ("--selector", "app.kubernetes.io/component=node")
+        return lab.kubernetes("get", "pods", *node, "--output", "name").split()
+
+    def gone() -> bool:
+        return {each["state"] for each in lab.status()["nodes"]} == {"idle~"} and not nodes()
+
+    try:
+        lab.slurm("up", "--nodes", "0-2", "--memory", "256Mi", "--idle", "10")
+        assert lab.status()["automatic"] == {"least": 0, "most": 2, "idle_seconds": 10}
+        assert lab.status()["healthy"]
+        # What waits for something else than a node brings none, and what never fits is refused.
+        lab.shell("sbatch", "--hold", "--wrap", "true")
+        lab.shell("sbatch", "--begin", "now+1hour", "--wrap", "true")
+        refused = lab.shell("sh", "-c", "sbatch --nodes 3 --wrap true 2>&1", check=False)
+        assert "Requested node configuration is not available" in refused
+        refused = lab.slurm("scale", "2", check=False)
+        assert refused.returncode == ExitCode.USAGE
+        assert "scales by itself" in refused.stderr
+        assert nodes() == []
+        lab.shell("scancel", "--user", "user")
+
+        # From none to the most, and no further.
+        lab.submit_tasks("burst", 6, 2)
+        eventually("two have come", lambda: len(nodes()) == 2)
+        lab.require_all("burst", 6)
+        assert lab.kubernetes("get", "statefulsets", "--output", "name").split() == [
+            "statefulset.apps/c1",
+            "statefulset.apps/c2",
+            "statefulset.apps/slurmctld",
+        ]
+
+        # One goes while the other has a job, which is longer than a node may be idle.
+        lab.submit_tasks("long", 1, 60)
+        eventually(
+            "it runs, with one node",
+            lambda: len(nodes()) == 1 and lab.status()["jobs"].get("running") == 1,
+        )
+        assert lab.status()["healthy"]
+        lab.require_all("long", 1)
+
+        eventually("all are gone", gone)
+        # And back, for a job of two nodes, of which each has its name.
+        said = lab.slurm("run", "--", "-N", "2", "hostname").stdout.split()
+        assert sorted(said) == ["c1-0", "c2-0"]
+        # A pod that something else deletes comes back with its node.
+        lab.kubernetes("delete", "pod", "c1-0")
+        lab.submit_tasks("after", 2, 0)
+        lab.require_all("after", 2)
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
+    left = ("serviceaccounts", "roles", "rolebindings")
+    assert "slurmctld" not in lab.cluster.kubectl("get", ",".join(left), "--all-namespaces")
+
+
+@pytest.mark.long
 def test_with_munge_a_pod_that_is_deleted_lets_its_job_end(bare: Lab) -> None:
     lab = Lab(bare.cluster, bare.folder, "e2e-munge")
     try:
