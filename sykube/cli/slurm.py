@@ -12,7 +12,7 @@ import click
 
 from sykube.cli import completion, context, logfile
 from sykube.cli import efficiency as shown_efficiency
-from sykube.cluster.commands.slurm import accounting, jobs, removal, scaling, setup
+from sykube.cluster.commands.slurm import accounting, jobs, limits, removal, scaling, setup
 from sykube.cluster.commands.slurm import image as slurm_image
 from sykube.cluster.commands.slurm import status as slurm_status
 from sykube.cluster.commands.slurm.place import NAMESPACE, Place, at
@@ -114,21 +114,29 @@ def render(**asked: Any) -> None:
 @slurm.command(context_settings={"ignore_unknown_options": True})
 @context.named
 @_NAMESPACE
-@click.argument("count", type=int, metavar="N")
+@click.argument("count", metavar="N|MIN-MAX")
 @click.option("--force", is_flag=True, help="Do not wait for jobs for longer than --grace.")
 @click.option("--grace", type=click.IntRange(0), default=60, show_default=True, metavar="SECONDS",
               help="With --force: then jobs on nodes that go are queued again.")  # fmt: skip
 @context.output_option
 @context.common
-def scale(name: str, namespace: str, count: int, force: bool, grace: int, output: str) -> None:
-    """Set the number of nodes while jobs run.
+def scale(name: str, namespace: str, count: str, force: bool, grace: int, output: str) -> None:
+    """Set the number of nodes while jobs run, or the limits of one that scales by itself.
 
     Idle nodes go first; others get no more jobs and go when theirs have ended.
     """
+    number, most = parse_nodes(count)
     logfile.open_for(name)
-    done = scaling.scale(
-        context.host(), name, namespace, count, context.ui(), grace=grace if force else None
-    )
+    if most:
+        if force:
+            raise UsageError(
+                "--force is for a number of nodes, and these are limits", resolution="Leave it out."
+            )
+        done = limits.set_limits(context.host(), name, namespace, number, most, context.ui())
+    else:
+        done = scaling.scale(
+            context.host(), name, namespace, number, context.ui(), grace=grace if force else None
+        )
     lines = [f"{each} is added." for each in done.added]
     lines += [f"{each} is removed." for each in done.removed]
     context.show(output, {"added": [*done.added], "removed": [*done.removed]}, lines)

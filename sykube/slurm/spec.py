@@ -199,7 +199,7 @@ class SlurmSpec:
         if self.is_automatic:
             yield nodes_problem(self.most, least=1)
             if self.most < self.nodes:
-                yield f"--nodes {self.nodes}-{self.most}: the least is more than the most"
+                yield f"{self.nodes}-{self.most} nodes: the least is more than the most"
         if self.idle < 1:
             yield f"--idle {self.idle}: 1 second at least"
 
@@ -216,13 +216,13 @@ def parse_nodes(text: str) -> tuple[int, int]:
     match = _NODES.fullmatch(text)
     if not match:
         raise UsageError(
-            f"--nodes {text!r} is no number of nodes",
+            f"{text!r} is no number of nodes",
             resolution="Take a number such as 2, or the least and the most: 0-4",
         )
     least, most = match.groups()
     if most is not None and int(most) < 1:
         raise UsageError(
-            f"--nodes {text}: there are 1 to {MOST_NODES} at most",
+            f"{text} nodes: there are 1 to {MOST_NODES} at most",
             resolution="Take the least and the most, such as 0-4",
         )
     return int(least), int(most or 0)

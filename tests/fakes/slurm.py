@@ -102,6 +102,7 @@ class FakeSlurm(Api):
         assert isinstance(found, str)
         name = found.rpartition("/")[2]
         self.deleted.append(found)
+        self.asleep.discard(name)
         if name not in self.sets:
             return
         self.sets.discard(name)
@@ -160,7 +161,9 @@ class FakeSlurm(Api):
                 self.work[name] = 0
                 self.nodes[name] = (f"down{gone}", reason)
             case "state=undrain":
-                back = "idle" if name.removesuffix("-0") in self.sets else "down*"
+                of = name.removesuffix("-0")
+                away = "idle~" if of in self.asleep else "down*"
+                back = "idle" if of in self.sets else away
                 self.nodes[name] = (back, "") if "drain" in state else (state, before)
             case _:
                 raise AssertionError(change)

@@ -450,7 +450,7 @@ def test_where_they_do_no_node_is_created_and_all_is_removed_again(
     monkeypatch.setattr(isolation, "require", refuse)
     monkeypatch.setattr(removal, "remove", lambda *_, **options: order.append(f"{options}"))
     with pytest.raises(UsageError):
-        setup._set_up(place, NONE, new=True)
+        setup.set_up(place, NONE, new=True)
     assert order == ["up: []", "tried", "{'volumes': True}"]
     assert slurm.sets == set()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster.commands.slurm import scaling, setup, status
+from sykube.cluster.commands.slurm import limits, scaling, setup, status
 from sykube.cluster.commands.slurm.place import Place
 from sykube.errors import ExitCode, UsageError
 from sykube.slurm import manifests
@@ -48,11 +48,11 @@ def test_a_number_of_nodes_or_the_least_and_the_most(text: str, found: tuple[int
         ("", "'' is no number of nodes"),
         ("1-", "'1-' is no number of nodes"),
         ("0..4", "'0..4' is no number of nodes"),
-        ("0-0", "--nodes 0-0: there are 1 to 64 at most"),
-        ("0--2", "--nodes 0--2: there are 1 to 64 at most"),
+        ("0-0", "0-0 nodes: there are 1 to 64 at most"),
+        ("0--2", "0--2 nodes: there are 1 to 64 at most"),
         ("-1-4", "-1 nodes: there are 0 to 64"),
         ("0-65", "65 nodes: there are 1 to 64"),
-        ("4-2", "--nodes 4-2: the least is more than the most"),
+        ("4-2", "4-2 nodes: the least is more than the most"),
         ("0", "0 nodes: there are 1 to 64"),
     ],
 )
@@ -297,6 +297,7 @@ def place(world: World, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Pl
 
     monkeypatch.setattr(setup, "at", found)
     monkeypatch.setattr(scaling, "at", found)
+    monkeypatch.setattr(limits, "at", found)
     return there
 
 
@@ -342,7 +343,7 @@ def test_it_is_there_with_its_limits_and_another_up_ends_no_node(
     slurm.asleep.remove("c4")
     slurm.nodes.pop("c4-0")
     slurm.objects["/api/v1/namespaces/slurm/secrets/slurm-key"] = {"data": {"slurm.key": "QQ=="}}
-    setup._set_up(place, AUTO, new=False)
+    setup.set_up(place, AUTO, new=False)
     assert (slurm.sets, slurm.asleep) == ({"c1"}, {"c2", "c3", "c4"})
 
 
@@ -368,6 +369,114 @@ def test_its_number_of_nodes_is_not_set_by_hand(place: Place, slurm: FakeSlurm, 
         scaling.scale(place.cluster.host, "fake", "slurm", count, place.cluster.ui)
     assert slurm.said == slurm.deleted == []
     assert slurm.sets == {"c1"}
+
+
+# --- other limits ---
+
+
+@pytest.fixture
+def keyed(place: Place, slurm: FakeSlurm) -> Place:
+    slurm.objects["/api/v1/namespaces/slurm/secrets/slurm-key"] = {"data": {"slurm.key": "QQ=="}}
+    return place
+
+
+def limit(place: Place, least: int, most: int) -> scaling.Scaled:
+    return limits.set_limits(place.cluster.host, "fake", "slurm", least, most, place.cluster.ui)
+
+
+def test_it_may_get_more_nodes_and_keeps_those_that_it_has(keyed: Place, slurm: FakeSlurm) -> None:
+    assert limit(keyed, 0, 6) == scaling.Scaled(added=("c5-0", "c6-0"))
+    assert (slurm.sets, slurm.asleep) == ({"c1"}, {"c2", "c3", "c4", "c5", "c6"})
+    assert keyed.spec() == dataclasses.replace(AUTO, nodes=0, most=6)
+    assert slurm.ended == slurm.deleted == []
+
+
+def test_nodes_above_the_most_go_when_their_jobs_have_ended(keyed: Place, slurm: FakeSlurm) -> None:
+    slurm.asleep.remove("c4")
+    slurm.sets.add("c4")
+    slurm.nodes["c4-0"] = ("idle", "")
+    slurm.work = {"c1-0": 99, "c4-0": 12}
+    assert limit(keyed, 1, 2) == scaling.Scaled(removed=("c3-0", "c4-0"))
+    assert (slurm.sets, slurm.asleep) == ({"c1"}, {"c2"})
+    assert sorted(slurm.nodes) == ["c1-0", "c2-0"]
+    assert slurm.ended == []
+
+
+def test_whoever_stops_waiting_leaves_the_limits_as_they_were(
+    keyed: Place, slurm: FakeSlurm
+) -> None:
+    slurm.asleep.remove("c4")
+    slurm.sets.add("c4")
+    slurm.nodes["c4-0"] = ("idle", "")
+    slurm.work = {"c4-0": 10_000}
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    keyed.cluster.host = dataclasses.replace(keyed.cluster.host, sleep=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        limit(keyed, 0, 2)
+    assert [slurm.nodes[f"c{n}-0"][0] for n in (3, 4)] == ["idle~", "idle"]
+    assert keyed.spec() == AUTO
+    assert slurm.deleted == []
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "why"),
+    [
+        (3, 2, "3-2 nodes: the least is more than the most"),
+        (0, 65, "65 nodes: there are 1 to 64"),
+        (-1, 2, "-1 nodes: there are 0 to 64"),
+        (0, 9, "no room for 9 nodes"),
+    ],
+)
+def test_limits_that_it_cannot_have_change_nothing(
+    keyed: Place, slurm: FakeSlurm, least: int, most: int, why: str
+) -> None:
+    with pytest.raises(UsageError, match=why):
+        limit(keyed, least, most)
+    assert slurm.said == slurm.deleted == []
+    assert keyed.spec() == AUTO
+
+
+def test_the_same_limits_are_no_change(keyed: Place, slurm: FakeSlurm) -> None:
+    assert limit(keyed, 1, 4) == scaling.Scaled()
+    assert slurm.said == []
+
+
+def test_one_with_a_number_of_nodes_has_no_limits(keyed: Place, slurm: FakeSlurm) -> None:
+    of_before = dataclasses.replace(AUTO, most=0)
+    slurm.apply(manifests.objects(of_before, "QQ==", owned=True)[2])
+    with pytest.raises(UsageError, match="has a number of nodes, and no limits"):
+        limit(keyed, 0, 4)
+    assert slurm.said == []
+
+
+def test_limits_take_no_force(sykube: Sykube, world: World) -> None:
+    made(world, workers=0)
+    done = sykube("slurm", "scale", "0-2", "--force", "--name", "fake")
+    assert done.code == ExitCode.USAGE
+    assert "--force is for a number of nodes" in done.err
+
+
+@pytest.mark.parametrize(
+    ("status_", "why"),
+    [
+        ({"observedGeneration": 1, "currentRevision": "a", "updateRevision": "a"}, "of before"),
+        ({"observedGeneration": 2, "currentRevision": "a", "updateRevision": "b"}, "of before"),
+        ({"observedGeneration": 2, "currentRevision": "b", "updateRevision": "b"}, ""),
+    ],
+)
+def test_a_slurmctld_with_other_options_is_waited_for(
+    place: Place, slurm: FakeSlurm, status_: dict[str, Any], why: str
+) -> None:
+    slurm.objects["/apis/apps/v1/namespaces/slurm/statefulsets/slurmctld"] = {
+        "metadata": {"generation": 2},
+        "status": status_,
+    }
+    problem = setup.whole_problem(place, AUTO)
+    assert why in problem
+    assert bool(problem) == bool(why)
 
 
 def test_status_has_its_limits(place: Place, slurm: FakeSlurm) -> None:

@@ -55,9 +55,8 @@ def scale(
             raise UsageError(
                 f"the Slurm cluster {namespace} scales by itself: it has {spec.nodes} to"
                 f" {spec.most} nodes, as its jobs need",
-                resolution="Submit jobs, and it grows. For other limits, make another one:\n"
-                f"  sykube slurm down{place.options}\n"
-                f"  sykube slurm up{place.options} --nodes MIN-MAX",
+                resolution="Submit jobs, and it grows. For other limits:"
+                f" sykube slurm scale{place.options} MIN-MAX",
             )
         if count > len(place.numbers()):
             setup.require_room(place, spec, count)
@@ -118,7 +117,7 @@ def shrink(place: Place, count: int, grace: float | None) -> Scaled:
                     ui.note(f"waiting for jobs on {', '.join(going)}")
                     host.sleep(_POLL_S)
                     continue
-                _remove(place, free, keep_one=len(free) == len(left))
+                remove(place, free, keep_one=len(free) == len(left))
                 left = [each for each in left if each not in free]
                 drained -= {*free}
                 removed += free
@@ -144,7 +143,7 @@ def _going(nodes: dict[str, SlurmNode], left: list[str], count: int) -> list[str
     return sorted(left, key=order)[:count]
 
 
-def _remove(place: Place, names: list[str], *, keep_one: bool) -> None:
+def remove(place: Place, names: list[str], *, keep_one: bool) -> None:
     """Remove nodes without jobs: their pods, then what Slurm knows of them.
 
     Args:

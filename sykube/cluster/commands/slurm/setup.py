@@ -58,7 +58,7 @@ def up(
         if spec.image == slurm.name(host):
             image.require_loaded(place.cluster, image.obtain(host, "", agrees, ui))
         with held(place):
-            _set_up(place, spec, new=there is None)
+            set_up(place, spec, new=there is None)
             if there and there != spec:
                 _wait_for_users(place, spec)
         return spec
@@ -89,6 +89,8 @@ def problem(place: Place, numbers: list[int], least: int | None = None) -> str:
             coming[name] = why
         elif component != "node" or name in wanted:
             waiting.append(f"{name}: {why}")
+    if old := _outdated(place):
+        waiting.append(old)
     if waiting:
         return "; ".join(waiting)
     if missing := {"controller", "login"} - ready:
@@ -205,7 +207,12 @@ def _require_fitting(place: Place, spec: SlurmSpec) -> None:
             )
 
 
-def _set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
+def set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
+    """Create what a Slurm cluster lacks of its options, and wait until it takes jobs.
+
+    Args:
+        new: remove what is there of it where that fails.
+    """
     ui = place.cluster.ui
     namespace = place.find(f"/api/v1/namespaces/{spec.namespace}")
     kept_home = place.get("persistentvolumeclaims", "home") is not None
@@ -261,6 +268,18 @@ def _ignorant(place: Place, spec: SlurmSpec, numbers: list[int]) -> str:
     known = place.controller.knows
     unaware = [pod for pod, each in pods.items() if not known(pod, each, spec.names)]
     return f"not yet known in {', '.join(unaware)}" if unaware else ""
+
+
+def _outdated(place: Place) -> str:
+    """Whether slurmctld runs with options of before, which its StatefulSet is to change."""
+    found = place.get("statefulsets", CONTAINER)
+    if not found:
+        return ""
+    status = found.get("status", {})
+    # What Kubernetes has not seen yet is not in the revisions.
+    seen = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
+    is_new = status.get("currentRevision") == status.get("updateRevision")
+    return "" if seen and is_new else f"{POD}: it is of before"
 
 
 def _not_ready(pod: dict[str, Any]) -> str:
