@@ -402,6 +402,13 @@ def test_nodes_above_the_most_go_when_their_jobs_have_ended(keyed: Place, slurm:
     assert slurm.ended == []
 
 
+def test_what_was_interrupted_is_completed(keyed: Place, slurm: FakeSlurm) -> None:
+    slurm.asleep.remove("c4")
+    slurm.nodes["c4-0"] = ("drained~", "sykube slurm scale")
+    assert limit(keyed, 1, 3) == scaling.Scaled(removed=("c4-0",))
+    assert sorted(slurm.nodes) == ["c1-0", "c2-0", "c3-0"]
+
+
 def test_whoever_stops_waiting_leaves_the_limits_as_they_were(
     keyed: Place, slurm: FakeSlurm
 ) -> None:

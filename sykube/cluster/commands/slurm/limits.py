@@ -47,8 +47,9 @@ def set_limits(host: Host, name: str, namespace: str, least: int, most: int, ui:
         if spec.image == slurm.name(host):
             image.require_loaded(place.cluster, image.obtain(host, "", lambda _: False, ui))
         with held(place):
-            gone = [number for number in sorted(place.replicas()) if number > most]
-            if gone:
+            # A command that was interrupted may have left entries alone.
+            known = {*place.replicas(), *map(manifests.node_number, place.controller.nodes())}
+            if gone := [number for number in sorted(known) if number > most]:
                 _retire(place, gone)
             setup.set_up(place, spec, new=False)
     new = range(before.most + 1, most + 1)
