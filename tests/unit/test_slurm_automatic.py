@@ -152,7 +152,9 @@ def test_one_that_scales_by_command_has_none_of_it() -> None:
 # --- what changes the number of pods ---
 
 
-def power(folder: Path, name: str, nodes: str, answers: list[str]) -> tuple[int, list[str], str]:
+def power(
+    folder: Path, name: str, nodes: str, answers: list[str], reason: str = "none"
+) -> tuple[int, list[str], str]:
     """Run slurm-power by that name: its exit code, what the API was sent, and what was logged."""
     bin_ = folder / "bin"
     bin_.mkdir()
@@ -163,7 +165,9 @@ def power(folder: Path, name: str, nodes: str, answers: list[str]) -> tuple[int,
         (folder / f"answer-{number}").write_text(answer)
     times = f"$(ls {folder} | grep -c sent-)"
     for program, does in {
-        "scontrol": f"printf '%s\\n' {nodes}",
+        "scontrol": f"case $1.$2 in show.hostnames) printf '%s\\n' {nodes} ;;"
+        f' show.node) echo "NodeName=$3 State=IDLE Reason={reason} [slurm]" ;;'
+        f' *) echo "$@" >> {folder}/told ;; esac',
         "sleep": "exit 0",
         "openssl": f'n={times}; echo "$@" > {folder}/sent-$n; cat >> {folder}/sent-$n;'
         f" cat {folder}/answer-$n",
@@ -203,6 +207,22 @@ def test_slurm_has_the_pods_of_nodes_come_and_go(tmp_path: Path, name: str, coun
         assert f"Content-Length: {len(body.strip())}" in lines
         assert yaml.safe_load(body) == {"spec": {"replicas": count}}
     assert len(sent) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "told"),
+    [
+        ("slurm-suspend", "its pod stops", "update nodename=c1-0 state=undrain\n"),
+        ("slurm-suspend", "broken fan", ""),
+        ("slurm-resume", "its pod stops", ""),
+    ],
+)
+def test_a_node_whose_pod_was_deleted_can_come_again_once_it_has_gone(
+    tmp_path: Path, name: str, reason: str, told: str
+) -> None:
+    power(tmp_path, name, "c1-0", [OK], reason)
+    found = tmp_path / "told"
+    assert (found.read_text() if found.exists() else "") == told
 
 
 def test_an_api_that_is_away_for_a_moment_is_asked_again(tmp_path: Path) -> None:
