@@ -22,7 +22,13 @@ from sykube.host import preflight
 from sykube.image import slurm as image_of_slurm
 from sykube.slurm import efficiency as efficiency_of_jobs
 from sykube.slurm import manifests, sacct, users
-from sykube.slurm.controller import CONTAINER, NODE_CONTAINER, POD
+from sykube.slurm.controller import (
+    ACCOUNTING_CONTAINER,
+    ACCOUNTING_POD,
+    CONTAINER,
+    NODE_CONTAINER,
+    POD,
+)
 from sykube.slurm.spec import IDLE_S, MANY, MUNGE, NONE, ONE, SLURM, SlurmSpec, parse_nodes
 
 # What follows the command's own options is the other program's.
@@ -56,6 +62,8 @@ def _sized(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Users by a file: names, or lines of passwd(5) with their numbers."),
         click.option("--auth", type=click.Choice([SLURM, MUNGE, NONE]), default=SLURM,
                      show_default=True, help="How Slurm knows who asks. None: by the network."),
+        click.option("--accounting", is_flag=True,
+                     help="Keep what jobs took: slurmdbd, for sacct, sacctmgr and sreport."),
     )):  # fmt: skip
         command = option(command)
     return command
@@ -98,7 +106,7 @@ def up(name: str, yes: bool, **asked: Any) -> None:
 @click.option("--sidecars", is_flag=True,
               help="For Kubernetes 1.29 and later: munged as a sidecar container.")  # fmt: skip
 @click.option("--state-class", default="", metavar="NAME",
-              help="StorageClass of slurmctld's volume. [default: the default one]")  # fmt: skip
+              help="StorageClass of the daemons' volumes. [default: the default one]")  # fmt: skip
 @click.option("--home-class", default="", metavar="NAME",
               help="StorageClass of /home, ReadWriteMany. [default: the default one]")  # fmt: skip
 @context.common
@@ -168,17 +176,21 @@ def status(ctx: click.Context, name: str, namespace: str, output: str) -> None:
             )
         jobs_ = ", ".join(f"{count} {state}" for state, count in found.jobs.items())
         click.echo(f"  jobs: {jobs_ or 'none'}")
+        click.echo(f"  accounting: {'by slurmdbd' if found.accounting else 'none'}")
     ctx.exit(found.exit_code)
 
 
 @slurm.command()
 @context.named
 @_NAMESPACE
-@click.option("--volumes", is_flag=True, help="Also remove /home and all that is in it.")
+@click.option("--volumes", is_flag=True, help="Also remove /home and what is kept of jobs.")
 @click.option("--force", is_flag=True, help="Even if jobs wait or run: they are lost.")
 @context.common
 def down(name: str, namespace: str, volumes: bool, force: bool) -> None:
-    """Remove a Slurm cluster and its queue; /home is kept for the next one."""
+    """Remove a Slurm cluster and its queue.
+
+    /home, and what is kept of jobs, are there for the next one.
+    """
     logfile.open_for(name)
     removal.down(context.host(), name, namespace, context.ui(), volumes=volumes, force=force)
     context.ui().say(f"The Slurm cluster {namespace} is removed.")
@@ -238,18 +250,19 @@ def submit(name: str, namespace: str, user: str, file: Path, options: tuple[str,
 @click.option("--follow", "-f", is_flag=True, help="Keep printing new lines until Ctrl-C.")
 @context.common
 def logs(name: str, namespace: str, node: str, follow: bool) -> None:
-    """Show what slurmctld logs, or the slurmd of a NODE: c1-0 …"""
+    """Show what slurmctld logs, or the slurmd of a NODE: c1-0 …, or slurmdbd-0."""
     with at(context.host(), name, namespace, context.ui()) as place:
-        place.require()
-        known = [POD, *manifests.pod_names(place.numbers())]
+        accounts = [ACCOUNTING_POD] if place.require().accounting else []
+        known = [POD, *manifests.pod_names(place.numbers()), *accounts]
         if node not in known:
             raise UsageError(
                 f"the Slurm cluster {namespace} has no node {node!r}",
                 resolution=f"There are: {', '.join(known)}",
             )
         kubectl = str(place.cluster.image.kubectl)
-        # munged may be beside it.
-        container = CONTAINER if node == POD else NODE_CONTAINER
+        # munged may be beside it, and MariaDB.
+        containers = {POD: CONTAINER, ACCOUNTING_POD: ACCOUNTING_CONTAINER}
+        container = containers.get(node, NODE_CONTAINER)
         options = ["--container", container, *(["--follow"] if follow else [])]
         _become(place, [kubectl, "--namespace", namespace, "logs", node, *options])
 

@@ -11,6 +11,8 @@ from sykube.host.run import WITHOUT_PROXIES, Completed
 from sykube.slurm import sacct
 
 POD, CONTAINER, NODE_CONTAINER = "slurmctld-0", "slurmctld", "slurmd"
+LOGIN = "deployment/login"
+ACCOUNTING_POD, ACCOUNTING_CONTAINER = "slurmdbd-0", "slurmdbd"
 # What follows a state: not responding, powered down … (sinfo(1), NODE STATE CODES).
 _MARKS = "*~#!%$@^+-"
 _BUSY = frozenset({"allocated", "mixed", "completing", "draining", "reserved"})
@@ -109,7 +111,17 @@ class Controller:
 
     def accounting(self) -> str:
         """What sacct says of all jobs there have been."""
-        return self._run(*sacct.COMMAND, "--starttime=1970-01-01")
+        # Numbers of jobs begin again with the queue, which goes before what is kept of jobs.
+        return self._run(*sacct.COMMAND, "--duplicates", "--starttime=1970-01-01")
+
+    def has_accounting(self, pod: str, container: str) -> bool:
+        """Whether sacct works in a pod."""
+        words = ("exec", pod, "--container", container, "--", "sacct", "--noheader")
+        return self.kubectl(*words, check=False).ok
+
+    def reconfigure(self) -> None:
+        """Have all daemons take slurmctld's configuration as it is."""
+        self._run("scontrol", "reconfigure")
 
     def knows(self, pod: str, container: str, users: Sequence[str]) -> bool:
         """Whether a pod knows all of these users."""

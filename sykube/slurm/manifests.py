@@ -44,9 +44,16 @@ def text(spec: SlurmSpec, key: str, *, owned: bool = False) -> str:
         key: of its authentication, in base64.
         owned: whether the namespace is made for it.
     """
-    return resources.render(
+    found = resources.render(
         "manifests", "slurm.yaml.j2", spec=spec, key=key, owned=owned, record=spec.to_json()
     )
+    if spec.accounting:
+        found += f"---\n{_accounting_text(spec)}"
+    return found
+
+
+def _accounting_text(spec: SlurmSpec) -> str:
+    return resources.render("manifests", "slurm-accounting.yaml.j2", spec=spec)
 
 
 def node_text(spec: SlurmSpec, number: int) -> str:
@@ -72,6 +79,11 @@ def probe_object(spec: SlurmSpec, name: str, addresses: Sequence[str]) -> dict[s
 def objects(spec: SlurmSpec, key: str, *, owned: bool) -> list[dict[str, Any]]:
     """As `text`, in the order in which they are created."""
     return documents.load_all(text(spec, key, owned=owned))
+
+
+def accounting_objects(spec: SlurmSpec) -> list[dict[str, Any]]:
+    """Those of them by which it has accounting."""
+    return documents.load_all(_accounting_text(spec))
 
 
 def node_objects(spec: SlurmSpec, number: int) -> list[dict[str, Any]]:

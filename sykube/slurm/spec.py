@@ -63,11 +63,12 @@ class SlurmSpec:
         names: of the users.
         uids: of the users; empty where they are by their places.
         domain: of the cluster's own names.
-        state_class, home_class: StorageClasses of slurmctld's volume and of /home; empty for the
-            default one.
+        state_class, home_class: StorageClasses of slurmctld's and slurmdbd's volumes, and of /home;
+            empty for the default one.
         control_planes: whether nodes may be on control planes that ordinary pods are kept from.
         auth: how Slurm knows who asks: `slurm`, `munge`, or `none`, where it believes everybody.
         sidecars: whether that Kubernetes has sidecar containers.
+        accounting: whether slurmdbd keeps what jobs took, in a volume of its own.
     """
 
     namespace: str
@@ -86,6 +87,7 @@ class SlurmSpec:
     uids: tuple[int, ...] = ()
     most: int = 0
     idle: int = IDLE_S
+    accounting: bool = False
 
     @property
     def accounts(self) -> tuple[User, ...]:

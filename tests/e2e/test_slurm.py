@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sykube.errors import ExitCode
+from sykube.slurm import sacct
 from tests.e2e import release, terminal
 from tests.e2e.cluster import TestCluster, eventually
 
@@ -176,6 +177,7 @@ def test_what_slurm_or_the_cluster_does_not_know_is_one_clear_error(lab: Lab) ->
     refused = lab.slurm("efficiency", check=False)
     assert refused.returncode == ExitCode.FAILED
     assert "has no accounting" in refused.stderr
+    assert "--accounting" in refused.stderr
     assert lab.shell("squeue", "--noheader") == ""
 
 
@@ -369,6 +371,122 @@ def test_with_munge_a_pod_that_is_deleted_lets_its_job_end(bare: Lab) -> None:
         lab.kubernetes("delete", "pod", "c1-0")
         lab.require_all("munge", 1)
         eventually("its node takes jobs again", lambda: lab.status()["healthy"])
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
+
+
+_UNTIL_GO = """#!/bin/sh
+echo begun
+until [ -e go ]; do sleep 0.5; done
+echo ended
+"""
+# A job that takes 2 s of a CPU in a step, and 2 s by itself, however busy the machine is.
+_BUSY = """#!/bin/sh
+busy='ulimit -t 2; while :; do :; done'
+srun sh -c "$busy"
+sh -c "$busy"
+echo ended
+"""
+
+
+def took(lab: Lab) -> dict[str, sacct.Job]:
+    """What a user finds of all jobs."""
+    said = lab.shell(*sacct.COMMAND, "--duplicates", "--starttime=1970-01-01")
+    return {each.id: each for each in sacct.read(said.splitlines(), "sacct")}
+
+
+def kill_on_nodes(lab: Lab, program: str) -> None:
+    """Kill it in whatever container it is PID 1."""
+    for node in lab.cluster.get("nodes")["items"]:
+        name = node["metadata"]["name"].removeprefix(f"{lab.cluster.name}-")
+        words = ("exec", "--name", lab.cluster.name, name, "pkill", "-KILL", "-x", program)
+        lab.cluster.sykube(*words, check=False)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("auth", ["slurm", "munge", "none"])
+def test_what_jobs_took_is_kept_whatever_is_killed(bare: Lab, auth: str) -> None:
+    lab = Lab(bare.cluster, bare.folder, f"e2e-accounts-{auth}")
+    wanted = ("up", "--nodes", "1", "--memory", "256Mi", "--auth", auth)
+    ids: list[str] = []
+
+    def submit() -> None:
+        script = lab.script("busy.sh", _BUSY)
+        said = lab.slurm("submit", str(script), "--output=busy.out").stdout
+        ids.append(said.split()[-1])
+
+    def require_all_kept() -> None:
+        eventually("it has ended", lambda: not lab.shell("squeue", "--noheader"), 180)
+        eventually("it is kept", lambda: {*ids} <= {i for i, j in took(lab).items() if j.finished})
+        found = took(lab)
+        assert all(3 < found[each].cpu_s < 6 for each in ids), found
+
+    try:
+        lab.slurm(*wanted)
+        assert "--accounting" in lab.slurm("efficiency", check=False).stderr
+        before = lab.script("before.sh", _UNTIL_GO)
+        lab.slurm("submit", str(before), "--output=before.out")
+        eventually("it runs", lambda: lab.status()["jobs"].get("running") == 1)
+        lab.slurm(*wanted, "--accounting")
+        assert lab.status()["accounting"]
+        # It ran on meanwhile.
+        assert lab.status()["jobs"].get("running") == 1
+        lab.shell("touch", "go")
+        lab.wait_until_idle()
+        assert lab.shell("cat", "before.out") == "begun\nended\n"
+        submit()
+        require_all_kept()
+        kill_on_nodes(lab, "mariadbd")
+        submit()
+        require_all_kept()
+        kill_on_nodes(lab, "slurmdbd")
+        submit()
+        require_all_kept()
+        lab.kubernetes("delete", "pod", "slurmdbd-0", "--grace-period=0", "--force")
+        lab.kubernetes("delete", "pod", "slurmctld-0", "--grace-period=0", "--force")
+        eventually("both are back", lambda: not lab.status()["problem"], 180)
+        submit()
+        require_all_kept()
+        (shown,) = json.loads(lab.slurm("efficiency", "--output", "json").stdout)
+        assert {*ids} <= {each["job"] for each in shown["efficiencies"]}
+        cluster = lab.shell("sacctmgr", "--noheader", "--parsable2", "list", "cluster")
+        assert cluster.startswith(f"{lab.namespace}|")
+        # It has figures of whole hours.
+        assert "Cluster Utilization" in lab.shell("sreport", "cluster", "utilization")
+        for program in ("slurmdbd", "mariadb"):
+            said = lab.kubernetes(
+                "exec", "slurmdbd-0", "--container", program, "--", "cat", "/proc/self/status"
+            )
+            assert "CapBnd:\t0000000000000000" in said
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
+
+
+@pytest.mark.long
+def test_what_jobs_took_is_there_after_a_stop_and_for_the_next_slurm_cluster(bare: Lab) -> None:
+    lab = Lab(bare.cluster, bare.folder, "e2e-accounts")
+    wanted = ("up", "--nodes", "1", "--memory", "256Mi", "--accounting")
+    name = ("--name", bare.cluster.name)
+    try:
+        lab.slurm(*wanted)
+        lab.submit_tasks("stop", 3, 2)
+        lab.wait_until_idle()
+        eventually("they are kept", lambda: len(took(lab)) == 3)
+        before = took(lab)
+        lab.cluster.sykube("stop", *name)
+        lab.cluster.sykube("start", *name, timeout=600)
+        eventually("it takes jobs", lambda: not lab.status()["problem"], 300)
+        assert took(lab) == before
+        lab.slurm("down")
+        lab.slurm(*wanted)
+        assert took(lab) == before
+        lab.submit_tasks("again", 1, 2)
+        lab.wait_until_idle()
+        eventually(
+            "it is kept", lambda: len(lab.shell("sacct", "-nXD", "-S1970-01-01").splitlines()) == 4
+        )
+        (shown,) = json.loads(lab.slurm("efficiency", "--output", "json").stdout)
+        assert shown["jobs"] == 4
     finally:
         lab.slurm("down", "--volumes", "--force", check=False)
 

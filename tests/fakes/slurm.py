@@ -20,7 +20,9 @@ class FakeSlurm(Api):
         unready: pods that cannot be scheduled, and why.
         work: how many more times sinfo says that a node is busy.
         ended: nodes whose pods were removed while they had jobs.
-        accounting: what sacct prints, where there is accounting.
+        accounting: what sacct prints, where there is accounting, which daemons hear of when they are
+            reconfigured.
+        slurmdbd: whether it has a pod; broken: whether that does not become Ready.
         accounts: the users of its ConfigMap, and of the login pod; users: those that each pod knows.
         probe: what the pod ends with that tries to reach slurmctld; probes: those there have been.
         deleted: what was, by its path.
@@ -37,6 +39,8 @@ class FakeSlurm(Api):
         self.said: list[str] = []
         self.queue: list[str] = []
         self.accounting: str | None = None
+        self.slurmdbd = self.broken = False
+        self.controller: dict[str, Any] = {"containers": []}
         self.probe = 0
         self.accounts: list[str] = []
         self.users: dict[str, set[str]] = {}
@@ -55,6 +59,8 @@ class FakeSlurm(Api):
             return {"items": [self._pod(each) | self._containers(each) for each in self._pods()]}
         if kind == "pods" and name in self._pods():
             return self._pod(name)
+        if (kind, name, self.slurmdbd) == ("statefulsets", "slurmdbd", True):
+            return {}
         if path in self.probes:
             ended = {"state": {"terminated": {"exitCode": self.probe}}}
             return {"status": {"phase": "Failed", "containerStatuses": [ended]}}
@@ -73,10 +79,13 @@ class FakeSlurm(Api):
             pod["status"]["conditions"] = [
                 {"type": "PodScheduled", "status": "False", "message": why}
             ]
+        if name == "slurmdbd-0" and self.broken:
+            pod["status"]["conditions"] = []
         return pod
 
     def _pods(self) -> list[str]:
-        return ["slurmctld-0", "login-x", *(f"{each}-0" for each in self.sets)]
+        accounts = ["slurmdbd-0"] if self.slurmdbd else []
+        return ["slurmctld-0", "login-x", *accounts, *(f"{each}-0" for each in self.sets)]
 
     def apply(self, manifest: dict[str, Any]) -> None:
         if manifest["kind"] == "Deployment":
@@ -88,8 +97,12 @@ class FakeSlurm(Api):
         if manifest["kind"] == "Pod":
             where = manifest["metadata"]
             self.probes[f"/api/v1/namespaces/{where['namespace']}/pods/{where['name']}"] = manifest
-        if manifest["kind"] == "StatefulSet" and manifest["metadata"]["name"] != "slurmctld":
-            name = manifest["metadata"]["name"]
+        name = manifest["metadata"]["name"]
+        if manifest["kind"] == "StatefulSet" and name == "slurmctld":
+            self.controller = manifest["spec"]["template"]["spec"]
+        elif manifest["kind"] == "StatefulSet" and name == "slurmdbd":
+            self.slurmdbd = True
+        elif manifest["kind"] == "StatefulSet":
             if not manifest["spec"]["replicas"]:
                 self.asleep.add(name)
                 self.nodes[f"{name}-0"] = ("idle~", "")
@@ -103,6 +116,7 @@ class FakeSlurm(Api):
         name = found.rpartition("/")[2]
         self.deleted.append(found)
         self.asleep.discard(name)
+        self.slurmdbd = self.slurmdbd and not found.endswith("/statefulsets/slurmdbd")
         if name not in self.sets:
             return
         self.sets.discard(name)
@@ -134,6 +148,11 @@ class FakeSlurm(Api):
                 for name in of.removeprefix("nodename=").split(","):
                     assert name.removesuffix("-0") not in self.sets, "its pod would register again"
                     del self.nodes[name]
+                return 0, "", ""
+            case ["scontrol", "reconfigure"]:
+                if any(each.get("env") for each in self.controller["containers"]):
+                    assert self.slurmdbd, "slurmctld would end"
+                    self.accounting = self.accounting or ""
                 return 0, "", ""
             case ["sacct", *_]:
                 if self.accounting is None:
@@ -170,7 +189,8 @@ class FakeSlurm(Api):
 
 
 def _pod(name: str) -> dict[str, Any]:
-    component = {"slurmctld-0": "controller", "login-x": "login"}.get(name, "node")
+    of = {"slurmctld-0": "controller", "login-x": "login", "slurmdbd-0": "accounting"}
+    component = of.get(name, "node")
     return {
         "metadata": {"name": name, "labels": {"app.kubernetes.io/component": component}},
         "spec": {"nodeName": "lab-master"},

@@ -98,6 +98,7 @@ MANIFESTS: dict[str, Json] = {
     },
     "storage.yaml.j2": {"image": "sykube.local/system:1", "volumes": "/var/lib/sykube/volumes"},
     "slurm.yaml.j2": {"spec": SLURM, "owned": True, "key": "QQ==", "record": "{}"},
+    "slurm-accounting.yaml.j2": {"spec": SLURM},
     "slurm-node.yaml.j2": {"spec": SLURM, "name": "c1"},
     # Parts of the others.
     "slurm-parts.yaml.j2": {},

@@ -15,7 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from sykube.cluster.commands.slurm import image, isolation, jobs, removal, scaling, setup
+from sykube.cluster.commands.slurm import (
+    image,
+    isolation,
+    jobs,
+    removal,
+    scaling,
+    setup,
+    status,
+)
 from sykube.cluster.commands.slurm.place import Place
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.slurm import manifests, users
@@ -31,6 +39,10 @@ MANY = dataclasses.replace(ONE, users="many", names=("ada", "bob"))
 MUNGE = dataclasses.replace(ONE, auth="munge")
 SIDECARS = dataclasses.replace(MUNGE, sidecars=True)
 NONE = dataclasses.replace(ONE, auth="none")
+ACCOUNTED = [
+    dataclasses.replace(each, accounting=True)
+    for each in (ONE, MUNGE, SIDECARS, NONE, dataclasses.replace(ONE, users="many"))
+]
 FOUR = dataclasses.replace(MANY, nodes=4)
 Json = dict[str, Any]
 
@@ -73,10 +85,10 @@ def test_its_record_is_read_as_it_was_written_and_by_others() -> None:
     later = MANY.to_json().replace("{", '{"of_later": 1, ', 1)
     assert SlurmSpec.from_json(later) == MANY
     before = ONE.to_json().replace('"auth": "slurm", ', "").replace(', "sidecars": false', "")
-    before = before.replace('"uids": [], ', "")
+    before = before.replace('"uids": [], ', "").replace('"accounting": false, ', "")
     numbered = dataclasses.replace(MANY, uids=(2001, 2000))
     assert SlurmSpec.from_json(numbered.to_json()) == numbered
-    assert not {"auth", "sidecars", "uids"} & {*json.loads(before)}
+    assert not {"auth", "sidecars", "uids", "accounting"} & {*json.loads(before)}
     assert SlurmSpec.from_json(before) == ONE
 
 
@@ -113,7 +125,7 @@ def mounted(container: Json) -> set[str]:
     return {each["name"] for each in container["volumeMounts"]}
 
 
-@pytest.mark.parametrize("spec", [ONE, MUNGE, SIDECARS, NONE])
+@pytest.mark.parametrize("spec", [ONE, MUNGE, SIDECARS, NONE, *ACCOUNTED[:4]])
 def test_with_one_user_no_container_has_any_right_of_roots(spec: SlurmSpec) -> None:
     for pod in pods(spec).values():
         assert pod["securityContext"]["runAsNonRoot"]
@@ -132,7 +144,7 @@ def test_with_many_users_slurmd_alone_is_root_with_four_capabilities() -> None:
     assert users == {"ada": 1001, "bob": 1002, "sackd": 64030}
 
 
-@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE])
+@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE, *ACCOUNTED])
 def test_no_container_can_write_to_its_image_or_ask_kubernetes(spec: SlurmSpec) -> None:
     probe = manifests.probe_object(spec, "probe", ["192.0.2.1"])
     for pod in (*pods(spec).values(), probe["spec"]):
@@ -148,7 +160,7 @@ def test_users_containers_do_not_see_the_key() -> None:
         assert ("key" in seen) == ("run" in seen) == (container["name"] == "sackd")
 
 
-@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE])
+@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE, *ACCOUNTED])
 def test_every_volume_that_is_mounted_is_there_and_no_other(spec: SlurmSpec) -> None:
     for pod in pods(spec).values():
         names = [each["name"] for each in pod["volumes"]]
@@ -241,6 +253,202 @@ def test_every_object_is_in_the_namespace() -> None:
     for each in yaml.safe_load_all(manifests.whole_text(ONE, "QQ==")):
         where = each["metadata"].get("namespace", each["metadata"]["name"])
         assert where == "slurm", each
+
+
+# --- accounting ---
+
+
+@pytest.mark.parametrize("spec", ACCOUNTED)
+def test_with_accounting_slurmctld_knows_slurmdbd_and_nothing_else_does_mariadb(
+    spec: SlurmSpec,
+) -> None:
+    conf, dbd = (
+        dict(line.split("=", 1) for line in each["data"][name].splitlines() if line[0] != "#")
+        for each, name in zip(
+            made_of(spec, "ConfigMap"), ("slurm.conf", "slurmdbd.conf"), strict=True
+        )
+    )
+    assert conf["AccountingStorageType"] == "accounting_storage/slurmdbd"
+    (service,) = [e for e in made_of(spec, "Service") if e["metadata"]["name"] == "slurmdbd"]
+    assert conf["AccountingStorageHost"] == service["metadata"]["name"]
+    assert [each["port"] for each in service["spec"]["ports"]] == [int(dbd["DbdPort"])]
+    assert (dbd["AuthType"], dbd["SlurmUser"]) == (conf["AuthType"], conf["SlurmUser"])
+    assert "StoragePass" not in dbd
+    pod = pods(spec)["slurmdbd"]
+    # What MariaDB knows slurmdbd by.
+    assert pod["securityContext"]["runAsUser"] == spec.slurm_user.uid
+    assert dbd["StorageUser"] == spec.slurm_user.name
+    having = {each["name"] for each in containers(pod) if "mysqld" in mounted(each)}
+    assert having == {"slurmdbd", "mariadb"}
+    (mariadb,) = [each for each in containers(pod) if each["name"] == "mariadb"]
+    assert not {"key", "conf", "munge"} & mounted(mariadb)
+
+
+def test_without_accounting_nothing_is_said_of_it() -> None:
+    assert "slurmdbd" not in manifests.whole_text(ONE, "QQ==").replace('"accounting": false', "")
+
+
+# What mariadbd is started with, and what it is told.
+MARIADBD = 'echo "mariadbd $*"; case $* in *--bootstrap*) cat ;; esac'
+
+
+def test_mariadb_listens_on_a_socket_only_and_lets_in_who_has_its_own_number(
+    tmp_path: Path,
+) -> None:
+    def started() -> list[str]:
+        done = role(
+            tmp_path,
+            "mariadbd",
+            files={
+                **{f"sql/mariadb_{n}.sql": n for n in ("system_tables", "performance_tables")},
+                "sql/mariadb_system_tables_data.sql": "data",
+            },
+            programs={"mariadbd": MARIADBD, "id": "echo ada"},
+        )
+        return done.stdout.splitlines()
+
+    # Of one that was killed.
+    (tmp_path / "mysql/new").mkdir(parents=True)
+    (tmp_path / "mysql/new/half").touch()
+    (tmp_path / "run/mysqld").mkdir(parents=True)
+    (tmp_path / "run/mysqld/mysqld.sock").touch()
+    made_, *told, running = started()
+    assert f"--datadir={tmp_path}/mysql/new " in made_
+    assert told == [
+        "CREATE DATABASE mysql;", "USE mysql;", "SET @auth_root_socket='ada';",
+        "system_tables", "performance_tables", "data", "CREATE DATABASE slurm_acct_db;",
+    ]  # fmt: skip
+    assert f"--datadir={tmp_path}/mysql/data " in running
+    assert "--bootstrap" not in running
+    assert {"--skip-networking", f"--socket={tmp_path}/run/mysqld/mysqld.sock"} <= {
+        *running.split()
+    }
+    assert [each.name for each in (tmp_path / "mysql").iterdir()] == ["data"]
+    assert [*(tmp_path / "mysql/data").iterdir()] == []
+    assert not (tmp_path / "run/mysqld/mysqld.sock").exists()
+    shutil.rmtree(tmp_path / "bin")
+    assert started() == [running]
+
+
+def test_slurmdbd_has_a_configuration_that_only_it_reads_and_waits_for_mariadb(
+    tmp_path: Path,
+) -> None:
+    listener = tmp_path / "run/mysqld/mysqld.sock"
+    listener.parent.mkdir(parents=True)
+    bind = f"{sys.executable} -c 'import socket; socket.socket(1).bind(\"{listener}\")'"
+    done = role(
+        tmp_path,
+        "slurmdbd",
+        files={"key/slurm.key": "k", "dbd/slurmdbd.conf": "DbdHost=slurmdbd-0"},
+        programs={"slurmdbd": 'echo "$@" "$SLURM_CONF"', "sleep": f"echo waited; {bind}"},
+    )
+    keys = tmp_path / "run/keys"
+    assert done.stdout == f"waited\n-D {keys}/slurm.conf\n"
+    assert (keys / "slurmdbd.conf").read_text() == "DbdHost=slurmdbd-0\n"
+    assert (keys / "slurmdbd.conf").stat().st_mode & 0o777 == 0o600
+
+
+def test_slurmctld_waits_once_for_slurmdbd_which_gives_its_cluster_a_number(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "spool/state"
+
+    def started(*, reached: bool) -> list[str]:
+        shutil.rmtree(tmp_path / "bin", ignore_errors=True)
+        (state / "clustername").write_text("slurm 2666")
+        up_ = tmp_path / "up"
+        up_.touch() if reached else up_.unlink(missing_ok=True)
+        return role(
+            tmp_path,
+            "slurmctld",
+            files={"key/slurm.key": "k", "etc/slurm.conf": "AccountingStorageHost=slurmdbd"},
+            programs={
+                "slurmctld": 'echo "$@"',
+                "timeout": f'[ "$5 $6" = "slurmdbd 6819" ] && [ -e {up_} ]',
+                "sleep": f"echo waited; touch {up_}",
+            },
+            environment={"ACCOUNTING_HOST": "slurmdbd"},
+        ).stdout.splitlines()
+
+    state.mkdir(parents=True)
+    assert started(reached=False) == ["waited", "-D"]
+    assert not (state / "clustername").exists()
+    # It has slurmdbd's now, and its own state, with which it begins without.
+    assert started(reached=False) == ["-D"]
+    assert (state / "clustername").exists()
+
+
+def test_mariadb_stays_until_slurmdbd_has_ended(tmp_path: Path) -> None:
+    table = tmp_path / "tcp"
+    ends = f"echo waited; printf '%s\\n' '{OTHER}' > {table}"
+    files = {"tcp": f"{OTHER}\n{LISTENS.replace('1AA2', '1AA3')}"}
+    assert role(tmp_path, "listens", "1AA3", files=files).returncode == 0
+    shutil.rmtree(tmp_path / "bin")
+    done = role(tmp_path, "after-slurmdbd", files=files, programs={"sleep": ends})
+    assert done.stdout == "waited\n"
+    shutil.rmtree(tmp_path / "bin")
+    assert role(tmp_path, "listens", "1AA3", files={"tcp": OTHER}, check=False).returncode == 1
+
+
+def test_accounting_is_added_to_one_that_is_up_and_stays(ready: Place, slurm: FakeSlurm) -> None:
+    assert up(ready, "ada", "bob") is None
+    assert not status.collect(ready).to_dict()["accounting"]
+    made_ = up(ready, "ada", "bob", accounting=True)
+    assert made_
+    assert made_.accounting
+    assert ready.spec() == made_
+    assert slurm.slurmdbd
+    assert slurm.accounting is not None
+    assert slurm.ended == slurm.deleted == []
+    assert status.collect(ready).to_dict()["accounting"]
+    # It had been interrupted before users' commands knew.
+    slurm.accounting = None
+    assert up(ready, "ada", "bob")
+    assert slurm.accounting is not None
+    # Who does not ask for it has it still.
+    assert up(ready, "ada", "bob") is up(ready, "ada", "bob", accounting=True) is None
+    slurm.broken = True
+    assert "slurmdbd-0: it is not Ready yet" in setup.problem(ready, [1])
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_where_slurmdbd_does_not_start_slurmctld_is_as_it_was(
+    ready: Place, slurm: FakeSlurm, world: World, *, kept: bool
+) -> None:
+    before = ready.spec()
+    world.stride = 10.0
+    slurm.broken = True
+    claim = "/api/v1/namespaces/slurm/persistentvolumeclaims/accounting"
+    if kept:
+        slurm.objects[claim] = {}
+    with pytest.raises(SykubeError) as caught:
+        up(ready, "ada", "bob", accounting=True)
+    assert "slurmdbd-0: it is not Ready yet" in caught.value.details
+    assert ready.spec() == before
+    assert not slurm.slurmdbd
+    assert (claim in slurm.deleted) == (not kept)
+    assert not any(each.get("env") for each in slurm.controller["containers"])
+    assert "scontrol reconfigure" not in slurm.said
+
+
+def test_one_of_another_image_gets_no_accounting(ready: Place, slurm: FakeSlurm) -> None:
+    with pytest.raises(UsageError, match="may have no slurmdbd") as caught:
+        up(ready, "ada", "bob", accounting=True, image="sykube.local/slurm:2")
+    assert "sykube slurm down" in caught.value.resolution
+    assert not slurm.slurmdbd
+    assert up(ready, "ada", "bob", image="sykube.local/slurm:2") is None
+
+
+@pytest.mark.parametrize("volumes", [False, True])
+def test_what_is_kept_of_jobs_goes_with_the_volumes_only(
+    place: Place, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, *, volumes: bool
+) -> None:
+    monkeypatch.setattr(removal, "_labelled", lambda *_: [])
+    monkeypatch.setattr(FakeSlurm, "_pods", lambda _: [])
+    removal.remove(place, volumes=volumes)
+    names = [each.rpartition("/")[2] for each in slurm.deleted]
+    assert ("accounting" in names, "home" in names) == (volumes, volumes)
+    assert names[-2:] == ["slurmdbd", "slurm"]
 
 
 # --- the entrypoint ---
@@ -393,6 +601,10 @@ def role(
         ("/run", folder / "run"),
         ("/etc/slurm-key", folder / "key"),
         ("/etc/slurm/", f"{folder / 'etc'}/"),
+        ("/etc/slurmdbd", folder / "dbd"),
+        ("/usr/share/mariadb", folder / "sql"),
+        ("/var/lib/mysql", folder / "mysql"),
+        ("/var/spool/slurmctld", folder / "spool"),
     ):
         script = script.replace(there, str(here))
     (folder / "run").mkdir(exist_ok=True)
@@ -770,6 +982,15 @@ def test_a_count_below_zero_is_refused(
     done = sykube("slurm", *words, *named)
     assert done.code == ExitCode.USAGE
     assert "-1 nodes: there are" in done.err
+
+
+def test_accounting_is_rendered_on_the_daemons_storage(sykube: Sykube) -> None:
+    done = sykube("slurm", "render", "--accounting", "--state-class", "fast")
+    found = list(yaml.safe_load_all(done.out))
+    claims = {e["metadata"]["name"]: e["spec"] for e in found if e["kind"].endswith("Claim")}
+    assert claims["accounting"]["storageClassName"] == claims["state"]["storageClassName"] == "fast"
+    names = [e["metadata"]["name"] for e in found if e["kind"] == "StatefulSet"]
+    assert sorted(names) == ["c1", "c2", "slurmctld", "slurmdbd"]
 
 
 def test_munge_is_rendered_for_any_kubernetes_or_for_a_new_one(sykube: Sykube) -> None:

@@ -371,6 +371,7 @@ def place(world: World) -> Place:
 def test_a_slurm_cluster_without_accounting_is_one_clear_error(place: Place) -> None:
     with pytest.raises(SykubeError, match="the Slurm cluster slurm has no accounting") as caught:
         accounting.collect(place)
+    assert "sykube slurm up --name fake --accounting" in caught.value.resolution
     assert "--file FILE" in caught.value.resolution
 
 
@@ -380,7 +381,8 @@ def test_all_that_it_has_kept_is_asked_for(place: Place) -> None:
     slurm.accounting = LAB
     assert accounting.collect(place) == LAB
     assert slurm.said == [
-        f"sacct --allusers --parsable2 --format={HEADER.replace('|', ',')} --starttime=1970-01-01"
+        f"sacct --allusers --parsable2 --format={HEADER.replace('|', ',')} --duplicates"
+        " --starttime=1970-01-01"
     ]
 
 

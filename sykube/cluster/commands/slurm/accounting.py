@@ -24,5 +24,7 @@ def collect(place: Place) -> str:
             raise
         raise SykubeError(
             f"the Slurm cluster {place.namespace} has no accounting of what its jobs took",
-            resolution="Give the output of another cluster's sacct: --file FILE",
+            resolution="Add it, with its other options as they are: "
+            f"sykube slurm up{place.options} --accounting\n"
+            "  Or give the output of another cluster's sacct: --file FILE",
         ) from error

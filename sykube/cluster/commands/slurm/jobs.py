@@ -9,9 +9,9 @@ from pathlib import Path
 from sykube.cluster.commands.slurm.place import Place
 from sykube.errors import SykubeError, UsageError
 from sykube.host.files import unreadable
+from sykube.slurm.controller import LOGIN
 from sykube.slurm.spec import SlurmSpec
 
-_LOGIN = "deployment/login"
 _TIMEOUT_S = 120.0
 _SCRIPT = "Take a script as sbatch takes it: it begins with #!/bin/sh"
 # sbatch(1): a script names its job, or the job is named for the script, which has no name here.
@@ -37,7 +37,7 @@ def entering(place: Place, user: str, command: Sequence[str], *, terminal: bool)
     cluster = place.cluster
     return [
         str(cluster.image.kubectl), "--namespace", place.namespace, "exec", "--stdin",
-        *(["--tty"] if terminal else []), _LOGIN, "--container", user, "--",
+        *(["--tty"] if terminal else []), LOGIN, "--container", user, "--",
         "slurm-role", "in-home", *command,
     ]  # fmt: skip
 
@@ -65,7 +65,7 @@ def submit(place: Place, user: str, file: Path, options: Sequence[str]) -> str:
         raise UsageError(f"{file} is no script: it has no #! in its first line", resolution=_SCRIPT)
     named = [] if _NAMED.search(script) else [f"--job-name={file.name}"]
     done = place.controller.kubectl(
-        "exec", "--stdin", _LOGIN, "--container", user, "--",
+        "exec", "--stdin", LOGIN, "--container", user, "--",
         "slurm-role", "in-home", "sbatch", *named, *options,
         stdin=script, timeout=_TIMEOUT_S, check=False,
     )  # fmt: skip

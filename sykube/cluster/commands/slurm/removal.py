@@ -1,4 +1,4 @@
-"""`sykube slurm down`: a Slurm cluster removed, with its queue, and without or with /home."""
+"""`sykube slurm down`: a Slurm cluster removed, with its queue, and perhaps with what it keeps."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ _KINDS = (
     *("rolebindings", "roles", "serviceaccounts"),
 )
 _POLICIES = "networkpolicies"
+# Claims of what outlives it: users' files, and what their jobs took.
+KEPT = ("home", "accounting")
 
 
 def down(host: Host, name: str, namespace: str, ui: Ui, *, volumes: bool, force: bool) -> None:
     """Remove a Slurm cluster.
 
     Args:
-        volumes: with what is in /home, and the namespace where `up` has created it.
+        volumes: with what is in /home and what is kept of jobs, and the namespace where `up` has
+            created it.
         force: even if jobs wait or run, which end.
 
     Raises:
@@ -49,7 +52,7 @@ def remove(place: Place, *, volumes: bool) -> None:
     """Remove all of a Slurm cluster that is there, whatever of it works.
 
     Args:
-        volumes: also /home, and the namespace where it is the Slurm cluster's own.
+        volumes: also KEPT, and the namespace where it is the Slurm cluster's own.
 
     Raises:
         SykubeError: something of it does not go within 2 minutes.
@@ -67,7 +70,7 @@ def remove(place: Place, *, volumes: bool) -> None:
         lambda: ", ".join(pod["metadata"]["name"] for pod in place.pods()),
         _TIMEOUT_S,
     )
-    claims = ["state", *(["home"] if volumes else [])]
+    claims = ["state", *(KEPT if volumes else ())]
     for claim in claims:
         place.api.delete(place.path("persistentvolumeclaims", claim))
     # Else the next `up` would find them, and then not.
@@ -80,6 +83,7 @@ def remove(place: Place, *, volumes: bool) -> None:
     # While there is a slurmctld, it needs it.
     for each in _labelled(place, _POLICIES):
         place.api.delete(place.path(_POLICIES, each["metadata"]["name"]))
+    place.api.delete(place.path("configmaps", "slurmdbd"))
     # Last: it is the record, without which a second try would find nothing.
     place.api.delete(place.path("configmaps", "slurm"))
     path = f"/api/v1/namespaces/{place.namespace}"
@@ -92,6 +96,21 @@ def remove(place: Place, *, volumes: bool) -> None:
             lambda: "it is still there" if place.find(path) else "",
             _TIMEOUT_S,
         )
+
+
+def remove_accounting(place: Place, *, volumes: bool) -> None:
+    """Remove what `up --accounting` has begun to add.
+
+    Args:
+        volumes: also what is kept of jobs.
+    """
+    for kind, name in (
+        ("statefulsets", "slurmdbd"),
+        ("services", "slurmdbd"),
+        ("configmaps", "slurmdbd"),
+        *([("persistentvolumeclaims", "accounting")] if volumes else []),
+    ):
+        place.api.delete(place.path(kind, name))
 
 
 def is_owned(namespace: dict[str, Any]) -> bool:

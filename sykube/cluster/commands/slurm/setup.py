@@ -16,13 +16,13 @@ from sykube.image import slurm
 from sykube.kubernetes.api import wait_until
 from sykube.node.limits import parse_cpus, parse_memory
 from sykube.slurm import manifests
-from sykube.slurm.controller import CONTAINER, NODE_CONTAINER, POD
+from sykube.slurm.controller import ACCOUNTING_POD, CONTAINER, LOGIN, NODE_CONTAINER, POD
 from sykube.slurm.spec import MANY, NONE, SlurmSpec, User
 from sykube.ui import Ui
 
 _TIMEOUT_S = 300.0
 # A kubelet brings a ConfigMap that has changed into its pods within a minute or so (syncFrequency).
-_USERS_S = 2.0
+_ADDED_S = 2.0
 
 
 def up(
@@ -31,7 +31,7 @@ def up(
     """Set up a Slurm cluster and wait until all of its nodes take jobs.
 
     One that is there already, by an interrupted `up` or by `render`, is completed; one of many
-    users gets those that are named after its own, while jobs run.
+    users gets those that are named after its own, and each gets accounting, while jobs run.
 
     Args:
         wanted: its options; domain and places of nodes are the cluster's.
@@ -51,16 +51,20 @@ def up(
         there = place.spec()
         if there:
             _require_same(place, there, wanted)
-        spec = there.with_users(wanted.accounts) if there else wanted
+        spec = _extended(there, wanted) if there else wanted
         _require_fitting(place, spec)
-        if there == spec and not whole_problem(place, spec):
+        if there == spec and not (whole_problem(place, spec) or _unaware(place, spec)):
             return None
         if spec.image == slurm.name(host):
             image.require_loaded(place.cluster, image.obtain(host, "", agrees, ui))
         with held(place):
+            if there and there.accounting != spec.accounting:
+                _add_slurmdbd(place, spec)
             set_up(place, spec, new=there is None)
-            if there and there != spec:
+            if there and there.names != spec.names:
                 _wait_for_users(place, spec)
+            if there and spec.accounting:
+                _wait_for_accounting(place, spec)
         return spec
 
 
@@ -93,7 +97,10 @@ def problem(place: Place, numbers: list[int], least: int | None = None) -> str:
         waiting.append(old)
     if waiting:
         return "; ".join(waiting)
-    if missing := {"controller", "login"} - ready:
+    wanted_pods = {"controller", "login"}
+    if place.get("statefulsets", "slurmdbd"):
+        wanted_pods.add("accounting")
+    if missing := wanted_pods - ready:
         return f"no pod of {', '.join(sorted(missing))}"
     try:
         nodes = place.controller.nodes()
@@ -175,12 +182,24 @@ def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
                 resolution=f"Remove it first: sykube slurm down{place.options}\n"
                 "  Or make another one beside it: --namespace NAME",
             )
+    if wanted.accounting and not there.accounting and there.image != wanted.image:
+        raise UsageError(
+            f"the Slurm cluster {place.namespace} is of an image that may have no slurmdbd",
+            details=f"{there.image}, and not {wanted.image}",
+            resolution=f"Create it again with --accounting: sykube slurm down{place.options}",
+        )
     count = len(place.numbers())
     if wanted.nodes != count and not there.is_automatic:
         raise UsageError(
             f"the Slurm cluster {place.namespace} is there already, with {count} nodes",
             resolution=f"sykube slurm scale{place.options} {wanted.nodes}",
         )
+
+
+def _extended(there: SlurmSpec, wanted: SlurmSpec) -> SlurmSpec:
+    """One that is there, with what is added to it."""
+    accounting = there.accounting or wanted.accounting
+    return dataclasses.replace(there.with_users(wanted.accounts), accounting=accounting)
 
 
 def _fixed(spec: SlurmSpec, users: Sequence[User]) -> dict[str, str]:
@@ -215,7 +234,7 @@ def set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
     """
     ui = place.cluster.ui
     namespace = place.find(f"/api/v1/namespaces/{spec.namespace}")
-    kept_home = place.get("persistentvolumeclaims", "home") is not None
+    kept = any(place.get("persistentvolumeclaims", each) for each in removal.KEPT)
     key = place.get("secrets", "slurm-key")
     owned = namespace is None or removal.is_owned(namespace)
     # `down` may have left it without nodes.
@@ -240,20 +259,49 @@ def set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
     except BaseException:
         if new:
             with ui.step("Removing what is there of it"):
-                removal.remove(place, volumes=not kept_home)
+                removal.remove(place, volumes=not kept)
         raise
 
 
 def _wait_for_users(place: Place, spec: SlurmSpec) -> None:
     with place.cluster.ui.step("Waiting until every pod knows the users"):
-        wait_until(
-            place.cluster.host,
-            f"the users of {place.namespace}",
-            # Pods come and go meanwhile, where it scales by itself.
-            lambda: _ignorant(place, spec, place.numbers()) or whole_problem(place, spec),
-            _TIMEOUT_S,
-            interval=_USERS_S,
-        )
+        # Pods come and go meanwhile, where it scales by itself.
+        _wait(place, lambda: _ignorant(place, spec, place.numbers()) or whole_problem(place, spec))
+
+
+def _wait(place: Place, missing: Callable[[], str]) -> None:
+    what = f"the Slurm cluster {place.namespace}"
+    wait_until(place.cluster.host, what, missing, _TIMEOUT_S, interval=_ADDED_S)
+
+
+def _add_slurmdbd(place: Place, spec: SlurmSpec) -> None:
+    """Start it before slurmctld, which would wait for it, is told of it."""
+    kept = place.get("persistentvolumeclaims", "accounting") is not None
+    ui = place.cluster.ui
+    try:
+        with ui.step("Waiting for slurmdbd"):
+            for each in manifests.accounting_objects(spec):
+                place.api.apply(each)
+            _wait(place, lambda: _pod_problem(place, ACCOUNTING_POD))
+    except BaseException:
+        with ui.step("Removing what is there of it"):
+            removal.remove_accounting(place, volumes=not kept)
+        raise
+
+
+def _wait_for_accounting(place: Place, spec: SlurmSpec) -> None:
+    with place.cluster.ui.step("Waiting until sacct works for users"):
+        _wait(place, lambda: whole_problem(place, spec))
+        if _unaware(place, spec):
+            place.controller.reconfigure()
+            _wait(place, lambda: _unaware(place, spec))
+
+
+def _unaware(place: Place, spec: SlurmSpec) -> str:
+    """Whether the login pod has the configuration of before there was accounting; or nothing."""
+    if not spec.accounting or place.controller.has_accounting(LOGIN, spec.names[0]):
+        return ""
+    return "sacct does not work in the login pod"
 
 
 def _ignorant(place: Place, spec: SlurmSpec, numbers: list[int]) -> str:
@@ -280,6 +328,12 @@ def _outdated(place: Place) -> str:
     seen = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
     is_new = status.get("currentRevision") == status.get("updateRevision")
     return "" if seen and is_new else f"{POD}: it is of before"
+
+
+def _pod_problem(place: Place, name: str) -> str:
+    pod = place.get("pods", name)
+    why = _not_ready(pod) if pod else "there is no such pod"
+    return f"{name}: {why}" if why else ""
 
 
 def _not_ready(pod: dict[str, Any]) -> str:

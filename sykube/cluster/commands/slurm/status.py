@@ -47,6 +47,7 @@ class Status:
     problem: str
     nodes: tuple[ShownNode, ...]
     jobs: dict[str, int]
+    accounting: bool
     automatic: Automatic | None = None
 
     @property
@@ -72,7 +73,7 @@ def collect(place: Place) -> Status:
         known, jobs = {}, {}
     nodes = tuple(_shown(each, on.get(each.name, "")) for each in known.values())
     automatic = Automatic(spec.nodes, spec.most, spec.idle) if spec.is_automatic else None
-    return Status(place.namespace, spec.names, found, nodes, jobs, automatic)
+    return Status(place.namespace, spec.names, found, nodes, jobs, spec.accounting, automatic)
 
 
 def _shown(node: SlurmNode, on: str) -> ShownNode:
