@@ -52,7 +52,7 @@ def test_the_blocks_of_a_how_to_work(docs: TestCluster, name: str, tmp_path: Pat
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=2400,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
