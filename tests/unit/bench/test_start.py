@@ -67,17 +67,17 @@ class Stream:
     server: Server
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._each("MODIFIED", "Running")
-        yield from self._each("DELETED", "Running")
+        yield from self._each("MODIFIED", "Running", {"running": {}})
+        yield from self._each("MODIFIED", "Running", {"terminated": {"exitCode": 0}})
 
-    def _each(self, kind: str, phase: str) -> Iterator[str]:
+    def _each(self, kind: str, phase: str, state: dict[str, Any]) -> Iterator[str]:
         for name in self.server.pods:
             stuck = name in self.server.stuck
             self.server.now += 1
-            state = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+            waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
             status = {
                 "phase": "Pending" if stuck else phase,
-                "containerStatuses": [{"state": state if stuck else {}}],
+                "containerStatuses": [{"state": waiting if stuck else state}],
             }
             change = {"type": kind, "object": {"metadata": {"name": name}, "status": status}}
             text = json.dumps(change) + "\n"
@@ -117,10 +117,10 @@ def test_each_place_has_a_figure_of_each_block(tmp_path: Any) -> None:
 
 
 def test_pods_that_do_not_run_are_one_error_and_the_namespace_goes(tmp_path: Any) -> None:
-    server = Server(stuck=frozenset({"runc-1"}))
+    server = Server(stuck=frozenset({"runc-1-1"}))
     with pytest.raises(SykubeError, match="only 1 of 2 pods run after 300 s") as caught:
         start.in_blocks(cluster_with(server, tmp_path), ["runc"], runs=3, pods=2, margin=0.02)
-    assert caught.value.details == "runc-1: ImagePullBackOff no such image"
+    assert caught.value.details == "runc-1-1: ImagePullBackOff no such image"
     assert not server.namespace
 
 

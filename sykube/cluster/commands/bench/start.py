@@ -91,7 +91,7 @@ class _Lab:
 
     def __init__(self, cluster: Cluster, api: Api, pods: int) -> None:
         self.host, self.api, self.pods = cluster.host, api, pods
-        self.cluster = cluster
+        self.cluster, self.turn = cluster, 0
         self.image = cluster.image.name_of("system")
 
     def once(self, place: str) -> dict[str, float]:
@@ -101,22 +101,23 @@ class _Lab:
             SykubeError: they do not all start, or end, within five minutes.
         """
         clock = self.host.monotonic
+        self.turn += 1
         with self.cluster.api() as second, self._watching(second) as changes:
             asked: dict[str, float] = {}
             for number in range(self.pods):
-                name = f"{place}-{number}"
+                name = f"{place}-{self.turn}-{number}"
                 asked[name] = clock()
                 self.api.request("POST", PODS, self._pod(name, place))
-            running = self._when(
-                changes, "run", lambda kind, pod: pod["status"].get("phase") == "Running"
-            )
+            running = self._when(changes, "run", _runs)
             stopping = clock()
-            self.api.request("DELETE", PODS, params={"gracePeriodSeconds": "1"})
-            gone = self._when(changes, "are gone", lambda kind, _: kind == "DELETED")
+            self.api.request("DELETE", PODS, params={"gracePeriodSeconds": "30"})
+            ended = self._when(changes, "have ended", _has_ended)
+            # Kubelets take their time to clear up behind what has ended.
+            self.api.request("DELETE", PODS, params={"gracePeriodSeconds": "0"})
         return {
             "running": median(running[name] - asked[name] for name in asked),
             "started": self.pods / (max(running.values()) - min(asked.values())),
-            "stopped": self.pods / (max(gone.values()) - stopping),
+            "stopped": self.pods / (max(ended.values()) - stopping),
         }
 
     def _pod(self, name: str, place: str) -> dict[str, Any]:
@@ -183,6 +184,15 @@ def _events(stream: Stream) -> Iterator[dict[str, Any]]:
     for piece in stream:
         *whole, rest = f"{rest}{piece}".split("\n")
         yield from map(json.loads, whole)
+
+
+def _runs(_change: str, pod: dict[str, Any]) -> bool:
+    return bool(pod["status"].get("phase") == "Running")
+
+
+def _has_ended(change: str, pod: dict[str, Any]) -> bool:
+    statuses = pod["status"].get("containerStatuses", [])
+    return change == "DELETED" or any("terminated" in each["state"] for each in statuses)
 
 
 def _state(pod: dict[str, Any]) -> str:
