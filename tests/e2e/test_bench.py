@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.cluster import TestCluster
 
 SMALLEST = ("--runs", "3", "--anyway")
 
 
+@pytest.mark.long
 def test_each_runtime_starts_and_stops_pods_and_nothing_is_left(
     cluster: TestCluster, tmp_path: Path
 ) -> None:
     file = tmp_path / "figures.json"
     words = ("bench", "start", "--name", cluster.name, "--pods", "2", *SMALLEST)
-    done = cluster.sykube(*words, "--save", str(file), "-o", "json")
+    done = cluster.sykube(*words, "--save", str(file), "-o", "json", timeout=900)
     found = json.loads(done.stdout)
     assert found == json.loads(file.read_text())
     assert found["versions"]["kubernetes"]
@@ -33,7 +36,7 @@ def test_each_runtime_starts_and_stops_pods_and_nothing_is_left(
 
 def test_pods_talk_to_each_other(cluster: TestCluster) -> None:
     words = ("bench", "network", "--name", cluster.name, "--seconds", "0.1", *SMALLEST)
-    found = json.loads(cluster.sykube(*words, "-o", "json").stdout)
+    found = json.loads(cluster.sykube(*words, "-o", "json", timeout=900).stdout)
     ways = {"pods of one node", "pods of two nodes", "pod to ClusterIP", "host to NodePort"}
     for measure in found["measures"].values():
         assert {*measure["values"]} == {"loopback", *ways}
