@@ -35,8 +35,8 @@ featureGates: {HPAScaleToZero: true}
 runtimeConfig: {api/alpha: "false"}
 kubeletConfigPatches:
 - maxPods: 77
-# By default, what a node once lacked counts for five minutes more.
-- evictionPressureTransitionPeriod: 5s
+# Else the kubelet may be sooner than the kernel, and evict pods that later tests look for.
+- evictionHard: {memory.available: 1Mi}
 kubeadmConfigPatches:
 - |
   kind: ClusterConfiguration
@@ -276,15 +276,10 @@ def test_a_pod_without_limits_is_stopped_at_the_nodes(life: TestCluster) -> None
         return bool(life.get("pod", "hungry")["status"]["phase"] == "Failed")
 
     eventually("the kernel kills it", killed, timeout=120)
-    statuses = life.get("pod", "hungry")["status"].get("containerStatuses", [])
-    reasons = [s["state"]["terminated"]["reason"] for s in statuses]
-    evicted = life.get("pod", "hungry")["status"].get("reason")
-    assert reasons == ["OOMKilled"] or evicted == "Evicted"
+    (status,) = life.get("pod", "hungry")["status"]["containerStatuses"]
+    assert status["state"]["terminated"]["reason"] == "OOMKilled"
     life.kubectl("delete", "pod", "hungry")
-    eventually(
-        "the node is well",
-        lambda: status_code(life) == 0 and life.get("node", WORKER)["spec"]["taints"] == [TAINT],
-    )
+    eventually("the rest of the node is well", lambda: status_code(life) == 0)
 
 
 # --- what the configuration file asks for ---
