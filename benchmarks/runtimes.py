@@ -26,7 +26,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from typing import Any
 from benchmarks import in_pod
 from benchmarks.intervals import Estimate, estimate
 from benchmarks.measure import cluster_of_two, processes_of, set_size_mb, timed
+from sykube.bench import wire
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.runtime import APPTAINER, RUNC
@@ -156,21 +157,26 @@ def lab(name: str) -> Iterator[Lab]:
 def one_run(lab: Lab, runtime: str) -> dict[str, float]:
     """The figures of one runtime, but for memory."""
     master, worker = lab.cluster.master, lab.cluster.workers[0]
-    program = ("python3", "-c", in_pod.program())
-    lab.create("server", runtime, master, *program, "serve")
+    network = ("python3", "-c", wire.program())
+    lab.create("server", runtime, master, *network, "serve")
     server = lab.wait_running("server")["server"]["status"]["podIP"]
     requested = lab.create("client", runtime, worker, "sleep", "100000")
     client = lab.wait_running("client")["client"]
     first = lab.first_instruction("client")
     container = client["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
     exec_s, _ = lab.kubectl("exec", "client", "--", "true")
-    _, said = lab.kubectl("exec", "client", "--", *program, server, str(_SENDING_S))
+    ports = map(str, (wire.ECHO, wire.SINK, wire.DOOR))
+    _, said = lab.kubectl("exec", "client", "--", *network, "ask", server, str(_SENDING_S), *ports)
+    found = json.loads(said)
+    _, worked = lab.kubectl("exec", "client", "--", "python3", "-c", in_pod.program())
     lab.delete_all()
     return {
         "pod_ms": (first - requested) * 1000,
         "start_ms": start_ms(worker, container),
         "exec_ms": exec_s * 1000,
-        **json.loads(said),
+        "round_trip_us": found["round_trip"],
+        "throughput_mb_s": found["throughput"],
+        "processor_s": float(worked),
     }
 
 
@@ -194,11 +200,13 @@ def memory(lab: Lab, runtime: str, count: int) -> list[float]:
     uids = {pod["metadata"]["uid"]: name for name, pod in found.items()}
     sizes: defaultdict[str, float] = defaultdict(float)
     for process in processes_of(worker.instance):
-        groups = (process / "cgroup").read_text(encoding="utf-8")
-        name = next((name for uid, name in uids.items() if uid in groups), "")
-        program = (process / "comm").read_text(encoding="utf-8").strip()
-        if name and program not in ("sleep", "pause"):
-            sizes[name] += set_size_mb(process)
+        # What started containers may end meanwhile.
+        with suppress(OSError):
+            groups = (process / "cgroup").read_text(encoding="utf-8")
+            name = next((name for uid, name in uids.items() if uid in groups), "")
+            program = (process / "comm").read_text(encoding="utf-8").strip()
+            if name and program not in ("sleep", "pause"):
+                sizes[name] += set_size_mb(process)
     lab.delete_all()
     return [sizes[name] for name in names]
 

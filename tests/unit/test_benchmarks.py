@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +66,12 @@ def test_runs_are_compared_one_by_one() -> None:
     assert runtimes.differences({"runc": {"start_ms": [10.0]}}, "start_ms") == []
 
 
-def test_what_runs_in_a_pod_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_pod, "ECHO", 0)
+def test_what_runs_in_a_pod_says_how_long_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Some blocks do.
+    monkeypatch.setattr(in_pod, "_HASHED", 1 << 20)
+    monkeypatch.setattr(in_pod, "_COUNTED", 1000)
     compile(in_pod.program(), "program", "exec")
-    server = socket.create_server(("127.0.0.1", 0))
-    port = server.getsockname()[1]
-    monkeypatch.setattr(in_pod, "ECHO", port)
-    monkeypatch.setattr(in_pod, "SINK", port)
-
-    def serve() -> None:
-        while True:
-            connection, _ = server.accept()
-            in_pod._answer(connection, echo=True)
-
-    threading.Thread(target=serve, daemon=True).start()
-    assert 0 < in_pod.round_trip_us("127.0.0.1") < 1e6
+    assert 0 < in_pod.processor_s() < 60
 
 
 def test_a_plot_has_each_runtime_and_its_interval(tmp_path: Path) -> None:
