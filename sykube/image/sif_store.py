@@ -112,18 +112,27 @@ def _share(read: IO[bytes], written: IO[bytes]) -> bool:
 
 
 def _copy_blocks(source: int, target: int) -> str:
-    """The kernel copies a block while the one before it is hashed, from the copy."""
-    digester, hashing, copied = hashlib.sha256(), Future[None](), 0
+    """The kernel copies a block while the one before it is hashed, from the copy.
+
+    Meanwhile what is there goes to the disk: a loop device waits until all of it has.
+    """
+    digester, copied = hashlib.sha256(), 0
+    hashing, writing = Future[None](), Future[None]()
     hashing.set_result(None)
+    writing.set_result(None)
     block = memoryview(bytearray(_BLOCK))
 
     def add(offset: int, size: int) -> None:
         os.preadv(target, [block[:size]], offset)
         digester.update(block[:size])
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         while size := os.sendfile(target, source, None, _BLOCK):
             hashing.result()
             hashing, copied = pool.submit(add, copied, size), copied + size
+            if writing.done():
+                writing.result()
+                writing = pool.submit(os.fdatasync, target)
         hashing.result()
+        writing.result()
     return digester.hexdigest()
