@@ -118,19 +118,28 @@ export function podsView() {
 
 // What was asked for and is not there yet, by Deployment.
 const asked = new Map();
+// One request at a time for each: of two at once, the first could be done last.
+const sending = new Set();
 
 async function scale(deployment, replicas) {
   const { namespace, name } = deployment;
   const key = `${namespace}/${name}`;
   asked.set(key, replicas);
   changed();
+  if (sending.has(key)) return;
+  sending.add(key);
   try {
-    await ask("scale", { namespace, name, replicas });
+    let sent = null;
+    while (sent !== asked.get(key)) {
+      sent = asked.get(key);
+      await ask("scale", { namespace, name, replicas: sent });
+    }
   } catch (error) {
     asked.delete(key);
     toast(`${name} was not scaled: ${error.message}`);
-    changed();
   }
+  sending.delete(key);
+  changed();
 }
 
 export function deploymentsView() {
@@ -170,7 +179,7 @@ export function deploymentsView() {
   function update(card, deployment) {
     current.set(card, deployment);
     const key = `${deployment.namespace}/${deployment.name}`;
-    if (asked.get(key) === deployment.wanted) asked.delete(key);
+    if (!sending.has(key) && asked.get(key) === deployment.wanted) asked.delete(key);
     const number = wanted(deployment);
     const input = card.querySelector("input");
     if (document.activeElement !== input) input.value = number;
