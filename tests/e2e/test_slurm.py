@@ -236,7 +236,8 @@ def test_with_no_node_a_job_waits_until_there_is_one(lab: Lab) -> None:
 
 
 def test_a_pod_that_is_deleted_lets_its_job_end_and_comes_back(lab: Lab) -> None:
-    lab.submit_tasks("hook", 1, 5)
+    # Long enough to be seen on a busy machine, and shorter than a pod may take to end.
+    lab.submit_tasks("hook", 1, 20)
     eventually("it runs", lambda: lab.status()["jobs"].get("running") == 1)
     (node,) = lab.status()["nodes"]
     lab.kubernetes("delete", "pod", node["name"])
