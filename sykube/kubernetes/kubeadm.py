@@ -31,6 +31,20 @@ _CALL_TIMEOUT = "5m0s"
 # second, that takes it seconds.
 _UNTHROTTLED = {"kube-api-qps": "200", "kube-api-burst": "400"}
 
+# The controller manager's and the scheduler's certificate: definitions/scripts/serving-certificate.
+SERVING = "/etc/kubernetes/serving"
+_SERVES = {
+    "tls-cert-file": f"{SERVING}/tls.crt",
+    "tls-private-key-file": f"{SERVING}/tls.key",
+}
+_SERVING_VOLUME = {
+    "name": "serving",
+    "hostPath": SERVING,
+    "mountPath": SERVING,
+    "readOnly": True,
+    "pathType": "Directory",
+}
+
 # etcd that is started again waits for twice as long, at most, for a leader among other members:
 # there are none. (A new one with a single member does not: server.go, adjustTicks.)
 _SINGLE_ETCD = {"election-timeout": "500"}
@@ -99,7 +113,7 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
     gates = _switches("feature-gates", settings.feature_gates)
     served = _switches("runtime-config", settings.runtime_config)
     manager, scheduler = (
-        election.arguments(program, is_single=settings.is_single) | gates
+        election.arguments(program, is_single=settings.is_single) | _SERVES | gates
         for program in (election.MANAGER, election.SCHEDULER)
     )
     registration = _registration(minor, settings.node_name, settings.node_address)
@@ -128,6 +142,7 @@ def init_documents(settings: ControlPlaneSettings) -> list[dict[str, Any]]:
         etcd_args=_arguments(minor, _SINGLE_ETCD if settings.is_single else {}),
         controller_manager_args=_arguments(minor, controllers),
         scheduler_args=_arguments(minor, scheduler),
+        serving=_SERVING_VOLUME,
     )
     return [settings.patches.apply(each) for each in documents.load_all(text)]
 

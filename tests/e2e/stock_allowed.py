@@ -54,6 +54,26 @@ ALLOWED = (
         ),
     ),
     Allowed(
+        "the controller manager and the scheduler need not make keys of RSA at each start"
+        " (definitions/scripts/serving-certificate)",
+        (
+            *(
+                f"{place}{field}"
+                for name in _ELECTING
+                for place in _static(name)
+                for field in (" > command > --tls-*: absent -> *", " > volumeMounts > serving: *")
+            ),
+            *(
+                f"{place.partition(' > containers')[0]} > volumes > serving: absent -> *"
+                for name in _ELECTING
+                for place in _static(name)
+            ),
+            f"{_MASTER}etc/kubernetes/serving*: absent -> {{*}}",
+            f"{_CONFIGURATION} > controllerManager > extraVolumes: absent -> {{*}}",
+            f"{_CONFIGURATION} > scheduler > extraVolumes: absent -> {{*}}",
+        ),
+    ),
+    Allowed(
         "sykube gives nodes their pod subnets: kubeadm's allocator would hold up every controller"
         " that starts after it for 10 s",
         (

@@ -148,6 +148,8 @@ class NodePrograms:
                 return 0, json.dumps({key: instance.files[key] for key in SHARED_KEYS}), ""
             case ["sh", "import-keys"]:
                 instance.files |= json.loads(stdin or "")
+            case ["sh", "serving-certificate", folder]:
+                instance.files[f"{folder}/tls.crt"] = "signs itself"
             case ["sh", "request-certificate", node]:
                 return 0, f"request of {node}", ""
             case ["sh", "sign-certificate"]:
@@ -243,11 +245,15 @@ class NodePrograms:
             self._keep(name, kubelets, "kubelet", given["KubeletConfiguration"])
         if not {"upload-config", "upload-config/kubeadm"} & {*skipped}:
             self._keep(name, "kubeadm-config", "ClusterConfiguration", cluster)
-        for user in ("controller-manager", "scheduler"):
+        for user, key in (("controller-manager", "controllerManager"), ("scheduler", "scheduler")):
             file = f"/etc/kubernetes/{user}.conf"
-            if f"control-plane/{user}" not in skipped and file not in instance.files:
+            if f"control-plane/{user}" in skipped:
+                continue
+            if file not in instance.files:
                 # The mount of the pod that this starts would make an empty one.
                 assert not {"kubeconfig", f"kubeconfig/{user}"} & {*skipped}, f"there is no {file}"
+            for volume in cluster[key].get("extraVolumes", ()):
+                assert f"{volume['hostPath']}/tls.crt" in instance.files
         if "certs" in skipped:
             node = self.world.etcd_of(name).objects[f"{NODES}/{name}"]
             node["metadata"].setdefault("labels", {})[CONTROL_PLANE_LABEL] = ""

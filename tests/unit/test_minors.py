@@ -311,6 +311,8 @@ def test_the_controllers_arguments_are_the_same_in_both_forms(world: World) -> N
         {"name": "leader-elect-retry-period", "value": "1s"},
         {"name": "leader-elect-lease-duration", "value": "90s"},
         {"name": "leader-elect-renew-deadline", "value": "80s"},
+        {"name": "tls-cert-file", "value": "/etc/kubernetes/serving/tls.crt"},
+        {"name": "tls-private-key-file", "value": "/etc/kubernetes/serving/tls.key"},
     ]
 
 

@@ -9,6 +9,8 @@ import re
 import runpy
 import shutil
 import signal
+import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -116,6 +118,20 @@ def start_kubelet(machine: Machine, drop_in: str, **limits: int | str) -> tuple[
     else:
         file = Path(options["config"])
     return arguments, yaml.safe_load(file.read_text())
+
+
+def test_a_kubelet_finds_what_it_serves_with(machine: Machine) -> None:
+    start_kubelet(machine, "")
+    key, certificate = (
+        machine.root / f"var/lib/kubelet/pki/kubelet.{end}" for end in ("key", "crt")
+    )
+    assert (key.stat().st_mode & 0o777, certificate.stat().st_mode & 0o777) == (0o600, 0o644)
+    shown = ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", certificate]
+    names = subprocess.run(shown, check=True, capture_output=True, text=True).stdout
+    assert names.split()[-1] == f"DNS:{socket.gethostname()}"
+    made = certificate.read_bytes()
+    start_kubelet(machine, "")
+    assert certificate.read_bytes() == made
 
 
 @pytest.mark.parametrize("version", ["1.20", "1.34", "1.36"])
@@ -490,6 +506,17 @@ trap 'echo "SIGTERM {name}" >> {root}/calls; {then}' TERM
 echo ready
 while :; do sleep 0.02; done
 """
+
+
+def test_programs_of_the_control_plane_are_given_a_certificate(machine: Machine) -> None:
+    machine.run("serving-certificate", str(machine.root / "etc/kubernetes/serving"))
+    key, certificate = (machine.root / f"etc/kubernetes/serving/tls.{e}" for e in ("key", "crt"))
+    assert key.stat().st_mode & 0o777 == 0o600
+    made = certificate.read_bytes()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    machine.run("serving-certificate", str(machine.root / "etc/kubernetes/serving"))
+    assert certificate.read_bytes() == made
 
 
 @pytest.fixture

@@ -138,6 +138,7 @@ KUBEADM: dict[str, Json] = {
         "etcd_args": [],
         "controller_manager_args": [],
         "scheduler_args": [],
+        "serving": {},
     }
 }
 

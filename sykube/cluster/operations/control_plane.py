@@ -115,11 +115,12 @@ def create(cluster: Cluster) -> None:
     def own(node: Node) -> list[dict[str, Any]]:
         return documents if node == master else _documents(cluster, node, shared)
 
-    def write_kubeconfigs(node: Node) -> None:
+    def prepare_clients(node: Node) -> None:
+        _make_serving_certificate(node)
         for phase in _OF_CLIENTS:
             run_init(node, ["phase", *phase.split("/")], own(node))
 
-    on_each(cluster.control_planes, write_kubeconfigs)
+    on_each(cluster.control_planes, prepare_clients)
     with _first_api(cluster) as api:
         what = "the API server's first answer"
         have = partial(_has_first_objects, api)
@@ -183,6 +184,7 @@ def join(cluster: Cluster, leader: Node, node: Node, shared: Sequence[Mapping[st
             not answer within 10 minutes.
     """
     members = etcd_members.replace(cluster, leader, node)
+    _make_serving_certificate(node)
     _start(cluster, leader, node, shared, members, existing=True)
     wait_api(cluster, node, _TIMEOUT_S)
     _mark(cluster, node, shared)
@@ -212,6 +214,10 @@ def _start(
     first = ("kubeconfig/super-admin",) if cluster.minor.number > 28 else ()
     later = (*_CLIENTS, *_OF_CLIENTS) if beside else ()
     _run_phases(cluster, node, documents, (*_OBJECTS, *first, *later))
+
+
+def _make_serving_certificate(node: Node) -> None:
+    node.run(resources.script("serving-certificate", kubeadm.SERVING))
 
 
 def _wait_for_rights(cluster: Cluster, node: Node) -> None:
