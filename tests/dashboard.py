@@ -23,7 +23,7 @@ from sykube.kubernetes.api import ApiError
 from sykube.node.node import Usage
 
 Json = dict[str, Any]
-QUICK = Pace(usage=0.1, disk=0.2, look=0.1, objects=0.1)
+QUICK = Pace(usage=0.1, disk=0.2, look=0.1, objects=0.1, slurm=0.1, efficiency=0.1)
 
 
 class StubLog:
@@ -66,6 +66,7 @@ class StubData:
         replicas: of each Deployment.
         asked: numbers of pods that were asked for.
         forbids: whether numbers of pods are refused.
+        slurm_clusters, efficiencies: what the Slurm clusters say.
         looks: how often objects were looked at.
     """
 
@@ -79,6 +80,8 @@ class StubData:
     asked: list[tuple[str, str, int]] = field(default_factory=list)
     logs: dict[str, StubLog] = field(default_factory=dict)
     forbids: bool = False
+    slurm_clusters: list[Json] = field(default_factory=list)
+    efficiencies: Json = field(default_factory=dict)
     looks: int = 0
     seconds: float = 0.0
     made: float = field(default_factory=time.time)
@@ -136,8 +139,7 @@ class StubData:
 
     def objects(self) -> Json:
         self.looks += 1
-        if self.state != "running" or self.silent:
-            raise ApiError(self.silent or "the API server does not answer: no route to host", 0)
+        self._answer()
         found = [
             self._pod(key, number) for key in self.replicas for number in range(self.replicas[key])
         ]
@@ -150,6 +152,10 @@ class StubData:
             "events": self._events(),
             "measured": True,
         }
+
+    def _answer(self) -> None:
+        if self.state != "running" or self.silent:
+            raise ApiError(self.silent or "the API server does not answer: no route to host", 0)
 
     def _pod(self, key: str, number: int) -> Json:
         namespace, _, name = key.partition("/")
@@ -201,6 +207,14 @@ class StubData:
             for number, (since, kind, reason, what, name, message, count) in enumerate(rows)
         ]
 
+    def slurm(self) -> Json:
+        self._answer()
+        return {"clusters": self.slurm_clusters}
+
+    def slurm_efficiency(self) -> Json:
+        self._answer()
+        return {"clusters": self.efficiencies}
+
     def scale(self, namespace: str, name: str, replicas: int) -> None:
         check_replicas(replicas)
         if self.forbids:
@@ -223,6 +237,43 @@ class StubData:
         if key not in self.logs or self.logs[key].closed:
             self.logs[key] = StubLog([f"the first line of {key}", "the second line"])
         return self.logs[key]
+
+
+def slurm_cluster(jobs: int) -> Json:
+    """A Slurm cluster of three nodes, of which one is drained, with so many jobs."""
+    nodes = [("c1-0", "allocated", 2, ""), ("c2-0", "idle", 0, ""), ("c3-0", "drained", 0, "fan")]
+    return {
+        "namespace": "slurm",
+        "options": " --name lab",
+        "problem": "nodes of Slurm: c3-0: drained",
+        "nodes": [
+            {"name": name, "state": state, "cpus": 2, "allocated": allocated, "memory_mib": 960,
+             "reason": reason, "on": "lab-node1"}
+            for name, state, allocated, reason in nodes
+        ],
+        "jobs": [
+            {"id": str(number), "name": f"bag-{number}", "user": "ada",
+             "state": "pending" if number > 1 else "running",
+             "reason": "Resources" if number > 1 else "", "cpus": 2,
+             "time": "0:00" if number > 1 else "1:05", "nodes": "" if number > 1 else "c1-0"}
+            for number in range(1, jobs + 1)
+        ],
+        "more_jobs": 0,
+        "accounting": True,
+        "automatic": None,
+    }  # fmt: skip
+
+
+SLURM_EFFICIENCY: Json = {
+    "problem": "",
+    "jobs": 12,
+    "average": 71.25,
+    "median": 80.0,
+    "overall": 64.5,
+    "unfinished": 1,
+    "worst": [{"job": "7", "efficiency": 4.0, "wasted_s": 3723.0, "impact": 20.5}],
+    "points": [[20.5, 4.0], [6.0, 55.0], [1.5, 80.0], [0.5, 97.0], [0.0, 100.0]],
+}
 
 
 @dataclass

@@ -20,8 +20,7 @@ from sykube.cluster.operations import user_kubeconfig
 from sykube.errors import UsageError
 from sykube.host import preflight
 from sykube.image import slurm as image_of_slurm
-from sykube.slurm import efficiency as efficiency_of_jobs
-from sykube.slurm import manifests, sacct, users
+from sykube.slurm import manifests, users
 from sykube.slurm.controller import (
     ACCOUNTING_CONTAINER,
     ACCOUNTING_POD,
@@ -301,8 +300,7 @@ def efficiency(
         surveys = shown_efficiency.read(files)
     else:
         with at(context.host(), name, namespace, context.ui()) as place:
-            said = accounting.collect(place)
-        surveys = [efficiency_of_jobs.survey(namespace, sacct.read(said.splitlines(), "sacct"))]
+            surveys = [accounting.survey(place)]
     if plots:
         wanted = [(plots.box_plot, box), (plots.scatter_plot, scatter)]
         shown_efficiency.draw(surveys, wanted, plots.save)

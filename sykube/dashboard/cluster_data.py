@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sykube.cluster.commands import status
+from sykube.cluster.commands.slurm import place
+from sykube.cluster.commands.slurm.place import Place
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations import logs as node_logs
-from sykube.dashboard import rows
+from sykube.dashboard import rows, slurm_data
 from sykube.errors import SykubeError, UsageError
 from sykube.host.host import Host
 from sykube.kubernetes.api import Api, ApiError, Stream
@@ -51,6 +53,12 @@ class ClusterData(Protocol):
 
     def objects(self) -> Json:
         """Pods, Deployments and events."""
+
+    def slurm(self) -> Json:
+        """Nodes and jobs of the Slurm clusters."""
+
+    def slurm_efficiency(self) -> Json:
+        """What jobs of the Slurm clusters made of their CPUs."""
 
     def scale(self, namespace: str, name: str, replicas: int) -> None:
         """Give a Deployment another number of pods."""
@@ -123,6 +131,14 @@ class LiveData:
                 "measured": bool(usage),
             }
 
+    def slurm(self) -> Json:
+        with self._slurm() as places:
+            return {"clusters": slurm_data.clusters(places)}
+
+    def slurm_efficiency(self) -> Json:
+        with self._slurm() as places:
+            return {"clusters": slurm_data.efficiencies(places)}
+
     def scale(self, namespace: str, name: str, replicas: int) -> None:
         check_replicas(replicas)
         with self._api() as api:
@@ -147,6 +163,12 @@ class LiveData:
                 resolution=f"Services: {', '.join(node_logs.SERVICES)}",
             )
         return _NodeLog(found)
+
+    @contextlib.contextmanager
+    def _slurm(self) -> Iterator[list[Place]]:
+        cluster = self._load()
+        with cluster.api() as api:
+            yield place.all_in(cluster, api)
 
     def _load(self) -> Cluster:
         return lookup.load(self.host, self.name, self.ui)

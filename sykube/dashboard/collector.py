@@ -34,6 +34,9 @@ class Pace:
     disk: float = 30.0
     look: float = 5.0
     objects: float = 2.0
+    # A look at Slurm clusters is some commands in pods of each; sacct reads all jobs there were.
+    slurm: float = 5.0
+    efficiency: float = 30.0
 
 
 class Page:
@@ -82,6 +85,8 @@ class Collector:
             self._repeat(self.pace.disk, self._measure),
             self._repeat(self.pace.look, self._look, watched=True),
             self._repeat(self.pace.objects, self._list, watched=True, wake=self._hurry),
+            self._repeat(self.pace.slurm, self._list_slurm, watched=True),
+            self._repeat(self.pace.efficiency, self._survey, watched=True),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
@@ -158,17 +163,27 @@ class Collector:
         self._publish("cluster", found)
 
     async def _list(self) -> None:
-        known = self._last.get("objects", {})
+        await self._ask("objects", self.source.objects)
+
+    async def _list_slurm(self) -> None:
+        await self._ask("slurm", self.source.slurm)
+
+    async def _survey(self) -> None:
+        await self._ask("efficiency", self.source.slurm_efficiency)
+
+    async def _ask(self, name: str, look: Callable[[], Json]) -> None:
+        """Publish what is found; of the last time, and why, where it cannot be found."""
+        known = self._last.get(name, {})
         try:
-            found = await asyncio.to_thread(self.source.objects)
+            found = await asyncio.to_thread(look)
             found |= {"problem": "", "time": self.clock()}
         except (SykubeError, OSError) as error:
             found = {**known, "problem": problem_of(error)}
         # Another time is no news.
         if {**found, "time": 0} != {**known, "time": 0}:
-            self._publish("objects", found)
+            self._publish(name, found)
         elif "time" in found:
-            self._last["objects"]["time"] = found["time"]
+            self._last[name]["time"] = found["time"]
 
     async def _sample(self) -> None:
         try:

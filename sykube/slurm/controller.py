@@ -18,7 +18,11 @@ _MARKS = "*~#!%$@^+-"
 _BUSY = frozenset({"allocated", "mixed", "completing", "draining", "reserved"})
 # Powered down, to be powered down, being powered down, powering up: the same.
 _AWAY = "~!%#"
-_READY = frozenset({"idle", "allocated", "mixed", "completing"})
+# Planned: idle, and kept for a job that waits for more nodes.
+_READY = frozenset({"idle", "allocated", "mixed", "completing", "planned"})
+# squeue(1): ID, user, state, reason, CPUs, time that it has run, nodes, and last what may be
+# anything: its name.
+_QUEUE = "--format=%i|%u|%T|%r|%C|%M|%N|%j"
 # For kubectl's own and slurmctld's: clients of Slurm wait for it up to SlurmctldTimeout (30 s).
 _TIMEOUT_S = 60.0
 
@@ -70,6 +74,27 @@ class SlurmNode:
         return self.word in _READY and self.responds
 
 
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job that waits or runs, in squeue's words.
+
+    Attributes:
+        id: of an array, all tasks that wait are one: 12_[3-10].
+        reason: why it waits; empty where it runs.
+        time: that it has run, as [D-]HH:MM:SS or M:SS.
+        nodes: that it runs on, as c[1-2]-0; empty where it waits.
+    """
+
+    id: str
+    name: str
+    user: str
+    state: str
+    reason: str
+    cpus: int
+    time: str
+    nodes: str
+
+
 class Controller:
     """The slurmctld of a Slurm cluster; errors are CommandErrors."""
 
@@ -100,6 +125,13 @@ class Controller:
         said = self._run("squeue", "--noheader", "--array", "--states=all", "--format=%T")
         states = [line.strip().lower() for line in said.splitlines() if line.strip()]
         return {state: states.count(state) for state in sorted({*states})}
+
+    def queue(self) -> list[QueuedJob]:
+        """The jobs that wait or run, in squeue's order."""
+        said = self._run("squeue", "--noheader", _QUEUE)
+        lines = (line.split("|", 7) for line in said.splitlines())
+        # A name may have a line break in it; what follows that is no job.
+        return [_queued(line) for line in lines if len(line) == 8 and line[4].isdecimal()]
 
     def unfinished(self) -> int:
         """How many jobs wait or run."""
@@ -156,6 +188,12 @@ class Controller:
 
     def _run(self, *command: str) -> str:
         return self.kubectl("exec", POD, "--container", CONTAINER, "--", *command).stdout
+
+
+def _queued(words: Sequence[str]) -> QueuedJob:
+    id_, user, state, reason, cpus, time, nodes, name = words
+    why = "" if reason == "None" else reason
+    return QueuedJob(id_, name, user, state.lower(), why, int(cpus), time, nodes)
 
 
 def _node(line: str) -> SlurmNode:

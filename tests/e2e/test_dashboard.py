@@ -1,19 +1,10 @@
-"""The dashboard of a real cluster in a real browser.
-
-SYKUBE_SCREENSHOTS=FOLDER keeps pictures of what the tests see, for docs/screenshots.
-"""
+"""The dashboard of a real cluster in a real browser."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from selenium.webdriver import Chrome
@@ -24,6 +15,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from tests.browser import chromium, console
 from tests.e2e import manifests
 from tests.e2e.cluster import TestCluster, eventually
+from tests.e2e.page import Dashboard, go, shot, texts
 
 # The console of a headless browser that is offline otherwise.
 SERIOUS = ("SEVERE", "WARNING")
@@ -43,28 +35,6 @@ def shop(observed: TestCluster) -> Iterator[TestCluster]:
     observed.kubectl("delete", "deployment/web", "deployment/cart", "pod/report-nightly")
 
 
-class Dashboard:
-    """The command while it runs; its link is the first line that it prints."""
-
-    def __init__(self, cluster: TestCluster) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "sykube", "dashboard", "--no-open", "--name", cluster.name],
-            env=cluster.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout
-        timer = threading.Timer(60, self.process.kill)
-        timer.start()
-        self.link = self.process.stdout.readline().strip()
-        timer.cancel()
-        assert self.link, self.process.wait(10)
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(20)
-
-
 @pytest.fixture(scope="module")
 def dashboard(shop: TestCluster) -> Iterator[Dashboard]:
     running = Dashboard(shop)
@@ -78,26 +48,6 @@ def page(dashboard: Dashboard, tmp_path_factory: pytest.TempPathFactory) -> Iter
         browser.get(dashboard.link)
         eventually("the page is there", lambda: browser.title.startswith("e2e-dash: healthy"))
         yield browser
-
-
-def shot(page: Chrome, name: str) -> None:
-    """Keep a picture in light and one in dark."""
-    if not (folder := os.environ.get("SYKUBE_SCREENSHOTS")):
-        return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for scheme in ("dark", "light"):
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        page.save_screenshot(f"{folder}/{name}-{scheme}.png")
-
-
-def go(page: Chrome, view: str) -> None:
-    page.find_element(By.CSS_SELECTOR, f'nav a[href="#{view}"]').click()
-
-
-def texts(page: Chrome, selector: str) -> list[str]:
-    script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)"
-    return list(page.execute_script(script, selector))
 
 
 def deployment(page: Chrome, name: str) -> WebElement:
@@ -211,6 +161,13 @@ def test_a_nodes_log_is_there(page: Chrome) -> None:
     page.execute_script("location.hash = 'logs/node/master/kubelet'")
     eventually("lines come", lambda: len(texts(page, ".log div")) > 10)
     shot(page, "logs")
+
+
+def test_without_a_slurm_cluster_there_is_no_tab_of_any(page: Chrome) -> None:
+    tab = page.find_element(By.CSS_SELECTOR, 'nav a[href="#slurm"]')
+    eventually("it is hidden", lambda: not tab.is_displayed())
+    page.execute_script("location.hash = 'slurm'")
+    eventually("it is said", lambda: "There is no Slurm cluster" in texts(page, ".empty h2"))
 
 
 def test_the_link_works_once(dashboard: Dashboard, page: Chrome) -> None:

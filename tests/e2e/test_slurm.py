@@ -9,16 +9,21 @@ import base64
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
 
 from sykube.errors import ExitCode
 from sykube.slurm import sacct
+from tests.browser import chromium
 from tests.e2e import release, terminal
 from tests.e2e.cluster import TestCluster, eventually
+from tests.e2e.page import Dashboard, go, shot, texts
 
 NAMESPACE, OTHER = "e2e-slurm", "e2e-users"
 _BUILD = Path(__file__).parent / "mpi/build"
@@ -160,6 +165,48 @@ def test_no_job_waits_for_a_name(lab: Lab) -> None:
 def test_a_bag_of_tasks_is_worked_off(lab: Lab) -> None:
     lab.submit_tasks("bag", 20, 0.2)
     lab.require_all("bag", 20)
+
+
+def rows(page: Chrome, table: str) -> list[str]:
+    return texts(page, f'[aria-label="{table}"] tbody tr')
+
+
+@contextmanager
+def slurm_page(cluster: TestCluster, folder: Path) -> Iterator[Chrome]:
+    """The dashboard's page of Slurm clusters, in a browser."""
+    dashboard = Dashboard(cluster)
+    try:
+        with chromium(folder) as page:
+            page.get(dashboard.link)
+            tab = page.find_element(By.CSS_SELECTOR, 'nav a[href="#slurm"]')
+            eventually("there is a tab of Slurm", tab.is_displayed)
+            go(page, "slurm")
+            yield page
+    finally:
+        dashboard.end()
+
+
+def test_the_dashboard_shows_its_queue_and_nodes(lab: Lab, tmp_path: Path) -> None:
+    lab.submit_tasks("page", 4, 10)
+    eventually("jobs run", lambda: lab.status()["jobs"].get("running") == 2)
+    with slurm_page(lab.cluster, tmp_path) as page:
+        eventually("jobs are shown", lambda: rows(page, f"Jobs of {NAMESPACE}"))
+        words = " ".join(rows(page, f"Jobs of {NAMESPACE}"))
+        assert "page.shuserrunningc1-01" in words
+        assert "page.shuserpendingResources" in words
+        shown = rows(page, f"Slurm nodes of {NAMESPACE}")
+        assert [
+            each.startswith(f"c{n}-0allocated11448 MiB") for n, each in enumerate(shown, 1)
+        ] == [True] * 2
+        shot(page, "slurm")
+        lab.require_all("page", 4)
+        eventually(
+            "they are gone",
+            lambda: "No job waits or runs." in texts(page, ".slurm .note:not([hidden])"),
+        )
+        assert texts(page, ".slurm .pill")[0] == "healthy"
+        assert "--accounting" in " ".join(texts(page, ".slurm .note:not([hidden])"))
+        shot(page, "slurm-idle")
 
 
 def test_what_slurm_or_the_cluster_does_not_know_is_one_clear_error(lab: Lab) -> None:
@@ -464,7 +511,9 @@ def test_what_jobs_took_is_kept_whatever_is_killed(bare: Lab, auth: str) -> None
 
 
 @pytest.mark.long
-def test_what_jobs_took_is_there_after_a_stop_and_for_the_next_slurm_cluster(bare: Lab) -> None:
+def test_what_jobs_took_is_there_after_a_stop_and_for_the_next_slurm_cluster(
+    bare: Lab, tmp_path: Path
+) -> None:
     lab = Lab(bare.cluster, bare.folder, "e2e-accounts")
     wanted = ("up", "--nodes", "1", "--memory", "256Mi", "--accounting")
     name = ("--name", bare.cluster.name)
@@ -488,6 +537,16 @@ def test_what_jobs_took_is_there_after_a_stop_and_for_the_next_slurm_cluster(bar
         )
         (shown,) = json.loads(lab.slurm("efficiency", "--output", "json").stdout)
         assert shown["jobs"] == 4
+        with slurm_page(lab.cluster, tmp_path) as page:
+            figures = [
+                f"{shown[f'{each}_percent']:.1f} %" for each in ("average", "median", "overall")
+            ]
+            eventually(
+                "the page has the same",
+                lambda: texts(page, ".slurm .tile dd:not(.more)") == figures,
+            )
+            assert page.find_elements(By.CSS_SELECTOR, "circle.job")
+            shot(page, "slurm-efficiency")
     finally:
         lab.slurm("down", "--volumes", "--force", check=False)
 

@@ -18,6 +18,7 @@ class FakeSlurm(Api):
         nodes: the state and the reason of each, by name.
         asleep: StatefulSets of no pod.
         unready: pods that cannot be scheduled, and why.
+        queue: what squeue prints; listed: the same where it is asked for all of each job.
         work: how many more times sinfo says that a node is busy.
         ended: nodes whose pods were removed while they had jobs.
         accounting: what sacct prints, where there is accounting, which daemons hear of when they are
@@ -38,6 +39,7 @@ class FakeSlurm(Api):
         self.ended: list[str] = []
         self.said: list[str] = []
         self.queue: list[str] = []
+        self.listed: list[str] = []
         self.accounting: str | None = None
         self.slurmdbd = self.broken = False
         self.controller: dict[str, Any] = {"containers": []}
@@ -158,8 +160,9 @@ class FakeSlurm(Api):
                 if self.accounting is None:
                     return 1, "", "Slurm accounting storage is disabled\n"
                 return 0, self.accounting, ""
-            case ["squeue", *_]:
-                return 0, "".join(f"{each}\n" for each in self.queue), ""
+            case ["squeue", *options]:
+                lines = self.listed if options[-1].endswith("%j") else self.queue
+                return 0, "".join(f"{each}\n" for each in lines), ""
         raise AssertionError(f"the fake slurmctld does not know: {command}")
 
     def _line(self, name: str) -> str:

@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser import chromium, console
-from tests.dashboard import Served, StubData, served
+from tests.dashboard import SLURM_EFFICIENCY, Served, StubData, served, slurm_cluster
 from tests.e2e.cluster import eventually
 
 SOURCE = StubData()
@@ -36,6 +36,7 @@ def page(opened: Chrome) -> Iterator[Chrome]:
     """The page with a cluster that is well; nothing of it may fail."""
     SOURCE.state, SOURCE.silent, SOURCE.parts, SOURCE.problems = "running", "", {}, {}
     SOURCE.forbids = False
+    SOURCE.slurm_clusters, SOURCE.efficiencies = [], {}
     opened.execute_script("location.hash = 'nodes'")
     eventually(
         "all is well", lambda: opened.title == "lab: healthy – sykube" and not banners(opened)
@@ -165,6 +166,67 @@ def test_what_objects_say_is_shown_and_never_run(page: Chrome) -> None:
     assert page.title != "run"
 
 
+def tab(page: Chrome, name: str) -> Any:
+    return page.find_element(By.CSS_SELECTOR, f'nav a[href="#{name}"]')
+
+
+def rows(page: Chrome, table: str) -> list[str]:
+    return texts(page, f'[aria-label="{table}"] tbody tr')
+
+
+def test_without_slurm_there_is_no_tab_of_it_and_its_view_is_one_line(page: Chrome) -> None:
+    eventually("no tab", lambda: not tab(page, "slurm").is_displayed())
+    page.execute_script("location.hash = 'slurm'")
+    eventually("its view", lambda: shown(page) == "slurm")
+    page_says = "There is no Slurm clustersykube slurm up --name lab creates one."
+    eventually("one line", lambda: texts(page, ".empty") == [page_says])
+    assert texts(page, "article") == []
+
+
+def test_a_slurm_cluster_shows_its_queue_its_nodes_and_what_jobs_made_of_their_cpus(
+    page: Chrome,
+) -> None:
+    SOURCE.slurm_clusters = [slurm_cluster(3)]
+    SOURCE.efficiencies = {"slurm": SLURM_EFFICIENCY}
+    eventually("a tab", lambda: tab(page, "slurm").is_displayed())
+    assert tab(page, "slurm").text.split() == ["Slurm", "3"]
+    view(page, "slurm")
+    eventually("jobs", lambda: len(rows(page, "Jobs of slurm")) == 3)
+    assert rows(page, "Jobs of slurm")[:2] == [
+        "1bag-1adarunningc1-021:05",
+        "2bag-2adapendingResources20:00",
+    ]
+    assert rows(page, "Slurm nodes of slurm") == [
+        "c1-0allocated22960 MiBlab-node1",
+        "c2-0idle20960 MiBlab-node1",
+        "c3-0drained20960 MiBlab-node1fan",
+    ]
+    assert texts(page, "article.slurm .problem") == ["nodes of Slurm: c3-0: drained"]
+    eventually(
+        "figures", lambda: texts(page, ".tile dd:not(.more)") == ["71.3 %", "80.0 %", "64.5 %"]
+    )
+    assert len(page.find_elements(By.CSS_SELECTOR, "circle.job")) == 5
+    assert rows(page, "Jobs of slurm with the most impact") == ["74.0 %01:02:0320.5 %"]
+
+    evil = "<img src=x onerror=\"document.title='run'\">"
+    SOURCE.slurm_clusters = [slurm_cluster(1)]
+    SOURCE.slurm_clusters[0]["jobs"][0]["name"] = evil
+    eventually("its text", lambda: texts(page, "article.slurm .message")[0] == evil)
+    assert len(rows(page, "Jobs of slurm")) == 1
+    assert page.title != "run"
+
+    SOURCE.slurm_clusters = [slurm_cluster(0) | {"accounting": False, "problem": ""}]
+    eventually(
+        "it is empty", lambda: "No job waits or runs." in texts(page, ".slurm .note:not([hidden])")
+    )
+    hint = " ".join(texts(page, ".slurm .note:not([hidden])"))
+    assert "sykube slurm up --name lab --accounting" in hint
+    assert not page.find_element(By.CSS_SELECTOR, "circle.job").is_displayed()
+
+    SOURCE.slurm_clusters = []
+    eventually("it is gone", lambda: texts(page, "article") == [])
+
+
 def test_a_log_follows_and_is_filtered(page: Chrome) -> None:
     page.execute_script("location.hash = 'logs/node/node1/kubelet'")
     eventually("lines", lambda: len(texts(page, ".log div")) == 2)
@@ -231,7 +293,10 @@ def test_light_and_dark_are_the_systems(page: Chrome) -> None:
 def test_a_narrow_window_scrolls_down_alone(page: Chrome) -> None:
     size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    for name in ("nodes", "pods", "deployments", "events", "logs"):
+    SOURCE.slurm_clusters = [slurm_cluster(3)]
+    SOURCE.efficiencies = {"slurm": SLURM_EFFICIENCY}
+    eventually("Slurm, too", lambda: tab(page, "slurm").is_displayed())
+    for name in ("nodes", "pods", "deployments", "slurm", "events", "logs"):
         page.execute_script(f"location.hash = '{name}'")
         eventually("its view", lambda: texts(page, "nav a[aria-current]"))
         assert page.execute_script("return document.documentElement.scrollWidth") <= 400

@@ -259,6 +259,22 @@ def test_what_is_wrong_is_said_and_what_was_known_stays(page: Served, source: St
         assert gone["problem"] == "there is no cluster 'lab'"
 
 
+def test_slurm_clusters_are_sent_when_they_change_and_stay_while_the_api_is_away(
+    page: Served, source: StubData
+) -> None:
+    source.efficiencies = {"lab": {"problem": "there is no job in sacct"}}
+    cookie = page.enter()
+    with page.stream("events", cookie) as events:
+        first(events, "slurm", lambda data: data["clusters"] == [])
+        source.slurm_clusters = [{"namespace": "lab", "jobs": []}]
+        first(events, "slurm", lambda data: data["clusters"] == source.slurm_clusters)
+        source.silent = "the API server does not answer: connection refused"
+        away = first(events, "slurm", lambda data: data["problem"])
+        assert away["clusters"] == source.slurm_clusters
+    with page.stream("events", cookie) as events:
+        assert first(events, "efficiency", bool)["clusters"] == source.efficiencies
+
+
 def test_a_log_is_followed_and_ended_with_its_page(page: Served, source: StubData) -> None:
     with page.stream("logs/node?node=master&service=kubelet", page.enter()) as events:
         assert next(events) == ("lines", [])
@@ -459,6 +475,14 @@ def test_objects_come_from_the_api(world: World) -> None:
     assert found["measured"] is True
     memory = {row["name"]: row["memory"] for row in found["pods"]}
     assert memory["etcd-fake-master"] == 2**20
+
+
+def test_a_cluster_without_slurm_has_no_slurm_cluster_to_show(world: World) -> None:
+    made(world)
+    world.kubernetes["fake"].objects["/api/v1/configmaps"] = {"items": []}
+    source = LiveData(world.host, "fake", world.ui())
+    assert source.slurm() == {"clusters": []}
+    assert source.slurm_efficiency() == {"clusters": {}}
 
 
 def test_scaling_goes_to_the_api(world: World) -> None:

@@ -771,6 +771,7 @@ def test_new_nodes_have_the_lowest_free_numbers(place: Place, slurm: FakeSlurm) 
         ("mixed", True, True),
         ("allocated", True, True),
         ("completing", True, True),
+        ("planned", False, True),
         ("idle*", False, False),
         ("draining", True, False),
         ("draining*", True, False),

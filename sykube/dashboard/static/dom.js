@@ -61,3 +61,25 @@ export function empty(title, ...lines) {
 }
 
 export const code = (words) => h("code", {}, words);
+
+// columns: [name, class]
+export function table(caption, columns) {
+  const body = h("tbody", {});
+  const element = h("div", { class: "table", tabindex: "0", role: "region", "aria-label": caption },
+    h("table", {}, h("caption", { class: "unseen" }, caption),
+      h("thead", {}, h("tr", {}, columns.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
+      body));
+  return { element, body };
+}
+
+export const cell = (kind, ...children) => h("td", { class: kind }, ...children);
+
+export function tile(title) {
+  return h("div", { class: "tile" }, h("dt", {}, title), h("dd", {}), h("dd", { class: "more" }));
+}
+
+export function setTile(element, value, more) {
+  const [main, rest] = element.querySelectorAll("dd");
+  text(main, value);
+  text(rest, more);
+}

@@ -22,6 +22,16 @@ export function millicores(value) {
   return value === null || value === undefined ? "–" : `${Math.round(value * 1000)}m`;
 }
 
+export const percent = (value) => `${value.toFixed(1)} %`;
+
+// As Slurm writes it.
+export function duration(seconds) {
+  const two = (number) => String(Math.floor(number)).padStart(2, "0");
+  const whole = Math.round(seconds);
+  const days = Math.floor(whole / 86400);
+  return `${days ? `${days}-` : ""}${two((whole % 86400) / 3600)}:${two((whole % 3600) / 60)}:${two(whole % 60)}`;
+}
+
 export function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
 }

@@ -4,13 +4,15 @@ import { attribute, code, h, keyed, setPill, text } from "./dom.js";
 import { clock } from "./format.js";
 import { logsView } from "./logs.js";
 import { nodesView } from "./nodes.js";
-import { connect, objectsNow, onChange, store } from "./store.js";
+import { slurmView } from "./slurm.js";
+import { connect, objectsNow, onChange, slurmNow, store } from "./store.js";
 import { deploymentsView, eventsView, podKind, podsView } from "./tables.js";
 
 const VIEWS = {
   nodes: ["Nodes", nodesView()],
   pods: ["Pods", podsView()],
   deployments: ["Deployments", deploymentsView()],
+  slurm: ["Slurm", slurmView()],
   events: ["Events", eventsView()],
   logs: ["Logs", logsView()],
 };
@@ -104,6 +106,11 @@ function render() {
   const pods = objects?.pods;
   badge("pods", pods?.length, pods?.some((pod) => podKind(pod) === "bad") ? "bad" : "");
   badge("deployments", objects?.deployments?.length);
+  const slurm = slurmNow() ?? [];
+  badge("slurm", slurm.reduce((sum, each) => sum + each.jobs.length + each.more_jobs, 0),
+    slurm.some((each) => each.problem) ? "bad" : "");
+  // Who has none is not asked to think of it.
+  tabs.slurm.hidden = !slurm.length && current !== "slurm";
   const warnings = objects?.events?.filter((event) => event.type === "Warning").length;
   badge("events", warnings || undefined, "warn");
   keyed($("banners"), troubles(), (trouble) => trouble.join("|"),

@@ -1,6 +1,6 @@
 // The nodes: how they are, their programs, what they use over time.
 
-import { empty, h, keyed, pill, setPill, text } from "./dom.js";
+import { empty, h, keyed, pill, setPill, setTile, text, tile } from "./dom.js";
 import { bytes, cores, plural } from "./format.js";
 import { plot } from "./plot.js";
 import { objectsNow, store } from "./store.js";
@@ -79,16 +79,6 @@ function update(card, node) {
   shown.cpu.update(points, `${node.cores} cores`);
   shown.memory.update(points, bytes(node.memory));
   shown.disk.update(disk.map(({ time, nodes }) => ({ time, ...(nodes[node.name] ?? {}) })));
-}
-
-function tile(title) {
-  return h("div", { class: "tile" }, h("dt", {}, title), h("dd", {}), h("dd", { class: "more" }));
-}
-
-function setTile(element, value, more) {
-  const [main, rest] = element.querySelectorAll("dd");
-  text(main, value);
-  text(rest, more);
 }
 
 export function nodesView() {

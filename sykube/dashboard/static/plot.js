@@ -12,7 +12,7 @@ const BOTTOM = 20;
 // Shorter spans would make noise look like news.
 const SHORTEST_S = 60;
 
-function niceMax(value, least) {
+export function niceMax(value, least) {
   const wanted = Math.max(value * 1.08, least);
   const power = 10 ** Math.floor(Math.log10(wanted));
   return [1, 2, 2.5, 5, 10].map((step) => step * power).find((step) => step >= wanted);

@@ -6,6 +6,8 @@ const DISK_POINTS = 240;
 export const store = {
   cluster: null,
   objects: null,
+  slurm: null,
+  efficiency: null,
   usage: [],
   disk: [],
   // connecting, live, lost (the browser tries again), ended (it does not)
@@ -13,10 +15,14 @@ export const store = {
   since: Date.now(),
 };
 
-// What the API said last; nothing of a cluster that does not run: its pods are gone.
-export function objectsNow() {
-  return ["stopped", "paused", "gone"].includes(store.cluster?.status) ? null : store.objects;
-}
+// Nothing of a cluster that does not run: its pods are gone.
+const now = (found) => (["stopped", "paused", "gone"].includes(store.cluster?.status) ? null : found);
+
+// What the API said last.
+export const objectsNow = () => now(store.objects);
+
+// What the Slurm clusters said last; null where nothing is known yet.
+export const slurmNow = () => now(store.slurm)?.clusters ?? null;
 
 const listeners = new Set();
 let queued = false;
@@ -64,6 +70,12 @@ export function connect() {
   });
   on("objects", (data) => {
     store.objects = data;
+  });
+  on("slurm", (data) => {
+    store.slurm = data;
+  });
+  on("efficiency", (data) => {
+    store.efficiency = data;
   });
   source.onopen = () => connection("live");
   source.onerror = () =>

@@ -1,6 +1,6 @@
 // Pods, Deployments and events.
 
-import { attribute, empty, h, keyed, pill, setPill, text } from "./dom.js";
+import { attribute, cell, empty, h, keyed, pill, setPill, table, text } from "./dom.js";
 import { age, bytes, millicores, plural } from "./format.js";
 import { ask, changed, objectsNow, store } from "./store.js";
 import { toast } from "./toast.js";
@@ -12,15 +12,6 @@ export function podKind(pod) {
   if (pod.status === "Running") return pod.ready === pod.containers.length ? "ok" : "warn";
   if (FINE.has(pod.status)) return "idle";
   return PASSING.has(pod.status) || /^Init:\d/.test(pod.status) ? "warn" : "bad";
-}
-
-function table(caption, columns) {
-  const body = h("tbody", {});
-  const element = h("div", { class: "table", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", {}, h("caption", { class: "unseen" }, caption),
-      h("thead", {}, h("tr", {}, columns.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
-      body));
-  return { element, body };
 }
 
 function filter(label, placeholder) {
@@ -64,8 +55,6 @@ function instead(element, what, all, shown) {
   text(element.querySelector("h2"), words[0]);
   text(element.querySelector("p"), words[1]);
 }
-
-const cell = (kind, ...children) => h("td", { class: kind }, ...children);
 
 export function podsView() {
   const namespace = choice("Namespace", "All namespaces");

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sykube.cluster.commands.slurm.place import Place
 from sykube.errors import SykubeError
 from sykube.host.run import CommandError
+from sykube.slurm import efficiency, sacct
+from sykube.slurm.efficiency import Survey
 
 # src/sacct/options.c, where AccountingStorageType is none.
 _DISABLED = "accounting storage is disabled"
@@ -28,3 +30,14 @@ def collect(place: Place) -> str:
             f"sykube slurm up{place.options} --accounting\n"
             "  Or give the output of another cluster's sacct: --file FILE",
         ) from error
+
+
+def survey(place: Place) -> Survey:
+    """What the jobs of a Slurm cluster have made of its CPUs.
+
+    Raises:
+        UsageError: no job has ended that took any time.
+        SykubeError: as of `collect`.
+    """
+    jobs = sacct.read(collect(place).splitlines(), "sacct")
+    return efficiency.survey(place.namespace, jobs)

@@ -28,7 +28,10 @@ _GROUPS = {
     "roles": "/apis/rbac.authorization.k8s.io/v1",
 }
 # Of each object, and so of each pod.
-_NODES = "app.kubernetes.io/name=slurm,app.kubernetes.io/component=node"
+_OURS = "app.kubernetes.io/name=slurm"
+_NODES = f"{_OURS},app.kubernetes.io/component=node"
+# The ConfigMap that says what a Slurm cluster is.
+_RECORD = "slurm"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Place:
         Raises:
             SykubeError: it cannot be read.
         """
-        found = self.get("configmaps", "slurm")
+        found = self.get("configmaps", _RECORD)
         if found is None:
             return None
         try:
@@ -116,8 +119,20 @@ class Place:
 
     def pods(self) -> list[dict[str, Any]]:
         """All pods of the Slurm cluster."""
-        found = self.api.get(self.path("pods"), labelSelector="app.kubernetes.io/name=slurm")
+        found = self.api.get(self.path("pods"), labelSelector=_OURS)
         return list(found["items"])
+
+
+def all_in(cluster: Cluster, api: Api) -> list[Place]:
+    """Where a cluster has Slurm clusters of sykube's, by their namespaces.
+
+    Raises:
+        ApiError: the API server does not answer.
+    """
+    found = api.get("/api/v1/configmaps", labelSelector=_OURS)["items"]
+    records = [each for each in found if each["metadata"]["name"] == _RECORD]
+    namespaces = sorted(each["metadata"]["namespace"] for each in records)
+    return [Place(cluster, each, api) for each in namespaces]
 
 
 @contextmanager
