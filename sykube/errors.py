@@ -26,6 +26,7 @@ class ExitCode(enum.IntEnum):
     NO_SUCH_SNAPSHOT = 8, "there is no snapshot of that name"
     UNTRUSTED = 9, "an image is not wholly and rightly signed by the key that you trust"
     ELSEWHERE = 10, "the cluster belongs to another host that shares your folders"
+    NO_ROOM = 11, "pods have no room in the cluster, and wait for it"
     INTERRUPTED = 130, "interrupted by a signal"
 
 

@@ -258,6 +258,7 @@ def slurm_cluster(jobs: int) -> Json:
              "time": "0:00" if number > 1 else "1:05", "nodes": "" if number > 1 else "c1-0"}
             for number in range(1, jobs + 1)
         ],
+        "unscheduled": [{"pod": "c4-0", "reason": "0/2 nodes are available: 2 Insufficient memory."}],
         "more_jobs": 0,
         "accounting": True,
         "automatic": None,

@@ -168,6 +168,8 @@ def status(ctx: click.Context, name: str, namespace: str, output: str) -> None:
                 f"  {each.name:8} {each.state:12} {each.allocated} of {each.cpus} CPUs  "
                 f"{each.memory_mib:6} MiB  {each.on}  {each.reason}".rstrip()
             )
+        for pod in found.unscheduled:
+            click.echo(f"  {pod.pod:8} waits for room: {pod.reason}")
         if scales := found.automatic:
             click.echo(
                 f"  scales by itself: {scales.least} to {scales.most} nodes, of which those go that"

@@ -39,6 +39,7 @@ def _cluster(place: Place) -> Json:
         queue = []
     return _described(place, found.problem) | {
         "nodes": [asdict(each) for each in found.nodes],
+        "unscheduled": [asdict(each) for each in found.unscheduled],
         "jobs": [asdict(each) for each in queue[:_JOBS]],
         "more_jobs": max(0, len(queue) - _JOBS),
         "accounting": found.accounting,
@@ -53,6 +54,7 @@ def _described(place: Place, problem: str) -> Json:
         "options": place.options,
         "problem": problem,
         "nodes": [],
+        "unscheduled": [],
         "jobs": [],
         "more_jobs": 0,
         "accounting": False,

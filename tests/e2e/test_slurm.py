@@ -18,10 +18,11 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
+from sykube.dashboard.rows import quantity
 from sykube.errors import ExitCode
 from sykube.slurm import sacct
 from tests.browser import chromium
-from tests.e2e import release, terminal
+from tests.e2e import manifests, release, terminal
 from tests.e2e.cluster import TestCluster, eventually
 from tests.e2e.page import Dashboard, go, shot, texts
 
@@ -399,6 +400,107 @@ def test_nodes_come_for_jobs_and_go_when_they_are_idle(bare: Lab) -> None:
         lab.slurm("down", "--volumes", "--force", check=False)
     left = ("serviceaccounts", "roles", "rolebindings")
     assert "slurmctld" not in lab.cluster.kubectl("get", ",".join(left), "--all-namespaces")
+
+
+def half_of_a_node(cluster: TestCluster) -> str:
+    """Memory of which a node of Kubernetes has room for one, and not for two."""
+    nodes = cluster.get("nodes")["items"]
+    least = min(quantity(each["status"]["allocatable"]["memory"]) for each in nodes)
+    return f"{least * 0.55 / 2**20:.0f}Mi"
+
+
+@contextmanager
+def filled(cluster: TestCluster, memory: str, *nodes: str) -> Iterator[list[str]]:
+    """Pods that ask for memory on nodes, and take none of it: their names."""
+    pods = [
+        manifests.pod(f"filler-{node}", cluster.image, f"{cluster.name}-{node}", ["sleep", "3600"],
+                      resources={"requests": {"memory": memory}})
+        for node in nodes
+    ]  # fmt: skip
+    cluster.apply(*pods)
+    names = [f"pod/{each['metadata']['name']}" for each in pods]
+    try:
+        yield names
+    finally:
+        cluster.kubectl("delete", "--ignore-not-found", *names)
+
+
+@pytest.mark.long
+def test_nodes_without_room_are_said_to_wait_for_it_and_no_job_is_lost(bare: Lab) -> None:
+    lab = Lab(bare.cluster, bare.folder, "e2e-room")
+    memory = half_of_a_node(bare.cluster)
+
+    def require_one_waits(refused: Any) -> str:
+        assert refused.returncode == ExitCode.NO_ROOM, refused.stderr
+        assert refused.stderr.count("error: ") == 1
+        assert "no room for 1 of the 2 nodes of the Slurm cluster e2e-room" in refused.stderr
+        found = lab.status()
+        (waiting,) = found["unscheduled"]
+        assert "Insufficient memory" in waiting["reason"]
+        assert f"{waiting['pod']} is Pending: {waiting['reason']}" in refused.stderr
+        shown = lab.slurm("status", check=False)
+        assert shown.returncode == ExitCode.DEGRADED
+        assert f"{waiting['pod']}     waits for room: {waiting['reason']}" in shown.stdout
+        return str(waiting["pod"])
+
+    try:
+        with filled(bare.cluster, memory, "node1") as fillers:
+            wanted = ("up", "--nodes", "2", "--memory", memory)
+            waiting = require_one_waits(lab.slurm(*wanted, check=False))
+            # The other takes jobs, and what waits goes before it.
+            lab.submit_tasks("room", 1, 90)
+            eventually("it runs", lambda: lab.status()["jobs"].get("running") == 1)
+            done = lab.slurm("scale", "1", "--output", "json")
+            assert json.loads(done.stdout)["removed"] == [waiting]
+            assert lab.status()["healthy"]
+            require_one_waits(lab.slurm("scale", "2", check=False))
+            assert lab.status()["jobs"].get("running") == 1
+            lab.cluster.kubectl("delete", *fillers)
+            eventually("it has come", lambda: lab.status()["healthy"])
+        assert lab.slurm(*wanted).returncode == ExitCode.OK
+        assert len(lab.slurm("run", "--", "-N", "2", "hostname").stdout.split()) == 2
+        lab.require_all("room", 1)
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
+
+
+@pytest.mark.long
+def test_a_node_that_comes_by_itself_and_finds_no_room_is_given_up_and_its_job_is_not(
+    bare: Lab,
+) -> None:
+    lab = Lab(bare.cluster, bare.folder, "e2e-tight")
+    memory = half_of_a_node(bare.cluster)
+
+    def state() -> str:
+        return " ".join(each["state"] for each in lab.status()["nodes"])
+
+    try:
+        with filled(bare.cluster, memory, "master", "node1") as fillers:
+            lab.slurm("up", "--nodes", "0-1", "--memory", memory, "--idle", "10")
+            # Five minutes would be long for a test.
+            conf = json.loads(lab.kubernetes("get", "configmap", "slurm", "--output", "json"))
+            text = conf["data"]["slurm.conf"]
+            assert "ResumeTimeout=300" in text
+            conf["data"]["slurm.conf"] = text.replace("ResumeTimeout=300", "ResumeTimeout=40")
+            lab.cluster.apply(conf)
+            lab.kubernetes("delete", "pod", "slurmctld-0")
+            eventually("it takes jobs", lambda: lab.status()["healthy"])
+            lab.submit_tasks("tight", 1, 1)
+            eventually("its node is to come", lambda: lab.status()["unscheduled"])
+            found = lab.status()
+            assert found["healthy"]
+            assert [each["pod"] for each in found["unscheduled"]] == ["c1-0"]
+            eventually("it is given up", lambda: state() == "down~", 180)
+            found = lab.status()
+            assert not found["healthy"]
+            assert "Insufficient memory" in found["problem"]
+            assert found["jobs"] == {"pending": 1}
+            lab.cluster.kubectl("delete", *fillers)
+            eventually("it has come", lambda: lab.status()["healthy"], 180)
+            lab.require_all("tight", 1)
+        eventually("it goes as any other", lambda: state() == "idle~")
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
 
 
 @pytest.mark.long

@@ -79,7 +79,12 @@ class FakeSlurm(Api):
         pod = _pod(name)
         if why := self.unready.get(name):
             pod["status"]["conditions"] = [
-                {"type": "PodScheduled", "status": "False", "message": why}
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": why,
+                }
             ]
         if name == "slurmdbd-0" and self.broken:
             pod["status"]["conditions"] = []
@@ -110,6 +115,8 @@ class FakeSlurm(Api):
                 self.nodes[f"{name}-0"] = ("idle~", "")
                 return
             self.sets.add(name)
+            if f"{name}-0" in self.unready:
+                return
             before, reason = self.nodes.get(f"{name}-0", ("", ""))
             self.nodes[f"{name}-0"] = ("drained", reason) if "drain" in before else ("idle", "")
 
@@ -124,6 +131,8 @@ class FakeSlurm(Api):
         self.sets.discard(name)
         if self.work.get(f"{name}-0"):
             self.ended.append(f"{name}-0")
+        if f"{name}-0" not in self.nodes:
+            return
         state, reason = self.nodes[f"{name}-0"]
         self.nodes[f"{name}-0"] = (f"{state}*", reason)
 

@@ -201,6 +201,8 @@ def test_a_slurm_cluster_shows_its_queue_its_nodes_and_what_jobs_made_of_their_c
         "c2-0idle20960 MiBlab-node1",
         "c3-0drained20960 MiBlab-node1fan",
     ]
+    waits = "c4-0 waits for room: 0/2 nodes are available: 2 Insufficient memory."
+    assert texts(page, ".waiting li") == [waits]
     assert texts(page, "article.slurm .problem") == ["nodes of Slurm: c3-0: drained"]
     eventually(
         "figures", lambda: texts(page, ".tile dd:not(.more)") == ["71.3 %", "80.0 %", "64.5 %"]

@@ -79,6 +79,7 @@ function make(cluster) {
   const shown = {
     jobs, nodes, worst,
     problem: h("p", { class: "problem" }),
+    waiting: h("ul", { class: "waiting", "aria-label": `Pods of ${name} that wait for room` }),
     quiet: h("p", { class: "note" }, "No job waits or runs."),
     more: h("p", { class: "note" }),
     tiles: { average: tile("Average of jobs"), median: tile("Median of jobs"), overall: tile("Overall") },
@@ -93,7 +94,7 @@ function make(cluster) {
     h("header", {}, h("h2", {}, name), h("span", { class: "role" }), pill("idle", "")),
     shown.problem,
     h("h3", {}, "Queue"), jobs.element, shown.quiet, shown.more,
-    h("h3", {}, "Nodes"), nodes.element,
+    h("h3", {}, "Nodes"), nodes.element, shown.waiting,
     h("h3", {}, "CPU efficiency"), shown.figures, shown.words, shown.hint);
   parts.set(card, shown);
   return card;
@@ -137,6 +138,8 @@ function update(card, cluster) {
   keyed(shown.jobs.body, cluster.jobs.map((job, place) => ({ ...job, place })), (job) => String(job.place), makeJob, updateJob);
   shown.nodes.element.hidden = !cluster.nodes.length;
   keyed(shown.nodes.body, cluster.nodes, (node) => node.name, makeNode, updateNode);
+  keyed(shown.waiting, cluster.unscheduled, (each) => each.pod, () => h("li", {}),
+    (item, { pod, reason }) => text(item, `${pod} waits for room: ${reason}`));
   updateEfficiency(shown, cluster);
 }
 

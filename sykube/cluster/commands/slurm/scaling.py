@@ -45,6 +45,7 @@ def scale(
 
     Raises:
         UsageError: there is no room for so many, or it scales by itself.
+        NoRoomError: some new nodes have no place in the cluster: they wait for it.
         SykubeError: there is no such Slurm cluster, or new nodes do not come up.
     """
     if problem := nodes_problem(count, least=0):
@@ -134,11 +135,12 @@ def _is_ours(node: SlurmNode) -> bool:
 
 
 def _going(nodes: dict[str, SlurmNode], left: list[str], count: int) -> list[str]:
-    """Which nodes are to go: those without jobs first, then the youngest."""
+    """Which nodes are to go: those without a pod that runs, those without jobs, the youngest."""
 
-    def order(name: str) -> tuple[bool, int]:
+    def order(name: str) -> tuple[bool, bool, int]:
         node = nodes.get(name)
-        return bool(node and node.is_busy), -manifests.node_number(name)
+        there = bool(node and node.responds and node.word != "down")
+        return bool(node and node.is_busy), there, -manifests.node_number(name)
 
     return sorted(left, key=order)[:count]
 

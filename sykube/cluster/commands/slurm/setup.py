@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sykube.cluster.commands.slurm import image, isolation, removal
+from sykube.cluster.commands.slurm import image, isolation, removal, room
 from sykube.cluster.commands.slurm.place import Place, at, held
+from sykube.cluster.commands.slurm.room import Unscheduled
 from sykube.cluster.model.cluster import DOMAIN
 from sykube.errors import UsageError
 from sykube.host.host import Host
@@ -42,6 +43,7 @@ def up(
 
     Raises:
         UsageError: the cluster cannot have it; nothing was changed.
+        NoRoomError: some of its nodes have no place in the cluster; the others take jobs.
         SykubeError: the cluster does not run, or the Slurm cluster does not come up: what is new
             of it is removed again.
     """
@@ -134,10 +136,39 @@ def wait_for(place: Place, numbers: list[int], least: int | None = None) -> None
         least: as of `problem`.
 
     Raises:
+        NoRoomError: for a minute there was no place for some pods, and all else is there.
         SykubeError: they do not within 5 minutes; says what is missing.
     """
-    what = f"the Slurm cluster {place.namespace}"
-    wait_until(place.cluster.host, what, lambda: problem(place, numbers, least), _TIMEOUT_S)
+    patience = room.Patience(place)
+
+    def missing() -> str:
+        found = problem(place, numbers, least)
+        if found and (waiting := patience.lost()):
+            _require_room_for_others(place, numbers, least, waiting)
+        return found
+
+    wait_until(place.cluster.host, f"the Slurm cluster {place.namespace}", missing, _TIMEOUT_S)
+
+
+def _require_room_for_others(
+    place: Place, numbers: list[int], least: int | None, waiting: list[Unscheduled]
+) -> None:
+    """Give up pods that wait for a place, unless something else is missing, too.
+
+    Raises:
+        NoRoomError: nothing is.
+    """
+    gone = {each.pod: manifests.node_number(each.pod) for each in waiting}
+    if not all(gone.values()):
+        raise room.of_others(place, waiting)
+    left = [each for each in numbers if each not in gone.values()]
+    if problem(place, left, None if least is None else 0):
+        return
+    if least is None:
+        count = len(place.numbers())
+        raise room.of_nodes(place, waiting, count, str(count - len(gone)))
+    limits = f"{max(0, least - len(gone))}-{len(numbers)}"
+    raise room.of_nodes(place, waiting, len(numbers), limits)
 
 
 def require_room(place: Place, spec: SlurmSpec, count: int) -> None:
@@ -256,8 +287,9 @@ def set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
         with ui.step("Waiting for slurmctld and the nodes"):
             add_nodes(place, spec, new_numbers)
             wait_for(place, numbers, spec.nodes if spec.is_automatic else None)
-    except BaseException:
-        if new:
+    except BaseException as error:
+        # Where only some nodes wait for room, the others take jobs.
+        if new and not (isinstance(error, room.NoRoomError) and error.takes_jobs):
             with ui.step("Removing what is there of it"):
                 removal.remove(place, volumes=not kept)
         raise

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sykube.cluster.commands.slurm import setup
+from sykube.cluster.commands.slurm import room, setup
 from sykube.cluster.commands.slurm.place import Place
+from sykube.cluster.commands.slurm.room import Unscheduled
 from sykube.errors import ExitCode
 from sykube.host.run import CommandError
 from sykube.slurm.controller import SlurmNode
@@ -39,6 +40,7 @@ class Status:
     """A Slurm cluster; `problem` is empty where all nodes take jobs.
 
     Attributes:
+        unscheduled: the pods that Kubernetes has no place for.
         automatic: how it scales by itself, if it does.
     """
 
@@ -48,6 +50,7 @@ class Status:
     nodes: tuple[ShownNode, ...]
     jobs: dict[str, int]
     accounting: bool
+    unscheduled: tuple[Unscheduled, ...] = ()
     automatic: Automatic | None = None
 
     @property
@@ -66,14 +69,18 @@ def collect(place: Place) -> Status:
     """
     spec = place.require()
     found = setup.whole_problem(place, spec)
-    on = {pod["metadata"]["name"]: pod["spec"].get("nodeName", "") for pod in place.pods()}
+    pods = place.pods()
+    on = {pod["metadata"]["name"]: pod["spec"].get("nodeName", "") for pod in pods}
     try:
         known, jobs = place.controller.nodes(), place.controller.jobs()
     except CommandError:
         known, jobs = {}, {}
     nodes = tuple(_shown(each, on.get(each.name, "")) for each in known.values())
     automatic = Automatic(spec.nodes, spec.most, spec.idle) if spec.is_automatic else None
-    return Status(place.namespace, spec.names, found, nodes, jobs, spec.accounting, automatic)
+    waiting = tuple(room.unscheduled(pods))
+    return Status(
+        place.namespace, spec.names, found, nodes, jobs, spec.accounting, waiting, automatic
+    )
 
 
 def _shown(node: SlurmNode, on: str) -> ShownNode:
