@@ -277,7 +277,7 @@ def test_errors_know_their_exit_code() -> None:
     assert SykubeError("x").exit_code is ExitCode.FAILED
     assert UsageError("x").exit_code is ExitCode.USAGE
     assert HostError("x").exit_code is ExitCode.HOST_NOT_READY
-    assert [code.value for code in ExitCode] == [*range(11), 130]
+    assert [code.value for code in ExitCode] == [*range(12), 130]
     assert len({code.meaning for code in ExitCode}) == len(ExitCode)
     assert str(SykubeError("what went wrong")) == "what went wrong"
 
