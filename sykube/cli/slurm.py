@@ -12,7 +12,15 @@ import click
 
 from sykube.cli import completion, context, logfile
 from sykube.cli import efficiency as shown_efficiency
-from sykube.cluster.commands.slurm import accounting, jobs, limits, removal, scaling, setup
+from sykube.cluster.commands.slurm import (
+    accounting,
+    jobs,
+    limits,
+    removal,
+    rest,
+    scaling,
+    setup,
+)
 from sykube.cluster.commands.slurm import image as slurm_image
 from sykube.cluster.commands.slurm import status as slurm_status
 from sykube.cluster.commands.slurm.place import NAMESPACE, Place, at
@@ -27,6 +35,7 @@ from sykube.slurm.controller import (
     CONTAINER,
     NODE_CONTAINER,
     POD,
+    REST,
 )
 from sykube.slurm.spec import IDLE_S, MANY, MUNGE, NONE, ONE, SLURM, SlurmSpec, parse_nodes
 
@@ -63,6 +72,8 @@ def _sized(command: Callable[..., Any]) -> Callable[..., Any]:
                      show_default=True, help="How Slurm knows who asks. None: by the network."),
         click.option("--accounting", is_flag=True,
                      help="Keep what jobs took: slurmdbd, for sacct, sacctmgr and sreport."),
+        click.option("--rest", is_flag=True,
+                     help="Serve Slurm's REST API: slurmrestd, for who has a token."),
     )):  # fmt: skip
         command = option(command)
     return command
@@ -178,6 +189,7 @@ def status(ctx: click.Context, name: str, namespace: str, output: str) -> None:
         jobs_ = ", ".join(f"{count} {state}" for state, count in found.jobs.items())
         click.echo(f"  jobs: {jobs_ or 'none'}")
         click.echo(f"  accounting: {'by slurmdbd' if found.accounting else 'none'}")
+        click.echo(f"  REST API: {'slurmrestd, port 6820' if found.rest else 'none'}")
     ctx.exit(found.exit_code)
 
 
@@ -247,14 +259,31 @@ def submit(name: str, namespace: str, user: str, file: Path, options: tuple[str,
 @slurm.command()
 @context.named
 @_NAMESPACE
+@_AS_USER
+@click.option("--lifetime", type=click.IntRange(1), default=3600, show_default=True,
+              metavar="SECONDS", help="How long it is valid.")  # fmt: skip
+@context.common
+def token(name: str, namespace: str, user: str, lifetime: int) -> None:
+    """Print a token for the REST API, by which somebody is a user: `up --rest`.
+
+    It is the value of the header X-SLURM-USER-TOKEN.
+    """
+    with at(context.host(), name, namespace, context.ui()) as place:
+        click.echo(rest.token(place, user, lifetime))
+
+
+@slurm.command()
+@context.named
+@_NAMESPACE
 @click.argument("node", default=POD)
 @click.option("--follow", "-f", is_flag=True, help="Keep printing new lines until Ctrl-C.")
 @context.common
 def logs(name: str, namespace: str, node: str, follow: bool) -> None:
-    """Show what slurmctld logs, or the slurmd of a NODE: c1-0 …, or slurmdbd-0."""
+    """Show what slurmctld logs, or the slurmd of a NODE: c1-0 …, or slurmdbd-0, or slurmrestd."""
     with at(context.host(), name, namespace, context.ui()) as place:
-        accounts = [ACCOUNTING_POD] if place.require().accounting else []
-        known = [POD, *manifests.pod_names(place.numbers()), *accounts]
+        spec = place.require()
+        others = [ACCOUNTING_POD] * spec.accounting + [REST] * spec.rest
+        known = [POD, *manifests.pod_names(place.numbers()), *others]
         if node not in known:
             raise UsageError(
                 f"the Slurm cluster {namespace} has no node {node!r}",
@@ -262,10 +291,11 @@ def logs(name: str, namespace: str, node: str, follow: bool) -> None:
             )
         kubectl = str(place.cluster.image.kubectl)
         # munged may be beside it, and MariaDB.
-        containers = {POD: CONTAINER, ACCOUNTING_POD: ACCOUNTING_CONTAINER}
+        containers = {POD: CONTAINER, ACCOUNTING_POD: ACCOUNTING_CONTAINER, REST: REST}
         container = containers.get(node, NODE_CONTAINER)
         options = ["--container", container, *(["--follow"] if follow else [])]
-        _become(place, [kubectl, "--namespace", namespace, "logs", node, *options])
+        pod = f"deployment/{REST}" if node == REST else node
+        _become(place, [kubectl, "--namespace", namespace, "logs", pod, *options])
 
 
 @slurm.command()

@@ -273,6 +273,6 @@ UPSTREAM_NODE_PACKAGES = tuple(
 SLURM_PACKAGES = (
     *("slurmctld", "slurmd", "sackd", "slurm-client", "slurm-wlm-basic-plugins"),
     *("slurm-wlm-jwt-plugin", "openmpi-bin", "openssl", "libnss-extrausers", "munge", "procps"),
-    *("tini", "slurmdbd", "mariadb-server-core"),
+    *("tini", "slurmdbd", "mariadb-server-core", "slurmrestd"),
 )
 SLURM_IMAGE = "sykube.local/slurm"

@@ -12,6 +12,7 @@ from sykube.slurm import sacct
 
 POD, CONTAINER, NODE_CONTAINER = "slurmctld-0", "slurmctld", "slurmd"
 LOGIN = "deployment/login"
+REST = "slurmrestd"
 ACCOUNTING_POD, ACCOUNTING_CONTAINER = "slurmdbd-0", "slurmdbd"
 # What follows a state: not responding, powered down … (sinfo(1), NODE STATE CODES).
 _MARKS = "*~#!%$@^+-"
@@ -103,15 +104,21 @@ class Controller:
         self._kubectl = [str(kubectl), "--kubeconfig", str(kubeconfig), "--namespace", namespace]
 
     def kubectl(
-        self, *words: str, stdin: str | None = None, timeout: float = _TIMEOUT_S, check: bool = True
+        self,
+        *words: str,
+        stdin: str | None = None,
+        timeout: float = _TIMEOUT_S,
+        check: bool = True,
+        secret: bool = False,
     ) -> Completed:
-        """Run kubectl in the Slurm cluster's namespace."""
+        """Run kubectl in the Slurm cluster's namespace; arguments as of `run`."""
         return self._host.run(
             [*self._kubectl, *words],
             stdin=stdin,
             env=WITHOUT_PROXIES,
             timeout=timeout,
             check=check,
+            secret=secret,
         )
 
     def nodes(self) -> dict[str, SlurmNode]:
@@ -151,6 +158,17 @@ class Controller:
         words = ("exec", pod, "--container", container, "--", "sacct", "--noheader")
         return self.kubectl(*words, check=False).ok
 
+    def token(self, user: str, lifetime_s: int) -> str:
+        """A token by which somebody is that user for slurmrestd; it is in no log.
+
+        Raises:
+            CommandError: slurmctld makes none.
+        """
+        words = ("scontrol", "token", f"username={user}", f"lifetime={lifetime_s}")
+        said = self._run(*words, secret=True)
+        # SLURM_JWT=TOKEN
+        return said.partition("=")[2].strip()
+
     def reconfigure(self) -> None:
         """Have all daemons take slurmctld's configuration as it is."""
         self._run("scontrol", "reconfigure")
@@ -186,8 +204,9 @@ class Controller:
         if names:
             self._run("scontrol", "update", f"nodename={','.join(names)}", *changes)
 
-    def _run(self, *command: str) -> str:
-        return self.kubectl("exec", POD, "--container", CONTAINER, "--", *command).stdout
+    def _run(self, *command: str, secret: bool = False) -> str:
+        words = ("exec", POD, "--container", CONTAINER, "--", *command)
+        return self.kubectl(*words, secret=secret).stdout
 
 
 def _queued(words: Sequence[str]) -> QueuedJob:

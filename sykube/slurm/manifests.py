@@ -56,6 +56,10 @@ def _accounting_text(spec: SlurmSpec) -> str:
     return resources.render("manifests", "slurm-accounting.yaml.j2", spec=spec)
 
 
+def _rest_text(spec: SlurmSpec, key: str) -> str:
+    return resources.render("manifests", "slurm-rest.yaml.j2", spec=spec, key=key)
+
+
 def node_text(spec: SlurmSpec, number: int) -> str:
     """A node, as YAML."""
     return resources.render("manifests", "slurm-node.yaml.j2", spec=spec, name=node_name(number))
@@ -64,7 +68,8 @@ def node_text(spec: SlurmSpec, number: int) -> str:
 def whole_text(spec: SlurmSpec, key: str) -> str:
     """All of a Slurm cluster, as YAML for `kubectl apply`."""
     nodes = (node_text(spec, number) for number in range(1, spec.largest + 1))
-    return "---\n".join([text(spec, key), *nodes])
+    rest = [_rest_text(spec, new_key())] if spec.rest else []
+    return "---\n".join([text(spec, key), *rest, *nodes])
 
 
 def probe_object(spec: SlurmSpec, name: str, addresses: Sequence[str]) -> dict[str, Any]:
@@ -84,6 +89,15 @@ def objects(spec: SlurmSpec, key: str, *, owned: bool) -> list[dict[str, Any]]:
 def accounting_objects(spec: SlurmSpec) -> list[dict[str, Any]]:
     """Those of them by which it has accounting."""
     return documents.load_all(_accounting_text(spec))
+
+
+def rest_objects(spec: SlurmSpec, key: str) -> list[dict[str, Any]]:
+    """Those of its REST API.
+
+    Args:
+        key: of its tokens, in base64.
+    """
+    return documents.load_all(_rest_text(spec, key))
 
 
 def node_objects(spec: SlurmSpec, number: int) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ _LEAST_UID, _MOST_UID, _NOBODY = 1000, 2**31 - 1, 65534
 _SLURM_UID = 64030
 # A number that nobody has: munged needs no name (munged.c, of 0.5.16).
 _MUNGE_UID = 64032
+# slurmrestd's, which is no other daemon's (src/slurmrestd/slurmrestd.c, _check_user).
+_REST_UID = 64033
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 # Of useradd(8), without the underscore, which containers cannot have in their names.
@@ -69,6 +71,7 @@ class SlurmSpec:
         auth: how Slurm knows who asks: `slurm`, `munge`, or `none`, where it believes everybody.
         sidecars: whether that Kubernetes has sidecar containers.
         accounting: whether slurmdbd keeps what jobs took, in a volume of its own.
+        rest: whether slurmrestd serves Slurm's REST API to whoever has a token.
     """
 
     namespace: str
@@ -88,6 +91,7 @@ class SlurmSpec:
     most: int = 0
     idle: int = IDLE_S
     accounting: bool = False
+    rest: bool = False
 
     @property
     def accounts(self) -> tuple[User, ...]:
@@ -125,6 +129,11 @@ class SlurmSpec:
     def munge_uid(self) -> int:
         """Whose munged is, and so nobody's else: jobs cannot read its key."""
         return _MUNGE_UID
+
+    @property
+    def rest_uid(self) -> int:
+        """Whose slurmrestd is, and so nobody else's."""
+        return _REST_UID
 
     @property
     def memory_bytes(self) -> int:
@@ -174,6 +183,8 @@ class SlurmSpec:
             )
         if self.auth == NONE and self.users == MANY:
             found.append("--auth none: each user could be every other, so it is for --users one")
+        if self.auth == NONE and self.rest:
+            found.append("--auth none: no token is needed for anything, so --rest is not for it")
         found += [f"--user {name!r}: {why}" for name in self.names if (why := _wrong_user(name))]
         if len({*self.names}) < len(self.names):
             found.append("--user: a name stands there twice")
@@ -183,7 +194,7 @@ class SlurmSpec:
             f"--users-file: {user.name} has the number {user.uid}, which no user can have here"
             for user in self.accounts
             if not _LEAST_UID <= user.uid <= _MOST_UID
-            or user.uid in (_SLURM_UID, _MUNGE_UID, _NOBODY)
+            or user.uid in (_SLURM_UID, _MUNGE_UID, _REST_UID, _NOBODY)
         ]
         try:
             reference.full(self.image)

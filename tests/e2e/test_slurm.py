@@ -93,8 +93,8 @@ def bare(observed: TestCluster, tmp_path_factory: pytest.TempPathFactory) -> Lab
 
 @pytest.fixture(scope="module")
 def lab(bare: Lab) -> Iterator[Lab]:
-    """Two nodes of one user's."""
-    bare.slurm("up", "--nodes", "2", "--memory", "512Mi")
+    """Two nodes of one user's, with the REST API."""
+    bare.slurm("up", "--nodes", "2", "--memory", "512Mi", "--rest")
     yield bare
     bare.slurm("down", "--volumes", "--force", check=False)
 
@@ -166,6 +166,59 @@ def test_no_job_waits_for_a_name(lab: Lab) -> None:
 def test_a_bag_of_tasks_is_worked_off(lab: Lab) -> None:
     lab.submit_tasks("bag", 20, 0.2)
     lab.require_all("bag", 20)
+
+
+# What a pod asks slurmrestd: a token, a path and a body, by its input; prints status and answer.
+_ASK = """
+import json, sys, urllib.error, urllib.request
+token, address, path, body = json.load(sys.stdin)
+headers = {"Content-Type": "application/json"}
+if token:
+    headers["X-SLURM-USER-TOKEN"] = token
+url = f"http://{address}:6820/slurm/v0.0.42/{path}"
+request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
+try:
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        print(json.dumps([answer.status, json.load(answer)]))
+except urllib.error.HTTPError as error:
+    print(json.dumps([error.code, {}]))
+"""
+
+
+def test_a_job_is_submitted_by_the_rest_api_to_whoever_has_a_token(lab: Lab) -> None:
+    words = ("service", "slurmrestd", "--output", "jsonpath={.spec.clusterIP}")
+    address = lab.kubernetes("get", *words)
+
+    def ask(token: str, path: str, body: Any = None) -> Any:
+        command = ("exec", "--stdin", "deployment/metrics", "--", "python3", "-c", _ASK)
+        asked = json.dumps([token, address, path, body])
+        said = lab.cluster.kubectl("--namespace", "kube-system", *command, stdin=asked)
+        return json.loads(said)
+
+    done = lab.slurm("token", "-v", "--lifetime", "300")
+    token = done.stdout.strip()
+    assert token.startswith("eyJ")
+    assert token not in done.stderr
+    assert "scontrol token" in done.stderr
+    code, answer = ask(token, "ping/")
+    assert code == 200
+    assert [each["pinged"] for each in answer["pings"]] == ["UP"]
+    # 401 of slurmrestd itself; the other one slurmctld refuses.
+    assert ask("", "ping/")[0] == 401
+    assert ask(token[:-4] + "AAAA", "jobs/")[0] != 200
+    job = {
+        "name": "rest", "current_working_directory": "/home/user", "standard_output": "rest.out",
+        "environment": ["PATH=/usr/bin:/bin"],
+    }  # fmt: skip
+    body = {"script": "#!/bin/sh\nid -un\n", "job": job}
+    code, answer = ask(token, "job/submit", body)
+    assert (code, answer["errors"]) == (200, [])
+    assert answer["job_id"] > 0
+    lab.wait_until_idle()
+    assert lab.shell("cat", "rest.out") == "user\n"
+    pod = lab.kubernetes("exec", "deployment/slurmrestd", "--", "cat", "/proc/self/status")
+    assert "CapBnd:\t0000000000000000" in pod
+    assert "Uid:\t64033" in pod
 
 
 def rows(page: Chrome, table: str) -> list[str]:

@@ -23,6 +23,7 @@ class FakeSlurm(Api):
         ended: nodes whose pods were removed while they had jobs.
         accounting: what sacct prints, where there is accounting, which daemons hear of when they are
             reconfigured.
+        rest: whether slurmrestd has a pod.
         slurmdbd: whether it has a pod; broken: whether that does not become Ready.
         accounts: the users of its ConfigMap, and of the login pod; users: those that each pod knows.
         probe: what the pod ends with that tries to reach slurmctld; probes: those there have been.
@@ -41,7 +42,7 @@ class FakeSlurm(Api):
         self.queue: list[str] = []
         self.listed: list[str] = []
         self.accounting: str | None = None
-        self.slurmdbd = self.broken = False
+        self.slurmdbd = self.broken = self.rest = False
         self.controller: dict[str, Any] = {"containers": []}
         self.probe = 0
         self.accounts: list[str] = []
@@ -62,6 +63,8 @@ class FakeSlurm(Api):
         if kind == "pods" and name in self._pods():
             return self._pod(name)
         if (kind, name, self.slurmdbd) == ("statefulsets", "slurmdbd", True):
+            return {}
+        if (kind, name, self.rest) == ("deployments", "slurmrestd", True):
             return {}
         if path in self.probes:
             ended = {"state": {"terminated": {"exitCode": self.probe}}}
@@ -92,12 +95,17 @@ class FakeSlurm(Api):
 
     def _pods(self) -> list[str]:
         accounts = ["slurmdbd-0"] if self.slurmdbd else []
-        return ["slurmctld-0", "login-x", *accounts, *(f"{each}-0" for each in self.sets)]
+        rest = ["slurmrestd-x"] if self.rest else []
+        return ["slurmctld-0", "login-x", *accounts, *rest, *(f"{each}-0" for each in self.sets)]
 
     def apply(self, manifest: dict[str, Any]) -> None:
-        if manifest["kind"] == "Deployment":
+        self.rest = self.rest or manifest["metadata"]["name"] == "slurmrestd"
+        if (manifest["kind"], manifest["metadata"]["name"]) == ("Deployment", "login"):
             containers = manifest["spec"]["template"]["spec"]["containers"]
             self.accounts = [each["name"] for each in containers if each["name"] != "sackd"]
+        if manifest["kind"] == "Secret":
+            where = f"/api/v1/namespaces/slurm/secrets/{manifest['metadata']['name']}"
+            self.objects[where] = manifest
         if manifest["kind"] == "ConfigMap":
             where = f"/api/v1/namespaces/slurm/configmaps/{manifest['metadata']['name']}"
             self.objects[where] = manifest
@@ -160,6 +168,8 @@ class FakeSlurm(Api):
                     assert name.removesuffix("-0") not in self.sets, "its pod would register again"
                     del self.nodes[name]
                 return 0, "", ""
+            case ["scontrol", "token", user, _]:
+                return 0, f"SLURM_JWT=eyJ-of-{user.removeprefix('username=')}\n", ""
             case ["scontrol", "reconfigure"]:
                 if any(each.get("env") for each in self.controller["containers"]):
                     assert self.slurmdbd, "slurmctld would end"
@@ -201,7 +211,12 @@ class FakeSlurm(Api):
 
 
 def _pod(name: str) -> dict[str, Any]:
-    of = {"slurmctld-0": "controller", "login-x": "login", "slurmdbd-0": "accounting"}
+    of = {
+        "slurmctld-0": "controller",
+        "login-x": "login",
+        "slurmdbd-0": "accounting",
+        "slurmrestd-x": "rest",
+    }
     component = of.get(name, "node")
     return {
         "metadata": {"name": name, "labels": {"app.kubernetes.io/component": component}},

@@ -103,6 +103,7 @@ MANIFESTS: dict[str, Json] = {
     # Parts of the others.
     "slurm-parts.yaml.j2": {},
     "slurm-probe.yaml.j2": {"spec": SLURM, "name": "probe", "addresses": ["192.0.2.1"]},
+    "slurm-rest.yaml.j2": {"spec": SLURM, "key": "QQ=="},
     "tolerations.yaml.j2": {},
 }
 

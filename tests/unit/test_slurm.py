@@ -43,6 +43,10 @@ ACCOUNTED = [
     dataclasses.replace(each, accounting=True)
     for each in (ONE, MUNGE, SIDECARS, NONE, dataclasses.replace(ONE, users="many"))
 ]
+REST = [
+    dataclasses.replace(each, rest=True)
+    for each in (ONE, MANY, MUNGE, dataclasses.replace(ONE, accounting=True))
+]
 FOUR = dataclasses.replace(MANY, nodes=4)
 Json = dict[str, Any]
 
@@ -72,6 +76,8 @@ Json = dict[str, Any]
         ({"domain": "a b"}, "no domain"),
         ({"home_class": "a b"}, "no name of a StorageClass"),
         ({"users": "many", "auth": "none"}, "--auth none: each user could be every other"),
+        ({"rest": True, "auth": "none"}, "--auth none: no token is needed"),
+        ({"uids": (64033,)}, "64033, which no user can have"),
     ],
 )
 def test_what_a_slurm_cluster_cannot_be_is_refused_in_one_line(changed: Json, why: str) -> None:
@@ -125,7 +131,7 @@ def mounted(container: Json) -> set[str]:
     return {each["name"] for each in container["volumeMounts"]}
 
 
-@pytest.mark.parametrize("spec", [ONE, MUNGE, SIDECARS, NONE, *ACCOUNTED[:4]])
+@pytest.mark.parametrize("spec", [ONE, MUNGE, SIDECARS, NONE, *ACCOUNTED[:4], REST[0], REST[2]])
 def test_with_one_user_no_container_has_any_right_of_roots(spec: SlurmSpec) -> None:
     for pod in pods(spec).values():
         assert pod["securityContext"]["runAsNonRoot"]
@@ -144,7 +150,7 @@ def test_with_many_users_slurmd_alone_is_root_with_four_capabilities() -> None:
     assert users == {"ada": 1001, "bob": 1002, "sackd": 64030}
 
 
-@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE, *ACCOUNTED])
+@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE, *ACCOUNTED, *REST])
 def test_no_container_can_write_to_its_image_or_ask_kubernetes(spec: SlurmSpec) -> None:
     probe = manifests.probe_object(spec, "probe", ["192.0.2.1"])
     for pod in (*pods(spec).values(), probe["spec"]):
@@ -160,7 +166,7 @@ def test_users_containers_do_not_see_the_key() -> None:
         assert ("key" in seen) == ("run" in seen) == (container["name"] == "sackd")
 
 
-@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE, *ACCOUNTED])
+@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE, *ACCOUNTED, *REST])
 def test_every_volume_that_is_mounted_is_there_and_no_other(spec: SlurmSpec) -> None:
     for pod in pods(spec).values():
         names = [each["name"] for each in pod["volumes"]]
@@ -600,6 +606,7 @@ def role(
         ("/proc/net/tcp", folder / "tcp"),
         ("/run", folder / "run"),
         ("/etc/slurm-key", folder / "key"),
+        ("/etc/slurm-jwt", folder / "jwt"),
         ("/etc/slurm/", f"{folder / 'etc'}/"),
         ("/etc/slurmdbd", folder / "dbd"),
         ("/usr/share/mariadb", folder / "sql"),

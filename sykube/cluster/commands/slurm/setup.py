@@ -32,7 +32,8 @@ def up(
     """Set up a Slurm cluster and wait until all of its nodes take jobs.
 
     One that is there already, by an interrupted `up` or by `render`, is completed; one of many
-    users gets those that are named after its own, and each gets accounting, while jobs run.
+    users gets those that are named after its own, and each gets accounting and the REST API, while
+    jobs run.
 
     Args:
         wanted: its options; domain and places of nodes are the cluster's.
@@ -102,6 +103,8 @@ def problem(place: Place, numbers: list[int], least: int | None = None) -> str:
     wanted_pods = {"controller", "login"}
     if place.get("statefulsets", "slurmdbd"):
         wanted_pods.add("accounting")
+    if place.get("deployments", "slurmrestd"):
+        wanted_pods.add("rest")
     if missing := wanted_pods - ready:
         return f"no pod of {', '.join(sorted(missing))}"
     try:
@@ -213,12 +216,14 @@ def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
                 resolution=f"Remove it first: sykube slurm down{place.options}\n"
                 "  Or make another one beside it: --namespace NAME",
             )
-    if wanted.accounting and not there.accounting and there.image != wanted.image:
-        raise UsageError(
-            f"the Slurm cluster {place.namespace} is of an image that may have no slurmdbd",
-            details=f"{there.image}, and not {wanted.image}",
-            resolution=f"Create it again with --accounting: sykube slurm down{place.options}",
-        )
+    for option, program in (("accounting", "slurmdbd"), ("rest", "slurmrestd")):
+        added = getattr(wanted, option) and not getattr(there, option)
+        if added and there.image != wanted.image:
+            raise UsageError(
+                f"the Slurm cluster {place.namespace} is of an image that may have no {program}",
+                details=f"{there.image}, and not {wanted.image}",
+                resolution=f"Create it again with --{option}: sykube slurm down{place.options}",
+            )
     count = len(place.numbers())
     if wanted.nodes != count and not there.is_automatic:
         raise UsageError(
@@ -229,8 +234,11 @@ def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
 
 def _extended(there: SlurmSpec, wanted: SlurmSpec) -> SlurmSpec:
     """One that is there, with what is added to it."""
-    accounting = there.accounting or wanted.accounting
-    return dataclasses.replace(there.with_users(wanted.accounts), accounting=accounting)
+    return dataclasses.replace(
+        there.with_users(wanted.accounts),
+        accounting=there.accounting or wanted.accounting,
+        rest=there.rest or wanted.rest,
+    )
 
 
 def _fixed(spec: SlurmSpec, users: Sequence[User]) -> dict[str, str]:
@@ -280,6 +288,8 @@ def set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
             for each in manifests.objects(spec, found, owned=owned):
                 if each["kind"] != "Namespace" or owned:
                     place.api.apply(each)
+            if spec.rest:
+                _create_rest(place, spec)
         if spec.auth == NONE:
             with ui.step("Trying to reach slurmctld from outside"):
                 wait_for(place, [])
@@ -293,6 +303,13 @@ def set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
             with ui.step("Removing what is there of it"):
                 removal.remove(place, volumes=not kept)
         raise
+
+
+def _create_rest(place: Place, spec: SlurmSpec) -> None:
+    found = place.get("secrets", "slurm-jwt")
+    key = next(iter(found["data"].values())) if found else manifests.new_key()
+    for each in manifests.rest_objects(spec, key):
+        place.api.apply(each)
 
 
 def _wait_for_users(place: Place, spec: SlurmSpec) -> None:

@@ -50,6 +50,7 @@ class Status:
     nodes: tuple[ShownNode, ...]
     jobs: dict[str, int]
     accounting: bool
+    rest: bool
     unscheduled: tuple[Unscheduled, ...] = ()
     automatic: Automatic | None = None
 
@@ -77,9 +78,16 @@ def collect(place: Place) -> Status:
         known, jobs = {}, {}
     nodes = tuple(_shown(each, on.get(each.name, "")) for each in known.values())
     automatic = Automatic(spec.nodes, spec.most, spec.idle) if spec.is_automatic else None
-    waiting = tuple(room.unscheduled(pods))
     return Status(
-        place.namespace, spec.names, found, nodes, jobs, spec.accounting, waiting, automatic
+        place.namespace,
+        spec.names,
+        found,
+        nodes,
+        jobs,
+        spec.accounting,
+        spec.rest,
+        tuple(room.unscheduled(pods)),
+        automatic,
     )
 
 
