@@ -9,6 +9,7 @@ import base64
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -529,7 +530,7 @@ def test_a_node_that_comes_by_itself_and_finds_no_room_is_given_up_and_its_job_i
 
     try:
         with filled(bare.cluster, memory, "master", "node1") as fillers:
-            lab.slurm("up", "--nodes", "0-1", "--memory", memory, "--idle", "10")
+            lab.slurm("up", "--nodes", "0-2", "--memory", memory, "--idle", "10")
             # Five minutes would be long for a test.
             conf = json.loads(lab.kubernetes("get", "configmap", "slurm", "--output", "json"))
             text = conf["data"]["slurm.conf"]
@@ -539,19 +540,23 @@ def test_a_node_that_comes_by_itself_and_finds_no_room_is_given_up_and_its_job_i
             lab.kubernetes("delete", "pod", "slurmctld-0")
             eventually("it takes jobs", lambda: lab.status()["healthy"])
             lab.submit_tasks("tight", 1, 1)
-            eventually("its node is to come", lambda: lab.status()["unscheduled"])
-            found = lab.status()
-            assert found["healthy"]
-            assert [each["pod"] for each in found["unscheduled"]] == ["c1-0"]
-            eventually("it is given up", lambda: state() == "down~", 180)
+            with ThreadPoolExecutor() as pool:
+                interactive = pool.submit(lab.slurm, "run", "--", "hostname", check=False)
+                eventually("nodes are to come", lambda: len(lab.status()["unscheduled"]) == 2)
+                found = lab.status()
+                assert found["healthy"]
+                assert [each["pod"] for each in found["unscheduled"]] == ["c1-0", "c2-0"]
+                eventually("they are given up", lambda: state() == "down~ down~", 180)
+                # Nobody could see it run later.
+                assert interactive.result().returncode != 0
             found = lab.status()
             assert not found["healthy"]
             assert "Insufficient memory" in found["problem"]
-            assert found["jobs"] == {"pending": 1}
+            assert found["jobs"].get("pending") == 1
             lab.cluster.kubectl("delete", *fillers)
-            eventually("it has come", lambda: lab.status()["healthy"], 180)
+            eventually("they have come", lambda: lab.status()["healthy"], 180)
             lab.require_all("tight", 1)
-        eventually("it goes as any other", lambda: state() == "idle~")
+        eventually("they go as any other", lambda: state() == "idle~ idle~")
     finally:
         lab.slurm("down", "--volumes", "--force", check=False)
 

@@ -42,9 +42,11 @@ def place(world: World, slurm: FakeSlurm) -> Place:
 
 
 def test_those_of_a_cluster_are_found_by_their_records(place: Place, slurm: FakeSlurm) -> None:
-    named = [("slurm", "lab"), ("slurmdbd", "lab"), ("slurm", "burst")]
+    ours = {"sykube.json": ONE.to_json()}
+    named = [("slurm", "lab", ours), ("slurmdbd", "lab", {}), ("slurm", "burst", ours),
+             ("slurm", "others", {"slurm.conf": ""})]  # fmt: skip
     slurm.objects["/api/v1/configmaps"] = {
-        "items": [{"metadata": {"name": n, "namespace": where}} for n, where in named]
+        "items": [{"metadata": {"name": n, "namespace": w}, "data": data} for n, w, data in named]
     }
     found = places.all_in(place.cluster, slurm)
     assert [each.namespace for each in found] == ["burst", "lab"]

@@ -31,7 +31,7 @@ _GROUPS = {
 _OURS = "app.kubernetes.io/name=slurm"
 _NODES = f"{_OURS},app.kubernetes.io/component=node"
 # The ConfigMap that says what a Slurm cluster is.
-_RECORD = "slurm"
+_RECORD, _OPTIONS = "slurm", "sykube.json"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Place:
         if found is None:
             return None
         try:
-            return SlurmSpec.from_json(found["data"]["sykube.json"])
+            return SlurmSpec.from_json(found["data"][_OPTIONS])
         except (KeyError, TypeError, ValueError) as error:
             raise SykubeError(
                 f"the ConfigMap slurm of the namespace {self.namespace} is none of sykube's",
@@ -130,8 +130,11 @@ def all_in(cluster: Cluster, api: Api) -> list[Place]:
         ApiError: the API server does not answer.
     """
     found = api.get("/api/v1/configmaps", labelSelector=_OURS)["items"]
-    records = [each for each in found if each["metadata"]["name"] == _RECORD]
-    namespaces = sorted(each["metadata"]["namespace"] for each in records)
+    namespaces = sorted(
+        each["metadata"]["namespace"]
+        for each in found
+        if each["metadata"]["name"] == _RECORD and _OPTIONS in each.get("data", {})
+    )
     return [Place(cluster, each, api) for each in namespaces]
 
 
