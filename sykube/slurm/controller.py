@@ -164,7 +164,7 @@ class Controller:
         Raises:
             CommandError: slurmctld makes none.
         """
-        words = ("scontrol", "token", f"username={user}", f"lifetime={lifetime_s}")
+        words = ("scontrol", "token", f"username={user}", f"lifespan={lifetime_s}")
         said = self._run(*words, secret=True)
         # SLURM_JWT=TOKEN
         return said.partition("=")[2].strip()

@@ -149,7 +149,7 @@ def test_a_token_is_printed_and_kept_out_of_logs(
     place.cluster.host = dataclasses.replace(host, run=run)
     done = sykube("slurm", "token", "--lifetime", "60", "--name", "fake")
     assert (done.code, done.out) == (0, "eyJ-of-user\n")
-    assert slurm.said[-1] == "scontrol token username=user lifetime=60"
+    assert slurm.said[-1] == "scontrol token username=user lifespan=60"
     assert secret == ["SLURM_JWT=eyJ-of-user\n"]
 
 
