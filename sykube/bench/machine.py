@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,11 @@ def look(host: Host) -> Machine:
             for file in cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
         ),
     )
+
+
+def usable_cores() -> list[int]:
+    """The cores that this process, and so what it starts, may run on."""
+    return sorted(os.sched_getaffinity(0))
 
 
 # The columns of /proc/stat; the two after them are parts of the first two.

@@ -42,6 +42,7 @@ class Result:
         asked: options that figures depend on.
         versions: of sykube, Kubernetes and what the places are.
         disturbances: what made the machine less than quiet, also where that was overridden.
+        pinned: which cores processes ran on, for people; empty where nothing was pinned.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Result:
     machine: Machine
     disturbances: tuple[str, ...]
     measures: Mapping[str, Measure]
+    pinned: str = ""
 
     def described(self) -> dict[str, Any]:
         """All of it, for programs; `read` takes it."""

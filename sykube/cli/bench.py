@@ -17,6 +17,7 @@ from sykube.errors import HostError, UsageError
 from sykube.host.files import require_place
 
 if TYPE_CHECKING:
+    from sykube.bench.hpcc_input import Shape
     from sykube.bench.results import Result
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%?", re.ASCII)
@@ -110,6 +111,58 @@ def network(name: str, **asked: Any) -> Result:
     from sykube.cluster.commands.bench import network as measuring
 
     return measuring.measure(context.host(), name, context.ui(), **asked)
+
+
+def _shapes(
+    _ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[Shape, ...]:
+    # Above, it would be imported by commands that need none.
+    from sykube.bench.hpcc_input import Shape
+
+    try:
+        return tuple(map(Shape.parse, values))
+    except ValueError as error:
+        example = "such as 4x1: four processes of one thread each"
+        raise click.BadParameter(f"{str(error)!r} is no PROCESSESxTHREADS, {example}") from error
+
+
+@_measured
+@click.option("--place", "places", multiple=True, metavar="PLACE",
+              help="Where to run it: host, exec (apptainer exec), or pods of a RuntimeClass; the "
+              "first is what others are compared to. May be repeated. [default: all]")  # fmt: skip
+@click.option("--shape", "shapes", multiple=True, callback=_shapes, metavar="PROCESSESxTHREADS",
+              help="How many processes run, with how many threads each. May be repeated. "
+              "[default: by the cores]")  # fmt: skip
+@click.option("--size", "order", type=click.IntRange(100, 10_000_000), metavar="N",
+              help="Order of HPL's matrix, from which other sizes follow; 2000 makes a short run. "
+              "[default: a fifth of the free memory]")  # fmt: skip
+@click.option("--input", "file", type=click.Path(path_type=Path), metavar="FILE",
+              shell_complete=completion.files,
+              help="Take this hpccinf.txt instead of one that is written.")  # fmt: skip
+@click.option("--mirror", default="", metavar="URL",
+              help="Debian mirror that the image is built from. "
+              "[default: SYKUBE_MIRROR, or apt's own]")  # fmt: skip
+@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
+def hpcc(
+    name: str,
+    places: tuple[str, ...],
+    shapes: tuple[Shape, ...],
+    order: int | None,
+    file: Path | None,
+    mirror: str,
+    yes: bool,
+    **asked: Any,
+) -> Result:
+    """Run HPC Challenge on this host, by apptainer exec, and in pods of each runtime."""
+    # What it needs may not be installed.
+    from sykube.cluster.commands.bench import hpcc as measuring
+
+    wanted = measuring.Wanted(places, shapes, order or 0, file, mirror)
+
+    def agrees(question: str) -> bool:
+        return yes or context.ask(question)
+
+    return measuring.measure(context.host(), name, context.ui(), agrees, wanted=wanted, **asked)
 
 
 @bench.command()

@@ -39,7 +39,8 @@ def lines(result: Result) -> Iterator[str]:
         "difference; undecided: more runs would tell (5 % for all ratios together)"
     )
     machine = result.machine
-    yield f"{machine.cores} cores {machine.processor}, Linux {machine.kernel}; nothing is pinned"
+    pinned = result.pinned or "nothing is pinned"
+    yield f"{machine.cores} cores {machine.processor}, Linux {machine.kernel}; {pinned}"
     yield from (f"disturbed: {each}" for each in result.disturbances)
 
 
@@ -82,6 +83,8 @@ def _ratio(found: Comparison) -> str:
 def _figure(values: Sequence[float]) -> str:
     """The median: three digits at least, where there are some."""
     value = median(values)
+    if value < 1:
+        return f"{value:#.3g}"
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:.{digits}f}"
 

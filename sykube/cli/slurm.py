@@ -375,7 +375,7 @@ def _spec(
 ) -> SlurmSpec:
     if names and users_file:
         raise UsageError("users are by --user or by --users-file", resolution="Leave out one.")
-    chosen = image or image_of_slurm.name(context.host())
+    chosen = image or image_of_slurm.RECIPE.name(context.host())
     least, most = parse_nodes(nodes)
     spec = SlurmSpec(namespace, chosen, least, most=most, names=names or ("user",), **asked)
     return spec.with_users(users.read(users_file)) if users_file else spec

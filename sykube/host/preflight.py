@@ -418,15 +418,21 @@ def _confinement(what: str, trouble: confinement.Trouble | None) -> Finding:
     return _ok(what, "does not confine this process")
 
 
-def _memory(host: Host, needed_mb: int) -> Finding:
+def available_memory(host: Host) -> int:
+    """Bytes that the machine, or a user's batch job, has left."""
     fields = dict(
         line.split(":", 1)
         for line in (host.proc / "meminfo").read_text(encoding="utf-8").splitlines()
         if ":" in line
     )
-    available = int(fields["MemAvailable"].split()[0]) // 1024
+    available = int(fields["MemAvailable"].split()[0]) * 1024
     if host.grants.job and host.grants.job.memory:
-        available = min(available, host.grants.job.memory // 1024**2)
+        available = min(available, host.grants.job.memory)
+    return available
+
+
+def _memory(host: Host, needed_mb: int) -> Finding:
+    available = available_memory(host) // 1024**2
     detail = f"{available} MB available, about {needed_mb} MB needed"
     if available >= needed_mb:
         return _ok("memory", detail)

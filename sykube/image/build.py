@@ -72,6 +72,7 @@ class Layer:
     Attributes:
         keeps: the folder of it that others are made from, where it is not all of it.
         state: the mirror's, where it is a root of nothing but Debian's packages.
+        is_sif: whether it is made into a SIF: others are folders.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Layer:
     bases: tuple[Layer, ...] = ()
     keeps: str = ""
     state: str = ""
+    is_sif: bool = False
 
     def parts(self) -> dict[str, str]:
         """Digest of each thing that this image depends on."""
@@ -164,17 +166,18 @@ def on_debian(
     template: str,
     variables: dict[str, Any],
     inputs: tuple[tuple[str, Path], ...],
-    keeps: str,
+    keeps: str = "",
+    is_sif: bool = False,
 ) -> Layer:
     """A layer of Debian and of its packages, which is for itself and no part of a node image."""
     root = _debian_root(host, mirror, state)
-    return _made(host, name, template, variables, (root,), inputs, keeps)
+    return _made(host, name, template, variables, (root,), inputs, keeps, is_sif=is_sif)
 
 
 def build_layer(
     host: Host, layer: Layer, target: Path, builder: Builder, note: Callable[[str], None]
 ) -> None:
-    """Build what a layer keeps into a folder, and what the cache lacks of that it is made from.
+    """Build what a layer keeps into a folder, or a SIF, and what the cache lacks for that.
 
     The cache is the caller's (`locked_cache`).
 
@@ -319,10 +322,12 @@ def _made(
     inputs: tuple[tuple[str, Path], ...] = (),
     keeps: str = "",
     state: str = "",
+    *,
+    is_sif: bool = False,
 ) -> Layer:
     """A layer that is made from others, whose folders its definition names."""
     roots = {f"{base.name.replace('-', '_')}_root": _stage(host, base) for base in bases}
-    return Layer(name, template, variables | roots, inputs, bases, keeps, state)
+    return Layer(name, template, variables | roots, inputs, bases, keeps, state, is_sif)
 
 
 def _container_images(
@@ -347,6 +352,7 @@ def _node(
         variables | {"definitions_dir": definitions, "supervisor_dir": supervisor},
         bases,
         (("definitions/node", definitions / "node"), ("supervisor", supervisor), *inputs),
+        is_sif=True,
     )
 
 
@@ -546,7 +552,7 @@ def _build(
     note: Callable[[str], None],
     stop: threading.Event | None = None,
 ) -> None:
-    """Make an image file where it is the node image, and a folder where it is a part of it."""
+    """Make a SIF, or a folder of what others are made from."""
     temporary = host.cache / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"{layer.name}-", dir=temporary))
@@ -563,8 +569,7 @@ def _build(
         scratch.mkdir()
         scratch.chmod(0o1777)
         binds = {f"{engine.kind.prefix}BINDPATH": f"{scratch}:/tmp,{scratch}:/var/tmp"}
-        is_node = layer.name == "node"
-        form = engine.mksquashfs_options(_MKSQUASHFS) if is_node else ("--sandbox",)
+        form = engine.mksquashfs_options(_MKSQUASHFS) if layer.is_sif else ("--sandbox",)
         try:
             host.run(
                 [builder.binary, "build", *form, made, definition],

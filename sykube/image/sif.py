@@ -57,7 +57,7 @@ def convert(
     header = sif_header.check(host, file)
     staging, root, layer = Staging(folder), folder / "root", folder / "layer.tar"
     try:
-        _unpack(host, file, root, folder, builder, shown or file)
+        unpack(host, file, root, folder, builder, shown=shown or file)
         # A user can mount no SIF.
         image = root if host.grants.rootless else file
         environment = _environment(host, image, builder)
@@ -82,9 +82,18 @@ def convert(
     return ContainerImage(name, MANIFEST, manifest, config, (blob,))
 
 
-def _unpack(
-    host: Host, file: Path, root: Path, folder: Path, builder: Builder, shown: Path
+def unpack(
+    host: Host, file: Path, root: Path, folder: Path, builder: Builder, *, shown: Path
 ) -> None:
+    """Unpack a SIF into a folder that is not there yet.
+
+    Args:
+        folder: where the engine may work.
+        shown: what the SIF is called in errors.
+
+    Raises:
+        UsageError: it is damaged.
+    """
     if host.grants.rootless:
         unpacked.unpack(host, file, root)
         return

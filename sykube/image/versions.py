@@ -276,3 +276,6 @@ SLURM_PACKAGES = (
     *("tini", "slurmdbd", "mariadb-server-core", "slurmrestd"),
 )
 SLURM_IMAGE = "sykube.local/slurm"
+# Of NODE_SUITE as well. OpenBLAS by OpenMP, so that OMP_NUM_THREADS is the number of its threads.
+HPCC_PACKAGES = ("hpcc", "libopenblas0-openmp", "openmpi-bin")
+HPCC_IMAGE = "sykube.local/hpcc"

@@ -59,12 +59,7 @@ class Listed:
 def load(
     host: Host, name: str, sources: Sequence[Path], nodes: Sequence[str], wanted: str, ui: Ui
 ) -> list[Loaded]:
-    """Give images to nodes, once for each digest.
-
-    Args:
-        sources: docker archives, OCI archives, OCI layouts, SIFs.
-        nodes: names of nodes, or none for all.
-        wanted: the name that the image gets; there must be one image then.
+    """Give images to nodes of a cluster, once for each digest; see `load_into`.
 
     Raises:
         UsageError: a source is no whole image, or there is no such node; nothing was changed.
@@ -72,28 +67,45 @@ def load(
     """
     chosen = reference.full(wanted) if wanted else ""
     with opened(host, name, ui, updating=True) as cluster:
-        found = _running(cluster, nodes)
+        return load_into(cluster, sources, nodes, chosen)
+
+
+def load_into(
+    cluster: Cluster, sources: Sequence[Path], nodes: Sequence[str], wanted: str
+) -> list[Loaded]:
+    """Give images to nodes of a cluster that is held.
+
+    Args:
+        sources: docker archives, OCI archives, OCI layouts, SIFs.
+        nodes: names of nodes, or none for all.
+        wanted: the name that the image gets, in full; there must be one image then.
+
+    Raises:
+        UsageError: a source is no whole image, or there is no such node; nothing was changed.
+        SykubeError: a node does not run, the disk is too small, or containerd refused an image.
+    """
+    found = _running(cluster, nodes)
+    for source in sources:
+        _check_there(source)
+    _remove_work(cluster)
+    # Once in the cluster's folder, and unpacked in each node; SIFs say it themselves.
+    archives = [source for source in sources if not sif.is_sif(source)]
+    needed = sum(tar.size_of(source, ["."]) for source in archives) * (1 + len(found))
+    space.require(cluster.host, cluster.paths.root, needed)
+    work = Path(tempfile.mkdtemp(prefix=_WORK, dir=cluster.paths.root))
+    try:
+        images: dict[tuple[str, str], ContainerImage] = {}
         for source in sources:
-            _check_there(source)
-        _remove_work(cluster)
-        # Once in the cluster's folder, and unpacked in each node; SIFs say it themselves.
-        archives = [source for source in sources if not sif.is_sif(source)]
-        needed = sum(tar.size_of(source, ["."]) for source in archives) * (1 + len(found))
-        space.require(host, cluster.paths.root, needed)
-        work = Path(tempfile.mkdtemp(prefix=_WORK, dir=cluster.paths.root))
-        try:
-            images: dict[tuple[str, str], ContainerImage] = {}
-            for source in sources:
-                with ui.step(f"Reading {source.name}"):
-                    for image in _read(cluster, found, source, chosen, work):
-                        images[image.name, image.digest] = image
-            _check_names(list(images.values()))
-            loaded = [_load(cluster, image, found) for image in images.values()]
-            # A name may have stood for another one until now.
-            sifs.prune(cluster, [*images.values()])
-            return loaded
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            with cluster.ui.step(f"Reading {source.name}"):
+                for image in _read(cluster, found, source, wanted, work):
+                    images[image.name, image.digest] = image
+        _check_names(list(images.values()))
+        loaded = [_load(cluster, image, found) for image in images.values()]
+        # A name may have stood for another one until now.
+        sifs.prune(cluster, [*images.values()])
+        return loaded
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def listing(host: Host, name: str, ui: Ui) -> list[Listed]:
@@ -134,10 +146,22 @@ def listing(host: Host, name: str, ui: Ui) -> list[Listed]:
 
 
 def delete(host: Host, name: str, image: str, nodes: Sequence[str], ui: Ui) -> list[str]:
-    """Remove an image from nodes.
+    """Remove an image from nodes of a cluster; see `delete_from`.
+
+    Raises:
+        UsageError: no node has it, it came with the node image, or there is no such node.
+        SykubeError: a pod uses it, or a node does not run; nothing was changed.
+    """
+    wanted = image if reference.is_id(image) else reference.full(image)
+    with opened(host, name, ui, updating=True) as cluster:
+        return delete_from(cluster, wanted, nodes)
+
+
+def delete_from(cluster: Cluster, wanted: str, nodes: Sequence[str]) -> list[str]:
+    """Remove an image from nodes of a cluster that is held.
 
     Args:
-        image: its name, or its ID (sha256:…): then all its names.
+        wanted: its name in full, or its ID (sha256:…): then all its names.
         nodes: names of nodes, or none for all.
 
     Returns:
@@ -147,32 +171,30 @@ def delete(host: Host, name: str, image: str, nodes: Sequence[str], ui: Ui) -> l
         UsageError: no node has it, it came with the node image, or there is no such node.
         SykubeError: a pod uses it, or a node does not run; nothing was changed.
     """
-    wanted = image if reference.is_id(image) else reference.full(image)
-    with opened(host, name, ui, updating=True) as cluster:
-        found = _running(cluster, nodes)
-        going: dict[str, list[str]] = {}
-        for node in found:
-            if references := _going(containerd.names(node), wanted):
-                going[node.name] = references
-        if not going:
-            where = f"on {', '.join(nodes)}" if nodes else f"in the cluster {name}"
-            raise UsageError(
-                f"there is no image {wanted} {where}",
-                resolution=f"See: sykube image list{cluster.name_option}",
-            )
-        own = {*cluster.image.container_images()}
-        if own & {each for references in going.values() for each in references}:
-            raise UsageError(
-                f"{wanted} is part of the node image, and the cluster needs it",
-                resolution="Images that were loaded can be removed.",
-            )
-        having = [node for node in found if node.name in going]
-        with cluster.api() as api:
-            _require_unused(api, having, {each for refs in going.values() for each in refs})
-        with ui.step(f"Removing {wanted}"):
-            on_each(having, lambda node: containerd.remove(node, going[node.name]))
-            sifs.prune(cluster)
-        return [*going]
+    found = _running(cluster, nodes)
+    going: dict[str, list[str]] = {}
+    for node in found:
+        if references := _going(containerd.names(node), wanted):
+            going[node.name] = references
+    if not going:
+        where = f"on {', '.join(nodes)}" if nodes else f"in the cluster {cluster.name}"
+        raise UsageError(
+            f"there is no image {wanted} {where}",
+            resolution=f"See: sykube image list{cluster.name_option}",
+        )
+    own = {*cluster.image.container_images()}
+    if own & {each for references in going.values() for each in references}:
+        raise UsageError(
+            f"{wanted} is part of the node image, and the cluster needs it",
+            resolution="Images that were loaded can be removed.",
+        )
+    having = [node for node in found if node.name in going]
+    with cluster.api() as api:
+        _require_unused(api, having, {each for refs in going.values() for each in refs})
+    with cluster.ui.step(f"Removing {wanted}"):
+        on_each(having, lambda node: containerd.remove(node, going[node.name]))
+        sifs.prune(cluster)
+    return [*going]
 
 
 def _running(cluster: Cluster, names: Sequence[str]) -> list[Node]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from typing import Any
 
 from sykube.bench import judging, machine
 from sykube.bench.machine import Machine
@@ -21,6 +22,7 @@ NAMESPACE = "sykube-bench"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _OBJECT = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
 _GONE_S = 300.0
+_READY_S = 120.0
 # Blocks of which the spread is taken that says how many are needed.
 _PILOT = 3
 # What one place has of each measure, in one block.
@@ -81,6 +83,45 @@ def namespace(cluster: Cluster, api: Api) -> Iterator[None]:
         wait_until(
             cluster.host, f"the namespace {NAMESPACE} is gone", lambda: _is_left(api), _GONE_S
         )
+
+
+def ready(cluster: Cluster, api: Api) -> dict[str, dict[str, Any]]:
+    """Wait until all pods of the namespace are ready.
+
+    Returns:
+        The status of each, by its name.
+
+    Raises:
+        SykubeError: they are not within two minutes.
+    """
+    found: dict[str, dict[str, Any]] = {}
+
+    def missing() -> str:
+        for pod in api.get(PODS)["items"]:
+            found[pod["metadata"]["name"]] = pod["status"]
+        waiting = [
+            f"{name} is {status.get('phase')}"
+            for name, status in found.items()
+            if not _is_ready(status)
+        ]
+        return ", ".join(waiting)
+
+    wait_until(cluster.host, "the pods answer", missing, _READY_S)
+    return found
+
+
+def _is_ready(status: Mapping[str, Any]) -> bool:
+    conditions = status.get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def inside(cluster: Cluster, pod: str, *command: str) -> list[str]:
+    """The command line of a program in a pod of the namespace, which is handed its input."""
+    return [
+        str(cluster.image.kubectl),
+        "--kubeconfig", str(cluster.paths.kubeconfig),
+        "--namespace", NAMESPACE, "exec", "--stdin", pod, "--", *command,
+    ]  # fmt: skip
 
 
 def _is_left(api: Api) -> str:
@@ -151,13 +192,18 @@ def result(
     margin: float,
     asked: Mapping[str, float],
     programs: Sequence[str],
+    images: Mapping[str, str] | None = None,
+    pinned: str = "",
 ) -> Result:
     """What was measured, with all that it depends on.
 
     Args:
         programs: whose versions it depends on beside Kubernetes.
+        images: further versions, by what they are of.
+        pinned: which cores processes ran on, for people.
     """
-    versions = {"sykube": version("sykube")}
+    versions = {"sykube": version("sykube"), **(images or {})}
     for each in ("kubernetes", *programs):
         versions[each] = cluster.state.versions.get(each, "")
-    return Result(kind, base, margin, asked, versions, found, tuple(found.disturbances), measures)
+    disturbances = tuple(found.disturbances)
+    return Result(kind, base, margin, asked, versions, found, disturbances, measures, pinned)

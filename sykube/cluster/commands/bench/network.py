@@ -13,7 +13,7 @@ from sykube.cluster.commands.bench import laboratory
 from sykube.cluster.commands.bench.laboratory import NAMESPACE, PODS
 from sykube.cluster.model.cluster import Cluster
 from sykube.host.host import Host
-from sykube.kubernetes.api import Api, wait_until
+from sykube.kubernetes.api import Api
 from sykube.node.node import Node
 from sykube.ui import Ui
 
@@ -29,7 +29,7 @@ MEASURES = {
 _PORTS = (wire.ECHO, wire.SINK, wire.DOOR)
 _SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services"
 _CLIENT, _NEAR, _FAR = "client", "near", "far"
-_RUNNING_S, _ASKING_S = 120.0, 300.0
+_ASKING_S = 300.0
 
 
 def measure(
@@ -100,19 +100,7 @@ class _Lab:
                 "spec": {"type": "NodePort", "selector": {"app": _FAR}, "ports": ports},
             },
         )
-        found: dict[str, dict[str, Any]] = {}
-
-        def missing() -> str:
-            for pod in self._api.get(PODS)["items"]:
-                found[pod["metadata"]["name"]] = pod["status"]
-            waiting = [
-                f"{name} is {status.get('phase')}"
-                for name, status in found.items()
-                if not _is_ready(status)
-            ]
-            return ", ".join(waiting)
-
-        wait_until(self._cluster.host, "the pods answer", missing, _RUNNING_S)
+        found = laboratory.ready(self._cluster, self._api)
         self._addresses = {
             _ONE_NODE: found[_NEAR]["podIP"],
             _TWO_NODES: found[_FAR]["podIP"],
@@ -136,12 +124,7 @@ class _Lab:
             ports = map(str, self._ports[place])
             command = [*python, "ask", self._addresses[place], seconds, *ports]
             if place != _NODE_PORT:
-                kubectl = [
-                    str(self._cluster.image.kubectl),
-                    "--kubeconfig", str(self._cluster.paths.kubeconfig),
-                    "--namespace", NAMESPACE, "exec", _CLIENT, "--", "python3",
-                ]  # fmt: skip
-                command = [*kubectl, *command[1:]]
+                command = laboratory.inside(self._cluster, _CLIENT, "python3", *command[1:])
         said = host.run(command, timeout=_ASKING_S).stdout
         figures: dict[str, float] = json.loads(said)
         return figures
@@ -170,8 +153,3 @@ class _Lab:
                 },
             },
         )
-
-
-def _is_ready(status: Mapping[str, Any]) -> bool:
-    conditions = status.get("conditions", [])
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

@@ -44,7 +44,7 @@ def set_limits(host: Host, name: str, namespace: str, least: int, most: int, ui:
         setup.require_room(place, spec, most)
         if spec == before:
             return Scaled()
-        if spec.image == slurm.name(host):
+        if spec.image == slurm.RECIPE.name(host):
             image.require_loaded(place.cluster, image.obtain(host, "", lambda _: False, ui))
         with held(place):
             # A command that was interrupted may have left entries alone.

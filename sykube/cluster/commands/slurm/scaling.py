@@ -61,7 +61,7 @@ def scale(
             )
         if count > len(place.numbers()):
             setup.require_room(place, spec, count)
-            if spec.image == slurm.name(host):
+            if spec.image == slurm.RECIPE.name(host):
                 image.require_loaded(place.cluster, image.obtain(host, "", lambda _: False, ui))
         with held(place):
             if count > len(place.numbers()):

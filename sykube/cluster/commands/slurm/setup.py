@@ -58,7 +58,7 @@ def up(
         _require_fitting(place, spec)
         if there == spec and not (whole_problem(place, spec) or _unaware(place, spec)):
             return None
-        if spec.image == slurm.name(host):
+        if spec.image == slurm.RECIPE.name(host):
             image.require_loaded(place.cluster, image.obtain(host, "", agrees, ui))
         with held(place):
             if there and there.accounting != spec.accounting:
