@@ -255,9 +255,10 @@ def main() -> None:
     show(estimates, later)
     if options.plot:
         # An extra: whoever only wants figures needs no matplotlib.
-        from benchmarks import plots
+        from sykube.bench import plots
 
-        plots.draw(options.plot, TITLES, estimates)
+        drawn = plots.svg(plots.panels(TITLES, estimates))
+        options.plot.write_text(drawn, encoding="utf-8")
     print(json.dumps({"runs": options.runs, "later_ms": later, "runtimes": estimates}))
     held = estimates.get(APPTAINER, {}).get("memory_mb")
     too_much = (held and held.median > _MEMORY_MAX_MB) or (later and later.median > _LATER_MAX_MS)

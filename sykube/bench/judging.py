@@ -113,6 +113,13 @@ def apart(
     return _judged(found)
 
 
+def estimate(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median of some values and the ends of its 95 % interval, by the percentile bootstrap."""
+    known = np.asarray(values, dtype=float)
+    resampled = np.median(_resamples(known, np.random.default_rng(_SEED)), axis=1)
+    return (float(np.median(known)), *_middle(resampled))
+
+
 def runs_needed(base: Sequence[float], other: Sequence[float], margin: float) -> int:
     """How many blocks show, four times in five, that two equal places are equal.
 

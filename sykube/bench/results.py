@@ -82,6 +82,15 @@ def write(result: Result, file: Path) -> None:
         if file.suffix.lower() == ".csv"
         else f"{json.dumps(result.described(), indent=1)}\n"
     )
+    write_text(text, file)
+
+
+def write_text(text: str, file: Path) -> None:
+    """Write what a user has named a file for.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sykube.cli import completion, context, logfile
+from sykube.cli import completion, context, debian_image, logfile
 from sykube.errors import HostError, UsageError
 from sykube.host.files import require_place
+from sykube.image import hpcc as image_of_hpcc
 
 if TYPE_CHECKING:
     from sykube.bench.hpcc_input import Shape
@@ -63,17 +64,28 @@ def _measured(command: Callable[..., Result]) -> click.Command:
         shell_complete=completion.files,
         help="Write all figures: .json or .csv. May be repeated.",
     )
+    @click.option(
+        "--html",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        shell_complete=completion.files,
+        help="Write a page with plots, which works without a network.",
+    )
     @click.option("--anyway", is_flag=True, help="Measure also while the machine is busy.")
     @context.output_option
     @context.common
     @functools.wraps(command)
-    def wrapper(*, name: str, save: tuple[Path, ...], output: str, **asked: Any) -> None:
+    def wrapper(
+        *, name: str, save: tuple[Path, ...], html: Path | None, output: str, **asked: Any
+    ) -> None:
         _require_installed()
         for file in save:
             if file.suffix.lower() not in (".json", ".csv"):
                 named = "Name it .json or .csv."
                 raise UsageError(f"{file}: figures are JSON or CSV", resolution=named)
             require_place(file)
+        if html:
+            _require_plots(html)
         # What it needs may not be installed.
         from sykube.bench import results
         from sykube.cli import figures
@@ -83,6 +95,11 @@ def _measured(command: Callable[..., Result]) -> click.Command:
         context.give_back_umask()
         for file in save:
             results.write(result, file)
+        if html:
+            # An extra: whoever only wants figures needs no matplotlib.
+            from sykube.cli import figures_page
+
+            results.write_text(figures_page.page(result), html)
         context.show(output, result.described(), figures.lines(result))
 
     return wrapper
@@ -139,10 +156,8 @@ def _shapes(
 @click.option("--input", "file", type=click.Path(path_type=Path), metavar="FILE",
               shell_complete=completion.files,
               help="Take this hpccinf.txt instead of one that is written.")  # fmt: skip
-@click.option("--mirror", default="", metavar="URL",
-              help="Debian mirror that the image is built from. "
-              "[default: SYKUBE_MIRROR, or apt's own]")  # fmt: skip
-@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
+@debian_image.MIRROR
+@debian_image.YES
 def hpcc(
     name: str,
     places: tuple[str, ...],
@@ -166,6 +181,13 @@ def hpcc(
 
 
 @bench.command()
+@debian_image.options
+def image(**asked: Any) -> None:
+    """Build the image of HPC Challenge, unless it is cached, and print its file, a SIF."""
+    debian_image.show(image_of_hpcc.RECIPE, **asked)
+
+
+@bench.command()
 @click.argument("before", type=click.Path(path_type=Path), shell_complete=completion.files)
 @click.argument("after", type=click.Path(path_type=Path), shell_complete=completion.files)
 @_MARGIN
@@ -179,6 +201,26 @@ def compare(before: Path, after: Path, margin: float) -> None:
 
     for line in figures.beside(results.read(before), results.read(after), margin):
         click.echo(line)
+
+
+def _require_plots(file: Path) -> None:
+    """Refuse what no page could be written to, or drawn for.
+
+    Raises:
+        UsageError: the file has another ending, or no folder.
+        HostError: matplotlib is not there.
+    """
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{file}: pages are HTML", resolution="Name it .html.")
+    require_place(file)
+    try:
+        importlib.import_module("sykube.bench.plots")
+    except ImportError as error:
+        raise HostError(
+            "plots need matplotlib, which is not installed",
+            details=str(error),
+            resolution=f"{sys.executable} -m pip install matplotlib",
+        ) from error
 
 
 def _require_installed() -> None:

@@ -13,25 +13,35 @@ from sykube.errors import UsageError
 
 def lines(result: Result) -> Iterator[str]:
     """A result: the median of each place, and its ratio to the first one's."""
+    ratios = {pair: _ratio(found) for pair, found in compared(result).items()}
+    for what, measure in result.measures.items():
+        yield f"{measure.title}, {measure.unit}"
+        yield from _aligned([
+            (f"  {place}", shown(values), ratios.get((what, place), ""))
+            for place, values in measure.values.items()
+        ])  # fmt: skip
+    yield ""
+    yield from notes(result)
+
+
+def compared(result: Result) -> dict[tuple[str, str], Comparison]:
+    """How each place compares to the first one, by measure and place."""
     pairs = [
         (what, place)
         for what, measure in result.measures.items()
         for place in measure.values
         if place != result.base
     ]
-    compared = judging.in_blocks(
+    found = judging.in_blocks(
         [result.measures[what].values[result.base] for what, _ in pairs],
         [result.measures[what].values[place] for what, place in pairs],
         result.margin,
     )
-    ratios = dict(zip(pairs, map(_ratio, compared), strict=True))
-    for what, measure in result.measures.items():
-        yield f"{measure.title}, {measure.unit}"
-        yield from _aligned([
-            (f"  {place}", _figure(values), ratios.get((what, place), ""))
-            for place, values in measure.values.items()
-        ])  # fmt: skip
-    yield ""
+    return dict(zip(pairs, found, strict=True))
+
+
+def notes(result: Result) -> Iterator[str]:
+    """What its figures are, and depend on."""
     asked = ", ".join(f"{value:g} {name}" for name, value in result.asked.items())
     yield f"{asked}; medians, and ratios to {result.base} with their 95 % intervals"
     yield (
@@ -42,6 +52,15 @@ def lines(result: Result) -> Iterator[str]:
     pinned = result.pinned or "nothing is pinned"
     yield f"{machine.cores} cores {machine.processor}, Linux {machine.kernel}; {pinned}"
     yield from (f"disturbed: {each}" for each in result.disturbances)
+
+
+def shown(values: Sequence[float]) -> str:
+    """The median of some values: three digits at least, where there are some."""
+    value = median(values)
+    if value < 1:
+        return f"{value:#.3g}"
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f}"
 
 
 def beside(before: Result, after: Result, margin: float) -> Iterator[str]:
@@ -64,11 +83,11 @@ def beside(before: Result, after: Result, margin: float) -> Iterator[str]:
         )
     first = [before.measures[what].values[place] for what, place in pairs]
     second = [after.measures[what].values[place] for what, place in pairs]
-    compared = judging.apart(first, second, margin)
+    judged = judging.apart(first, second, margin)
     rows: list[Sequence[str]] = [("", "before", "after", "ratio (95 % interval)")]
-    for (what, place), one, other, found in zip(pairs, first, second, compared, strict=True):
+    for (what, place), one, other, found in zip(pairs, first, second, judged, strict=True):
         title = f"{before.measures[what].title}, {before.measures[what].unit}, {place}"
-        rows.append((title, _figure(one), _figure(other), _ratio(found)))
+        rows.append((title, shown(one), shown(other), _ratio(found)))
     yield from _aligned(rows)
     if before.asked != after.asked:
         yield f"asked for differently: {dict(before.asked)} and {dict(after.asked)}"
@@ -78,15 +97,6 @@ def beside(before: Result, after: Result, margin: float) -> Iterator[str]:
 
 def _ratio(found: Comparison) -> str:
     return f"{found.ratio:.3f} ({found.low:.3f} to {found.high:.3f})  {found.verdict}"
-
-
-def _figure(values: Sequence[float]) -> str:
-    """The median: three digits at least, where there are some."""
-    value = median(values)
-    if value < 1:
-        return f"{value:#.3g}"
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2
-    return f"{value:.{digits}f}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

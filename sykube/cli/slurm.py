@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from sykube.cli import completion, context, logfile
+from sykube.cli import completion, context, debian_image, logfile
 from sykube.cli import efficiency as shown_efficiency
 from sykube.cluster.commands.slurm import (
     accounting,
@@ -21,12 +21,10 @@ from sykube.cluster.commands.slurm import (
     scaling,
     setup,
 )
-from sykube.cluster.commands.slurm import image as slurm_image
 from sykube.cluster.commands.slurm import status as slurm_status
 from sykube.cluster.commands.slurm.place import NAMESPACE, Place, at
 from sykube.cluster.operations import user_kubeconfig
 from sykube.errors import UsageError
-from sykube.host import preflight
 from sykube.image import slurm as image_of_slurm
 from sykube.slurm import manifests, users
 from sykube.slurm.controller import (
@@ -344,25 +342,10 @@ def efficiency(
 
 
 @slurm.command()
-@click.option("--force", is_flag=True, help="Build it again with Debian's newest packages.")
-@click.option("--mirror", default="", metavar="URL",
-              help="Debian mirror. [default: SYKUBE_MIRROR, or apt's own]")  # fmt: skip
-@click.option("--yes", "-y", is_flag=True, help="Install missing Debian packages without asking.")
-@context.output_option
-@context.common
-def image(force: bool, mirror: str, yes: bool, output: str) -> None:
+@debian_image.options
+def image(**asked: Any) -> None:
     """Build the image of Slurm, unless it is cached, and print its file, an OCI archive."""
-    preflight.check_identity(context.host())
-    found = slurm_image.obtain(
-        context.host(), mirror, lambda question: yes or context.ask(question), context.ui(),
-        force=force,
-    )  # fmt: skip
-    described = {
-        "image": found.name,
-        "file": str(found.archive),
-        "bytes": found.archive.stat().st_size,
-    }
-    context.show(output, described, [str(found.archive)])
+    debian_image.show(image_of_slurm.RECIPE, **asked)
 
 
 def _spec(

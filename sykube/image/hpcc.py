@@ -27,4 +27,4 @@ def layer(host: Host, mirror: Mirror, state: str) -> Layer:
     )
 
 
-RECIPE = Recipe("HPC Challenge", "sykube bench hpcc", versions.HPCC_IMAGE, layer, "hpcc-images")
+RECIPE = Recipe("HPC Challenge", "sykube bench image", versions.HPCC_IMAGE, layer, "hpcc-images")

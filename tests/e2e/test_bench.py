@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import TestCluster
+from sykube.host.host import Host
+from tests.e2e import release
+from tests.e2e.cluster import TestCluster, eventually
 
 SMALLEST = ("--runs", "3", "--anyway")
 
@@ -44,9 +48,92 @@ def test_pods_talk_to_each_other(cluster: TestCluster) -> None:
     assert "sykube-bench" not in cluster.kubectl("get", "namespaces", "-o", "name")
 
 
-def test_a_runtime_that_is_not_there_is_refused(cluster: TestCluster) -> None:
-    words = ("bench", "start", "--name", cluster.name, *SMALLEST)
-    done = cluster.sykube(*words, "--runtime", "gvisor", check=False)
+@pytest.mark.long
+def test_hpc_challenge_runs_alike_on_the_host_and_in_containers(
+    cluster: TestCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "figures.json"
+    words = ("bench", "hpcc", "--name", cluster.name, "--yes", "--size", "200", *SMALLEST)
+    shapes = ("--shape", "2x1", "--shape", "2x2")
+    done = cluster.sykube(*words, *shapes, "--save", str(file), "-o", "json", timeout=1800)
+    found = json.loads(done.stdout)
+    assert found == json.loads(file.read_text())
+    places = {"host", "exec", "runc", "crun", "apptainer"}
+    assert found["base"] == "host"
+    names = {
+        f"{what}-{shape}"
+        for what in (
+            *("hpl", "stream", "ptrans", "random_access", "fft", "ring_latency"),
+            *("ring_bandwidth", "seconds"),
+        )
+        for shape in ("2x1", "2x2")
+    }
+    assert {*found["measures"]} == names
+    for measure in found["measures"].values():
+        assert {*measure["values"]} == places
+        assert all(len(values) == 3 for values in measure["values"].values())
+    assert "2x1 on cores" in found["pinned"]
+    assert_nothing_is_left_of_hpcc(cluster)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("place", ["host", "exec", "runc", "apptainer"])
+def test_an_interrupted_hpc_challenge_leaves_nothing(cluster: TestCluster, place: str) -> None:
+    words = ("bench", "hpcc", "--name", cluster.name, "--yes", "--size", "6000", *SMALLEST)
+    command = [*cluster.prefix, *release.command([*words, "--place", place], cluster.python)]
+    with subprocess.Popen(
+        command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        eventually("HPC Challenge runs", lambda: running_hpcc() >= 2, timeout=600)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, errors
+    eventually("HPC Challenge has ended", lambda: not running_hpcc())
+    assert_nothing_is_left_of_hpcc(cluster)
+
+
+def running_hpcc() -> int:
+    """How many of its processes there are on this machine, in any container."""
+    found = 0
+    for file in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            found += file.read_text(encoding="utf-8") == "hpcc\n"
+        except OSError:
+            # It has ended.
+            continue
+    return found
+
+
+def assert_nothing_is_left_of_hpcc(cluster: TestCluster) -> None:
+    assert "sykube-bench" not in cluster.kubectl("get", "namespaces", "-o", "name")
+    assert "hpcc" not in cluster.sykube("image", "list", "--name", cluster.name).stdout
+    assert not [*(Host().cache / "tmp").glob("hpcc-*")]
+    assert "hpcc-" not in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("start", "--runtime", "gvisor"), 2, "cannot run in 'gvisor'"),
+        (("hpcc", "--place", "gvisor"), 2, "There are host, exec, runc, crun, apptainer"),
+        (("hpcc", "--size", "1000000"), 6, "a matrix of order 1000000 needs"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    cluster: TestCluster, options: tuple[str, ...], code: int, said: str
+) -> None:
+    what, *rest = options
+    done = cluster.sykube("bench", what, "--name", cluster.name, *SMALLEST, *rest, check=False)
+    assert done.returncode == code
+    assert said in done.stderr
+
+
+def test_an_input_that_hpc_challenge_would_hang_on_is_refused(
+    cluster: TestCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "hpccinf.txt"
+    file.write_text("garbage\n")
+    words = ("bench", "hpcc", "--name", cluster.name, "--input", str(file), *SMALLEST)
+    done = cluster.sykube(*words, check=False)
     assert done.returncode == 2
-    assert "cannot run in 'gvisor'" in done.stderr
-    assert "There are runc, crun, apptainer" in done.stderr
+    assert "is no input of HPC Challenge" in done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,17 +73,17 @@ def test_what_runs_in_a_pod_says_how_long_it_took(monkeypatch: pytest.MonkeyPatc
     assert 0 < in_pod.processor_s() < 60
 
 
-def test_a_plot_has_each_runtime_and_its_interval(tmp_path: Path) -> None:
+def test_a_plot_has_each_runtime_and_its_interval() -> None:
     pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
-    from benchmarks import plots
+    from sykube.bench import plots
 
     figures = dict.fromkeys(runtimes.TITLES, Estimate(5.0, 4.0, 7.0))
     nothing: dict[str, Estimate | None] = dict.fromkeys(runtimes.TITLES)
-    files = [tmp_path / name for name in ("one.svg", "two.svg")]
-    for file in files:
-        plots.draw(file, runtimes.TITLES, {"runc": figures, "crun": nothing})
-    text = files[0].read_text(encoding="utf-8")
-    assert text == files[1].read_text(encoding="utf-8")
+    text, again = (
+        plots.svg(plots.panels(runtimes.TITLES, {"runc": figures, "crun": nothing}))
+        for _ in range(2)
+    )
+    assert text == again
     for title, unit in runtimes.TITLES.values():
         assert f"{title}, {unit}" in text
     assert text.count(">runc<") == len(runtimes.TITLES)

@@ -102,3 +102,14 @@ def test_as_many_runs_are_needed_as_students_table_says() -> None:
     others = [math.exp(spread), 1.0, math.exp(-spread)]
     assert judging.runs_needed([1.0, 1.0, 1.0], others, margin) == 11
     assert judging.runs_needed([1.0, 1.0], [1.0, 1.0], margin) == 2
+
+
+def test_a_median_has_the_interval_that_scipy_finds() -> None:
+    values = [1.0, 1.1, 0.9, 1.4, 1.05, 0.97, 1.2, 1.01]
+    median, low, high = judging.estimate(values)
+    found = stats.bootstrap(
+        (values,), np.median, n_resamples=10_000, method="percentile"
+    ).confidence_interval
+    assert median == pytest.approx(1.03)
+    assert (low, high) == pytest.approx((found.low, found.high), abs=0.05)
+    assert judging.estimate([2.0]) == (2.0, 2.0, 2.0)

@@ -1,0 +1,44 @@
+"""What `sykube slurm image` and `sykube bench image` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sykube.cli import context
+from sykube.cluster.operations import debian_image
+from sykube.host import preflight
+from sykube.image.debian_image import Recipe
+
+MIRROR = click.option(
+    "--mirror", default="", metavar="URL",
+    help="Debian mirror. [default: SYKUBE_MIRROR, or apt's own]",
+)  # fmt: skip
+YES = click.option(
+    "--yes", "-y", is_flag=True, help="Install missing Debian packages without asking."
+)
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command what `show` takes."""
+    force = click.option(
+        "--force", is_flag=True, help="Build it again with Debian's newest packages."
+    )
+    return force(MIRROR(YES(context.output_option(context.common(command)))))
+
+
+def show(recipe: Recipe, *, force: bool, mirror: str, yes: bool, output: str) -> None:
+    """Build an image, unless it is cached, and print its file."""
+    preflight.check_identity(context.host())
+    found = debian_image.obtain(
+        context.host(), recipe, mirror, lambda question: yes or context.ask(question),
+        context.ui(), force=force,
+    )  # fmt: skip
+    described = {
+        "image": found.name,
+        "file": str(found.archive),
+        "bytes": found.archive.stat().st_size,
+    }
+    context.show(output, described, [str(found.archive)])

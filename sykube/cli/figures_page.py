@@ -1,0 +1,51 @@
+"""A result of `sykube bench` as one HTML file, which works without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+import markupsafe
+
+from sykube import bench
+from sykube.bench import judging, plots
+from sykube.bench.results import Result
+from sykube.cli import figures
+
+
+def page(result: Result) -> str:
+    """The page: a panel for each measure, the table with ratios, and what they depend on."""
+    places = [*dict.fromkeys(place for each in result.measures.values() for place in each.values)]
+    titles = {what: (measure.title, measure.unit) for what, measure in result.measures.items()}
+    estimates = {
+        place: {
+            what: judging.estimate(measure.values[place]) if place in measure.values else None
+            for what, measure in result.measures.items()
+        }
+        for place in places
+    }
+    drawn = plots.svg(plots.panels(titles, estimates))
+    compared = figures.compared(result)
+    tables = [
+        (
+            f"{measure.title}, {measure.unit}",
+            [
+                (place, figures.shown(values), compared.get((what, place)))
+                for place, values in measure.values.items()
+            ],
+        )
+        for what, measure in result.measures.items()
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(bench.__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        kind=result.kind,
+        base=result.base,
+        # Without what an SVG file begins with, of which HTML has no use.
+        picture=markupsafe.Markup(drawn[drawn.index("<svg") :]),
+        tables=tables,
+        notes=[*figures.notes(result)],
+    )

@@ -1,0 +1,61 @@
+"""The page of a result."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sykube.bench.results import Measure
+from sykube.cli.bench import bench
+from sykube.errors import HostError, UsageError
+from tests.unit.bench.test_results import BASE, RESULT
+
+
+def test_it_has_plots_and_ratios_and_asks_for_nothing() -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
+    from sykube.cli.figures_page import page
+
+    twice = {"runc": BASE, "a <b>crun</b>": [2 * value for value in BASE]}
+    text = page(replace(RESULT, measures={"running": Measure("until <i>it</i> runs", "s", twice)}))
+    assert text.count("<svg") == 1
+    # In the plot and in the table.
+    assert text.count("until &lt;i&gt;it&lt;/i&gt; runs, s") == 2
+    assert text.count("a &lt;b&gt;crun&lt;/b&gt;") >= 2
+    assert "<b>crun" not in text
+    assert '<td>2.000</td>\n<td>2.000 to 2.000</td><td class="different">different</td>' in text
+    assert "<p>disturbed: somebody sings</p>" in text
+    # Nothing is fetched, nothing runs.
+    assert not re.search(r"<(script|link|img|iframe|object)|@import|url\(\s*[\"']?http", text)
+    assert {each[0] for each in re.findall(r'href="([^"]+)"', text)} <= {"#"}
+
+
+def test_a_place_that_lacks_a_measure_is_left_out_there() -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
+    from sykube.cli.figures_page import page
+
+    measures = {**RESULT.measures, "one": Measure("of one", "s", {"runc": BASE})}
+    assert "of one, s" in page(replace(RESULT, measures=measures))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("page.pdf", "pages are HTML"), ("none/page.html", "no such folder")]
+)
+def test_what_no_page_can_be_is_refused_at_once(tmp_path: Path, name: str, said: str) -> None:
+    done = CliRunner().invoke(bench, ["start", "--html", str(tmp_path / name)])
+    assert isinstance(done.exception, UsageError)
+    assert said in str(done.exception)
+
+
+def test_without_matplotlib_it_says_how_to_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "sykube.bench.plots", raising=False)
+    done = CliRunner().invoke(bench, ["start", "--html", str(tmp_path / "page.html")])
+    assert isinstance(done.exception, HostError)
+    assert done.exception.resolution.endswith("-m pip install matplotlib")
