@@ -130,3 +130,15 @@ def test_a_namespace_that_is_there_is_kept(tmp_path: Any) -> None:
         start.in_blocks(cluster_with(server, tmp_path), ["runc"], runs=3, pods=1, margin=0.02)
     assert "delete namespace sykube-bench" in caught.value.resolution
     assert server.namespace
+
+
+def test_it_is_said_how_long_it_takes(tmp_path: Any) -> None:
+    cluster = cluster_with(Server(), tmp_path)
+    start.in_blocks(cluster, ["runc"], runs=3, pods=1, margin=0.02)
+    # A pod takes a second to run, and another one to end.
+    assert cast(RecordingUi, cluster.ui).steps == [
+        "Warming up: runc",
+        "Block 1 of 3 (about 6.0 s to go)",
+        "Block 2 of 3 (about 4.0 s to go)",
+        "Block 3 of 3 (about 2.0 s to go)",
+    ]

@@ -98,9 +98,12 @@ def measure(
         _require_grid(given, shapes, wanted.file)
     with laboratory.quiet(host, name, ui, anyway=anyway) as (cluster, machine):
         places = _chosen(cluster, wanted.places)
+        classes = _classes(places)
         node = cluster.nodes[-1]
-        with cluster.api() as api:
-            free = min(preflight.available_memory(host), _of_node(api, node))
+        free = preflight.available_memory(host)
+        if classes:
+            with cluster.api() as api:
+                free = min(free, _of_node(api, node))
         order = wanted.order or hpcc_input.order_for(free)
         asked = {shape: given or hpcc_input.written(shape, order) for shape in shapes}
         for shape, each in asked.items():
@@ -109,7 +112,6 @@ def measure(
                 ui.warn(f"{shape}: {threads} threads share {len(cores)} cores")
         image = debian_image.obtain(host, RECIPE, wanted.mirror, agrees, ui)
         measures = in_blocks(cluster, node, image, places, asked, cores, runs=runs, margin=margin)
-        classes = [place for place in places if place not in (HOST, EXEC)]
         largest = max(each.order for each in asked.values())
         return laboratory.result(
             cluster, KIND, machine, measures,
@@ -163,6 +165,11 @@ def _chosen(cluster: Cluster, places: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(places or there))
 
 
+def _classes(places: Sequence[str]) -> list[str]:
+    """Those that are pods of a RuntimeClass."""
+    return [place for place in places if place not in (HOST, EXEC)]
+
+
 def _of_node(api: Api, node: Node) -> int:
     """Bytes that pods of a node can have."""
     status = api.get(f"/api/v1/nodes/{node.instance}")["status"]
@@ -190,7 +197,7 @@ def _lab(
     lab = _Lab(cluster, node, image, places, asked, cores, work)
     try:
         lab.unpack()
-        classes = [place for place in places if place not in (HOST, EXEC)]
+        classes = _classes(places)
         if not classes:
             yield lab
             return
@@ -303,8 +310,9 @@ class _Lab:
             for shape in self.asked
             for key, figure in hpcc_output.figures(shape.processes).items()
         }
-        ui = self.cluster.ui
-        return laboratory.in_blocks(ui, self.places, titles, self.once, runs=runs, margin=margin)
+        return laboratory.in_blocks(
+            self.cluster, self.places, titles, self.once, runs=runs, margin=margin
+        )
 
     def once(self, place: str) -> dict[str, float]:
         """The figures of one run of each shape.

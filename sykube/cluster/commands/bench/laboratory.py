@@ -16,7 +16,7 @@ from sykube.cluster.operations.opening import opened
 from sykube.errors import HostError, SykubeError
 from sykube.host.host import Host
 from sykube.kubernetes.api import Api, ApiError, wait_until
-from sykube.ui import Ui
+from sykube.ui import Ui, duration
 
 NAMESPACE = "sykube-bench"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -135,7 +135,7 @@ def _is_left(api: Api) -> str:
 
 
 def in_blocks(
-    ui: Ui,
+    cluster: Cluster,
     places: Sequence[str],
     measures: Mapping[str, tuple[str, str]],
     once: Once,
@@ -151,13 +151,15 @@ def in_blocks(
     values: dict[str, dict[str, list[float]]] = {
         what: {place: [] for place in places} for what in measures
     }
-    order = random.Random()
+    order, ui, clock = random.Random(), cluster.ui, cluster.host.monotonic
+    begun = clock()
     with ui.step(f"Warming up: {', '.join(places)}"):
         for place in places:
             ui.note(place)
             once(place)
     for block in range(1, runs + 1):
-        with ui.step(f"Block {block} of {runs}"):
+        left = duration((clock() - begun) / block * (runs + 1 - block))
+        with ui.step(f"Block {block} of {runs} (about {left} to go)"):
             for place in order.sample(places, len(places)):
                 ui.note(place)
                 for what, value in once(place).items():

@@ -56,7 +56,7 @@ def measure(
         with ui.step("Starting the pods"):
             lab.start()
         measures = laboratory.in_blocks(
-            ui, lab.places, MEASURES, lab.once, runs=runs, margin=margin
+            cluster, lab.places, MEASURES, lab.once, runs=runs, margin=margin
         )
         return laboratory.result(
             cluster, KIND, machine, measures,

@@ -71,7 +71,7 @@ def in_blocks(
     """The figures alone; `measure` says of what."""
     with cluster.api() as api, laboratory.namespace(cluster, api):
         once = _Lab(cluster, api, pods).once
-        return laboratory.in_blocks(cluster.ui, places, MEASURES, once, runs=runs, margin=margin)
+        return laboratory.in_blocks(cluster, places, MEASURES, once, runs=runs, margin=margin)
 
 
 def _chosen(cluster: Cluster, places: Sequence[str]) -> list[str]:
