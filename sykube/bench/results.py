@@ -82,10 +82,10 @@ def write(result: Result, file: Path) -> None:
         if file.suffix.lower() == ".csv"
         else f"{json.dumps(result.described(), indent=1)}\n"
     )
-    write_text(text, file)
+    keep(text, file)
 
 
-def write_text(text: str, file: Path) -> None:
+def keep(text: str, file: Path) -> None:
     """Write what a user has named a file for.
 
     Raises:

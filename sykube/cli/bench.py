@@ -99,7 +99,7 @@ def _measured(command: Callable[..., Result]) -> click.Command:
             # An extra: whoever only wants figures needs no matplotlib.
             from sykube.cli import figures_page
 
-            results.write_text(figures_page.page(result), html)
+            results.keep(figures_page.page(result), html)
         context.show(output, result.described(), figures.lines(result))
 
     return wrapper
