@@ -220,6 +220,19 @@ def test_a_run_that_fails_is_one_error_and_nothing_is_left(lab: Lab, said: str, 
     assert not lab.left
 
 
+def test_what_failed_first_is_said(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise SykubeError("the cluster is gone", resolution="")
+
+    monkeypatch.setattr("sykube.cluster.commands.images.delete_from", fail)
+    with pytest.raises(SykubeError, match="the cluster is gone"):
+        measured(lab, ["runc"])
+    lab.image_there = False
+    lab.said["runc"] = ""
+    with pytest.raises(SykubeError, match="a run of HPC Challenge failed"):
+        measured(lab, ["runc"])
+
+
 def test_an_interruption_leaves_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

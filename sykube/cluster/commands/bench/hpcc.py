@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from sykube.cluster.commands.bench import laboratory
 from sykube.cluster.commands.bench.laboratory import PODS
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations import debian_image, runtimes
-from sykube.errors import UsageError
+from sykube.errors import SykubeError, UsageError
 from sykube.host import preflight
 from sykube.host.host import Host
 from sykube.image import containerd, sif
@@ -181,7 +181,7 @@ def _pinned(shapes: Sequence[Shape], cores: Sequence[int]) -> str:
     return f"processes are pinned alike in every place: {'; '.join(each)}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _lab(
     cluster: Cluster,
     node: Node,
@@ -215,7 +215,7 @@ def _lab(
         shutil.rmtree(work, ignore_errors=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _loaded(cluster: Cluster, node: Node, image: DebianImage) -> Iterator[None]:
     """The image in a node, and gone from it at the end, unless it was there before."""
     if image.name in containerd.names(node):
@@ -224,8 +224,12 @@ def _loaded(cluster: Cluster, node: Node, image: DebianImage) -> Iterator[None]:
     images.load_into(cluster, [image.archive], [node.name], image.name)
     try:
         yield
-    finally:
-        images.delete_from(cluster, image.name, [node.name])
+    except BaseException:
+        # What went wrong first is what is to be said.
+        with contextlib.suppress(SykubeError):
+            images.delete_from(cluster, image.name, [node.name])
+        raise
+    images.delete_from(cluster, image.name, [node.name])
 
 
 @dataclass
