@@ -1,3 +1,3 @@
 module sykube/runtime
 
-go 1.19
+go 1.24

@@ -8,7 +8,14 @@ from sykube.cli import completion, context, logfile
 from sykube.cluster.commands import scaling
 from sykube.cluster.commands import status as cluster_status
 from sykube.cluster.commands.scaling import RemovalOptions
+from sykube.cluster.model import gpus as model
 from sykube.cluster.model import lookup
+
+
+def _gpus(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    if problem := model.problem(value):
+        raise click.BadParameter(problem)
+    return value
 
 
 @click.group()
@@ -22,14 +29,18 @@ def node() -> None:
     "--count", type=click.IntRange(1), default=1, show_default=True, metavar="N",
     help="Number of workers to add.",
 )  # fmt: skip
+@click.option(
+    "--gpus", default="", metavar="all|N", callback=_gpus,
+    help="GPUs of NVIDIA for each: so many, or all that no node has.",
+)  # fmt: skip
 @context.timings_option
 @context.output_option
 @context.common
-def add(name: str, count: int, timings: bool, output: str) -> None:
+def add(name: str, count: int, gpus: str, timings: bool, output: str) -> None:
     """Add workers to a running cluster."""
     logfile.open_for(name)
     with context.timed(shown=timings) as host:
-        added = scaling.add(host, name, count, context.ui())
+        added = scaling.add(host, name, count, context.ui(), gpus)
     if output == "json":
         context.emit(added)
         return

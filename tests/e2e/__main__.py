@@ -37,8 +37,8 @@ HALVES = (
         "runtime_faults", "slurm",
     ),
     (
-        "faults", "failures", "stock", "everyday", "snapshots", "runtimes", "bench", "pod_options", "sif", "images",
-        "diagnosis", "site", "docs", "bundle", "benchmarks", "pod_network", "jobs",
+        "faults", "failures", "stock", "everyday", "snapshots", "runtimes", "bench", "pod_options", "gpus", "sif",
+        "images", "diagnosis", "site", "docs", "bundle", "benchmarks", "pod_network", "jobs",
     ),
 )  # fmt: skip
 _DELETE_S = 120.0

@@ -304,7 +304,7 @@ WRONG = {
     13: "control planes must be 1, 3 or 5, not 0",
     14: "'master'; there are: control-plane, worker",
     15: "nodes are not Docker images: 'registry.example/our-node:v1.30.0'",
-    18: "gpus cannot be set for one node",
+    18: "all or a whole number, not 'device=0'",
     20: "a mount needs hostPath and containerPath",
     22: "'/data:/var/lib/kubelet' is where nodes have something of their own",
     25: "propagation cannot be 'Bidirectional'",
@@ -389,6 +389,11 @@ def test_a_patch_of_containerd_that_cannot_be_applied_is_refused_before_anything
     assert result.code == ExitCode.USAGE
     assert f"{file}:4: " in result.err
     assert words in result.err
+
+
+def test_gpus_of_a_node_are_its_own(read: Any) -> None:
+    spec, _ = read("nodes:\n- role: control-plane\n- role: worker\n  gpus: all\n")
+    assert spec.gpus_of_nodes() == {"master": "", "node1": "all"}
 
 
 def test_nodes_of_the_file_and_a_number_on_the_command_line_exclude_each_other(read: Any) -> None:

@@ -16,6 +16,7 @@ from sykube.cluster.operations import (
     archive,
     cgroup_version,
     containerd_config,
+    gpus,
     logs,
     patch_check,
     ports,
@@ -64,13 +65,18 @@ class InitOptions:
 
 @dataclass(frozen=True)
 class _Resolved:
-    """What is asked for; with an image of the user's, it says which Kubernetes it is."""
+    """What is asked for; with an image of the user's, it says which Kubernetes it is.
+
+    Attributes:
+        gpus: those of the host that nodes get.
+    """
 
     proxies: Proxies
     authorities: tuple[str, ...]
     snapshot: archive.Snapshot | None
     release: KubernetesRelease | None
     choice: Choice | None
+    gpus: dict[str, list[str]]
 
 
 def init(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster | None:
@@ -172,6 +178,8 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
     snapshot, release, choice = asked.snapshot, asked.release, asked.choice
     if choice:
         ui.say(choice.introduction)
+    if asked.gpus:
+        ui.say(gpus.introduction(host, asked.gpus))
     building = release is not None and release.cached_image() is None
     if release and building:
         preparation.require_builder(host, release)
@@ -192,6 +200,7 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
         patch_check.check_patches(spec, choice.kubernetes, ui.warn)
     builder = Builder(engine.binary, engine.environment)
     runtimes.require_of_image(host, spec, image, builder)
+    gpus.require_of_image(image, asked=bool(asked.gpus))
     merges, operations = spec.containerd_config_patches, spec.containerd_config_patches_json6902
     containerd_config.patched(host, image, merges, builder, operations)
     with contextlib.ExitStack() as stack:
@@ -211,6 +220,7 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
             proxies=asked.proxies,
             authorities=asked.authorities,
             choice=choice,
+            gpus=asked.gpus,
         )
         taken = [each.api_port for each in others(host, spec.name)]
         state.api_port = host.network.api_port(taken)
@@ -262,7 +272,9 @@ def _resolve(host: Host, spec: ClusterSpec, ui: Ui) -> _Resolved:
         choice = release.choice
     if choice:
         patch_check.check_patches(spec, choice.kubernetes, ui.warn)
-    return _Resolved(proxies, authorities, snapshot, release, choice)
+    nodes = snapshot.state().nodes if snapshot else ()
+    given = gpus.shared(host, spec.gpus_of_nodes(nodes))
+    return _Resolved(proxies, authorities, snapshot, release, choice, given)
 
 
 def _choose_subnets(host: Host, spec: ClusterSpec) -> subnets.Subnets:

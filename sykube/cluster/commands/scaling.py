@@ -7,7 +7,7 @@ import logging
 
 from sykube.cluster.model import members
 from sykube.cluster.model.cluster import Cluster, on_each
-from sykube.cluster.operations import patch_check, sifs
+from sykube.cluster.operations import gpus, patch_check, sifs
 from sykube.cluster.operations.drain import drain, uncordon
 from sykube.cluster.operations.join import join_all
 from sykube.cluster.operations.nodes import apply_network, prepare, start_missing
@@ -23,14 +23,18 @@ from sykube.ui import Ui
 log = logging.getLogger("sykube.scaling")
 
 
-def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
+def add(host: Host, name: str, count: int, ui: Ui, wanted: str = "") -> list[str]:
     """Add workers to a running cluster; when that fails, they are removed again.
+
+    Args:
+        wanted: GPUs for each, a number, or all that no node has.
 
     Returns:
         Their names.
 
     Raises:
         SykubeError: the cluster does not run (STOPPED), or the workers do not become Ready.
+        HostError: there are too few GPUs, or too little of something else.
         UsageError: there would be more than the subnets have room for.
     """
     with opened(host, name, ui) as cluster:
@@ -45,6 +49,11 @@ def add(host: Host, name: str, count: int, ui: Ui) -> list[str]:
         patch_check.check_patches(cluster.state.spec, version, ui.warn, added)
         findings = preflight.check_for_workers(host, count, cluster.paths.root)
         preflight.require(host, findings)
+        given = gpus.shared(host, dict.fromkeys(added, wanted), cluster.state.gpus)
+        gpus.require_of_image(cluster.image, asked=bool(given))
+        if given:
+            ui.say(gpus.introduction(host, given))
+        cluster.state.gpus |= given
         before = cluster.nodes
         _record(cluster, [*cluster.state.nodes, *added])
         nodes = [cluster.node(each) for each in added]
@@ -134,6 +143,7 @@ def _record(cluster: Cluster, names: list[str]) -> None:
     state = cluster.state
     state.nodes = members.order(names)
     state.cordoned = [each for each in state.cordoned if each in names]
+    state.gpus = {name: each for name, each in state.gpus.items() if name in names}
     state.spec = dataclasses.replace(state.spec, workers=len(cluster.workers))
     cluster.save()
 

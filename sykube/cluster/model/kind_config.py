@@ -29,10 +29,10 @@ _SAME = (
     *("name", "featureGates", "runtimeConfig", *_PATCHES),
     *("containerdConfigPatches", "containerdConfigPatchesJSON6902"),
 )
-_SAME_OF_NODES = ("role", "labels", *_PATCHES)
+_SAME_OF_NODES = ("role", "labels", "gpus", *_PATCHES)
 _SAME_OF_NETWORKING = ("podSubnet", "serviceSubnet", "dnsSearch")
 _CLUSTER = (*_FIXED, "nodes", "networking", *_SAME)
-_NODE = ("image", "extraMounts", "extraPortMappings", "gpus", *_SAME_OF_NODES)
+_NODE = ("image", "extraMounts", "extraPortMappings", *_SAME_OF_NODES)
 _NETWORKING = (
     *("ipFamily", "apiServerPort", "apiServerAddress", "disableDefaultCNI", "kubeProxyMode"),
     *_SAME_OF_NETWORKING,
@@ -158,8 +158,6 @@ def _translate_nodes(cluster: _Mapping, target: _Target) -> None:
             _translate_mount(_Mapping.of(item, _MOUNT, node.document), node, made, target)
         for item in node.items("extraPortMappings"):
             _translate_port(_Mapping.of(item, _PORT, node.document), node, made)
-        if node.text("gpus"):
-            node.wrong("gpus", "gpus cannot be set for one node; --options=--nv is for all nodes")
         _append(target, "nodes", _mapping(made, node.node), at)
     # As kind does it; with control planes alone nothing would ever run.
     if any(node.text("role") == "worker" for node in nodes):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sykube import patches, settings, stored
-from sykube.cluster.model import checks, members, pod_network, pod_options, runtime
+from sykube.cluster.model import checks, gpus, members, pod_network, pod_options, runtime
 from sykube.errors import UsageError
 from sykube.host import apt, proxies
 from sykube.host.paths import CLUSTER_VARIABLE
@@ -61,6 +61,13 @@ def _cpus(help: str, *flags: str) -> Any:  # noqa: A002
     )
 
 
+def _gpus(help: str, *flags: str, **known: str) -> Any:  # noqa: A002
+    return setting(
+        "", help, *flags, type=settings.QUANTITY, metavar="all|N", check=gpus.problem, shown="none",
+        **known,
+    )  # fmt: skip
+
+
 def _memory(help: str, *flags: str) -> Any:  # noqa: A002
     return setting(
         "", help, *flags, type=settings.QUANTITY, metavar="SIZE", check=checks.memory, shown="all"
@@ -82,6 +89,7 @@ class NodeSpec:
         0, "Processes that it may have, instead of the cluster's pids.", check=checks.pids,
         shown="any number",
     )  # fmt: skip
+    gpus: str = _gpus("GPUs of NVIDIA that it gets, instead of the cluster's gpus.")
     mounts: tuple[str, ...] = setting(
         (),
         "Folders of this host to mount into it, in addition to the cluster's.",
@@ -256,6 +264,10 @@ class ClusterSpec:
         0, "Processes that each node may have.", "--pids", metavar="N", check=checks.pids,
         shown="any number",
     )  # fmt: skip
+    gpus: str = _gpus(
+        "GPUs of NVIDIA for pods: all of this host, or so many for each worker.", "--gpus",
+        later="sykube node add --gpus",
+    )  # fmt: skip
     feature_gates: dict[str, bool] = setting(
         {}, "Feature gates of all components of Kubernetes.", "--feature-gates",
         type=settings.pairs(_as_bool, "mapping of true and false"), metavar="NAME=true,...",
@@ -360,6 +372,20 @@ class ClusterSpec:
                 *own.kubeadm_config_patches_json6902,
             ),
         )
+
+    def gpus_of_nodes(self, nodes: Sequence[str] = ()) -> dict[str, str]:
+        """How many GPUs each node gets: the cluster's are the workers', where there are any.
+
+        Args:
+            nodes: their names, where they are not those of a new cluster.
+        """
+        own = self.named_nodes()
+        names = nodes or members.initial(self.control_planes, self.workers)
+        workers = [name for name in names if not members.is_control_plane(name)] or names
+        return {
+            name: own.get(name, NodeSpec()).gpus or (self.gpus if name in workers else "")
+            for name in names
+        }
 
     def kubeadm_patches(self, name: str) -> KubeadmPatches:
         """The patches of what kubeadm reads in a node."""

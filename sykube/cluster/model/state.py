@@ -49,6 +49,7 @@ class State:
         proxies: those that nodes fetch images by; a password may be among them.
         authorities: certificates, in PEM, that nodes trust beside Debian's.
         stop_at: when it stops by itself, in seconds since the epoch; 0 for never.
+        gpus: of nodes that have some, by name: their places on the host's PCI bus.
         update: the update that is under way; `image`, `versions` and `choice` are those of the
             control planes.
     """
@@ -77,6 +78,7 @@ class State:
     authorities: tuple[str, ...] = ()
     choice: Choice | None = None
     stop_at: float = 0.0
+    gpus: dict[str, list[str]] = field(default_factory=dict)
     update: Progress | None = None
 
     def __post_init__(self) -> None:

@@ -48,8 +48,10 @@ def defaults(snapshot: Snapshot) -> dict[str, Any]:
     return {name: getattr(saved.spec, name) for name in _KEPT} | {
         "workers": len(workers),
         "control_planes": len(saved.nodes) - len(workers),
-        # Ports and folders of the host are the other cluster's.
-        "nodes": tuple(dataclasses.replace(each, mounts=(), ports=()) for each in saved.spec.nodes),
+        # Ports, folders and GPUs of the host are the other cluster's.
+        "nodes": tuple(
+            dataclasses.replace(each, mounts=(), ports=(), gpus="") for each in saved.spec.nodes
+        ),
         "allow_pod_option": pod_options.without_folders(saved.spec.allow_pod_option),
         "addons": tuple(saved.addons),
         "pod_subnet": str(saved.subnets.pods),

@@ -16,7 +16,7 @@ from sykube.node.node import Log, Node
 from sykube.ui import Ui
 
 # Named as supervisord's programs are, in the order in which a node starts them.
-SERVICES = ("supervisord", "containerd", "keepalived", "kubelet")
+SERVICES = ("supervisord", "containerd", "keepalived", "kubelet", "gpu-plugin")
 _INTERVAL_S = 0.25
 
 

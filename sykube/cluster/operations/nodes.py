@@ -16,6 +16,7 @@ from sykube.cluster.operations import (
     cgroup_version,
     clone,
     containerd_config,
+    gpus,
     network,
     registries,
     site_network,
@@ -249,6 +250,7 @@ def prepare(cluster: Cluster, node: Node) -> None:
         "ca-certificates.pem": "\n".join(cluster.state.authorities),
         "sif-signers": "\n".join(cluster.state.spec.signers),
         "pod-options": "\n".join(cluster.state.spec.allow_pod_option),
+        "gpus": gpus.node_file(cluster, node),
         "containerd.env": site_network.containerd_variables(cluster),
         **containerd_config.files(cluster, node),
     }
@@ -307,7 +309,7 @@ def start(cluster: Cluster, node: Node, *, without_policies: bool = False) -> No
         network=cluster.network_name,
         prefix_length=cluster.state.subnets.nodes.prefixlen,
         gateway=cluster.state.subnets.gateway,
-        extra=cluster.state.spec.options,
+        extra=(*gpus.options(cluster, node), *cluster.state.spec.options),
     )
 
 

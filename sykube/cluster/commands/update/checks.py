@@ -8,7 +8,7 @@ from sykube.cluster.commands import status
 from sykube.cluster.commands.update import skew
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.progress import Progress
-from sykube.cluster.operations import cgroup_version, runtimes
+from sykube.cluster.operations import cgroup_version, gpus, runtimes
 from sykube.errors import ExitCode, SykubeError, UsageError
 from sykube.image import versions
 from sykube.image.build import Builder
@@ -38,6 +38,7 @@ def require_updatable(cluster: Cluster, progress: Progress) -> None:
     if after.fingerprint:
         builder = Builder(Path(cluster.state.engine), cluster.state.engine_environment)
         runtimes.require_of_image(cluster.host, cluster.state.spec, after.image, builder)
+        gpus.require_of_image(after.image, asked=bool(cluster.state.gpus))
     require_healthy(cluster)
     servers = []
     for node in cluster.control_planes:
