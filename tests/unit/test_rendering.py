@@ -295,7 +295,8 @@ def test_supervisor_reads_every_program(supervisord: Any) -> None:
 
 def test_programs_start_what_the_node_image_installs() -> None:
     node = next(text for name, text in rendered_definitions().items() if name.startswith("node"))
-    for file in (REPOSITORY / "supervisor/programs").glob("*.conf"):
+    supervisor = REPOSITORY / "supervisor"
+    for file in (*(supervisor / "programs").glob("*.conf"), supervisor / "gpu-plugin.conf"):
         match = re.search(r"^command=(\S+)", file.read_text(), re.MULTILINE)
         assert match
         program = match[1]

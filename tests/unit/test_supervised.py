@@ -154,10 +154,11 @@ def test_a_program_has_ended_where_another_stop_of_it_was_under_way(
 
 
 def test_a_node_s_programs_are_awaited_until_supervisord_kills_them() -> None:
-    files = [PROGRAM.parents[2] / "supervisor/keepalived.conf"]
-    files += (PROGRAM.parents[2] / "supervisor/programs").iterdir()
+    folder = PROGRAM.parents[2] / "supervisor"
+    files = [folder / "keepalived.conf", folder / "gpu-plugin.conf"]
+    files += (folder / "programs").iterdir()
     waits = [int(re.findall(r"^stopwaitsecs=(\d+)$", file.read_text(), re.M)[0]) for file in files]
-    assert len(waits) == 3
+    assert len(waits) == 4
     assert 2 * max(waits) < supervised.STOP_TIMEOUT_S
 
 
