@@ -505,7 +505,8 @@ def test_nodes_without_room_are_said_to_wait_for_it_and_no_job_is_lost(bare: Lab
             wanted = ("up", "--nodes", "2", "--memory", memory)
             waiting = require_one_waits(lab.slurm(*wanted, check=False))
             # The other takes jobs, and what waits goes before it.
-            lab.submit_tasks("room", 1, 90)
+            script = lab.script("room.sh", _UNTIL_GO)
+            lab.slurm("submit", str(script), "--output=room-1.out")
             eventually("it runs", lambda: lab.status()["jobs"].get("running") == 1)
             done = lab.slurm("scale", "1", "--output", "json")
             assert json.loads(done.stdout)["removed"] == [waiting]
@@ -515,6 +516,7 @@ def test_nodes_without_room_are_said_to_wait_for_it_and_no_job_is_lost(bare: Lab
             lab.cluster.kubectl("delete", *fillers)
             eventually("it has come", lambda: lab.status()["healthy"])
         assert lab.slurm(*wanted).returncode == ExitCode.OK
+        lab.shell("touch", "go")
         assert len(lab.slurm("run", "--", "-N", "2", "hostname").stdout.split()) == 2
         lab.require_all("room", 1)
     finally:
