@@ -400,7 +400,7 @@ def shared(suite: Suite) -> None:
 
 pod(
     "volumes",
-    "cat /cm/key /sub/key /secret/key /projected/key /projected/labels /etc/hosts; mount > /ed/m;"
+    "exec 2>&1; cat /cm/key /sub/key /secret/key /projected/key /projected/labels /etc/hosts; mount > /ed/m;"
     " echo x > /pvc/file && cat /pvc/file; echo y > /ed/file && cat /ed/file; echo z > /mem/file;"
     " touch /cm/new; touch /new && echo root; pwd; grep ' /mem ' /proc/mounts;"
     " grep ' /dev/shm ' /proc/mounts; ls /node-etc/sykube/node.env; echo $NAME; ls -A /; df -k /dev/shm;"
@@ -601,7 +601,7 @@ def localhost(suite: Suite) -> None:
 
 pod(
     "confined",
-    "echo first $$$$; for f in /proc/keys /proc/timer_list /proc/latency_stats; do wc -c < $f; done"
+    "exec 2>&1; echo first $$$$; for f in /proc/keys /proc/timer_list /proc/latency_stats; do wc -c < $f; done"
     " 2> /dev/null; ls /proc/acpi /proc/scsi /sys/firmware 2> /dev/null | grep -v :;"
     " echo x > /proc/sys/kernel/domainname; touch /sys/x; cat /proc/mounts; ls -l /dev",
 )
@@ -610,9 +610,8 @@ pod(
 @check("masked and read-only paths, the container's program is process 1")
 def confined(suite: Suite) -> None:
     text = suite.output("confined")
-    # What it says of errors may come before: that is another stream.
-    rest = text.splitlines()
-    assert "first 1" in rest
+    first, *rest = text.splitlines()
+    assert first == "first 1"
     assert {line for line in rest if line.isdigit()} <= {"0"}
     assert text.count("Read-only file system") == 2
     mounts = {line.split()[1]: line.split()[3] for line in rest if len(line.split()) == 6}
