@@ -16,6 +16,7 @@ const (
 	openPath       = 0x200000 // O_PATH
 	noMagicLinks   = 0x02     // RESOLVE_NO_MAGICLINKS
 	stayInRoot     = 0x10     // RESOLVE_IN_ROOT
+	openAttempts   = 1000
 	placesOfBundle = "binds"
 )
 
@@ -35,8 +36,12 @@ func openIn(root, path string) (*os.File, error) {
 		return nil, err
 	}
 	how := openHow{openPath | syscall.O_CLOEXEC, 0, noMagicLinks | stayInRoot}
-	descriptor, _, problem := syscall.Syscall6(sysOpenat2, folder.Fd(), uintptr(unsafe.Pointer(name)),
-		uintptr(unsafe.Pointer(&how)), unsafe.Sizeof(how), 0, 0)
+	// What is mounted or renamed anywhere meanwhile makes the kernel unsure of a "..": openat2(2), EAGAIN.
+	descriptor, problem := uintptr(0), syscall.EAGAIN
+	for i := 0; i < openAttempts && problem == syscall.EAGAIN; i++ {
+		descriptor, _, problem = syscall.Syscall6(sysOpenat2, folder.Fd(), uintptr(unsafe.Pointer(name)),
+			uintptr(unsafe.Pointer(&how)), unsafe.Sizeof(how), 0, 0)
+	}
 	if problem != 0 {
 		return nil, problem
 	}

@@ -100,6 +100,33 @@ func TestWhatAPodBindsIsMountedReadOnlyUnlessItMayWrite(t *testing.T) {
 	}
 }
 
+func TestAPathIsOpenedWhateverIsRenamedMeanwhile(t *testing.T) {
+	root, done := t.TempDir(), make(chan struct{})
+	for _, name := range []string{"a/b/c", "old"} {
+		if err := os.MkdirAll(filepath.Join(root, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() {
+		for old, other := filepath.Join(root, "old"), filepath.Join(root, "new"); ; old, other = other, old {
+			select {
+			case <-done:
+				return
+			default:
+				os.Rename(old, other)
+			}
+		}
+	}()
+	defer close(done)
+	for i := 0; i < 20000; i++ {
+		file, err := openIn(root, "a/../a/b/../b/c")
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		file.Close()
+	}
+}
+
 func TestNoLinkLeadsOutOfTheFoldersThatMayBeBound(t *testing.T) {
 	root := siteFolder(t)
 	for source, said := range map[string]string{
