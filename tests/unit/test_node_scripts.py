@@ -126,7 +126,7 @@ def test_a_kubelet_finds_what_it_serves_with(machine: Machine) -> None:
         machine.root / f"var/lib/kubelet/pki/kubelet.{end}" for end in ("key", "crt")
     )
     assert (key.stat().st_mode & 0o777, certificate.stat().st_mode & 0o777) == (0o600, 0o644)
-    shown = ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", certificate]
+    shown = ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", str(certificate)]
     names = subprocess.run(shown, check=True, capture_output=True, text=True).stdout
     assert names.split()[-1] == f"DNS:{socket.gethostname()}"
     made = certificate.read_bytes()
