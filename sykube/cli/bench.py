@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sykube.cli import completion, context, debian_image, logfile
-from sykube.errors import HostError, UsageError
+from sykube.cli import completion, context, debian_image, extras, logfile
+from sykube.errors import UsageError
 from sykube.host.files import require_place
 from sykube.image import hpcc as image_of_hpcc
 
@@ -213,14 +211,7 @@ def _require_plots(file: Path) -> None:
     if file.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{file}: pages are HTML", resolution="Name it .html.")
     require_place(file)
-    try:
-        importlib.import_module("sykube.bench.plots")
-    except ImportError as error:
-        raise HostError(
-            "plots need matplotlib, which is not installed",
-            details=str(error),
-            resolution=f"{sys.executable} -m pip install matplotlib",
-        ) from error
+    extras.require("sykube.bench.plots", "plots", "matplotlib")
 
 
 def _require_installed() -> None:
@@ -229,11 +220,4 @@ def _require_installed() -> None:
     Raises:
         HostError: numpy or scipy is not there.
     """
-    try:
-        importlib.import_module("sykube.bench.judging")
-    except ImportError as error:
-        raise HostError(
-            "this needs numpy and scipy, which are not installed",
-            details=str(error),
-            resolution=f"{sys.executable} -m pip install numpy scipy",
-        ) from error
+    extras.require("sykube.bench.judging", "figures", "numpy", "scipy")

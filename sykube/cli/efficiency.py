@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sykube.cli import context
-from sykube.errors import HostError, UsageError
+from sykube.cli import context, extras
+from sykube.errors import UsageError
 from sykube.host.files import require_place, unreadable
 from sykube.slurm import efficiency, sacct
 from sykube.slurm.efficiency import Survey
@@ -57,16 +56,7 @@ def require_plots(files: Sequence[Path]) -> ModuleType:
         require_place(file)
     if len({each.absolute() for each in files}) < len(files):
         raise UsageError("two pictures are to be the same file", resolution="Give each its own.")
-    try:
-        # An extra: whoever only wants figures needs no matplotlib.
-        from sykube.slurm import plots
-    except ImportError as error:
-        raise HostError(
-            "pictures need matplotlib, which is not installed",
-            details=str(error),
-            resolution=f"{sys.executable} -m pip install matplotlib",
-        ) from error
-    return plots
+    return extras.require("sykube.slurm.plots", "pictures", "matplotlib")
 
 
 def draw(
