@@ -17,7 +17,8 @@ type layers struct {
 // relay mounts a container's root again, with other layers. What they are of is kept by the overlay, so
 // that it may be unmounted at once.
 func relay(root string, change func(*layers)) error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	// Not the process's own: its first thread may be the one that has a mount namespace for itself (bindSite).
+	mounts, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func TestALayerInMemoryIsOnTopOfTheOthers(t *testing.T) {
 	if entries, _ := os.ReadDir(place["upper"]); len(entries) != 1 {
 		t.Error("it was written to the disk: ", entries)
 	}
-	mounts, _ := os.ReadFile("/proc/self/mounts")
+	mounts, _ := os.ReadFile("/proc/thread-self/mounts")
 	if strings.Contains(string(mounts), " "+scratch) {
 		t.Errorf("the tmpfs is still mounted: %s", mounts)
 	}

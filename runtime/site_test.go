@@ -95,19 +95,20 @@ func TestWhatAPodBindsIsMountedReadOnlyUnlessItMayWrite(t *testing.T) {
 	if found[0].string("destination") != "/etc/x" || found[1].string("destination") != "/opt/site/lib" {
 		t.Error(found)
 	}
-	if mounts, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(mounts), t.TempDir()) {
+	if mounts, _ := os.ReadFile("/proc/thread-self/mounts"); strings.Contains(string(mounts), t.TempDir()) {
 		t.Errorf("the machine has a mount of it: %s", mounts)
 	}
 }
 
 func TestAPathIsOpenedWhateverIsRenamedMeanwhile(t *testing.T) {
-	root, done := t.TempDir(), make(chan struct{})
+	root, done, ended := t.TempDir(), make(chan struct{}), make(chan struct{})
 	for _, name := range []string{"a/b/c", "old"} {
 		if err := os.MkdirAll(filepath.Join(root, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	go func() {
+		defer close(ended)
 		for old, other := filepath.Join(root, "old"), filepath.Join(root, "new"); ; old, other = other, old {
 			select {
 			case <-done:
@@ -117,7 +118,11 @@ func TestAPathIsOpenedWhateverIsRenamedMeanwhile(t *testing.T) {
 			}
 		}
 	}()
-	defer close(done)
+	// The folder is removed after the test, and must not change meanwhile.
+	defer func() {
+		close(done)
+		<-ended
+	}()
 	for i := 0; i < 20000; i++ {
 		file, err := openIn(root, "a/../a/b/../b/c")
 		if err != nil {
