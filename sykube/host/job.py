@@ -1,6 +1,7 @@
 """The batch job that this process runs in: what it was given on this host, and when it ends.
 
-Slurm's variables: sbatch(1), OUTPUT ENVIRONMENT VARIABLES; PBS's: qsub(1B) of OpenPBS.
+Slurm's variables: sbatch(1), OUTPUT ENVIRONMENT VARIABLES; PBS's: qsub(1B) of OpenPBS. What qstat
+says of a job: pbs_job_attributes(7B).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ _MIB = 1024**2
 _NO_LIMIT = 2**62
 # A controller that is busy takes a second; squeue would ask one that is down for minutes.
 _ANSWER_S = 10.0
+# Of the variables of a job, those by which qstat finds its server.
+_PBS_SERVER = ("PBS_CONF_FILE", "PBS_DEFAULT", "PBS_SERVER")
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,8 @@ def asked(host: Host, job: Job, environ: Mapping[str, str]) -> Job:
 
     To be called outside of namespaces of the user's, from which no scheduler is reached.
     """
-    if job.scheduler != SLURM:
-        return replace(job, unknown=f"sykube cannot ask {job.scheduler} for it")
+    if job.scheduler == PBS:
+        return _asked_of_pbs(host, job, environ)
     found = _asked_of_slurm(host, job, environ)
     # Newer ones tell it when the job starts.
     told = environ.get("SLURM_JOB_END_TIME", "")
@@ -161,16 +164,45 @@ def asked(host: Host, job: Job, environ: Mapping[str, str]) -> Job:
 
 
 def _asked_of_slurm(host: Host, job: Job, environ: Mapping[str, str]) -> Job:
-    program = shutil.which("squeue", path=environ.get("PATH"))
-    if program is None:
-        return replace(job, unknown="there is no squeue here to ask Slurm by")
     own = {"SLURM_TIME_FORMAT": "%s", "SLURM_CONF": environ.get("SLURM_CONF")}
-    try:
-        done = host.run([program, "-h", "-j", job.id, "-o", "%e"], env=own, timeout=_ANSWER_S)
-    except SykubeError as error:
-        return replace(job, unknown=error.brief)
-    text = done.stdout.strip()
+    text, problem = _said(host, job, ["squeue", "-h", "-j", job.id, "-o", "%e"], own, environ)
     # Of a partition without a limit it is NONE.
     if not text.isdigit():
-        return replace(job, unknown=f"squeue says {text or 'nothing'}")
+        return replace(job, unknown=problem or f"squeue says {text or 'nothing'}")
     return replace(job, end=float(text), unknown="")
+
+
+def _asked_of_pbs(host: Host, job: Job, environ: Mapping[str, str]) -> Job:
+    """By the output for people: of some jobs what qstat calls JSON is none (openpbs issue 2541)."""
+    own = {name: environ.get(name) for name in _PBS_SERVER}
+    text, problem = _said(host, job, ["qstat", "-f", environ["PBS_JOBID"]], own, environ)
+    # What is too long for a line goes on behind a tab.
+    lines = (line.partition(" = ") for line in text.splitlines() if line[:1] != "\t")
+    about = {name.strip(): value.strip() for name, _, value in lines}
+    started, limit = about.get("stime", ""), about.get("Resource_List.walltime", "")
+    try:
+        # What a job has used is measured now and then only, and would make its end too late.
+        begin = time.mktime(time.strptime(started))
+        seconds = sum(int(part) * 60**n for n, part in enumerate(reversed(limit.split(":"))))
+    except ValueError:
+        said = f"qstat says stime {started or '(none)'} and walltime {limit or '(none)'}"
+        return replace(job, unknown=problem or said)
+    return replace(job, end=begin + seconds, unknown="")
+
+
+def _said(
+    host: Host,
+    job: Job,
+    command: Sequence[str],
+    own: Mapping[str, str | None],
+    environ: Mapping[str, str],
+) -> tuple[str, str]:
+    """What a scheduler's program prints, or why it says nothing."""
+    program = shutil.which(command[0], path=environ.get("PATH"))
+    if program is None:
+        return "", f"there is no {command[0]} here to ask {job.scheduler} by"
+    try:
+        done = host.run([program, *command[1:]], env=own, timeout=_ANSWER_S)
+    except SykubeError as error:
+        return "", error.brief
+    return done.stdout.strip(), ""

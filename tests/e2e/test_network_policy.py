@@ -454,6 +454,23 @@ def test_nothing_gets_through_while_the_programs_are_killed(lab: Lab) -> None:
     eventually("the next ones see that the policy is gone", lambda: _any(lab, denied, others))
 
 
+def test_a_policy_that_is_changed_holds_as_it_is_now(lab: Lab) -> None:
+    target = ("x/a", lab.addresses["x/a"], "TCP", 80)
+
+    def callers() -> set[str]:
+        lab.begin([target])
+        return {pod for pod, counts in lab.reached().items() if counts[target[0]]}
+
+    def only(namespace: str) -> Json:
+        peers = [{"namespaceSelector": labels(ns=namespace)}]
+        return policy("x", "changed", labels(pod="a"), ingress=[{"from": peers}])
+
+    with lab.policies(only("y")):
+        eventually("only y reaches it", lambda: callers() == {"x/a", "y/a", "y/b", "y/c"})
+        lab.api.apply(only("z"))
+        eventually("only z reaches it", lambda: callers() == {"x/a", "z/a", "z/b", "z/c"})
+
+
 def _any(lab: Lab, target: Target, pods: tuple[str, ...]) -> bool:
     lab.begin([target])
     return any(lab.reached()[pod][target[0]] for pod in pods)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -162,8 +163,67 @@ def test_an_end_that_nobody_knows_is_told_with_the_reason(
         assert why in found.until
         told = job.asked(host, JOB, environ | {"SLURM_JOB_END_TIME": "1795949654"})
         assert (told.end, told.unknown) == (1795949654.0, "")
-    pbs = job.asked(FakeHost(tmp_path), replace(JOB, scheduler="PBS"), squeue)
-    assert "cannot ask PBS" in pbs.until
+
+
+# As in openpbs issue 2541: a job is told by lines, and what is too long for one goes on in the next.
+QSTAT = """Job Id: 7[3].server
+    Job_Name = work
+    resources_used.walltime = 00:00:10
+    ctime = Fri Jul  1 14:42:57 2022
+    Resource_List.ncpus = 1
+    Resource_List.walltime = {walltime}
+    {started}
+    Variable_List = PBS_O_HOME=/home/ann,BASH_FUNC_module%%=() {{  eval
+	`/usr/bin/modulecmd "$*"`{{}}
+\tstime = Fri Jul  1 00:00:00 2022
+"""
+STARTED = "stime = Fri Jul  1 14:43:07 2022"
+BEGIN = time.mktime((2022, 7, 1, 14, 43, 7, 0, 0, -1))
+
+
+@pytest.fixture
+def qstat(tmp_path: Path) -> dict[str, str]:
+    """The variables of a job of PBS by whose PATH there is a qstat."""
+    fill(tmp_path / "bin", {"qstat": "#!/bin/sh\n"})
+    (tmp_path / "bin/qstat").chmod(0o755)
+    return {"PATH": str(tmp_path / "bin"), "PBS_JOBID": "7[3].server", "PBS_DEFAULT": "server"}
+
+
+def telling(walltime: str, started: str = STARTED) -> Callable[..., Completed]:
+    def run(argv: Sequence[str | Path], **options: Any) -> Completed:
+        assert [Path(argv[0]).name, *argv[1:]] == ["qstat", "-f", "7[3].server"]
+        assert options["env"]["PBS_DEFAULT"] == "server"
+        text = QSTAT.format(walltime=walltime, started=started)
+        return Completed((), 0, text, "")
+
+    return run
+
+
+PBS_JOB = replace(JOB, scheduler="PBS", id="7-3-.server")
+
+
+@pytest.mark.parametrize(
+    ("walltime", "seconds"), [("01:00:00", 3600), ("100:00:05", 360005), ("05:30", 330), ("90", 90)]
+)
+def test_pbs_is_asked_when_it_ends(
+    tmp_path: Path, qstat: dict[str, str], walltime: str, seconds: int
+) -> None:
+    found = job.asked(FakeHost(tmp_path, telling(walltime)), PBS_JOB, qstat)
+    assert found == replace(PBS_JOB, end=BEGIN + seconds, unknown="")
+
+
+def test_an_end_that_pbs_does_not_know_is_told_with_the_reason(
+    tmp_path: Path, qstat: dict[str, str]
+) -> None:
+    for walltime, started, why in (
+        ("", STARTED, "qstat says stime Fri Jul  1 14:43:07 2022 and walltime (none)"),
+        ("01:00:00", "", "qstat says stime (none) and walltime 01:00:00"),
+        ("soon", STARTED, "walltime soon"),
+    ):
+        host = FakeHost(tmp_path, telling(walltime, started))
+        assert job.asked(host, PBS_JOB, qstat).until.endswith(why)
+    nowhere = job.asked(FakeHost(tmp_path), PBS_JOB, qstat | {"PATH": "/nowhere"})
+    assert nowhere.unknown == "there is no qstat here to ask PBS by"
 
 
 # --- where its clusters are ---
@@ -325,8 +385,8 @@ def test_a_cluster_stops_so_long_before_the_end(world: World, text: str, seconds
 def test_what_cannot_be_is_refused_with_the_reason(world: World) -> None:
     with pytest.raises(UsageError, match="this is none that sykube knows"):
         deadline.before_end(world.host, "5m", "")
-    in_job(world, replace(JOB, unknown="sykube cannot ask PBS for it"))
-    with pytest.raises(HostError, match="cannot ask PBS"):
+    in_job(world, replace(JOB, unknown="there is no qstat here to ask PBS by"))
+    with pytest.raises(HostError, match="there is no qstat"):
         deadline.before_end(world.host, "5m", "")
     at_noon(world)
     with pytest.raises(UsageError, match="'soon'"):
