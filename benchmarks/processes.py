@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from sykube.host import processes
-from sykube.kubernetes.kubeadm import API_PORT
+from sykube.kubernetes.api import API_PORT
 from sykube.node import cgroups
 
 _INTERVAL_S = 0.05

@@ -10,7 +10,6 @@ import click
 from sykube.cli import completion, context
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations import user_kubeconfig
 from sykube.errors import ExitCode, SykubeError, UsageError
 
 # What follows the command's own options belongs to the other program, untouched.
@@ -29,7 +28,7 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     # What it listens on, as `kubectl port-forward` does, is to be reached.
     machine = context.outside(lambda: _require_running(name))
     cluster = lookup.load(machine, name, context.ui())
-    environment = user_kubeconfig.environment(cluster, os.environ)
+    environment = cluster.environment(os.environ)
     context.give_back_umask()
     machine.replace_process([cluster.image.kubectl, *arguments], environment)
 

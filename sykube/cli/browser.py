@@ -12,7 +12,7 @@ from pathlib import Path
 from sykube import resources
 from sykube.errors import SykubeError
 from sykube.host.host import Host
-from sykube.kubernetes.kubeconfig import Owner
+from sykube.host.owner import Owner
 
 _OPENER = "xdg-open"
 _PATIENCE_S = 5

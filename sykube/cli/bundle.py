@@ -13,7 +13,7 @@ from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.operations import preparation, site_network
 from sykube.cluster.operations.kubernetes_release import choose
 from sykube.errors import UsageError
-from sykube.host import engines, preflight
+from sykube.host import engines, identity
 from sykube.host.files import require_place, write_atomically
 from sykube.image import bundle as bundles
 from sykube.image import signature
@@ -48,7 +48,7 @@ def save(
             "--unsigned goes with neither --key nor --export-key",
             resolution="Leave out the one or the other.",
         )
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     require_place(file)
     ui = context.ui()
     ui.open_log(context.host().logs / "node-image.log")

@@ -9,7 +9,7 @@ import click
 
 from sykube.cli import context
 from sykube.cluster.model import lookup
-from sykube.kubernetes.kubeconfig import Owner
+from sykube.host.owner import Owner
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 
 from sykube.cli import context
 from sykube.cluster.operations import debian_image
-from sykube.host import preflight
+from sykube.host import identity
 from sykube.image.debian_image import Recipe
 
 MIRROR = click.option(
@@ -31,7 +31,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def show(recipe: Recipe, *, force: bool, mirror: str, yes: bool, output: str) -> None:
     """Build an image, unless it is cached, and print its file."""
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     found = debian_image.obtain(
         context.host(), recipe, mirror, lambda question: yes or context.ask(question),
         context.ui(), force=force,

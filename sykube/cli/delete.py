@@ -14,7 +14,7 @@ from sykube.cluster.model import lookup
 from sykube.cluster.model.state import clusters
 from sykube.cluster.operations import archive
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import belonging, preflight
+from sykube.host import belonging, identity
 
 
 @click.command()
@@ -24,7 +24,7 @@ from sykube.host import belonging, preflight
 @context.common
 def delete(name: str, every: bool, yes: bool) -> None:
     """Delete a cluster and leave the host as it was; only logs are kept."""
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     if every:
         problems = _delete_all(yes)
     else:
@@ -64,7 +64,7 @@ def _delete_all(yes: bool) -> list[str]:
 @context.common
 def uninstall(yes: bool) -> None:
     """Remove caches, logs, snapshots and the private Apptainer. Delete all clusters first."""
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     if clusters(context.host()):
         raise SykubeError(
             f"there are still clusters: {', '.join(clusters(context.host()))}",

@@ -14,7 +14,7 @@ from sykube.cluster.commands.checkup import Checkup
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import engines, preflight
+from sykube.host import engines, identity, preflight
 from sykube.host.engines import FoundEngine
 from sykube.host.finding import Finding, Level
 from sykube.host.paths import ClusterPaths
@@ -33,7 +33,7 @@ from sykube.network.bridge import bridge_name
 @click.pass_context
 def doctor(ctx: click.Context, name: str, workers: int, output: str) -> None:
     """Check the host, and the cluster if there is one; show what is wrong and how to fix it."""
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     there = lookup.exists(context.host(), name)
     findings = preflight.check_host(
         context.host(),

@@ -12,9 +12,9 @@ import click
 from sykube.cli import context
 from sykube.cli.access import load_finished
 from sykube.host.host import Host
+from sykube.host.owner import Owner
 from sykube.host.paths import ClusterPaths
 from sykube.kubernetes import kubeconfig
-from sykube.kubernetes.kubeconfig import Owner
 
 # Shell → how it sets a variable of everything it starts, and how it forgets one.
 _SYNTAX = {

@@ -18,7 +18,7 @@ from sykube.cluster.model.spec import SETTINGS, ClusterSpec
 from sykube.cluster.model.spec_reader import make_spec
 from sykube.cluster.operations import archive, clone
 from sykube.errors import UsageError
-from sykube.host import preflight
+from sykube.host import identity
 from sykube.host.host import Host
 
 _NAMES = [name for name, declared in SETTINGS.items() if declared.flags]
@@ -50,7 +50,7 @@ def read_spec(file: Path | None, flags: dict[str, Any]) -> ClusterSpec:
     spec = make_spec(context.host(), file, flags, warn=context.ui().warn)
     if not spec.from_snapshot:
         return spec
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     snapshot = archive.find(context.host(), spec.from_snapshot)
     spec = make_spec(context.host(), file, flags, clone.defaults(snapshot))
     clone.require_clonable(spec, snapshot)
@@ -90,7 +90,7 @@ def init(
     if dry_run:
         _show_dry_run(lifecycle.dry_run(context.host(), spec, ui), output)
         return
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     if snapshot_name and not stop_before:
         raise UsageError(
             "--snapshot saves the cluster when --stop-before stops it",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sykube.cli import context
 from sykube.cluster.model import lookup
-from sykube.host import preflight
+from sykube.host import identity
 
 
 def open_for(name: str) -> None:
@@ -13,7 +13,7 @@ def open_for(name: str) -> None:
     Raises:
         SykubeError: the caller is not root, or there is no such cluster.
     """
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     if not lookup.exists(context.host(), name):
         raise lookup.no_such_cluster(context.host(), name)
     context.open_log(name)

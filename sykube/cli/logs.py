@@ -10,12 +10,11 @@ from pathlib import Path
 import click
 
 from sykube.cli import completion, context
-from sykube.cluster.commands import export as cluster_export
 from sykube.cluster.model import lookup
 from sykube.cluster.operations import logs as cluster_logs
 from sykube.cluster.operations.logs import SERVICES, LogSource
 from sykube.errors import ExitCode, SykubeError, UsageError
-from sykube.host import preflight
+from sykube.host import identity
 from sykube.host.paths import ClusterPaths
 
 _FOLLOWED_LINES = 10
@@ -52,13 +51,16 @@ def logs(
 
     This works for stopped nodes, too. For the logs of pods: sykube kubectl logs.
     """
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     if folder:
         if node or follow or tail is not None or service != "all":
             raise UsageError(
                 "--export writes all of the cluster: give it no node, service, --follow or --tail",
                 resolution="sykube logs --export DIR",
             )
+        # Not above: a report asks more of sykube than all the rest of this command.
+        from sykube.cluster.commands import export as cluster_export
+
         missing = cluster_export.export(context.host(), name, folder.absolute(), context.ui())
         click.echo(folder)
         if missing:

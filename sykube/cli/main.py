@@ -14,69 +14,43 @@ import click
 from click.shell_completion import CompletionItem
 
 from sykube.cli import context, streams
+from sykube.cli.commands import COMMANDS
 from sykube.errors import ExitCode, SykubeError
 from sykube.host.host import Host
-
-# Name → module and function; each module is read only when its command is called.
-_COMMANDS = {
-    "init": "sykube.cli.init:init",
-    "run": "sykube.cli.run:run",
-    "start": "sykube.cli.power:start",
-    "stop": "sykube.cli.power:stop",
-    "restart": "sykube.cli.power:restart",
-    "pause": "sykube.cli.power:pause",
-    "unpause": "sykube.cli.power:unpause",
-    "status": "sykube.cli.status:status",
-    "list": "sykube.cli.status:list_clusters",
-    "node": "sykube.cli.node:node",
-    "autostart": "sykube.cli.autostart:autostart",
-    "kubectl": "sykube.cli.access:kubectl",
-    "exec": "sykube.cli.access:exec_",
-    "shell": "sykube.cli.access:shell",
-    "config": "sykube.cli.access:config",
-    "port": "sykube.cli.port:port",
-    "service": "sykube.cli.service:service",
-    "addons": "sykube.cli.addons:addons",
-    "runtimes": "sykube.cli.runtimes:runtimes",
-    "image": "sykube.cli.image:image",
-    "slurm": "sykube.cli.slurm:slurm",
-    "bench": "sykube.cli.bench:bench",
-    "dashboard": "sykube.cli.dashboard:dashboard",
-    "logs": "sykube.cli.logs:logs",
-    "certs": "sykube.cli.certs:certs",
-    "update": "sykube.cli.update:update",
-    "delete": "sykube.cli.delete:delete",
-    "uninstall": "sykube.cli.delete:uninstall",
-    "doctor": "sykube.cli.doctor:doctor",
-    "version": "sykube.cli.version:version",
-    "versions": "sykube.cli.versions:versions_",
-    "snapshot": "sykube.cli.snapshot:snapshot",
-    "bundle": "sykube.cli.bundle:bundle",
-    "node-image": "sykube.cli.node_image:node_image",
-    "env": "sykube.cli.env:env",
-    "completion": "sykube.cli.completion:completion",
-    "man": "sykube.cli.man:man",
-}
 
 # What the system says where a disk is full, or somebody's share of it.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _LazyGroup(click.Group):
+    """Each command's module is imported only when it is called."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
-        module, name = _COMMANDS[cmd_name].split(":")
+        module, name = COMMANDS[cmd_name][0].split(":")
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click's own, which would import all of them."""
+        room = formatter.width - 6 - max(map(len, COMMANDS))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, click.Command(name, help=line).get_short_help_str(room))
+                    for name, (_, line) in COMMANDS.items()
+                ]
+            )
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """As click's own, without the help of each command, for which all would be imported."""
-        names = [CompletionItem(name) for name in _COMMANDS if name.startswith(incomplete)]
+        """The same: what zsh and fish show beside a name is its line."""
+        found = {name: line for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)}
+        names = [CompletionItem(name, help=line) for name, line in found.items()]
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
 

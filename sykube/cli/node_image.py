@@ -14,7 +14,7 @@ from sykube.cluster.model.state import State, clusters
 from sykube.cluster.operations import archive, preparation, site_network
 from sykube.cluster.operations.kubernetes_release import choose
 from sykube.errors import UsageError
-from sykube.host import belonging, engines, preflight
+from sykube.host import belonging, engines, identity
 from sykube.host.paths import ClusterPaths
 from sykube.image import build as image_build
 from sykube.image import bundle, downloads, local, signature
@@ -40,7 +40,7 @@ def node_image() -> None:
 @context.common
 def build(force: bool, file: Path | None, yes: bool, output: str, **flags: Any) -> None:
     """Build the node image, unless it is cached."""
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     ui = context.ui()
     ui.open_log(context.host().logs / "node-image.log")
     spec = make_spec(context.host(), None, flags)
@@ -120,7 +120,7 @@ def list_images(output: str) -> None:
 @context.common
 def prune(everything: bool) -> None:
     """Remove downloads, and images that no cluster or snapshot uses, except the newest."""
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     host = context.host()
     belonging.require_no_others(host, "these images")
     states = [State.load(ClusterPaths(host, name).state) for name in clusters(host)]

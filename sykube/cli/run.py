@@ -15,9 +15,8 @@ from sykube.cluster.commands import temporary
 from sykube.cluster.commands.deadline import before_end
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations import user_kubeconfig
 from sykube.errors import UsageError
-from sykube.host import preflight
+from sykube.host import identity
 
 
 # What follows the command is the command's.
@@ -47,12 +46,12 @@ def run(
             resolution="Give the command after --: sykube run [OPTIONS] -- COMMAND…",
         )
     spec = read_spec(file, flags)
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     ends = before_end(context.host(), stop_before, snapshot_name)
     context.open_log(spec.name)
 
     def use(cluster: Cluster) -> int:
-        environment = user_kubeconfig.environment(cluster, os.environ)
+        environment = cluster.environment(os.environ)
         environment |= context.host().variables
         search = (environment.get("PATH"), str(cluster.image.kubectl.parent))
         environment["PATH"] = os.pathsep.join(filter(None, search))

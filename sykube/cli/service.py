@@ -11,7 +11,7 @@ from sykube.cli import browser, context
 from sykube.cluster.commands import service_urls as cluster_service
 from sykube.cluster.model import lookup
 from sykube.errors import SykubeError
-from sykube.kubernetes.kubeconfig import Owner
+from sykube.host.owner import Owner
 
 
 @click.command()

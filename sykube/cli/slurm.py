@@ -23,7 +23,6 @@ from sykube.cluster.commands.slurm import (
 )
 from sykube.cluster.commands.slurm import status as slurm_status
 from sykube.cluster.commands.slurm.place import NAMESPACE, Place, at
-from sykube.cluster.operations import user_kubeconfig
 from sykube.errors import UsageError
 from sykube.image import slurm as image_of_slurm
 from sykube.slurm import manifests, users
@@ -373,5 +372,5 @@ def _enter(name: str, namespace: str, user: str, command: tuple[str, ...]) -> No
 
 
 def _become(place: Place, command: list[str]) -> None:
-    environment = user_kubeconfig.environment(place.cluster, os.environ)
+    environment = place.cluster.environment(os.environ)
     place.cluster.host.replace_process(command, environment)

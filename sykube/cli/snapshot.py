@@ -8,7 +8,7 @@ from sykube.cli import completion, context, logfile
 from sykube.cluster.commands import snapshots
 from sykube.cluster.operations import archive
 from sykube.errors import SykubeError
-from sykube.host import preflight
+from sykube.host import identity
 
 
 @click.group()
@@ -33,7 +33,7 @@ def save(snapshot_name: str, name: str, output: str) -> None:
 @context.common
 def list_snapshots(output: str) -> None:
     """List the snapshots on this host."""
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     found = []
     for name in archive.names(context.host()):
         try:
@@ -53,7 +53,7 @@ def list_snapshots(output: str) -> None:
 @context.common
 def restore(snapshot_name: str, yes: bool) -> None:
     """Restore a cluster as it was, with its names and addresses, even if it was deleted."""
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     context.open_log(archive.find(context.host(), snapshot_name).cluster)
     cluster = snapshots.restore(
         context.host(), snapshot_name, lambda question: yes or context.ask(question), context.ui()
@@ -68,7 +68,7 @@ def restore(snapshot_name: str, yes: bool) -> None:
 @context.common
 def delete(snapshot_name: str) -> None:
     """Delete a snapshot; its cluster is kept."""
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     archive.remove(context.host(), snapshot_name)
     context.ui().say(f"The snapshot {snapshot_name} is deleted.")
 

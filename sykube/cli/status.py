@@ -11,7 +11,7 @@ from sykube.cluster.commands import status as cluster_status
 from sykube.cluster.commands.status import Status
 from sykube.cluster.model import lookup
 from sykube.errors import ExitCode
-from sykube.host import preflight
+from sykube.host import identity
 
 
 @click.command()
@@ -59,7 +59,7 @@ def _show(found: Status) -> None:
 @context.common
 def list_clusters(output: str) -> None:
     """List the clusters on this host."""
-    preflight.check_identity(context.host())
+    identity.check(context.host())
     found = cluster_status.glances(context.host(), context.ui())
     lines = (f"{e.name:20} {e.state:10} {e.nodes:3} nodes  {e.kubernetes}" for e in found)
     context.show(output, [asdict(each) for each in found], lines)

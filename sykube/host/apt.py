@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -71,6 +70,9 @@ class Mirror:
             if not lists:
                 return ""
             found += [line, *sorted(lists)]
+        # Not above: it loads OpenSSL, and every command knows the mirror's option.
+        import hashlib
+
         return hashlib.sha256("".join(found).encode()).hexdigest()[:16]
 
 

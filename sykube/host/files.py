@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from sykube.errors import UsageError
@@ -15,6 +14,9 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     Raises:
         OSError: the disk is full or the folder is missing; the old file is untouched.
     """
+    # Not above: most commands only read.
+    import tempfile
+
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -7,11 +7,15 @@ code for root runs. What that root may not do is asked of `Host.grants`, and of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sykube.errors import HostError
-from sykube.host.delegation import Delegation
-from sykube.host.job import Job
-from sykube.host.logout import Logout
+
+if TYPE_CHECKING:
+    # Whoever has one has imported it; root has none.
+    from sykube.host.delegation import Delegation
+    from sykube.host.job import Job
+    from sykube.host.logout import Logout
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sykube.errors import HostError
-from sykube.host import file_systems
+from sykube.host import file_systems, overlays
 from sykube.host.finding import Finding, failure, ok
 from sykube.host.host import Host
 
@@ -83,7 +83,7 @@ def _for_nodes(host: Host, data: Path) -> Finding:
     if kind := file_systems.network_type(host, data):
         detail = f"{data} is on a network file system ({kind}), to which no overlay can be written"
         return failure(what, detail, _instead(host))
-    if missing := file_systems.lacking(data):
+    if missing := overlays.lacking(data):
         return failure(what, f"the file system of {data} lacks {missing}", _instead(host))
     return ok(what, str(data))
 
@@ -105,7 +105,7 @@ def _better(host: Host) -> Iterator[Path]:
             continue
         # One that is full will not do either.
         with contextlib.suppress(OSError):
-            if not file_systems.lacking(folder):
+            if not overlays.lacking(folder):
                 yield folder
 
 

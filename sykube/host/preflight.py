@@ -64,26 +64,6 @@ def _missing(what: str, detail: str, system: Distribution, things: Iterable[str]
     return _failure(what, detail, system.fix(wanted), system.packages(wanted))
 
 
-def check_identity(host: Host) -> None:
-    """Fail on what cannot be fixed: an unsupported CPU, or not being root.
-
-    Raises:
-        HostError: the processor is neither x86-64 nor arm64.
-        UsageError: this process is not root's.
-    """
-    machine = os.environ.get("SYKUBE_TEST_MACHINE") or os.uname().machine
-    if machine not in provision.TRIPLETS:
-        raise HostError(
-            f"the processor of this machine ({machine}) is not supported",
-            resolution="Use a machine with an x86-64 or arm64 processor.",
-        )
-    if host.user() != 0 and not host.grants.rootless:
-        raise UsageError(
-            "this needs root: nodes mount file systems and have networks of their own",
-            resolution="Run the same command with sudo.",
-        )
-
-
 def check_host(
     host: Host,
     *,

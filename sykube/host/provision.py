@@ -19,10 +19,10 @@ from sykube.errors import SykubeError
 from sykube.host import apt, capabilities, distribution
 from sykube.host.files import write_atomically
 from sykube.host.host import Host
+from sykube.host.identity import TRIPLETS
 
 # The libraries come from the newest release that is stable, not from sid.
 _PACKAGES = ("apptainer/sid", "libc6/trixie", "libseccomp2/trixie", "libsqlite3-0/trixie")
-TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 # Where containernetworking-plugins puts them: Debian and Ubuntu, Fedora and Enterprise Linux.
 _CNI_OF_DEBIAN = "usr/lib/cni"
 _CNI_OF_FEDORA = "usr/libexec/cni"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from sykube.image import versions
-
 AUTO, UPSTREAM, DEBIAN = "auto", "upstream", "debian"
 SOURCES = (AUTO, UPSTREAM, DEBIAN)
 # Stands for auto where no source is asked for.
@@ -30,6 +28,9 @@ class Choice:
     @property
     def introduction(self) -> str:
         """What it is, why, and whether it is past its end of life."""
+        # Not above: each cluster's record has one, which few commands introduce.
+        from sykube.image import versions
+
         minor = versions.minor(self.kubernetes)
         origin = f"Kubernetes {self.kubernetes} from {self.source.capitalize()} ({self.reason})"
         if date.fromisoformat(minor.end_of_life) > datetime.now(UTC).date():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sykube.errors import SykubeError
-from sykube.image import versions
 from sykube.image.choice import DEBIAN, UPSTREAM
 
 # Among the versions that an image of upstream's names.
@@ -52,6 +51,9 @@ class NodeImage:
     @property
     def source(self) -> str:
         """Where its Kubernetes comes from: debian or upstream."""
+        # Not above: each cluster has an image, whose source is seldom asked for.
+        from sykube.image import versions
+
         facts = self._facts()
         debians = facts["kubernetes"] == f"v{versions.DEBIAN.kubernetes_version}"
         return facts.get(_SOURCE) or (DEBIAN if debians else UPSTREAM)

@@ -1,4 +1,7 @@
-"""A small client of the API server, for what sykube itself asks of it."""
+"""A small client of the API server, for what sykube itself asks of it.
+
+What it is made of is imported with the first connection: `sykube kubectl` makes none.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,22 @@ import os
 import re
 import select
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
 from sykube.errors import SykubeError
 from sykube.host.host import Host
 
+if TYPE_CHECKING:
+    import ssl
+    from http.client import HTTPResponse
+
 log = logging.getLogger("sykube.api")
 
+API_PORT = 6443
 # The aggregator of 1.20 panics: "FieldManager must be installed to run apply".
 _WITHOUT_APPLY = frozenset(["APIService"])
 _TIMEOUT_S = 10.0
@@ -161,6 +167,8 @@ class Api:
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
         """Turn what goes wrong with the connection into an ApiError."""
+        from http.client import HTTPException
+
         try:
             yield
         except (OSError, HTTPException) as error:
@@ -265,6 +273,8 @@ class Stream:
 
     def __iter__(self) -> Iterator[str]:
         """Its pieces, up to its end; a connection that is lost is an end, too."""
+        from http.client import HTTPException
+
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         with contextlib.suppress(OSError, HTTPException, ValueError):
             while piece := self._answer.read1(_PIECE):
@@ -289,6 +299,8 @@ def _tls(credentials: Credentials) -> ssl.SSLContext:
     Raises:
         SykubeError: OpenSSL refuses them.
     """
+    import ssl
+
     # OpenSSL only reads a key from a file; this one is in memory, and no other process's.
     descriptor = os.memfd_create("sykube-client", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb") as file:

@@ -13,11 +13,11 @@ from typing import Any
 from sykube import documents, resources
 from sykube.image.versions import Minor
 from sykube.kubernetes import election
+from sykube.kubernetes.api import API_PORT
 from sykube.kubernetes.kubeadm_patches import KubeadmPatches
 from sykube.patches import Patch
 
 CRI_SOCKET = "unix:///run/containerd/containerd.sock"
-API_PORT = 6443
 # What is changed in the control plane's manifests; the node image has it.
 _PATCHES = "/usr/share/sykube/kubeadm-patches"
 # kubeadm's own 4 minutes are not enough on a machine that is emulated or overloaded. It also gives

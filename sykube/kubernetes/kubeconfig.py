@@ -5,54 +5,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import pwd
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sykube import documents
-from sykube.errors import SykubeError, UsageError
+from sykube.errors import SykubeError
 from sykube.host.files import write_atomically
 from sykube.host.host import Host
+from sykube.host.owner import Owner
 
 _LOCK_TIMEOUT_S = 10.0
 # Kubeconfig's own way to say whose an entry is: clientcmd/api/v1/types.go, NamedExtension.
 _MARK = {"name": "sykube", "extension": {"provider": "sykube"}}
 _SECTIONS = ("clusters", "contexts", "users")
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Whom the kubeconfig belongs to: who called sudo, otherwise this process's user."""
-
-    uid: int
-    gid: int
-    home: Path
-
-    @classmethod
-    def of_caller(cls) -> Owner:
-        """Raises:
-        UsageError: there is no such user on this host.
-        """
-        sudo = os.environ.get("SUDO_UID", "")
-        try:
-            entry = pwd.getpwuid(int(sudo or os.getuid()))
-        except (ValueError, KeyError, OverflowError) as error:
-            where = f"SUDO_UID is {sudo!r}" if sudo else f"the user ID is {os.getuid()}"
-            raise UsageError(
-                f"{where}, and this host knows no such user",
-                details=str(error),
-                resolution="Call it by sudo itself, or as root without that variable: "
-                "env -u SUDO_UID sykube …",
-            ) from error
-        # Empty is as good as unset.
-        home = entry.pw_dir if sudo else os.environ.get("HOME") or entry.pw_dir
-        return cls(entry.pw_uid, entry.pw_gid, Path(home))
 
 
 def user_kubeconfigs(owner: Owner) -> list[Path]:

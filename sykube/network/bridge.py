@@ -6,7 +6,6 @@ All names are derived from the cluster's, so delete finds everything without a r
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -28,6 +27,9 @@ def bridge_name(cluster: str) -> str:
     name = f"{BRIDGE_PREFIX}{cluster}"
     if len(name) <= _INTERFACE_NAME_MAX:
         return name
+    # Not above: it loads OpenSSL, and most names are short.
+    import hashlib
+
     return f"{BRIDGE_PREFIX}{hashlib.sha256(cluster.encode()).hexdigest()[:10]}"
 
 

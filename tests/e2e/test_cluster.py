@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sykube.host.host import Host
+from sykube.host.owner import Owner
 from sykube.kubernetes import kubeconfig
 from tests.e2e import manifests
 from tests.e2e.cluster import UPSTREAM_NAME, TestCluster, eventually
@@ -372,7 +373,7 @@ def test_kubectl_reads_what_was_text_as_text(cluster: TestCluster, tmp_path: Pat
     file = tmp_path / "others"
     file.write_text(content, encoding="utf-8")
     admin = cluster.sykube("config", "--name", "e2e").stdout
-    kubeconfig.merge(Host(), file, admin, "433e41", kubeconfig.Owner.of_caller())
+    kubeconfig.merge(Host(), file, admin, "433e41", Owner.of_caller())
     arguments = ("kubectl", "--name", "e2e", "--kubeconfig", str(file), "config", "view")
     seen = json.loads(cluster.sykube(*arguments, "--raw", "--output", "json").stdout)
     found = {each["name"]: each["user"].get("token") for each in seen["users"]}

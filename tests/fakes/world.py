@@ -134,13 +134,14 @@ class World:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put it in the place of the real host."""
-        from sykube.cluster.model import cluster as cluster_module
+        from sykube.cluster.model import cluster
+        from sykube.rootless import engine
 
         self.programs.answers |= {"kubectl": self._kubectl, "systemctl": self._systemctl}
         self.programs.apptainer.restored = self._restore_etcd
         # Clusters name their engine by its program: the fake has none to be started.
-        for kind in ("CommandLineEngine", "RootlessEngine"):
-            monkeypatch.setattr(cluster_module, kind, self._engine)
+        monkeypatch.setattr(cluster, "CommandLineEngine", self._engine)
+        monkeypatch.setattr(engine, "RootlessEngine", self._engine)
         monkeypatch.setenv("SYKUBE_MIRROR", "file:/d")
         # The client of all downloads: there is no network beyond this test's own servers.
         monkeypatch.setattr(HTTPAdapter, "send", self._send(HTTPAdapter.send))

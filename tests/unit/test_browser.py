@@ -16,7 +16,7 @@ from sykube import resources
 from sykube.cli import browser
 from sykube.errors import ExitCode
 from sykube.host.host import Host
-from sykube.kubernetes.kubeconfig import Owner
+from sykube.host.owner import Owner
 from tests.fakes import World
 from tests.fakes.node_programs import words_of
 from tests.unit.helpers import Sykube, made

@@ -15,6 +15,7 @@ import click
 import pytest
 
 from sykube.cli import main
+from sykube.cli.commands import COMMANDS
 from sykube.cluster.commands import lifecycle
 from sykube.cluster.commands.lifecycle import InitOptions
 from sykube.cluster.model.spec import ClusterSpec
@@ -203,7 +204,7 @@ def test_on_a_foreign_processor_the_host_is_not_ready(
 def test_help_and_version_need_nobody(sykube: Sykube) -> None:
     result = sykube("--help", user=1000)
     assert result.code == 0
-    for name in main._COMMANDS:
+    for name in COMMANDS:
         assert re.search(rf"^  {name}  ", result.out, re.MULTILINE), name
     assert sykube("init", "-h").code in (0, 2)
     shown = json.loads(sykube("version", "--output", "json").out)
@@ -211,11 +212,11 @@ def test_help_and_version_need_nobody(sykube: Sykube) -> None:
     assert sykube("version").out.splitlines()[1] == "kubernetes 1.20.2"
 
 
-@pytest.mark.parametrize("name", sorted(main._COMMANDS))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_is_there_and_says_what_it_does(name: str) -> None:
     command = main.cli.get_command(click.Context(main.cli), name)
     assert command is not None
-    assert command.help
+    assert command.get_short_help_str(limit=1000) == COMMANDS[name][1]
     for option in command.params:
         if isinstance(option, click.Option) and "--help" not in option.opts:
             assert option.help, f"{name} {option.opts}"

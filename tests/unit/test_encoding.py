@@ -96,8 +96,9 @@ def test_other_peoples_names_in_a_kubeconfig_stay_what_they_are(tmp_path: Path) 
 import sys
 from pathlib import Path
 from sykube.host.host import Host
+from sykube.host.owner import Owner
 from sykube.kubernetes import kubeconfig
-owner = kubeconfig.Owner.of_caller()
+owner = Owner.of_caller()
 kubeconfig.merge(Host(), Path(sys.argv[1]), Path(sys.argv[2]).read_text(), "lab", owner)
 """
     done = in_ascii(program, str(file), str(admin))

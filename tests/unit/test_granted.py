@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sykube.errors import ExitCode, HostError, UsageError
-from sykube.host import granted, preflight
+from sykube.host import granted, identity
 from sykube.host.finding import Finding, Level
 from sykube.host.grants import Grants
 from tests.fakes import FakeHost, fill
@@ -156,6 +156,6 @@ def test_too_few_inotify_instances_for_a_cluster_are_a_failure(host: FakeHost) -
 
 
 def test_a_user_needs_no_root(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    preflight.check_identity(replace(host, user=lambda: 1000))
+    identity.check(replace(host, user=lambda: 1000))
     with pytest.raises(UsageError, match="needs root"):
-        preflight.check_identity(replace(host, user=lambda: 1000, grants=Grants()))
+        identity.check(replace(host, user=lambda: 1000, grants=Grants()))

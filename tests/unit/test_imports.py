@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import sykube
+from sykube.cluster.model.spec import ClusterSpec
+from sykube.cluster.model.state import State
+from sykube.host.host import Host
+from sykube.host.paths import ClusterPaths
+from sykube.network import subnets
 
 ROOT = Path(sykube.__file__).parent
 # Each imports those after it, and none before it.
@@ -63,3 +72,87 @@ def test_a_cluster_is_locked_where_it_is_opened_and_nowhere_else() -> None:
         if "sykube.cluster.model.state.locked" in imported(file)
     ]
     assert lockers == ["cluster/operations/opening.py"]
+
+
+# --- what quick commands import ---
+
+# What takes long to import; those of sykube with all that is below them.
+SLOW = (
+    *("_hashlib", "asyncio", "concurrent.futures", "ctypes", "email", "http.client", "jinja2"),
+    *("requests", "ssl", "tempfile", "urllib.request", "urllib3", "xmlrpc.client", "yaml"),
+    *("sykube.addons", "sykube.cluster.commands", "sykube.cluster.operations.addons"),
+    *(
+        "sykube.host.engines",
+        "sykube.host.preflight",
+        "sykube.image.build",
+        "sykube.image.versions",
+    ),
+    *("sykube.kubernetes.kubeadm", "sykube.rootless", "sykube.slurm"),
+)
+# A server is asked (and what of sykube asks it), and several nodes at once.
+STATUS = {
+    *("concurrent.futures", "email", "http.client", "ssl", "xmlrpc.client", "sykube.addons"),
+    *("sykube.cluster.commands", "sykube.cluster.operations.addons", "sykube.image.versions"),
+}
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from sykube.cli.main import main
+from sykube.host.host import Host
+
+def end(*_):
+    print(*sorted(sys.modules), file=sys.stderr, flush=True)
+    os._exit(0)
+
+host = Host(root=Path(sys.argv.pop(1)), replace_process=end, user=lambda: 0)
+try:
+    main(host)
+except SystemExit:
+    end()
+"""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a host with the record of a cluster, whose bridge is there."""
+    host = Host(root=tmp_path_factory.mktemp("root"))
+    paths = ClusterPaths(host, "sykube")
+    paths.root.mkdir(parents=True)
+    State(
+        spec=ClusterSpec(),
+        subnets=subnets.choose(()),
+        engine="/usr/bin/apptainer",
+        engine_environment={},
+        image="0123",
+        image_folder="/image",
+        versions={"kubernetes": "v1.36.4"},
+        loopback_resolver="",
+        resolvers=(),
+    ).save(paths.state)
+    paths.kubeconfig.touch()
+    (host.class_net / "sk-sykube").mkdir(parents=True)
+    return host.root
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        (["--help"], set()),
+        (["kubectl", "get", "nodes"], set()),
+        (["exec", "master", "true"], set()),
+        (["config"], set()),
+        (["logs"], set()),
+        (["status"], STATUS),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_quick_command_imports_little(recorded: Path, words: list[str], needed: set[str]) -> None:
+    """Most of the time of such a command is that of its imports."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(recorded), *words],
+        cwd=ROOT.parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    modules = done.stderr.splitlines()[-1].split()
+    assert "sykube.cli.main" in modules
+    slow = {each for each in SLOW for name in modules if f"{name}.".startswith(f"{each}.")}
+    assert slow - needed == set()

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from sykube.errors import SykubeError, UsageError
+from sykube.host.owner import Owner
 from sykube.kubernetes import kubeconfig
-from sykube.kubernetes.kubeconfig import Owner, merge, remove, require_writable, user_kubeconfig
+from sykube.kubernetes.kubeconfig import merge, remove, require_writable, user_kubeconfig
 from tests.fakes import FakeHost
 from tests.fakes.kubeconfig import OTHER_KUBECONFIG, admin_kubeconfig
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sykube.errors import HostError
-from sykube.host import file_systems, places
+from sykube.host import file_systems, overlays, places
 from sykube.host.finding import Level
 from sykube.host.grants import Grants
 from tests.fakes import FakeHost
@@ -55,7 +55,7 @@ def test_a_link_is_where_it_leads_to(host: FakeHost) -> None:
 
 
 def test_what_overlays_need_is_there_and_nothing_is_left(host: FakeHost) -> None:
-    assert file_systems.lacking(host.root / "var/lib/sykube/x") == ""
+    assert overlays.lacking(host.root / "var/lib/sykube/x") == ""
     assert [*(host.root / "var/lib").iterdir()] == []
 
 
@@ -64,10 +64,10 @@ def test_a_file_system_without_attributes_or_types(
 ) -> None:
     """tests/integration/test_rootless_hosts.py has real ones."""
     with monkeypatch.context() as patched:
-        patched.setattr(file_systems, "_type_of_first", lambda _: 0)
-        assert "ftype=1" in file_systems.lacking(host.root)
+        patched.setattr(overlays, "_type_of_first", lambda _: 0)
+        assert "ftype=1" in overlays.lacking(host.root)
     missing = replace_setxattr(monkeypatch)
-    assert "user_xattr" in file_systems.lacking(host.root)
+    assert "user_xattr" in overlays.lacking(host.root)
     assert missing
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sykube.errors import ExitCode, HostError, SykubeError, UsageError
-from sykube.host import confinement, preflight
+from sykube.host import confinement, identity, preflight
 from sykube.host.engines import FoundEngine
 from sykube.host.finding import Finding, Level
 from sykube.host.grants import Grants
@@ -401,13 +401,13 @@ def test_root_on_a_known_processor(
     host: Host, monkeypatch: pytest.MonkeyPatch, machine: str
 ) -> None:
     monkeypatch.setenv("SYKUBE_TEST_MACHINE", machine)
-    preflight.check_identity(host)
+    identity.check(host)
 
 
 def test_another_user(host: Host) -> None:
     host = replace(host, user=lambda: 1000)
     with pytest.raises(UsageError, match="needs root") as raised:
-        preflight.check_identity(host)
+        identity.check(host)
     assert "sudo" in raised.value.resolution
 
 
@@ -417,7 +417,7 @@ def test_a_foreign_processor_is_said_before_all_else(
     monkeypatch.setenv("SYKUBE_TEST_MACHINE", "riscv64")
     host = replace(host, user=lambda: 1000)
     with pytest.raises(HostError, match="riscv64"):
-        preflight.check_identity(host)
+        identity.check(host)
 
 
 # --- installing ---

@@ -19,13 +19,14 @@ import pytest
 from click.shell_completion import BashComplete
 
 from sykube.cli import main, man
+from sykube.cli.commands import COMMANDS
 from sykube.cluster.commands import removal
 from sykube.cluster.operations import user_kubeconfig
 from sykube.errors import ExitCode
 from sykube.host.host import Host
+from sykube.host.owner import Owner
 from sykube.host.paths import CLUSTER_VARIABLE
 from sykube.kubernetes import kubeconfig
-from sykube.kubernetes.kubeconfig import Owner
 from tests.fakes import Call, World
 from tests.unit.helpers import Sykube, Terminal, fake_spec, init
 
@@ -297,7 +298,7 @@ def test_each_command_has_a_manual_page(sykube: Sykube, tmp_path: Path) -> None:
     result = sykube("man", "--dir", str(tmp_path / "man1"))
     assert (result.code, result.out) == (0, "")
     pages = {file.name for file in (tmp_path / "man1").iterdir()}
-    assert {f"sykube-{name}.1" for name in main._COMMANDS} < pages
+    assert {f"sykube-{name}.1" for name in COMMANDS} < pages
     assert {"sykube.1", "sykube-node-add.1", "sykube-snapshot-save.1"} < pages
     for file in (tmp_path / "man1").iterdir():
         text = file.read_text()

@@ -34,8 +34,9 @@ from sykube.cluster.operations.kubernetes_release import (
 )
 from sykube.cluster.operations.opening import held
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import engines, lock, preflight, signals
+from sykube.host import engines, identity, lock, signals
 from sykube.host.host import Host
+from sykube.host.owner import Owner
 from sykube.host.paths import ClusterPaths
 from sykube.host.proxies import Proxies
 from sykube.host.resolver import host_resolvers
@@ -107,10 +108,10 @@ def init(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
 
 def dry_run(host: Host, spec: ClusterSpec, ui: Ui) -> dict[str, Any]:
     """What init would find and do, without any change."""
-    preflight.check_identity(host)
+    identity.check(host)
     for mount in spec.every_mount():
         mount.check()
-    context = kubeconfig.require_writable(host, kubeconfig.Owner.of_caller(), spec.name)
+    context = kubeconfig.require_writable(host, Owner.of_caller(), spec.name)
     asked = _resolve(host, spec, ui)
     image = asked.release.cached_image() if asked.release else None
     if asked.snapshot:
@@ -158,7 +159,7 @@ def _existing(host: Host, state: State, spec: ClusterSpec, ui: Ui) -> Cluster | 
             resolution=f"sykube start{cluster.name_option}",
             exit_code=ExitCode.STOPPED,
         )
-    kubeconfig.require_writable(cluster.host, kubeconfig.Owner.of_caller(), spec.name)
+    kubeconfig.require_writable(cluster.host, Owner.of_caller(), spec.name)
     _keep_manifest(cluster)
     ui.say(f"Resuming the cluster {spec.name} where it failed.")
     return cluster
@@ -172,7 +173,7 @@ def _new(host: Host, spec: ClusterSpec, options: InitOptions, ui: Ui) -> Cluster
             resolution=f"sykube delete --name {spec.name}",
         )
     # What the last step needs.
-    kubeconfig.require_writable(host, kubeconfig.Owner.of_caller(), spec.name)
+    kubeconfig.require_writable(host, Owner.of_caller(), spec.name)
     found_logins = registries.logins(spec, ui)
     asked = _resolve(host, spec, ui)
     snapshot, release, choice = asked.snapshot, asked.release, asked.choice

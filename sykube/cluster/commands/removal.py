@@ -12,7 +12,7 @@ from sykube.cluster.model.state import DONE, State, clusters
 from sykube.cluster.operations.nodes import is_node
 from sykube.cluster.operations.opening import held
 from sykube.errors import SykubeError, UsageError
-from sykube.host import engines, lock, preflight
+from sykube.host import engines, identity, lock
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.host.records import HostRecords
@@ -30,7 +30,7 @@ def delete(host: Host, name: str, ui: Ui) -> list[str]:
     Raises:
         SykubeError: there is nothing of that name (NO_SUCH_CLUSTER).
     """
-    preflight.check_identity(host)
+    identity.check(host)
     paths = ClusterPaths(host, name)
     if not lookup.exists(host, name):
         # All that an init leaves that was killed before it recorded anything.

@@ -17,8 +17,9 @@ from sykube.cluster.operations.archive import Snapshot
 from sykube.cluster.operations.data import make_root, remains_after_boot
 from sykube.cluster.operations.opening import held, opened
 from sykube.errors import HostError, SykubeError, UsageError
-from sykube.host import lock, preflight, signals
+from sykube.host import identity, lock, signals
 from sykube.host.host import Host
+from sykube.host.owner import Owner
 from sykube.host.paths import ClusterPaths
 from sykube.host.records import HostRecords
 from sykube.kubernetes import kubeconfig
@@ -61,7 +62,7 @@ def restore(host: Host, name: str, confirm: Callable[[str], bool], ui: Ui) -> Cl
         SykubeError: the snapshot cannot be used, its cluster runs, its addresses are taken, or
             the disk is full; what was there before is there still.
     """
-    preflight.check_identity(host)
+    identity.check(host)
     snapshot = archive.find(host, name)
     with held(host, snapshot.cluster):
         present = State.load(ClusterPaths(host, snapshot.cluster).state)
@@ -155,7 +156,7 @@ def _bring_back(host: Host, snapshot: Snapshot, ui: Ui) -> Cluster:
             f"there are remains of a cluster {snapshot.cluster} without a record",
             resolution=f"sykube delete --name {snapshot.cluster}",
         )
-    kubeconfig.require_writable(host, kubeconfig.Owner.of_caller(), snapshot.cluster)
+    kubeconfig.require_writable(host, Owner.of_caller(), snapshot.cluster)
     engine = preparation.find_engine(host, saved.spec, ui)
     state = replace(
         saved,

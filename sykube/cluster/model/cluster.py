@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sykube.cluster.model import members, pod_network
 from sykube.cluster.model.state import State
 from sykube.errors import ExitCode, SykubeError
+from sykube.host import proxies
 from sykube.host.host import Host
-from sykube.host.paths import ClusterPaths
-from sykube.image import versions
+from sykube.host.paths import CLUSTER_VARIABLE, ClusterPaths
 from sykube.image.node_image import NodeImage
 from sykube.kubernetes import readiness
-from sykube.kubernetes.api import Api, Credentials
-from sykube.kubernetes.kubeadm import API_PORT
+from sykube.kubernetes.api import API_PORT, Api, Credentials
 from sykube.network.bridge import Bridge
 from sykube.network.ports import ANY, PortMap
 from sykube.network.rules import Wiring
 from sykube.node.engine import CommandLineEngine, Engine
 from sykube.node.local import LocalNode
 from sykube.node.node import Node
-from sykube.rootless.engine import RootlessEngine
 from sykube.ui import Ui
+
+if TYPE_CHECKING:
+    from sykube.image.versions import Minor
 
 # Nodes are worked on at the same time, but a host has only so many cores.
 _PARALLEL = 8
@@ -48,7 +48,12 @@ class Cluster:
     def of(cls, host: Host, state: State, ui: Ui) -> Cluster:
         """The cluster of a state, with the engine that the state names."""
         files = ClusterPaths(host, state.spec.name)
-        kind = RootlessEngine if host.grants.rootless else CommandLineEngine
+        kind = CommandLineEngine
+        if host.grants.rootless:
+            # Not above: root needs none of it.
+            from sykube.rootless.engine import RootlessEngine
+
+            kind = RootlessEngine
         engine = kind(
             host, Path(state.engine), files.engine / "apptainer.conf", state.engine_environment
         )
@@ -78,12 +83,15 @@ class Cluster:
         return self.state.spec.allow_cgroup_v1 or bool(update and update.allow_cgroup_v1)
 
     @property
-    def minor(self) -> versions.Minor:
+    def minor(self) -> Minor:
         """The minor version of its Kubernetes.
 
         Raises:
             UsageError: this sykube does not know it.
         """
+        # Not above: most commands need none of the tables of versions.
+        from sykube.image import versions
+
         return versions.minor(self.state.versions["kubernetes"])
 
     @property
@@ -138,7 +146,7 @@ class Cluster:
 
     @property
     def endpoint(self) -> str:
-        return f"{self.endpoint_address}:6443"
+        return f"{self.endpoint_address}:{API_PORT}"
 
     @property
     def nodes(self) -> list[Node]:
@@ -165,7 +173,7 @@ class Cluster:
     def api_of(self, node: Node) -> Api:
         """A client of one control plane's own API server."""
         credentials = Credentials.read(self.paths.kubeconfig)
-        return Api(self.host, replace(credentials, server=f"https://{node.address}:6443"))
+        return Api(self.host, replace(credentials, server=f"https://{node.address}:{API_PORT}"))
 
     def running_control_plane(self, without: Collection[Node] = ()) -> Node:
         """A control plane that runs, the first one where it does.
@@ -195,6 +203,12 @@ class Cluster:
         # A name that every cluster has.
         name = f"kubernetes.default.svc.{DOMAIN}"
         return readiness.dns_answers(node.exchange, self.state.subnets.dns, name)
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The given variables, with those that let a program talk to it as administrator."""
+        # Manifests of the world may need a proxy, the cluster's own API server has none.
+        found = proxies.with_exception(environ, self.endpoint_address)
+        return {**found, "KUBECONFIG": str(self.paths.kubeconfig), CLUSTER_VARIABLE: self.name}
 
     def save(self) -> None:
         """Write the state."""
@@ -234,6 +248,9 @@ def on_each(nodes: Sequence[_T], action: Callable[[_T], _R]) -> list[_R]:
     """
     if len(nodes) < 2:
         return [action(node) for node in nodes]
+    # Not above: many commands ask one node, or none.
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=min(_PARALLEL, len(nodes))) as pool:
         futures = [pool.submit(action, node) for node in nodes]
     return [future.result() for future in futures]

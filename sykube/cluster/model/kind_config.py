@@ -21,6 +21,7 @@ import yaml
 from sykube import settings
 from sykube.cluster.model import checks
 from sykube.host.host import Host
+from sykube.kubernetes.api import API_PORT
 from sykube.settings import Document
 
 _FIXED = {"apiVersion": "kind.x-k8s.io/v1alpha4", "kind": "Cluster"}
@@ -44,7 +45,6 @@ _PORT = ("containerPort", "hostPort", "listenAddress", "protocol")
 _IMAGE = re.compile(r"(?:\S+/)?kindest/node:v?(\d+\.\d+(?:\.\d+[-.\w]*)?)(?:@sha256:[0-9a-f]+)?")
 # Where kind's users put credentials for registries: site/content/docs/user/private-registries.md
 _REGISTRY_AUTH = "/var/lib/kubelet/config.json"
-_API_PORT = 6443
 
 # By sykube's keys: the node that the line is of, and the value.
 _Target = dict[str, tuple[yaml.Node, yaml.Node]]
@@ -275,7 +275,7 @@ def _translate_api_server(networking: _Mapping, target: _Target) -> None:
             "patch": (at, _scalar(json.dumps(patch), at)),
         }
         _append(target, "kubeadmConfigPatchesJSON6902", _mapping(made, at), at)
-    text = f"{address}:{port if port > 0 else _API_PORT}:{_API_PORT}"
+    text = f"{address}:{port if port > 0 else API_PORT}:{API_PORT}"
     if problem := checks.ports((text,)):
         networking.wrong("apiServerPort", problem)
     else:

@@ -7,7 +7,7 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import State, clusters
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import belonging, preflight
+from sykube.host import belonging, identity
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.network import subnets
@@ -23,7 +23,7 @@ def load(host: Host, name: str, ui: Ui) -> Cluster:
         UsageError: this process is not root's.
         SykubeError: there is none (NO_SUCH_CLUSTER), or it is another host's (ELSEWHERE).
     """
-    preflight.check_identity(host)
+    identity.check(host)
     belonging.require_here(host, name)
     state = State.load(ClusterPaths(host, name).state)
     if state is None:

@@ -9,7 +9,7 @@ from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.state import locked
 from sykube.errors import ExitCode, SykubeError
-from sykube.host import belonging, preflight
+from sykube.host import belonging, identity
 from sykube.host.host import Host
 from sykube.host.paths import ClusterPaths
 from sykube.node.node import Node
@@ -25,7 +25,7 @@ def held(host: Host, name: str) -> Iterator[None]:
         LockedError: another command holds it; says which.
         SykubeError: it belongs to another host (ELSEWHERE).
     """
-    preflight.check_identity(host)
+    identity.check(host)
     belonging.require_here(host, name)
     with locked(ClusterPaths(host, name)):
         yield
@@ -56,7 +56,7 @@ def opened(
         SykubeError: there is no such cluster (NO_SUCH_CLUSTER), it belongs to another host
             (ELSEWHERE), or it is refused.
     """
-    preflight.check_identity(host)
+    identity.check(host)
     if not lookup.exists(host, name):
         # Nor is there anything to hold: a user's folder for that is made with the namespaces.
         raise lookup.no_such_cluster(host, name)

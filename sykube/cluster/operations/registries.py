@@ -11,9 +11,9 @@ from sykube.cluster.operations.ports import require_free
 from sykube.errors import HostError, SykubeError, UsageError
 from sykube.host import lock
 from sykube.host.files import write_atomically
+from sykube.host.owner import Owner
 from sykube.image import registries
 from sykube.image.registries import Login, Mirror
-from sykube.kubernetes.kubeconfig import Owner
 from sykube.network import ports
 from sykube.network.ports import PortMap
 from sykube.node.node import Node

@@ -5,26 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from collections.abc import Mapping
 from pathlib import Path
 
 from sykube.cluster.model.cluster import Cluster
 from sykube.errors import SykubeError
-from sykube.host import proxies
-from sykube.host.paths import CLUSTER_VARIABLE
+from sykube.host.owner import Owner
 from sykube.kubernetes import kubeconfig
-from sykube.kubernetes.kubeconfig import Owner
-
-
-def environment(cluster: Cluster, environ: Mapping[str, str]) -> dict[str, str]:
-    """The given variables, with those that let a program talk to the cluster as administrator."""
-    # Manifests of the world may need a proxy, the cluster's own API server has none.
-    found = proxies.with_exception(environ, cluster.endpoint_address)
-    return {
-        **found,
-        "KUBECONFIG": str(cluster.paths.kubeconfig),
-        CLUSTER_VARIABLE: cluster.name,
-    }
 
 
 def is_added(cluster: Cluster) -> bool:

@@ -27,7 +27,7 @@ from sykube.cluster.operations.nodes import bring_up
 from sykube.cluster.operations.opening import opened, require_running
 from sykube.cluster.operations.ready import wait_api, wait_ready
 from sykube.errors import SykubeError, UsageError
-from sykube.host import preflight, signals
+from sykube.host import identity, signals
 from sykube.host.host import Host
 from sykube.image.build import Builder
 from sykube.kubernetes import readiness
@@ -75,7 +75,7 @@ def update(
         SykubeError: the cluster is not well, before anything changed; or something failed on the
             way: the control planes are as before, or the same command goes on.
     """
-    preflight.check_identity(host)
+    identity.check(host)
     preparation.require_local_image(host, wish)
     with opened(host, name, ui, stopped=True, updating=True) as cluster:
         # What an update has ended, it starts again.
