@@ -20,6 +20,8 @@ from sykube.rootless.host import SHARED_CACHE
 _CHECKOUT = Path(__file__).resolve().parents[2]
 # What udev opens to users, where it runs.
 _DEVICES = {"/dev/net/tun": 0o666}
+# Most of what is installed beside sykube, which no command of a user needs.
+_UNUSED = ("grpc*", "mypy*", "*__mypyc*", "numpy*", "pip", "scipy*", "selenium*")
 # The one that runs the tests may be in /root.
 PYTHON = "/usr/bin/python3"
 
@@ -149,9 +151,11 @@ def _end(user: User) -> None:
 def _show(folder: Path) -> None:
     """What users see of this checkout, which may be in /root or for its owner only."""
     shutil.rmtree(folder, ignore_errors=True)
-    left_out = shutil.ignore_patterns(".*", "__pycache__")
-    shutil.copytree(_CHECKOUT, folder / "checkout", ignore=left_out)
-    shutil.copytree(sysconfig.get_path("purelib"), folder / "libraries", ignore=left_out)
+    hidden, unused = shutil.ignore_patterns(".*"), shutil.ignore_patterns(".*", *_UNUSED)
+    shutil.copytree(_CHECKOUT, folder / "checkout", ignore=hidden)
+    shutil.copytree(sysconfig.get_path("purelib"), folder / "libraries", ignore=unused)
+    # Users may not write there: each of their commands would compile what has not been.
+    subprocess.run([PYTHON, "-m", "compileall", "-q", folder / "checkout/sykube"], check=True)
     subprocess.run(["chmod", "--recursive", "a+rX", folder], check=True)
 
 

@@ -51,6 +51,7 @@ case "$1 $2" in
     "-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo "venv by {name}" >> {self.root}/calls ;;
     --version*) echo "Python {version}" ;;
     "-m pip") echo "pip install of $7" >> {self.root}/calls ;;
+    "-m compileall") echo "compiled $(cd "$4" && pwd)" >> {self.root}/calls ;;
 esac
 """
         self._write((self.bin if there else self.root) / name, text)
@@ -88,6 +89,14 @@ def test_a_python_that_is_new_enough(tmp_path: Path) -> None:
     done = machine.make_venv()
     assert done.returncode == 0, done.stderr
     assert machine.calls == ["venv by python3", MADE]
+
+
+def test_a_checkout_is_compiled_once(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "debian-12", "apt-get")
+    machine.python("3.11.2")
+    (tmp_path / "sykube").mkdir()
+    assert machine.make_venv().returncode == 0
+    assert machine.calls == ["venv by python3", MADE, f"compiled {tmp_path}/sykube"]
 
 
 def test_debian_keeps_venv_in_a_package_of_its_own(tmp_path: Path) -> None:
