@@ -94,6 +94,8 @@ STATUS = {
     *("concurrent.futures", "email", "http.client", "ssl", "xmlrpc.client", "sykube.addons"),
     *("sykube.cluster.commands", "sykube.cluster.operations.addons", "sykube.image.versions"),
 }
+# What downloads, and what renders files.
+DOWNLOADS = {"jinja2", "requests", "urllib.request", "urllib3"}
 PROGRAM = """
 import os, sys
 from pathlib import Path
@@ -143,6 +145,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["config"], set()),
         (["logs"], set()),
         (["status"], STATUS),
+        (["start", "--help"], {*SLOW} - DOWNLOADS),
+        (["slurm", "status", "--help"], {*SLOW} - DOWNLOADS),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -21,7 +21,6 @@ from sykube.cluster.operations.addons import fits
 from sykube.cluster.operations.archive import Snapshot
 from sykube.errors import SykubeError, UsageError
 from sykube.image.choice import AUTO
-from sykube.kubernetes import etcd_scrub
 from sykube.node import local
 from sykube.node.node import Node
 
@@ -158,6 +157,9 @@ def scrub_etcd(cluster: Cluster) -> None:
     start = resources.script("start-etcd", image, master.instance)
     master.run(start, timeout=_TIMEOUT_S)
     try:
+        # Not above: it imports what a node needs for it, and is wanted here only as a text.
+        from sykube.kubernetes import etcd_scrub
+
         program = Path(etcd_scrub.__file__).read_text(encoding="utf-8")
         command = ["python3", "-", json.dumps(nodes)]
         policies = master.run(command, stdin=program, timeout=_TIMEOUT_S).stdout

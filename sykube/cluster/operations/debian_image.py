@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.cluster.operations import preparation
 from sykube.errors import HostError
 from sykube.host import apt
-from sykube.host.download import Downloader
 from sykube.host.host import Host
 from sykube.image.build import Builder
 from sykube.image.debian_image import DebianImage, Recipe
@@ -43,6 +41,11 @@ def obtain(
             resolution=f"Ask the administrator for: {recipe.command}"
             "\n  Or for user IDs of your own: the line is in `sykube doctor`",
         )
+    # Not above: most commands that know the image build none, and what downloads takes longer to
+    # import than all the rest of them.
+    from sykube.cluster.operations import preparation
+    from sykube.host.download import Downloader
+
     spec = ClusterSpec(mirror=mirror)
     preparation.prepare_host(host, spec, agrees, ui, building=True, starting=False)
     engine = preparation.find_engine(host, spec, ui)
