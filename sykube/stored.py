@@ -13,6 +13,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 
+@functools.cache
 def key(field: dataclasses.Field[Any]) -> str:
     """What a field is called in JSON, and in a configuration file: its name as Kubernetes would."""
     head, *rest = field.name.split("_")

@@ -29,6 +29,8 @@ def check_patches(
     minor = versions.minor(kubernetes)
     # Nodes that the spec does not name are alike.
     names = [*names] or [members.MASTER, "master2", "node1", *spec.named_nodes()]
+    if not any(any(spec.kubeadm_patches(name)) for name in names):
+        return
     for name in dict.fromkeys(names):
         patches = spec.kubeadm_patches(name)
         documents = _documents(spec, minor, kubernetes, name, patches)
