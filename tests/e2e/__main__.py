@@ -34,11 +34,11 @@ FIRST = ("host",)
 HALVES = (
     (
         "rootless", "neighbours", "lifecycle", "cluster", "dashboard", "metrics", "network_policy",
-        "runtime_faults", "slurm",
+        "runtime_faults", "slurm", "site",
     ),
     (
         "faults", "failures", "stock", "everyday", "snapshots", "runtimes", "bench", "pod_options", "gpus", "sif",
-        "images", "diagnosis", "site", "docs", "bundle", "benchmarks", "pod_network", "jobs",
+        "images", "diagnosis", "docs", "bundle", "benchmarks", "pod_network", "jobs",
     ),
 )  # fmt: skip
 _DELETE_S = 120.0

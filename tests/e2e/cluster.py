@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
-from sykube.cluster.model.state import clusters
+from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.state import State, clusters
 from sykube.host import lock
 from sykube.host.host import Host
+from sykube.host.paths import ClusterPaths
+from sykube.ui import Ui
 from tests.e2e import release
 from tests.hostdiff import HostSnapshot
 
@@ -75,21 +78,10 @@ class TestCluster:
         cwd: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run sykube and return how it ended."""
-        done = subprocess.run(
-            [*self.prefix, *release.command(arguments, self.python)],
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=cwd,
-            check=False,
-        )
-        if check and done.returncode != 0:
-            raise AssertionError(
-                f"sykube {' '.join(arguments)}: exit code {done.returncode}\n"
-                f"{done.stdout}\n{done.stderr}"
-            )
+        command = [*self.prefix, *release.command(arguments, self.python)]
+        done = _run(command, self.environment, timeout, stdin, cwd)
+        if check:
+            _require_success(f"sykube {' '.join(arguments)}", done)
         return done
 
     def init_command(self, *arguments: str) -> list[str]:
@@ -111,9 +103,34 @@ class TestCluster:
         """Remove the cluster, if any of it is there."""
         self.sykube("delete", "--name", self.name, "--yes", check=False)
 
-    def kubectl(self, *arguments: str, **options: Any) -> str:
-        """Run kubectl; its standard output."""
-        return self.sykube("kubectl", "--name", self.name, *arguments, **options).stdout
+    def kubectl(
+        self,
+        *arguments: str,
+        check: bool = True,
+        timeout: float = 300,
+        stdin: str | None = None,
+        cwd: Path | None = None,
+    ) -> str:
+        """Run kubectl; its standard output.
+
+        By the program and the variables that `sykube kubectl` would have, without another Python
+        for each call, of which there are thousands. That command itself is shown by `sykube`.
+        """
+        cluster = self._running()
+        if cluster is None:
+            words = ("kubectl", "--name", self.name, *arguments)
+            return self.sykube(*words, check=check, timeout=timeout, stdin=stdin, cwd=cwd).stdout
+        command = [str(cluster.image.kubectl), *arguments]
+        done = _run(command, cluster.environment(self.environment), timeout, stdin, cwd)
+        if check:
+            _require_success(f"kubectl {' '.join(arguments)}", done)
+        return done.stdout
+
+    def _running(self) -> Cluster | None:
+        """The cluster, where it is root's, of this machine, and runs."""
+        state = None if self.prefix else State.load(ClusterPaths(Host(), self.name).state)
+        found = Cluster.of(Host(), state, Ui()) if state else None
+        return found if found and found.bridge.exists() else None
 
     def get(self, *arguments: str) -> Any:
         """An object or list of the API."""
@@ -180,6 +197,24 @@ class TestCluster:
         return str(next(name for name in names if "/system:" in name))
 
 
+def _run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    timeout: float,
+    stdin: str | None,
+    cwd: Path | None,
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=environment, input=stdin, capture_output=True, text=True, timeout=timeout,
+        cwd=cwd, check=False,
+    )  # fmt: skip
+
+
+def _require_success(what: str, done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode != 0:
+        raise AssertionError(f"{what}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+
+
 def host_before(name: str, *folders: Path) -> HostSnapshot:
     """The host as it is before a cluster of that name; more folders count as its own."""
     host = Host()
@@ -205,8 +240,14 @@ def free_port() -> int:
 
 
 def eventually(what: str, check: Callable[[], object], timeout: float = 90) -> None:
-    """Wait until a check is true; a cluster settles, it does not switch."""
+    """Wait until a check is true; a cluster settles, it does not switch.
+
+    A slow check leaves as much time as it takes, so that looking is never most of what is done.
+    """
     deadline = time.monotonic() + timeout
-    while not check():
+    while True:
+        started = time.monotonic()
+        if check():
+            return
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.5)
+        time.sleep(max(0.5, time.monotonic() - started))

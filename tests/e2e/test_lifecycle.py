@@ -534,13 +534,11 @@ def test_losing_a_control_plane_loses_nothing(tmp_path: Path) -> None:
     acknowledged = []
 
     def write(number: int) -> bool:
-        done = cluster.sykube(
-            "kubectl", "--name", cluster.name, "--request-timeout=5s",
-            "create", "configmap", f"n-{number}", check=False,
-        )  # fmt: skip
-        if done.returncode == 0:
+        words = ("--request-timeout=5s", "create", "configmap", f"n-{number}")
+        done = "created" in cluster.kubectl(*words, check=False)
+        if done:
             acknowledged.append(f"n-{number}")
-        return done.returncode == 0
+        return done
 
     try:
         cluster.apply(
