@@ -153,6 +153,22 @@ class TestCluster:
         )
         return self.in_pod(pod, "python3", "-c", program, url, check=False)
 
+    def fetch_often(self, pod: str, url: str, count: int) -> list[str]:
+        """What a pod gets from a URL, each time by a new connection; empty where it gets nothing.
+
+        By one program in the pod: to start one takes longer than all the answers.
+        """
+        program = (
+            "import json,sys,urllib.request as r\n"
+            "def fetch():\n"
+            "    try: return r.urlopen(sys.argv[1],timeout=5).read().decode()\n"
+            "    except OSError: return ''\n"
+            "print(json.dumps([fetch() for _ in range(int(sys.argv[2]))]))"
+        )
+        found = self.in_pod(pod, "python3", "-c", program, url, str(count))
+        answers: list[str] = json.loads(found)
+        return answers
+
     def ask(self, pod: str, name: str, kind: str = "A") -> list[str]:
         """What the name server of a pod answers for a full name, by UDP or else TCP."""
         program = (

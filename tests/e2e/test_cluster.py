@@ -126,9 +126,9 @@ def test_cluster_ip_reaches_every_replica(workload: TestCluster, caller: str) ->
     seen: set[str] = set()
 
     def all_seen() -> bool:
-        answer = workload.fetch(caller, f"http://{address}/")
-        assert answer, "a request to the Service was lost"
-        seen.add(answer.split()[0])
+        answers = workload.fetch_often(caller, f"http://{address}/", 16)
+        assert all(answers), "a request to the Service was lost"
+        seen.update(answer.split()[0] for answer in answers)
         return seen == names
 
     eventually("every replica has answered", all_seen)
@@ -140,9 +140,9 @@ def test_a_pod_reaches_itself_by_its_service(workload: TestCluster) -> None:
     seen: set[str] = set()
 
     def itself_seen() -> bool:
-        answer = workload.fetch(name, "http://web/")
-        assert answer, "a request to the Service was lost"
-        seen.add(answer.split()[0])
+        answers = workload.fetch_often(name, "http://web/", 16)
+        assert all(answers), "a request to the Service was lost"
+        seen.update(answer.split()[0] for answer in answers)
         return name in seen and len(seen) == 4
 
     eventually("the pod has answered itself", itself_seen)
@@ -150,7 +150,7 @@ def test_a_pod_reaches_itself_by_its_service(workload: TestCluster) -> None:
 
 @CALLERS
 def test_session_affinity(workload: TestCluster, caller: str) -> None:
-    answers = {workload.fetch(caller, "http://web-sticky/") for _ in range(12)}
+    answers = {*workload.fetch_often(caller, "http://web-sticky/", 12)}
     assert len(answers) == 1 and "" not in answers
 
 
