@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from sykube import resources
 from sykube.bench import hpcc_input, hpcc_output
 from sykube.bench.hpcc_input import Asked, Shape
 from sykube.bench.machine import usable_cores
 from sykube.bench.results import Measure, Result
-from sykube.cluster.commands import images
-from sykube.cluster.commands.bench import laboratory
+from sykube.cluster.commands.bench import image_files, laboratory
+from sykube.cluster.commands.bench.image_files import EXEC, HOST, ImageFiles
 from sykube.cluster.commands.bench.laboratory import PODS
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations import debian_image, runtimes
-from sykube.errors import SykubeError, UsageError
+from sykube.errors import UsageError
 from sykube.host import preflight
 from sykube.host.host import Host
-from sykube.image import containerd, sif
-from sykube.image.build import Builder
 from sykube.image.debian_image import DebianImage
 from sykube.image.hpcc import PROGRAM, RECIPE
 from sykube.kubernetes.api import Api
@@ -33,7 +28,6 @@ from sykube.node.node import Node
 from sykube.ui import Ui
 
 KIND = "hpcc"
-HOST, EXEC = "host", "exec"
 # Of one run: large problems take hours.
 _RUN_S = 6 * 3600.0
 # HPL says so of its input, and then some of its processes wait for ever for the others.
@@ -191,18 +185,16 @@ def _lab(
     cores: Sequence[int],
 ) -> Iterator[_Lab]:
     """All places, ready; nothing is left of them."""
-    temporary = cluster.host.cache / "tmp"
-    temporary.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix="hpcc-", dir=temporary))
-    lab = _Lab(cluster, node, image, places, asked, cores, work)
-    try:
-        lab.unpack()
+    with laboratory.folder(cluster, KIND) as work:
+        files = ImageFiles(cluster, image, work)
+        lab = _Lab(cluster, node, files, places, asked, cores)
+        files.unpack(RECIPE.title, places)
         classes = _classes(places)
         if not classes:
             yield lab
             return
         with (
-            _loaded(cluster, node, image),
+            image_files.loaded(cluster, [node], image),
             cluster.api() as api,
             laboratory.namespace(cluster, api),
         ):
@@ -211,70 +203,18 @@ def _lab(
                     api.request("POST", PODS, lab.pod(place))
                 laboratory.ready(cluster, api)
             yield lab
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _loaded(cluster: Cluster, node: Node, image: DebianImage) -> Iterator[None]:
-    """The image in a node, and gone from it at the end, unless it was there before."""
-    if image.name in containerd.names(node):
-        yield
-        return
-    images.load_into(cluster, [image.archive], [node.name], image.name)
-    try:
-        yield
-    except BaseException:
-        # What went wrong first is what is to be said.
-        with contextlib.suppress(SykubeError):
-            images.delete_from(cluster, image.name, [node.name])
-        raise
-    images.delete_from(cluster, image.name, [node.name])
 
 
 @dataclass
 class _Lab:
-    """What runs HPC Challenge in each place.
-
-    Attributes:
-        work: a folder of the host for what the places on it write.
-    """
+    """What runs HPC Challenge in each place."""
 
     cluster: Cluster
     node: Node
-    image: DebianImage
+    files: ImageFiles
     places: Sequence[str]
     asked: Mapping[Shape, Asked]
     cores: Sequence[int]
-    work: Path
-    _builder: Builder = field(init=False)
-
-    def __post_init__(self) -> None:
-        state = self.cluster.state
-        self._builder = Builder(Path(state.engine), state.engine_environment)
-
-    @property
-    def _root(self) -> Path:
-        return self.work / "root"
-
-    @property
-    def _is_exec_of_folder(self) -> bool:
-        # A user can mount no SIF.
-        return self.cluster.host.grants.rootless
-
-    def unpack(self) -> None:
-        """Have the files of the SIF for the host, where it is among the places.
-
-        Raises:
-            SykubeError: they cannot be unpacked.
-        """
-        if HOST not in self.places and not (EXEC in self.places and self._is_exec_of_folder):
-            return
-        with self.cluster.ui.step("Unpacking the image of HPC Challenge"):
-            archive = self.image.archive
-            sif.unpack(
-                self.cluster.host, archive, self._root, self.work, self._builder, shown=archive
-            )
 
     def pod(self, place: str) -> dict[str, object]:
         """The pod of a RuntimeClass: it waits, and programs are run in it."""
@@ -294,7 +234,7 @@ class _Lab:
                 "containers": [
                     {
                         "name": "main",
-                        "image": self.image.name,
+                        "image": self.files.image.name,
                         "command": ["sleep", "1000000"],
                         "volumeMounts": [
                             {"name": name, "mountPath": path} for name, (path, _) in volumes.items()
@@ -349,7 +289,7 @@ class _Lab:
             self.cluster.host.run(
                 self._command(place, program),
                 stdin=text,
-                env=self._builder.environment if place == EXEC else None,
+                env=self.files.environment(place),
                 timeout=_RUN_S,
                 check=False,
                 on_line=take,
@@ -361,13 +301,6 @@ class _Lab:
         return "\n".join(lines)
 
     def _command(self, place: str, program: Sequence[str]) -> list[str | Path]:
-        if place == HOST:
-            script = resources.folder("definitions") / "hpcc/hpcc-host"
-            return ["unshare", "--mount", "sh", script, self._root, *program]
-        if place == EXEC:
-            return [
-                self._builder.binary, "--silent", "exec", "--cleanenv", "--no-home", "--no-mount",
-                "cwd,bind-paths", "--bind", f"{self.work}:/tmp", "--pwd", "/tmp",
-                self._root if self._is_exec_of_folder else self.image.archive, *program,
-            ]  # fmt: skip
+        if place in (HOST, EXEC):
+            return self.files.command(place, program)
         return [*laboratory.inside(self.cluster, place, *program)]

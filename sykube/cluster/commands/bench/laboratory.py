@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from sykube.bench import judging, machine
@@ -56,6 +59,18 @@ def require_quiet(found: Machine, *, anyway: bool) -> None:
             details="\n".join(found.disturbances),
             resolution="Try again when it is quiet, or give --anyway.",
         )
+
+
+@contextmanager
+def folder(cluster: Cluster, kind: str) -> Iterator[Path]:
+    """A folder of the host for what is written there, which is gone at the end."""
+    temporary = cluster.host.cache / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=temporary))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 @contextmanager
@@ -115,12 +130,12 @@ def _is_ready(status: Mapping[str, Any]) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
-def inside(cluster: Cluster, pod: str, *command: str) -> list[str]:
+def inside(cluster: Cluster, pod: str, *command: str, container: str = "main") -> list[str]:
     """The command line of a program in a pod of the namespace, which is handed its input."""
     return [
         str(cluster.image.kubectl),
         "--kubeconfig", str(cluster.paths.kubeconfig),
-        "--namespace", NAMESPACE, "exec", "--stdin", pod, "--", *command,
+        "--namespace", NAMESPACE, "exec", "--stdin", pod, "--container", container, "--", *command,
     ]  # fmt: skip
 
 
