@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: cluster test check node-image slurm-image hpcc-image integration e2e test-fresh vm-test upstream-test update-test soak bench clean
+.PHONY: cluster test check node-image slurm-image hpcc-image stream-image integration e2e test-fresh vm-test upstream-test update-test soak bench clean
 .DELETE_ON_ERROR:
 
 cluster: ## a cluster of two nodes, and the command sykube on root's PATH
@@ -34,11 +34,14 @@ slurm-image: $(VENV)/installed ## the image of `sykube slurm`, unless it is cach
 hpcc-image: $(VENV)/installed ## the image of `sykube bench hpcc`, unless it is cached
 	$(BIN)/sykube bench image --yes
 
+stream-image: $(VENV)/installed ## the image of `sykube bench stream`, unless it is cached
+	$(BIN)/sykube bench image stream --yes
+
 integration: $(VENV)/installed-dev
 	scripts/test-packages
 	$(PYTEST) tests/integration -q
 
-e2e: $(VENV)/installed-dev slurm-image ## real clusters (SYKUBE_TEST_RELEASE=DIR: of a release, see docs)
+e2e: $(VENV)/installed-dev slurm-image stream-image ## real clusters (SYKUBE_TEST_RELEASE=DIR: of a release, see docs)
 	scripts/test-packages
 	$(BIN)/python -m tests.e2e
 
@@ -59,7 +62,7 @@ upstream-test: $(VENV)/installed-dev ## a cluster of --source upstream, from a m
 	scripts/test-packages
 	$(PYTEST) tests/upstream -v
 
-soak: $(VENV)/installed-dev slurm-image hpcc-image ## what takes longer than CI has (SEED=N repeats the random moments of a run)
+soak: $(VENV)/installed-dev slurm-image hpcc-image stream-image ## what takes longer than CI has (SEED=N repeats the random moments of a run)
 	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.e2e --long
 	$(MAKE) upstream-test

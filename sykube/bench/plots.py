@@ -1,4 +1,4 @@
-"""Plots of medians and their intervals: SVG by matplotlib, which is the extra `plots`."""
+"""Plots of what was measured: SVG by matplotlib, which is the extra `plots`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+
+from sykube.bench.results import Curves
 
 # A median, and the ends of its 95 % interval.
 Estimate = tuple[float, float, float]
@@ -49,8 +51,31 @@ def panels(
         panel.set_yticks(range(len(names)), names)
         panel.set_title(f"{title}, {unit}", fontsize=9, loc="left")
         panel.set_xlim(left=0)
+        # Large numbers would run into each other.
+        panel.locator_params(axis="x", nbins=5)
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def lines(curves: Curves) -> Figure:
+    """One panel with a line for each place."""
+    figure = Figure(figsize=(_WIDTH, _WIDTH / 2), layout="constrained")
+    panel = figure.subplots()
+    for number, (place, line) in enumerate(curves.lines.items()):
+        # The colours are ten.
+        style = ("-", "--", ":")[number // 10 % 3]
+        panel.plot(line.x, line.y, style, color=f"C{number % 10}", linewidth=1.2, label=place)
+    if curves.scale == "x":
+        panel.set_xscale("log")
+    else:
+        panel.set_yscale("log")
+    panel.set_xlabel(curves.x, fontsize=9)
+    panel.set_ylabel(curves.y, fontsize=9)
+    panel.set_title(curves.title, fontsize=9, loc="left")
+    panel.tick_params(labelsize=8)
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return figure
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,30 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Line:
+    """The points of a place in a plot."""
+
+    x: list[float]
+    y: list[float]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A line for each place.
+
+    Attributes:
+        x, y: what its axes have, with units.
+        scale: `x` or `y`, the axis that is logarithmic.
+    """
+
+    title: str
+    x: str
+    y: str
+    scale: str
+    lines: Mapping[str, Line]
+
+
+@dataclass(frozen=True)
 class Result:
     """A run.
 
@@ -43,6 +67,7 @@ class Result:
         versions: of sykube, Kubernetes and what the places are.
         disturbances: what made the machine less than quiet, also where that was overridden.
         pinned: which cores processes ran on, for people; empty where nothing was pinned.
+        curves: what is drawn beside the measures.
     """
 
     kind: str
@@ -54,6 +79,7 @@ class Result:
     disturbances: tuple[str, ...]
     measures: Mapping[str, Measure]
     pinned: str = ""
+    curves: Mapping[str, Curves] = field(default_factory=dict)
 
     def described(self) -> dict[str, Any]:
         """All of it, for programs; `read` takes it."""
@@ -129,12 +155,23 @@ def read(file: Path) -> Result:
         }
         machine = Machine(**found.pop("machine"))
         disturbances = tuple(found.pop("disturbances"))
-        result = Result(**found, machine=machine, disturbances=disturbances, measures=measures)
+        curves = {name: _curves(each) for name, each in found.pop("curves", {}).items()}
+        result = Result(
+            **found, machine=machine, disturbances=disturbances, measures=measures, curves=curves
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _no_result(file, f"{type(error).__name__}: {error}") from error
     if not _is_whole(result):
         raise _no_result(file, "it has no value above 0 for each block")
     return result
+
+
+def _curves(found: dict[str, Any]) -> Curves:
+    lines = {
+        place: Line(*([float(value) for value in line[axis]] for axis in ("x", "y")))
+        for place, line in found.pop("lines").items()
+    }
+    return Curves(**found, lines=lines)
 
 
 def _is_whole(result: Result) -> bool:

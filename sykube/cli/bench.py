@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sykube.bench.messages import BROKERS, SMALLEST
 from sykube.cli import completion, context, debian_image, extras, logfile
 from sykube.errors import UsageError
 from sykube.host.files import require_place
 from sykube.image import hpcc as image_of_hpcc
+from sykube.image import stream as image_of_stream
 
 if TYPE_CHECKING:
     from sykube.bench.hpcc_input import Shape
@@ -178,11 +180,66 @@ def hpcc(
     return measuring.measure(context.host(), name, context.ui(), agrees, wanted=wanted, **asked)
 
 
+@_measured
+@click.option("--place", "places", multiple=True, metavar="PLACE",
+              help="Where to do it: host, exec (apptainer exec), or RUNTIME:pod, RUNTIME:node and "
+              "RUNTIME:nodes for pods of a RuntimeClass; RUNTIME for all three. The first is what "
+              "others are compared to. May be repeated. [default: all]")  # fmt: skip
+@click.option("--messages", type=click.IntRange(10, 100_000_000), default=1000, show_default=True,
+              metavar="N", help="Number of messages of each run.")  # fmt: skip
+@click.option("--warm-up", type=click.IntRange(1, 100_000_000), default=200, show_default=True,
+              metavar="N", help="Number of messages before them, shown apart.")  # fmt: skip
+@click.option("--rate", type=click.IntRange(1, 1_000_000), default=100, show_default=True,
+              metavar="N", help="Messages a second.")  # fmt: skip
+@click.option("--size", type=click.IntRange(SMALLEST, 1_000_000), default=1024, show_default=True,
+              metavar="BYTES", help="Bytes of each message.")  # fmt: skip
+@click.option("--broker", type=click.Choice(BROKERS), default=BROKERS[0], show_default=True,
+              help="What messages go through.")  # fmt: skip
+@click.option("--fsync", is_flag=True,
+              help="Have each message on the disk before the broker hands it on.")  # fmt: skip
+@click.option("--sweep", is_flag=True,
+              help="Look for the rate at which the consumer falls behind, too.")  # fmt: skip
+@debian_image.MIRROR
+@debian_image.YES
+def stream(
+    name: str,
+    places: tuple[str, ...],
+    messages: int,
+    warm_up: int,
+    rate: int,
+    size: int,
+    broker: str,
+    fsync: bool,
+    sweep: bool,
+    mirror: str,
+    yes: bool,
+    **asked: Any,
+) -> Result:
+    """Measure how long messages take through a broker, on this host and in containers."""
+    # What it needs may not be installed.
+    from sykube.cluster.commands.bench import stream as measuring
+    from sykube.cluster.commands.bench.stream_wanted import Wanted
+
+    wanted = Wanted(places, messages, warm_up, rate, size, broker, fsync, sweep, mirror)
+
+    def agrees(question: str) -> bool:
+        return yes or context.ask(question)
+
+    return measuring.measure(context.host(), name, context.ui(), agrees, wanted=wanted, **asked)
+
+
+_RECIPES = {"hpcc": image_of_hpcc.RECIPE, "stream": image_of_stream.RECIPE}
+
+
 @bench.command()
+@click.argument("what", type=click.Choice([*_RECIPES]), default="hpcc")
 @debian_image.options
-def image(**asked: Any) -> None:
-    """Build the image of HPC Challenge, unless it is cached, and print its file, a SIF."""
-    debian_image.show(image_of_hpcc.RECIPE, **asked)
+def image(what: str, **asked: Any) -> None:
+    """Build the image of HPC Challenge or of a message broker, and print its file, a SIF.
+
+    One that is cached is not built again. WHAT is hpcc, which is the default, or stream.
+    """
+    debian_image.show(_RECIPES[what], **asked)
 
 
 @bench.command()

@@ -14,7 +14,7 @@ from sykube.cli import figures
 
 
 def page(result: Result) -> str:
-    """The page: a panel for each measure, the table with ratios, and what they depend on."""
+    """The page: a panel for each measure, its curves, the table, what they depend on."""
     places = [*dict.fromkeys(place for each in result.measures.values() for place in each.values)]
     titles = {what: (measure.title, measure.unit) for what, measure in result.measures.items()}
     estimates = {
@@ -24,7 +24,7 @@ def page(result: Result) -> str:
         }
         for place in places
     }
-    drawn = plots.svg(plots.panels(titles, estimates))
+    drawn = [plots.panels(titles, estimates), *map(plots.lines, result.curves.values())]
     compared = figures.compared(result)
     tables = [
         (
@@ -44,8 +44,12 @@ def page(result: Result) -> str:
     return environment.get_template("page.html.j2").render(
         kind=result.kind,
         base=result.base,
-        # Without what an SVG file begins with, of which HTML has no use.
-        picture=markupsafe.Markup(drawn[drawn.index("<svg") :]),
+        pictures=[_picture(plots.svg(figure)) for figure in drawn],
         tables=tables,
         notes=[*figures.notes(result)],
     )
+
+
+def _picture(svg: str) -> markupsafe.Markup:
+    # Without what an SVG file begins with, of which HTML has no use.
+    return markupsafe.Markup(svg[svg.index("<svg") :])

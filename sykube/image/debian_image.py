@@ -1,6 +1,6 @@
 """Images of Debian's packages that are no part of a node image: built once, cached by content.
 
-Who needs none of them has none: `sykube slurm` has one, and `sykube bench hpcc`.
+Who needs none of them has none: `sykube slurm` has one, `sykube bench` has two.
 """
 
 from __future__ import annotations

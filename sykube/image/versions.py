@@ -279,3 +279,5 @@ SLURM_IMAGE = "sykube.local/slurm"
 # Of NODE_SUITE as well. OpenBLAS by OpenMP, so that OMP_NUM_THREADS is the number of its threads.
 HPCC_PACKAGES = ("hpcc", "libopenblas0-openmp", "openmpi-bin")
 HPCC_IMAGE = "sykube.local/hpcc"
+STREAM_PACKAGES = ("nats-server", "python3-minimal", "valkey-server")
+STREAM_IMAGE = "sykube.local/stream"

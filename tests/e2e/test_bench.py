@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from tests.e2e import release
 from tests.e2e.cluster import TestCluster, eventually
 
 SMALLEST = ("--runs", "3", "--anyway")
+SERVERS = ("nats-server", "valkey-server")
 
 
 @pytest.mark.long
@@ -111,12 +115,134 @@ def assert_nothing_is_left_of_hpcc(cluster: TestCluster) -> None:
     assert "hpcc-" not in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
 
 
+def test_messages_go_through_a_broker_on_the_host_and_in_pods(
+    cluster: TestCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "figures.json"
+    places = ("host", "exec", "runc:nodes")
+    found = json.loads(streamed(cluster, places, "--save", str(file)).stdout)
+    assert found == json.loads(file.read_text())
+    assert_are_delays(found, places)
+    assert_nothing_is_left_of_stream(cluster)
+
+
+@pytest.mark.long
+def test_messages_go_through_a_broker_in_every_place(cluster: TestCluster) -> None:
+    found = json.loads(streamed(cluster, (), "--fsync").stdout)
+    pods = (
+        f"{runtime}:{layout}"
+        for runtime in ("runc", "crun", "apptainer")
+        for layout in ("pod", "node", "nodes")
+    )
+    assert_are_delays(found, ("host", "exec", *pods))
+    assert_nothing_is_left_of_stream(cluster)
+
+
+@pytest.mark.long
+def test_messages_go_through_valkey_and_through_faster_ones(cluster: TestCluster) -> None:
+    places = ("host", "crun:nodes")
+    found = json.loads(streamed(cluster, places, "--broker", "valkey", "--sweep").stdout)
+    saturated = found["measures"].pop("saturated")["values"]
+    assert all(each > 200 for place in places for each in saturated[place])
+    assert_are_delays(found, places)
+    assert_nothing_is_left_of_stream(cluster)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["broker", "sykube"])
+@pytest.mark.parametrize("place", ["host", "exec", "runc:nodes", "apptainer:pod"])
+def test_a_broker_that_dies_and_an_interruption_leave_nothing(
+    cluster: TestCluster, place: str, number: signal.Signals
+) -> None:
+    words = ("bench", "stream", "--name", cluster.name, "--yes", *SMALLEST, "--place", place)
+    command = [*cluster.prefix, *release.command([*words, "--rate", "20"], cluster.python)]
+    with subprocess.Popen(
+        command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        # Which has its stream once messages are under way.
+        eventually("messages go", lambda: brokers() and clients() == 2, timeout=600)
+        for broker in brokers() if number == signal.SIGKILL else []:
+            os.kill(broker, number)
+        if number == signal.SIGINT:
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=300)
+    if number == signal.SIGKILL:
+        assert process.returncode == 1, errors
+        assert f"messages did not get through in {place}" in errors
+        assert "broker: it has ended" in errors
+        assert "Traceback" not in errors
+    else:
+        assert process.returncode == 130, errors
+    eventually("the brokers have ended", lambda: not brokers())
+    assert_nothing_is_left_of_stream(cluster)
+
+
+def streamed(
+    cluster: TestCluster, places: Sequence[str], *options: str
+) -> subprocess.CompletedProcess[str]:
+    asked = ("--messages", "40", "--warm-up", "10", "--rate", "200", *SMALLEST, *options)
+    chosen = [word for place in places for word in ("--place", place)]
+    words = ("bench", "stream", "--name", cluster.name, "--yes", "-o", "json", *asked, *chosen)
+    return cluster.sykube(*words, timeout=900)
+
+
+def assert_are_delays(found: dict[str, Any], places: Sequence[str]) -> None:
+    assert found["base"] == "host"
+    assert "the broker to core" in found["pinned"]
+    measures = {name: measure["values"] for name, measure in found["measures"].items()}
+    assert {*measures} == {"warm_up", "p50", "p90", "p99", "p99.9"}
+    for place in places:
+        blocks = zip(
+            *(measures[name][place] for name in ("p50", "p90", "p99", "p99.9")), strict=True
+        )
+        for delays in blocks:
+            # Microseconds.
+            assert 10 < delays[0] <= delays[1] <= delays[2] <= delays[3] < 60e6
+    for values in measures.values():
+        assert {*values} == {*places}
+        assert all(len(each) == 3 for each in values.values())
+
+
+def brokers() -> list[int]:
+    """Processes of brokers on this machine, in any container."""
+    return [pid for pid, words in command_lines() if words[0].endswith(SERVERS)]
+
+
+def clients() -> int:
+    """How many producers and consumers there are on this machine, in any container."""
+    return sum(
+        words[0].endswith("python3") and words[-2] in ("producer", "consumer")
+        for _, words in command_lines()
+        if len(words) == 5
+    )
+
+
+def command_lines() -> Iterator[tuple[int, list[str]]]:
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_text(encoding="utf-8", errors="replace").split("\0")[:-1]
+        except OSError:
+            # It has ended.
+            continue
+        if words:
+            yield int(file.parent.name), words
+
+
+def assert_nothing_is_left_of_stream(cluster: TestCluster) -> None:
+    assert "sykube-bench" not in cluster.kubectl("get", "namespaces", "-o", "name")
+    assert "stream" not in cluster.sykube("image", "list", "--name", cluster.name).stdout
+    assert not [*(Host().cache / "tmp").glob("stream-*")]
+    assert not brokers()
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
         (("start", "--runtime", "gvisor"), 2, "cannot run in 'gvisor'"),
         (("hpcc", "--place", "gvisor"), 2, "There are host, exec, runc, crun, apptainer"),
         (("hpcc", "--size", "1000000"), 6, "a matrix of order 1000000 needs"),
+        (("stream", "--place", "gvisor:pod"), 2, "cannot be sent in 'gvisor:pod'"),
+        (("stream", "--messages", "1000000", "--size", "1000000"), 1, "the disk is too small"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(

@@ -15,7 +15,7 @@ from sykube.host.apt import Mirror
 from sykube.host.grants import Grants
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import hpcc, slurm, versions
+from sykube.image import hpcc, slurm, stream, versions
 from sykube.image.build import Builder
 from sykube.image.debian_image import DebianImage, Recipe
 from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel, World
@@ -23,8 +23,8 @@ from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel, World
 MIRROR = Mirror("http://m/debian")
 BUILDER = Builder(Path("/usr/bin/apptainer"), {})
 # Each by the name of its layer.
-RECIPES = {"slurm": slurm.RECIPE, "hpcc": hpcc.RECIPE}
-both = pytest.mark.parametrize("what", RECIPES)
+RECIPES = {"slurm": slurm.RECIPE, "hpcc": hpcc.RECIPE, "stream": stream.RECIPE}
+each_of_them = pytest.mark.parametrize("what", RECIPES)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def builds(programs: FakePrograms) -> list[str]:
     return found
 
 
-@both
+@each_of_them
 def test_it_is_built_of_debians_root_once(host: Host, programs: FakePrograms, what: str) -> None:
     recipe = RECIPES[what]
     assert recipe.cached(host) is None
@@ -72,7 +72,8 @@ def test_they_are_beside_each_other(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "packages"), [("slurm", "SLURM_PACKAGES"), ("hpcc", "HPCC_PACKAGES")]
+    ("what", "packages"),
+    [("slurm", "SLURM_PACKAGES"), ("hpcc", "HPCC_PACKAGES"), ("stream", "STREAM_PACKAGES")],
 )
 def test_another_sykube_has_another_one_and_the_old_one_goes(
     host: Host,
@@ -91,7 +92,7 @@ def test_another_sykube_has_another_one_and_the_old_one_goes(
     assert [each.name for each in after.archive.parents[1].iterdir()] == [after.fingerprint]
 
 
-@both
+@each_of_them
 def test_a_build_that_fails_leaves_the_cache_as_it_was(
     host: Host, programs: FakePrograms, what: str
 ) -> None:
@@ -108,16 +109,17 @@ def test_a_build_that_fails_leaves_the_cache_as_it_was(
     assert len([*image.archive.parents[1].iterdir()]) == 1
 
 
-def test_pods_have_a_sif_of_hpcc_and_an_archive_of_slurm(
+def test_pods_have_sifs_of_what_is_measured_and_an_archive_of_slurm(
     host: Host, programs: FakePrograms
 ) -> None:
-    for what, form in (("slurm", "--sandbox"), ("hpcc", "--mksquashfs-args")):
+    sif = "--mksquashfs-args"
+    for what, form in (("slurm", "--sandbox"), ("hpcc", sif), ("stream", sif)):
         create(host, RECIPES[what])
         [command] = [argv for argv in programs.argvs if argv[-1].endswith(f"/{what}.def")]
         assert form in command
 
 
-@both
+@each_of_them
 def test_a_user_with_one_id_is_told_what_to_ask_for(world: World, what: str) -> None:
     user = replace(world.host, grants=Grants(rootless=True, users=False))
     recipe = RECIPES[what]

@@ -24,7 +24,7 @@ from sykube.addons import dns
 from sykube.errors import SykubeError
 from sykube.host.apt import Mirror
 from sykube.host.host import Host
-from sykube.image import build, hpcc, slurm, versions
+from sykube.image import build, hpcc, slurm, stream, versions
 from sykube.image.versions import minor
 from sykube.kubernetes import kubeadm
 from sykube.kubernetes.kubeadm import ControlPlaneSettings
@@ -153,6 +153,7 @@ def all_templates(host: Host) -> list[tuple[str, str, Json]]:
             *build.layers(host, source, MIRROR),
             slurm.layer(host, MIRROR, ""),
             hpcc.layer(host, MIRROR, ""),
+            stream.layer(host, MIRROR, ""),
         )
     }
     return [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from sykube.bench.results import Measure
+from sykube.bench.results import Curves, Line, Measure
 from sykube.cli.bench import bench
 from sykube.errors import HostError, UsageError
 from tests.unit.bench.test_results import BASE, RESULT
@@ -40,6 +40,22 @@ def test_a_place_that_lacks_a_measure_is_left_out_there() -> None:
 
     measures = {**RESULT.measures, "one": Measure("of one", "s", {"runc": BASE})}
     assert "of one, s" in page(replace(RESULT, measures=measures))
+
+
+def test_curves_are_drawn_beside_the_measures() -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
+    from sykube.cli.figures_page import page
+
+    lines = {f"<i>{number}</i>": Line([1, 2, 3], [5, 7, 6]) for number in range(12)}
+    curves = {
+        "course": Curves("over <b>messages</b>", "message", "µs", "y", lines),
+        "spread": Curves("spread", "µs", "%", "x", lines),
+    }
+    text = page(replace(RESULT, curves=curves))
+    assert text.count("<svg") == 3
+    assert "over &lt;b&gt;messages&lt;/b&gt;" in text
+    # A legend each.
+    assert text.count("&lt;i&gt;11&lt;/i&gt;") == 2
 
 
 @pytest.mark.parametrize(

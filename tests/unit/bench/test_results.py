@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from sykube.bench import results
 from sykube.bench.machine import Machine
-from sykube.bench.results import Measure, Result
+from sykube.bench.results import Curves, Line, Measure, Result
 from sykube.cli import figures
 from sykube.cli.bench import bench
 from sykube.errors import HostError, UsageError
@@ -41,6 +41,13 @@ def saved(result: Result, file: Path) -> str:
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     results.write(RESULT, tmp_path / "a.json")
     assert results.read(tmp_path / "a.json") == RESULT
+
+
+def test_curves_are_read_again(tmp_path: Path) -> None:
+    curves = {"course": Curves("over time", "message", "µs", "y", {"host": Line([1, 2], [3, 4])})}
+    result = replace(RESULT, curves=curves)
+    results.write(result, tmp_path / "a.json")
+    assert results.read(tmp_path / "a.json") == result
 
 
 def test_as_csv_each_value_has_a_line(tmp_path: Path) -> None:

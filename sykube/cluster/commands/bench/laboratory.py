@@ -13,7 +13,7 @@ from typing import Any
 
 from sykube.bench import judging, machine
 from sykube.bench.machine import Machine
-from sykube.bench.results import Measure, Result
+from sykube.bench.results import Curves, Measure, Result
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations.opening import opened
 from sykube.errors import HostError, SykubeError
@@ -211,6 +211,7 @@ def result(
     programs: Sequence[str],
     images: Mapping[str, str] | None = None,
     pinned: str = "",
+    curves: Mapping[str, Curves] | None = None,
 ) -> Result:
     """What was measured, with all that it depends on.
 
@@ -218,9 +219,12 @@ def result(
         programs: whose versions it depends on beside Kubernetes.
         images: further versions, by what they are of.
         pinned: which cores processes ran on, for people.
+        curves: what is drawn beside the measures.
     """
     versions = {"sykube": version("sykube"), **(images or {})}
     for each in ("kubernetes", *programs):
         versions[each] = cluster.state.versions.get(each, "")
     disturbances = tuple(found.disturbances)
-    return Result(kind, base, margin, asked, versions, found, disturbances, measures, pinned)
+    return Result(
+        kind, base, margin, asked, versions, found, disturbances, measures, pinned, curves or {}
+    )
