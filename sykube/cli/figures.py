@@ -72,8 +72,9 @@ def beside(before: Result, after: Result, margin: float) -> Iterator[str]:
     pairs = [
         (what, place)
         for what, measure in before.measures.items()
+        if before.kind == after.kind and what in after.measures
         for place in measure.values
-        if before.kind == after.kind and place in after.measures[what].values
+        if place in after.measures[what].values
     ]
     if not pairs:
         raise UsageError(

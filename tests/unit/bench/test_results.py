@@ -104,6 +104,19 @@ def test_two_results_stand_beside_each_other(tmp_path: Path) -> None:
     assert "before, disturbed: somebody sings" in rest
 
 
+def test_what_only_one_of_two_results_has_is_left_out(tmp_path: Path) -> None:
+    more = {**RESULT.measures, "stopped": Measure("pods stopped", "a second", {"runc": BASE})}
+    for first, second in ((RESULT.measures, more), (more, RESULT.measures)):
+        files = [
+            saved(replace(RESULT, measures=measures), tmp_path / f"{number}.json")
+            for number, measures in enumerate((first, second))
+        ]
+        done = CliRunner().invoke(bench, ["compare", *files])
+        assert done.exit_code == 0, done.output
+        assert "until a pod runs" in done.stdout
+        assert "pods stopped" not in done.stdout
+
+
 def test_a_result_says_what_it_is_worth() -> None:
     title, base, other, empty, *notes = figures.lines(RESULT)
     assert title == "until a pod runs, s"
