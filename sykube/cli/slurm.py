@@ -71,6 +71,8 @@ def _sized(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Keep what jobs took: slurmdbd, for sacct, sacctmgr and sreport."),
         click.option("--rest", is_flag=True,
                      help="Serve Slurm's REST API: slurmrestd, for who has a token."),
+        click.option("--runtime", default="", metavar="NAME",
+                     help="RuntimeClass of its pods. [default: what pods without one run in]"),
     )):  # fmt: skip
         command = option(command)
     return command

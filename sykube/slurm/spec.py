@@ -72,6 +72,7 @@ class SlurmSpec:
         sidecars: whether that Kubernetes has sidecar containers.
         accounting: whether slurmdbd keeps what jobs took, in a volume of its own.
         rest: whether slurmrestd serves Slurm's REST API to whoever has a token.
+        runtime: RuntimeClass of its pods; empty for what pods without one run in.
     """
 
     namespace: str
@@ -92,6 +93,7 @@ class SlurmSpec:
     idle: int = IDLE_S
     accounting: bool = False
     rest: bool = False
+    runtime: str = ""
 
     @property
     def accounts(self) -> tuple[User, ...]:
@@ -203,6 +205,8 @@ class SlurmSpec:
         for option, value in (("state", self.state_class), ("home", self.home_class)):
             if value and not _is_name(value):
                 found.append(f"--{option}-class {value!r} is no name of a StorageClass")
+        if self.runtime and not _is_name(self.runtime):
+            found.append(f"--runtime {self.runtime!r} is no name of a RuntimeClass")
         if not _is_name(self.domain):
             found.append(f"--domain {self.domain!r} is no domain")
         return [each for each in found if each]

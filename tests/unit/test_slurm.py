@@ -75,6 +75,7 @@ Json = dict[str, Any]
         ({"image": "Slurm:1"}, "--image"),
         ({"domain": "a b"}, "no domain"),
         ({"home_class": "a b"}, "no name of a StorageClass"),
+        ({"runtime": "a b"}, "no name of a RuntimeClass"),
         ({"users": "many", "auth": "none"}, "--auth none: each user could be every other"),
         ({"rest": True, "auth": "none"}, "--auth none: no token is needed"),
         ({"uids": (64033,)}, "64033, which no user can have"),
@@ -253,6 +254,21 @@ def test_every_pod_finds_every_other_by_its_short_name() -> None:
         if each["kind"] in ("Deployment", "StatefulSet")
     }
     assert names == {"slurm"}
+
+
+@pytest.mark.parametrize("spec", [ONE, MUNGE, *ACCOUNTED[:1], *REST[:1]])
+def test_all_of_its_pods_are_of_the_runtime_that_is_asked_for_or_of_none(spec: SlurmSpec) -> None:
+    for pod in pods(spec).values():
+        assert "runtimeClassName" not in pod
+    for pod in pods(dataclasses.replace(spec, runtime="crun")).values():
+        assert pod["runtimeClassName"] == "crun"
+
+
+def test_processes_on_a_node_share_as_much_memory_as_the_pod_has() -> None:
+    found = pods(ONE)["c1"]
+    assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in found["volumes"]
+    (slurmd,) = found["containers"]
+    assert {"name": "shm", "mountPath": "/dev/shm"} in slurmd["volumeMounts"]
 
 
 def test_every_object_is_in_the_namespace() -> None:
@@ -842,6 +858,23 @@ def up(place: Place, *names: str, **changed: Any) -> SlurmSpec | None:
     wanted = dataclasses.replace(FOUR, names=names, **changed)
     host = place.cluster.host
     return setup.up(host, "fake", wanted, lambda _: False, place.cluster.ui)
+
+
+def test_a_runtime_that_the_cluster_has_not_or_another_one_than_before_is_refused(
+    ready: Place, slurm: FakeSlurm
+) -> None:
+    with pytest.raises(UsageError, match="has other options") as caught:
+        up(ready, "ada", "bob", runtime="crun")
+    assert caught.value.details == "runtime: the default, and not crun"
+    del slurm.objects["/api/v1/namespaces/slurm/configmaps/slurm"]
+    before = dict(slurm.objects)
+    with pytest.raises(UsageError, match="the cluster has no RuntimeClass crun"):
+        up(ready, "ada", "bob", runtime="crun")
+    assert slurm.objects == before
+    slurm.objects["/apis/node.k8s.io/v1/runtimeclasses/crun"] = {}
+    made_ = up(ready, "ada", "bob", runtime="crun")
+    assert made_
+    assert made_.runtime == "crun"
 
 
 def test_users_are_added_to_one_that_is_up_once_every_pod_knows_them(

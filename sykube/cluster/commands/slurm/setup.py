@@ -24,6 +24,7 @@ from sykube.ui import Ui
 _TIMEOUT_S = 300.0
 # A kubelet brings a ConfigMap that has changed into its pods within a minute or so (syncFrequency).
 _ADDED_S = 2.0
+_RUNTIMES = "/apis/node.k8s.io/v1/runtimeclasses"
 
 
 def up(
@@ -243,10 +244,10 @@ def _extended(there: SlurmSpec, wanted: SlurmSpec) -> SlurmSpec:
 
 def _fixed(spec: SlurmSpec, users: Sequence[User]) -> dict[str, str]:
     """What stays as it is while a Slurm cluster is there, for people."""
-    options = ("cpus", "memory", "users", "auth", "home_class", "state_class")
+    options = ("cpus", "memory", "users", "auth", "home_class", "state_class", "runtime")
     accounts = ", ".join(f"{user.name} ({user.uid})" for user in users)
     scales = f"by itself, {spec.nodes} to {spec.most} nodes, idle for {spec.idle} s"
-    return {name: str(getattr(spec, name)) for name in options} | {
+    return {name: str(getattr(spec, name) or "the default") for name in options} | {
         "accounts": accounts,
         "scales": scales if spec.is_automatic else "by sykube slurm scale",
     }
@@ -263,6 +264,11 @@ def _require_fitting(place: Place, spec: SlurmSpec) -> None:
                 f"the cluster has no StorageClass {wanted}",
                 resolution=f"sykube addons enable storage{place.cluster.name_option}",
             )
+    if spec.runtime and place.find(f"{_RUNTIMES}/{spec.runtime}") is None:
+        raise UsageError(
+            f"the cluster has no RuntimeClass {spec.runtime}",
+            resolution=f"It has those of: sykube runtimes{place.cluster.name_option}",
+        )
 
 
 def set_up(place: Place, spec: SlurmSpec, *, new: bool) -> None:
