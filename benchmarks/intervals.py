@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from statistics import median
@@ -33,3 +34,12 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     medians = sorted(median(chance.choices(values, k=len(values))) for _ in range(_RESAMPLES))
     edge = round(_RESAMPLES * 0.025)
     return Estimate(median(values), medians[edge], medians[-1 - edge])
+
+
+def cell(found: Estimate | None) -> str:
+    """Such as 90 (80 to 100); three digits at least, where there are some."""
+    if not found:
+        return "-"
+    known = math.floor(math.log10(found.median)) if found.median > 0 else 0
+    digits = max(0, 2 - known)
+    return f"{found.median:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import in_pod
-from benchmarks.intervals import Estimate, estimate
+from benchmarks.intervals import Estimate, cell, estimate
 from benchmarks.measure import cluster_of_two, processes_of, set_size_mb, timed
 from sykube.bench import wire
 from sykube.cluster.model import lookup
@@ -273,14 +273,6 @@ def show(estimates: dict[str, dict[str, Estimate | None]], later: Estimate | Non
         cells = [cell(figures[what]) for figures in estimates.values()]
         print(f"| {title}, {unit} | {' | '.join(cells)} |")
     print(f"a container of apptainer starts {cell(later)} ms later than one of runc")
-
-
-def cell(found: Estimate | None) -> str:
-    """Such as 90 (80 to 100); three digits at least, where there are some."""
-    if not found:
-        return "-"
-    digits = 0 if found.median >= 100 else 1 if found.median >= 10 else 2
-    return f"{found.median:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
 
 
 if __name__ == "__main__":

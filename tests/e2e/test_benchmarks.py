@@ -30,6 +30,7 @@ SHORTEST = {
     "runtimes": "--name e2e --runs 0",
     "rootless": "--name e2e-bench --pairs 0",
     "sif": "--name e2e --runs 0 --megabytes 10",
+    "slurm": "--name e2e --runs 1 --ranks 2 --pods 1 2 --seconds 0.1 --size 0",
     "workers": "--name e2e-bench --pairs 0",
 }
 
@@ -40,11 +41,9 @@ def programs() -> list[str]:
     return sorted(file.stem for file in files if "__main__" in file.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", programs())
-def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
-    name: str, cluster: TestCluster
-) -> None:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *SHORTEST[name].split()]
+def run(name: str, options: str, cluster: TestCluster) -> dict[str, Any]:
+    """The line of JSON of a benchmark."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options.split()]
     root = Path(benchmarks.__file__).parents[1]
     # As `make bench` has it: what it compares is of Debian's.
     environment = cluster.environment | {"SYKUBE_SOURCE": "debian"}
@@ -53,6 +52,14 @@ def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("name", programs())
+def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
+    name: str, cluster: TestCluster
+) -> None:
+    found = run(name, SHORTEST[name], cluster)
     assert found
     assert cluster.name in clusters(Host())
     assert not [each for each in clusters(Host()) if each.startswith(("bench", "e2e-bench"))]
@@ -75,3 +82,29 @@ def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
         assert 1 < found["runtimes"]["apptainer"]["memory_mb"][0] < 40
     if name == "profile":
         assert found["programs_s"]["sykube"] > 0
+    if name == "slurm":
+        assert [*found["places"]] == ["C=0", "C=1", "C=2"]
+        assert [*found["ratios"]] == ["C=1", "C=2"]
+        for figures in found["places"].values():
+            shortest, mean, longest = (
+                figures[f"allreduce_{each}_us"][0] for each in ("min", "avg", "max")
+            )
+            assert 0 < shortest <= mean <= longest
+        assert all(figure[0] > 0 for figure in found["elastic"]["C=1"].values())
+        assert_no_slurm_is_left(cluster)
+
+
+def assert_no_slurm_is_left(cluster: TestCluster) -> None:
+    assert "bench-slurm" not in cluster.kubectl("get", "namespaces", "-o", "name")
+    assert not [*(Host().cache / "tmp").glob("slurm-*")]
+
+
+@pytest.mark.long
+def test_hpc_challenge_runs_in_slurms_nodes_of_every_runtime(cluster: TestCluster) -> None:
+    runtimes = "--runtime runc --runtime crun --runtime apptainer"
+    options = f"--name e2e --runs 1 --ranks 2 --pods 2 --seconds 0.1 --size 200 {runtimes}"
+    found = run("slurm", options, cluster)
+    assert [*found["places"]] == ["C=0", "C=2, runc", "C=2, crun", "C=2, apptainer"]
+    for figures in found["places"].values():
+        assert all(figures[each][0] > 0 for each in ("hpl", "ring_latency", "seconds"))
+    assert_no_slurm_is_left(cluster)

@@ -296,7 +296,7 @@ def test_nodes_are_added_while_jobs_run(lab: Lab) -> None:
 
 
 def test_an_mpi_ring_goes_through_four_pods_on_two_nodes(lab: Lab) -> None:
-    subprocess.run([str(_BUILD), str(lab.folder)], check=True)
+    subprocess.run([_BUILD, lab.folder, _BUILD.with_name("ring.c")], check=True)
     program = base64.b64encode((lab.folder / "ring").read_bytes()).decode()
     lab.slurm("run", "--", "sh", "-c", "base64 -d > ring && chmod 755 ring", stdin=program)
     on = {each["name"]: each["on"] for each in lab.status()["nodes"]}

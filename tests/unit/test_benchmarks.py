@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import in_pod, runtimes
-from benchmarks.intervals import Estimate, estimate
+from benchmarks.intervals import Estimate, cell, estimate
 
 
 def test_an_interval_holds_its_median_and_is_the_same_each_time() -> None:
@@ -22,7 +22,7 @@ def test_an_interval_holds_its_median_and_is_the_same_each_time() -> None:
 def test_nothing_measured_is_no_estimate() -> None:
     assert estimate([]) is None
     assert estimate([3.0]) == Estimate(3.0, 3.0, 3.0)
-    assert runtimes.cell(None) == "-"
+    assert cell(None) == "-"
 
 
 def test_more_measurements_are_surer() -> None:
@@ -33,10 +33,16 @@ def test_more_measurements_are_surer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("median", "text"), [(123.4, "123 (99 to 140)"), (12.34, "12.3 (99.0 to 140.0)")]
+    ("median", "text"),
+    [
+        (123.4, "123 (99 to 140)"),
+        (12.34, "12.3 (99.0 to 140.0)"),
+        (0.01234, "0.0123 (99.0000 to 140.0000)"),
+        (0.0, "0.00 (99.00 to 140.00)"),
+    ],
 )
 def test_figures_have_as_many_digits_as_are_worth_it(median: float, text: str) -> None:
-    assert runtimes.cell(Estimate(median, 99.0, 140.0)) == text
+    assert cell(Estimate(median, 99.0, 140.0)) == text
 
 
 LOG = r"""
