@@ -85,7 +85,6 @@ bench: $(VENV)/installed-dev slurm-image hpcc-image
 	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.runtimes
 	$(BIN)/python -m benchmarks.slurm
-	$(BIN)/python -m benchmarks.slurm --ranks 8 --runs 5
 	$(BIN)/python -m benchmarks.slurm --ranks 2 --pods 2 --runtime runc --runtime crun --runtime apptainer
 	$(BIN)/python -m benchmarks.sif
 

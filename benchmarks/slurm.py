@@ -47,15 +47,15 @@ _TIMES = re.compile(r"^(\d+) bytes: (\S+) (\S+) (\S+) us$", re.MULTILINE)
 _SMALL, _LARGE = "8", "262144"
 _ALLREDUCE = {
     "allreduce_min_us": ("allreduce of a double, the shortest", "µs"),
-    "allreduce_avg_us": ("the mean", "µs"),
-    "allreduce_max_us": ("the longest", "µs"),
+    "allreduce_avg_us": ("allreduce of a double, the mean", "µs"),
+    "allreduce_max_us": ("allreduce of a double, the longest", "µs"),
     "allreduce_large_us": ("allreduce of 256 KiB, the mean", "µs"),
 }
 _ELASTIC = {
     "sbatch_ms": ("from sbatch until the job runs", "ms"),
-    "srun_ms": ("from srun until it runs", "ms"),
+    "srun_ms": ("from srun until the job runs", "ms"),
     "one_more_s": ("sykube slurm scale, one node more", "s"),
-    "one_less_s": ("one node less", "s"),
+    "one_less_s": ("sykube slurm scale, one node less", "s"),
 }
 # Of each place, by figure: a value for each block.
 Figures = dict[str, dict[str, list[float]]]

@@ -122,7 +122,7 @@ class Pods:
 
     @property
     def title(self) -> str:
-        return f"C={self.count}" + (f", {self.runtime}" if self.runtime else "")
+        return f"C={self.count}" + (f" {self.runtime}" if self.runtime else "")
 
     @property
     def namespace(self) -> str:

@@ -120,7 +120,7 @@ def test_where_ranks_share_cores_they_yield_and_slurm_lets_them() -> None:
 
 def test_each_place_has_a_name_and_a_namespace_of_its_own() -> None:
     places = [Pods(WORK, "lab", n, r) for n in (1, 2) for r in ("", "crun")]
-    assert [each.title for each in places] == ["C=1", "C=1, crun", "C=2", "C=2, crun"]
+    assert [each.title for each in places] == ["C=1", "C=1 crun", "C=2", "C=2 crun"]
     assert len({each.namespace for each in places}) == 4
 
 
