@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,12 +198,21 @@ def laid_out(
         bare = Bare(work, folder / "root")
         with cluster.ui.step("Unpacking what runs without a container"):
             archive = prepare(cluster, bare.root, folder, *images)
+        begun: list[Pods] = []
+        ends.callback(remove, begun)
         for each in made:
-            ends.callback(each.down)
+            begun.append(each)
             with cluster.ui.step(f"Setting up {each.title}"):
                 each.up()
                 each.fill(archive)
         yield bare, made
+
+
+def remove(places: Sequence[Pods]) -> None:
+    """Remove Slurm clusters, all at once: each waits for the end of its pods."""
+    with ThreadPoolExecutor() as pool:
+        # What one raises is raised here.
+        list(pool.map(Pods.down, places))
 
 
 def prepare(cluster: Cluster, root: Path, folder: Path, *images: DebianImage) -> Path:

@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from benchmarks import slurm
 from benchmarks.intervals import Estimate
-from benchmarks.slurm_places import FOLDER, Bare, Pods, Work, libraries
+from benchmarks.slurm_places import FOLDER, Bare, Pods, Work, libraries, remove
 from sykube.bench import hpcc_output
 from sykube.bench.hpcc_input import Shape
 
@@ -122,6 +123,20 @@ def test_each_place_has_a_name_and_a_namespace_of_its_own() -> None:
     places = [Pods(WORK, "lab", n, r) for n in (1, 2) for r in ("", "crun")]
     assert [each.title for each in places] == ["C=1", "C=1 crun", "C=2", "C=2 crun"]
     assert len({each.namespace for each in places}) == 4
+
+
+def test_all_slurm_clusters_are_removed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each waits for the other.
+    both = threading.Barrier(2, timeout=20)
+    removed: list[str] = []
+
+    def down(place: Pods) -> None:
+        both.wait()
+        removed.append(place.namespace)
+
+    monkeypatch.setattr(Pods, "down", down)
+    remove([Pods(WORK, "lab", 1), Pods(WORK, "lab", 2)])
+    assert sorted(removed) == ["bench-slurm-1", "bench-slurm-2"]
 
 
 def test_libraries_are_those_that_ldd_has_found() -> None:
