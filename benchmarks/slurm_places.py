@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from benchmarks.measure import sykube, timed
 from sykube import resources
 from sykube.bench.hpcc_input import Shape
+from sykube.cluster.commands.bench import laboratory
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations import debian_image
 from sykube.image import hpcc, layout, sif, slurm
@@ -186,15 +186,11 @@ def laid_out(
         runtimes: RuntimeClasses, or one empty text.
     """
     host = cluster.host
-    temporary = host.cache / "tmp"
-    temporary.mkdir(parents=True, exist_ok=True)
     recipes = [slurm.RECIPE, *([hpcc.RECIPE] if work.order else [])]
     images = [debian_image.obtain(host, e, "", lambda _: True, cluster.ui) for e in recipes]
     made = [Pods(work, cluster.name, count, each) for each in runtimes for count in counts]
     with contextlib.ExitStack() as ends:
-        folder = Path(
-            ends.enter_context(tempfile.TemporaryDirectory(prefix="slurm-", dir=temporary))
-        )
+        folder = ends.enter_context(laboratory.folder(cluster, "slurm"))
         bare = Bare(work, folder / "root")
         with cluster.ui.step("Unpacking what runs without a container"):
             archive = prepare(cluster, bare.root, folder, *images)

@@ -15,10 +15,9 @@ from click.testing import CliRunner
 
 from sykube.bench import hpcc_input, machine
 from sykube.bench.hpcc_input import Shape
-from sykube.bench.machine import Machine
 from sykube.bench.results import Measure
 from sykube.cli.bench import bench
-from sykube.cluster.commands.bench import hpcc, laboratory
+from sykube.cluster.commands.bench import hpcc
 from sykube.cluster.commands.bench.hpcc import Wanted
 from sykube.cluster.model.cluster import Cluster
 from sykube.errors import HostError, SykubeError, UsageError
@@ -29,13 +28,13 @@ from sykube.node.node import Node
 from tests.fakes import FakeHost
 from tests.fakes.calls import Calls
 from tests.fakes.ui import RecordingUi
+from tests.unit.bench import quiet_machine
 from tests.unit.bench.test_hpcc_output import RING, output
 
 PLACES = ["host", "exec", "runc", "crun"]
 IMAGE = DebianImage("sykube.local/hpcc", "1234", Path("/cache/hpcc-images/1234/image.sif"))
 NODE = cast(Node, SimpleNamespace(name="worker", instance="sykube-worker"))
 SMALL = {Shape(2, 1): hpcc_input.written(Shape(2, 1), 200)}
-QUIET = Machine("Quick 1", 2, "6.12.1", 0.0, 0.0, "", None, 0)
 
 
 @dataclass
@@ -246,24 +245,14 @@ def test_an_interruption_leaves_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def whole(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """All that `measure` needs, on a quiet machine with 8 GiB and two cores."""
-    monkeypatch.setattr(laboratory, "quiet", lambda *_, **__: nullcontext((lab.cluster, QUIET)))
-    monkeypatch.setattr(hpcc, "usable_cores", lambda: [0, 1])
-    monkeypatch.setattr(
-        "sykube.cluster.operations.runtimes.offered", lambda _: ("runc", "crun", "apptainer")
-    )
-    monkeypatch.setattr("sykube.cluster.operations.debian_image.obtain", lambda *_, **__: IMAGE)
-    (lab.folder / "proc").mkdir()
-    (lab.folder / "proc/meminfo").write_text("MemAvailable:    8388608 kB\n")
+    """All that `measure` needs."""
+    runtimes = ("runc", "crun", "apptainer")
+    quiet_machine.prepare(monkeypatch, hpcc, lab, IMAGE, runtimes)
     return lab
 
 
 def measure(lab: Lab, wanted: Wanted) -> Any:
-    cluster = lab.cluster
-    return hpcc.measure(
-        cluster.host, "sykube", cluster.ui, lambda _: True,
-        wanted=wanted, runs=3, margin=0.02, anyway=False,
-    )  # fmt: skip
+    return quiet_machine.measure(hpcc, lab, wanted)
 
 
 def test_the_result_says_what_it_depends_on(whole: Lab) -> None:

@@ -14,11 +14,10 @@ from typing import Any, cast
 import pytest
 from click.testing import CliRunner
 
-from sykube.bench.machine import Machine
 from sykube.bench.messages import BROKER, CONSUMER, PRODUCER
 from sykube.bench.results import Measure
 from sykube.cli.bench import bench
-from sykube.cluster.commands.bench import laboratory, stream, stream_lab
+from sykube.cluster.commands.bench import stream, stream_lab
 from sykube.cluster.commands.bench.stream_wanted import Wanted
 from sykube.cluster.model.cluster import Cluster
 from sykube.errors import HostError, SykubeError, UsageError
@@ -28,10 +27,10 @@ from sykube.kubernetes.api import ApiError
 from tests.fakes import FakeHost
 from tests.fakes.calls import Calls
 from tests.fakes.ui import RecordingUi
+from tests.unit.bench import quiet_machine
 
 IMAGE = DebianImage("sykube.local/stream", "1234", Path("/cache/stream-images/1234/image.sif"))
 NODES = [SimpleNamespace(name=name, instance=f"sykube-{name}") for name in ("master", "node1")]
-QUIET = Machine("Quick 1", 2, "6.12.1", 0.0, 0.0, "", None, 0)
 SMALL = Wanted(messages=20, warm_up=10)
 PODS = ["runc:pod", "runc:node", "runc:nodes"]
 
@@ -312,22 +311,14 @@ def test_an_interruption_leaves_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def whole(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """All that `measure` needs, on a quiet machine with 8 GiB and two cores."""
-    monkeypatch.setattr(laboratory, "quiet", lambda *_, **__: nullcontext((lab.cluster, QUIET)))
-    monkeypatch.setattr(stream, "usable_cores", lambda: [0, 1])
-    monkeypatch.setattr("sykube.cluster.operations.runtimes.offered", lambda _: ("runc", "crun"))
-    monkeypatch.setattr("sykube.cluster.operations.debian_image.obtain", lambda *_, **__: IMAGE)
-    (lab.folder / "proc").mkdir()
-    (lab.folder / "proc/meminfo").write_text("MemAvailable:    8388608 kB\n")
+    """All that `measure` needs."""
+    runtimes = ("runc", "crun")
+    quiet_machine.prepare(monkeypatch, stream, lab, IMAGE, runtimes)
     return lab
 
 
 def measure(lab: Lab, wanted: Wanted) -> Any:
-    cluster = lab.cluster
-    return stream.measure(
-        cluster.host, "sykube", cluster.ui, lambda _: True,
-        wanted=wanted, runs=3, margin=0.02, anyway=False,
-    )  # fmt: skip
+    return quiet_machine.measure(stream, lab, wanted)
 
 
 def test_the_result_says_what_it_depends_on(whole: Lab) -> None:
