@@ -375,8 +375,11 @@ def test_names_are_found_where_egress_leads_to_the_cluster_dns(lab: Lab) -> None
 
 
 def test_a_connection_that_is_open_goes_on_and_new_ones_follow(lab: Lab) -> None:
-    """Both end as a file says, since a policy closes the way that a test could say so by."""
-    begun, stop = lab.folder / "begun", lab.folder / "stop"
+    """Files say when they end, since a policy closes the way that a test could say so by.
+
+    The server ends after the client, whose last words need it.
+    """
+    begun, stop, end = lab.folder / "begun", lab.folder / "stop", lab.folder / "end"
     address = lab.addresses["x/a"]
     serve = (
         "import contextlib, pathlib, socket, threading\n"
@@ -385,7 +388,7 @@ def test_a_connection_that_is_open_goes_on_and_new_ones_follow(lab: Lab) -> None
         "    client.settimeout(None)\n"
         "    while piece := client.recv(1): client.sendall(piece)\n"
         "server.settimeout(0.2)\n"
-        "while not pathlib.Path('/shared/stop').exists():\n"
+        "while not pathlib.Path('/shared/end').exists():\n"
         "    with contextlib.suppress(TimeoutError):\n"
         "        threading.Thread(target=echo, args=server.accept()[:1], daemon=True).start()\n"
     )
@@ -420,13 +423,16 @@ def test_a_connection_that_is_open_goes_on_and_new_ones_follow(lab: Lab) -> None
                 assert client.result() == "no new one\n"
         finally:
             stop.touch()
+            client.result()
+            end.touch()
             server.result()
 
 
 def _in_pod(lab: Lab, pod: str, program: str, seconds: int) -> str:
-    """What a Python program in a pod prints, which has so long."""
+    """What a Python program in a pod prints, also to stderr, which has so long."""
     namespace, _, name = pod.partition("/")
-    command = ("timeout", str(seconds), "python3", "-c", program)
+    both = ("sh", "-c", 'exec "$@" 2>&1', "sh")
+    command = (*both, "timeout", str(seconds), "python3", "-c", program)
     return lab.cluster.kubectl("exec", "-n", namespace, name, "--", *command, check=False)
 
 
