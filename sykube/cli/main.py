@@ -13,7 +13,7 @@ from types import FrameType
 import click
 from click.shell_completion import CompletionItem
 
-from sykube.cli import context, streams
+from sykube.cli import context, hints, streams
 from sykube.cli.commands import COMMANDS
 from sykube.errors import ExitCode, SykubeError
 from sykube.host.host import Host
@@ -35,6 +35,15 @@ class _LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            hint = hints.for_command(name, COMMANDS)
+            raise click.UsageError(f"No such command '{name}'. {hint}".rstrip(), ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click's own, which would import all of them."""
@@ -83,6 +92,8 @@ def main(host: Host | None = None) -> None:
         # Words that nobody takes change no exit code.
         with contextlib.suppress(OSError):
             error.show()
+            if isinstance(error, click.UsageError) and (hint := hints.for_error(error)):
+                click.echo(hint, err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, click.UsageError) else ExitCode.FAILED)
     except (KeyboardInterrupt, click.Abort):
         context.ui().error(SykubeError("interrupted", exit_code=ExitCode.INTERRUPTED))

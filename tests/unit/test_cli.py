@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from sykube.cli import main
+from sykube.cli import hints, main
 from sykube.cli.commands import COMMANDS
 from sykube.cluster.commands import lifecycle
 from sykube.cluster.commands.lifecycle import InitOptions
@@ -43,6 +43,34 @@ def up(world: World, sykube: Sykube) -> World:
 
 
 # --- wrong use ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["strat"], "Did you mean `sykube start`?"),
+        (["create", "cluster"], "Did you mean `sykube init`?"),
+        (["get", "pods"], "Did you mean `sykube list` or `sykube kubectl get`?"),
+        (["xyzzy"], "No such command 'xyzzy'.\n"),
+        (["stop", "lab"], "argument (lab)\nA cluster is named by an option: sykube stop --name"),
+        (["list", "lab"], "argument (lab)\n"),
+    ],
+)
+def test_a_command_of_another_tool_and_a_cluster_without_its_option_have_a_hint(
+    world: World, sykube: Sykube, arguments: list[str], hint: str
+) -> None:
+    result = sykube(*arguments)
+    assert result.code == ExitCode.USAGE
+    assert hint in result.err
+
+
+def test_what_is_named_instead_of_another_tools_command_is_there() -> None:
+    assert not hints.ELSEWHERE.keys() & COMMANDS.keys()
+    named = re.findall(
+        r"`sykube ([\w-]+)", " ".join(hints.for_command(each, COMMANDS) for each in hints.ELSEWHERE)
+    )
+    assert len(named) > len(hints.ELSEWHERE)
+    assert set(named) <= COMMANDS.keys()
 
 
 @pytest.mark.parametrize(
