@@ -33,12 +33,12 @@ FIRST = ("host",)
 # as it looks at what a cluster has that nothing was done with.
 HALVES = (
     (
-        "rootless", "neighbours", "lifecycle", "cluster", "dashboard", "metrics", "network_policy",
-        "runtime_faults", "slurm", "site",
+        "rootless", "neighbours", "jobs", "failures", "lifecycle", "cluster", "dashboard", "metrics",
+        "network_policy", "runtime_faults", "slurm", "site",
     ),
     (
-        "faults", "failures", "stock", "everyday", "snapshots", "runtimes", "bench", "pod_options", "gpus", "sif",
-        "images", "diagnosis", "docs", "bundle", "benchmarks", "pod_network", "jobs",
+        "faults", "stock", "everyday", "snapshots", "runtimes", "bench", "pod_options", "gpus", "sif",
+        "images", "diagnosis", "docs", "bundle", "benchmarks", "pod_network",
     ),
 )  # fmt: skip
 _DELETE_S = 120.0
