@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -147,8 +146,9 @@ def steady(observed: TestCluster) -> Iterator[Steady]:
 
 @pytest.mark.parametrize("program", ["containerd", "kubelet"])
 def test_none_ends_when_what_started_it_is_killed(steady: Steady, program: str) -> None:
+    eventually("each has begun to count", lambda: len(steady.counted()) == COUNT)
     before, counted = steady.containers(), steady.counted()
-    assert len(before) == len(counted) == COUNT
+    assert len(before) == COUNT
     running = steady.in_nodes("pgrep", "-x", program)
     assert all(running)
     steady.in_nodes("pkill", "-KILL", "-x", program)
@@ -166,11 +166,16 @@ def test_none_ends_when_what_started_it_is_killed(steady: Steady, program: str) 
         assert len([*works]) == COUNT
     assert steady.containers() == before
     once_more = steady.counted()
-    time.sleep(1)
+
+    def count_on() -> bool:
+        now = steady.counted()
+        return all(len(now[pod]) > len(numbers) for pod, numbers in once_more.items())
+
+    eventually("each counts on", count_on)
     for pod, numbers in steady.counted().items():
         # Not one line is lost, nor is there one twice.
         assert numbers == [*range(1, len(numbers) + 1)], pod
-        assert len(numbers) > len(once_more[pod]) > len(counted[pod]), pod
+        assert len(once_more[pod]) > len(counted[pod]), pod
 
 
 def test_all_are_told_when_the_cluster_stops_and_come_back_when_it_starts(steady: Steady) -> None:
