@@ -71,7 +71,7 @@ soak: $(VENV)/installed-dev slurm-image hpcc-image stream-image ## what takes lo
 	$(BIN)/python -m tests.user_image
 
 # The last one fails as long as loading a SIF takes longer than is asked (docs/benchmarks.md).
-bench: $(VENV)/installed-dev slurm-image hpcc-image
+bench: $(VENV)/installed-dev slurm-image hpcc-image stream-image
 	scripts/test-packages
 	$(BIN)/python -m benchmarks.init
 	$(BIN)/python -m benchmarks.init --control-planes 3 --workers 2 --pairs 2
@@ -84,6 +84,7 @@ bench: $(VENV)/installed-dev slurm-image hpcc-image
 	$(BIN)/python -m benchmarks.network_policy
 	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.runtimes
+	$(BIN)/python -m benchmarks.container_cost
 	$(BIN)/python -m benchmarks.slurm
 	$(BIN)/python -m benchmarks.slurm --ranks 2 --pods 2 --runtime runc --runtime crun --runtime apptainer
 	$(BIN)/python -m benchmarks.sif

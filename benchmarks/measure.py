@@ -16,6 +16,8 @@ from sykube.host.host import Host
 from sykube.node import cgroups
 from sykube.node.node import Node
 
+_LONGEST_S = 900.0
+
 
 @contextlib.contextmanager
 def cluster_of_two(name: str) -> Iterator[float | None]:
@@ -44,15 +46,25 @@ def shown(value: float | None, form: str, unit: str = "") -> str:
     return f"{value:{form}f}{unit}" if value is not None else f"{'-':>{width}}"
 
 
-def sykube(*arguments: str | Path, check: bool = True) -> tuple[float, str]:
+def sykube(
+    *arguments: str | Path, check: bool = True, timeout: float = _LONGEST_S
+) -> tuple[float, str]:
     """Run the command line; seconds and what it printed."""
-    return timed([sys.executable, "-m", "sykube", *arguments], check=check)
+    return timed([sys.executable, "-m", "sykube", *arguments], check=check, timeout=timeout)
 
 
 def timed(
-    command: Sequence[str | Path], *, check: bool = True, given: str | None = None
+    command: Sequence[str | Path],
+    *,
+    check: bool = True,
+    given: str | None = None,
+    timeout: float = _LONGEST_S,
 ) -> tuple[float, str]:
-    """Run a command, with this as its input; seconds and what it printed."""
+    """Run a command, with this as its input; seconds and what it printed.
+
+    Args:
+        timeout: seconds.
+    """
     # An installed sykube has its bytecode; a checkout writes it unless this forbids it.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     started = time.monotonic()
@@ -61,7 +73,7 @@ def timed(
         check=check,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=900,
+        timeout=timeout,
         env=environment,
         input=given,
     )

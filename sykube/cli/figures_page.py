@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jinja2
 import markupsafe
+from matplotlib.figure import Figure
 
 from sykube import bench
 from sykube.bench import judging, plots
@@ -15,16 +16,6 @@ from sykube.cli import figures
 
 def page(result: Result) -> str:
     """The page: a panel for each measure, its curves, the table, what they depend on."""
-    places = [*dict.fromkeys(place for each in result.measures.values() for place in each.values)]
-    titles = {what: (measure.title, measure.unit) for what, measure in result.measures.items()}
-    estimates = {
-        place: {
-            what: judging.estimate(measure.values[place]) if place in measure.values else None
-            for what, measure in result.measures.items()
-        }
-        for place in places
-    }
-    drawn = [plots.panels(titles, estimates), *map(plots.lines, result.curves.values())]
     compared = figures.compared(result)
     tables = [
         (
@@ -44,10 +35,25 @@ def page(result: Result) -> str:
     return environment.get_template("page.html.j2").render(
         kind=result.kind,
         base=result.base,
-        pictures=[_picture(plots.svg(figure)) for figure in drawn],
+        pictures=[_picture(plots.svg(figure)) for figure in drawn(result).values()],
         tables=tables,
         notes=[*figures.notes(result)],
     )
+
+
+def drawn(result: Result) -> dict[str, Figure]:
+    """What is drawn of a result: `medians`, a panel for each measure, and each of its curves."""
+    places = [*dict.fromkeys(place for each in result.measures.values() for place in each.values)]
+    titles = {what: (measure.title, measure.unit) for what, measure in result.measures.items()}
+    estimates = {
+        place: {
+            what: judging.estimate(measure.values[place]) if place in measure.values else None
+            for what, measure in result.measures.items()
+        }
+        for place in places
+    }
+    curves = {name: plots.lines(each) for name, each in result.curves.items()}
+    return {"medians": plots.panels(titles, estimates), **curves}
 
 
 def _picture(svg: str) -> markupsafe.Markup:

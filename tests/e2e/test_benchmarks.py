@@ -18,6 +18,7 @@ from tests.e2e.cluster import TestCluster
 
 # Those with --name e2e look at the cluster of the tests; init makes nodes of its own.
 SHORTEST = {
+    "container_cost": "--name e2e --runs 0 --measure network",
     "idle": "--name e2e --seconds 0",
     "images": "--name e2e --runs 0",
     "init": "--name e2e-bench --pairs 0",
@@ -65,6 +66,10 @@ def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
     assert not [each for each in clusters(Host()) if each.startswith(("bench", "e2e-bench"))]
     if name == "kind":
         assert found["missing"] or shutil.which("kind")
+    if name == "container_cost":
+        assert [*found["runs"]] == ["network"]
+        assert found["runs"]["network"]["throughput"]["pods of two nodes"][0] > 1
+        assert {word for _, word in found["conclusions"]} == {"not measured"}
     if name == "lifecycle":
         assert found["status_ratio"] > 0
         assert found["init_s"] is None
@@ -97,6 +102,20 @@ def test_it_runs_to_its_line_of_json_and_leaves_the_clusters_as_they_were(
 def assert_no_slurm_is_left(cluster: TestCluster) -> None:
     assert "bench-slurm" not in cluster.kubectl("get", "namespaces", "-o", "name")
     assert not [*(Host().cache / "tmp").glob("slurm-*")]
+
+
+@pytest.mark.long
+def test_what_a_container_costs_is_measured_in_all_its_kinds(cluster: TestCluster) -> None:
+    found = run("container_cost", "--name e2e --runs 0", cluster)
+    assert [*found["runs"]] == ["hpcc", "stream-nats", "stream-valkey", "network", "start"]
+    assert [*found["runs"]["stream-valkey"]["p50"]] == ["host", "exec", "runc:pod"]
+    assert not found["failed"]
+    words = dict(found["conclusions"])
+    assert words["a container costs Linpack nothing"] != "not measured"
+    assert (
+        words["Valkey: that containers are isolated makes messages take longer"] != "not measured"
+    )
+    assert "sykube-bench" not in cluster.kubectl("get", "namespaces", "-o", "name")
 
 
 @pytest.mark.long
