@@ -199,6 +199,12 @@ def hpcc(
               help="Have each message on the disk before the broker hands it on.")  # fmt: skip
 @click.option("--sweep", is_flag=True,
               help="Look for the rate at which the consumer falls behind, too.")  # fmt: skip
+@click.option("--context", "contexts", multiple=True, metavar="NAME",
+              help="Measure pods of this cluster of your kubeconfig, too: NAME:pod, NAME:node and "
+              "NAME:nodes. May be repeated.")  # fmt: skip
+@click.option("--image", metavar="REFERENCE",
+              help="Image of the pods of --context, which their clusters have or can pull. "
+              "[default: the name that the SIF has in nodes]")  # fmt: skip
 @debian_image.MIRROR
 @debian_image.YES
 def stream(
@@ -211,6 +217,8 @@ def stream(
     broker: str,
     fsync: bool,
     sweep: bool,
+    contexts: tuple[str, ...],
+    image: str | None,
     mirror: str,
     yes: bool,
     **asked: Any,
@@ -220,7 +228,9 @@ def stream(
     from sykube.cluster.commands.bench import stream as measuring
     from sykube.cluster.commands.bench.stream_wanted import Wanted
 
-    wanted = Wanted(places, messages, warm_up, rate, size, broker, fsync, sweep, mirror)
+    wanted = Wanted(
+        places, messages, warm_up, rate, size, broker, fsync, sweep, mirror, contexts, image or ""
+    )
 
     def agrees(question: str) -> bool:
         return yes or context.ask(question)

@@ -157,8 +157,13 @@ def switch(host: Host, path: Path, name: str, owner: Owner, *, only_from: str | 
 
 def has_context(owner: Owner, name: str) -> bool:
     """Whether any of the user's files has a context of that name."""
+    return name in contexts(owner)
+
+
+def contexts(owner: Owner) -> list[str]:
+    """The contexts of all of the user's files."""
     found = (_read(path)["contexts"] for path in user_kubeconfigs(owner))
-    return any(_name(entry) == name for contexts in found for entry in contexts)
+    return [_name(entry) for entries in found for entry in entries]
 
 
 def default_file(owner: Owner) -> Path:

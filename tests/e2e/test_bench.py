@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,89 @@ def assert_nothing_is_left_of_stream(cluster: TestCluster) -> None:
     assert not brokers()
 
 
+@pytest.fixture
+def second(tmp_path: Path) -> Iterator[TestCluster]:
+    """A cluster beside the one that is measured."""
+    made = TestCluster("e2e-second", tmp_path)
+    made.delete_quietly()
+    made.init("--workers", "1", "--yes")
+    yield made
+    made.delete_quietly()
+
+
+@pytest.mark.long
+def test_another_cluster_is_measured_by_its_context_in_the_same_run(
+    cluster: TestCluster, second: TestCluster
+) -> None:
+    files = f"{cluster.kubeconfig}:{second.kubeconfig}"
+    asking = replace(cluster, own={"KUBECONFIG": files})
+    places = ("host", "runc:nodes", "e2e-second:node", "e2e-second:nodes")
+    sif = cluster.sykube("bench", "image", "stream", "--yes").stdout.strip()
+    second.sykube("image", "load", "--name", second.name, sif, "--as", "stream:e2e")
+    options = ("--context", "e2e-second", "--image", "stream:e2e")
+    found = json.loads(streamed(asking, places, *options).stdout)
+    assert_are_delays(found, places)
+    assert "with stream:e2e" in found["versions"]["the context e2e-second"]
+    assert_nothing_is_left_of_stream(cluster)
+    assert "sykube-bench" not in second.kubectl("get", "namespaces", "-o", "name")
+    # It has the SIF by another name, and there is no registry.
+    words = ("bench", "stream", "--name", cluster.name, "--yes", *SMALLEST)
+    done = asking.sykube(*words, "--context", "e2e-second", check=False, timeout=900)
+    assert done.returncode == 1
+    assert "pods of the context e2e-second cannot get the image sykube.local/stream" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert_nothing_is_left_of_stream(cluster)
+    assert "sykube-bench" not in second.kubectl("get", "namespaces", "-o", "name")
+
+
+@pytest.mark.long
+def test_contexts_that_cannot_be_measured_are_refused_before_anything_is_made(
+    cluster: TestCluster, tmp_path: Path
+) -> None:
+    cluster.kubectl("create", "serviceaccount", "measures-nothing")
+    try:
+        path = "/api/v1/namespaces/default/serviceaccounts/measures-nothing/token"
+        asked = '{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}'
+        made = cluster.kubectl("create", "--raw", path, "-f", "-", stdin=asked)
+        token = json.loads(made)["status"]["token"]
+        admin = json.loads(cluster.kubectl("config", "view", "--raw", "-o", "json"))
+        there = admin["clusters"][0]["cluster"]
+        clusters = {"there": there, "gone": {"server": "https://127.0.0.1:1"}}
+        users = {"admin": admin["users"][0]["user"], "nobody": {"token": token}}
+        contexts = {
+            "itself": ("there", "admin"),
+            "nobody": ("there", "nobody"),
+            "gone": ("gone", "nobody"),
+        }
+        file = tmp_path / "kubeconfig"
+        file.write_text(
+            json.dumps({
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": name, "cluster": each} for name, each in clusters.items()],
+                "users": [{"name": name, "user": each} for name, each in users.items()],
+                "contexts": [
+                    {"name": name, "context": {"cluster": where, "user": user}}
+                    for name, (where, user) in contexts.items()
+                ],
+            })
+        )  # fmt: skip
+        asking = replace(cluster, own={"KUBECONFIG": str(file)})
+        for context, code, said in (
+            ("itself", 2, "the context itself is of the same cluster as the cluster e2e"),
+            ("nobody", 1, "it may not: get namespaces, create namespaces, delete namespaces"),
+            ("gone", 1, "the cluster of the context gone is not reached"),
+        ):
+            words = ("bench", "stream", "--name", cluster.name, *SMALLEST, "--context", context)
+            done = asking.sykube(*words, check=False)
+            assert done.returncode == code, done.stderr
+            assert said in done.stderr
+            assert "Traceback" not in done.stderr
+            assert_nothing_is_left_of_stream(cluster)
+    finally:
+        cluster.kubectl("delete", "serviceaccount", "measures-nothing")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
@@ -243,6 +327,7 @@ def assert_nothing_is_left_of_stream(cluster: TestCluster) -> None:
         (("hpcc", "--size", "1000000"), 6, "a matrix of order 1000000 needs"),
         (("stream", "--place", "gvisor:pod"), 2, "cannot be sent in 'gvisor:pod'"),
         (("stream", "--messages", "1000000", "--size", "1000000"), 1, "the disk is too small"),
+        (("stream", "--context", "nowhere"), 2, "your kubeconfig has no context 'nowhere'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(

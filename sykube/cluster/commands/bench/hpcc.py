@@ -196,12 +196,12 @@ def _lab(
         with (
             image_files.loaded(cluster, [node], image),
             cluster.api() as api,
-            laboratory.namespace(cluster, api),
+            laboratory.namespace(cluster.host, api, laboratory.kubectl(cluster)),
         ):
             with cluster.ui.step("Starting the pods"):
                 for place in classes:
                     api.request("POST", PODS, lab.pod(place))
-                laboratory.ready(cluster, api)
+                laboratory.ready(cluster.host, api)
             yield lab
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sykube.bench import judging, machine
 from sykube.bench.machine import Machine
@@ -18,11 +18,12 @@ from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations.opening import opened
 from sykube.errors import HostError, SykubeError
 from sykube.host.host import Host
-from sykube.kubernetes.api import Api, ApiError, wait_until
+from sykube.kubernetes.api import ApiError, wait_until
 from sykube.ui import Ui, duration
 
 NAMESPACE = "sykube-bench"
-PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+_PATH = f"/api/v1/namespaces/{NAMESPACE}"
+PODS = f"{_PATH}/pods"
 _OBJECT = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
 _GONE_S = 300.0
 _READY_S = 120.0
@@ -30,6 +31,20 @@ _READY_S = 120.0
 _PILOT = 3
 # What one place has of each measure, in one block.
 Once = Callable[[str], Mapping[str, float]]
+# Takes the status of each pod that is waited for, and raises where there is nothing to wait for.
+Watch = Callable[[Mapping[str, Mapping[str, Any]]], None]
+
+
+class Server(Protocol):
+    """An API server: that of the cluster, or of another one."""
+
+    def request(
+        self, method: str, path: str, body: Any = None, *, params: dict[str, str] | None = None
+    ) -> Any: ...
+
+    def get(self, path: str, **params: str) -> Any: ...
+
+    def delete(self, path: str, /) -> None: ...
 
 
 @contextmanager
@@ -74,8 +89,11 @@ def folder(cluster: Cluster, kind: str) -> Iterator[Path]:
 
 
 @contextmanager
-def namespace(cluster: Cluster, api: Api) -> Iterator[None]:
+def namespace(host: Host, api: Server, kubectl: str) -> Iterator[None]:
     """A namespace that is gone at the end.
+
+    Args:
+        kubectl: how a person calls it for the cluster.
 
     Raises:
         SykubeError: it is there already.
@@ -87,27 +105,36 @@ def namespace(cluster: Cluster, api: Api) -> Iterator[None]:
             raise
         raise SykubeError(
             f"the namespace {NAMESPACE} is there already: another `sykube bench` was killed",
-            resolution=f"sykube kubectl{cluster.name_option} -- delete namespace {NAMESPACE}",
+            resolution=f"{kubectl} delete namespace {NAMESPACE}",
         ) from error
     try:
         yield
     finally:
         # Nothing of theirs is worth waiting for.
         api.request("DELETE", PODS, params={"gracePeriodSeconds": "0"})
-        api.delete(_OBJECT)
-        wait_until(
-            cluster.host, f"the namespace {NAMESPACE} is gone", lambda: _is_left(api), _GONE_S
-        )
+        api.delete(_PATH)
+        wait_until(host, f"the namespace {NAMESPACE} is gone", lambda: _is_left(api), _GONE_S)
 
 
-def ready(cluster: Cluster, api: Api) -> dict[str, dict[str, Any]]:
+def kubectl(cluster: Cluster) -> str:
+    """How a person calls kubectl for a cluster of sykube's."""
+    return f"sykube kubectl{cluster.name_option} --"
+
+
+def ready(
+    host: Host, api: Server, *, watch: Watch | None = None, timeout: float = _READY_S
+) -> dict[str, dict[str, Any]]:
     """Wait until all pods of the namespace are ready.
+
+    Args:
+        watch: is asked whether there is something to wait for.
+        timeout: seconds.
 
     Returns:
         The status of each, by its name.
 
     Raises:
-        SykubeError: they are not within two minutes.
+        SykubeError: they are not in that time.
     """
     found: dict[str, dict[str, Any]] = {}
 
@@ -119,9 +146,11 @@ def ready(cluster: Cluster, api: Api) -> dict[str, dict[str, Any]]:
             for name, status in found.items()
             if not _is_ready(status)
         ]
+        if watch:
+            watch(found)
         return ", ".join(waiting)
 
-    wait_until(cluster.host, "the pods answer", missing, _READY_S)
+    wait_until(host, "the pods answer", missing, timeout)
     return found
 
 
@@ -139,9 +168,9 @@ def inside(cluster: Cluster, pod: str, *command: str, container: str = "main") -
     ]  # fmt: skip
 
 
-def _is_left(api: Api) -> str:
+def _is_left(api: Server) -> str:
     try:
-        api.get(f"/api/v1/namespaces/{NAMESPACE}")
+        api.get(_PATH)
     except ApiError as error:
         if error.status == 404:
             return ""

@@ -50,7 +50,7 @@ def measure(
     with (
         laboratory.quiet(host, name, ui, anyway=anyway) as (cluster, machine),
         cluster.api() as api,
-        laboratory.namespace(cluster, api),
+        laboratory.namespace(cluster.host, api, laboratory.kubectl(cluster)),
     ):
         lab = _Lab(cluster, api, seconds)
         with ui.step("Starting the pods"):
@@ -100,7 +100,7 @@ class _Lab:
                 "spec": {"type": "NodePort", "selector": {"app": _FAR}, "ports": ports},
             },
         )
-        found = laboratory.ready(self._cluster, self._api)
+        found = laboratory.ready(self._cluster.host, self._api)
         self._addresses = {
             _ONE_NODE: found[_NEAR]["podIP"],
             _TWO_NODES: found[_FAR]["podIP"],

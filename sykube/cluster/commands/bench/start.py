@@ -69,7 +69,7 @@ def in_blocks(
     cluster: Cluster, places: Sequence[str], *, runs: int, pods: int, margin: float
 ) -> dict[str, Measure]:
     """The figures alone; `measure` says of what."""
-    with cluster.api() as api, laboratory.namespace(cluster, api):
+    with cluster.api() as api, laboratory.namespace(cluster.host, api, laboratory.kubectl(cluster)):
         once = _Lab(cluster, api, pods).once
         return laboratory.in_blocks(cluster, places, MEASURES, once, runs=runs, margin=margin)
 

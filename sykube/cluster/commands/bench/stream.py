@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sykube.bench import delays
 from sykube.bench.machine import usable_cores
 from sykube.bench.messages import ROLES, VALKEY
 from sykube.bench.results import Curves, Measure, Result
-from sykube.cluster.commands.bench import laboratory, stream_lab
+from sykube.cluster.commands.bench import contexts, laboratory, stream_lab
+from sykube.cluster.commands.bench.contexts import Other
+from sykube.cluster.commands.bench.image_files import EXEC, HOST
 from sykube.cluster.commands.bench.stream_lab import KIND
 from sykube.cluster.commands.bench.stream_wanted import Wanted, chosen, is_pods, runtime_of
 from sykube.cluster.model.cluster import Cluster
-from sykube.cluster.operations import debian_image
+from sykube.cluster.operations import debian_image, runtimes
 from sykube.errors import HostError
 from sykube.host import preflight, space
 from sykube.host.host import Host
@@ -47,26 +49,36 @@ def measure(
         anyway: measure on a busy machine, too.
 
     Raises:
-        UsageError: there is no such place.
+        UsageError: there is no such place or context.
         HostError: the machine is busy, or has too little memory.
-        SykubeError: the disk is too small, the SIF cannot be built, pods do not start, or messages
-            do not arrive.
+        SykubeError: the disk is too small, the SIF cannot be built, pods do not start, messages do
+            not arrive, or another cluster does not answer, or allow it.
     """
     cores = usable_cores()
     with laboratory.quiet(host, name, ui, anyway=anyway) as (cluster, machine):
-        places = chosen(cluster, wanted.places)
+        known = (HOST, EXEC, *runtimes.offered(cluster))
+        others = contexts.found(
+            cluster, wanted.contexts, wanted.image or RECIPE.name(host), taken=known
+        )
+        count = {context: len(other.nodes) for context, other in others.items()}
+        places = chosen(cluster, wanted.places, count)
         _require_room(cluster, places, wanted, runs)
         if len(cores) < len(ROLES):
             ui.warn(f"the broker, the producer and the consumer share {len(cores)} cores")
         image = debian_image.obtain(host, RECIPE, wanted.mirror, agrees, ui)
         measures, curves = in_blocks(
-            cluster, image, places, wanted, cores, runs=runs, margin=margin
+            cluster, image, places, wanted, cores, others, runs=runs, margin=margin
         )
-        classes = dict.fromkeys(runtime_of(place) for place in places if is_pods(place))
+        groups = dict.fromkeys(runtime_of(place) for place in places if is_pods(place))
+        classes = [each for each in groups if each not in others]
+        images = {"stream": image.name} | {
+            f"the context {context}": f"{other.version} with {other.image}"
+            for context, other in others.items()
+        }
         return laboratory.result(
             cluster, KIND, machine, measures,
             base=places[0], margin=margin, asked={"runs": runs, **wanted.asked},
-            programs=["containerd", *classes], images={"stream": image.name},
+            programs=["containerd", *classes], images=images,
             pinned=_pinned(cores), curves=curves,
         )  # fmt: skip
 
@@ -77,6 +89,7 @@ def in_blocks(
     places: Sequence[str],
     wanted: Wanted,
     cores: Sequence[int],
+    others: Mapping[str, Other] | None = None,
     *,
     runs: int,
     margin: float,
@@ -85,8 +98,9 @@ def in_blocks(
 
     Args:
         cores: those that processes are pinned to.
+        others: other clusters, by their contexts.
     """
-    with stream_lab.prepared(cluster, image, places, wanted, _cores(cores)) as lab:
+    with stream_lab.prepared(cluster, image, places, wanted, _cores(cores), others) as lab:
         measures = laboratory.in_blocks(
             cluster, places, wanted.titles, lab.once, runs=runs, margin=margin
         )

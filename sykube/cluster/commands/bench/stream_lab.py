@@ -9,16 +9,17 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from sykube.bench import delays, messages
 from sykube.bench.delays import Arrived
 from sykube.bench.messages import BROKER, CONSUMER, PRODUCER, ROLES, Job
 from sykube.cluster.commands.bench import image_files, laboratory
+from sykube.cluster.commands.bench.contexts import Other
 from sykube.cluster.commands.bench.image_files import ImageFiles
-from sykube.cluster.commands.bench.laboratory import PODS
+from sykube.cluster.commands.bench.laboratory import PODS, Server
 from sykube.cluster.commands.bench.stream_wanted import (
     ONE_POD,
     SATURATED,
@@ -34,7 +35,7 @@ from sykube.errors import SykubeError
 from sykube.host.threads import run_in_order
 from sykube.image.debian_image import DebianImage
 from sykube.image.stream import RECIPE
-from sykube.kubernetes.api import Api, ApiError
+from sykube.kubernetes.api import ApiError
 from sykube.node.node import Node
 
 KIND = "stream"
@@ -44,6 +45,8 @@ _LOOPBACK, _ANY = "127.0.0.1", "0.0.0.0"
 _FASTER, _KEPT_UP = 4, 0.95
 # Beside the time in which messages are made: of kubectl, and of what waits for the others.
 _SLACK_S = 180.0
+# Until pods of another cluster run, which may have to pull their image.
+_PULLED_S = 600.0
 _WEEK_S = 7 * 24 * 3600.0
 _LINES = 10
 # For what a broker says last, and for the word that it has ended, once its clients have noticed.
@@ -57,20 +60,28 @@ def prepared(
     places: Sequence[str],
     wanted: Wanted,
     cores: Mapping[str, int],
+    others: Mapping[str, Other] | None = None,
 ) -> Iterator[Lab]:
     """All places, with a broker in each; nothing is left of them.
 
     Args:
         cores: the core of each role.
+        others: other clusters, by their contexts.
     """
     with laboratory.folder(cluster, KIND) as work, contextlib.ExitStack() as stack:
         files = ImageFiles(cluster, image, work)
         files.unpack(RECIPE.title, places)
-        lab = Lab(cluster, files, places, wanted, cores)
-        if any(map(is_pods, places)):
+        lab = Lab(cluster, files, places, wanted, cores, others or {})
+        for context, other in lab.others.items():
+            server = other.server
+            stack.enter_context(laboratory.namespace(cluster.host, server, other.kubectl))
+            with cluster.ui.step(f"Starting the pods of the context {context}"):
+                lab.start_pods(server, other)
+        if any(map(lab.is_own, places)):
             stack.enter_context(image_files.loaded(cluster, lab.nodes(), image))
             api = stack.enter_context(cluster.api())
-            stack.enter_context(laboratory.namespace(cluster, api))
+            called = laboratory.kubectl(cluster)
+            stack.enter_context(laboratory.namespace(cluster.host, api, called))
             with cluster.ui.step("Starting the pods"):
                 lab.start_pods(api)
         stack.enter_context(lab.brokers())
@@ -83,6 +94,7 @@ class Lab:
 
     Attributes:
         cores: the core of each role.
+        others: other clusters, by their contexts.
         runs: the delays of each run in each place, in nanoseconds.
     """
 
@@ -91,6 +103,7 @@ class Lab:
     places: Sequence[str]
     wanted: Wanted
     cores: Mapping[str, int]
+    others: Mapping[str, Other] = field(default_factory=dict)
     runs: dict[str, list[array[int]]] = field(default_factory=dict)
     _turn: int = 0
     # Where the broker of a place is reached, and what it has said last.
@@ -98,27 +111,47 @@ class Lab:
     _said: dict[str, deque[str]] = field(default_factory=dict)
     _served: dict[str, Future[None]] = field(default_factory=dict)
 
+    def is_own(self, place: str) -> bool:
+        """Whether it is in pods of sykube's cluster."""
+        return is_pods(place) and not self._other(place)
+
+    def _other(self, place: str) -> Other | None:
+        """The other cluster whose pods a place is in."""
+        return self.others.get(runtime_of(place))
+
     def nodes(self) -> list[Node]:
         """Those that pods run on."""
-        asked = [place for place in self.places if is_pods(place)]
-        found = {self._node_of(place, role).name for place in asked for role in ROLES}
-        return [node for node in self.cluster.nodes if node.name in found]
+        asked = filter(self.is_own, self.places)
+        found = {self._node_of(place, role) for place in asked for role in ROLES}
+        return [node for node in self.cluster.nodes if node.instance in found]
 
-    def _node_of(self, place: str, role: str) -> Node:
-        return self.cluster.nodes[0 if is_far(place, role) else -1]
+    def _node_of(self, place: str, role: str) -> str:
+        """What the API server knows the node of a pod as."""
+        other = self._other(place)
+        names = other.nodes if other else [node.instance for node in self.cluster.nodes]
+        return names[0 if is_far(place, role) else -1]
 
-    def start_pods(self, api: Api) -> None:
-        """Start the pods of all places, and wait for them.
+    def start_pods(self, api: Server, other: Other | None = None) -> None:
+        """Start the pods of all places of a cluster, and wait for them.
+
+        Args:
+            other: the cluster, where it is none of sykube's.
 
         Raises:
-            SykubeError: they do not run within two minutes.
+            SykubeError: they do not run within two minutes, of another cluster ten; or that cannot
+                get their image.
         """
-        asked = [place for place in self.places if is_pods(place)]
+        asked = [place for place in self.places if is_pods(place) and self._other(place) == other]
         for place in asked:
             for name in dict.fromkeys(pod_of(place, role) for role in ROLES):
                 roles = [role for role in ROLES if pod_of(place, role) == name]
                 api.request("POST", PODS, self._pod(place, name, roles))
-        found = laboratory.ready(self.cluster, api)
+        if other:
+            found = laboratory.ready(
+                self.cluster.host, api, watch=other.require_image, timeout=_PULLED_S
+            )
+        else:
+            found = laboratory.ready(self.cluster.host, api)
         for place in asked:
             address = found[pod_of(place, BROKER)]["podIP"]
             is_alone = layout_of(place) == ONE_POD
@@ -127,13 +160,15 @@ class Lab:
     def _pod(self, place: str, name: str, roles: Sequence[str]) -> dict[str, object]:
         """A pod that waits; programs are run in it, but for the broker, which it starts."""
         listens = self._serving(_ANY, messages.PORT)
+        other = self._other(place)
+        image = other.image if other else self.files.image.name
         return {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name},
             "spec": {
-                "nodeName": self._node_of(place, roles[0]).instance,
-                "runtimeClassName": runtime_of(place),
+                "nodeName": self._node_of(place, roles[0]),
+                **({} if other else {"runtimeClassName": runtime_of(place)}),
                 # What is gone in the middle is not there again.
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": False,
@@ -142,7 +177,9 @@ class Lab:
                 "containers": [
                     {
                         "name": role,
-                        "image": self.files.image.name,
+                        "image": image,
+                        # As one that is loaded need not be anywhere else, whatever its tag.
+                        "imagePullPolicy": "IfNotPresent",
                         "command": messages.command(role, listens)
                         if role == BROKER
                         else ["sleep", "1000000"],
@@ -253,16 +290,26 @@ class Lab:
     ) -> int:
         """Run one of the three to its end; its exit code."""
         program = messages.command(role, job)
-        command: Sequence[str | Path] = (
-            laboratory.inside(self.cluster, pod_of(place, role), *program, container=role)
-            if is_pods(place)
-            else self.files.command(place, program)
-        )
+        environment = self.files.environment(place)
+        if other := self._other(place):
+            command = other.inside(pod_of(place, role), *program, container=role)
+            environment = other.server.environment
+        elif is_pods(place):
+            pod = pod_of(place, role)
+            command = [*laboratory.inside(self.cluster, pod, *program, container=role)]
+        else:
+            command = self.files.command(place, program)
         done = self.cluster.host.run(
-            command, env=self.files.environment(place),
+            command, env=environment,
             timeout=timeout, check=False, on_line=on_line, stop=stop,
         )  # fmt: skip
         return done.code
+
+    def _server(self, place: str) -> AbstractContextManager[Server]:
+        if other := self._other(place):
+            return contextlib.nullcontext(other.server)
+        # Another connection than that of the pods, which is another thread's.
+        return self.cluster.api()
 
     def _failed(self, place: str, said: Sequence[str]) -> SykubeError:
         """What a client and the broker say of it."""
@@ -274,7 +321,9 @@ class Lab:
         return SykubeError(
             f"messages did not get through in {place}",
             details="\n".join([*said[-_LINES:], *(f"{BROKER}: {line}" for line in words)]),
-            resolution=f"sykube doctor{self.cluster.name_option}",
+            resolution=f"{other.kubectl} get nodes"
+            if (other := self._other(place))
+            else f"sykube doctor{self.cluster.name_option}",
         )
 
     def _logged(self, place: str) -> list[str]:
@@ -282,8 +331,7 @@ class Lab:
         pod, host = f"{PODS}/{pod_of(place, BROKER)}", self.cluster.host
         deadline = host.monotonic() + _LAST_WORDS_S
         try:
-            # The other connection is another thread's.
-            with self.cluster.api() as api:
+            with self._server(place) as api:
                 while not (ended := _ended(api.get(pod)["status"])):
                     if host.monotonic() > deadline:
                         break

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sykube.bench import delays
@@ -20,6 +21,8 @@ _RECORD_BYTES = 128
 # Of --sweep: how long a run takes, and the most bytes that its messages have together.
 _SWEEP_S, _SWEEP_BYTES = 2.0, 256 * 1024**2
 SATURATED = "saturated"
+# Characters of a context in the names of pods, which have 63 at most.
+_LONGEST = 40
 _SATURATION = "saturation", "messages a second"
 
 
@@ -38,6 +41,11 @@ class Wanted:
         fsync: whether the broker has each on the disk before it hands it on.
         sweep: whether to look for the rate at which the consumer falls behind, too.
         mirror: of Debian, as --mirror has it.
+        contexts: of the user's kubeconfig: further clusters, whose pods are in CONTEXT:LAYOUT.
+        image: what pods of these run; empty for the name that the SIF has in nodes.
+
+    Raises:
+        UsageError: an image is given, and no context.
     """
 
     places: tuple[str, ...] = ()
@@ -49,6 +57,12 @@ class Wanted:
     fsync: bool = False
     sweep: bool = False
     mirror: str = ""
+    contexts: tuple[str, ...] = ()
+    image: str = ""
+
+    def __post_init__(self) -> None:
+        if self.image and not self.contexts:
+            raise UsageError("--image is of pods of --context", resolution="Give both, or none.")
 
     @property
     def count(self) -> int:
@@ -83,24 +97,38 @@ class Wanted:
         }
 
 
-def chosen(cluster: Cluster, wanted: Sequence[str]) -> list[str]:
-    """Places, each once, in the order in which they are asked for."""
-    two = [_TWO_NODES] if len(cluster.nodes) > 1 else []
-    layouts = [ONE_POD, _ONE_NODE, *two]
-    classes = runtimes.offered(cluster)
-    there = [HOST, EXEC, *(f"{each}:{layout}" for each in classes for layout in layouts)]
-    found = []
+def chosen(
+    cluster: Cluster, wanted: Sequence[str], others: Mapping[str, int] | None = None
+) -> list[str]:
+    """Places, each once, in the order in which they are asked for.
+
+    Args:
+        others: how many nodes other clusters have, by their contexts: each is measured.
+
+    Raises:
+        UsageError: there is no such place.
+    """
+    nodes = dict.fromkeys(runtimes.offered(cluster), len(cluster.nodes)) | dict(others or {})
+    groups = {each: _layouts(each, count) for each, count in nodes.items()}
+    there = [HOST, EXEC, *(place for each in groups.values() for place in each)]
+    found: list[str] = []
     for place in wanted:
-        if place in classes:
-            found += [f"{place}:{layout}" for layout in layouts]
-        elif place in there:
-            found.append(place)
-        else:
+        if place not in (*groups, *there):
             raise UsageError(
                 f"messages cannot be sent in {place!r}",
-                resolution=f"There are {', '.join((*there, *classes))}.",
+                resolution=f"There are {', '.join((*there, *groups))}.",
             )
+        found += groups.get(place, [place])
+    for context in others or {}:
+        if not any(runtime_of(place) == context for place in found):
+            found += groups[context] if wanted else []
     return list(dict.fromkeys(found or there))
+
+
+def _layouts(group: str, nodes: int) -> list[str]:
+    """The places of a RuntimeClass, or of another cluster, that has so many nodes."""
+    two = [_TWO_NODES] if nodes > 1 else []
+    return [f"{group}:{layout}" for layout in (ONE_POD, _ONE_NODE, *two)]
 
 
 def is_pods(place: str) -> bool:
@@ -108,11 +136,12 @@ def is_pods(place: str) -> bool:
 
 
 def runtime_of(place: str) -> str:
-    return place.partition(":")[0]
+    """The RuntimeClass of pods, or the context of another cluster, whose name may have colons."""
+    return place.rpartition(":")[0]
 
 
 def layout_of(place: str) -> str:
-    return place.partition(":")[2]
+    return place.rpartition(":")[2]
 
 
 def is_far(place: str, role: str) -> bool:
@@ -121,6 +150,7 @@ def is_far(place: str, role: str) -> bool:
 
 
 def pod_of(place: str, role: str) -> str:
-    """The name of the pod that one of the three is in."""
-    name = place.replace(":", "-")
+    """The name of the pod that one of the three is in: of a cluster, each place has others."""
+    group = re.sub(r"[^a-z0-9]+", "-", runtime_of(place).lower()).strip("-")[:_LONGEST].strip("-")
+    name = "-".join(filter(None, (group, layout_of(place))))
     return name if layout_of(place) == ONE_POD else f"{name}-{role}"
