@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,10 +36,9 @@ from sykube.bench.results import Result
 from sykube.cli import extras
 from sykube.errors import SykubeError
 
-PLACES = (
-    "host", "exec", "runc:pod", "apptainer:pod", "runc:node", "apptainer:node", "runc:nodes",
-    "apptainer:nodes",
-)  # fmt: skip
+_ONE_NODE = ("host", "exec", "runc:pod", "apptainer:pod", "runc:node", "apptainer:node")
+# Of messages, by the keys of TITLES: one broker shows what a second node costs.
+PLACES = {"stream-nats": (*_ONE_NODE, "runc:nodes", "apptainer:nodes"), "stream-valkey": _ONE_NODE}
 _TOLD = "run.json"
 _LONGEST_S = 24 * 3600.0
 
@@ -71,16 +70,22 @@ def commands(asked: Asked, cores: int) -> dict[str, list[str]]:
     fitting = shapes(cores)[0]
     crowded = Shape(2 * fitting.processes, 1)
     processes = [f"--shape={each}" for each in ((fitting,) if asked.few else (fitting, crowded))]
-    hpcc = [f"--place={each}" for each in PLACES[:2]] if asked.few else []
-    places = [f"--place={each}" for each in (PLACES[:3] if asked.few else PLACES)]
+    hpcc = ["--place=host", "--place=exec"] if asked.few else []
     messages = [
         *("stream", "--yes", f"--messages={asked.messages}", f"--rate={asked.rate}"),
-        f"--warm-up={max(10, asked.messages // 5)}", *places,
+        f"--warm-up={max(10, asked.messages // 5)}",
     ]  # fmt: skip
+    brokers = {
+        run: [
+            *messages, f"--broker={run.partition('-')[2]}",
+            *(f"--place={each}" for each in (places[:3] if asked.few else places)),
+        ]
+        for run, places in PLACES.items()
+    }  # fmt: skip
     common = [f"--runs={asked.runs}", *["--anyway"] * asked.anyway]
     found = {
         conclusions.HPCC: ["hpcc", "--yes", f"--size={asked.size}", *processes, *hpcc],
-        **{run: [*messages, f"--broker={run.partition('-')[2]}"] for run in conclusions.BROKERS},
+        **brokers,
         "network": ["network", f"--seconds={asked.seconds}"],
         "start": ["start", f"--pods={asked.pods}"],
     }
@@ -131,18 +136,13 @@ def read_told(folder: Path) -> Told:
 
 def draw(found: Mapping[str, Result], folder: Path) -> dict[str, list[Path]]:
     """Write the plots of each result as SVG; their files."""
-    return {run: [*_drawn(run, result, folder)] for run, result in found.items()}
-
-
-def _drawn(run: str, result: Result, folder: Path) -> Iterator[Path]:
     # An extra: whoever only wants figures needs no matplotlib.
-    from sykube.bench import plots
     from sykube.cli import figures_page
 
-    for name, figure in figures_page.drawn(result).items():
-        file = folder / f"{run}-{name}.svg"
-        file.write_text(plots.svg(figure), encoding="utf-8")
-        yield file
+    return {
+        run: figures_page.write_plots(result, folder, f"{run}-", ["svg"])
+        for run, result in found.items()
+    }
 
 
 def summary(found: Mapping[str, Result], told: Told) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Plots of what was measured: SVG by matplotlib, which is the extra `plots`."""
+"""Plots of what was measured: SVG and PNG by matplotlib, which is the extra `plots`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ Estimate = tuple[float, float, float]
 # Texts stay texts, and the same figures give the same file.
 _STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "sykube"}
 _COLUMNS = 2
+_DPI = 150
 # Inches.
 _WIDTH, _HEAD, _BAR = 8.0, 0.6, 0.24
 
@@ -81,7 +82,16 @@ def lines(curves: Curves) -> Figure:
 
 def svg(figure: Figure) -> str:
     """A figure as the text of an SVG file."""
-    made = io.StringIO()
+    return _saved(figure, "svg", metadata={"Date": None}).decode("utf-8")
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
+    return _saved(figure, "png", dpi=_DPI)
+
+
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+    made = io.BytesIO()
     with mpl.rc_context(_STYLE):
-        figure.savefig(made, format="svg", metadata={"Date": None})
+        figure.savefig(made, format=kind, **options)
     return made.getvalue()

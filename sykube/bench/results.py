@@ -111,14 +111,14 @@ def write(result: Result, file: Path) -> None:
     keep(text, file)
 
 
-def keep(text: str, file: Path) -> None:
-    """Write what a user has named a file for.
+def keep(content: str | bytes, file: Path) -> None:
+    """Write what a user has named a file for; a text as UTF-8.
 
     Raises:
         UsageError: the file cannot be written.
     """
     try:
-        file.write_text(text, encoding="utf-8")
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise UsageError(
             f"cannot write {file}: {error.strerror or error}",

@@ -71,12 +71,25 @@ def _measured(command: Callable[..., Result]) -> click.Command:
         shell_complete=completion.files,
         help="Write a page with plots, which works without a network.",
     )
+    @click.option(
+        "--plots",
+        "plots_folder",
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        metavar="DIR",
+        help="Write the plots into this folder, as SVG and as PNG.",
+    )
     @click.option("--anyway", is_flag=True, help="Measure also while the machine is busy.")
     @context.output_option
     @context.common
     @functools.wraps(command)
     def wrapper(
-        *, name: str, save: tuple[Path, ...], html: Path | None, output: str, **asked: Any
+        *,
+        name: str,
+        save: tuple[Path, ...],
+        html: Path | None,
+        plots_folder: Path | None,
+        output: str,
+        **asked: Any,
     ) -> None:
         _require_installed()
         for file in save:
@@ -85,7 +98,9 @@ def _measured(command: Callable[..., Result]) -> click.Command:
                 raise UsageError(f"{file}: figures are JSON or CSV", resolution=named)
             require_place(file)
         if html:
-            _require_plots(html)
+            _require_page(html)
+        if html or plots_folder:
+            extras.require("sykube.bench.plots", "plots", "matplotlib")
         # What it needs may not be installed.
         from sykube.bench import results
         from sykube.cli import figures
@@ -95,11 +110,14 @@ def _measured(command: Callable[..., Result]) -> click.Command:
         context.give_back_umask()
         for file in save:
             results.write(result, file)
-        if html:
+        if html or plots_folder:
             # An extra: whoever only wants figures needs no matplotlib.
             from sykube.cli import figures_page
 
-            results.keep(figures_page.page(result), html)
+            if html:
+                results.keep(figures_page.page(result), html)
+            if plots_folder:
+                figures_page.write_plots(result, plots_folder)
         context.show(output, result.described(), figures.lines(result))
 
     return wrapper
@@ -268,17 +286,15 @@ def compare(before: Path, after: Path, margin: float) -> None:
         click.echo(line)
 
 
-def _require_plots(file: Path) -> None:
-    """Refuse what no page could be written to, or drawn for.
+def _require_page(file: Path) -> None:
+    """Refuse what no page could be written to.
 
     Raises:
         UsageError: the file has another ending, or no folder.
-        HostError: matplotlib is not there.
     """
     if file.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{file}: pages are HTML", resolution="Name it .html.")
     require_place(file)
-    extras.require("sykube.bench.plots", "plots", "matplotlib")
 
 
 def _require_installed() -> None:

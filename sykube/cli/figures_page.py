@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sykube import bench
 from sykube.bench import judging, plots
-from sykube.bench.results import Result
+from sykube.bench.results import Result, keep
 from sykube.cli import figures
 
 
@@ -54,6 +55,23 @@ def drawn(result: Result) -> dict[str, Figure]:
     }
     curves = {name: plots.lines(each) for name, each in result.curves.items()}
     return {"medians": plots.panels(titles, estimates), **curves}
+
+
+def write_plots(
+    result: Result, folder: Path, prefix: str = "", kinds: Sequence[str] = ("svg", "png")
+) -> list[Path]:
+    """Write what is drawn of a result into a folder, as these kinds of files, which it returns.
+
+    Raises:
+        UsageError: a file cannot be written.
+    """
+    files = []
+    for name, figure in drawn(result).items():
+        for kind in kinds:
+            file = folder / f"{prefix}{name}.{kind}"
+            keep(plots.png(figure) if kind == "png" else plots.svg(figure), file)
+            files.append(file)
+    return files
 
 
 def _picture(svg: str) -> markupsafe.Markup:

@@ -186,6 +186,21 @@ def test_the_shapes_are_of_the_cores_and_of_twice_as_many_processes() -> None:
     assert "--broker=valkey" in words
 
 
+def test_every_place_that_a_conclusion_is_of_is_measured() -> None:
+    asked = container_cost.commands(ASKED, 2)
+    needed = [
+        cost
+        for each in conclusions.conclusions({"hpcc": hpcc()})
+        for pair in each.pairs
+        for cost in (pair.one, pair.other)
+    ]
+    assert len({cost.run for cost in needed}) == 3
+    for cost in needed:
+        if cost.run in PLACES:
+            assert f"--place={cost.place}" in asked[cost.run]
+    assert "--broker=valkey" in asked["stream-valkey"]
+
+
 def test_one_that_fails_is_named_and_the_others_are_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

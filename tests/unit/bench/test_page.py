@@ -58,6 +58,30 @@ def test_curves_are_drawn_beside_the_measures() -> None:
     assert text.count("&lt;i&gt;11&lt;/i&gt;") == 2
 
 
+def test_plots_are_files_of_their_own_too(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
+    from sykube.cli.figures_page import write_plots
+
+    curves = {
+        "course": Curves("over messages", "message", "µs", "y", {"host": Line([1, 2], [5, 7])})
+    }
+    files = write_plots(replace(RESULT, curves=curves), tmp_path, "a-")
+    names = [f"a-{name}.{kind}" for name in ("medians", "course") for kind in ("svg", "png")]
+    assert [file.name for file in files] == names
+    assert "until a pod runs, s" in files[0].read_text(encoding="utf-8")
+    # A picture of some thousand points: eight bytes of a signature, then its size.
+    for file in files[1::2]:
+        head = file.read_bytes()[:24]
+        assert head[:8] == b"\x89PNG\r\n\x1a\n"
+        assert int.from_bytes(head[16:20]) == 1200
+
+
+def test_a_folder_of_plots_is_there_before_anything_is_measured(tmp_path: Path) -> None:
+    done = CliRunner().invoke(bench, ["start", "--plots", str(tmp_path / "none")])
+    assert done.exit_code == 2
+    assert "does not exist" in done.output
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("page.pdf", "pages are HTML"), ("none/page.html", "no such folder")]
 )
@@ -67,11 +91,13 @@ def test_what_no_page_can_be_is_refused_at_once(tmp_path: Path, name: str, said:
     assert said in str(done.exception)
 
 
+@pytest.mark.parametrize("asked", [["--html", "page.html"], ["--plots", "."]])
 def test_without_matplotlib_it_says_how_to_have_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "sykube.bench.plots", raising=False)
-    done = CliRunner().invoke(bench, ["start", "--html", str(tmp_path / "page.html")])
+    done = CliRunner().invoke(bench, ["start", *asked])
     assert isinstance(done.exception, HostError)
     assert done.exception.resolution.endswith("-m pip install matplotlib")
