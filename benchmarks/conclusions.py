@@ -11,17 +11,13 @@ import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sykube.bench import delays, hpcc_output, judging
-from sykube.bench.hpcc_input import Shape
+from benchmarks.costs import BROKERS, HPCC, Cost, Pair, Word, against, shapes
+from sykube.bench import delays, judging
 from sykube.bench.judging import Comparison, Verdict
 from sykube.bench.results import Result
+from sykube.cluster.commands.bench.image_files import EXEC, HOST
 
-HPCC = "hpcc"
-BROKERS = {"stream-nats": "NATS", "stream-valkey": "Valkey"}
-_HOST, _EXEC = "host", "exec"
 _MEDIAN = delays.MEDIAN
-# Of the figures of HPC Challenge, those that are better when they are less.
-_TIMES = ("seconds", "ring_latency")
 _SECTIONS = {
     "6.1": ("Linpack", ("hpl",)),
     "6.2": ("STREAM", ("stream",)),
@@ -31,15 +27,6 @@ _SECTIONS = {
     "6.6": ("a ring's latency and bandwidth", ("ring_latency", "ring_bandwidth")),
     "6.1 to 6.6, run time": ("the whole run", ("seconds",)),
 }
-
-
-class Word(enum.StrEnum):
-    """What is said of a conclusion."""
-
-    HOLDS = "holds"
-    FAILS = "does not hold"
-    UNDECIDED = "undecided"
-    UNMEASURED = "not measured"
 
 
 class Rule(enum.Enum):
@@ -60,42 +47,6 @@ class Rule(enum.Enum):
 
     def __init__(self, letter: str, text: str) -> None:
         self.letter, self.text = letter, text
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A figure of a place; of a rate its reciprocal, so that less is better.
-
-    Attributes:
-        run: the name of a result.
-        what: the key of a measure there.
-    """
-
-    run: str
-    what: str
-    place: str
-
-    def values(self, results: Mapping[str, Result]) -> list[float] | None:
-        """One for each block; None where it was not measured."""
-        result = results.get(self.run)
-        measure = result.measures.get(self.what) if result else None
-        found = measure.values.get(self.place) if measure else None
-        if found and self.run == HPCC and self.what.partition("-")[0] not in _TIMES:
-            return [1 / value for value in found]
-        return found
-
-
-@dataclass(frozen=True)
-class Pair:
-    """What is spent in one place, and in another, which it is divided by.
-
-    Attributes:
-        title: of the ratio, for people.
-    """
-
-    title: str
-    one: Cost
-    other: Cost
 
 
 @dataclass(frozen=True)
@@ -159,20 +110,16 @@ def conclusions(results: Mapping[str, Result]) -> list[Conclusion]:
 
 
 def _of_hpcc(result: Result | None) -> Iterator[Conclusion]:
-    keys = [key.partition("-") for key in result.measures] if result else []
-    shapes = [Shape.parse(text) for text in dict.fromkeys(shape for _, _, shape in keys)]
-    cores = result.machine.cores if result else 0
-    crowded = [each for each in shapes if each.processes * each.threads > cores]
-    fitting = [each for each in shapes if each not in crowded]
+    fitting, crowded = shapes(result)
     for source, (title, figures) in _SECTIONS.items():
         text = f"a container costs {title} nothing"
-        yield Conclusion(source, text, Rule.NO_MORE, _in_container(figures, fitting))
+        yield Conclusion(source, text, Rule.NO_MORE, against(EXEC, HOST, figures, fitting))
     every = [figure for _, figures in _SECTIONS.values() for figure in figures]
     yield Conclusion(
         "8, question 2",
         "a container costs nothing either where there are more threads than cores",
         Rule.NO_MORE,
-        _in_container(every, crowded),
+        against(EXEC, HOST, every, crowded),
     )
     best = [
         Pair(
@@ -181,7 +128,7 @@ def _of_hpcc(result: Result | None) -> Iterator[Conclusion]:
         )
         for few in fitting[:1]
         for many in crowded[:1]
-        for place in (_HOST, _EXEC)
+        for place in (HOST, EXEC)
     ]
     yield Conclusion(
         "8, question 2",
@@ -189,20 +136,6 @@ def _of_hpcc(result: Result | None) -> Iterator[Conclusion]:
         Rule.ALIKE,
         best,
     )
-
-
-def _in_container(figures: Sequence[str], shapes: Sequence[Shape]) -> list[Pair]:
-    named = hpcc_output.FIGURES
-    return [
-        Pair(
-            f"{named[figure].title} ({shape})",
-            *(Cost(HPCC, f"{figure}-{shape}", place) for place in (_EXEC, _HOST)),
-        )
-        for figure in figures
-        for shape in shapes
-        # One process has no ring.
-        if figure in hpcc_output.figures(shape.processes)
-    ]
 
 
 def _of_stream(run: str) -> Iterator[Conclusion]:
@@ -217,7 +150,7 @@ def _of_stream(run: str) -> Iterator[Conclusion]:
             Cost(run, delays.WARM_UP, place),
             Cost(run, _MEDIAN, place),
         )
-        for place in (_EXEC, "runc:node")
+        for place in (EXEC, "runc:node")
     ]
     yield Conclusion(
         "7.5, Figure 41", f"{broker}: the first messages take longest", Rule.MORE, first
@@ -227,7 +160,7 @@ def _of_stream(run: str) -> Iterator[Conclusion]:
         f"{broker}: messages take longer between containers with a network each than between "
         "Apptainer's on the host's",
         Rule.MORE,
-        more("runc:node", _EXEC),
+        more("runc:node", EXEC),
     )
     yield Conclusion(
         "7.6, Figure 42",
@@ -240,13 +173,13 @@ def _of_stream(run: str) -> Iterator[Conclusion]:
         "7.6",
         f"{broker}: Kubernetes takes from Apptainer's containers what they gain outside of it",
         Rule.MORE,
-        more("apptainer:pod", _EXEC),
+        more("apptainer:pod", EXEC),
     )
     yield Conclusion(
         "8, question 1",
         f"{broker}: that containers are isolated makes messages take longer",
         Rule.MORE,
-        more("runc:pod", _HOST),
+        more("runc:pod", HOST),
     )
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from benchmarks import conclusions, container_cost_page
 from benchmarks.container_cost_page import TITLES, Told
+from benchmarks.costs import HPCC
 from benchmarks.measure import cluster_of_two, sykube
 from sykube.bench import judging, results
 from sykube.bench.hpcc_input import Shape, shapes
@@ -84,7 +85,7 @@ def commands(asked: Asked, cores: int) -> dict[str, list[str]]:
     }  # fmt: skip
     common = [f"--runs={asked.runs}", *["--anyway"] * asked.anyway]
     found = {
-        conclusions.HPCC: ["hpcc", "--yes", f"--size={asked.size}", *processes, *hpcc],
+        HPCC: ["hpcc", "--yes", f"--size={asked.size}", *processes, *hpcc],
         **brokers,
         "network": ["network", f"--seconds={asked.seconds}"],
         "start": ["start", f"--pods={asked.pods}"],

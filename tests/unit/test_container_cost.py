@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import conclusions, container_cost, container_cost_page
-from benchmarks.conclusions import Decision, Rule, Word
+from benchmarks import conclusions, container_cost, container_cost_page, goals
+from benchmarks.conclusions import Decision, Rule
 from benchmarks.container_cost import PLACES, Asked
 from benchmarks.container_cost_page import TITLES, Told
+from benchmarks.costs import Word
 from sykube.bench import hpcc_output, results
 from sykube.bench.results import Measure, Result
 from sykube.cli.bench import bench
@@ -132,6 +133,40 @@ def test_nothing_measured_is_nothing_decided() -> None:
     assert {each.word for each in conclusions.decided({"start": RESULT})} == {Word.UNMEASURED}
 
 
+@pytest.mark.parametrize(
+    ("factor", "word"), [(1.0, Word.HOLDS), (0.99, Word.HOLDS), (0.96, Word.FAILS)]
+)
+def test_pods_are_asked_for_almost_all_of_the_hosts_speed(factor: float, word: Word) -> None:
+    found = hpcc(ptrans=factor, seconds=9)
+    measures = {
+        what: replace(each, values={"host": each.values["host"], "crun": each.values["exec"]})
+        for what, each in found.measures.items()
+    }
+    ((goal, said, compared),) = goals.goals({"hpcc": replace(found, measures=measures)})
+    assert goal.text.startswith("HPC Challenge in pods of crun")
+    # The seven figures of its six tests, with no more processes than cores.
+    assert (said, len(compared)) == (word, 7)
+
+
+@pytest.mark.parametrize(
+    ("delay", "word"), [(104, Word.HOLDS), (50, Word.HOLDS), (106, Word.FAILS)]
+)
+def test_apptainers_pods_are_asked_for_delays_like_runcs(delay: float, word: Word) -> None:
+    found = stream(host=1, runc_nodes=100, apptainer_nodes=delay)
+    found = replace(found, measures={**found.measures, "p99": found.measures["p50"]})
+    ((goal, said, _),) = goals.goals({"stream-valkey": found})
+    assert (goal.text, said) == (
+        "Valkey: delay in apptainer:nodes 1.05 times that in runc:nodes at most", word,
+    )  # fmt: skip
+
+
+def test_an_interval_that_reaches_beyond_what_is_asked_is_undecided() -> None:
+    values = {"runc:pod": about(100), "apptainer:pod": [90.0, 100, 150, 104, 160]}
+    delays = Measure("median", "µs", values)
+    found = replace(THESIS, measures={"p50": delays, "p99": delays})
+    assert [word for _, word, _ in goals.goals({"stream-nats": found})] == [Word.UNDECIDED]
+
+
 def test_the_page_has_what_was_measured_and_what_disturbed() -> None:
     found = {"hpcc": hpcc(), "stream-nats": THESIS, "start": RESULT}
     pictures = {"start": [Path("container-cost/start-medians.svg")]}
@@ -179,11 +214,6 @@ def test_what_sykube_is_asked_for_is_what_it_takes(asked: Asked) -> None:
 def test_the_shapes_are_of_the_cores_and_of_twice_as_many_processes() -> None:
     words = container_cost.commands(ASKED, 8)["hpcc"]
     assert [word for word in words if word.startswith("--shape")] == ["--shape=8x1", "--shape=16x1"]
-    words = container_cost.commands(ASKED, 2)["stream-valkey"]
-    assert [word for word in words if word.startswith("--place")] == [
-        f"--place={p}" for p in PLACES
-    ]
-    assert "--broker=valkey" in words
 
 
 def test_every_place_that_a_conclusion_is_of_is_measured() -> None:
