@@ -140,6 +140,12 @@ def start(name: str, **asked: Any) -> Result:
 @_measured
 @click.option("--seconds", type=click.FloatRange(0.1, 60), default=1.5, show_default=True,
               metavar="S", help="Seconds of each measurement of throughput.")  # fmt: skip
+@click.option("--context", "others", multiple=True, metavar="NAME",
+              help="Measure pods of this cluster of your kubeconfig, too. "
+              "May be repeated.")  # fmt: skip
+@click.option("--image", default="", metavar="REFERENCE",
+              help="Image of the pods of --context, with python3, which their clusters have or can "
+              "pull.")  # fmt: skip
 def network(name: str, **asked: Any) -> Result:
     """Measure how fast pods talk to each other, beside two processes of this host."""
     # What it needs may not be installed.

@@ -261,9 +261,16 @@ def test_another_cluster_is_measured_by_its_context_in_the_same_run(
     assert "with stream:e2e" in found["versions"]["the context e2e-second"]
     assert_nothing_is_left_of_stream(cluster)
     assert "sykube-bench" not in second.kubectl("get", "namespaces", "-o", "name")
+    options = ("--context", "e2e-second", "--image", "sykube.local/system:1")
+    words = ("bench", "network", "--name", cluster.name, "--seconds", "0.1", *SMALLEST, *options)
+    found = json.loads(asking.sykube(*words, "-o", "json", timeout=900).stdout)
+    there = ("pods of one node", "pods of two nodes", "pod to ClusterIP")
+    for measure in found["measures"].values():
+        assert all(value > 0 for values in measure["values"].values() for value in values)
+        assert {f"e2e-second: {place}" for place in there} < {*measure["values"]}
     # It has the SIF by another name, and there is no registry.
-    words = ("bench", "stream", "--name", cluster.name, "--yes", *SMALLEST)
-    done = asking.sykube(*words, "--context", "e2e-second", check=False, timeout=900)
+    asked = ("bench", "stream", "--name", cluster.name, "--yes", *SMALLEST)
+    done = asking.sykube(*asked, "--context", "e2e-second", check=False, timeout=900)
     assert done.returncode == 1
     assert "pods of the context e2e-second cannot get the image sykube.local/stream" in done.stderr
     assert "Traceback" not in done.stderr

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from sykube.cluster.commands.bench import laboratory
 from sykube.cluster.commands.bench.laboratory import NAMESPACE
 from sykube.cluster.model.cluster import Cluster
 from sykube.errors import SykubeError, UsageError
+from sykube.host.host import Host
 from sykube.host.owner import Owner
 from sykube.kubernetes import kubeconfig
 from sykube.kubernetes.api import ApiError
@@ -21,6 +24,9 @@ _RIGHTS = (
     ("create", "pods", True), ("deletecollection", "pods", True), ("create", "pods/exec", True),
     ("get", "pods/log", True),
 )  # fmt: skip
+_SERVICES = "create", "services", True
+# Until pods run, which may have to pull their image.
+_PULLED_S = 600.0
 _NAMESPACE = f"/api/v1/namespaces/{NAMESPACE}"
 _SYSTEM = "/api/v1/namespaces/kube-system"
 _CONTROL_PLANES = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
@@ -48,12 +54,20 @@ class Other:
         """How its user calls kubectl there."""
         return f"kubectl --context {self.server.context}"
 
-    def inside(self, pod: str, *command: str, container: str) -> list[Any]:
+    def inside(self, pod: str, *command: str, container: str = "main") -> list[str | Path]:
         """The command line of a program in a pod of the namespace, which is handed its input."""
         return self.server.command(
             "--namespace", NAMESPACE, "exec", "--stdin", pod, "--container", container, "--",
             *command,
         )  # fmt: skip
+
+    def ready(self, host: Host) -> dict[str, dict[str, Any]]:
+        """Wait until all pods of the namespace are ready; the status of each, by its name.
+
+        Raises:
+            SykubeError: they are not within ten minutes, or cannot get their image.
+        """
+        return laboratory.ready(host, self.server, watch=self.require_image, timeout=_PULLED_S)
 
     def require_image(self, pods: Mapping[str, Mapping[str, Any]]) -> None:
         """Refuse to wait for pods whose image the cluster cannot get.
@@ -76,14 +90,28 @@ class Other:
                     )
 
 
+def versions(others: Mapping[str, Other]) -> dict[str, str]:
+    """What a result says of other clusters, by what it is of."""
+    return {
+        f"the context {context}": f"{other.version} with {other.image}"
+        for context, other in others.items()
+    }
+
+
 def found(
-    cluster: Cluster, contexts: Sequence[str], image: str, taken: Collection[str]
+    cluster: Cluster,
+    contexts: Sequence[str],
+    image: str,
+    taken: Collection[str],
+    *,
+    services: bool = False,
 ) -> dict[str, Other]:
     """Other clusters by their contexts; nothing is made in them.
 
     Args:
         image: what their pods run.
         taken: names of places that are none of another cluster.
+        services: whether Services are made there, too.
 
     Raises:
         UsageError: there is no such context, its name is taken, or two of them are one cluster.
@@ -111,6 +139,7 @@ def found(
     for context in dict.fromkeys(contexts):
         server = Elsewhere(cluster.host, context, cluster.image.kubectl, owner)
         with cluster.ui.step(f"Asking the cluster of the context {context}"):
+            _require_rights(server, [*_RIGHTS, *[_SERVICES] * services])
             others[context] = _asked(server, image, seen)
     return others
 
@@ -121,7 +150,6 @@ def _asked(server: Elsewhere, image: str, seen: dict[str, str]) -> Other:
     Args:
         seen: what clusters are already, by the UID of their first namespace; it is added.
     """
-    _require_rights(server)
     uid = server.get(_SYSTEM)["metadata"]["uid"]
     if uid in seen:
         raise UsageError(
@@ -141,10 +169,10 @@ def _asked(server: Elsewhere, image: str, seen: dict[str, str]) -> Other:
     return Other(server, names, image, server.get("/version")["gitVersion"])
 
 
-def _require_rights(server: Elsewhere) -> None:
+def _require_rights(server: Elsewhere, rights: Sequence[tuple[str, str, bool]]) -> None:
     lacking = [
         f"{verb} {resource}"
-        for verb, resource, is_inside in _RIGHTS
+        for verb, resource, is_inside in rights
         if not server.may(verb, resource, NAMESPACE if is_inside else "")
     ]
     if lacking:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sykube.bench import wire
 from sykube.bench.results import Result
-from sykube.cluster.commands.bench import laboratory
-from sykube.cluster.commands.bench.laboratory import NAMESPACE, PODS
+from sykube.cluster.commands.bench import contexts, laboratory
+from sykube.cluster.commands.bench.contexts import Other
+from sykube.cluster.commands.bench.laboratory import NAMESPACE, PODS, Server
 from sykube.cluster.model.cluster import Cluster
+from sykube.errors import UsageError
 from sykube.host.host import Host
-from sykube.kubernetes.api import Api
-from sykube.node.node import Node
 from sykube.ui import Ui
 
 KIND = "network"
@@ -33,7 +37,16 @@ _ASKING_S = 300.0
 
 
 def measure(
-    host: Host, name: str, ui: Ui, *, runs: int, seconds: float, margin: float, anyway: bool
+    host: Host,
+    name: str,
+    ui: Ui,
+    *,
+    runs: int,
+    seconds: float,
+    margin: float,
+    anyway: bool,
+    others: Sequence[str] = (),
+    image: str = "",
 ) -> Result:
     """Send bytes between pods, and from this host, in blocks.
 
@@ -42,73 +55,99 @@ def measure(
         seconds: of each measurement of throughput and of connections.
         margin: what counts as equal, as a part of 1.
         anyway: measure on a busy machine, too.
+        others: contexts of the user's kubeconfig: further clusters.
+        image: what pods of these run; it has python3.
 
     Raises:
+        UsageError: of contexts and an image there is only one, or no such context.
         HostError: the machine is busy.
-        SykubeError: the namespace is there already, pods do not start, or no connection is made.
+        SykubeError: the namespace is there already, pods do not start, no connection is made, or
+            another cluster does not answer, or allow it.
     """
+    if bool(others) != bool(image):
+        raise UsageError(
+            "--context needs --image, and --image is of pods of --context",
+            resolution="Give both, or none; the image has python3.",
+        )
     with (
         laboratory.quiet(host, name, ui, anyway=anyway) as (cluster, machine),
-        cluster.api() as api,
-        laboratory.namespace(cluster.host, api, laboratory.kubectl(cluster)),
+        ExitStack() as stack,
     ):
-        lab = _Lab(cluster, api, seconds)
+        found = contexts.found(cluster, others, image, (), services=True)
+        lab = _Lab(cluster, seconds)
+        for context, other in found.items():
+            server, kubectl = other.server, other.kubectl
+            stack.enter_context(laboratory.namespace(host, server, kubectl))
+            with ui.step(f"Starting the pods of the context {context}"):
+                lab.start_other(other)
+        api = stack.enter_context(cluster.api())
+        stack.enter_context(laboratory.namespace(host, api, laboratory.kubectl(cluster)))
         with ui.step("Starting the pods"):
-            lab.start()
+            lab.start(api)
         measures = laboratory.in_blocks(
             cluster, lab.places, MEASURES, lab.once, runs=runs, margin=margin
         )
         return laboratory.result(
             cluster, KIND, machine, measures,
             base=LOOPBACK, margin=margin, asked={"runs": runs, "seconds": seconds},
-            programs=[cluster.state.spec.runtime],
+            programs=[cluster.state.spec.runtime], images=contexts.versions(found),
         )  # fmt: skip
 
 
-class _Lab:
-    """A pod that asks, and one on its node and one on another that answer."""
+@dataclass(frozen=True)
+class _Way:
+    """How a place is reached.
 
-    def __init__(self, cluster: Cluster, api: Api, seconds: float) -> None:
-        self._cluster, self._api, self._seconds = cluster, api, seconds
-        self._addresses: dict[str, str] = {}
-        self._ports: dict[str, Sequence[int]] = {}
+    Attributes:
+        inside: the command line of a program in the pod that asks; None where this host does.
+        environment: variables of it.
+    """
+
+    address: str
+    ports: Sequence[int]
+    inside: Callable[..., Sequence[str | Path]] | None
+    environment: Mapping[str, str] | None = None
+
+
+class _Lab:
+    """In each cluster a pod that asks, and one on its node and one on another that answer."""
+
+    def __init__(self, cluster: Cluster, seconds: float) -> None:
+        self._cluster, self._seconds = cluster, str(seconds)
+        self._own: dict[str, _Way] = {}
+        self._others: dict[str, _Way] = {}
 
     @property
     def places(self) -> list[str]:
-        two = [_TWO_NODES] if len(self._cluster.nodes) > 1 else []
-        return [LOOPBACK, _ONE_NODE, *two, _CLUSTER_IP, _NODE_PORT]
+        return [LOOPBACK, *self._own, *self._others]
 
-    def start(self) -> None:
-        """Start the pods and their Service.
+    def start(self, api: Server) -> None:
+        """Start the pods of the cluster, and their Service.
 
         Raises:
             SykubeError: they do not run within two minutes.
         """
-        here, there = self._cluster.nodes[0], self._cluster.nodes[-1]
-        serving = ["python3", "-c", wire.program(), "serve"]
-        self._create(_CLIENT, here, ["sleep", "100000"])
-        self._create(_NEAR, here, serving)
-        self._create(_FAR, there, serving)
-        ports = [{"name": f"p{port}", "port": port} for port in _PORTS]
-        service = self._api.request(
-            "POST",
-            _SERVICE,
-            {
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": {"name": _FAR},
-                "spec": {"type": "NodePort", "selector": {"app": _FAR}, "ports": ports},
-            },
-        )
-        found = laboratory.ready(self._cluster.host, self._api)
-        self._addresses = {
-            _ONE_NODE: found[_NEAR]["podIP"],
-            _TWO_NODES: found[_FAR]["podIP"],
-            _CLUSTER_IP: service["spec"]["clusterIP"],
-            _NODE_PORT: there.address,
-        }
-        node_ports = [each["nodePort"] for each in service["spec"]["ports"]]
-        self._ports = dict.fromkeys(self._addresses, _PORTS) | {_NODE_PORT: node_ports}
+        cluster = self._cluster
+        nodes = [node.instance for node in cluster.nodes]
+        ports = _create(api, nodes, cluster.image.name_of("system"))
+        addresses = _addresses(api, nodes, laboratory.ready(cluster.host, api))
+        inside = functools.partial(laboratory.inside, cluster, _CLIENT)
+        self._own = {place: _Way(at, _PORTS, inside) for place, at in addresses.items()}
+        self._own[_NODE_PORT] = _Way(cluster.nodes[-1].address, ports, None)
+
+    def start_other(self, other: Other) -> None:
+        """Start the pods of another cluster, and their Service.
+
+        Raises:
+            SykubeError: they do not run within ten minutes, or cannot get their image.
+        """
+        server = other.server
+        _create(server, other.nodes, other.image)
+        addresses = _addresses(server, other.nodes, other.ready(self._cluster.host))
+        inside = functools.partial(other.inside, _CLIENT)
+        for place, at in addresses.items():
+            way = _Way(at, _PORTS, inside, server.environment)
+            self._others[f"{server.context}: {place}"] = way
 
     def once(self, place: str) -> Mapping[str, float]:
         """What MEASURES names.
@@ -116,40 +155,72 @@ class _Lab:
         Raises:
             SykubeError: no connection is made.
         """
-        host, seconds = self._cluster.host, str(self._seconds)
-        python = [sys.executable, "-c", wire.program()]
-        if place == LOOPBACK:
-            command = [*python, "alone", seconds]
-        else:
-            ports = map(str, self._ports[place])
-            command = [*python, "ask", self._addresses[place], seconds, *ports]
-            if place != _NODE_PORT:
-                command = laboratory.inside(self._cluster, _CLIENT, "python3", *command[1:])
-        said = host.run(command, timeout=_ASKING_S).stdout
+        program = ["-c", wire.program()]
+        command: Sequence[str | Path] = [sys.executable, *program, "alone", self._seconds]
+        way = (self._own | self._others).get(place)
+        if way:
+            asked = [*program, "ask", way.address, self._seconds, *map(str, way.ports)]
+            command = way.inside("python3", *asked) if way.inside else [sys.executable, *asked]
+        environment = way.environment if way else None
+        said = self._cluster.host.run(command, env=environment, timeout=_ASKING_S).stdout
         figures: dict[str, float] = json.loads(said)
         return figures
 
-    def _create(self, name: str, node: Node, command: Sequence[str]) -> None:
-        container: dict[str, Any] = {
-            "name": "main",
-            "image": self._cluster.image.name_of("system"),
-            "command": [*command],
-        }
-        if name != _CLIENT:
-            probe = {"tcpSocket": {"port": wire.DOOR}, "periodSeconds": 1}
-            container["readinessProbe"] = probe
-        self._api.request(
-            "POST",
-            PODS,
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {"name": name, "labels": {"app": name}},
-                "spec": {
-                    "nodeName": node.instance,
-                    "automountServiceAccountToken": False,
-                    "terminationGracePeriodSeconds": 1,
-                    "containers": [container],
-                },
-            },
-        )
+
+def _create(api: Server, nodes: Sequence[str], image: str) -> list[int]:
+    """Make the pods and their Service; the ports by which nodes have that."""
+    serving = ["python3", "-c", wire.program(), "serve"]
+    api.request("POST", PODS, _pod(_CLIENT, nodes[0], image, ["sleep", "100000"]))
+    api.request("POST", PODS, _pod(_NEAR, nodes[0], image, serving))
+    api.request("POST", PODS, _pod(_FAR, nodes[-1], image, serving))
+    ports = [{"name": f"p{port}", "port": port} for port in _PORTS]
+    service = api.request(
+        "POST",
+        _SERVICE,
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": _FAR},
+            "spec": {"type": "NodePort", "selector": {"app": _FAR}, "ports": ports},
+        },
+    )
+    return [int(each["nodePort"]) for each in service["spec"]["ports"]]
+
+
+def _addresses(
+    api: Server, nodes: Sequence[str], pods: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Where the pod that asks reaches the others, by the places that this is.
+
+    Args:
+        pods: the status of each, by its name.
+    """
+    service = api.get(f"{_SERVICE}/{_FAR}")
+    return {
+        _ONE_NODE: pods[_NEAR]["podIP"],
+        **({_TWO_NODES: pods[_FAR]["podIP"]} if len(nodes) > 1 else {}),
+        _CLUSTER_IP: service["spec"]["clusterIP"],
+    }
+
+
+def _pod(name: str, node: str, image: str, command: Sequence[str]) -> dict[str, Any]:
+    container: dict[str, Any] = {
+        "name": "main",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [*command],
+    }
+    if name != _CLIENT:
+        probe = {"tcpSocket": {"port": wire.DOOR}, "periodSeconds": 1}
+        container["readinessProbe"] = probe
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "nodeName": node,
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [container],
+        },
+    }

@@ -71,10 +71,7 @@ def measure(
         )
         groups = dict.fromkeys(runtime_of(place) for place in places if is_pods(place))
         classes = [each for each in groups if each not in others]
-        images = {"stream": image.name} | {
-            f"the context {context}": f"{other.version} with {other.image}"
-            for context, other in others.items()
-        }
+        images = {"stream": image.name, **contexts.versions(others)}
         return laboratory.result(
             cluster, KIND, machine, measures,
             base=places[0], margin=margin, asked={"runs": runs, **wanted.asked},

@@ -45,8 +45,6 @@ _LOOPBACK, _ANY = "127.0.0.1", "0.0.0.0"
 _FASTER, _KEPT_UP = 4, 0.95
 # Beside the time in which messages are made: of kubectl, and of what waits for the others.
 _SLACK_S = 180.0
-# Until pods of another cluster run, which may have to pull their image.
-_PULLED_S = 600.0
 _WEEK_S = 7 * 24 * 3600.0
 _LINES = 10
 # For what a broker says last, and for the word that it has ended, once its clients have noticed.
@@ -146,12 +144,8 @@ class Lab:
             for name in dict.fromkeys(pod_of(place, role) for role in ROLES):
                 roles = [role for role in ROLES if pod_of(place, role) == name]
                 api.request("POST", PODS, self._pod(place, name, roles))
-        if other:
-            found = laboratory.ready(
-                self.cluster.host, api, watch=other.require_image, timeout=_PULLED_S
-            )
-        else:
-            found = laboratory.ready(self.cluster.host, api)
+        host = self.cluster.host
+        found = other.ready(host) if other else laboratory.ready(host, api)
         for place in asked:
             address = found[pod_of(place, BROKER)]["podIP"]
             is_alone = layout_of(place) == ONE_POD
