@@ -34,7 +34,18 @@ from sykube.slurm.controller import (
     POD,
     REST,
 )
-from sykube.slurm.spec import IDLE_S, MANY, MUNGE, NONE, ONE, SLURM, SlurmSpec, parse_nodes
+from sykube.slurm.spec import (
+    BY_CGROUP,
+    BY_POD,
+    IDLE_S,
+    MANY,
+    MUNGE,
+    NONE,
+    ONE,
+    SLURM,
+    SlurmSpec,
+    parse_nodes,
+)
 
 # What follows the command's own options is the other program's.
 _THE_REST = {"allow_interspersed_args": False}
@@ -67,6 +78,9 @@ def _sized(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Users by a file: names, or lines of passwd(5) with their numbers."),
         click.option("--auth", type=click.Choice([SLURM, MUNGE, NONE]), default=SLURM,
                      show_default=True, help="How Slurm knows who asks. None: by the network."),
+        click.option("--confine", type=click.Choice([BY_POD, BY_CGROUP]), default=BY_POD,
+                     show_default=True,
+                     help="What holds a job to its memory: a pod for each job, or a cgroup in it."),
         click.option("--accounting", is_flag=True,
                      help="Keep what jobs took: slurmdbd, for sacct, sacctmgr and sreport."),
         click.option("--rest", is_flag=True,

@@ -72,10 +72,10 @@ def whole_text(spec: SlurmSpec, key: str) -> str:
     return "---\n".join([text(spec, key), *rest, *nodes])
 
 
-def probe_object(spec: SlurmSpec, name: str, addresses: Sequence[str]) -> dict[str, Any]:
-    """A pod of another namespace, which ends with what `slurm-role outside` found of addresses."""
+def probe_object(spec: SlurmSpec, name: str, words: Sequence[str]) -> dict[str, Any]:
+    """A pod of another namespace, which ends with what slurm-role, of these words, finds."""
     rendered = resources.render(
-        "manifests", "slurm-probe.yaml.j2", spec=spec, name=name, addresses=addresses
+        "manifests", "slurm-probe.yaml.j2", spec=spec, name=name, words=[*words]
     )
     (found,) = documents.load_all(rendered)
     return dict(found)

@@ -15,6 +15,8 @@ from sykube.node.limits import parse_memory
 ONE, MANY = "one", "many"
 # Of --auth: Slurm's own, munge's, and none at all.
 SLURM, MUNGE, NONE = "slurm", "munge", "none"
+# Of --confine: what jobs are held to their memory by.
+BY_POD, BY_CGROUP = "pod", "cgroup"
 # MaxNodeCount of manifests/slurm.yaml.j2.
 MOST_NODES = 64
 # What slurmd and a job take at least; 64 MiB of it are slurmd's (definitions/slurm/slurm-role).
@@ -73,6 +75,8 @@ class SlurmSpec:
         accounting: whether slurmdbd keeps what jobs took, in a volume of its own.
         rest: whether slurmrestd serves Slurm's REST API to whoever has a token.
         runtime: RuntimeClass of its pods; empty for what pods without one run in.
+        confine: what holds jobs to their memory: `pod`, of which each job has one of its own, or
+            `cgroup`, one below the pod's for each, so that several share a pod.
     """
 
     namespace: str
@@ -94,6 +98,7 @@ class SlurmSpec:
     accounting: bool = False
     rest: bool = False
     runtime: str = ""
+    confine: str = BY_POD
 
     @property
     def accounts(self) -> tuple[User, ...]:
@@ -121,6 +126,11 @@ class SlurmSpec:
     def slurm_memory(self) -> int:
         """A node's memory for Slurm (MiB), as definitions/slurm/slurm-role has it."""
         return (self.memory_bytes >> 20) - 64
+
+    @property
+    def job_memory(self) -> int:
+        """For each CPU of a job that asks for no memory (MiB), where jobs share nodes."""
+        return self.slurm_memory // self.cpus
 
     @property
     def slurm_user(self) -> User:
@@ -183,6 +193,8 @@ class SlurmSpec:
             found.append(
                 f"--users one is for one user, and there are {len(self.names)}: --users many"
             )
+        if self.confine == BY_CGROUP and self.users == ONE:
+            found.append("--confine cgroup: only root makes cgroups, so it is for --users many")
         if self.auth == NONE and self.users == MANY:
             found.append("--auth none: each user could be every other, so it is for --users one")
         if self.auth == NONE and self.rest:

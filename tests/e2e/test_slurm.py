@@ -588,6 +588,74 @@ def test_with_munge_a_pod_that_is_deleted_lets_its_job_end(bare: Lab) -> None:
         lab.slurm("down", "--volumes", "--force", check=False)
 
 
+# Each waits until the other is there, too, which has a CPU of the same pod.
+_SIDE_BY_SIDE = """#!/bin/sh -e
+touch {name}
+until [ -e small ] && [ -e large ]; do sleep 0.2; done
+{does}
+echo ended
+"""
+# It takes 300 MB: perl copies what it makes.
+_LARGE = "perl -e '$x = \"a\" x 150e6; sleep {seconds}'"
+# Together they take 500 MB, and none of them as much as slurmstepd, which must be out of their cgroup
+# by then.
+_MANY = "sleep 2; for _ in $(seq 60); do perl -e '$x = \"a\" x 2e6; sleep 20' & done; wait"
+
+
+@pytest.mark.long
+def test_of_two_jobs_in_a_pod_the_one_over_its_memory_is_ended_and_nothing_else(bare: Lab) -> None:
+    lab = Lab(bare.cluster, bare.folder, "e2e-confined")
+
+    def submit(name: str, does: str) -> str:
+        script = lab.script(f"{name}.sh", _SIDE_BY_SIDE.format(name=name, does=does))
+        options = ("--mem=100", f"--output={name}.out")
+        return str(lab.slurm("submit", str(script), *options).stdout.split()[-1])
+
+    def state(job: str) -> str:
+        said = lab.shell("scontrol", "--oneliner", "show", "job", job)
+        return dict(word.split("=", 1) for word in said.split() if "=" in word)["JobState"]
+
+    def require_untouched() -> None:
+        assert lab.status()["healthy"]
+        restarts = "jsonpath={.status.containerStatuses[0].restartCount}"
+        assert lab.kubernetes("get", "pod", "c1-0", "--output", restarts) == "0"
+
+    try:
+        refused = lab.slurm("up", "--confine", "cgroup", check=False)
+        assert refused.returncode == ExitCode.USAGE
+        assert "--users many" in refused.stderr
+        size = ("--nodes", "1", "--cpus", "2", "--memory", "512Mi")
+        lab.slurm("up", *size, "--users", "many", "--confine", "cgroup")
+        small = submit("small", "until [ -e go ]; do sleep 0.2; done")
+        large = submit("large", _LARGE.format(seconds=600))
+        eventually("it is ended", lambda: state(large) == "OUT_OF_MEMORY")
+        assert state(small) == "RUNNING"
+        require_untouched()
+        # Beside it: nothing of what slurm-role had is left to slurmd and to jobs.
+        status_ = lab.slurm("run", "--", "cat", "/proc/self/status").stdout
+        assert "CapEff:\t0000000000000000" in status_
+        assert "CapBnd:\t00000000000000e1" in status_
+        assert "NoNewPrivs:\t1" in status_
+        # A command that is over its memory is ended as well, and not one that asks for enough.
+        over = lab.slurm(
+            "run", "--", "--mem=100", "sh", "-c", _LARGE.format(seconds=600), check=False
+        )
+        assert over.returncode != 0
+        assert "oom" in over.stderr.lower()
+        lab.slurm("run", "--", "--mem=340", "sh", "-c", _LARGE.format(seconds=1))
+        many = submit("many", _MANY)
+        eventually("it is ended", lambda: state(many) == "OUT_OF_MEMORY")
+        assert state(small) == "RUNNING"
+        lab.shell("touch", "go")
+        lab.wait_until_idle()
+        assert state(small) == "COMPLETED"
+        assert lab.shell("cat", "small.out") == "ended\n"
+        assert "ended" not in lab.shell("cat", "large.out")
+        require_untouched()
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
+
+
 _UNTIL_GO = """#!/bin/sh
 echo begun
 until [ -e go ]; do sleep 0.5; done

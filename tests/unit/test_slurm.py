@@ -30,6 +30,7 @@ from sykube.slurm import manifests, users
 from sykube.slurm.controller import SlurmNode
 from sykube.slurm.spec import SlurmSpec
 from tests.fakes import World
+from tests.fakes.files import fill
 from tests.fakes.slurm import FakeSlurm
 from tests.unit.helpers import Sykube, made
 
@@ -39,6 +40,7 @@ MANY = dataclasses.replace(ONE, users="many", names=("ada", "bob"))
 MUNGE = dataclasses.replace(ONE, auth="munge")
 SIDECARS = dataclasses.replace(MUNGE, sidecars=True)
 NONE = dataclasses.replace(ONE, auth="none")
+CGROUP = dataclasses.replace(MANY, confine="cgroup", cpus=2, memory="512Mi")
 ACCOUNTED = [
     dataclasses.replace(each, accounting=True)
     for each in (ONE, MUNGE, SIDECARS, NONE, dataclasses.replace(ONE, users="many"))
@@ -77,6 +79,10 @@ Json = dict[str, Any]
         ({"home_class": "a b"}, "no name of a StorageClass"),
         ({"runtime": "a b"}, "no name of a RuntimeClass"),
         ({"users": "many", "auth": "none"}, "--auth none: each user could be every other"),
+        (
+            {"confine": "cgroup"},
+            "--confine cgroup: only root makes cgroups, so it is for --users many",
+        ),
         ({"rest": True, "auth": "none"}, "--auth none: no token is needed"),
         ({"uids": (64033,)}, "64033, which no user can have"),
     ],
@@ -153,12 +159,58 @@ def test_with_many_users_slurmd_alone_is_root_with_four_capabilities() -> None:
 
 @pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE, *ACCOUNTED, *REST])
 def test_no_container_can_write_to_its_image_or_ask_kubernetes(spec: SlurmSpec) -> None:
-    probe = manifests.probe_object(spec, "probe", ["192.0.2.1"])
+    probe = manifests.probe_object(spec, "probe", ["outside", "192.0.2.1"])
     for pod in (*pods(spec).values(), probe["spec"]):
         assert not pod["automountServiceAccountToken"]
         for container in containers(pod):
             assert container["securityContext"]["readOnlyRootFilesystem"]
             assert not container["securityContext"]["allowPrivilegeEscalation"]
+
+
+def test_where_jobs_have_cgroups_slurmd_alone_begins_with_the_rights_to_mount_them() -> None:
+    rights = ["CHOWN", "KILL", "SETGID", "SETUID", "SETPCAP", "SYS_ADMIN"]
+    for name, pod in pods(CGROUP).items():
+        for container in containers(pod):
+            context = container["securityContext"]
+            is_node = name in ("c1", "c2")
+            added = {"drop": ["ALL"]} | ({"add": rights} if is_node else {})
+            assert context["capabilities"] == added
+            # Kubernetes has it no other way with SYS_ADMIN.
+            assert context["allowPrivilegeEscalation"] == is_node
+            assert context["readOnlyRootFilesystem"]
+    (slurmd,) = pods(CGROUP)["c1"]["containers"]
+    assert {"name": "SLURM_CONFINE", "value": "cgroup"} in slurmd["env"]
+    # What tries beforehand whether that can be is no more and no less.
+    probe = manifests.probe_object(CGROUP, "probe", ["confines"])["spec"]
+    assert probe["containers"][0]["securityContext"] == slurmd["securityContext"]
+    assert "runAsNonRoot" not in probe["securityContext"]
+    assert manifests.probe_object(CGROUP, "probe", ["outside"])["spec"]["securityContext"][
+        "runAsNonRoot"
+    ]
+
+
+def configured(spec: SlurmSpec, file: str) -> dict[str, str]:
+    """The settings in a file of its ConfigMap."""
+    lines = made_of(spec, "ConfigMap")[0]["data"][file].splitlines()
+    return dict(line.split("=", 1) for line in lines if line[0] != "#")
+
+
+def test_jobs_share_nodes_only_where_each_is_held_to_its_memory() -> None:
+    alone, shared = (configured(each, "slurm.conf") for each in (MANY, CGROUP))
+    assert "OverSubscribe=EXCLUSIVE" in alone["PartitionName"]
+    assert "DefMemPerCPU" not in alone
+    assert configured(MANY, "cgroup.conf") == {"CgroupPlugin": "disabled"}
+    assert "OverSubscribe=NO" in shared["PartitionName"]
+    # Two jobs that say nothing of memory fit in a node of 512 MiB less 64.
+    assert shared["DefMemPerCPU"] == "224"
+    plugins = ("ProctrackType", "TaskPlugin", "JobAcctGatherType")
+    assert {shared[each].rpartition("/")[2] for each in plugins} == {"cgroup"}
+    assert not {alone[each] for each in plugins} & {shared[each] for each in plugins}
+    assert configured(CGROUP, "cgroup.conf") == {
+        "CgroupPlugin": "cgroup/v1",
+        "ConstrainRAMSpace": "yes",
+        "ConstrainCores": "no",
+    }
 
 
 def test_users_containers_do_not_see_the_key() -> None:
@@ -167,7 +219,7 @@ def test_users_containers_do_not_see_the_key() -> None:
         assert ("key" in seen) == ("run" in seen) == (container["name"] == "sackd")
 
 
-@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE, *ACCOUNTED, *REST])
+@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE, CGROUP, *ACCOUNTED, *REST])
 def test_every_volume_that_is_mounted_is_there_and_no_other(spec: SlurmSpec) -> None:
     for pod in pods(spec).values():
         names = [each["name"] for each in pod["volumes"]]
@@ -504,6 +556,82 @@ def test_slurmd_is_told_of_the_cpus_and_the_memory_of_its_cgroup(
     assert (tmp_path / "run/keys/slurm.key").stat().st_mode & 0o777 == 0o400
 
 
+# The cgroups of a pod, for what makes them; mount says what it is told.
+GROUPS = {f"{each}/tasks": "1" for each in ("freezer", "memory", "cpuacct")}
+MOUNT = 'echo mount "$@"'
+
+
+def test_slurmd_has_the_pods_cgroups_to_write_to_and_none_of_the_rights_by_which_it_has(
+    tmp_path: Path,
+) -> None:
+    done = role(
+        tmp_path, "slurmd", files={"key/slurm.key": "k", **GROUPS},
+        programs={"mount": MOUNT, "setpriv": 'echo setpriv "$@"; cat /proc/self/oom_score_adj'},
+        environment={"SLURM_CONFINE": "cgroup"},
+    )  # fmt: skip
+    *mounts, started, score = done.stdout.splitlines()
+    assert mounts == [
+        f"mount -o remount,bind,rw {tmp_path / each}" for each in ("freezer", "memory", "cpuacct")
+    ]
+    assert started.startswith(
+        "setpriv --bounding-set -setpcap,-sys_admin --inh-caps -setpcap,-sys_admin --no-new-privs "
+        "tini -- slurmd -D -Z -N c1-0 "
+    )
+    assert score == "0"
+    assert not [*tmp_path.glob("*/slurm-role")]
+
+
+@pytest.mark.parametrize("words", [("slurmd",), ("confines",)])
+@pytest.mark.parametrize(
+    ("files", "mount", "code", "said"),
+    [
+        (GROUPS, "exit 32", 4, ""),
+        # It could be mounted, and yet there is nothing in it to be written to.
+        ({}, MOUNT, 4, ""),
+        ({"cgroup.controllers": "memory"}, MOUNT, 3, "by cgroup v1, and this machine has v2"),
+    ],
+)
+def test_where_it_cannot_make_cgroups_it_does_not_start(
+    files: dict[str, str], mount: str, code: int, said: str, words: tuple[str], tmp_path: Path
+) -> None:
+    done = role(
+        tmp_path, *words, files={"key/slurm.key": "k", **files}, programs={"mount": mount},
+        environment={"SLURM_CONFINE": "cgroup"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "tini" not in done.stdout
+
+
+def test_slurmstepd_is_taken_out_of_its_jobs_memory_and_no_task_is(tmp_path: Path) -> None:
+    group = "memory/slurm_c1-0/uid_1001/job_1/step_batch"
+    processes = {
+        1: "(tini) S 0",
+        70: "(slurmd) S 1",
+        71: "(slurmstepd) S 70",
+        # Not yet in its own cgroup, and in it.
+        72: "(slurmstepd) S 71",
+        73: "(slurmstepd) S 1",
+        # It was ended by Slurm and is a child of tini now.
+        74: "(sh) S 1",
+    }
+    role(
+        tmp_path, "spare",
+        files={
+            "memory/slurm_c1-0/cgroup.procs": "",
+            f"{group}/cgroup.procs": "72\n99\n74\n71",
+            f"{group}/task_0/cgroup.procs": "73",
+            **{f"proc/{pid}/stat": f"{pid} {rest} 0" for pid, rest in processes.items()},
+        },
+        programs={"sleep": f"[ ! -e {tmp_path}/once ] && touch {tmp_path}/once"},
+    )  # fmt: skip
+    assert (tmp_path / "memory/slurm_c1-0/cgroup.procs").read_text() == "71\n"
+
+
+def test_a_pod_that_can_make_cgroups_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    assert role(tmp_path, "confines", files=GROUPS, programs={"mount": MOUNT}).returncode == 0
+
+
 def test_where_the_configuration_is_mounted_slurmd_asks_nobody_for_it(tmp_path: Path) -> None:
     files = {"etc/slurm.conf": "AuthType=auth/none", "etc/cgroup.conf": "", "key/none.key": "k"}
     shows = 'echo "$@" "$SLURM_CONF" "${SLURM_SACK_KEY-}"'
@@ -620,6 +748,7 @@ def role(
         ("/sys/fs/cgroup", folder),
         ("/proc/meminfo", folder / "meminfo"),
         ("/proc/net/tcp", folder / "tcp"),
+        ("/proc/$", f"{folder / 'proc'}/$"),
         ("/run", folder / "run"),
         ("/etc/slurm-key", folder / "key"),
         ("/etc/slurm-jwt", folder / "jwt"),
@@ -688,6 +817,47 @@ def test_where_they_do_no_node_is_created_and_all_is_removed_again(
         setup.set_up(place, NONE, new=True)
     assert order == ["up: []", "tried", "{'volumes': True}"]
     assert slurm.sets == set()
+
+
+# --- confinement ---
+
+
+@pytest.mark.parametrize("code", [0, 4])
+def test_whether_pods_can_make_cgroups_is_tried_before_anything_is_created(
+    ready: Place, slurm: FakeSlurm, code: int
+) -> None:
+    with pytest.raises(UsageError, match="has other options") as caught:
+        up(ready, "ada", "bob", confine="cgroup")
+    assert caught.value.details == "confine: pod, and not cgroup"
+    del slurm.objects["/api/v1/namespaces/slurm/configmaps/slurm"]
+    before = dict(slurm.objects)
+    slurm.probe = code
+    if code:
+        with pytest.raises(UsageError, match="pods of this cluster cannot make cgroups") as caught:
+            up(ready, "ada", "bob", confine="cgroup")
+        assert "--confine pod" in caught.value.resolution
+        assert slurm.objects == before
+    else:
+        made_ = up(ready, "ada", "bob", confine="cgroup")
+        assert made_
+        assert made_.confine == "cgroup"
+        # It is not tried again where it is there.
+        assert up(ready, "ada", "bob", confine="cgroup") is None
+    ((where, pod),) = slurm.probes.items()
+    assert pod["spec"]["containers"][0]["args"] == ["confines"]
+    assert slurm.deleted == [where]
+
+
+def test_on_cgroup_v2_jobs_get_none_and_nothing_is_created(
+    ready: Place, slurm: FakeSlurm, world: World
+) -> None:
+    fill(world.cgroup_root, {"cgroup.controllers": "cpu memory\n"})
+    del slurm.objects["/api/v1/namespaces/slurm/configmaps/slurm"]
+    before = dict(slurm.objects)
+    with pytest.raises(UsageError, match="for cgroup v1, and this host has cgroup v2"):
+        up(ready, "ada", "bob", confine="cgroup")
+    assert slurm.objects == before
+    assert slurm.probes == {}
 
 
 # --- scaling ---
@@ -1023,6 +1193,16 @@ def test_a_count_below_zero_is_refused(
     done = sykube("slurm", *words, *named)
     assert done.code == ExitCode.USAGE
     assert "-1 nodes: there are" in done.err
+
+
+def test_render_refuses_cgroups_for_jobs_of_one_user(sykube: Sykube) -> None:
+    done = sykube("slurm", "render", "--confine", "cgroup")
+    assert done.code == ExitCode.USAGE
+    assert "--users many" in done.err
+    done = sykube("slurm", "render", "--confine", "cgroup", "--users", "many")
+    assert done.code == ExitCode.OK
+    assert "CgroupPlugin=cgroup/v1" in done.out
+    assert sykube("slurm", "render", "--confine", "cpuset").code == ExitCode.USAGE
 
 
 def test_accounting_is_rendered_on_the_daemons_storage(sykube: Sykube) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sykube.cluster.commands.slurm import image, isolation, removal, room
+from sykube.cluster.commands.slurm import confinement, image, isolation, removal, room
 from sykube.cluster.commands.slurm.place import Place, at, held
 from sykube.cluster.commands.slurm.room import Unscheduled
 from sykube.cluster.model.cluster import DOMAIN
@@ -18,7 +18,7 @@ from sykube.kubernetes.api import wait_until
 from sykube.node.limits import parse_cpus, parse_memory
 from sykube.slurm import manifests
 from sykube.slurm.controller import ACCOUNTING_POD, CONTAINER, LOGIN, NODE_CONTAINER, POD
-from sykube.slurm.spec import MANY, NONE, SlurmSpec, User
+from sykube.slurm.spec import BY_CGROUP, MANY, NONE, SlurmSpec, User
 from sykube.ui import Ui
 
 _TIMEOUT_S = 300.0
@@ -62,6 +62,8 @@ def up(
         if spec.image == slurm.RECIPE.name(host):
             image.require_loaded(place.cluster, image.obtain(host, "", agrees, ui))
         with held(place):
+            if spec.confine == BY_CGROUP and there is None:
+                confinement.require(place, spec)
             if there and there.accounting != spec.accounting:
                 _add_slurmdbd(place, spec)
             set_up(place, spec, new=there is None)
@@ -244,7 +246,8 @@ def _extended(there: SlurmSpec, wanted: SlurmSpec) -> SlurmSpec:
 
 def _fixed(spec: SlurmSpec, users: Sequence[User]) -> dict[str, str]:
     """What stays as it is while a Slurm cluster is there, for people."""
-    options = ("cpus", "memory", "users", "auth", "home_class", "state_class", "runtime")
+    classes = ("home_class", "state_class", "runtime")
+    options = ("cpus", "memory", "users", "auth", "confine", *classes)
     accounts = ", ".join(f"{user.name} ({user.uid})" for user in users)
     scales = f"by itself, {spec.nodes} to {spec.most} nodes, idle for {spec.idle} s"
     return {name: str(getattr(spec, name) or "the default") for name in options} | {
@@ -255,6 +258,8 @@ def _fixed(spec: SlurmSpec, users: Sequence[User]) -> dict[str, str]:
 
 def _require_fitting(place: Place, spec: SlurmSpec) -> None:
     """Refuse what the cluster cannot have."""
+    if spec.confine == BY_CGROUP:
+        confinement.require_version(place.cluster.host)
     require_room(place, spec, spec.largest)
     classes = place.api.get("/apis/storage.k8s.io/v1/storageclasses")["items"]
     known = {each["metadata"]["name"] for each in classes}
