@@ -685,10 +685,12 @@ def kill_on_nodes(lab: Lab, program: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("auth", ["slurm", "munge", "none"])
-def test_what_jobs_took_is_kept_whatever_is_killed(bare: Lab, auth: str) -> None:
-    lab = Lab(bare.cluster, bare.folder, f"e2e-accounts-{auth}")
-    wanted = ("up", "--nodes", "1", "--memory", "256Mi", "--auth", auth)
+@pytest.mark.parametrize(
+    ("auth", "users"), [("slurm", "one"), ("munge", "one"), ("none", "one"), ("munge", "many")]
+)
+def test_what_jobs_took_is_kept_whatever_is_killed(bare: Lab, auth: str, users: str) -> None:
+    lab = Lab(bare.cluster, bare.folder, f"e2e-accounts-{auth}-{users}")
+    wanted = ("up", "--nodes", "1", "--memory", "256Mi", "--auth", auth, "--users", users)
     ids: list[str] = []
 
     def submit() -> None:
