@@ -636,6 +636,7 @@ def test_of_two_jobs_in_a_pod_the_one_over_its_memory_is_ended_and_nothing_else(
         assert "CapEff:\t0000000000000000" in status_
         assert "CapBnd:\t00000000000000e1" in status_
         assert "NoNewPrivs:\t1" in status_
+        lab.slurm("run", "--", "test", "-k", "/tmp")
         # A command that is over its memory is ended as well, and not one that asks for enough.
         over = lab.slurm(
             "run", "--", "--mem=100", "sh", "-c", _LARGE.format(seconds=600), check=False

@@ -566,10 +566,16 @@ def test_slurmd_has_the_pods_cgroups_to_write_to_and_none_of_the_rights_by_which
 ) -> None:
     done = role(
         tmp_path, "slurmd", files={"key/slurm.key": "k", **GROUPS},
-        programs={"mount": MOUNT, "setpriv": 'echo setpriv "$@"; cat /proc/self/oom_score_adj'},
+        programs={
+            "mount": MOUNT,
+            "setpriv": 'echo setpriv "$@"; cat /proc/self/oom_score_adj',
+            # Nobody else may remove what a user has there.
+            "chmod": '[ "$2" != /tmp ] || echo chmod "$@"',
+        },
         environment={"SLURM_CONFINE": "cgroup"},
     )  # fmt: skip
-    *mounts, started, score = done.stdout.splitlines()
+    *mounts, sticky, started, score = done.stdout.splitlines()
+    assert sticky == "chmod 1777 /tmp"
     assert mounts == [
         f"mount -o remount,bind,rw {tmp_path / each}" for each in ("freezer", "memory", "cpuacct")
     ]
