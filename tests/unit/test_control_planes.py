@@ -319,6 +319,34 @@ def test_etcd_may_refuse_a_member_that_comes_soon_after_another(world: World) ->
     assert "fake-master4" in world.kubernetes["fake"].members
 
 
+SLOW = "Error writing Crisocket information: timed out waiting for the condition"
+
+
+@pytest.mark.parametrize(
+    ("problem", "times", "tries"), [(SLOW, 2, 3), (SLOW, 3, 3), ("unknown flag: --config", 1, 1)]
+)
+def test_init_gives_a_busy_control_plane_further_tries(
+    world: World, problem: str, times: int, tries: int
+) -> None:
+    seen: list[str] = []
+
+    def slow(name: str, words: list[str], _stdin: str | None) -> Answer | None:
+        # It makes the objects: what is skipped has what came before.
+        if words[:2] != ["kubeadm", "init"] or ",upload-config/kubeadm," not in " ".join(words):
+            return None
+        seen.append(name)
+        return (1, "", problem) if len(seen) <= times else None
+
+    world.node_programs.first = slow
+    if times < tries:
+        made(world)
+    else:
+        with pytest.raises(SykubeError) as raised:
+            made(world)
+        assert problem in raised.value.details
+    assert seen == ["fake-master"] * tries
+
+
 def test_what_kubeadm_of_1_20_notes_of_each_of_them_is_noted(world: World) -> None:
     """Its ConfigMap has a list of control planes, which its upgrades go by."""
     made(world, control_planes=3)

@@ -9,7 +9,7 @@ from typing import Any
 from sykube import resources
 from sykube.cluster.model import pod_network
 from sykube.cluster.model.cluster import DOMAIN, Cluster, on_each
-from sykube.cluster.operations import clone, etcd_members
+from sykube.cluster.operations import busy, clone, etcd_members
 from sykube.cluster.operations.nodes import recreate
 from sykube.cluster.operations.ready import wait_answer, wait_api
 from sykube.cluster.operations.registration import join_document, register
@@ -159,7 +159,11 @@ def create_objects(cluster: Cluster) -> None:
     master, documents = cluster.master, kubeadm.init_documents(settings(cluster))
     # The DNS is a step of its own, and its configuration is there.
     without = (*_FILES, *_CLIENTS, "upload-config/kubeadm", "addon/coredns")
-    _run_phases(cluster, master, documents, without)
+    # Controllers and kubelets, which have just started, ask the API server for all there is.
+    busy.until_done(
+        lambda: _run_phases(cluster, master, documents, without),
+        lambda: wait_api(cluster, master, _TIMEOUT_S),
+    )
     on_each(cluster.control_planes[1:], lambda node: _mark(cluster, node, documents[1:]))
     with cluster.api() as api:
         for node in cluster.control_planes:

@@ -16,8 +16,8 @@ from typing import Any
 from sykube import documents, resources
 from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.cluster.model.progress import Origin, Progress
+from sykube.cluster.operations import busy
 from sykube.cluster.operations.ready import wait_api
-from sykube.host.run import CommandError
 from sykube.image import containerd, node_image_contents, versions
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
@@ -28,24 +28,8 @@ from sykube.node.node import Node
 
 # kubeadm gives each static pod 5 minutes (UpgradeManifestTimeout), and there are four.
 _TIMEOUT_S = 1500.0
-# What a control plane on a busy machine is too slow for, such as one that has just come back:
-# kubeadm gives a request 10 s, and a Job that it begins with 15 to 60 (phases/upgrade/health.go).
-# It may be run again after any failure: "Recovering from a failure state" of
-# https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-upgrade/
-_PASSING = (
-    "[ERROR CreateJob]",
-    "Client.Timeout",
-    "TLS handshake timeout",
-    "connection refused",
-    "connection reset by peer",
-    "context deadline exceeded",
-    "etcdserver: ",
-    "i/o timeout",
-    "unexpected EOF",
-)
 # The static pods had their time, and were put back: app/phases/upgrade/staticpods.go.
 _GAVE_UP = "kubeadm has tried to recover everything"
-_ATTEMPTS = 3
 _WORK = ".update-"
 _INSIDE = "/etc/sykube/update"
 _CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"
@@ -203,12 +187,9 @@ def _run(cluster: Cluster, node: Node, progress: Progress, arguments: list[str])
     script = f'PATH=$PATH:{_INSIDE} exec {_INSIDE}/kubeadm upgrade "$@"'
     # Some of what kubeadm is told to leave alone is checked by this.
     node_checks.run_checks(node)
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            node.run(["sh", "-c", script, "kubeadm-upgrade", *options], timeout=_TIMEOUT_S)
-            return
-        except CommandError as error:
-            passing = any(text in error.output for text in _PASSING)
-            if attempt == _ATTEMPTS or not passing or _GAVE_UP in error.output:
-                raise
-        wait_api(cluster)
+    # It may be run again after any failure: "Recovering from a failure state" of
+    # https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-upgrade/
+    command = ["sh", "-c", script, "kubeadm-upgrade", *options]
+    busy.until_done(
+        lambda: node.run(command, timeout=_TIMEOUT_S), lambda: wait_api(cluster), final=_GAVE_UP
+    )
