@@ -14,9 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sykube.host import engines
+from sykube.host import apt, engines
 from sykube.host.host import Host
-from sykube.image import build, inside
+from sykube.image import build, inside, versions
 from sykube.image.build import Builder
 from sykube.image.node_image import NodeImage
 from sykube.rootless.host import SHARED_CACHE
@@ -34,7 +34,9 @@ _LIST = "find / -xdev -printf '%P %m %U:%G %y %l\\n'; getcap -r / 2> /dev/null"
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     host = Host()
-    roots = build.list_images(host)[0]
+    roots = build.cached(host, versions.DEBIAN, apt.Mirror(""))
+    if roots is None:
+        sys.exit("root has built no node image of this checkout: `make node-image` does")
     with users.made(_USER, ids=_IDS) as user:
         before = HostSnapshot.take([user.home])
         cluster = cluster_of(user, _NAME)
@@ -43,7 +45,7 @@ def main() -> int:
         shared.mkdir()
         (shared / "apptainer").symlink_to(host.cache / "apptainer")
         cluster.own[SHARED_CACHE] = str(shared)
-        words = ("node-image", "build", "--source", roots.source)
+        words = ("node-image", "build", "--source", versions.DEBIAN.name)
         print(cluster.sykube(*words, timeout=_BUILD_S).stderr, flush=True)
         mine = _image_of(user)
         assert mine.fingerprint == roots.fingerprint, (mine, roots)

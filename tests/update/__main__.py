@@ -1,6 +1,6 @@
 """Updates real clusters: python3 -m tests.update [--parts newer three broken earlier users]
 
-newer    Kubernetes of Debian's source, built with a later version in it, replaces the first one
+newer    Debian's Kubernetes with a later version written into its programs replaces the first one
          node by node, while a Service of two pods is asked all the time: no request is lost, nor
          anything that the API server has taken meanwhile
 three    the same with three control planes and a worker; sykube is killed on the way, and goes on
@@ -9,7 +9,8 @@ earlier  a cluster that an earlier sykube made (tests/update/earlier.py) goes on
 users    clusters of ordinary users: three control planes of one with subordinate IDs, and a control
          plane and a worker of one who has nothing
 
-Each on a cluster of its own; after it the host must be as before. The first run builds Kubernetes once more. As the last line it prints one JSON object.
+Each on a cluster of its own; after it the host must be as before. As the last line it prints one
+JSON object.
 """
 
 from __future__ import annotations
@@ -252,7 +253,8 @@ def of_users(_: TestCluster) -> dict[str, Any]:
 
 def _update_of_user(cluster: TestCluster, *members: str) -> dict[str, Any]:
     image = images.newer()
-    cluster.init(*members, "--dns", "192.0.2.53")
+    # Of what is built here, a user would get the newest.
+    cluster.init(*members, "--dns", "192.0.2.53", "--kubernetes-version", images.OLDER)
     cluster.apply(manifests.deployment(_APP, cluster.image, 2))
     cluster.kubectl("rollout", "status", f"deployment/{_APP}", "--timeout=180s", timeout=240)
     cluster.kubectl("create", "configmap", "kept", "--from-literal=key=value")

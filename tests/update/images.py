@@ -20,7 +20,7 @@ OLDER = versions.DEBIAN.kubernetes_version
 
 
 def _following(number: int) -> str:
-    """The version that many patches after Debian's: of the same length, as `broken` needs it."""
+    """The version that many patches after Debian's: of the same length, as programs need it."""
     head, _, patch = OLDER.rpartition(".")
     return f"{head}.{int(patch) + number}"
 
@@ -29,36 +29,39 @@ NEWER, BROKEN = _following(1), _following(2)
 
 
 def newer() -> NodeImage:
-    """Debian's source, built with a later version in it."""
-    return _build(dataclasses.replace(versions.DEBIAN, kubernetes_version=NEWER))
+    """Debian's version with a later one written into its programs."""
+    return _build(_release(NEWER))
 
 
 def broken() -> NodeImage:
-    """A still later one whose kube-apiserver ends at once.
-
-    Its programs are those of Debian's version, with another version written into them.
-    """
-    source = dataclasses.replace(versions.DEBIAN, kubernetes_version=BROKEN)
-    mirror = apt.find_mirror(Host(), "")
-    good, wanted = (
-        build._stage(Host(), build.layers(Host(), each, mirror)[0])
-        for each in (versions.DEBIAN, source)
-    )
-    if not wanted.exists():
-        _break(good, wanted)
-    return _build(source)
+    """A still later one whose kube-apiserver ends at once."""
+    return _build(_release(BROKEN, is_broken=True))
 
 
-def _break(good: Path, wanted: Path) -> None:
+def _release(version: str, *, is_broken: bool = False) -> versions.DebianRelease:
+    """A release whose programs are in the cache of builds, where compiled ones would be."""
+    host, source = Host(), dataclasses.replace(versions.DEBIAN, kubernetes_version=version)
+    mirror = apt.find_mirror(host, "")
+    good, wanted = (build.layers(host, each, mirror)[0] for each in (versions.DEBIAN, source))
+    with build.locked_cache(host):
+        if not build._stage(host, good).exists():
+            build._build_parts(host, {good.name: good}, _builder(), lambda _line: None)
+        if not build._stage(host, wanted).exists():
+            _rewrite(build._stage(host, good), build._stage(host, wanted), version, is_broken)
+    return source
+
+
+def _rewrite(good: Path, wanted: Path, version: str, is_broken: bool) -> None:
     with tempfile.TemporaryDirectory(dir=wanted.parent) as name:
         root = Path(name) / "root"
         shutil.copytree(good, root, symlinks=True)
         programs = root / "bin"
         for program in programs.iterdir():
-            content = program.read_bytes().replace(f"v{OLDER}".encode(), f"v{BROKEN}".encode())
+            content = program.read_bytes().replace(f"v{OLDER}".encode(), f"v{version}".encode())
             program.write_bytes(content)
-        # It does not know kube-apiserver's options, says so, and ends.
-        shutil.copyfile(programs / "kube-scheduler", programs / "kube-apiserver")
+        if is_broken:
+            # It does not know kube-apiserver's options, says so, and ends.
+            shutil.copyfile(programs / "kube-scheduler", programs / "kube-apiserver")
         root.rename(wanted)
 
 

@@ -12,7 +12,7 @@ unpacked=/home/$user/.cache/sykube/unpacked
 runuser -u $user -- mkdir -p $unpacked
 ln -s /vm/unpacked/* $unpacked/
 chmod 755 "$SYKUBE_CACHE_DIR"
-printf '%s\n' tun overlay br_netfilter > /etc/modules-load.d/sykube.conf
+printf '%s\n' tun overlay br_netfilter nf_tables > /etc/modules-load.d/sykube.conf
 systemctl restart systemd-modules-load
 
 as_user() { runuser -u $user -- env HOME=/home/$user XDG_RUNTIME_DIR=/run/user/1000 "$@"; }
