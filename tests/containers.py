@@ -21,13 +21,13 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def tar(files: Mapping[str, bytes], mode: int = 0o755) -> bytes:
-    """A tar of some files."""
+def tar(files: Mapping[str, bytes], mode: int = 0o755, group: int = 0) -> bytes:
+    """A tar of some files, root's and of a group."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), mode
+            member.size, member.mode, member.gid = len(content), mode, group
             archive.addfile(member, io.BytesIO(content))
     return made.getvalue()
 

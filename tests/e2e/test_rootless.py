@@ -16,6 +16,7 @@ import pytest
 
 from sykube.host.host import Host
 from sykube.image.build import list_images
+from tests import containers
 from tests.e2e import release
 from tests.e2e.cluster import TestCluster, eventually, free_port
 from tests.e2e.manifests import deployment, pod, service
@@ -146,6 +147,11 @@ def test_images_come_from_files_and_from_the_clusters_own_registry(rootless: Roo
         # Where it is hardest: files of other users become the user's.
         return
     cluster, archive = rootless.cluster, rootless.user.home / "system.tar"
+    # Of the node image's own all layers are unpacked already.
+    other = containers.Image([containers.tar({"etc/gshadow": b"x"}, group=42)], {})
+    containers.oci_archive(archive, other, "docker.io/library/other:1")
+    rootless.sykube("image load", str(archive))
+    rootless.sykube("image delete", "other:1")
     with archive.open("wb") as file:
         words = ("exec", "--name", NAME, "master", "ctr", "images", "export", "-", cluster.image)
         command = [*rootless.user.prefix, *release.command(words, users.PYTHON)]

@@ -64,6 +64,7 @@ class Machine:
             "/proc/self",
             "/sys/fs/cgroup",
             "/usr/lib/sykube",
+            "/usr/bin/containerd",
         )
         places = "|".join(map(re.escape, (*folders, "/usr/share/sykube")))
         # Not where it is a part of another path.
@@ -193,6 +194,18 @@ def test_a_kubelet_gives_no_file_to_users_that_there_are_not(machine: Machine) -
     machine.write("proc/self/uid_map", FEW)
     wrapped, _ = start_kubelet(machine, "")
     assert wrapped == ["--called=kubelet", *arguments]
+
+
+def test_so_does_containerd_where_it_unpacks_images(machine: Machine) -> None:
+    machine.write("usr/lib/sykube/one-user", PROGRAM)
+    machine.write("usr/bin/containerd", PROGRAM)
+    for name in ("lib/sykube/one-user", "bin/containerd"):
+        (machine.root / "usr" / name).chmod(0o755)
+    options = ["--config", f"{machine.root}/run/sykube/containerd.toml"]
+    assert machine.run("containerd-start") == options
+    machine.write("proc/self/uid_map", FEW)
+    containerd = f"{machine.root}/usr/bin/containerd"
+    assert machine.run("containerd-start") == [containerd, *options]
 
 
 # --- one-user ---
