@@ -243,6 +243,7 @@ def of_users(_: TestCluster) -> dict[str, Any]:
             cluster = cluster_of(user, _NAME)
             try:
                 found[name] = _update_of_user(cluster, *members)
+                print(f"{name}: {found[name]}", flush=True)
                 cluster.sykube("delete", "--name", _NAME, "--yes")
                 eventually("all processes have ended", lambda: not user.processes(), timeout=10)
                 assert host_changes(before) == []
