@@ -685,10 +685,10 @@ def kill_on_nodes(lab: Lab, program: str) -> None:
         lab.cluster.sykube(*words, check=False)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("auth", "users"), [("slurm", "one"), ("munge", "one"), ("none", "one"), ("munge", "many")]
 )
+@pytest.mark.long
 def test_what_jobs_took_is_kept_whatever_is_killed(bare: Lab, auth: str, users: str) -> None:
     lab = Lab(bare.cluster, bare.folder, f"e2e-accounts-{auth}-{users}")
     wanted = ("up", "--nodes", "1", "--memory", "256Mi", "--auth", auth, "--users", users)

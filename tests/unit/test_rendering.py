@@ -102,7 +102,7 @@ MANIFESTS: dict[str, Json] = {
     "slurm-node.yaml.j2": {"spec": SLURM, "name": "c1"},
     # Parts of the others.
     "slurm-parts.yaml.j2": {},
-    "slurm-probe.yaml.j2": {"spec": SLURM, "name": "probe", "addresses": ["192.0.2.1"]},
+    "slurm-probe.yaml.j2": {"spec": SLURM, "name": "probe", "words": ["outside", "192.0.2.1"]},
     "slurm-rest.yaml.j2": {"spec": SLURM, "key": "QQ=="},
     "tolerations.yaml.j2": {},
 }
