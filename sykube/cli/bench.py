@@ -226,7 +226,7 @@ def hpcc(
 @click.option("--context", "contexts", multiple=True, metavar="NAME",
               help="Measure pods of this cluster of your kubeconfig, too: NAME:pod, NAME:node and "
               "NAME:nodes. May be repeated.")  # fmt: skip
-@click.option("--image", metavar="REFERENCE",
+@click.option("--image", default="", metavar="REFERENCE",
               help="Image of the pods of --context, which their clusters have or can pull. "
               "[default: the name that the SIF has in nodes]")  # fmt: skip
 @debian_image.MIRROR
@@ -242,7 +242,7 @@ def stream(
     fsync: bool,
     sweep: bool,
     contexts: tuple[str, ...],
-    image: str | None,
+    image: str,
     mirror: str,
     yes: bool,
     **asked: Any,
@@ -253,7 +253,7 @@ def stream(
     from sykube.cluster.commands.bench.stream_wanted import Wanted
 
     wanted = Wanted(
-        places, messages, warm_up, rate, size, broker, fsync, sweep, mirror, contexts, image or ""
+        places, messages, warm_up, rate, size, broker, fsync, sweep, mirror, contexts, image
     )
 
     def agrees(question: str) -> bool:

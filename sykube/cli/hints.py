@@ -14,7 +14,7 @@ ELSEWHERE = {
     "destroy": "delete",
     "remove": "delete",
     "rm": "delete",
-    "cluster": "init",
+    "cluster": "init` or `sykube delete",
     "get": "list` or `sykube kubectl get",
     "ls": "list",
     "profile": "list",
@@ -42,6 +42,6 @@ def for_error(error: click.UsageError) -> str:
     # Click has no error of its own for them.
     if ctx is None or not error.message.startswith("Got unexpected extra argument"):
         return ""
-    if not any(option.name == "name" and "--name" in option.opts for option in ctx.command.params):
+    if not any("--name" in option.opts for option in ctx.command.params):
         return ""
     return f"A cluster is named by an option: {ctx.command_path} --name CLUSTER"

@@ -119,9 +119,9 @@ def chosen(
                 resolution=f"There are {', '.join((*there, *groups))}.",
             )
         found += groups.get(place, [place])
-    for context in others or {}:
-        if not any(runtime_of(place) == context for place in found):
-            found += groups[context] if wanted else []
+    named = {runtime_of(place) for place in found}
+    for context in (others or {}) if wanted else ():
+        found += [] if context in named else groups[context]
     return list(dict.fromkeys(found or there))
 
 
