@@ -8,6 +8,7 @@ node, `kubeadm init`, removing the taint, and DNS until it answers.
 
 Run it as root:
 python3 -m benchmarks.init [--control-planes 1] [--workers 1] [--pairs 5] [--name bench]
+    [--node-image FILE]
 --pairs 0 measures nothing: stock kubeadm checks what it is told, on nodes that are prepared for it.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks import stock
-from benchmarks.measure import disk_mb, memory_mb, sykube
+from benchmarks.measure import add_node_image, disk_mb, image_options, memory_mb, of_image, sykube
 from sykube.cluster.commands import removal
 from sykube.cluster.model import lookup
 from sykube.cluster.model.spec import ClusterSpec
@@ -42,7 +43,7 @@ def sykube_run(spec: ClusterSpec) -> SykubeRun:
     """Make a cluster with the command line, look at its nodes, delete it."""
     name, planes, workers = spec.name, str(spec.control_planes), str(spec.workers)
     shape = ["--name", name, "--control-planes", planes, "--workers", workers]
-    total, printed = sykube("init", *shape, "--quiet", "--output", "json")
+    total, printed = sykube("init", *shape, *image_options(spec), "--quiet", "--output", "json")
     cluster = lookup.load(Host(), name, Ui(quiet=True))
     run = SykubeRun(
         total,
@@ -75,10 +76,14 @@ def main() -> None:
     parser.add_argument("--control-planes", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--name", default="bench")
+    add_node_image(parser)
     options = parser.parse_args()
     pairs = options.pairs
-    spec = ClusterSpec(
-        name=options.name, workers=options.workers, control_planes=options.control_planes
+    spec = of_image(
+        ClusterSpec(
+            name=options.name, workers=options.workers, control_planes=options.control_planes
+        ),
+        options.node_image,
     )
     after = "kubeadm join" if spec.workers or spec.control_planes > 1 else "taint and DNS"
     if not pairs:

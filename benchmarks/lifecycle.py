@@ -14,7 +14,7 @@ workers    node add of one after the other; the memory that it takes then, and h
            all nodes together take
 
 Run it as root: python3 -m benchmarks.lifecycle [--rounds 5] [--looks 10] [--workers 8]
-    [--name bench]
+    [--name bench] [--node-image FILE]
 A cluster of that name is used; it keeps the workers that are added. What is to be done 0 times is
 left out.
 """
@@ -29,7 +29,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.init import kubeadm_run
-from benchmarks.measure import cluster_of_two, disk_mb, memory_mb, middle, shown, sykube, timed
+from benchmarks.measure import (
+    add_node_image,
+    cluster_of_two,
+    disk_mb,
+    image_options,
+    memory_mb,
+    middle,
+    of_image,
+    shown,
+    sykube,
+    timed,
+)
 from sykube.cluster.model import lookup
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import clusters
@@ -61,8 +72,8 @@ class Worker:
     disk_mb: float
 
 
-def rounds(name: str, count: int) -> dict[str, list[float]]:
-    """Seconds of each thing of TITLES."""
+def rounds(name: str, second: ClusterSpec, count: int) -> dict[str, list[float]]:
+    """Seconds of each thing of TITLES; of `second` is what is made and deleted again."""
     found: dict[str, list[float]] = {what: [] for what in TITLES}
     if not count:
         return found
@@ -78,10 +89,11 @@ def rounds(name: str, count: int) -> dict[str, list[float]]:
         command("stop", "stop")
         for what in ("kubeadm", "init_from", "init")[:: -1 if number % 2 else 1]:
             if what == "kubeadm":
-                found[what].append(sum(kubeadm_run(ClusterSpec(name=SECOND))))
+                found[what].append(sum(kubeadm_run(second)))
                 continue
-            command(what, "init", *(["--from", SNAPSHOT] * (what == "init_from")), of=SECOND)
-            sykube("delete", "--name", SECOND, "--yes", "--quiet")
+            options = ["--from", SNAPSHOT] if what == "init_from" else image_options(second)
+            command(what, "init", *options, of=second.name)
+            sykube("delete", "--name", second.name, "--yes", "--quiet")
         command("start", "start")
         command("node_add", "node", "add")
         added = lookup.load(Host(), name, Ui(quiet=True)).workers[-1].name
@@ -132,14 +144,17 @@ def _disk_of_all(name: str) -> float:
     return sum(disk_mb(node) for node in lookup.load(Host(), name, Ui(quiet=True)).nodes)
 
 
-def measure(options: argparse.Namespace, init_s: float | None) -> dict[str, Any]:
+def measure(
+    options: argparse.Namespace, second: ClusterSpec, init_s: float | None
+) -> dict[str, Any]:
     """The figures, by name; None for what was left out.
 
     Args:
+        second: the cluster beside it.
         init_s: seconds of the cluster's init, if it was made for this.
     """
     name = options.name
-    found = rounds(name, options.rounds)
+    found = rounds(name, second, options.rounds)
     ours, theirs = status_and_kubectl(name, options.looks)
     added = add_workers(name, options.workers)
     status_s, kubectl_s = middle(ours, 3), middle(theirs, 3)
@@ -198,10 +213,12 @@ def main() -> None:
     parser.add_argument("--looks", type=int, default=10)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--name", default="bench")
+    add_node_image(parser)
     options = parser.parse_args()
+    second = of_image(ClusterSpec(name=SECOND), options.node_image)
     try:
-        with cluster_of_two(options.name) as init_s:
-            found = measure(options, init_s)
+        with cluster_of_two(options.name, *image_options(second)) as init_s:
+            found = measure(options, second, init_s)
     finally:
         if SECOND in clusters(Host()):
             sykube("delete", "--name", SECOND, "--yes", "--quiet", check=False)

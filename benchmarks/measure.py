@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import clusters
 from sykube.host.host import Host
 from sykube.node import cgroups
@@ -19,9 +22,33 @@ from sykube.node.node import Node
 _LONGEST_S = 900.0
 
 
+def add_node_image(parser: argparse.ArgumentParser) -> None:
+    """The option for another Kubernetes than the one that sykube chooses here."""
+    parser.add_argument(
+        "--node-image", type=Path, metavar="FILE", help="clusters of this node image"
+    )
+
+
+def of_image(spec: ClusterSpec, image: Path | None) -> ClusterSpec:
+    """The same cluster of a node image that was made on this machine, whatever its cgroups."""
+    if image is None:
+        return spec
+    return replace(spec, local_image=str(image.absolute()), no_verify=True, allow_cgroup_v1=True)
+
+
+def image_options(spec: ClusterSpec) -> list[str]:
+    """What tells `sykube init` the same."""
+    if not spec.local_image:
+        return []
+    return ["--local-image", spec.local_image, "--no-verify", "--allow-cgroup-v1"]
+
+
 @contextlib.contextmanager
-def cluster_of_two(name: str) -> Iterator[float | None]:
+def cluster_of_two(name: str, *options: str) -> Iterator[float | None]:
     """The cluster of that name, which stays as it is; or a new one, which is deleted at the end.
+
+    Args:
+        options: of its init.
 
     Yields:
         Seconds of the new one's init.
@@ -30,7 +57,7 @@ def cluster_of_two(name: str) -> Iterator[float | None]:
         yield None
         return
     try:
-        yield sykube("init", "--name", name, "--workers", "1", "--quiet")[0]
+        yield sykube("init", "--name", name, "--workers", "1", *options, "--quiet")[0]
     finally:
         sykube("delete", "--name", name, "--yes", "--quiet", check=False)
 
