@@ -36,6 +36,9 @@ _TIMEOUT_S = 10.0
 # Looking can be tried again; for a change, wait as long as the server itself may work on a request.
 # Source: kube-apiserver's --request-timeout.
 _CHANGE_TIMEOUT_S = 60.0
+# How much longer than asked wait_until goes on at most: an emulated machine took 7 minutes, not 5,
+# to have pods Ready.
+_TIMES = 3
 _PIECE = 65536
 _RENEW = "`sykube certs renew` makes new ones."
 
@@ -324,7 +327,8 @@ def wait_until(
     Args:
         what: what is waited for, for the error.
         check: says what is still missing; an ApiError of it counts as missing.
-        timeout: seconds.
+        timeout: seconds. They begin anew whenever `check` says what it never said, as something
+            happens then, if slowly; in all they are three times as many at most.
         interval: least seconds between two calls; slow calls leave as much time as they take, so
             that looking is never most of what a slow machine does.
 
@@ -336,8 +340,10 @@ def wait_until(
 
 
 def _poll(host: Host, what: str, check: Callable[[], str], timeout: float, interval: float) -> None:
-    deadline = host.monotonic() + timeout
+    begun = host.monotonic()
+    last = deadline = begun + _TIMES * timeout
     before = ""
+    known: set[str] = set()
     while True:
         started = host.monotonic()
         try:
@@ -349,9 +355,13 @@ def _poll(host: Host, what: str, check: Callable[[], str], timeout: float, inter
         if missing != before:
             log.debug("waiting for %s: %s", what, missing)
             before = missing
-        if host.monotonic() > deadline:
+        now = host.monotonic()
+        if missing not in known:
+            known.add(missing)
+            deadline = min(now + timeout, last)
+        if now > deadline:
             raise SykubeError(
-                f"{what}: not there after {timeout:.0f} s",
+                f"{what}: not there after {now - begun:.0f} s",
                 details=missing,
                 resolution="Look at `sykube doctor` and at the logs of the nodes.",
             )

@@ -35,7 +35,7 @@ from sykube.kubernetes.api import (
     Stream,
     wait_until,
 )
-from tests.fakes import Calls
+from tests.fakes import Calls, FakeHost
 from tests.fakes.apiserver import FakeApi, Kubernetes
 from tests.fakes.kubeconfig import admin_kubeconfig
 
@@ -468,6 +468,21 @@ def test_a_wait_that_is_over_is_an_error_with_what_was_missing(
     with pytest.raises(SykubeError, match="nodes Ready: not there after 0 s") as raised:
         wait_until(host, "nodes Ready", checks(last), 0.0, interval=0.001)
     assert raised.value.details == "node1: no status yet"
+
+
+@pytest.mark.parametrize(("new", "seconds"), [(1, 7), (8, 14), (30, 16)])
+def test_a_wait_goes_on_while_there_is_something_new_but_not_for_ever(
+    tmp_path: Path, new: int, seconds: int
+) -> None:
+    slept: list[float] = []
+    host = FakeHost(tmp_path, monotonic=lambda: sum(slept), sleep=slept.append)
+
+    def check() -> str:
+        # Something new in each of the first seconds, then what it has said before.
+        return f"{30 - min(len(slept), new - 1 - len(slept) % 2)} pods missing"
+
+    with pytest.raises(SykubeError, match=f"pods: not there after {seconds} s"):
+        wait_until(host, "pods", check, 5, interval=1)
 
 
 def test_what_is_there_is_found_even_without_time(host: Host) -> None:

@@ -27,8 +27,8 @@ def wait_ready(cluster: Cluster) -> None:
     nodes here, since whatever adds or renews nodes waits here.
 
     Raises:
-        SykubeError: not within 5 minutes, nodes with their own CNI plugin not within 15; says what
-            is missing.
+        SykubeError: for 5 minutes, or for 15 of nodes with their own CNI plugin, there was nothing
+            new, or it took three times as long; says what is missing.
     """
     names = [node.instance for node in cluster.nodes]
     masters = len(cluster.control_planes)
