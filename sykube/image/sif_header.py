@@ -19,7 +19,9 @@ _HEADER = struct.Struct("<32s 10s 3s 3s 16s q q q q q")
 _RECORD = struct.Struct("<i ? I I I q q q q q q q 128s i i 376s")
 _MOST_RECORDS = 10_000
 _ARCHITECTURES = {b"02": "amd64", b"04": "arm64"}
-_PARTITION, _ENCRYPTED_SQUASHFS, _PRIMARY_SYSTEM = 0x4004, 5, 2
+_PARTITION, _PRIMARY_SYSTEM = 0x4004, 2
+# By dm-crypt, which root has, and by gocryptfs, for who is not root.
+_ENCRYPTED = frozenset([5, 6])
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def read(file: Path) -> Header:
                 continue
             end = max(end, offset + size)
             if kind == _PARTITION and role == _PRIMARY_SYSTEM:
-                encrypted = format_ == _ENCRYPTED_SQUASHFS
+                encrypted = format_ in _ENCRYPTED
     return Header(_ARCHITECTURES.get(fields[3][:2], ""), fields[5], end, encrypted)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -166,11 +168,11 @@ def test_where_a_node_cannot_mount_it_is_unpacked(
     [
         (files.made()[:-1], "is damaged or cut off"),
         (files.made()[:300], "is damaged or cut off"),
-        (files.made(file_system=files.ENCRYPTED), "is encrypted"),
+        *((files.made(file_system=each), "is encrypted") for each in files.ENCRYPTED),
         (files.made(architecture=b"04\0"), "is for arm64"),
         (files.made(architecture=b"99\0"), "is for a machine that sykube does not know"),
     ],
-    ids=["cut", "cut in its table", "encrypted", "arm64", "unknown"],
+    ids=["cut", "cut in its table", "encrypted by root", "encrypted by a user", "arm64", "unknown"],
 )
 def test_a_sif_that_cannot_run_is_refused_before_anything_is_made(
     content: bytes, message: str, world: World, cluster: Cluster, source: Path
@@ -190,6 +192,24 @@ def test_a_header_without_end_is_not_read_for_ever(tmp_path: Path) -> None:
     content[88:96] = (1 << 62).to_bytes(8, "little")
     file.write_bytes(content)
     assert sif_header.read(file).end > 0
+
+
+@pytest.mark.parametrize("call", ["sendfile", "fdatasync"])
+def test_a_disk_that_is_full_leaves_nothing(
+    call: str, world: World, cluster: Cluster, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems say it of a write, or once it is to be on the disk."""
+    before = node(world, "master").images
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space left"):
+        load(world, source)
+    assert kept(cluster) == []
+    assert [*cluster.paths.root.glob(".images-*")] == []
+    assert node(world, "master").images == before
 
 
 def test_a_copy_is_named_for_what_it_holds(tmp_path: Path) -> None:
