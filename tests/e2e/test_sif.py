@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sykube.errors import ExitCode
-from tests import containers
+from tests import containers, sifs
 from tests.containers import Image
 from tests.e2e import roots
 from tests.e2e.cluster import TestCluster, eventually
@@ -23,6 +23,7 @@ NODES = ("master", "node1")
 # So much that nobody would miss it on a node's disk.
 BALLAST = 30_000_000
 IMAGE = "docker.io/library/sif:e2e"
+DERIVED = "docker.io/library/derived:e2e"
 SECTIONS = """
 %environment
     export GREETING="hello from ${WHO:-a SIF}"
@@ -160,6 +161,35 @@ def test_its_labels_are_the_images(cluster: TestCluster, loaded: dict[str, Any])
     assert config["Labels"]["Maker"] == "me"
 
 
+def test_an_image_made_of_a_sifs_has_its_files_and_its_environment(
+    cluster: TestCluster, loaded: dict[str, Any], store: Path, tmp_path: Path
+) -> None:
+    content = f"nodes/{cluster.name}-node1/containerd/io.containerd.content.v1.content/blobs/sha256"
+
+    def blob(digest: str) -> bytes:
+        return (store.parent / content / digest.removeprefix("sha256:")).read_bytes()
+
+    (layer,) = json.loads(blob(loaded["digest"]))["layers"]
+    layers = [blob(layer["digest"]), containers.tar({"etc/more": b"more\n"})]
+    image = Image(layers, {"Entrypoint": ["/.singularity.d/actions/run"]})
+    load(cluster, containers.docker_archive(tmp_path / "derived", image, DERIVED), DERIVED)
+    command = ["sh", "-c", "cat /etc/more; echo $GREETING"]
+    names = {each: f"derived-{each}" for each in RUNTIMES}
+    made = {"image": DERIVED, "command": command}
+    cluster.apply(*(pod(cluster, names[each], each, "node1", **made) for each in RUNTIMES))
+    for name in names.values():
+        eventually(
+            f"{name} has both",
+            lambda name=name: (
+                cluster.kubectl("logs", name, check=False)  # type: ignore[misc]
+                == "more\nhello from a SIF\n"
+            ),
+        )
+    cluster.kubectl("delete", "pod", *names.values())
+    cluster.sykube("image", "delete", DERIVED, "--name", cluster.name)
+    assert len([*store.glob("*.sif")]) == 1
+
+
 def test_a_sif_in_use_is_kept(cluster: TestCluster, loaded: dict[str, Any], store: Path) -> None:
     done = cluster.sykube("image", "delete", IMAGE, "--name", cluster.name, check=False)
     assert done.returncode == ExitCode.FAILED
@@ -176,6 +206,7 @@ def test_bad_sifs_are_one_clear_error_each(
     for changed, message in (
         (content[:-5000], "is damaged or cut off"),
         (content[:45] + b"04\0" + content[48:], "is for arm64"),
+        *((sifs.said_to_be(content, each), "is encrypted") for each in sifs.ENCRYPTED),
     ):
         bad.write_bytes(changed)
         done = load(cluster, bad, "bad:1", check=False)

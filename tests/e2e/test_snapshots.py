@@ -11,11 +11,13 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.e2e import containers, manifests
+from tests import containers as archives
+from tests.e2e import containers, manifests, roots
 from tests.e2e.cluster import TestCluster, eventually, host_before
 from tests.hostdiff import leaks_since
 
@@ -23,6 +25,12 @@ SNAPSHOT = "e2e-snap-saved"
 # Of the node image, and not needed by anything: its removal is a whiteout in the overlay.
 REMOVED = "/usr/share/common-licenses/GPL-1"
 IMAGE = "example.test/mine:1"
+SIF = "docker.io/library/tool:1"
+RUNSCRIPT = """
+%runscript
+    echo I am a SIF
+    exec sleep 100000
+"""
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,12 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     cluster.before = host_before(cluster.name)
     cluster.init("--workers", "1", "--addon", "registry", "--runtime", "apptainer")
     image = cluster.image
+    file = cluster.folder / "tool_1.sif"
+    roots.build(file, archives.tar(roots.files()), RUNSCRIPT)
+    cluster.sykube("image", "load", str(file), "--name", cluster.name)
     cluster.apply(
         manifests.deployment("web", image, 2),
+        tool(),
         manifests.stateful_set("db", image, 1),
         manifests.service("web", "web"),
         manifests.service("db", "db", clusterIP="None"),
@@ -82,6 +94,14 @@ def _clean(cluster: TestCluster) -> None:
 def config(value: str) -> dict[str, object]:
     metadata = {"name": "kept"}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"is": value}}
+
+
+def tool() -> dict[str, Any]:
+    """A Deployment of the SIF."""
+    made = manifests.deployment("tool", SIF, 1)
+    container = {"name": "tool", "image": SIF, "imagePullPolicy": "Never"}
+    made["spec"]["template"]["spec"]["containers"] = [container]
+    return made
 
 
 def in_node(cluster: TestCluster, node: str, script: str) -> str:
@@ -124,8 +144,10 @@ def assert_works(cluster: TestCluster) -> None:
     """Everything that a user put into it is there and works."""
     assert cluster.sykube("status", "--name", cluster.name).returncode == 0
     assert cluster.get("configmap", "kept")["data"] == {"is": "before"}
-    for workload in ("deployment/web", "statefulset/db"):
+    for workload in ("deployment/web", "deployment/tool", "statefulset/db"):
         cluster.kubectl("rollout", "status", workload, "--timeout=90s")
+    assert cluster.kubectl("logs", "deployment/tool") == "I am a SIF\n"
+    assert len([*Path(f"/var/lib/sykube/{cluster.name}/sifs").glob("*.sif")]) == 1
     found = containers.runtimes(cluster, "--all-namespaces")
     system = {pod for pod in found if pod.startswith("kube-system/")}
     assert {f"kube-system/etcd-{cluster.name}-master"} < system
