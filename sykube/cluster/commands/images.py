@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,12 +95,16 @@ def load_into(
     work = Path(tempfile.mkdtemp(prefix=_WORK, dir=cluster.paths.root))
     try:
         images: dict[tuple[str, str], ContainerImage] = {}
-        for source in sources:
-            with cluster.ui.step(f"Reading {source.name}"):
-                for image in _read(cluster, found, source, wanted, work):
-                    images[image.name, image.digest] = image
-        _check_names(list(images.values()))
-        loaded = [_load(cluster, image, found) for image in images.values()]
+        with ThreadPoolExecutor() as pool:
+            # It is over long before a large file was read.
+            had = pool.map(containerd.names, found)
+            for source in sources:
+                with cluster.ui.step(f"Reading {source.name}"):
+                    for image in _read(cluster, found, source, wanted, work):
+                        images[image.name, image.digest] = image
+            _check_names(list(images.values()))
+            having = [*zip(found, had, strict=True)]
+        loaded = [_load(cluster, image, having) for image in images.values()]
         # A name may have stood for another one until now.
         sifs.prune(cluster, [*images.values()])
         return loaded
@@ -250,13 +254,16 @@ def _check_names(images: Sequence[ContainerImage]) -> None:
         )
 
 
-def _load(cluster: Cluster, image: ContainerImage, nodes: Sequence[Node]) -> Loaded:
-    missing: list[Node] = []
-    with ThreadPoolExecutor() as pool:
-        for node, names in zip(nodes, pool.map(containerd.names, nodes), strict=True):
-            if names.get(image.name) != image.digest:
-                missing.append(node)
-    present = [node.name for node in nodes if node not in missing]
+def _load(
+    cluster: Cluster, image: ContainerImage, having: Sequence[tuple[Node, Mapping[str, str]]]
+) -> Loaded:
+    """Give an image to those nodes that do not have it.
+
+    Args:
+        having: nodes, each with its images' names and the digests that these stand for.
+    """
+    missing = [node for node, names in having if names.get(image.name) != image.digest]
+    present = [node.name for node, names in having if names.get(image.name) == image.digest]
     if present:
         cluster.ui.say(f"{', '.join(present)} has {image.name} already")
     started = cluster.host.monotonic()
@@ -266,8 +273,8 @@ def _load(cluster: Cluster, image: ContainerImage, nodes: Sequence[Node]) -> Loa
         cluster.ui.note(f"{node.name} has it after {duration(cluster.host.monotonic() - started)}")
 
     if missing:
-        names_ = ", ".join(node.name for node in missing)
-        with cluster.ui.step(f"Loading {image.name} into {names_}"):
+        to = ", ".join(node.name for node in missing)
+        with cluster.ui.step(f"Loading {image.name} into {to}"):
             on_each([*missing, None], lambda node: give(node) if node else _flush(image))
     return Loaded(
         image.name,

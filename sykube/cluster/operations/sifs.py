@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sykube.cluster.model.cluster import Cluster
+from sykube.cluster.model.cluster import Cluster, on_each
 from sykube.errors import SykubeError
 from sykube.host import engines, space
 from sykube.image import (
@@ -82,13 +82,11 @@ def _ask(nodes: Sequence[Node], kept: Blob) -> dict[str, str] | None:
     This is the one place that decides. One that cannot is of a node image from before, lacks loop
     devices or what the SIF is packed with, or the SIF has no start of Apptainer's in it.
     """
-    told = None
-    for node in nodes:
-        digest = kept.digest.removeprefix("sha256:")
-        done = node.run([_RUNTIME, "sif", digest], check=False)
-        if not done.ok:
-            return None
-        told = json.loads(done.stdout)
+    digest = kept.digest.removeprefix("sha256:")
+    answers = on_each(nodes, lambda node: node.run([_RUNTIME, "sif", digest], check=False))
+    if not all(each.ok for each in answers):
+        return None
+    told: dict[str, str] = json.loads(answers[-1].stdout)
     return told
 
 
