@@ -121,14 +121,18 @@ def memory_mb(instance: str) -> float:
     return total
 
 
-def set_size_mb(process: Path) -> float:
+def set_size_mb(process: Path, kind: str = "Pss") -> float:
     """The proportional set size of one.
+
+    Args:
+        kind: as smaps_rollup names it: Pss, or the part of it that is of no file, Pss_Anon.
 
     Raises:
         OSError: it is gone.
     """
     rollup = (process / "smaps_rollup").read_text(encoding="utf-8")
-    return sum(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:") / 1024
+    found = [line.split() for line in rollup.splitlines()]
+    return sum(int(words[1]) for words in found if words[0] == f"{kind}:") / 1024
 
 
 def disk_mb(node: Node) -> float:
