@@ -145,7 +145,7 @@ def start(name: str, **asked: Any) -> Result:
               "May be repeated.")  # fmt: skip
 @click.option("--image", default="", metavar="REFERENCE",
               help="Image of the pods of --context, with python3, which their clusters have or can "
-              "pull.")  # fmt: skip
+              "pull. [default: that of `sykube bench image stream`]")  # fmt: skip
 def network(name: str, **asked: Any) -> Result:
     """Measure how fast pods talk to each other, beside two processes of this host."""
     # What it needs may not be installed.
@@ -267,6 +267,9 @@ _RECIPES = {"hpcc": image_of_hpcc.RECIPE, "stream": image_of_stream.RECIPE}
 
 @bench.command()
 @click.argument("what", type=click.Choice([*_RECIPES]), default="hpcc")
+@click.option("--archive", type=click.Path(path_type=Path), metavar="FILE",
+              shell_complete=completion.files,
+              help="Write it as an OCI archive, too, for other clusters.")  # fmt: skip
 @debian_image.options
 def image(what: str, **asked: Any) -> None:
     """Build the image of HPC Challenge or of a message broker, and print its file, a SIF.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from sykube import resources
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import oci
+from sykube.image import archive, oci
 from sykube.image.oci import Blob, ContainerImage
 from sykube.node.node import Node
 
@@ -86,7 +85,9 @@ def load(node: Node, image: ContainerImage) -> None:
         # Images hold the same empty layer several times.
         for file in {layer.file for layer in image.layers}:
             node.push(file, f"{_WORK}/{file.name}", shared=True)
-        node.push(_index(image), f"{_WORK}/index.tar")
+        index = io.BytesIO()
+        archive.write(image, index, layers=False)
+        node.push(index.getvalue(), f"{_WORK}/index.tar")
         command = resources.script("load-image", _WORK, image.id, image.name)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -148,29 +149,6 @@ def remove_work(node: Node) -> None:
 def remove(node: Node, references: Sequence[str]) -> None:
     """Remove names of images, and what no other name stands for."""
     node.run(["ctr", "images", "rm", "--sync", *references])
-
-
-def _index(image: ContainerImage) -> bytes:
-    """An OCI archive with all of an image but its layers."""
-    entry = {
-        "mediaType": image.media_type,
-        "digest": image.manifest.digest,
-        "size": image.manifest.size,
-        "annotations": {oci.NAME: image.name},
-    }
-    files = {
-        "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
-        "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),
-    }
-    for part in (image.manifest, image.config):
-        files[f"blobs/{part.digest.replace(':', '/')}"] = part.file.read_bytes()
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return archive.getvalue()
 
 
 def _manifests(

@@ -248,13 +248,14 @@ def second(tmp_path: Path) -> Iterator[TestCluster]:
 
 @pytest.mark.long
 def test_another_cluster_is_measured_by_its_context_in_the_same_run(
-    cluster: TestCluster, second: TestCluster
+    cluster: TestCluster, second: TestCluster, tmp_path: Path
 ) -> None:
     files = f"{cluster.kubeconfig}:{second.kubeconfig}"
     asking = replace(cluster, own={"KUBECONFIG": files})
     places = ("host", "runc:nodes", "e2e-second:node", "e2e-second:nodes")
-    sif = cluster.sykube("bench", "image", "stream", "--yes").stdout.strip()
-    second.sykube("image", "load", "--name", second.name, sif, "--as", "stream:e2e")
+    archive = str(tmp_path / "stream.tar")
+    cluster.sykube("bench", "image", "stream", "--yes", "--archive", archive)
+    second.sykube("image", "load", "--name", second.name, archive, "--as", "stream:e2e")
     options = ("--context", "e2e-second", "--image", "stream:e2e")
     found = json.loads(streamed(asking, places, *options).stdout)
     assert_are_delays(found, places)
@@ -268,7 +269,7 @@ def test_another_cluster_is_measured_by_its_context_in_the_same_run(
     for measure in found["measures"].values():
         assert all(value > 0 for values in measure["values"].values() for value in values)
         assert {f"e2e-second: {place}" for place in there} < {*measure["values"]}
-    # It has the SIF by another name, and there is no registry.
+    # It has the image by another name, and there is no registry.
     asked = ("bench", "stream", "--name", cluster.name, "--yes", *SMALLEST)
     done = asking.sykube(*asked, "--context", "e2e-second", check=False, timeout=900)
     assert done.returncode == 1

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
 import pytest
+from click.testing import CliRunner
 
-from sykube.cluster.operations.debian_image import obtain
-from sykube.errors import HostError
+from sykube.cli.bench import bench
+from sykube.cluster.operations.debian_image import obtain, save
+from sykube.errors import HostError, UsageError
 from sykube.host.apt import Mirror
 from sykube.host.grants import Grants
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import hpcc, slurm, stream, versions
+from sykube.image import hpcc, oci, slurm, stream, versions
 from sykube.image.build import Builder
 from sykube.image.debian_image import DebianImage, Recipe
+from sykube.image.oci import ContainerImage, Staging
 from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel, World
 
 MIRROR = Mirror("http://m/debian")
@@ -126,3 +134,63 @@ def test_a_user_with_one_id_is_told_what_to_ask_for(world: World, what: str) -> 
     with pytest.raises(HostError, match="more user IDs than one") as caught:
         obtain(user, recipe, "", lambda _: True, world.ui())
     assert f"Ask the administrator for: {recipe.command}" in caught.value.resolution
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> ContainerImage:
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    parts = Staging(staging)
+    layer, config = parts.add(io.BytesIO(b"files")), parts.add_json({"os": "linux"})
+    manifest = parts.add_json(oci.made_manifest(config, [(layer, oci.LAYER)]))
+    return ContainerImage("sykube.local/stream:1", oci.MANIFEST, manifest, config, (layer,))
+
+
+def test_the_archive_of_a_sif_is_beside_it(
+    host: FakeHost, made: ContainerImage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[Path, str, Path]] = []
+
+    def convert(_: Host, sif: Path, name: str, work: Path, *__: object) -> ContainerImage:
+        asked.append((sif, name, work))
+        return made
+
+    engine = SimpleNamespace(binary=BUILDER.binary, environment=BUILDER.environment)
+    monkeypatch.setattr("sykube.host.engines.find_for_files", lambda _: engine)
+    monkeypatch.setattr("sykube.image.sif.convert", convert)
+    monkeypatch.setattr("sykube.cli.context.host", lambda: host)
+    create(host, stream.RECIPE)
+    file = tmp_path / "stream.tar"
+    done = CliRunner().invoke(bench, ["image", "stream", "--archive", str(file), "-o", "json"])
+    assert done.exit_code == 0, done.output
+    [(sif, name, work)] = asked
+    described = json.loads(done.stdout)
+    assert (described["file"], described["image"]) == (str(sif), name)
+    assert described["archive"] == str(file)
+    assert not work.exists()
+    with tarfile.open(file) as tar:
+        assert "manifest.json" in tar.getnames()
+
+
+def test_of_an_archive_that_cannot_be_finished_nothing_is_left(
+    host: FakeHost, made: ContainerImage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(_: ContainerImage, stream: IO[bytes]) -> None:
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    file = tmp_path / "stream.tar"
+    monkeypatch.setattr("sykube.image.archive.write", full)
+    with pytest.raises(UsageError, match=f"cannot write {file}: No space left"):
+        save(host, made, file)
+    assert not file.exists()
+
+
+def test_what_cannot_be_written_stays_as_it_was(
+    host: FakeHost, made: ContainerImage, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(UsageError, match="cannot write"):
+        save(host, made, folder)
+    assert folder.is_dir()

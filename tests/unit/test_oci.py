@@ -16,7 +16,7 @@ import pytest
 
 from sykube.errors import UsageError
 from sykube.host.host import Host
-from sykube.image import layout, oci, reference
+from sykube.image import archive, layout, oci, reference
 from sykube.image.oci import ContainerImage
 from sykube.image.zstandard import zstd
 from tests import containers
@@ -360,3 +360,40 @@ def test_what_is_no_name(name: str) -> None:
 )
 def test_names_of_files(file: str, name: str) -> None:
     assert reference.of_file(Path(file)) == f"docker.io/library/{name}"
+
+
+# --- what is written ---
+
+
+def test_what_is_written_is_read_again_by_both_of_its_names(
+    host: Host, tmp_path: Path, folder: Path
+) -> None:
+    source = one(host, containers.oci_layout(tmp_path / "layout", IMAGE, NAME), folder)
+    file = tmp_path / "image.tar"
+    with file.open("wb") as stream:
+        archive.write(source, stream)
+    again = tmp_path / "again"
+    again.mkdir()
+    found = one(host, file, again)
+    check(found)
+    assert found.name == NAME
+    assert found.digest == source.digest
+    with tarfile.open(file) as tar:
+        files = {each.name: (tar.extractfile(each) or io.BytesIO()).read() for each in tar}
+    [docker] = json.loads(files["manifest.json"])
+    assert docker["RepoTags"] == [NAME]
+    assert files[docker["Config"]] == IMAGE.configuration
+    assert [files[layer] for layer in docker["Layers"]] == IMAGE.layers
+
+
+def test_a_layer_that_is_there_twice_is_written_once(
+    host: Host, tmp_path: Path, folder: Path
+) -> None:
+    twice = Image([IMAGE.layers[0]] * 2, {})
+    source = one(host, containers.oci_layout(tmp_path / "layout", twice, NAME), folder)
+    written = io.BytesIO()
+    archive.write(source, written)
+    written.seek(0)
+    with tarfile.open(fileobj=written) as tar:
+        names = tar.getnames()
+    assert len(names) == len({*names}) == 6

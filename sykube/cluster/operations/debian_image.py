@@ -1,15 +1,20 @@
-"""An image of Debian's packages: the cached one, or one that is built now."""
+"""An image of Debian's packages: the cached one, or one that is built now; and as an archive."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from sykube.cluster.model.spec import ClusterSpec
-from sykube.errors import HostError
-from sykube.host import apt
+from sykube.errors import HostError, UsageError
+from sykube.host import apt, engines, space
 from sykube.host.host import Host
+from sykube.image import archive, sif
 from sykube.image.build import Builder
 from sykube.image.debian_image import DebianImage, Recipe
+from sykube.image.oci import ContainerImage
 from sykube.ui import Ui
 
 
@@ -53,3 +58,45 @@ def obtain(
     state = preparation.mirror_state(host, chosen, Downloader())
     builder = Builder(engine.binary, engine.environment)
     return recipe.create(host, chosen, state, builder, ui.step, ui.note, force=force)
+
+
+@contextlib.contextmanager
+def converted(host: Host, image: DebianImage, ui: Ui) -> Iterator[ContainerImage]:
+    """The container image of a SIF, in a folder that is gone at the end.
+
+    Raises:
+        HostError: there is no engine that reads the SIF.
+        SykubeError: it cannot be unpacked.
+    """
+    engine = engines.find_for_files(host)
+    builder = Builder(engine.binary, engine.environment)
+    temporary = host.cache / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="archive-", dir=temporary) as work:
+        with ui.step(f"Unpacking {image.name}"):
+            made = sif.convert(host, image.archive, image.name, Path(work), builder)
+        yield made
+
+
+def save(host: Host, image: ContainerImage, file: Path) -> None:
+    """Write a container image as an archive; nothing is left of one that was not finished.
+
+    Raises:
+        UsageError: the file cannot be written.
+        SykubeError: the disk is too small.
+    """
+    space.require(host, file.absolute().parent, image.size)
+    try:
+        with file.open("wb") as stream:
+            try:
+                archive.write(image, stream)
+            except BaseException:
+                # What is no file, such as a pipe, is the user's.
+                if file.is_file():
+                    file.unlink()
+                raise
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {file}: {error.strerror or error}",
+            resolution="Give a file that you can write, on a disk with room for it.",
+        ) from error

@@ -15,6 +15,7 @@ from sykube.bench import wire
 from sykube.cluster.commands.bench import laboratory, network
 from sykube.errors import SykubeError, UsageError
 from sykube.host.run import Completed
+from sykube.image.stream import RECIPE
 from tests.unit.bench.quiet_machine import QUIET
 from tests.unit.bench.test_contexts import KUBECONFIG, Both, There
 
@@ -139,8 +140,13 @@ def test_a_user_who_may_make_no_service_is_told_so(lab: Lab) -> None:
     assert not lab.there.pods
 
 
-@pytest.mark.parametrize(("others", "image"), [(("kind-kind",), ""), ((), "python:3")])
-def test_a_context_and_an_image_go_together(lab: Lab, others: tuple[str, ...], image: str) -> None:
-    with pytest.raises(UsageError, match="--context needs --image"):
-        measure(lab, *others, image=image)
+def test_others_run_the_image_of_stream_by_default(lab: Lab) -> None:
+    measure(lab, "kind-kind")
+    images = {pod["spec"]["containers"][0]["image"] for pod in lab.there.pods}
+    assert images == {RECIPE.name(lab.cluster.host)}
+
+
+def test_an_image_is_of_a_context(lab: Lab) -> None:
+    with pytest.raises(UsageError, match="--image is of pods of --context"):
+        measure(lab, image="python:3")
     assert not lab.made

@@ -86,7 +86,9 @@ class Other:
                         f"pods of the context {self.server.context} cannot get the image "
                         f"{self.image}",
                         details=f"{name}: {waiting['reason']}: {waiting.get('message', '')}",
-                        resolution="Load it there, or name one that it can pull: --image REFERENCE",
+                        resolution="Load it there, such as what `sykube bench image stream "
+                        "--archive FILE` writes, by `kind load image-archive FILE`"
+                        "\n  Or name one that it can pull: --image REFERENCE",
                     )
 
 

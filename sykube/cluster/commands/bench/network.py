@@ -19,6 +19,7 @@ from sykube.cluster.commands.bench.laboratory import NAMESPACE, PODS, Server
 from sykube.cluster.model.cluster import Cluster
 from sykube.errors import UsageError
 from sykube.host.host import Host
+from sykube.image.stream import RECIPE
 from sykube.ui import Ui
 
 KIND = "network"
@@ -56,24 +57,21 @@ def measure(
         margin: what counts as equal, as a part of 1.
         anyway: measure on a busy machine, too.
         others: contexts of the user's kubeconfig: further clusters.
-        image: what pods of these run; it has python3.
+        image: what pods of these run; it has python3. Empty for that of `stream`.
 
     Raises:
-        UsageError: of contexts and an image there is only one, or no such context.
+        UsageError: there is an image without a context, or no such context.
         HostError: the machine is busy.
         SykubeError: the namespace is there already, pods do not start, no connection is made, or
             another cluster does not answer, or allow it.
     """
-    if bool(others) != bool(image):
-        raise UsageError(
-            "--context needs --image, and --image is of pods of --context",
-            resolution="Give both, or none; the image has python3.",
-        )
+    if image and not others:
+        raise UsageError("--image is of pods of --context", resolution="Give both, or none.")
     with (
         laboratory.quiet(host, name, ui, anyway=anyway) as (cluster, machine),
         ExitStack() as stack,
     ):
-        found = contexts.found(cluster, others, image, (), services=True)
+        found = contexts.found(cluster, others, image or RECIPE.name(host), (), services=True)
         lab = _Lab(cluster, seconds)
         for context, other in found.items():
             server, kubectl = other.server, other.kubectl
