@@ -57,6 +57,7 @@ class There:
     Attributes:
         forbidden: what its user may not do.
         waiting: why containers of its pods wait, where they do.
+        slow: how often it is asked for the service account of the namespace before it has one.
         words: command lines of kubectl that were no exec.
     """
 
@@ -66,6 +67,7 @@ class There:
     )
     forbidden: tuple[str, ...] = ()
     waiting: dict[str, str] = field(default_factory=dict)
+    slow: int = 0
     namespace: bool = False
     pods: list[dict[str, Any]] = field(default_factory=list)
     words: list[list[str]] = field(default_factory=list)
@@ -97,6 +99,8 @@ class There:
                 assert not self.namespace
                 self.namespace = True
             case "create", _:
+                if self.slow:
+                    raise KeyError("Forbidden")
                 self.pods.append(body)
             case "delete", path if path == NAMESPACE:
                 self.namespace = False
@@ -106,6 +110,9 @@ class There:
                 return {"metadata": {"uid": self.uid}}
             case "get", "/api/v1/nodes":
                 return {"items": self.nodes}
+            case "get", path if path == f"{NAMESPACE}/serviceaccounts/default" and self.slow:
+                self.slow -= 1
+                raise KeyError("NotFound")
             case "get", "/version":
                 return {"gitVersion": "v1.36.2"}
             case "get", path if path == NAMESPACE and not self.namespace:
@@ -196,6 +203,13 @@ def test_another_cluster_is_measured_in_the_same_run(both: Both) -> None:
     ran = [words for words in both.programs(CONSUMER) if "--context=kind-kind" in words]
     assert len(ran) == 4 * 3
     assert ran[0][:2] == ["/kubectl", "--context=kind-kind"]
+
+
+def test_pods_wait_for_what_they_need_of_a_slow_controller(both: Both) -> None:
+    both.there.slow = 3
+    measure(both, asked("kind-kind", places=("kind-kind:node",)))
+    assert not both.there.slow
+    assert both.there.pods
 
 
 def test_places_of_another_cluster_can_be_chosen(both: Both) -> None:

@@ -105,6 +105,8 @@ class Lab:
             return {"items": [{**pod, "status": ready} for pod in self.made]}
         if path == "/api/v1/nodes/sykube-worker":
             return {"status": {"allocatable": {"memory": "2097152Ki"}}}
+        if path.endswith("/serviceaccounts/default"):
+            return {}
         raise ApiError("not found", 404)
 
     def delete(self, _manifest: Any) -> None:

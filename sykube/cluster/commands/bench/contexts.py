@@ -20,9 +20,9 @@ from sykube.kubernetes.elsewhere import Elsewhere
 # What a measurement does there: verb, resource, and whether in its namespace.
 _RIGHTS = (
     ("get", "namespaces", False), ("create", "namespaces", False), ("delete", "namespaces", False),
-    ("list", "nodes", False), ("get", "pods", True), ("list", "pods", True),
-    ("create", "pods", True), ("deletecollection", "pods", True), ("create", "pods/exec", True),
-    ("get", "pods/log", True),
+    ("list", "nodes", False), ("get", "serviceaccounts", True), ("get", "pods", True),
+    ("list", "pods", True), ("create", "pods", True), ("deletecollection", "pods", True),
+    ("create", "pods/exec", True), ("get", "pods/log", True),
 )  # fmt: skip
 _SERVICES = "create", "services", True
 # Until pods run, which may have to pull their image.

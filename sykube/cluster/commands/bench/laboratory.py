@@ -96,7 +96,7 @@ def namespace(host: Host, api: Server, kubectl: str) -> Iterator[None]:
         kubectl: how a person calls it for the cluster.
 
     Raises:
-        SykubeError: it is there already.
+        SykubeError: it is there already, or gets no service account within two minutes.
     """
     try:
         api.request("POST", "/api/v1/namespaces", _OBJECT)
@@ -108,12 +108,22 @@ def namespace(host: Host, api: Server, kubectl: str) -> Iterator[None]:
             resolution=f"{kubectl} delete namespace {NAMESPACE}",
         ) from error
     try:
+        # Until then pods are refused; a controller that is busy takes its time.
+        wait_until(
+            host, f"{NAMESPACE} has a service account", lambda: _lacks_account(api), _READY_S
+        )
         yield
     finally:
         # Nothing of theirs is worth waiting for.
         api.request("DELETE", PODS, params={"gracePeriodSeconds": "0"})
         api.delete(_PATH)
         wait_until(host, f"the namespace {NAMESPACE} is gone", lambda: _is_left(api), _GONE_S)
+
+
+def _lacks_account(api: Server) -> str:
+    # An error counts as missing.
+    api.get(f"{_PATH}/serviceaccounts/default")
+    return ""
 
 
 def kubectl(cluster: Cluster) -> str:
