@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +22,12 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
+from sykube.cluster.model import lookup
 from sykube.dashboard.rows import quantity
 from sykube.errors import ExitCode
+from sykube.host.host import Host
 from sykube.slurm import sacct
+from sykube.ui import Ui
 from tests.browser import chromium
 from tests.e2e import manifests, release, terminal
 from tests.e2e.cluster import TestCluster, eventually
@@ -38,6 +44,8 @@ echo begun
 sleep {seconds}
 echo ended
 """
+# What tests/e2e/mpi/late.c says, without the rank.
+_FENCE = re.compile(r"^fence (\d+) (enters|leaves) \d+ (\d+)$", re.MULTILINE)
 _TIMES = "for i in $(seq 40); do a=$(date +%s%N); srun true; echo $((($(date +%s%N) - a) / 1000000)); done"
 
 
@@ -68,6 +76,12 @@ class Lab:
     def submit_tasks(self, name: str, count: int, seconds: float) -> None:
         script = self.script(f"{name}.sh", _TASK.format(name=name, count=count, seconds=seconds))
         assert "Submitted batch job" in self.slurm("submit", str(script)).stdout
+
+    def give(self, program: Path) -> None:
+        """Put a program of this host into the home."""
+        does = f"base64 -d > {program.name} && chmod 755 {program.name}"
+        content = base64.b64encode(program.read_bytes()).decode()
+        self.slurm("shell", "--", "sh", "-c", does, stdin=content)
 
     def wait_until_idle(self) -> None:
         eventually("no job is left", lambda: not self.shell("squeue", "--noheader"), 180)
@@ -186,35 +200,41 @@ except urllib.error.HTTPError as error:
 """
 
 
-def test_a_job_is_submitted_by_the_rest_api_to_whoever_has_a_token(lab: Lab) -> None:
+def ask(lab: Lab, token: str, path: str, body: Any = None) -> Any:
+    """What slurmrestd answers a pod of another namespace: the status, and the answer."""
     words = ("service", "slurmrestd", "--output", "jsonpath={.spec.clusterIP}")
     address = lab.kubernetes("get", *words)
+    command = ("exec", "--stdin", "deployment/metrics", "--", "python3", "-c", _ASK)
+    asked = json.dumps([token, address, path, body])
+    said = lab.cluster.kubectl("--namespace", "kube-system", *command, stdin=asked)
+    return json.loads(said)
 
-    def ask(token: str, path: str, body: Any = None) -> Any:
-        command = ("exec", "--stdin", "deployment/metrics", "--", "python3", "-c", _ASK)
-        asked = json.dumps([token, address, path, body])
-        said = lab.cluster.kubectl("--namespace", "kube-system", *command, stdin=asked)
-        return json.loads(said)
 
+def submit_by_rest(lab: Lab, token: str, home: str) -> int:
+    """Submit a job that says whose it is, in the file rest.out of a home; its number."""
+    job = {
+        "name": "rest", "current_working_directory": home, "standard_output": "rest.out",
+        "environment": ["PATH=/usr/bin:/bin"],
+    }  # fmt: skip
+    body = {"script": "#!/bin/sh\nid -un\n", "job": job}
+    code, answer = ask(lab, token, "job/submit", body)
+    assert (code, answer["errors"]) == (200, [])
+    return int(answer["job_id"])
+
+
+def test_a_job_is_submitted_by_the_rest_api_to_whoever_has_a_token(lab: Lab) -> None:
     done = lab.slurm("token", "-v", "--lifetime", "300")
     token = done.stdout.strip()
     assert token.startswith("eyJ")
     assert token not in done.stderr
     assert "scontrol token" in done.stderr
-    code, answer = ask(token, "ping/")
+    code, answer = ask(lab, token, "ping/")
     assert code == 200
     assert [each["pinged"] for each in answer["pings"]] == ["UP"]
     # 401 of slurmrestd itself; the other one slurmctld refuses.
-    assert ask("", "ping/")[0] == 401
-    assert ask(token[:-4] + "AAAA", "jobs/")[0] != 200
-    job = {
-        "name": "rest", "current_working_directory": "/home/user", "standard_output": "rest.out",
-        "environment": ["PATH=/usr/bin:/bin"],
-    }  # fmt: skip
-    body = {"script": "#!/bin/sh\nid -un\n", "job": job}
-    code, answer = ask(token, "job/submit", body)
-    assert (code, answer["errors"]) == (200, [])
-    assert answer["job_id"] > 0
+    assert ask(lab, "", "ping/")[0] == 401
+    assert ask(lab, token[:-4] + "AAAA", "jobs/")[0] != 200
+    assert submit_by_rest(lab, token, "/home/user") > 0
     lab.wait_until_idle()
     assert lab.shell("cat", "rest.out") == "user\n"
     pod = lab.kubernetes("exec", "deployment/slurmrestd", "--", "cat", "/proc/self/status")
@@ -297,8 +317,7 @@ def test_nodes_are_added_while_jobs_run(lab: Lab) -> None:
 
 def test_an_mpi_ring_goes_through_four_pods_on_two_nodes(lab: Lab) -> None:
     subprocess.run([_BUILD, lab.folder, _BUILD.with_name("ring.c")], check=True)
-    program = base64.b64encode((lab.folder / "ring").read_bytes()).decode()
-    lab.slurm("run", "--", "sh", "-c", "base64 -d > ring && chmod 755 ring", stdin=program)
+    lab.give(lab.folder / "ring")
     on = {each["name"]: each["on"] for each in lab.status()["nodes"]}
     assert len({*on.values()}) == 2
     for _ in range(3):
@@ -310,6 +329,25 @@ def test_an_mpi_ring_goes_through_four_pods_on_two_nodes(lab: Lab) -> None:
         ]  # fmt: skip
         # Which rank is where is Slurm's to say.
         assert sorted(words[5] for words in found) == sorted(on)
+
+
+def test_no_rank_goes_on_before_one_of_another_node_that_is_late(lab: Lab) -> None:
+    # Else that one may end with a segmentation fault in MPI_Init, as manifests/slurm.yaml.j2 says.
+    late = lab.folder / "late.so"
+    source = _BUILD.with_name("late.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", late, source, "-ldl"], check=True)
+    lab.give(late)
+    preloaded = ("env", "LATE=3", "LD_PRELOAD=/home/user/late.so", "./ring")
+    said = lab.slurm("run", "--", "-N", "4", "-n", "4", *preloaded).stdout
+    times: dict[tuple[str, str], list[int]] = {}
+    for number, does, time in _FENCE.findall(said):
+        times.setdefault((number, does), []).append(int(time))
+    fences = {number for number, _ in times}
+    # With data and without.
+    assert len(fences) > 2
+    for number in fences:
+        assert len(times[number, "enters"]) == len(times[number, "leaves"]) == 4
+        assert min(times[number, "leaves"]) > max(times[number, "enters"]), number
 
 
 def test_the_queue_outlives_slurmctld(lab: Lab) -> None:
@@ -567,6 +605,40 @@ def test_a_node_that_comes_by_itself_and_finds_no_room_is_given_up_and_its_job_i
 
 
 @pytest.mark.long
+def test_the_job_of_a_kubernetes_node_that_is_lost_is_run_by_another(bare: Lab) -> None:
+    lab, name = Lab(bare.cluster, bare.folder, "e2e-lost"), bare.cluster.name
+    # Slurm's daemons stay, and who tells their addresses.
+    bare.cluster.kubectl("cordon", f"{name}-node1")
+    try:
+        dns = ("delete", "pod", "--selector", "k8s-app=kube-dns")
+        bare.cluster.kubectl("--namespace", "kube-system", *dns)
+        lab.slurm("up", "--nodes", "1", "--memory", "256Mi")
+    finally:
+        bare.cluster.kubectl("uncordon", f"{name}-node1")
+    try:
+        lab.slurm("scale", "2")
+        on = {each["name"]: each["on"] for each in lab.status()["nodes"]}
+        assert on == {"c1-0": f"{name}-master", "c2-0": f"{name}-node1"}
+        script = lab.script("lost.sh", f"{_UNTIL_GO}hostname\n")
+        lab.slurm("submit", str(script), "--array=1-2", "--output=lost.out", "--open-mode=append")
+        eventually("both run", lambda: lab.status()["jobs"].get("running") == 2)
+        instances = lookup.load(Host(), name, Ui(quiet=True)).engine.instances()
+        os.kill(instances[f"{name}-node1"].pid, signal.SIGKILL)
+        eventually("one is queued again", lambda: lab.status()["jobs"].get("pending") == 1, 180)
+        assert lab.status()["jobs"].get("running") == 1
+        lab.shell("touch", "go")
+        lab.wait_until_idle()
+        said = lab.shell("sort", "lost.out").split()
+        assert said == ["begun"] * 3 + ["c1-0"] * 2 + ["ended"] * 2
+        lab.cluster.sykube("start", "--name", name, timeout=600)
+        eventually("its node is back", lambda: lab.status()["healthy"], 180)
+        assert len(lab.slurm("run", "--", "-N", "2", "hostname").stdout.split()) == 2
+    finally:
+        lab.cluster.sykube("start", "--name", name, timeout=600)
+        lab.slurm("down", "--volumes", "--force", check=False)
+
+
+@pytest.mark.long
 def test_with_munge_a_pod_that_is_deleted_lets_its_job_end(bare: Lab) -> None:
     lab = Lab(bare.cluster, bare.folder, "e2e-munge")
     try:
@@ -796,6 +868,34 @@ try:
 except OSError:
     print("closed")
 """
+
+
+@pytest.mark.long
+def test_the_rest_api_is_added_for_many_users_of_munge_and_its_jobs_are_kept(bare: Lab) -> None:
+    lab = Lab(bare.cluster, bare.folder, "e2e-rest")
+    users = ("--users", "many", "--user", "ada", "--user", "bob", "--auth", "munge")
+    wanted = ("up", "--nodes", "1", "--memory", "256Mi", *users, "--accounting")
+    try:
+        lab.slurm(*wanted)
+        lab.slurm("submit", str(lab.script("rest.sh", _UNTIL_GO)), "--output=before.out")
+        eventually("it runs", lambda: lab.status()["jobs"].get("running") == 1)
+        lab.slurm(*wanted, "--rest")
+        assert lab.status()["jobs"].get("running") == 1
+        lab.shell("touch", "go")
+        lab.wait_until_idle()
+        assert lab.shell("cat", "before.out") == "begun\nended\n"
+        tokens = {
+            user: lab.slurm("token", "--user", user).stdout.strip() for user in ("ada", "bob")
+        }
+        jobs = {user: submit_by_rest(lab, token, f"/home/{user}") for user, token in tokens.items()}
+        lab.wait_until_idle()
+        for user in jobs:
+            assert lab.slurm("shell", "--user", user, "--", "cat", "rest.out").stdout == f"{user}\n"
+        kept = {f"{job}|{user}" for user, job in jobs.items()}
+        words = ("sacct", "--allusers", "--allocations", "--parsable2", "--format=JobID,User")
+        eventually("they are kept", lambda: kept <= {*lab.shell(*words).splitlines()})
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
 
 
 @pytest.mark.long

@@ -213,6 +213,16 @@ def test_jobs_share_nodes_only_where_each_is_held_to_its_memory() -> None:
     }
 
 
+@pytest.mark.parametrize("spec", [ONE, CGROUP, NONE])
+def test_ranks_wait_for_those_of_all_nodes_and_not_of_their_own(spec: SlurmSpec) -> None:
+    assert configured(spec, "mpi.conf") == {"PMIxCollFence": "ring"}
+    for pod in pods(spec).values():
+        for volume in pod["volumes"]:
+            if volume["name"] == "conf":
+                files = [each["path"] for each in volume["configMap"]["items"]]
+                assert sorted(files) == ["cgroup.conf", "mpi.conf", "slurm.conf"]
+
+
 def test_users_containers_do_not_see_the_key() -> None:
     for container in pods(MANY)["login"]["containers"]:
         seen = mounted(container)
@@ -639,13 +649,13 @@ def test_a_pod_that_can_make_cgroups_says_so_by_its_exit_code(tmp_path: Path) ->
 
 
 def test_where_the_configuration_is_mounted_slurmd_asks_nobody_for_it(tmp_path: Path) -> None:
-    files = {"etc/slurm.conf": "AuthType=auth/none", "etc/cgroup.conf": "", "key/none.key": "k"}
+    files = {"etc/slurm.conf": "AuthType=auth/none", "etc/mpi.conf": "", "key/none.key": "k"}
     shows = 'echo "$@" "$SLURM_CONF" "${SLURM_SACK_KEY-}"'
     done = role(tmp_path, "slurmd", files=files, programs={"tini": shows})
     keys = tmp_path / "run/keys"
     assert f" slurmd -D -Z -N c1-0 --conf CPUs=7 RealMemory=936 {keys}/slurm.conf \n" in done.stdout
     assert sorted(each.name for each in keys.iterdir()) == [
-        "cgroup.conf",
+        "mpi.conf",
         "slurm.conf",
         "slurm.key",
     ]
