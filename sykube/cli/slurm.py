@@ -81,6 +81,8 @@ def _sized(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--confine", type=click.Choice([BY_POD, BY_CGROUP]), default=BY_POD,
                      show_default=True,
                      help="What holds a job to its memory: a pod for each job, or a cgroup in it."),
+        click.option("--compilers", is_flag=True,
+                     help="A login pod with gcc, g++, gfortran, make and Open MPI's compilers."),
         click.option("--accounting", is_flag=True,
                      help="Keep what jobs took: slurmdbd, for sacct, sacctmgr and sreport."),
         click.option("--rest", is_flag=True,
@@ -124,6 +126,8 @@ def up(name: str, yes: bool, **asked: Any) -> None:
 @_sized
 @click.option("--image", default="", metavar="NAME:TAG",
               help="Name of the image there. [default: as in clusters of sykube]")  # fmt: skip
+@click.option("--login-image", default="", metavar="NAME:TAG",
+              help="With --compilers: that of the login pod.")  # fmt: skip
 @click.option("--domain", default="cluster.local", show_default=True,
               help="Domain of that cluster's own names.")  # fmt: skip
 @click.option("--sidecars", is_flag=True,
@@ -357,10 +361,12 @@ def efficiency(
 
 
 @slurm.command()
+@click.option("--compilers", is_flag=True, help="That of `up --compilers`, for the login pod.")
 @debian_image.options
-def image(**asked: Any) -> None:
+def image(compilers: bool, **asked: Any) -> None:
     """Build the image of Slurm, unless it is cached, and print its file, an OCI archive."""
-    debian_image.show(image_of_slurm.RECIPE, **asked)
+    recipe = image_of_slurm.COMPILERS if compilers else image_of_slurm.RECIPE
+    debian_image.show(recipe, **asked)
 
 
 def _spec(
@@ -368,14 +374,33 @@ def _spec(
     nodes: str,
     names: tuple[str, ...],
     users_file: Path | None,
+    compilers: bool,
     image: str = "",
+    login_image: str = "",
     **asked: Any,
 ) -> SlurmSpec:
     if names and users_file:
         raise UsageError("users are by --user or by --users-file", resolution="Leave out one.")
+    if login_image and not compilers:
+        raise UsageError("--login-image is for --compilers", resolution="Leave it out.")
+    if image and compilers and not login_image:
+        raise UsageError(
+            f"compilers are in an image of their own, which {image} is not",
+            resolution="Name it there, too: --login-image NAME:TAG",
+        )
     chosen = image or image_of_slurm.RECIPE.name(context.host())
+    if compilers:
+        login_image = login_image or image_of_slurm.COMPILERS.name(context.host())
     least, most = parse_nodes(nodes)
-    spec = SlurmSpec(namespace, chosen, least, most=most, names=names or ("user",), **asked)
+    spec = SlurmSpec(
+        namespace,
+        chosen,
+        least,
+        most=most,
+        names=names or ("user",),
+        login_image=login_image,
+        **asked,
+    )
     return spec.with_users(users.read(users_file)) if users_file else spec
 
 

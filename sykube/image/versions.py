@@ -276,6 +276,9 @@ SLURM_PACKAGES = (
     *("tini", "slurmdbd", "mariadb-server-core", "slurmrestd"),
 )
 SLURM_IMAGE = "sykube.local/slurm"
+# Of its login pod, where users compile: these, and all of the above.
+SLURM_COMPILERS_PACKAGES = ("g++", "gcc", "gfortran", "libopenmpi-dev", "make")
+SLURM_COMPILERS_IMAGE = "sykube.local/slurm-compilers"
 # Of NODE_SUITE as well. OpenBLAS by OpenMP, so that OMP_NUM_THREADS is the number of its threads.
 HPCC_PACKAGES = ("hpcc", "libopenblas0-openmp", "openmpi-bin")
 HPCC_IMAGE = "sykube.local/hpcc"

@@ -77,6 +77,7 @@ class SlurmSpec:
         runtime: RuntimeClass of its pods; empty for what pods without one run in.
         confine: what holds jobs to their memory: `pod`, of which each job has one of its own, or
             `cgroup`, one below the pod's for each, so that several share a pod.
+        login_image: of users' containers in the login pod, where it is another one: with compilers.
     """
 
     namespace: str
@@ -99,6 +100,7 @@ class SlurmSpec:
     rest: bool = False
     runtime: str = ""
     confine: str = BY_POD
+    login_image: str = ""
 
     @property
     def accounts(self) -> tuple[User, ...]:
@@ -210,10 +212,9 @@ class SlurmSpec:
             if not _LEAST_UID <= user.uid <= _MOST_UID
             or user.uid in (_SLURM_UID, _MUNGE_UID, _REST_UID, _NOBODY)
         ]
-        try:
-            reference.full(self.image)
-        except UsageError as error:
-            found.append(f"--image: {error.brief}")
+        found.append(_wrong_image("--image", self.image))
+        if self.login_image:
+            found.append(_wrong_image("--login-image", self.login_image))
         for option, value in (("state", self.state_class), ("home", self.home_class)):
             if value and not _is_name(value):
                 found.append(f"--{option}-class {value!r} is no name of a StorageClass")
@@ -276,6 +277,14 @@ def _wrong_user(name: str) -> str:
     if not _USER.fullmatch(name):
         return "letters a to z, digits and hyphens, a letter first"
     return "a user of the image has that name" if name in _TAKEN else ""
+
+
+def _wrong_image(option: str, name: str) -> str:
+    try:
+        reference.full(name)
+    except UsageError as error:
+        return f"{option}: {error.brief}"
+    return ""
 
 
 def _is_name(text: str) -> bool:

@@ -660,6 +660,82 @@ def test_with_munge_a_pod_that_is_deleted_lets_its_job_end(bare: Lab) -> None:
         lab.slurm("down", "--volumes", "--force", check=False)
 
 
+# In C++ and in Fortran: each rank says which of how many it is.
+_HELLO_CC = """#include <iostream>
+#include <mpi.h>
+int main(int count, char **words) {
+    int rank, size;
+    MPI_Init(&count, &words);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    std::cout << rank << " of " << size << std::endl;
+    MPI_Finalize();
+}
+"""
+_HELLO_F90 = """use mpi
+integer rank, ranks, error
+call MPI_Init(error)
+call MPI_Comm_rank(MPI_COMM_WORLD, rank, error)
+call MPI_Comm_size(MPI_COMM_WORLD, ranks, error)
+print "(I0, A, I0)", rank, " of ", ranks
+call MPI_Finalize(error)
+end
+"""
+_MAKEFILE = """all: ring hello-cc hello-f90
+ring: ring.c
+\tmpicc -O2 -o $@ $<
+hello-cc: hello.cc
+\tmpicxx -O2 -o $@ $<
+hello-f90: hello.f90
+\tmpifort -O2 -o $@ $<
+"""
+
+
+@pytest.mark.long
+def test_what_users_compile_in_the_login_pod_runs_on_nodes_that_have_no_compiler(
+    bare: Lab,
+) -> None:
+    lab = Lab(bare.cluster, bare.folder, "e2e-compile")
+    wanted = ("up", "--nodes", "2", "--memory", "256Mi")
+
+    def images(component: str) -> set[str]:
+        chosen = ("--selector", f"app.kubernetes.io/component={component}")
+        found = json.loads(lab.kubernetes("get", "pods", *chosen, "--output", "json"))
+        return {each["image"] for pod in found["items"] for each in pod["spec"]["containers"]}
+
+    try:
+        lab.slurm(*wanted)
+        assert lab.shell("sh", "-c", "command -v gcc mpicc || true") == ""
+        (plain,) = images("login")
+        script = lab.script("compile.sh", _UNTIL_GO)
+        lab.slurm("submit", str(script), "--output=compile-1.out")
+        eventually("it runs", lambda: lab.status()["jobs"].get("running") == 1)
+        lab.slurm(*wanted, "--compilers")
+        assert lab.status()["jobs"].get("running") == 1
+        assert lab.slurm(*wanted, "--compilers").returncode == 0
+        assert images("node") == images("controller") == {plain}
+        assert len(images("login")) == 2
+        assert lab.shell("srun", "--version") == lab.slurm("run", "--", "srun", "--version").stdout
+        for name, text in {
+            "ring.c": _BUILD.with_name("ring.c").read_text().replace('"openmpi.h"', "<mpi.h>"),
+            "hello.cc": _HELLO_CC,
+            "hello.f90": _HELLO_F90,
+            "Makefile": _MAKEFILE,
+        }.items():
+            lab.slurm("shell", "--", "sh", "-c", f"cat > {name}", stdin=text)
+        lab.shell("make")
+        lab.shell("touch", "go")
+        lab.require_all("compile", 1)
+        for name in ("hello-cc", "hello-f90"):
+            said = lab.slurm("run", "--", "-N", "2", f"./{name}").stdout.splitlines()
+            assert sorted(said) == ["0 of 2", "1 of 2"]
+        said = lab.slurm("run", "--", "-N", "2", "./ring").stdout.splitlines()
+        assert {line.split()[5] for line in said} == {"c1-0:", "c2-0:"}
+        assert lab.slurm("run", "--", "gcc", "--version", check=False).returncode != 0
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
+
+
 # Each waits until the other is there, too, which has a CPU of the same pod.
 _SIDE_BY_SIDE = """#!/bin/sh -e
 touch {name}
@@ -819,6 +895,34 @@ def test_what_jobs_took_is_kept_whatever_is_killed(bare: Lab, auth: str, users: 
 
 
 @pytest.mark.long
+def test_the_rest_api_is_added_for_many_users_of_munge_and_its_jobs_are_kept(bare: Lab) -> None:
+    lab = Lab(bare.cluster, bare.folder, "e2e-rest")
+    users = ("--users", "many", "--user", "ada", "--user", "bob", "--auth", "munge")
+    wanted = ("up", "--nodes", "1", "--memory", "256Mi", *users, "--accounting")
+    try:
+        lab.slurm(*wanted)
+        lab.slurm("submit", str(lab.script("rest.sh", _UNTIL_GO)), "--output=before.out")
+        eventually("it runs", lambda: lab.status()["jobs"].get("running") == 1)
+        lab.slurm(*wanted, "--rest")
+        assert lab.status()["jobs"].get("running") == 1
+        lab.shell("touch", "go")
+        lab.wait_until_idle()
+        assert lab.shell("cat", "before.out") == "begun\nended\n"
+        tokens = {
+            user: lab.slurm("token", "--user", user).stdout.strip() for user in ("ada", "bob")
+        }
+        jobs = {user: submit_by_rest(lab, token, f"/home/{user}") for user, token in tokens.items()}
+        lab.wait_until_idle()
+        for user in jobs:
+            assert lab.slurm("shell", "--user", user, "--", "cat", "rest.out").stdout == f"{user}\n"
+        kept = {f"{job}|{user}" for user, job in jobs.items()}
+        words = ("sacct", "--allusers", "--allocations", "--parsable2", "--format=JobID,User")
+        eventually("they are kept", lambda: kept <= {*lab.shell(*words).splitlines()})
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
+
+
+@pytest.mark.long
 def test_what_jobs_took_is_there_after_a_stop_and_for_the_next_slurm_cluster(
     bare: Lab, tmp_path: Path
 ) -> None:
@@ -868,34 +972,6 @@ try:
 except OSError:
     print("closed")
 """
-
-
-@pytest.mark.long
-def test_the_rest_api_is_added_for_many_users_of_munge_and_its_jobs_are_kept(bare: Lab) -> None:
-    lab = Lab(bare.cluster, bare.folder, "e2e-rest")
-    users = ("--users", "many", "--user", "ada", "--user", "bob", "--auth", "munge")
-    wanted = ("up", "--nodes", "1", "--memory", "256Mi", *users, "--accounting")
-    try:
-        lab.slurm(*wanted)
-        lab.slurm("submit", str(lab.script("rest.sh", _UNTIL_GO)), "--output=before.out")
-        eventually("it runs", lambda: lab.status()["jobs"].get("running") == 1)
-        lab.slurm(*wanted, "--rest")
-        assert lab.status()["jobs"].get("running") == 1
-        lab.shell("touch", "go")
-        lab.wait_until_idle()
-        assert lab.shell("cat", "before.out") == "begun\nended\n"
-        tokens = {
-            user: lab.slurm("token", "--user", user).stdout.strip() for user in ("ada", "bob")
-        }
-        jobs = {user: submit_by_rest(lab, token, f"/home/{user}") for user, token in tokens.items()}
-        lab.wait_until_idle()
-        for user in jobs:
-            assert lab.slurm("shell", "--user", user, "--", "cat", "rest.out").stdout == f"{user}\n"
-        kept = {f"{job}|{user}" for user, job in jobs.items()}
-        words = ("sacct", "--allusers", "--allocations", "--parsable2", "--format=JobID,User")
-        eventually("they are kept", lambda: kept <= {*lab.shell(*words).splitlines()})
-    finally:
-        lab.slurm("down", "--volumes", "--force", check=False)
 
 
 @pytest.mark.long

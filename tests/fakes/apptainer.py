@@ -33,8 +33,8 @@ class Apptainer:
                 assert Path(definition).is_file()
                 for made in ("opt/kubernetes/bin", "opt/runtime", "opt/container-images"):
                     (Path(root) / made).mkdir(parents=True)
-                if Path(definition).stem == "slurm":
-                    (Path(root) / "opt/container-images/slurm.tar").touch()
+                if (name := Path(definition).stem).startswith("slurm"):
+                    (Path(root) / f"opt/container-images/{name}.tar").touch()
                 return 0, "INFO:    Build complete\n", ""
             case ["build", *_, sif, definition]:
                 assert Path(definition).is_file()

@@ -26,6 +26,8 @@ class FakeSlurm(Api):
         rest: whether slurmrestd has a pod.
         slurmdbd: whether it has a pod; broken: whether that does not become Ready.
         accounts: the users of its ConfigMap, and of the login pod; users: those that each pod knows.
+        login: the image of each user's container in the login pod, which is another one a moment
+            after that was said.
         probe: what the pod ends with that tries to reach slurmctld; probes: those there have been.
         deleted: what was, by its path.
     """
@@ -46,6 +48,7 @@ class FakeSlurm(Api):
         self.controller: dict[str, Any] = {"containers": []}
         self.probe = 0
         self.accounts: list[str] = []
+        self.login: list[dict[str, str]] = []
         self.users: dict[str, set[str]] = {}
         self.probes: dict[str, dict[str, Any]] = {}
         self.deleted: list[str] = []
@@ -74,8 +77,11 @@ class FakeSlurm(Api):
         raise ApiError(f"GET {path}: not found", 404)
 
     def _containers(self, pod: str) -> dict[str, Any]:
-        names = self.accounts if pod == "login-x" else [pod]
-        containers = [{"name": each} for each in names]
+        containers = [{"name": pod, "image": ""}]
+        if pod == "login-x":
+            seen = self.login[0].items() if self.login else ()
+            containers = [{"name": name, "image": image} for name, image in seen]
+            del self.login[:-1]
         return {"spec": {"nodeName": "lab-master", "containers": containers}}
 
     def _pod(self, name: str) -> dict[str, Any]:
@@ -103,6 +109,7 @@ class FakeSlurm(Api):
         if (manifest["kind"], manifest["metadata"]["name"]) == ("Deployment", "login"):
             containers = manifest["spec"]["template"]["spec"]["containers"]
             self.accounts = [each["name"] for each in containers if each["name"] != "sackd"]
+            self.login.append({each["name"]: each["image"] for each in containers})
         if manifest["kind"] == "Secret":
             where = f"/api/v1/namespaces/slurm/secrets/{manifest['metadata']['name']}"
             self.objects[where] = manifest

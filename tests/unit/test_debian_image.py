@@ -31,7 +31,12 @@ from tests.fakes import Answer, Calls, FakeHost, FakePrograms, Kernel, World
 MIRROR = Mirror("http://m/debian")
 BUILDER = Builder(Path("/usr/bin/apptainer"), {})
 # Each by the name of its layer.
-RECIPES = {"slurm": slurm.RECIPE, "hpcc": hpcc.RECIPE, "stream": stream.RECIPE}
+RECIPES = {
+    "slurm": slurm.RECIPE,
+    "slurm-compilers": slurm.COMPILERS,
+    "hpcc": hpcc.RECIPE,
+    "stream": stream.RECIPE,
+}
 each_of_them = pytest.mark.parametrize("what", RECIPES)
 
 
@@ -81,7 +86,12 @@ def test_they_are_beside_each_other(host: Host) -> None:
 
 @pytest.mark.parametrize(
     ("what", "packages"),
-    [("slurm", "SLURM_PACKAGES"), ("hpcc", "HPCC_PACKAGES"), ("stream", "STREAM_PACKAGES")],
+    [
+        ("slurm", "SLURM_PACKAGES"),
+        ("slurm-compilers", "SLURM_COMPILERS_PACKAGES"),
+        ("hpcc", "HPCC_PACKAGES"),
+        ("stream", "STREAM_PACKAGES"),
+    ],
 )
 def test_another_sykube_has_another_one_and_the_old_one_goes(
     host: Host,

@@ -25,7 +25,9 @@ from sykube.cluster.commands.slurm import (
     status,
 )
 from sykube.cluster.commands.slurm.place import Place
+from sykube.cluster.operations import debian_image
 from sykube.errors import ExitCode, SykubeError, UsageError
+from sykube.image import slurm as of_slurm
 from sykube.slurm import manifests, users
 from sykube.slurm.controller import SlurmNode
 from sykube.slurm.spec import SlurmSpec
@@ -75,6 +77,7 @@ Json = dict[str, Any]
         ({"namespace": "kube-system"}, "a namespace of its own"),
         ({"namespace": "a/b"}, "no name of a namespace"),
         ({"image": "Slurm:1"}, "--image"),
+        ({"login_image": "Slurm:1"}, "--login-image"),
         ({"domain": "a b"}, "no domain"),
         ({"home_class": "a b"}, "no name of a StorageClass"),
         ({"runtime": "a b"}, "no name of a RuntimeClass"),
@@ -521,6 +524,59 @@ def test_one_of_another_image_gets_no_accounting(ready: Place, slurm: FakeSlurm)
     assert "sykube slurm down" in caught.value.resolution
     assert not slurm.slurmdbd
     assert up(ready, "ada", "bob", image="sykube.local/slurm:2") is None
+
+
+COMPILERS = "sykube.local/slurm-compilers:1"
+
+
+@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, NONE, *ACCOUNTED, *REST])
+def test_only_users_in_the_login_pod_have_compilers(spec: SlurmSpec) -> None:
+    of_users = {user.name for user in spec.accounts}
+    for name, pod in pods(dataclasses.replace(spec, login_image=COMPILERS)).items():
+        for each in containers(pod):
+            is_theirs = name == "login" and each["name"] in of_users
+            assert each["image"] == (COMPILERS if is_theirs else spec.image), name
+
+
+def test_compilers_are_added_to_one_that_is_up_and_stay(ready: Place, slurm: FakeSlurm) -> None:
+    assert up(ready, "ada", "bob") is None
+    made_ = up(ready, "ada", "bob", login_image=COMPILERS)
+    assert made_
+    assert ready.spec() == made_
+    # Not before the new pod is there.
+    assert slurm.login == [{"ada": COMPILERS, "bob": COMPILERS, "sackd": FOUR.image}]
+    assert slurm.ended == slurm.deleted == []
+    # Nor with those of another sykube, or where nobody asks for them.
+    later = COMPILERS.replace(":1", ":2")
+    assert up(ready, "ada", "bob", login_image=later) is up(ready, "ada", "bob") is None
+
+
+def test_one_of_another_image_gets_no_compilers(ready: Place, slurm: FakeSlurm) -> None:
+    with pytest.raises(UsageError, match="Slurm may not be that of the compilers") as caught:
+        up(ready, "ada", "bob", login_image=COMPILERS, image="sykube.local/slurm:2")
+    assert "again with --compilers" in caught.value.resolution
+    assert COMPILERS not in slurm.login[0].values()
+
+
+def test_nodes_are_given_the_images_of_a_slurm_cluster_that_are_of_this_sykube(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, cluster = list[object](), place.cluster
+    monkeypatch.setattr(debian_image, "obtain", lambda _host, recipe, *_: recipe)
+    monkeypatch.setattr(image, "require_loaded", lambda _, found: given.append(found))
+    own = of_slurm.RECIPE.name(cluster.host)
+    compilers = of_slurm.COMPILERS.name(cluster.host)
+    for spec, wanted in (
+        (ONE, []),
+        (dataclasses.replace(ONE, image=own), [of_slurm.RECIPE]),
+        (
+            dataclasses.replace(ONE, image=own, login_image=compilers),
+            [of_slurm.RECIPE, of_slurm.COMPILERS],
+        ),
+    ):
+        image.give(cluster, spec, lambda _: False)
+        assert given == wanted
+        given.clear()
 
 
 @pytest.mark.parametrize("volumes", [False, True])
@@ -1219,6 +1275,27 @@ def test_render_refuses_cgroups_for_jobs_of_one_user(sykube: Sykube) -> None:
     assert done.code == ExitCode.OK
     assert "CgroupPlugin=cgroup/v1" in done.out
     assert sykube("slurm", "render", "--confine", "cpuset").code == ExitCode.USAGE
+
+
+def login_image(sykube: Sykube, *words: str) -> str:
+    """What `render` says of the container of the user in the login pod."""
+    documents = yaml.safe_load_all(sykube("slurm", "render", *words).out)
+    (login,) = [each for each in documents if each["kind"] == "Deployment"]
+    return str(login["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def test_compilers_are_rendered_by_an_image_that_the_other_kubernetes_has(sykube: Sykube) -> None:
+    there = ("--image", "registry.example/slurm:1")
+    assert login_image(sykube, *there) == "registry.example/slurm:1"
+    assert login_image(sykube, "--compilers").startswith("sykube.local/slurm-compilers:")
+    own = ("--login-image", "registry.example/compilers:1")
+    assert login_image(sykube, *there, "--compilers", *own) == "registry.example/compilers:1"
+    for words, why in (
+        ((*there, "--compilers"), "--login-image NAME:TAG"),
+        (own, "--login-image is for --compilers"),
+    ):
+        done = sykube("slurm", "render", *words)
+        assert (done.code, why in done.err) == (ExitCode.USAGE, True), done.err
 
 
 def test_accounting_is_rendered_on_the_daemons_storage(sykube: Sykube) -> None:

@@ -1,4 +1,4 @@
-"""The container image of Slurm: built where no cache has it, and given to nodes that lack it."""
+"""The container images of Slurm: built where no cache has them, and given to nodes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from sykube.cluster.commands import images
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.operations import debian_image
 from sykube.cluster.operations.opening import require_running
-from sykube.host.host import Host
 from sykube.image import containerd, slurm
 from sykube.image.debian_image import DebianImage
-from sykube.ui import Ui
+from sykube.slurm.spec import SlurmSpec
 
 
-def obtain(
-    host: Host, mirror: str, agrees: Callable[[str], bool], ui: Ui, *, force: bool = False
-) -> DebianImage:
-    """The image of this sykube: the cached one, or a new one; see debian_image.obtain."""
-    return debian_image.obtain(host, slurm.RECIPE, mirror, agrees, ui, force=force)
+def give(cluster: Cluster, spec: SlurmSpec, agrees: Callable[[str], bool]) -> None:
+    """Give the nodes what they lack of a Slurm cluster's images, where these are of this sykube.
+
+    Args:
+        agrees: puts a question to the user, where one is to be built.
+
+    Raises:
+        SykubeError: an image cannot be built, or as of `require_loaded`.
+    """
+    for recipe in (slurm.RECIPE, slurm.COMPILERS):
+        if recipe.name(cluster.host) in (spec.image, spec.login_image):
+            found = debian_image.obtain(cluster.host, recipe, "", agrees, cluster.ui)
+            require_loaded(cluster, found)
 
 
 def require_loaded(cluster: Cluster, image: DebianImage) -> None:

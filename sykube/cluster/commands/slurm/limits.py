@@ -11,7 +11,6 @@ from sykube.cluster.commands.slurm.scaling import Scaled
 from sykube.errors import UsageError
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import slurm
 from sykube.slurm import manifests
 from sykube.ui import Ui
 
@@ -44,8 +43,7 @@ def set_limits(host: Host, name: str, namespace: str, least: int, most: int, ui:
         setup.require_room(place, spec, most)
         if spec == before:
             return Scaled()
-        if spec.image == slurm.RECIPE.name(host):
-            image.require_loaded(place.cluster, image.obtain(host, "", lambda _: False, ui))
+        image.give(place.cluster, spec, lambda _: False)
         with held(place):
             # A command that was interrupted may have left entries alone.
             known = {*place.replicas(), *map(manifests.node_number, place.controller.nodes())}

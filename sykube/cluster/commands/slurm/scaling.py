@@ -10,7 +10,6 @@ from sykube.cluster.commands.slurm.place import Place, at, held
 from sykube.errors import UsageError
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import slurm
 from sykube.kubernetes.api import wait_until
 from sykube.slurm import manifests
 from sykube.slurm.controller import SlurmNode
@@ -61,8 +60,7 @@ def scale(
             )
         if count > len(place.numbers()):
             setup.require_room(place, spec, count)
-            if spec.image == slurm.RECIPE.name(host):
-                image.require_loaded(place.cluster, image.obtain(host, "", lambda _: False, ui))
+            image.give(place.cluster, spec, lambda _: False)
         with held(place):
             if count > len(place.numbers()):
                 return grow(place, spec, count)

@@ -13,7 +13,6 @@ from sykube.cluster.model.cluster import DOMAIN
 from sykube.errors import UsageError
 from sykube.host.host import Host
 from sykube.host.run import CommandError
-from sykube.image import slurm
 from sykube.kubernetes.api import wait_until
 from sykube.node.limits import parse_cpus, parse_memory
 from sykube.slurm import manifests
@@ -33,8 +32,8 @@ def up(
     """Set up a Slurm cluster and wait until all of its nodes take jobs.
 
     One that is there already, by an interrupted `up` or by `render`, is completed; one of many
-    users gets those that are named after its own, and each gets accounting and the REST API, while
-    jobs run.
+    users gets those that are named after its own, and each gets accounting, the REST API and
+    compilers, while jobs run.
 
     Args:
         wanted: its options; domain and places of nodes are the cluster's.
@@ -59,14 +58,16 @@ def up(
         _require_fitting(place, spec)
         if there == spec and not (whole_problem(place, spec) or _unaware(place, spec)):
             return None
-        if spec.image == slurm.RECIPE.name(host):
-            image.require_loaded(place.cluster, image.obtain(host, "", agrees, ui))
+        image.give(place.cluster, spec, agrees)
         with held(place):
             if spec.confine == BY_CGROUP and there is None:
                 confinement.require(place, spec)
             if there and there.accounting != spec.accounting:
                 _add_slurmdbd(place, spec)
             set_up(place, spec, new=there is None)
+            if there and there.login_image != spec.login_image:
+                with place.cluster.ui.step("Waiting for the login pod with compilers"):
+                    _wait(place, lambda: _old_login(place, spec) or whole_problem(place, spec))
             if there and there.names != spec.names:
                 _wait_for_users(place, spec)
             if there and spec.accounting:
@@ -219,11 +220,15 @@ def _require_same(place: Place, there: SlurmSpec, wanted: SlurmSpec) -> None:
                 resolution=f"Remove it first: sykube slurm down{place.options}\n"
                 "  Or make another one beside it: --namespace NAME",
             )
-    for option, program in (("accounting", "slurmdbd"), ("rest", "slurmrestd")):
-        added = getattr(wanted, option) and not getattr(there, option)
+    for field, option, why in (
+        ("accounting", "accounting", "an image that may have no slurmdbd"),
+        ("rest", "rest", "an image that may have no slurmrestd"),
+        ("login_image", "compilers", "another image, whose Slurm may not be that of the compilers"),
+    ):
+        added = getattr(wanted, field) and not getattr(there, field)
         if added and there.image != wanted.image:
             raise UsageError(
-                f"the Slurm cluster {place.namespace} is of an image that may have no {program}",
+                f"the Slurm cluster {place.namespace} is of {why}",
                 details=f"{there.image}, and not {wanted.image}",
                 resolution=f"Create it again with --{option}: sykube slurm down{place.options}",
             )
@@ -241,6 +246,7 @@ def _extended(there: SlurmSpec, wanted: SlurmSpec) -> SlurmSpec:
         there.with_users(wanted.accounts),
         accounting=there.accounting or wanted.accounting,
         rest=there.rest or wanted.rest,
+        login_image=there.login_image or wanted.login_image,
     )
 
 
@@ -366,16 +372,23 @@ def _unaware(place: Place, spec: SlurmSpec) -> str:
 
 def _ignorant(place: Place, spec: SlurmSpec, numbers: list[int]) -> str:
     """The pods that do not know all users, or nothing."""
-    wanted = {*spec.names}
-    for pod in place.pods():
-        there = {each["name"] for each in pod["spec"]["containers"]}
-        component = pod["metadata"]["labels"].get("app.kubernetes.io/component")
-        if component == "login" and not wanted <= there:
-            return f"{pod['metadata']['name']} is of before"
+    if old := _old_login(place, spec):
+        return old
     pods = {POD: CONTAINER, **dict.fromkeys(manifests.pod_names(numbers), NODE_CONTAINER)}
     known = place.controller.knows
     unaware = [pod for pod, each in pods.items() if not known(pod, each, spec.names)]
     return f"not yet known in {', '.join(unaware)}" if unaware else ""
+
+
+def _old_login(place: Place, spec: SlurmSpec) -> str:
+    """The login pod that is not as its options say, or nothing."""
+    wanted = {(name, spec.login_image or spec.image) for name in spec.names}
+    for pod in place.pods():
+        there = {(each["name"], each["image"]) for each in pod["spec"]["containers"]}
+        component = pod["metadata"]["labels"].get("app.kubernetes.io/component")
+        if component == "login" and not wanted <= there:
+            return f"{pod['metadata']['name']} is of before"
+    return ""
 
 
 def _outdated(place: Place) -> str:
