@@ -274,6 +274,8 @@ SLURM_PACKAGES = (
     *("slurmctld", "slurmd", "sackd", "slurm-client", "slurm-wlm-basic-plugins"),
     *("slurm-wlm-jwt-plugin", "openmpi-bin", "openssl", "libnss-extrausers", "munge", "procps"),
     *("tini", "slurmdbd", "mariadb-server-core", "slurmrestd"),
+    # What programs need that the compilers of its login pod made, beside what is there.
+    *("libatomic1", "libgfortran5"),
 )
 SLURM_IMAGE = "sykube.local/slurm"
 # Of its login pod, where users compile: these, and all of the above.
