@@ -66,6 +66,7 @@ soak: $(VENV)/installed-dev slurm-image hpcc-image stream-image ## what takes lo
 	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.e2e --long
 	$(MAKE) upstream-test
+	$(BIN)/python -m tests.vm runtimes
 	$(BIN)/python -m tests.fresh
 	$(BIN)/python -m tests.update
 	$(BIN)/python -m tests.user_image

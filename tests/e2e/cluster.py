@@ -29,6 +29,7 @@ from tests.hostdiff import HostSnapshot
 
 UPSTREAM_NAME = "outside.sykube.test"
 _INIT_TIMEOUT_S = 3000
+_PATIENCE = float(os.environ.get("SYKUBE_TEST_PATIENCE", "1"))
 
 
 @dataclass
@@ -213,6 +214,11 @@ class TestCluster:
         return str(next(name for name in names if "/system:" in name))
 
 
+def patient(seconds: float) -> float:
+    """Seconds of an ordinary machine, as they are on this one: SYKUBE_TEST_PATIENCE says how slow it is."""
+    return seconds * _PATIENCE
+
+
 def _run(
     command: Sequence[str],
     environment: Mapping[str, str],
@@ -221,8 +227,8 @@ def _run(
     cwd: Path | None,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, env=environment, input=stdin, capture_output=True, text=True, timeout=timeout,
-        cwd=cwd, check=False,
+        command, env=environment, input=stdin, capture_output=True, text=True,
+        timeout=patient(timeout), cwd=cwd, check=False,
     )  # fmt: skip
 
 
@@ -260,10 +266,11 @@ def eventually(what: str, check: Callable[[], object], timeout: float = 90) -> N
 
     A slow check leaves as much time as it takes, so that looking is never most of what is done.
     """
+    timeout = patient(timeout)
     deadline = time.monotonic() + timeout
     while True:
         started = time.monotonic()
         if check():
             return
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(max(0.5, time.monotonic() - started))
+        time.sleep(max(patient(0.5), time.monotonic() - started))

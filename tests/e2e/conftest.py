@@ -3,6 +3,8 @@
 With --long, those marked `long` run, and no other one; without it, all the others. Of these none may
 be left out unseen: a run of this folder in which one was skipped or deselected fails, unless
 SYKUBE_E2E_PARTIAL=1 says that it is meant.
+
+SYKUBE_TEST_CLUSTER=NAME: the cluster that files share is that one, which somebody has made and deletes.
 """
 
 from __future__ import annotations
@@ -98,6 +100,9 @@ def resolver() -> Iterator[Resolver]:
 def cluster(resolver: Resolver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCluster]:
     """Two nodes, whose host has its resolver on loopback alone; deleted at the end."""
     folder = tmp_path_factory.mktemp("e2e")
+    if made := os.environ.get("SYKUBE_TEST_CLUSTER"):
+        yield TestCluster(made, folder)
+        return
     cluster = TestCluster("e2e", folder, before=_clean_snapshot("e2e", folder))
     resolv_conf = folder / "resolv.conf"
     resolv_conf.write_text(f"nameserver {resolver.address}\n")

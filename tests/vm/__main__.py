@@ -1,7 +1,8 @@
 """Runs sykube on a Debian 13 machine with systemd and cgroup v2, emulated by qemu.
 
     python3 -m tests.vm                     the scenario `cluster`
-    python3 -m tests.vm users               another one: `users` without root, `boot` without cluster
+    python3 -m tests.vm users               another one: `users` without root, `runtimes` of pods, `boot`
+                                            without cluster
     python3 -m tests.vm --run FILE ...      given shell files instead; `ada:FILE` runs one as that
                                             user, `reboot` reboots
 

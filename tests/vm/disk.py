@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -67,6 +68,8 @@ _MASKED = (
     "systemd-tmpfiles-clean.timer",
 )
 _PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+# What tests/e2e takes of pyproject.toml's `dev` to test runtimes. sykube runs without.
+_FOR_TESTS = ("dnspython", "pytest")
 _NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"
 )
@@ -126,7 +129,10 @@ def data_disk(target: Path, scenario: Scenario, image: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="data-", dir=target.parent) as name:
         folder = Path(name)
         shutil.copytree(CHECKOUT, folder / "sykube", ignore=_NOT_COPIED, symlinks=True)
-        shutil.copytree(_dependencies(), folder / "site-packages", symlinks=True)
+        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+        shutil.copytree(_wheels(project["dependencies"]), folder / "site-packages", symlinks=True)
+        for_tests = _wheels(of_tests(project["optional-dependencies"]["dev"]))
+        shutil.copytree(for_tests, folder / "test-packages", symlinks=True)
         _install_sykube(folder / "sykube", folder / "site-packages")
         shutil.copytree(apptainer.root, folder / "apptainer", symlinks=True)
         if scenario.users:
@@ -204,6 +210,11 @@ def node_image() -> Path:
     return image.sif
 
 
+def of_tests(dev: list[str]) -> list[str]:
+    """What pytest needs in the guest, of the packages that pyproject.toml names for developers."""
+    return [each for each in dev if re.split(r"[^\w-]", each)[0] in _FOR_TESTS]
+
+
 def _make_system(work: Path) -> None:
     root = work / "root"
     left_out = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
@@ -241,10 +252,8 @@ def _make_system(work: Path) -> None:
     shutil.rmtree(root)
 
 
-def _dependencies() -> Path:
-    """sykube's dependencies for the guest's Python, from the cache or by pip."""
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    wanted: list[str] = project["dependencies"]
+def _wheels(wanted: list[str]) -> Path:
+    """Packages and what they need, for the guest's Python: from the cache, or by pip."""
     folder = vm_cache() / f"site-packages-{_fingerprint([_PYTHON, wanted])}"
 
     def make(work: Path) -> None:
@@ -262,7 +271,7 @@ def _dependencies() -> Path:
 
     with _locked():
         if not folder.exists():
-            say(f"Fetching sykube's dependencies for Python {_PYTHON}")
+            say(f"Fetching packages for Python {_PYTHON}")
             _make(folder, make)
     return folder
 

@@ -104,6 +104,12 @@ SCENARIOS = {
             users=True,
         ),
         Scenario(
+            "runtimes",
+            "tests/e2e/test_runtimes.py on cgroup v2: what pods may expect of runc, crun and Apptainer, "
+            "on one node of root's; its table is in the log",
+            (PREPARE, _stage("runtimes-init", 20), _stage("runtimes", 70), _stage("delete", 10)),
+        ),
+        Scenario(
             "boot",
             "the machine alone: Debian 13, systemd, cgroup v2, a reboot; no cluster",
             (PREPARE, Reboot(), _stage("rebooted", 5)),
