@@ -21,7 +21,7 @@ def test_each_file_of_a_stage_is_there_and_runs_in_a_scenario() -> None:
 
 def test_the_plan_has_a_line_for_each_step() -> None:
     plan = scenario.SCENARIOS["runtimes"].plan()
-    assert plan.splitlines()[:2] == ["stage prepare 300 root", "stage runtimes-init 1200 root"]
+    assert plan.splitlines()[:2] == ["stage prepare 300 root", "stage runtimes-init 1800 root"]
     assert scenario.SCENARIOS["boot"].plan().splitlines()[1] == "reboot"
 
 

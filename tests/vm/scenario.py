@@ -76,7 +76,7 @@ SCENARIOS = {
             "a clock that jumps, delete without a trace",
             (
                 PREPARE,
-                _stage("init", 20),
+                _stage("init", 30),
                 _stage("look", 5),
                 _stage("pod", 10),
                 _stage("autostart", 10),
@@ -93,7 +93,7 @@ SCENARIOS = {
             (
                 PREPARE,
                 _stage("users-prepare", 5),
-                _stage("users-init", 20, USER),
+                _stage("users-init", 30, USER),
                 _stage("users-logout", 3),
                 _stage("users-autostart", 15, USER),
                 _stage("users-lingering", 3),
@@ -107,7 +107,7 @@ SCENARIOS = {
             "runtimes",
             "tests/e2e/test_runtimes.py on cgroup v2: what pods may expect of runc, crun and Apptainer, "
             "on one node of root's; its table is in the log",
-            (PREPARE, _stage("runtimes-init", 20), _stage("runtimes", 70), _stage("delete", 10)),
+            (PREPARE, _stage("runtimes-init", 30), _stage("runtimes", 70), _stage("delete", 10)),
         ),
         Scenario(
             "boot",

@@ -3,4 +3,5 @@
 # shellcheck source=tests/vm/guest/lib.sh
 . /vm/lib.sh
 # A cluster that fails is kept, so that failure.sh can look into its nodes.
-sykube init --local-image /vm/node.sif --no-verify --workers 1 --retain --kubelet-config-patch /vm/patient.yaml
+sykube init --local-image /vm/node.sif --no-verify --workers 1 --retain --kubelet-config-patch /vm/patient.yaml \
+    --containerd-config-patch /vm/patient.toml

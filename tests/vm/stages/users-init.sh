@@ -11,7 +11,8 @@ check "doctor: cgroups are the user's, but for what Debian does not hand on" \
 check "doctor: the kernel's default of inotify is enough" grep -q 'warning *inotify: 128 instances.*one small cluster' report
 check "doctor says what a logout ends" grep -q 'warning *logout: your last logout ends your clusters' report
 
-sykube init --workers 0 --retain --kubelet-config-patch /vm/patient.yaml 2> said || { cat said; exit 1; }
+sykube init --workers 0 --retain --kubelet-config-patch /vm/patient.yaml \
+    --containerd-config-patch /vm/patient.toml 2> said || { cat said; exit 1; }
 cat said
 check "init has said what a logout ends, and what to ask for" grep -q 'logout.*loginctl enable-linger ada' said
 check "all is well" sykube status
