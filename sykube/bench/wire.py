@@ -102,11 +102,16 @@ def ask(address: str, ports: Sequence[int], seconds: float) -> dict[str, float]:
     }
 
 
-def alone(seconds: float) -> dict[str, float]:
-    """All figures of two processes of this host, by its loopback."""
+def alone(serving: int, seconds: float) -> dict[str, float]:
+    """All figures of two processes of this host, by its loopback.
+
+    Args:
+        serving: the core of the one that answers.
+    """
     servers = open_ports("127.0.0.1", [0, 0, 0])
     child = os.fork()
     if not child:
+        os.sched_setaffinity(0, [serving])
         serve(servers)
         signal.pause()
     try:
@@ -117,14 +122,19 @@ def alone(seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """`serve`; or, with a line of JSON, `ask ADDRESS SECONDS ECHO SINK DOOR` or `alone SECONDS`."""
-    what, *rest = sys.argv[1:]
+    """`CORE serve`; `CORE ask ADDRESS SECONDS ECHO SINK DOOR` or `CORE alone CORE SECONDS`.
+
+    The latter two print a line of JSON. The first core is of what runs here, that after `alone` of
+    what answers it.
+    """
+    core, what, *rest = sys.argv[1:]
+    os.sched_setaffinity(0, [int(core)])
     if what == "serve":
         serve(open_ports("", (ECHO, SINK, DOOR)))
     elif what == "ask":
         print(json.dumps(ask(rest[0], [int(port) for port in rest[2:]], float(rest[1]))))
     else:
-        print(json.dumps(alone(float(rest[0]))))
+        print(json.dumps(alone(int(rest[0]), float(rest[1]))))
 
 
 def program() -> str:

@@ -80,6 +80,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     file = tmp_path / "kubeconfig"
     file.write_text(KUBECONFIG)
     monkeypatch.setenv("KUBECONFIG", str(file))
+    monkeypatch.setattr(network, "usable_cores", lambda: [4, 7, 9])
     monkeypatch.setattr(laboratory, "quiet", lambda *_, **__: nullcontext((found.cluster, QUIET)))
     return found
 
@@ -103,12 +104,23 @@ def test_each_place_has_figures_of_each_block_and_nothing_is_left(lab: Lab) -> N
     assert not lab.namespace
     nodes = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in lab.made}
     assert nodes == {"client": "sykube-master", "near": "sykube-master", "far": "sykube-node1"}
-    assert lab.asked("address of near") == ["ask", "address of near", "0.5", *PORTS]
-    assert lab.asked("address of far") == ["ask", "address of far", "0.5", *PORTS]
-    assert lab.asked("10.0.0.1") == ["ask", "10.0.0.1", "0.5", *PORTS]
+    assert lab.asked("address of near") == ["4", "ask", "address of near", "0.5", *PORTS]
+    assert lab.asked("address of far") == ["4", "ask", "address of far", "0.5", *PORTS]
+    assert lab.asked("10.0.0.1") == ["4", "ask", "10.0.0.1", "0.5", *PORTS]
     # From this host, by the node's ports.
-    assert lab.asked("address of node1")[3:] == ["30000", "30001", "30002"]
-    assert lab.asked("alone") == ["alone", "0.5"]
+    assert lab.asked("address of node1")[4:] == ["30000", "30001", "30002"]
+    assert lab.asked("alone") == ["4", "alone", "7", "0.5"]
+    serving = [pod["spec"]["containers"][0]["command"] for pod in lab.made[1:]]
+    assert [words[-2:] for words in serving] == [["7", "serve"]] * 2
+    assert result.pinned == (
+        "pinned alike in every place: who asks to core 4 and who answers to core 7"
+    )
+
+
+def test_on_a_single_core_both_ends_share_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "usable_cores", lambda: [4])
+    measure(lab)
+    assert lab.asked("alone") == ["4", "alone", "4", "0.5"]
 
 
 def test_one_node_has_no_pods_of_two(lab: Lab) -> None:
@@ -129,7 +141,7 @@ def test_another_cluster_is_asked_in_the_same_run(lab: Lab) -> None:
     assert {each["image"] for each in containers} == {"python:3"}
     there = [words for words in lab.ran if "--context=kind-kind" in words]
     assert len(there) == 4 * 3
-    assert lab.asked("10.0.0.2") == ["ask", "10.0.0.2", "0.5", *PORTS]
+    assert lab.asked("10.0.0.2") == ["4", "ask", "10.0.0.2", "0.5", *PORTS]
 
 
 def test_a_user_who_may_make_no_service_is_told_so(lab: Lab) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube.bench import wire
+from sykube.bench.machine import usable_cores
 from sykube.bench.results import Result
 from sykube.cluster.commands.bench import contexts, laboratory
 from sykube.cluster.commands.bench.contexts import Other
@@ -72,7 +73,8 @@ def measure(
         ExitStack() as stack,
     ):
         found = contexts.found(cluster, others, image or RECIPE.name(host), (), services=True)
-        lab = _Lab(cluster, seconds)
+        cores = usable_cores()
+        lab = _Lab(cluster, seconds, cores[0], cores[1 % len(cores)])
         for context, other in found.items():
             server, kubectl = other.server, other.kubectl
             stack.enter_context(laboratory.namespace(host, server, kubectl))
@@ -89,6 +91,7 @@ def measure(
             cluster, KIND, machine, measures,
             base=LOOPBACK, margin=margin, asked={"runs": runs, "seconds": seconds},
             programs=[cluster.state.spec.runtime], images=contexts.versions(found),
+            pinned=lab.pinned,
         )  # fmt: skip
 
 
@@ -108,16 +111,31 @@ class _Way:
 
 
 class _Lab:
-    """In each cluster a pod that asks, and one on its node and one on another that answer."""
+    """In each cluster a pod that asks, and one on its node and one on another that answer.
 
-    def __init__(self, cluster: Cluster, seconds: float) -> None:
+    Args:
+        seconds: of each measurement of throughput and of connections.
+        asking: the core of whoever asks, wherever that is.
+        serving: that of whoever answers.
+    """
+
+    def __init__(self, cluster: Cluster, seconds: float, asking: int, serving: int) -> None:
         self._cluster, self._seconds = cluster, str(seconds)
+        self._asking, self._serving = str(asking), str(serving)
         self._own: dict[str, _Way] = {}
         self._others: dict[str, _Way] = {}
 
     @property
     def places(self) -> list[str]:
         return [LOOPBACK, *self._own, *self._others]
+
+    @property
+    def pinned(self) -> str:
+        """For people."""
+        return (
+            f"pinned alike in every place: who asks to core {self._asking} and who answers to "
+            f"core {self._serving}"
+        )
 
     def start(self, api: Server) -> None:
         """Start the pods of the cluster, and their Service.
@@ -127,7 +145,7 @@ class _Lab:
         """
         cluster = self._cluster
         nodes = [node.instance for node in cluster.nodes]
-        ports = _create(api, nodes, cluster.image.name_of("system"))
+        ports = _create(api, nodes, cluster.image.name_of("system"), self._serving)
         addresses = _addresses(api, nodes, laboratory.ready(cluster.host, api))
         inside = functools.partial(laboratory.inside, cluster, _CLIENT)
         self._own = {place: _Way(at, _PORTS, inside) for place, at in addresses.items()}
@@ -140,7 +158,7 @@ class _Lab:
             SykubeError: they do not run within ten minutes, or cannot get their image.
         """
         server = other.server
-        _create(server, other.nodes, other.image)
+        _create(server, other.nodes, other.image, self._serving)
         addresses = _addresses(server, other.nodes, other.ready(self._cluster.host))
         inside = functools.partial(other.inside, _CLIENT)
         for place, at in addresses.items():
@@ -153,8 +171,9 @@ class _Lab:
         Raises:
             SykubeError: no connection is made.
         """
-        program = ["-c", wire.program()]
-        command: Sequence[str | Path] = [sys.executable, *program, "alone", self._seconds]
+        program = ["-c", wire.program(), self._asking]
+        alone = ["alone", self._serving, self._seconds]
+        command: Sequence[str | Path] = [sys.executable, *program, *alone]
         way = (self._own | self._others).get(place)
         if way:
             asked = [*program, "ask", way.address, self._seconds, *map(str, way.ports)]
@@ -165,9 +184,13 @@ class _Lab:
         return figures
 
 
-def _create(api: Server, nodes: Sequence[str], image: str) -> list[int]:
-    """Make the pods and their Service; the ports by which nodes have that."""
-    serving = ["python3", "-c", wire.program(), "serve"]
+def _create(api: Server, nodes: Sequence[str], image: str, core: str) -> list[int]:
+    """Make the pods and their Service; the ports by which nodes have that.
+
+    Args:
+        core: of those that answer.
+    """
+    serving = ["python3", "-c", wire.program(), core, "serve"]
     api.request("POST", PODS, _pod(_CLIENT, nodes[0], image, ["sleep", "100000"]))
     api.request("POST", PODS, _pod(_NEAR, nodes[0], image, serving))
     api.request("POST", PODS, _pod(_FAR, nodes[-1], image, serving))
