@@ -17,9 +17,8 @@ PART = "pods"
 AT_ONCE = 20
 _NAMESPACE = "soak"
 _TIMEOUT_S = 300
-# Medians of the last three rounds by those of the first three. Go's garbage makes it vary: by some MB of
-# the 35 to 50 that the programs of two nodes have.
-GROWTH_MAX = 1.2
+# Medians of the last three rounds by those of the first three: Go's garbage makes it vary.
+GROWTH_MAX = 1.1
 _WATCHED = ("containerd", "kubelet")
 
 
