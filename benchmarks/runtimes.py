@@ -35,6 +35,7 @@ from benchmarks import in_pod
 from benchmarks.intervals import Estimate, cell, estimate
 from benchmarks.measure import cluster_of_two, processes_of, set_size_mb, timed
 from sykube.bench import wire
+from sykube.bench.machine import two_cores
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
 from sykube.cluster.model.runtime import APPTAINER, RUNC
@@ -157,16 +158,16 @@ def lab(name: str) -> Iterator[Lab]:
 def one_run(lab: Lab, runtime: str) -> dict[str, float]:
     """The figures of one runtime, but for memory."""
     master, worker = lab.cluster.master, lab.cluster.workers[0]
-    network = ("python3", "-c", wire.program())
-    lab.create("server", runtime, master, *network, "serve")
+    asking, serving = two_cores()
+    lab.create("server", runtime, master, "python3", *wire.serving(serving))
     server = lab.wait_running("server")["server"]["status"]["podIP"]
     requested = lab.create("client", runtime, worker, "sleep", "100000")
     client = lab.wait_running("client")["client"]
     first = lab.first_instruction("client")
     container = client["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
     exec_s, _ = lab.kubectl("exec", "client", "--", "true")
-    ports = map(str, (wire.ECHO, wire.SINK, wire.DOOR))
-    _, said = lab.kubectl("exec", "client", "--", *network, "ask", server, str(_SENDING_S), *ports)
+    asked = wire.asking(asking, server, _SENDING_S)
+    _, said = lab.kubectl("exec", "client", "--", "python3", *asked)
     found = json.loads(said)
     _, worked = lab.kubectl("exec", "client", "--", "python3", "-c", in_pod.program())
     lab.delete_all()

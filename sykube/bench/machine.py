@@ -91,6 +91,12 @@ def usable_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+def two_cores() -> tuple[int, int]:
+    """One for each end of a connection; twice the same where there is no other."""
+    cores = usable_cores()
+    return cores[0], cores[1 % len(cores)]
+
+
 # The columns of /proc/stat; the two after them are parts of the first two.
 _IDLE, _WAITING, _STEAL, _COLUMNS = 3, 4, 7, 8
 

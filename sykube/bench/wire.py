@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Ports of the server: what comes is sent back, swallowed, or ended at once.
-ECHO, SINK, DOOR = 9000, 9001, 9002
+PORTS = ECHO, SINK, DOOR = 9000, 9001, 9002
 _ROUND_TRIPS = 1000
 _BLOCK = bytes(1 << 16)
 # Ended by a reset (linger on, 0 seconds): thousands that are ended in order would keep their ports
@@ -122,15 +122,11 @@ def alone(serving: int, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """`CORE serve`; `CORE ask ADDRESS SECONDS ECHO SINK DOOR` or `CORE alone CORE SECONDS`.
-
-    The latter two print a line of JSON. The first core is of what runs here, that after `alone` of
-    what answers it.
-    """
+    """What `serving`, `asking` and `asking_itself` say; the latter two print a line of JSON."""
     core, what, *rest = sys.argv[1:]
     os.sched_setaffinity(0, [int(core)])
     if what == "serve":
-        serve(open_ports("", (ECHO, SINK, DOOR)))
+        serve(open_ports("", PORTS))
     elif what == "ask":
         print(json.dumps(ask(rest[0], [int(port) for port in rest[2:]], float(rest[1]))))
     else:
@@ -140,3 +136,18 @@ def main() -> None:
 def program() -> str:
     """The text of this file, which runs itself."""
     return Path(__file__).read_text(encoding="utf-8") + "\nmain()\n"
+
+
+def serving(core: int) -> list[str]:
+    """What a Python is given that answers at ECHO, SINK and DOOR, on that core."""
+    return ["-c", program(), str(core), "serve"]
+
+
+def asking(core: int, address: str, seconds: float, ports: Sequence[int] = PORTS) -> list[str]:
+    """What a Python is given that asks those of an address, on that core."""
+    return ["-c", program(), str(core), "ask", address, str(seconds), *map(str, ports)]
+
+
+def asking_itself(core: int, answering: int, seconds: float) -> list[str]:
+    """What a Python is given that asks another process of its host, on these two cores."""
+    return ["-c", program(), str(core), "alone", str(answering), str(seconds)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sykube.bench import wire
+from sykube.bench import machine, wire
 from sykube.cluster.commands.bench import laboratory, network
 from sykube.errors import SykubeError, UsageError
 from sykube.host.run import Completed
@@ -80,7 +80,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     file = tmp_path / "kubeconfig"
     file.write_text(KUBECONFIG)
     monkeypatch.setenv("KUBECONFIG", str(file))
-    monkeypatch.setattr(network, "usable_cores", lambda: [4, 7, 9])
+    monkeypatch.setattr(machine, "usable_cores", lambda: [4, 7, 9])
     monkeypatch.setattr(laboratory, "quiet", lambda *_, **__: nullcontext((found.cluster, QUIET)))
     return found
 
@@ -118,7 +118,7 @@ def test_each_place_has_figures_of_each_block_and_nothing_is_left(lab: Lab) -> N
 
 
 def test_on_a_single_core_both_ends_share_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "usable_cores", lambda: [4])
+    monkeypatch.setattr(machine, "usable_cores", lambda: [4])
     measure(lab)
     assert lab.asked("alone") == ["4", "alone", "4", "0.5"]
 

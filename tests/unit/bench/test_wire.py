@@ -13,13 +13,15 @@ import pytest
 from sykube.bench import wire
 
 # Of this process.
-CORE = str(min(os.sched_getaffinity(0)))
+CORE = min(os.sched_getaffinity(0))
 FIGURES = {"throughput", "round_trip", "connections"}
 
 
 def test_alone_it_measures_the_loopback_and_ends() -> None:
-    words = [sys.executable, "-c", wire.program(), CORE, "alone", CORE, "0.05"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    words = wire.asking_itself(CORE, CORE, 0.05)
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=True, timeout=60
+    )
     found = json.loads(done.stdout)
     assert {*found} == FIGURES
     assert all(value > 0 for value in found.values())
@@ -30,18 +32,16 @@ def test_who_asks_reaches_a_server() -> None:
     for server, work in zip(servers, (wire._echo, wire._sink, wire._close), strict=True):
         threading.Thread(target=wire._accept, args=(server, work), daemon=True).start()
     ports = [server.getsockname()[1] for server in servers]
-    words = [CORE, "ask", "127.0.0.1", "0.05", *map(str, ports)]
-    command = [sys.executable, "-c", wire.program(), *words]
+    command = [sys.executable, *wire.asking(CORE, "127.0.0.1", 0.05, ports)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert {*json.loads(done.stdout)} == FIGURES
 
 
 def test_where_nobody_answers_it_fails() -> None:
     (server,) = wire.open_ports("127.0.0.1", [0])
-    port = str(server.getsockname()[1])
+    port = server.getsockname()[1]
     server.close()
-    words = [CORE, "ask", "127.0.0.1", "0.05", port, port, port]
-    command = [sys.executable, "-c", wire.program(), *words]
+    command = [sys.executable, *wire.asking(CORE, "127.0.0.1", 0.05, [port] * 3)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode
     assert "refused" in done.stderr
@@ -53,7 +53,7 @@ def test_both_ends_are_on_the_cores_that_were_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(wire, "ask", lambda *_: {})
     monkeypatch.setattr(wire, "open_ports", lambda *_: [])
     monkeypatch.setattr(wire, "serve", lambda _servers: found.append([]))
-    for words in (["5", "serve"], ["4", "ask", "127.0.0.1", "1", "1", "2", "3"]):
-        monkeypatch.setattr(sys, "argv", ["-c", *words])
+    for words in (wire.serving(5), wire.asking(4, "127.0.0.1", 1)):
+        monkeypatch.setattr(sys, "argv", ["-c", *words[2:]])
         wire.main()
     assert found == [[5], [], [4]]

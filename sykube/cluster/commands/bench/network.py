@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sykube.bench import wire
-from sykube.bench.machine import usable_cores
+from sykube.bench.machine import two_cores
 from sykube.bench.results import Result
 from sykube.cluster.commands.bench import contexts, laboratory
 from sykube.cluster.commands.bench.contexts import Other
@@ -32,7 +32,6 @@ MEASURES = {
     "round_trip": ("round trip of a byte (median)", "µs"),
     "connections": ("new connections", "a second"),
 }
-_PORTS = (wire.ECHO, wire.SINK, wire.DOOR)
 _SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services"
 _CLIENT, _NEAR, _FAR = "client", "near", "far"
 _ASKING_S = 300.0
@@ -73,8 +72,7 @@ def measure(
         ExitStack() as stack,
     ):
         found = contexts.found(cluster, others, image or RECIPE.name(host), (), services=True)
-        cores = usable_cores()
-        lab = _Lab(cluster, seconds, cores[0], cores[1 % len(cores)])
+        lab = _Lab(cluster, seconds, *two_cores())
         for context, other in found.items():
             server, kubectl = other.server, other.kubectl
             stack.enter_context(laboratory.namespace(host, server, kubectl))
@@ -120,8 +118,8 @@ class _Lab:
     """
 
     def __init__(self, cluster: Cluster, seconds: float, asking: int, serving: int) -> None:
-        self._cluster, self._seconds = cluster, str(seconds)
-        self._asking, self._serving = str(asking), str(serving)
+        self._cluster, self._seconds = cluster, seconds
+        self._asking, self._serving = asking, serving
         self._own: dict[str, _Way] = {}
         self._others: dict[str, _Way] = {}
 
@@ -148,7 +146,7 @@ class _Lab:
         ports = _create(api, nodes, cluster.image.name_of("system"), self._serving)
         addresses = _addresses(api, nodes, laboratory.ready(cluster.host, api))
         inside = functools.partial(laboratory.inside, cluster, _CLIENT)
-        self._own = {place: _Way(at, _PORTS, inside) for place, at in addresses.items()}
+        self._own = {place: _Way(at, wire.PORTS, inside) for place, at in addresses.items()}
         self._own[_NODE_PORT] = _Way(cluster.nodes[-1].address, ports, None)
 
     def start_other(self, other: Other) -> None:
@@ -162,7 +160,7 @@ class _Lab:
         addresses = _addresses(server, other.nodes, other.ready(self._cluster.host))
         inside = functools.partial(other.inside, _CLIENT)
         for place, at in addresses.items():
-            way = _Way(at, _PORTS, inside, server.environment)
+            way = _Way(at, wire.PORTS, inside, server.environment)
             self._others[f"{server.context}: {place}"] = way
 
     def once(self, place: str) -> Mapping[str, float]:
@@ -171,30 +169,30 @@ class _Lab:
         Raises:
             SykubeError: no connection is made.
         """
-        program = ["-c", wire.program(), self._asking]
-        alone = ["alone", self._serving, self._seconds]
-        command: Sequence[str | Path] = [sys.executable, *program, *alone]
         way = (self._own | self._others).get(place)
         if way:
-            asked = [*program, "ask", way.address, self._seconds, *map(str, way.ports)]
-            command = way.inside("python3", *asked) if way.inside else [sys.executable, *asked]
+            asking = wire.asking(self._asking, way.address, self._seconds, way.ports)
+        else:
+            asking = wire.asking_itself(self._asking, self._serving, self._seconds)
+        inside = way.inside if way else None
+        command = inside("python3", *asking) if inside else [sys.executable, *asking]
         environment = way.environment if way else None
         said = self._cluster.host.run(command, env=environment, timeout=_ASKING_S).stdout
         figures: dict[str, float] = json.loads(said)
         return figures
 
 
-def _create(api: Server, nodes: Sequence[str], image: str, core: str) -> list[int]:
+def _create(api: Server, nodes: Sequence[str], image: str, core: int) -> list[int]:
     """Make the pods and their Service; the ports by which nodes have that.
 
     Args:
         core: of those that answer.
     """
-    serving = ["python3", "-c", wire.program(), core, "serve"]
+    serving = ["python3", *wire.serving(core)]
     api.request("POST", PODS, _pod(_CLIENT, nodes[0], image, ["sleep", "100000"]))
     api.request("POST", PODS, _pod(_NEAR, nodes[0], image, serving))
     api.request("POST", PODS, _pod(_FAR, nodes[-1], image, serving))
-    ports = [{"name": f"p{port}", "port": port} for port in _PORTS]
+    ports = [{"name": f"p{port}", "port": port} for port in wire.PORTS]
     service = api.request(
         "POST",
         _SERVICE,
