@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.vm import disk, guest, scenario, tools
+from tests.vm import cache, disk, guest, scenario, tools
 from tests.vm.tools import VmError, say
 
 _CONSOLE_LINES = 60
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = scenario.SCENARIOS[options.scenario]
     if options.run:
         chosen = scenario.of_files(options.run, options.limit * 60)
-    logs: Path = options.logs or disk.vm_cache() / "logs"
+    logs: Path = options.logs or cache.base() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     try:
         code = _run(chosen, options.image, logs)
@@ -53,7 +53,7 @@ def _run(chosen: scenario.Scenario, image: Path | None, logs: Path) -> int:
     system = disk.system_disk()
     image = image or disk.node_image()
     say(f"node image: {image}")
-    with tempfile.TemporaryDirectory(prefix="run-", dir=disk.vm_cache()) as name:
+    with tempfile.TemporaryDirectory(prefix="run-", dir=cache.base()) as name:
         work = Path(name)
         started = time.monotonic()
         disk.data_disk(work / "data.ext4", chosen, image)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -13,7 +9,6 @@ import stat
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +17,7 @@ from sykube.host.host import Host
 from sykube.image import build, versions
 from sykube.rootless import unpacked
 from tests.upstream import mirror
+from tests.vm import cache
 from tests.vm.scenario import FIRST_SUBORDINATE, HERE, USER_ID, Scenario
 from tests.vm.tools import VmError, run, say
 
@@ -30,7 +26,6 @@ ROOT_LABEL = "vm-root"
 DATA_LABEL = "vm-data"
 _FSTAB = f"LABEL={ROOT_LABEL} / ext4 defaults 0 1\nLABEL={DATA_LABEL} /vm ext4 defaults 0 2\n"
 
-_SUITE = "trixie"
 _PYTHON = "3.13"
 _ROOT_SIZE = "12G"
 _DATA_SPARE_BYTES = 1_000_000_000
@@ -94,13 +89,6 @@ class SystemDisk:
         return self.folder / "initrd.img"
 
 
-def vm_cache() -> Path:
-    """Where disks, wheels and logs are: vm below sykube's cache folder."""
-    folder = Host().cache / "vm"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def system_disk() -> SystemDisk:
     """Debian 13 from the cache, or made now with mmdebstrap.
 
@@ -108,13 +96,9 @@ def system_disk() -> SystemDisk:
         VmError: a package could not be had, or the file system not be made.
     """
     unit = (HERE / "guest/sykube-vm.service").read_text()
-    key = [_SUITE, _PACKAGES, _MASKED, _ROOT_SIZE, _FSTAB, unit]
-    folder = vm_cache() / f"system-{_fingerprint(key)}"
-    with _locked():
-        if not folder.exists():
-            say(f"Making the disk of Debian 13 ({folder}), about two minutes")
-            _make(folder, _make_system)
-    return SystemDisk(folder)
+    key = [cache.SUITE, _PACKAGES, _MASKED, _ROOT_SIZE, _FSTAB, unit]
+    text = "Making the disk of Debian 13, about two minutes"
+    return SystemDisk(cache.folder("system", key, text, _make_system))
 
 
 def data_disk(target: Path, scenario: Scenario, image: Path) -> None:
@@ -197,7 +181,7 @@ def node_image() -> Path:
     if folders := mirror.folders():
         engines.find_or_create(Host(), lambda: apt.find_mirror(Host()), say)
         with (
-            tempfile.TemporaryDirectory(prefix="mirror-", dir=vm_cache()) as name,
+            tempfile.TemporaryDirectory(prefix="mirror-", dir=cache.base()) as name,
             mirror.running(Path(name), folders, plain=True) as running,
         ):
             return mirror.node_image(running)
@@ -218,19 +202,12 @@ def of_tests(dev: list[str]) -> list[str]:
 def _make_system(work: Path) -> None:
     root = work / "root"
     left_out = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
-    command = [
-        "mmdebstrap",
-        "--quiet",
-        "--variant=minbase",
-        f"--include={','.join(_PACKAGES)}",
+    options = (
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in left_out),
         # Its own apt may not ask the mirror's name of anybody later on.
         "--customize-hook=rm -f $1/etc/apt/sources.list",
-        _SUITE,
-        str(root),
-        *apt.find_mirror(Host()).sources(_SUITE),
-    ]
-    run(command, timeout=1800, env={"LC_ALL": "C.UTF-8", "TMPDIR": str(work)})
+    )
+    cache.debian(root, "minbase", _PACKAGES, *options)
     units = root / "etc/systemd/system"
     shutil.copy(HERE / "guest/sykube-vm.service", units)
     wants = units / "multi-user.target.wants"
@@ -254,7 +231,6 @@ def _make_system(work: Path) -> None:
 
 def _wheels(wanted: list[str]) -> Path:
     """Packages and what they need, for the guest's Python: from the cache, or by pip."""
-    folder = vm_cache() / f"site-packages-{_fingerprint([_PYTHON, wanted])}"
 
     def make(work: Path) -> None:
         # Both, since a wheel may be tagged with the older or with the newer one.
@@ -269,11 +245,9 @@ def _wheels(wanted: list[str]) -> Path:
         options += [f"--platform={platform}" for platform in platforms]
         run([*_PIP, "install", *options, *wanted], timeout=600)
 
-    with _locked():
-        if not folder.exists():
-            say(f"Fetching packages for Python {_PYTHON}")
-            _make(folder, make)
-    return folder
+    return cache.folder(
+        "site-packages", [_PYTHON, wanted], f"Fetching packages for Python {_PYTHON}", make
+    )
 
 
 def _install_sykube(checkout: Path, site_packages: Path) -> None:
@@ -284,29 +258,6 @@ def _install_sykube(checkout: Path, site_packages: Path) -> None:
         run([*_PIP, "install", "--no-deps", "--target", site_packages, *wheels], timeout=300)
 
 
-def _make(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder of the cache: it has its name only once it is complete."""
-    work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
-    try:
-        work.chmod(0o755)
-        fill(work)
-        work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def _make_file_system(target: Path, folder: Path, label: str, size: str) -> None:
     command = ["mkfs.ext4", "-q", "-F", "-L", label, "-E", "lazy_itable_init=0", "-m", "0"]
     run([*command, "-d", folder, target, size], timeout=600)
-
-
-def _fingerprint(parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _locked() -> Iterator[None]:
-    """One at a time: a second run waits and finds what the first one made."""
-    with (vm_cache() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

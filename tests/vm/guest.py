@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.vm import emulator
 from tests.vm.disk import ROOT_LABEL, SystemDisk
 from tests.vm.scenario import BOOT_LIMIT_S, WHOLE_LIMIT_S
 from tests.vm.tools import VmError, say
@@ -127,7 +128,7 @@ def running(system: SystemDisk, data: Path, work: Path, logs: Path, name: str) -
     for log in (output, console):
         log.write_bytes(b"")
     command: list[str | Path] = [
-        *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
+        *(*emulator.command(), "-nodefaults", "-no-user-config", "-display", "none"),
         # Emulated on purpose: it works where /dev/kvm is missing or of no use. The kernel's
         # 16-byte compare-and-swap goes wrong in qemu's threads now and then: cx16=off. Newer
         # processors have wider registers, which take longer to emulate.

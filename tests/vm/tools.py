@@ -11,7 +11,6 @@ from pathlib import Path
 
 # Program → the Debian package that brings it.
 PROGRAMS = {
-    "qemu-system-x86_64": "qemu-system-x86",
     "mmdebstrap": "mmdebstrap",
     "mkfs.ext4": "e2fsprogs",
 }
