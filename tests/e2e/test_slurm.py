@@ -46,7 +46,7 @@ echo ended
 """
 # What tests/e2e/mpi/late.c says, without the rank.
 _FENCE = re.compile(r"^fence (\d+) (enters|leaves) \d+ (\d+)$", re.MULTILINE)
-_TIMES = "for i in $(seq 40); do a=$(date +%s%N); srun true; echo $((($(date +%s%N) - a) / 1000000)); done"
+_TIMES = "for i in $(seq {}); do a=$(date +%s%N); srun true; echo $((($(date +%s%N) - a) / 1000000)); done"
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,38 @@ class Lab:
             "sh", "-c", f"for i in $(seq {count}); do tr '\\n' ' ' < {name}-$i.out; echo; done"
         )
         assert said.splitlines() == ["begun ended "] * count
+
+    def require_names(self, count: int) -> None:
+        """So many jobs in a row, none of which waits for a name."""
+        times = [int(line) for line in self.shell("sh", "-c", _TIMES.format(count)).split()]
+        assert len(times) == count
+        # A name that nobody knows costs 10 s: the resolver asks twice for 5 s.
+        assert max(times) < 5000, times
+
+    def require_rings(self, count: int) -> None:
+        """An MPI ring through all four nodes, so many times."""
+        subprocess.run([_BUILD, self.folder, _BUILD.with_name("ring.c")], check=True)
+        self.give(self.folder / "ring")
+        on = {each["name"]: each["on"] for each in self.status()["nodes"]}
+        assert len({*on.values()}) == 2
+        for _ in range(count):
+            said = self.slurm("run", "--", "-N", "4", "-n", "4", "./ring").stdout.splitlines()
+            found = sorted(line.replace(":", "").split() for line in said)
+            # What came back to the first, and the last that each of the others has sent.
+            assert [(words[1], words[-1]) for words in found] == [
+                ("0", "400"), ("1", "398"), ("2", "399"), ("3", "400"),
+            ]  # fmt: skip
+            # Which rank is where is Slurm's to say.
+            assert sorted(words[5] for words in found) == sorted(on)
+
+    def require_queue(self, count: int, seconds: float) -> None:
+        """So many tasks on four nodes, of which none is lost when slurmctld is killed."""
+        self.submit_tasks("queue", count, seconds)
+        # Not while one is handed out: its node may not hear of it (docs/slurm.md).
+        eventually("jobs run", lambda: self.status()["jobs"].get("running", 0) == 4)
+        self.kubernetes("delete", "pod", "slurmctld-0", "--grace-period=0", "--force")
+        eventually("slurmctld is back", lambda: not self.status()["problem"])
+        self.require_all("queue", count)
 
     def kubernetes(self, *words: str, **options: Any) -> str:
         return self.cluster.kubectl("--namespace", self.namespace, *words, **options)
@@ -172,10 +204,7 @@ def test_a_command_has_its_input_output_terminal_and_exit_code(lab: Lab) -> None
 
 
 def test_no_job_waits_for_a_name(lab: Lab) -> None:
-    times = [int(line) for line in lab.shell("sh", "-c", _TIMES).split()]
-    assert len(times) == 40
-    # A name that nobody knows costs 10 s: the resolver asks twice for 5 s.
-    assert max(times) < 5000, times
+    lab.require_names(40)
 
 
 def test_a_bag_of_tasks_is_worked_off(lab: Lab) -> None:
@@ -316,19 +345,7 @@ def test_nodes_are_added_while_jobs_run(lab: Lab) -> None:
 
 
 def test_an_mpi_ring_goes_through_four_pods_on_two_nodes(lab: Lab) -> None:
-    subprocess.run([_BUILD, lab.folder, _BUILD.with_name("ring.c")], check=True)
-    lab.give(lab.folder / "ring")
-    on = {each["name"]: each["on"] for each in lab.status()["nodes"]}
-    assert len({*on.values()}) == 2
-    for _ in range(3):
-        said = lab.slurm("run", "--", "-N", "4", "-n", "4", "./ring").stdout.splitlines()
-        found = sorted(line.replace(":", "").split() for line in said)
-        # What came back to the first, and the last that each of the others has sent.
-        assert [(words[1], words[-1]) for words in found] == [
-            ("0", "400"), ("1", "398"), ("2", "399"), ("3", "400"),
-        ]  # fmt: skip
-        # Which rank is where is Slurm's to say.
-        assert sorted(words[5] for words in found) == sorted(on)
+    lab.require_rings(3)
 
 
 def test_no_rank_goes_on_before_one_of_another_node_that_is_late(lab: Lab) -> None:
@@ -351,12 +368,7 @@ def test_no_rank_goes_on_before_one_of_another_node_that_is_late(lab: Lab) -> No
 
 
 def test_the_queue_outlives_slurmctld(lab: Lab) -> None:
-    lab.submit_tasks("queue", 20, 5)
-    # Not while one is handed out: its node may not hear of it (docs/slurm.md).
-    eventually("jobs run", lambda: lab.status()["jobs"].get("running", 0) == 4)
-    lab.kubernetes("delete", "pod", "slurmctld-0", "--grace-period=0", "--force")
-    eventually("slurmctld is back", lambda: not lab.status()["problem"])
-    lab.require_all("queue", 20)
+    lab.require_queue(20, 5)
 
 
 def test_nodes_are_removed_while_jobs_run_and_none_is_lost(lab: Lab) -> None:
@@ -396,6 +408,27 @@ def test_it_goes_with_its_jobs_only_when_that_is_meant(lab: Lab) -> None:
     assert "3 jobs wait or run" in refused.stderr
     lab.slurm("down", "--volumes", "--force")
     assert NAMESPACE not in lab.cluster.kubectl("get", "namespaces")
+
+
+@pytest.mark.parametrize("users", ["one", "many"])
+@pytest.mark.long
+def test_of_many_jobs_of_one_or_of_many_users_none_is_lost(bare: Lab, users: str) -> None:
+    lab = Lab(bare.cluster, bare.folder, f"e2e-jobs-{users}")
+    try:
+        lab.slurm("up", "--nodes", "2", "--memory", "256Mi", "--users", users)
+        lab.require_names(100)
+        lab.submit_tasks("bag", 100, 0.5)
+        lab.slurm("scale", "4")
+        lab.require_all("bag", 100)
+        lab.require_rings(20)
+        lab.require_queue(50, 3)
+        lab.submit_tasks("down", 12, 3)
+        eventually("jobs run", lambda: lab.status()["jobs"].get("running", 0) == 4)
+        lab.slurm("scale", "1")
+        lab.require_all("down", 12)
+        assert len(lab.status()["nodes"]) == 1
+    finally:
+        lab.slurm("down", "--volumes", "--force", check=False)
 
 
 @pytest.mark.long
