@@ -5,5 +5,6 @@
 
 gone() { ! test -e $scope; }
 wait_for 30 "the scope is gone" gone
-check "nothing of a node runs" test "$(pgrep -c -x 'kubelet|etcd|containerd|slirp4netns|supervisord')" = 0
+nothing_runs() { ! pgrep -l -x 'kubelet|etcd|containerd|slirp4netns|supervisord'; }
+check "nothing of a node runs" nothing_runs
 check "no cluster is left" test ! -e /home/$user/.local/share/sykube
