@@ -49,7 +49,7 @@ class Registry(Addon):
         """Wait until it answers: nodes send connections to a new pod a moment after it is Ready.
 
         Raises:
-            SykubeError: it does not after 5 minutes.
+            SykubeError: it does not in the time of wait_until.
         """
         if context.registry_port.is_open() and _has_pods(context.api):
             wait_until(

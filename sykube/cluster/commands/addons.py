@@ -50,7 +50,7 @@ def enable(host: Host, name: str, addon_name: str, ui: Ui) -> bool:
     Raises:
         UsageError: there is no such add-on, or not for this cluster.
         SykubeError: the cluster does not run (STOPPED) or has no pod network yet, or the add-on
-            does not work after 5 minutes: it is switched off again.
+            does not come to work: it is switched off again.
     """
     addon = catalog.find(addon_name)
     with opened(host, name, ui, updating=True) as cluster:

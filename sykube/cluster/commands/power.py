@@ -103,7 +103,7 @@ def start(host: Host, name: str, ui: Ui) -> bool:
 
     Raises:
         SykubeError: it was never finished, its disk is full, its API server does not answer within
-            10 minutes, or it is not well 5 minutes later.
+            10 minutes, or the cluster does not get well.
     """
     with opened(host, name, ui, stopped=True, paused=True, updating=True) as cluster:
         remains_after_boot(cluster)
@@ -172,7 +172,7 @@ def unpause(host: Host, name: str, ui: Ui) -> None:
     """Let every process of the cluster go on, control planes first, and wait until all is well.
 
     Raises:
-        SykubeError: it is not paused, or not well after 5 minutes.
+        SykubeError: it is not paused, or does not get well.
     """
     with opened(host, name, ui, **_ANY) as cluster:
         if not any(node.is_frozen() for node in cluster.nodes):

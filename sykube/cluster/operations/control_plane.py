@@ -184,8 +184,8 @@ def join(cluster: Cluster, leader: Node, node: Node, shared: Sequence[Mapping[st
         shared: the configuration that all nodes share, as the cluster keeps it.
 
     Raises:
-        SykubeError: etcd takes no member within 5 minutes, kubeadm failed, or the API server does
-            not answer within 10 minutes.
+        SykubeError: etcd takes no member, kubeadm failed, or the API server does not answer within
+            10 minutes.
     """
     members = etcd_members.replace(cluster, leader, node)
     _make_serving_certificate(node)

@@ -29,7 +29,7 @@ def replace(cluster: Cluster, leader: Node, node: Node) -> dict[str, str]:
         As `addresses`, of those that there are.
 
     Raises:
-        SykubeError: etcd takes no member within 5 minutes.
+        SykubeError: etcd takes no member in the time of wait_until.
     """
     for line in _members(leader):
         member, _, name, peers, *_rest = line.split(", ")

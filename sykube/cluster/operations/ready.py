@@ -100,7 +100,7 @@ def wait_alive(cluster: Cluster, names: list[str], since: float) -> None:
         since: when, in seconds since the epoch.
 
     Raises:
-        SykubeError: not within 5 minutes; says what is missing.
+        SykubeError: not in the time of wait_until; says what is missing.
     """
     reelect(cluster)
     with _naming_webhooks(cluster), cluster.api() as api:
@@ -111,7 +111,7 @@ def reelect(cluster: Cluster) -> None:
     """Let the programs of the only control plane not wait until their own leases are over.
 
     Raises:
-        SykubeError: the API server does not answer within 5 minutes.
+        SykubeError: the API server does not answer in the time of wait_until.
     """
     if len(cluster.control_planes) > 1:
         return

@@ -144,7 +144,7 @@ def wait_for(place: Place, numbers: list[int], least: int | None = None) -> None
 
     Raises:
         NoRoomError: for a minute there was no place for some pods, and all else is there.
-        SykubeError: they do not within 5 minutes; says what is missing.
+        SykubeError: they do not in the time of wait_until; says what is missing.
     """
     patience = room.Patience(place)
 
