@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sykube.errors import UsageError
@@ -28,6 +30,32 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replaced(file: Path) -> Iterator[Path]:
+    """A file of the same name beside one of the user's, which it replaces on success.
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
+    # Not above: most commands only read.
+    import shutil
+    import tempfile
+
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".sykube-", dir=file.parent))
+    except OSError as error:
+        raise UsageError(
+            f"cannot write into {file.parent}: {error.strerror}",
+            resolution="Give a file in a folder that is there and that you can write to.",
+        ) from error
+    try:
+        work = folder / file.name
+        yield work
+        work.replace(file)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_place(file: Path) -> None:

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from sykube import resources
 from sykube.errors import SykubeError, UsageError
+from sykube.host import files
 from sykube.host.host import Host
 from sykube.image import signature
 from sykube.image.build import Builder
@@ -47,7 +44,7 @@ def save(
     Raises:
         SykubeError: it could not be written or signed; nothing was changed.
     """
-    with _replaced(file) as work:
+    with files.replaced(file) as work:
         _copy(host, image.sif, work)
         description = work.parent / OBJECT
         description.write_text(
@@ -70,7 +67,7 @@ def sign(host: Host, file: Path, key: SigningKey, builder: Builder) -> None:
     Raises:
         SykubeError: it could not be signed; nothing was changed.
     """
-    with _replaced(file) as work:
+    with files.replaced(file) as work:
         _copy(host, file, work)
         signature.sign(host, work, key, builder)
 
@@ -147,21 +144,3 @@ def _copy(host: Host, source: Path, target: Path) -> None:
     host.run(
         ["cp", "--reflink=auto", f"--preserve={kept}", source, target], timeout=_COPY_TIMEOUT_S
     )
-
-
-@contextmanager
-def _replaced(file: Path) -> Iterator[Path]:
-    """A temporary file beside the final one, which it replaces on success."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=".sykube-", dir=file.parent))
-    except OSError as error:
-        raise UsageError(
-            f"cannot write into {file.parent}: {error.strerror}",
-            resolution="Give a file in a folder that is there and that you can write to.",
-        ) from error
-    try:
-        work = folder / file.name
-        yield work
-        work.replace(file)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

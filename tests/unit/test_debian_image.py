@@ -182,18 +182,28 @@ def test_the_archive_of_a_sif_is_beside_it(
         assert "manifest.json" in tar.getnames()
 
 
-def test_of_an_archive_that_cannot_be_finished_nothing_is_left(
-    host: FakeHost, made: ContainerImage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("before", [b"", b"of another day"])
+def test_of_an_archive_that_cannot_be_finished_nothing_is_left_or_what_was_there(
+    host: FakeHost,
+    made: ContainerImage,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    before: bytes,
 ) -> None:
     def full(_: ContainerImage, stream: IO[bytes]) -> None:
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 
-    file = tmp_path / "stream.tar"
+    file = tmp_path / "of a user/stream.tar"
+    file.parent.mkdir()
+    if before:
+        file.write_bytes(before)
     monkeypatch.setattr("sykube.image.archive.write", full)
     with pytest.raises(UsageError, match=f"cannot write {file}: No space left"):
         save(host, made, file)
-    assert not file.exists()
+    assert {each: each.read_bytes() for each in file.parent.iterdir()} == (
+        {file: before} if before else {}
+    )
 
 
 def test_what_cannot_be_written_stays_as_it_was(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.errors import HostError, UsageError
-from sykube.host import apt, engines, space
+from sykube.host import apt, engines, files, space
 from sykube.host.host import Host
 from sykube.image import archive, sif
 from sykube.image.build import Builder
@@ -79,22 +79,21 @@ def converted(host: Host, image: DebianImage, ui: Ui) -> Iterator[ContainerImage
 
 
 def save(host: Host, image: ContainerImage, file: Path) -> None:
-    """Write a container image as an archive; nothing is left of one that was not finished.
+    """Write a container image as an archive; what was there stays until it is finished.
 
     Raises:
         UsageError: the file cannot be written.
         SykubeError: the disk is too small.
     """
     space.require(host, file.absolute().parent, image.size)
+    # What is no file, such as a pipe, is the user's.
+    in_place = file.exists() and not file.is_file()
     try:
-        with file.open("wb") as stream:
-            try:
-                archive.write(image, stream)
-            except BaseException:
-                # What is no file, such as a pipe, is the user's.
-                if file.is_file():
-                    file.unlink()
-                raise
+        with (
+            contextlib.nullcontext(file) if in_place else files.replaced(file.resolve()) as place,
+            place.open("wb") as stream,
+        ):
+            archive.write(image, stream)
     except OSError as error:
         raise UsageError(
             f"cannot write {file}: {error.strerror or error}",
