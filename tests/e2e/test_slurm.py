@@ -410,12 +410,15 @@ def test_it_goes_with_its_jobs_only_when_that_is_meant(lab: Lab) -> None:
     assert NAMESPACE not in lab.cluster.kubectl("get", "namespaces")
 
 
-@pytest.mark.parametrize("users", ["one", "many"])
+@pytest.mark.parametrize(("auth", "users"), [("slurm", "one"), ("slurm", "many"), ("none", "one")])
 @pytest.mark.long
-def test_of_many_jobs_of_one_or_of_many_users_none_is_lost(bare: Lab, users: str) -> None:
-    lab = Lab(bare.cluster, bare.folder, f"e2e-jobs-{users}")
+def test_of_many_jobs_of_one_or_of_many_users_none_is_lost(
+    bare: Lab, auth: str, users: str
+) -> None:
+    lab = Lab(bare.cluster, bare.folder, f"e2e-jobs-{auth}-{users}")
     try:
-        lab.slurm("up", "--nodes", "2", "--memory", "256Mi", "--users", users)
+        size = ("--nodes", "2", "--memory", "256Mi")
+        lab.slurm("up", *size, "--auth", auth, "--users", users)
         lab.require_names(100)
         lab.submit_tasks("bag", 100, 0.5)
         lab.slurm("scale", "4")
