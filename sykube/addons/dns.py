@@ -16,6 +16,15 @@ from sykube.kubernetes.api import Api, ApiError
 DEPLOYMENT = "cluster-dns"
 # The plugin with its block: https://coredns.io/plugins/forward
 _FORWARD = re.compile(r"^[ \t]*forward [^\n{]*(\{[^}]*\})?[ \t]*\n", re.MULTILINE)
+# kubeadm's, which asks the resolvers of the host for every address that it has no name of.
+_REVERSE = re.compile(
+    r"^([ \t]*kubernetes \S+) in-addr\.arpa ip6\.arpa (\{[^}]*?\n)"
+    r"[ \t]*fallthrough in-addr\.arpa ip6\.arpa[ \t]*\n",
+    re.MULTILINE,
+)
+# Of whoever asks, or of nobody. Source: RFC 6303, by which they are to be asked of nobody else.
+_OF_NOBODY = ("0.0.0.0/8", "127.0.0.0/8")
+_COREFILE = "/api/v1/namespaces/kube-system/configmaps/coredns"
 _DEPLOYMENTS = "/apis/apps/v1/namespaces/kube-system/deployments"
 
 
@@ -89,9 +98,24 @@ def adjust_coredns(api: Api, deployment: str, *, apart: bool) -> None:
     )
 
 
-def forward_nothing(api: Api) -> None:
-    """Remove CoreDNS' forward plugin: it does not start where there is no resolver."""
-    path = "/api/v1/namespaces/kube-system/configmaps/coredns"
-    corefile = _FORWARD.sub("", api.get(path)["data"]["Corefile"])
-    merge = "application/merge-patch+json"
-    api.request("PATCH", path, {"data": {"Corefile": corefile}}, content_type=merge)
+def adjust_corefile(api: Api, *, reverse_cidrs: tuple[str, ...], forwards: bool) -> None:
+    """Let kubeadm's CoreDNS ask nobody else for the cluster's own addresses.
+
+    Of a peer that is no pod, as of a node's bridge, nobody knows a name, and a resolver that
+    does not answer takes 4 s to say nothing: so long took each request of Slurm's.
+
+    Args:
+        reverse_cidrs: ranges whose addresses have names in the cluster.
+        forwards: keep the forward plugin. It does not start where there is no resolver.
+    """
+    # Not above: most commands change no DNS.
+    from sykube.incluster.dns.reverse import reverse_zones
+
+    zones = " ".join(zone for cidr in (*reverse_cidrs, *_OF_NOBODY) for zone in reverse_zones(cidr))
+    before = api.get(_COREFILE)["data"]["Corefile"]
+    after = _REVERSE.sub(rf"\1 {zones} \2", before)
+    if not forwards:
+        after = _FORWARD.sub("", after)
+    if after != before:
+        merge = "application/merge-patch+json"
+        api.request("PATCH", _COREFILE, {"data": {"Corefile": after}}, content_type=merge)

@@ -39,7 +39,9 @@ KUBELET_CERTIFICATE = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 
 _COREFILE = """.:53 {
     errors
-    kubernetes cluster.local {
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+       pods insecure
+       fallthrough in-addr.arpa ip6.arpa
        ttl 30
     }
     forward . /etc/resolv.conf {

@@ -440,7 +440,11 @@ def test_upstreams_dns_forwards_nothing_where_there_is_no_resolver(
     corefile = world.kubernetes["fake"].objects[COREFILE]["data"]["Corefile"]
     assert ("forward" in corefile) is forwards
     assert ("max_concurrent" in corefile) is forwards
-    assert "kubernetes cluster.local {\n       ttl 30\n    }\n" in corefile
+    # Of the ranges of Services and pods it asks nobody, and of other addresses it knows nothing.
+    zones = " ".join(f"{number}.10.in-addr.arpa" for number in (*range(96, 112), 244))
+    zones += " 0.in-addr.arpa 127.in-addr.arpa"
+    options = "       pods insecure\n       ttl 30\n"
+    assert f"kubernetes cluster.local {zones} {{\n{options}    }}\n" in corefile
     assert "    cache 30\n}\n" in corefile
     assert bool(cluster.master.pull("/etc/sykube/resolv.conf").read_text()) is forwards
 

@@ -6,6 +6,7 @@ from sykube.addons import dns
 from sykube.cluster.model.cluster import DOMAIN, Cluster
 from sykube.cluster.operations.control_plane import run_init, settings
 from sykube.kubernetes import kubeadm
+from sykube.kubernetes.api import Api
 
 # What kubeadm's own add-on is called.
 COREDNS = "coredns"
@@ -27,10 +28,7 @@ def install(cluster: Cluster) -> None:
         documents = kubeadm.init_documents(settings(cluster))
         run_init(cluster.master, ["phase", "addon", "coredns"], documents)
         with cluster.api() as api:
-            # kubeadm's two pods would both begin on the one node that is there yet, and stay.
-            dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
-            if not cluster.state.resolvers:
-                dns.forward_nothing(api)
+            adjust(cluster, api)
         return
     subnets = cluster.state.subnets
     with cluster.api() as api:
@@ -38,8 +36,23 @@ def install(cluster: Cluster) -> None:
             api,
             cluster_ip=subnets.dns,
             domain=DOMAIN,
-            reverse_cidrs=(str(subnets.services), str(subnets.pods)),
+            reverse_cidrs=_reverse_cidrs(cluster),
             endpoint=cluster.endpoint,
             # Where a node may fail, names go on being answered.
             replicas=min(2, len(cluster.control_planes)),
         )
+
+
+def adjust(cluster: Cluster, api: Api) -> None:
+    """Change kubeadm's CoreDNS where sykube's clusters need more."""
+    dns.adjust_corefile(
+        api, reverse_cidrs=_reverse_cidrs(cluster), forwards=bool(cluster.state.resolvers)
+    )
+    # After it, since new pods read it. kubeadm's two would both begin on the one node that is there
+    # yet, and stay.
+    dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
+
+
+def _reverse_cidrs(cluster: Cluster) -> tuple[str, ...]:
+    subnets = cluster.state.subnets
+    return str(subnets.services), str(subnets.pods)

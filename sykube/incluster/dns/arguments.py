@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .records import reverse_zones
+from .reverse import reverse_zones
 
 
 def add_zone_arguments(parser: argparse.ArgumentParser) -> None:

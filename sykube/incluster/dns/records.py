@@ -25,6 +25,8 @@ from dns.rdataclass import RdataClass
 from dns.rdataset import ImmutableRdataset, Rdataset
 from dns.rdatatype import RdataType
 
+from .reverse import reverse_zones
+
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = "1.1.0"
@@ -262,22 +264,6 @@ def _rrset(*rdatas: dns.rdata.Rdata) -> Rdataset:
 
 def _reverse_labels(ip: str) -> Labels:
     return (*ipaddress.ip_address(ip).reverse_pointer.split("."), "")
-
-
-def reverse_zones(cidr: str) -> tuple[str, ...]:
-    """The reverse zones of an address range, cut where names can be cut.
-
-    That is at the next whole octet (IPv4) or nibble (IPv6): 10.96.0.0/12 is 96.10.in-addr.arpa to
-    111.10.in-addr.arpa, and nothing outside the range is taken.
-    """
-    network = ipaddress.ip_network(cidr)
-    bits = 8 if network.version == 4 else 4
-    whole = -(-network.prefixlen // bits) * bits
-    dropped = (network.max_prefixlen - whole) // bits
-    return tuple(
-        ".".join(part.network_address.reverse_pointer.split(".")[dropped:])
-        for part in network.subnets(new_prefix=whole)
-    )
 
 
 class Found(NamedTuple):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..console import log_to_stderr
 from .arguments import add_zone_arguments
-from .records import reverse_zones
+from .reverse import reverse_zones
 
 log = logging.getLogger("incluster.dns.unbound")
 

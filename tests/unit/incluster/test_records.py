@@ -9,7 +9,7 @@ import dns.name
 import dns.rdatatype
 import pytest
 
-from sykube.incluster.dns import records
+from sykube.incluster.dns import records, reverse
 from sykube.incluster.dns.records import Key, Zone
 
 CIDRS = ("10.96.0.0/12", "10.244.0.0/16", "fd00:10:96::/112", "fd00:10:244::/64")
@@ -364,10 +364,10 @@ def test_a_service_without_address_has_no_records(obj: Json) -> None:
     ],
 )
 def test_reverse_zones(cidr: str, zones: list[str]) -> None:
-    assert list(records.reverse_zones(cidr)) == zones
+    assert list(reverse.reverse_zones(cidr)) == zones
 
 
 @pytest.mark.parametrize("cidr", ["10.96.0.1/12", "10.96.0.0/33", "x", ""])
 def test_a_bad_range_is_an_error(cidr: str) -> None:
     with pytest.raises(ValueError):
-        records.reverse_zones(cidr)
+        reverse.reverse_zones(cidr)

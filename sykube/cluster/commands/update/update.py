@@ -13,7 +13,7 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sykube.addons import catalog, dns
+from sykube.addons import catalog
 from sykube.cluster.commands.update import checks, nodes, rollback, target, upgrade
 from sykube.cluster.commands.update.nodes import UpdateOptions
 from sykube.cluster.model.cluster import Cluster
@@ -21,7 +21,7 @@ from sykube.cluster.model.progress import Origin, Progress
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.operations import addons, logs, preparation, runtimes, user_kubeconfig
 from sykube.cluster.operations.control_plane import keep_credentials
-from sykube.cluster.operations.dns import COREDNS, deployment, install
+from sykube.cluster.operations.dns import COREDNS, adjust, deployment, install
 from sykube.cluster.operations.drain import uncordon
 from sykube.cluster.operations.nodes import bring_up
 from sykube.cluster.operations.opening import opened, require_running
@@ -202,7 +202,7 @@ def _finish(cluster: Cluster, progress: Progress) -> None:
         with cluster.api() as api:
             if deployment(cluster) == COREDNS:
                 # kubeadm has put its own in the place of what init had changed.
-                dns.adjust_coredns(api, COREDNS, apart=len(cluster.control_planes) > 1)
+                adjust(cluster, api)
             there = addons.addon_context(cluster, api)
             for name in [each for each in catalog.NAMES if each in state.addons]:
                 addon = catalog.find(name)
