@@ -14,6 +14,7 @@ import pytest
 import benchmarks
 from sykube.cluster.model.state import clusters
 from sykube.host.host import Host
+from tests.e2e import release
 from tests.e2e.cluster import TestCluster
 
 # Those with --name e2e look at the cluster of the tests; init makes nodes of its own.
@@ -47,7 +48,7 @@ def run(name: str, options: str, cluster: TestCluster) -> dict[str, Any]:
     command = [sys.executable, "-m", f"benchmarks.{name}", *options.split()]
     root = Path(benchmarks.__file__).parents[1]
     # As `make bench` has it: what it compares is of Debian's.
-    environment = cluster.environment | {"SYKUBE_SOURCE": "debian"}
+    environment = cluster.environment | {"SYKUBE_SOURCE": "debian", release.SERVED: ""}
     done = subprocess.run(
         command, env=environment, cwd=root, capture_output=True, text=True, timeout=600
     )
