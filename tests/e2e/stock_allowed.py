@@ -169,6 +169,16 @@ ALLOWED = (
         since=21,
     ),
     Allowed(
+        "CoreDNS asks nobody else for the addresses of Services and pods, as a resolver that does"
+        " not answer takes its time (sykube/addons/dns.py)",
+        (
+            f"{_OBJECT}ConfigMap kube-system/coredns > data > Corefile: "
+            '"*kubernetes cluster.local in-addr.arpa ip6.arpa {*" -> '
+            '"*kubernetes cluster.local *.in-addr.arpa 127.in-addr.arpa {*"',
+        ),
+        since=21,
+    ),
+    Allowed(
         "the add-ons that every cluster has",
         (
             *_program("storage"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import socket
@@ -210,6 +211,17 @@ def test_names_of_the_outside(workload: TestCluster, caller: str, resolver: Reso
     assert workload.ask(caller, "elsewhere.default.svc.cluster.local.") == ["192.0.2.80"]
     assert workload.ask(caller, "nowhere.sykube.test.") == []
     assert (UPSTREAM_NAME, "127.0.0.1") in resolver.asked
+
+
+@CALLERS
+def test_addresses_of_the_cluster_are_asked_of_nobody_else(
+    workload: TestCluster, caller: str, resolver: Resolver
+) -> None:
+    for node in workload.get("nodes")["items"]:
+        # Its bridge's, which has no name: whom a pod sees that is called by a Service on its node.
+        bridge = ipaddress.ip_network(node["spec"]["podCIDR"])[1].reverse_pointer
+        assert workload.ask(caller, f"{bridge}.", "PTR") == []
+        assert bridge not in {name for name, _ in resolver.asked}
 
 
 def test_exec_passes_input_and_exit_code(workload: TestCluster) -> None:
