@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -204,6 +205,25 @@ def test_of_an_archive_that_cannot_be_finished_nothing_is_left_or_what_was_there
     assert {each: each.read_bytes() for each in file.parent.iterdir()} == (
         {file: before} if before else {}
     )
+
+
+def test_a_link_stays_one_and_a_pipe_is_written_to(
+    host: FakeHost, made: ContainerImage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sykube.image.archive.write", lambda _, stream: stream.write(b"whole"))
+    link, file, pipe = tmp_path / "link", tmp_path / "stream.tar", tmp_path / "pipe"
+    file.write_bytes(b"of another day")
+    link.symlink_to(file)
+    save(host, made, link)
+    assert link.is_symlink()
+    assert file.read_bytes() == b"whole"
+    os.mkfifo(pipe)
+    # Open for both, so that neither end waits for the other.
+    reader = os.open(pipe, os.O_RDWR)
+    save(host, made, pipe)
+    assert os.read(reader, 100) == b"whole"
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_what_cannot_be_written_stays_as_it_was(

@@ -12,9 +12,8 @@ _PACKAGES = ("qemu-system-x86",)
 def command() -> list[str | Path]:
     """How qemu is called.
 
-    With Debian 12's, 7.2, the guest's kernel panics now and then: where one processor writes code that
-    another one runs, as it does where it has jumps that are taken or not, the other meets a breakpoint
-    that is gone.
+    With Debian 12's, 7.2, the guest's kernel panicked now and then, at an instruction that another
+    of its processors had just changed.
 
     Raises:
         VmError: the package could not be had.

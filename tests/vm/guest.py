@@ -128,7 +128,8 @@ def running(system: SystemDisk, data: Path, work: Path, logs: Path, name: str) -
     for log in (output, console):
         log.write_bytes(b"")
     command: list[str | Path] = [
-        *(*emulator.command(), "-nodefaults", "-no-user-config", "-display", "none"),
+        *emulator.command(),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
         # Emulated on purpose: it works where /dev/kvm is missing or of no use. The kernel's
         # 16-byte compare-and-swap goes wrong in qemu's threads now and then: cx16=off. Newer
         # processors have wider registers, which take longer to emulate.
