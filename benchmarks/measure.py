@@ -12,9 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from types import ModuleType
 
+from sykube.cli import extras
 from sykube.cluster.model.spec import ClusterSpec
 from sykube.cluster.model.state import clusters
+from sykube.errors import HostError
 from sykube.host.host import Host
 from sykube.node import cgroups
 from sykube.node.node import Node
@@ -27,6 +30,20 @@ def add_node_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--node-image", type=Path, metavar="FILE", help="clusters of this node image"
     )
+
+
+def drawing(file: Path | None) -> ModuleType | None:
+    """What draws plots, where one is wanted: looked for before hours of measuring.
+
+    Raises:
+        SystemExit: matplotlib is not installed.
+    """
+    if file is None:
+        return None
+    try:
+        return extras.require("sykube.bench.plots", "plots", "matplotlib")
+    except HostError as error:
+        sys.exit(f"{error}\n{error.resolution}")
 
 
 def of_image(spec: ClusterSpec, image: Path | None) -> ClusterSpec:

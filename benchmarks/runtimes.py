@@ -33,7 +33,7 @@ from typing import Any
 
 from benchmarks import in_pod
 from benchmarks.intervals import Estimate, cell, estimate
-from benchmarks.measure import cluster_of_two, processes_of, set_size_mb, timed
+from benchmarks.measure import cluster_of_two, drawing, processes_of, set_size_mb, timed
 from sykube.bench import wire
 from sykube.bench.machine import two_cores
 from sykube.cluster.model import lookup
@@ -246,6 +246,7 @@ def main() -> None:
     parser.add_argument("--name", default="bench")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     options = parser.parse_args()
+    plots = drawing(options.plot)
     with lab(options.name) as made:
         found = measure(made, options.runs)
     estimates = {
@@ -254,10 +255,7 @@ def main() -> None:
     }
     later = estimate(differences(found, "start_ms"))
     show(estimates, later)
-    if options.plot:
-        # An extra: whoever only wants figures needs no matplotlib.
-        from sykube.bench import plots
-
+    if plots:
         drawn = plots.svg(plots.panels(TITLES, estimates))
         options.plot.write_text(drawn, encoding="utf-8")
     print(json.dumps({"runs": options.runs, "later_ms": later, "runtimes": estimates}))

@@ -30,7 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.intervals import Estimate, cell, estimate
-from benchmarks.measure import cluster_of_two
+from benchmarks.measure import cluster_of_two, drawing
 from benchmarks.slurm_places import FOLDER, Bare, Place, Pods, Work, laid_out
 from sykube.bench import hpcc_input, hpcc_output, machine
 from sykube.bench.hpcc_input import Shape
@@ -236,6 +236,7 @@ def main() -> None:
         work, counts = chosen(options, len(machine.usable_cores()))
     except ValueError as error:
         parser.error(str(error))
+    plots = drawing(options.plot)
     with cluster_of_two(options.name):
         cluster = lookup.load(Host(), options.name, Ui())
         look = machine.look(cluster.host)
@@ -247,10 +248,7 @@ def main() -> None:
         print(line)
     for each in look.disturbances:
         print(f"disturbed: {each}")
-    if options.plot:
-        # An extra: whoever only wants figures needs no matplotlib.
-        from sykube.bench import plots
-
+    if plots:
         nothing: dict[str, Estimate | None] = dict.fromkeys(_ELASTIC)
         drawn = {
             place: nothing | each | elasticity.get(place, {}) for place, each in medians.items()

@@ -170,6 +170,15 @@ def test_no_container_can_write_to_its_image_or_ask_kubernetes(spec: SlurmSpec) 
             assert not container["securityContext"]["allowPrivilegeEscalation"]
 
 
+@pytest.mark.parametrize("spec", [ONE, MANY, MUNGE, SIDECARS, NONE, *ACCOUNTED, *REST])
+def test_system_calls_are_filtered_of_all_but_jobs(spec: SlurmSpec) -> None:
+    for pod in pods(spec).values():
+        for container in containers(pod):
+            context = pod["securityContext"] | container["securityContext"]
+            wanted = None if container["name"] == "slurmd" else {"type": "RuntimeDefault"}
+            assert context.get("seccompProfile") == wanted, container["name"]
+
+
 def test_where_jobs_have_cgroups_slurmd_alone_begins_with_the_rights_to_mount_them() -> None:
     rights = ["CHOWN", "KILL", "SETGID", "SETUID", "SETPCAP", "SYS_ADMIN"]
     for name, pod in pods(CGROUP).items():
