@@ -25,6 +25,7 @@ import json
 import os
 import random
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ from sykube.bench.hpcc_input import Shape
 from sykube.cluster.commands.bench import laboratory
 from sykube.cluster.model import lookup
 from sykube.cluster.model.cluster import Cluster
+from sykube.errors import SykubeError
 from sykube.host.host import Host
 from sykube.ui import Ui
 
@@ -240,7 +242,10 @@ def main() -> None:
     with cluster_of_two(options.name):
         cluster = lookup.load(Host(), options.name, Ui())
         look = machine.look(cluster.host)
-        found, of_slurm = measure(cluster, work, counts, options.runtime or [""], options.runs)
+        try:
+            found, of_slurm = measure(cluster, work, counts, options.runtime or [""], options.runs)
+        except SykubeError as error:
+            sys.exit(f"{error}\n{error.details}")
     medians, compared, elasticity = estimates(found), ratios(found), estimates(of_slurm)
     named = titles(work)
     print(f"\n{work.shape} ranks × threads on {work.cores} cores, {options.runs} blocks")

@@ -74,10 +74,10 @@ def parse(text: str, processes: int) -> dict[str, float]:
     if any(int(count) for pattern in (_FAILED, _SKIPPED) for count in pattern.findall(text)):
         raise _bad("one of its matrices failed its check, or was skipped", text)
     said = dict(_LINE.findall(summary))
-    if said.get("Success") != "1":
-        raise _bad(f"it says Success={said.get('Success', '')}", text)
     if not _number(said.get("MPIRandomAccess_ErrorsFraction", "")) <= _LOST_MAX:
         raise _bad("RandomAccess lost more than 1 % of its updates", text)
+    if said.get("Success") != "1":
+        raise _bad(f"it says Success={said.get('Success', '')}", text)
     found = {}
     for key, figure in figures(processes).items():
         value = _number(said.get(figure.name, "")) * figure.factor
