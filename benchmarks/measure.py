@@ -1,4 +1,4 @@
-"""What the programs of this folder share: running sykube, and what nodes take."""
+"""What the programs of this folder share: options, running sykube, and what nodes take."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sykube.errors import HostError
 from sykube.host.host import Host
 from sykube.node import cgroups
 from sykube.node.node import Node
+from sykube.ui import Ui
 
 _LONGEST_S = 900.0
 
@@ -36,14 +37,15 @@ def drawing(file: Path | None) -> ModuleType | None:
     """What draws plots, where one is wanted: looked for before hours of measuring.
 
     Raises:
-        SystemExit: matplotlib is not installed.
+        SystemExit: matplotlib is not installed; says how to get it.
     """
     if file is None:
         return None
     try:
         return extras.require("sykube.bench.plots", "plots", "matplotlib")
     except HostError as error:
-        sys.exit(f"{error}\n{error.resolution}")
+        Ui().error(error)
+        sys.exit(error.exit_code)
 
 
 def of_image(spec: ClusterSpec, image: Path | None) -> ClusterSpec:

@@ -245,7 +245,8 @@ def main() -> None:
         try:
             found, of_slurm = measure(cluster, work, counts, options.runtime or [""], options.runs)
         except SykubeError as error:
-            sys.exit(f"{error}\n{error.details}")
+            cluster.ui.error(error)
+            sys.exit(error.exit_code)
     medians, compared, elasticity = estimates(found), ratios(found), estimates(of_slurm)
     named = titles(work)
     print(f"\n{work.shape} ranks × threads on {work.cores} cores, {options.runs} blocks")

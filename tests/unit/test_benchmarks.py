@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import in_pod, runtimes
+from benchmarks import in_pod, measure, runtimes
 from benchmarks.intervals import Estimate, cell, estimate
+from sykube.errors import ExitCode
 
 
 def test_an_interval_holds_its_median_and_is_the_same_each_time() -> None:
@@ -93,3 +96,17 @@ def test_a_plot_has_each_runtime_and_its_interval() -> None:
     for title, unit in runtimes.TITLES.values():
         assert f"{title}, {unit}" in text
     assert text.count(">runc<") == len(runtimes.TITLES)
+
+
+def test_a_plot_that_cannot_be_drawn_is_said_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "sykube.bench.plots", raising=False)
+    assert measure.drawing(None) is None
+    with pytest.raises(SystemExit) as caught:
+        measure.drawing(Path("plot.svg"))
+    assert caught.value.code == ExitCode.HOST_NOT_READY
+    said = capsys.readouterr().err
+    assert "plots need matplotlib" in said
+    assert "pip install matplotlib" in said
